@@ -1,0 +1,51 @@
+# Everything goes through cargo and scripts/; `make help` lists the targets.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/trimtab/target
+FOR ?= 60s
+
+# Sets ENVOY_BIN, PROMETHEUS_BIN and KUBECTL to what `make deps` installed; looked up when a recipe runs, not before.
+WITH_TOOLS := scripts/with-tools.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help deps quickstart test check fmt clippy doc generated deny bench update-golden clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+deps: ## install Envoy, Prometheus and kubectl for tests and quickstart (once, into ~/.cache/trimtab)
+	@scripts/deps.sh
+
+quickstart: ## see it work on this machine: make quickstart FOR=60s
+	@scripts/deps.sh --optional
+	@test -x $(CARGO_TARGET_DIR)/debug/trimtab || echo "building trimtab (the first build takes some minutes)"
+	@$(WITH_TOOLS) cargo run -q -p trimtab -- quickstart --for $(FOR)
+
+test: deps ## all tests, with the real Envoy, Prometheus and kubectl
+	$(WITH_TOOLS) cargo test --workspace --no-fail-fast
+
+check: fmt clippy doc generated deny ## formatting, lints, docs, generated files, dependencies
+
+fmt:
+	cargo fmt --all --check
+
+clippy:
+	cargo clippy --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+generated:
+	cargo run -q -p trimtab -- crds --check crds/manifests
+
+deny:
+	@scripts/deps.sh cargo-deny
+	scripts/deny.sh
+
+bench: ## benchmarks
+	$(WITH_TOOLS) cargo bench -p trimtab-bench
+
+update-golden: ## write the golden files anew; look at the difference before you keep it
+	UPDATE_EXPECT=1 cargo test -p trimtab-tests golden
+	UPDATE_EXPECT=1 cargo test -p trimtab --test lab golden
+
+clean: ## remove build output (the installed tools stay)
+	cargo clean

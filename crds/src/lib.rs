@@ -1,0 +1,17 @@
+//! Trimtab's API types, and the Istio types that it reads and writes.
+//!
+//! This crate holds data only: no client, no clock, no I/O. The CRD manifests in
+//! `crds/manifests/` are generated from it (`trimtab crds`); a test fails when they are stale.
+
+pub mod istio;
+pub mod limiter;
+pub mod manifests;
+
+/// Value of `app.kubernetes.io/managed-by` on every object that Trimtab generates.
+pub const MANAGED_BY: &str = "trimtab";
+/// Label key of [`MANAGED_BY`].
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Label on generated objects: kind and API group of the owner, e.g. `SmartLimiter.microservice.slime.io`.
+pub const OWNER_KIND_LABEL: &str = "trimtab.io/owner-kind";
+/// Label on generated objects: name of the owner (same namespace).
+pub const OWNER_NAME_LABEL: &str = "trimtab.io/owner-name";

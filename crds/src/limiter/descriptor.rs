@@ -1,0 +1,223 @@
+//! The descriptor: one rule of a SmartLimiter. Shared by both forms.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::schema;
+
+/// One rule: when `condition` holds, requests that match get `action.quota` per `action.fill_interval`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = schema::descriptor)]
+pub struct Descriptor {
+    /// Expression that says when the limit is on, e.g. `{cpu}>0.8`, `{{._base.cpu.sum}}>100` or `true`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub condition: String,
+    /// What is allowed while the condition holds.
+    pub action: Action,
+    /// All must match; empty = every request.
+    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub matches: Vec<Matcher>,
+    /// Replaces `spec.target` as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// Descriptor key of a route action that somebody else adds to the route (an EnvoyPlugin, an EnvoyFilter);
+    /// Trimtab then writes the bucket for `custom_key`=`custom_value` and no action.
+    #[serde(default, alias = "customKey", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub custom_key: Option<String>,
+    /// Descriptor value that goes with `custom_key`.
+    #[serde(default, alias = "customValue", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub custom_value: Option<String>,
+}
+
+/// How much is allowed, and what a refused request gets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = schema::action)]
+pub struct Action {
+    /// Expression of the number of requests per `fill_interval`, e.g. `30/{pod}`. Rounded up; at least 1 unless 0 is written.
+    #[schemars(length(min = 1, max = 1024))]
+    pub quota: String,
+    /// Refill period, 50 ms or longer.
+    #[serde(default, alias = "fillInterval", skip_serializing_if = "Option::is_none")]
+    pub fill_interval: Option<FillInterval>,
+    /// `single` (default): the quota is per pod. `average`: the quota is the service's total, shared by its Ready pods.
+    /// `global` and `adaptive` are not available yet and are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["", "single", "average", "global", "adaptive"]))]
+    pub strategy: Option<String>,
+    /// Headers of the answer to a refused request.
+    #[serde(default, alias = "headersToAdd", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub headers_to_add: Vec<HeaderToAdd>,
+    /// Status and body of the answer to a refused request; default 429 with `local_rate_limited`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<Response>,
+}
+
+/// A time span as protobuf JSON's two parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = schema::fill_interval)]
+pub struct FillInterval {
+    /// Whole seconds.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub seconds: i64,
+    /// Nanoseconds on top.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 999_999_999))]
+    pub nanos: i32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's skip_serializing_if passes a reference
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
+impl FillInterval {
+    /// The span in milliseconds, rounded down.
+    pub fn millis(self) -> i64 {
+        self.seconds * 1000 + i64::from(self.nanos) / 1_000_000
+    }
+
+    /// The span as a protobuf JSON duration, e.g. `1s`, `1.500s`.
+    pub fn to_proto_json(self) -> String {
+        if self.nanos == 0 {
+            return format!("{}s", self.seconds);
+        }
+        let mut frac = format!("{:09}", self.nanos);
+        while frac.len() > 3 && frac.ends_with("000") {
+            frac.truncate(frac.len() - 3);
+        }
+        format!("{}.{frac}s", self.seconds)
+    }
+}
+
+/// One response header.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HeaderToAdd {
+    /// Header name.
+    #[schemars(length(min = 1, max = 256))]
+    pub key: String,
+    /// Header value.
+    #[serde(default)]
+    #[schemars(length(max = 4096))]
+    pub value: String,
+}
+
+/// The answer to a refused request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Response {
+    /// HTTP status, 400 to 599; default 429.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 400, max = 599))]
+    pub status: Option<i32>,
+    /// Body as plain text. Applies to all refusals on the same listeners, because Envoy's local reply is a listener setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub body: Option<String>,
+}
+
+/// Where requests are limited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = schema::target)]
+pub struct Target {
+    /// `inbound` (default) or `outbound`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["", "inbound", "outbound"]))]
+    pub direction: Option<String>,
+    /// Inbound: the workload's port, 0 = all ports. Outbound: appended to the virtual host's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65535))]
+    pub port: Option<i32>,
+    /// Outbound: `<virtual host>/<route name>`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub route: Vec<String>,
+    /// Outbound, when `route` is empty: virtual hosts, limited as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub host: Vec<String>,
+}
+
+impl Target {
+    /// Whether the target names outbound routes or hosts.
+    pub fn is_outbound(&self) -> bool {
+        self.direction.as_deref() == Some("outbound")
+            && !(self.route.is_empty() && self.host.is_empty())
+    }
+}
+
+/// What a [`Matcher`] looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MatchSource {
+    /// A header or pseudo header (`:method`, `:path`, `:authority`).
+    #[default]
+    HeadMatch,
+    /// A query parameter.
+    QueryMatch,
+    /// A field of a JSON body: needs a filter that stock Envoy does not have, and is refused.
+    JsonBodyMatch,
+    /// The client's address.
+    SourceIpMatch,
+}
+
+/// One match. The first specifier that is set counts, in the order regex, exact, prefix, suffix, empty, present.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = schema::matcher)]
+pub struct Matcher {
+    /// What is matched.
+    #[serde(default, rename = "matchSource", alias = "match_source", skip_serializing_if = "is_head")]
+    pub match_source: MatchSource,
+    /// Old spelling of `matchSource: QueryMatch`.
+    #[serde(default, rename = "useQueryMatch", alias = "use_query_match", skip_serializing_if = "Option::is_none")]
+    pub use_query_match: Option<bool>,
+    /// Header or query parameter; empty for SourceIpMatch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub name: Option<String>,
+    /// RE2, full match.
+    #[serde(default, alias = "regexMatch", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub regex_match: Option<String>,
+    /// Equal. With SourceIpMatch: addresses and CIDR ranges separated by commas, each with its own bucket.
+    #[serde(default, alias = "exactMatch", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub exact_match: Option<String>,
+    /// Starts with.
+    #[serde(default, alias = "prefixMatch", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub prefix_match: Option<String>,
+    /// Ends with.
+    #[serde(default, alias = "suffixMatch", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub suffix_match: Option<String>,
+    /// True: the header is present and empty.
+    #[serde(default, alias = "isExactMatchEmpty", skip_serializing_if = "Option::is_none")]
+    pub is_exact_match_empty: Option<bool>,
+    /// True: the header or query parameter is present. False: it is absent.
+    #[serde(default, alias = "presentMatch", skip_serializing_if = "Option::is_none")]
+    pub present_match: Option<bool>,
+    /// True: turns the header match round.
+    #[serde(default, alias = "invertMatch", skip_serializing_if = "Option::is_none")]
+    pub invert_match: Option<bool>,
+    /// One counter per header value; strategy `global` only.
+    #[serde(default, alias = "presentMatchSeparate", skip_serializing_if = "Option::is_none")]
+    pub present_match_separate: Option<bool>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's skip_serializing_if passes a reference
+fn is_head(source: &MatchSource) -> bool {
+    *source == MatchSource::HeadMatch
+}
+
+impl Matcher {
+    /// What is matched, with the old spelling `useQueryMatch` honoured as Slime does: only beside HeadMatch.
+    pub fn source(&self) -> MatchSource {
+        match self.match_source {
+            MatchSource::HeadMatch if self.use_query_match == Some(true) => MatchSource::QueryMatch,
+            other => other,
+        }
+    }
+}

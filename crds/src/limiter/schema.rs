@@ -1,0 +1,167 @@
+//! Schema transforms: second spellings and CEL rules that derive macros cannot express.
+
+use schemars::Schema;
+use serde_json::{Value, json};
+
+/// Pattern of durations in our own fields: `500ms`, `60s`, `5m`, `1h`.
+pub(super) const DURATION_PATTERN: &str = "^[0-9]{1,7}(ms|s|m|h)$";
+
+/// Parses a duration of the form of the schema's pattern into milliseconds.
+///
+/// Returns `None` when the text has another form.
+pub fn duration_millis(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() || number.len() > 7 {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    Some(number * factor)
+}
+
+fn camel(name: &str) -> String {
+    let mut out = String::new();
+    let mut upper = false;
+    for c in name.chars() {
+        if c == '_' {
+            upper = true;
+        } else if upper {
+            out.extend(c.to_uppercase());
+            upper = false;
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Declares every snake_case property in lowerCamelCase too and refuses objects that use both.
+fn both_spellings(schema: &mut Schema) {
+    let Some(Value::Object(properties)) = schema.get_mut("properties") else {
+        return;
+    };
+    let twins: Vec<(String, String, Value)> = properties
+        .iter()
+        .filter(|(name, _)| name.contains('_'))
+        .map(|(name, value)| (name.clone(), camel(name), value.clone()))
+        .collect();
+    let mut rules = Vec::new();
+    for (snake, lower_camel, mut value) in twins {
+        rules.push(json!({
+            "rule": format!("!(has(self.{snake}) && has(self.{lower_camel}))"),
+            "message": format!("{snake} and {lower_camel} are two spellings of one field: keep one"),
+        }));
+        value["description"] = json!(format!("Other spelling of `{snake}`."));
+        properties.insert(lower_camel, value);
+    }
+    add_rules(schema, rules);
+}
+
+fn add_rules(schema: &mut Schema, rules: Vec<Value>) {
+    let list = schema
+        .ensure_object()
+        .entry("x-kubernetes-validations")
+        .or_insert_with(|| json!([]));
+    if let Value::Array(list) = list {
+        list.extend(rules);
+    }
+}
+
+fn rule(rule: &str, message: &str) -> Value {
+    json!({"rule": rule, "message": message})
+}
+
+pub(super) fn descriptor(schema: &mut Schema) {
+    both_spellings(schema);
+    add_rules(
+        schema,
+        vec![rule(
+            "(has(self.custom_key) || has(self.customKey)) == (has(self.custom_value) || has(self.customValue))",
+            "custom_key and custom_value go together: set both or none",
+        )],
+    );
+}
+
+pub(super) fn action(schema: &mut Schema) {
+    both_spellings(schema);
+    add_rules(
+        schema,
+        vec![rule(
+            "has(self.fill_interval) || has(self.fillInterval)",
+            "fill_interval is required: add the refill period, for example fill_interval: {seconds: 1}",
+        )],
+    );
+}
+
+pub(super) fn fill_interval(schema: &mut Schema) {
+    add_rules(
+        schema,
+        vec![rule(
+            "(has(self.seconds) && self.seconds > 0) || (has(self.nanos) && self.nanos >= 50000000)",
+            "fill_interval must be 50 ms or longer: Envoy accepts no shorter one",
+        )],
+    );
+}
+
+pub(super) fn target(schema: &mut Schema) {
+    add_rules(
+        schema,
+        vec![rule(
+            "!has(self.direction) || self.direction != 'outbound' || (has(self.route) && size(self.route) > 0) || (has(self.host) && size(self.host) > 0)",
+            "an outbound target needs route or host: add route: [\"<virtual host>/<route name>\"] or host: [\"<virtual host>\"]",
+        )],
+    );
+}
+
+pub(super) fn matcher(schema: &mut Schema) {
+    both_spellings(schema);
+    let spec = [
+        "regex_match",
+        "exact_match",
+        "prefix_match",
+        "suffix_match",
+        "is_exact_match_empty",
+        "present_match",
+        "present_match_separate",
+    ]
+    .iter()
+    .map(|f| format!("has(self.{f}) || has(self.{})", camel(f)))
+    .collect::<Vec<_>>()
+    .join(" || ");
+    add_rules(
+        schema,
+        vec![
+            rule(&spec, "a match needs one of exact_match, regex_match, prefix_match, suffix_match, is_exact_match_empty, present_match"),
+            rule(
+                "(has(self.matchSource) && self.matchSource == 'SourceIpMatch') || (has(self.name) && size(self.name) > 0)",
+                "name is required: the header, pseudo header or query parameter to match",
+            ),
+        ],
+    );
+}
+
+/// Restricts a string property to durations.
+pub(super) fn duration(schema: &mut Schema) {
+    schema.insert("pattern".into(), json!(DURATION_PATTERN));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_parse_as_their_pattern_says() {
+        assert_eq!(duration_millis("500ms"), Some(500));
+        assert_eq!(duration_millis("1h"), Some(3_600_000));
+        for bad in ["", "s", "1", "1d", "-1s", "12345678s", "1.5s", "é"] {
+            assert_eq!(duration_millis(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! A small laboratory: real Envoy and Prometheus processes, measured upstreams and an honest load generator, all on
+//! the loopback interface.
+//!
+//! The quickstart runs its scenario on it, and the tests that need a real proxy use the same pieces. Nothing here is
+//! part of the operator: no controller depends on this module.
+//!
+//! - [`ports`], [`process`]: free ports and children that cannot be left behind;
+//! - [`envoy`], [`prometheus`]: the two real programs;
+//! - [`mesh`]: bootstrap configurations that look to an `EnvoyFilter` like a proxy configured by Istio;
+//! - [`merge`]: applies `EnvoyFilter` objects to such a configuration;
+//! - [`upstream`], [`load`]: a pod with a capacity, and the traffic that meets it;
+//! - [`plot`]: the picture of what happened.
+
+pub mod envoy;
+mod error;
+pub mod http;
+pub mod load;
+pub mod merge;
+pub mod mesh;
+pub mod plot;
+pub mod ports;
+pub mod process;
+pub mod prometheus;
+mod proto_merge;
+pub mod upstream;
+
+pub use error::LabError;
