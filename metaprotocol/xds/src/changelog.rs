@@ -25,7 +25,11 @@ impl Default for ChangeLog {
 
 impl ChangeLog {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Self { base: 0, names: VecDeque::new(), capacity: capacity.max(1) }
+        Self {
+            base: 0,
+            names: VecDeque::new(),
+            capacity: capacity.max(1),
+        }
     }
 
     /// Position after the newest entry.
@@ -53,7 +57,8 @@ mod tests {
     use super::*;
 
     fn since(log: &ChangeLog, cursor: u64) -> Option<Vec<String>> {
-        log.since(cursor).map(|names| names.map(ToString::to_string).collect())
+        log.since(cursor)
+            .map(|names| names.map(ToString::to_string).collect())
     }
 
     #[test]
@@ -64,7 +69,10 @@ mod tests {
         assert_eq!(since(&log, cursor), Some(vec![]));
         log.push("b".into());
         log.push("a".into());
-        assert_eq!(since(&log, cursor), Some(vec!["b".to_owned(), "a".to_owned()]));
+        assert_eq!(
+            since(&log, cursor),
+            Some(vec!["b".to_owned(), "a".to_owned()])
+        );
     }
 
     #[test]

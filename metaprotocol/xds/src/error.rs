@@ -6,10 +6,14 @@ use std::net::SocketAddr;
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The listener given by the host has no local address.
-    #[error("the xDS listener has no local address ({0}); bind it before it is given to the xDS server")]
+    #[error(
+        "the xDS listener has no local address ({0}); bind it before it is given to the xDS server"
+    )]
     Listener(#[source] std::io::Error),
     /// The transport failed.
-    #[error("the xDS server on {addr} failed ({source}); check that the address stays usable, then restart the server")]
+    #[error(
+        "the xDS server on {addr} failed ({source}); check that the address stays usable, then restart the server"
+    )]
     Transport {
         /// Where it was listening.
         addr: SocketAddr,

@@ -14,7 +14,10 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn watch(&mut self, name: Arc<str>, stream: &Arc<StreamState>) {
-        self.by_name.entry(name).or_default().insert(stream.id(), Arc::clone(stream));
+        self.by_name
+            .entry(name)
+            .or_default()
+            .insert(stream.id(), Arc::clone(stream));
     }
 
     pub(crate) fn unwatch(&mut self, name: &str, stream: u64) {
@@ -30,8 +33,12 @@ impl Index {
         if on {
             self.wildcard.insert(stream.id(), Arc::clone(stream));
         } else {
-            self.wildcard.remove(&stream.id());
+            self.forget_wildcard(stream.id());
         }
+    }
+
+    pub(crate) fn forget_wildcard(&mut self, stream: u64) {
+        self.wildcard.remove(&stream);
     }
 
     /// The streams that a change of these names concerns, each once.
@@ -41,10 +48,5 @@ impl Index {
             found.extend(streams.iter().map(|(id, stream)| (*id, Arc::clone(stream))));
         }
         found.into_values().collect()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_name.is_empty() && self.wildcard.is_empty()
     }
 }

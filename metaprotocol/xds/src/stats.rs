@@ -59,6 +59,7 @@ impl Stats {
     pub(crate) fn converged(&self, latency: Duration) {
         self.convergence_count.fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.convergence_sum_micros.fetch_add(micros, Ordering::Relaxed);
+        self.convergence_sum_micros
+            .fetch_add(micros, Ordering::Relaxed);
     }
 }

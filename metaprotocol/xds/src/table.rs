@@ -1,6 +1,6 @@
 //! The resources of one type: plain data, read by sessions, changed by the cache.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -70,16 +70,22 @@ pub(crate) struct Table {
 impl Table {
     #[cfg(test)]
     pub(crate) fn with_log_capacity(capacity: usize) -> Self {
-        Self { log: ChangeLog::with_capacity(capacity), ..Self::default() }
+        Self {
+            log: ChangeLog::with_capacity(capacity),
+            ..Self::default()
+        }
     }
 
     /// Removes, then sets; returns the names that really changed.
-    pub(crate) fn apply(&mut self, set: Vec<Resource>, remove: &[String], now: Instant) -> Vec<Arc<str>> {
+    pub(crate) fn apply(
+        &mut self,
+        set: Vec<Resource>,
+        remove: &[String],
+        now: Instant,
+    ) -> Vec<Arc<str>> {
         let mut changed = Vec::new();
-        for name in remove {
-            if set.iter().any(|resource| &resource.name == name) {
-                continue;
-            }
+        let kept: HashSet<&str> = set.iter().map(|resource| resource.name.as_str()).collect();
+        for name in remove.iter().filter(|name| !kept.contains(name.as_str())) {
             if let Some((name, _)) = self.entries.remove_entry(name.as_str()) {
                 self.pins.remove(&name);
                 changed.push(name);
@@ -91,7 +97,10 @@ impl Table {
                 continue;
             }
             let name: Arc<str> = resource.name.as_str().into();
-            let entry = Arc::new(Entry { resource: Arc::new(resource), published: now });
+            let entry = Arc::new(Entry {
+                resource: Arc::new(resource),
+                published: now,
+            });
             self.entries.insert(Arc::clone(&name), entry);
             changed.push(name);
         }
@@ -154,17 +163,33 @@ mod tests {
     use super::*;
 
     fn resource(name: &str, version: &str) -> Resource {
-        Resource { name: name.into(), version: version.into(), body: Bytes::new(), origin: String::new() }
+        Resource {
+            name: name.into(),
+            version: version.into(),
+            body: Bytes::new(),
+            origin: String::new(),
+        }
     }
 
     #[test]
     fn only_real_changes_count() {
         let mut table = Table::default();
         let now = Instant::now();
-        assert_eq!(table.apply(vec![resource("a", "1"), resource("b", "1")], &[], now).len(), 2);
-        assert_eq!(table.apply(vec![resource("a", "1"), resource("b", "2")], &[], now), vec!["b".into()]);
+        assert_eq!(
+            table
+                .apply(vec![resource("a", "1"), resource("b", "1")], &[], now)
+                .len(),
+            2
+        );
+        assert_eq!(
+            table.apply(vec![resource("a", "1"), resource("b", "2")], &[], now),
+            vec!["b".into()]
+        );
         assert!(table.apply(vec![], &["gone".to_owned()], now).is_empty());
-        assert_eq!(table.apply(vec![], &["a".to_owned()], now), vec!["a".into()]);
+        assert_eq!(
+            table.apply(vec![], &["a".to_owned()], now),
+            vec!["a".into()]
+        );
         assert_eq!(table.head(), 4);
     }
 
@@ -173,7 +198,11 @@ mod tests {
         let mut table = Table::default();
         let now = Instant::now();
         table.apply(vec![resource("a", "1")], &[], now);
-        assert!(table.apply(vec![resource("a", "1")], &["a".to_owned()], now).is_empty());
+        assert!(
+            table
+                .apply(vec![resource("a", "1")], &["a".to_owned()], now)
+                .is_empty()
+        );
         assert!(table.get("a").is_some());
     }
 
@@ -184,15 +213,52 @@ mod tests {
         table.apply(vec![resource("a", "1")], &[], now);
         let name: Arc<str> = "a".into();
         let good = table.get("a").cloned();
-        assert!(table.pin(&name, "n", Pin { bad: "2".into(), good }));
-        assert!(!table.pin(&name, "n", Pin { bad: "2".into(), good: None }), "same content, same node");
-        assert!(table.pin(&name, "n", Pin { bad: "3".into(), good: None }));
+        assert!(table.pin(
+            &name,
+            "n",
+            Pin {
+                bad: "2".into(),
+                good
+            }
+        ));
+        assert!(
+            !table.pin(
+                &name,
+                "n",
+                Pin {
+                    bad: "2".into(),
+                    good: None
+                }
+            ),
+            "same content, same node"
+        );
+        assert!(table.pin(
+            &name,
+            "n",
+            Pin {
+                bad: "3".into(),
+                good: None
+            }
+        ));
         assert!(table.pin_of("a", "n").is_some_and(|pin| pin.good.is_some()));
         for node in 0..2 * MAX_PINS_PER_NAME {
-            table.pin(&name, &format!("node-{node}"), Pin { bad: "3".into(), good: None });
+            table.pin(
+                &name,
+                &format!("node-{node}"),
+                Pin {
+                    bad: "3".into(),
+                    good: None,
+                },
+            );
         }
-        assert_eq!(table.pins.get("a").map(BTreeMap::len), Some(MAX_PINS_PER_NAME));
+        assert_eq!(
+            table.pins.get("a").map(BTreeMap::len),
+            Some(MAX_PINS_PER_NAME)
+        );
         table.apply(vec![], &["a".to_owned()], now);
-        assert!(table.pins.is_empty(), "a removed resource takes its pins with it");
+        assert!(
+            table.pins.is_empty(),
+            "a removed resource takes its pins with it"
+        );
     }
 }

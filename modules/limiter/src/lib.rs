@@ -1,1 +1,21 @@
-//! Placeholder.
+//! SmartLimiter: intent and metrics to Envoy rate limits.
+//!
+//! ```text
+//!  watches ─> index ─> resolve ─┐                    ┌─> EnvoyFilter (server-side apply)
+//!  sources ─> sampler ──────────┼─> decide ─> translate ─> ECDS (xDS cache)
+//!                               └────────> status ───┴─> status (server-side apply)
+//! ```
+//!
+//! `validate`, `decide`, `translate` and `status` are pure; `engine` keeps state and does no I/O; `controller` has the effects.
+
+pub mod config;
+pub mod controller;
+pub mod decide;
+pub mod engine;
+pub mod error;
+pub mod index;
+pub mod input;
+pub mod metrics;
+pub mod status;
+pub mod translate;
+pub mod validate;

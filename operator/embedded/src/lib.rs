@@ -1,1 +1,41 @@
-//! Placeholder.
+//! An in-memory Kubernetes API.
+//!
+//! [`Embedded`] is a tower service over the requests of `kube::Client`, so that an operator runs unchanged
+//! without a cluster: in tests, and in the standalone mode. [`Embedded::serve`] puts the same API behind HTTP on
+//! loopback, where the real `kubectl` works with it.
+//!
+//! It is a means, not a second Kubernetes. What differs from a real API server:
+//!
+//! - no authentication, no admission webhooks, no conversion webhooks (conversion is `None`), no controllers;
+//! - lists are always of the current state; a page of a list is not taken from a snapshot;
+//! - garbage collection is complete when the delete is answered, and `Foreground` deletes like `Background`;
+//! - built-in kinds are stored as sent: their fields are not validated, and only the defaults that clients rely on
+//!   are filled in;
+//! - an update without a `resourceVersion` is unconditional for all kinds.
+
+mod apply;
+mod builtin;
+mod clock;
+mod discovery;
+mod embedded;
+mod error;
+mod faults;
+mod gc;
+mod handlers;
+mod jsonpath;
+mod kinds;
+mod meta;
+mod openapi;
+mod reply;
+mod request;
+mod schema;
+mod selectors;
+mod serve;
+mod server;
+mod store;
+mod table;
+
+pub use clock::{Clock, WallClock};
+pub use embedded::Embedded;
+pub use error::{ApiError, Cause, Subject};
+pub use faults::{Faults, Filter};

@@ -36,7 +36,12 @@ pub struct Request {
 impl Request {
     /// A `GET` without headers.
     pub fn get(path: &str) -> Self {
-        Self { method: "GET".to_owned(), path: path.to_owned(), headers: Vec::new(), body: String::new() }
+        Self {
+            method: "GET".to_owned(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: String::new(),
+        }
     }
 
     /// The same request with another method.
@@ -54,8 +59,14 @@ impl Request {
     }
 
     fn build(&self, address: SocketAddr) -> Result<hyper::Request<Full<Bytes>>, LabError> {
-        let mut builder = hyper::Request::builder().method(self.method.as_str()).uri(self.path.as_str());
-        if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        let mut builder = hyper::Request::builder()
+            .method(self.method.as_str())
+            .uri(self.path.as_str());
+        if !self
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
             builder = builder.header("host", address.to_string());
         }
         for (name, value) in &self.headers {
@@ -67,7 +78,11 @@ impl Request {
     }
 
     fn error(&self, address: SocketAddr, reason: &dyn std::fmt::Display) -> LabError {
-        LabError::Http { address, path: self.path.clone(), reason: reason.to_string() }
+        LabError::Http {
+            address,
+            path: self.path.clone(),
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -92,12 +107,21 @@ pub struct KeepAlive {
 impl KeepAlive {
     /// Opens the connection.
     pub async fn connect(address: SocketAddr) -> Result<Self, LabError> {
-        let failed = |reason: String| LabError::Http { address, path: "/".to_owned(), reason };
-        let stream = TcpStream::connect(address).await.map_err(|error| failed(error.to_string()))?;
+        let failed = |reason: String| LabError::Http {
+            address,
+            path: "/".to_owned(),
+            reason,
+        };
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         // Small requests one after the other: waiting for more data would only add delay.
-        stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-        let (sender, connection) =
-            handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| failed(error.to_string()))?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         // The task ends with the connection; its error is seen by the sender.
         tokio::spawn(connection);
         Ok(Self { address, sender })
@@ -113,10 +137,15 @@ impl KeepAlive {
         };
         let (parts, body) = tokio::time::timeout(ANSWER_BOUND, exchange)
             .await
-            .map_err(|_| request.error(self.address, &format!("no answer within {ANSWER_BOUND:?}")))?
+            .map_err(|_| {
+                request.error(self.address, &format!("no answer within {ANSWER_BOUND:?}"))
+            })?
             .map_err(|error| request.error(self.address, &error))?;
         let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            (
+                name.to_string(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
         };
         Ok(Response {
             status: parts.status.as_u16(),
@@ -157,7 +186,10 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<String, LabError> {
     if response.status == 200 {
         Ok(response.body)
     } else {
-        Err(request.error(address, &format!("answered {}: {}", response.status, response.body.trim())))
+        Err(request.error(
+            address,
+            &format!("answered {}: {}", response.status, response.body.trim()),
+        ))
     }
 }
 
@@ -175,12 +207,18 @@ impl Server {
         H: Fn(hyper::Request<Incoming>) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = hyper::Response<Full<Bytes>>> + Send + 'static,
     {
-        let failed =
-            |error: std::io::Error| LabError::Http { address, path: "/".to_owned(), reason: error.to_string() };
+        let failed = |error: std::io::Error| LabError::Http {
+            address,
+            path: "/".to_owned(),
+            reason: error.to_string(),
+        };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, handle)));
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(accept(listener, handle)),
+        );
         Ok(Self { address, stop })
     }
 }

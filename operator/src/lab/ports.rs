@@ -19,19 +19,30 @@ static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 /// Asking the operating system for port 0 is not enough: Envoy listens with `SO_REUSEPORT`, so two proxies of two
 /// tests that got the same number would silently share it.
 pub fn free_port() -> Result<u16, LabError> {
-    let directory = std::env::temp_dir().join("trimtab-ports");
+    // One folder a user: nobody can write to the folder that another user made.
+    let user = std::env::var("USER").unwrap_or_else(|_| "any".to_owned());
+    let directory = std::env::temp_dir().join(format!("trimtab-ports-{user}"));
     std::fs::create_dir_all(&directory).map_err(LabError::file(&directory))?;
     let Ok(mut reserved) = RESERVED.lock() else {
-        return Err(LabError::NoPort { from: FIRST, to: END });
+        return Err(LabError::NoPort {
+            from: FIRST,
+            to: END,
+        });
     };
     let span = u32::from(END - FIRST);
     // Processes begin at different places, so that they seldom meet.
-    let begin = std::process::id().wrapping_mul(97).wrapping_add(u32::try_from(reserved.len()).unwrap_or(0));
+    let begin = std::process::id()
+        .wrapping_mul(97)
+        .wrapping_add(u32::try_from(reserved.len()).unwrap_or(0));
     for step in 0..span {
         let offset = u16::try_from(begin.wrapping_add(step) % span).unwrap_or(0);
         let port = FIRST + offset;
-        // A file of another user cannot be opened: that port is not ours to take.
-        let Ok(file) = File::options().create(true).truncate(false).write(true).open(directory.join(port.to_string()))
+        // A file that cannot be opened belongs to somebody else, and so does its port.
+        let Ok(file) = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(directory.join(port.to_string()))
         else {
             continue;
         };
@@ -40,7 +51,10 @@ pub fn free_port() -> Result<u16, LabError> {
             return Ok(port);
         }
     }
-    Err(LabError::NoPort { from: FIRST, to: END })
+    Err(LabError::NoPort {
+        from: FIRST,
+        to: END,
+    })
 }
 
 /// [`free_port`] as an address.

@@ -74,7 +74,11 @@ impl Process {
     }
 
     /// Waits until `check` says `Ok`, the process ends, or `bound` is over; the error carries the end of the log.
-    pub async fn wait_ready<F, Fut>(&mut self, bound: Duration, mut check: F) -> Result<(), LabError>
+    pub async fn wait_ready<F, Fut>(
+        &mut self,
+        bound: Duration,
+        mut check: F,
+    ) -> Result<(), LabError>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<(), String>>,
@@ -89,10 +93,21 @@ impl Process {
                     tail: self.log_tail(),
                 });
             }
-            let Err(reason) = check().await else { return Ok(()) };
+            let Err(reason) = check().await else {
+                return Ok(());
+            };
             if begin.elapsed() >= bound {
-                let tail = format!("; its log {} ends with:\n{}", self.spec.log.display(), self.log_tail());
-                return Err(LabError::TimedOut { what: format!("{} to be ready", self.spec.name), bound, reason, tail });
+                let tail = format!(
+                    "; its log {} ends with:\n{}",
+                    self.spec.log.display(),
+                    self.log_tail()
+                );
+                return Err(LabError::TimedOut {
+                    what: format!("{} to be ready", self.spec.name),
+                    bound,
+                    reason,
+                    tail,
+                });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -116,7 +131,12 @@ where
         match check().await {
             Ok(value) => return Ok(value),
             Err(reason) if begin.elapsed() >= bound => {
-                return Err(LabError::TimedOut { what: what.to_owned(), bound, reason, tail: String::new() });
+                return Err(LabError::TimedOut {
+                    what: what.to_owned(),
+                    bound,
+                    reason,
+                    tail: String::new(),
+                });
             }
             Err(_) => tokio::time::sleep(POLL).await,
         }
@@ -129,9 +149,20 @@ pub(crate) fn find_program(
     variable: &'static str,
     cached: &[PathBuf],
 ) -> Result<PathBuf, LabError> {
-    if let Some(path) = std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from) {
+    if let Some(path) = std::env::var_os(variable)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
+    {
         let looked = format!("{variable} is {}, which is not a file", path.display());
-        return if path.is_file() { Ok(path) } else { Err(LabError::Missing { program, looked, variable }) };
+        return if path.is_file() {
+            Ok(path)
+        } else {
+            Err(LabError::Missing {
+                program,
+                looked,
+                variable,
+            })
+        };
     }
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     let mut looked = String::from("looked in PATH");
@@ -143,7 +174,11 @@ pub(crate) fn find_program(
         .cloned()
         .chain(std::env::split_paths(&on_path).map(|directory| directory.join(program)))
         .find(|path| path.is_file())
-        .ok_or(LabError::Missing { program, looked, variable })
+        .ok_or(LabError::Missing {
+            program,
+            looked,
+            variable,
+        })
 }
 
 /// The folder into which `make deps` installs: `TRIMTAB_CACHE`, or `.cache/trimtab` of the home folder.
@@ -158,14 +193,24 @@ fn spawn(spec: &Spec) -> Result<Child, LabError> {
     if let Some(parent) = spec.log.parent() {
         fs::create_dir_all(parent).map_err(LabError::file(parent))?;
     }
-    let open = || File::options().create(true).append(true).open(&spec.log).map_err(LabError::file(&spec.log));
+    let open = || {
+        File::options()
+            .create(true)
+            .append(true)
+            .open(&spec.log)
+            .map_err(LabError::file(&spec.log))
+    };
     Command::new(&spec.program)
         .args(&spec.args)
         .stdin(Stdio::null())
         .stdout(open()?)
         .stderr(open()?)
         .spawn()
-        .map_err(|source| LabError::Spawn { name: spec.name.clone(), path: spec.program.clone(), source })
+        .map_err(|source| LabError::Spawn {
+            name: spec.name.clone(),
+            path: spec.program.clone(),
+            source,
+        })
 }
 
 fn tail(log: &Path) -> String {
@@ -179,7 +224,9 @@ fn tail(log: &Path) -> String {
         file.read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    let Ok(text) = read() else { return String::from("(no log)") };
+    let Ok(text) = read() else {
+        return String::from("(no log)");
+    };
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }

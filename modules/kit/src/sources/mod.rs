@@ -19,7 +19,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-pub use mds::{Clock, ManualClock, MdsConfig, MdsService, MdsSource, MdsStore, SystemClock, proto as mds_proto, service as mds_service};
+pub use mds::{
+    MdsConfig, MdsService, MdsSource, MdsStore, proto as mds_proto, service as mds_service,
+    well_known as mds_well_known,
+};
 pub use metrics_server::{MetricsServerConfig, MetricsServerSource};
 pub use pods::PodsSource;
 pub use prometheus::{Aggregate, Handler, HandlerType, Labels, PrometheusConfig, PrometheusSource};
@@ -83,7 +86,11 @@ pub type Sample = Result<f64, Failure>;
 
 /// Makes a sample of a raw number: NaN and the infinities become [`Failure::NotFinite`].
 pub fn finite(value: f64) -> Sample {
-    if value.is_finite() { Ok(value) } else { Err(Failure::NotFinite) }
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(Failure::NotFinite)
+    }
 }
 
 /// Names one pod.
@@ -170,7 +177,6 @@ pub struct Harvest {
 impl Harvest {
     /// The sample of one demand and name; `None` when this source does not provide the name.
     pub fn get(&self, id: DemandId, name: &str) -> Option<&Sample> {
-
         self.values.get(&(id, name.to_owned()))
     }
 
@@ -208,7 +214,13 @@ impl SourceHealth {
     }
 
     /// Accounts one tick.
-    pub(crate) fn record(&mut self, queries: u64, failed: u64, warnings: u64, error: Option<String>) {
+    pub(crate) fn record(
+        &mut self,
+        queries: u64,
+        failed: u64,
+        warnings: u64,
+        error: Option<String>,
+    ) {
         self.queries += queries;
         self.failed += failed;
         self.warnings += warnings;
@@ -243,7 +255,9 @@ pub trait MetricSource: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The address is not an HTTP URL.
-    #[error("metric source prometheus: address {address:?} is not usable ({reason}); write an http:// or https:// URL such as http://prometheus.istio-system:9090")]
+    #[error(
+        "metric source prometheus: address {address:?} is not usable ({reason}); write an http:// or https:// URL such as http://prometheus.istio-system:9090"
+    )]
     Address {
         /// What was written.
         address: String,
@@ -263,7 +277,9 @@ pub enum SourceError {
         fix: String,
     },
     /// The HTTP client could not be built.
-    #[error("metric source {source_name}: the HTTP client cannot start: {reason}; check the certificates of this host")]
+    #[error(
+        "metric source {source_name}: the HTTP client cannot start: {reason}; check the certificates of this host"
+    )]
     Client {
         /// The source.
         source_name: &'static str,
@@ -315,7 +331,11 @@ impl Tally {
             return Ok(self.count as f64);
         }
         if self.count == 0 {
-            return Err(if self.nan > 0 { Failure::NotFinite } else { Failure::Empty });
+            return Err(if self.nan > 0 {
+                Failure::NotFinite
+            } else {
+                Failure::Empty
+            });
         }
         finite(match aggregate {
             Aggregate::Avg => self.sum / self.count as f64,

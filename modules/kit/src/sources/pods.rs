@@ -24,11 +24,17 @@ impl MetricSource for PodsSource {
 
     async fn harvest(&self, demands: &[Demand]) -> Harvest {
         let mut values = BTreeMap::new();
-        for demand in demands.iter().filter(|d| d.metrics.iter().any(|m| m == POD)) {
+        for demand in demands
+            .iter()
+            .filter(|d| d.metrics.iter().any(|m| m == POD))
+        {
             let ready = demand.pods.iter().filter(|p| p.ready).count();
             values.insert((demand.id, POD.to_owned()), Ok(ready as f64));
         }
-        Harvest { values, ..Harvest::default() }
+        Harvest {
+            values,
+            ..Harvest::default()
+        }
     }
 
     fn health(&self) -> SourceHealth {

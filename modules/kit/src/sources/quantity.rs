@@ -2,7 +2,9 @@
 
 /// A text that is not a Kubernetes quantity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a quantity; write a number with an optional suffix n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei or an exponent such as 2e3")]
+#[error(
+    "{text:?} is not a quantity; write a number with an optional suffix n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei or an exponent such as 2e3"
+)]
 pub struct QuantityError {
     /// The refused text.
     pub text: String,
@@ -16,13 +18,17 @@ pub fn parse_quantity(text: &str) -> Result<f64, QuantityError> {
             let value = scale(number, suffix)?;
             value.is_finite().then_some(value)
         })
-        .ok_or_else(|| QuantityError { text: text.to_owned() })
+        .ok_or_else(|| QuantityError {
+            text: text.to_owned(),
+        })
 }
 
 /// Splits at the end of the decimal number; refuses a number without digits.
 fn number_and_suffix(text: &str) -> Option<(&str, &str)> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let body = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
+    let body = unsigned
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(unsigned.len());
     let number = &unsigned[..body];
     let dots = number.bytes().filter(|b| *b == b'.').count();
     if dots > 1 || number.len() == dots {
@@ -89,8 +95,16 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_the_text() {
-        for text in ["", "m", ".", "1.2.3", "1 Gi", "1gi", "--1", "1e", "e3", "NaN", "inf", "1e400", "0x10", "1K", "½"] {
-            assert_eq!(parse_quantity(text), Err(QuantityError { text: text.to_owned() }));
+        for text in [
+            "", "m", ".", "1.2.3", "1 Gi", "1gi", "--1", "1e", "e3", "NaN", "inf", "1e400", "0x10",
+            "1K", "½",
+        ] {
+            assert_eq!(
+                parse_quantity(text),
+                Err(QuantityError {
+                    text: text.to_owned()
+                })
+            );
         }
     }
 

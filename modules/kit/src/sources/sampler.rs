@@ -75,7 +75,14 @@ impl Sampler {
     }
 
     /// Accounts one sample and says what to use. `key` names the demand stably across ticks, unlike its id.
-    pub fn observe(&mut self, key: &str, metric: &str, sample: Sample, now: Duration, hold_for: Duration) -> Reading {
+    pub fn observe(
+        &mut self,
+        key: &str,
+        metric: &str,
+        sample: Sample,
+        now: Duration,
+        hold_for: Duration,
+    ) -> Reading {
         let cell = self.cell(key, metric, now);
         let sample = sample.and_then(finite);
         let (value, freshness, failure) = match sample {
@@ -104,7 +111,13 @@ impl Sampler {
             cell.kind = freshness.as_str();
             cell.since = now;
         }
-        Reading { value, freshness, failure, since: cell.since, failures: cell.failures }
+        Reading {
+            value,
+            freshness,
+            failure,
+            since: cell.since,
+            failures: cell.failures,
+        }
     }
 
     /// Releases all memory of a key.
@@ -137,7 +150,12 @@ impl Sampler {
             .entry(key.to_owned())
             .or_default()
             .entry(metric.to_owned())
-            .or_insert(Cell { last: None, kind: Freshness::Never.as_str(), since: now, failures: 0 })
+            .or_insert(Cell {
+                last: None,
+                kind: Freshness::Never.as_str(),
+                since: now,
+                failures: 0,
+            })
     }
 }
 
@@ -157,28 +175,49 @@ mod tests {
     fn holds_then_expires_then_recovers() {
         let mut sampler = Sampler::new();
         let fresh = sampler.observe("ns/a", "cpu", Ok(0.5), at(10), HOLD);
-        assert_eq!((fresh.value, fresh.freshness, fresh.since), (Some(0.5), Freshness::Fresh, at(10)));
+        assert_eq!(
+            (fresh.value, fresh.freshness, fresh.since),
+            (Some(0.5), Freshness::Fresh, at(10))
+        );
 
         let held = sampler.observe("ns/a", "cpu", Err(Failure::Timeout), at(20), HOLD);
-        assert_eq!((held.value, held.freshness), (Some(0.5), Freshness::Held { age: at(10) }));
-        assert_eq!((held.failure, held.since, held.failures), (Some(Failure::Timeout), at(20), 1));
+        assert_eq!(
+            (held.value, held.freshness),
+            (Some(0.5), Freshness::Held { age: at(10) })
+        );
+        assert_eq!(
+            (held.failure, held.since, held.failures),
+            (Some(Failure::Timeout), at(20), 1)
+        );
 
         let edge = sampler.observe("ns/a", "cpu", Err(Failure::Empty), at(40), HOLD);
-        assert_eq!((edge.value, edge.since, edge.failures), (Some(0.5), at(20), 2));
+        assert_eq!(
+            (edge.value, edge.since, edge.failures),
+            (Some(0.5), at(20), 2)
+        );
 
         let expired = sampler.observe("ns/a", "cpu", Err(Failure::Empty), at(41), HOLD);
-        assert_eq!((expired.value, expired.freshness), (None, Freshness::Expired { age: at(31) }));
+        assert_eq!(
+            (expired.value, expired.freshness),
+            (None, Freshness::Expired { age: at(31) })
+        );
         assert_eq!(expired.since, at(41));
 
         let back = sampler.observe("ns/a", "cpu", Ok(0.7), at(50), HOLD);
-        assert_eq!((back.value, back.freshness, back.since, back.failures), (Some(0.7), Freshness::Fresh, at(50), 0));
+        assert_eq!(
+            (back.value, back.freshness, back.since, back.failures),
+            (Some(0.7), Freshness::Fresh, at(50), 0)
+        );
     }
 
     #[test]
     fn no_value_yet_is_never_and_a_nan_is_a_failure() {
         let mut sampler = Sampler::new();
         let reading = sampler.observe("k", "m", Ok(f64::NAN), at(1), HOLD);
-        assert_eq!((reading.value, reading.freshness, reading.failure), (None, Freshness::Never, Some(Failure::NotFinite)));
+        assert_eq!(
+            (reading.value, reading.freshness, reading.failure),
+            (None, Freshness::Never, Some(Failure::NotFinite))
+        );
     }
 
     #[test]
@@ -186,7 +225,15 @@ mod tests {
         let mut sampler = Sampler::new();
         sampler.observe("k", "m", Ok(1.0), at(1), Duration::ZERO);
         let reading = sampler.observe("k", "m", Err(Failure::Empty), at(1), Duration::ZERO);
-        assert_eq!((reading.value, reading.freshness), (None, Freshness::Expired { age: Duration::ZERO }));
+        assert_eq!(
+            (reading.value, reading.freshness),
+            (
+                None,
+                Freshness::Expired {
+                    age: Duration::ZERO
+                }
+            )
+        );
     }
 
     #[test]
@@ -198,7 +245,12 @@ mod tests {
         assert_eq!(sampler.len(), 1);
         sampler.retain_metrics("b", |name| name == "y");
         assert!(sampler.is_empty());
-        assert_eq!(sampler.observe("a", "x", Err(Failure::Empty), at(2), HOLD).freshness, Freshness::Never);
+        assert_eq!(
+            sampler
+                .observe("a", "x", Err(Failure::Empty), at(2), HOLD)
+                .freshness,
+            Freshness::Never
+        );
     }
 
     fn samples() -> impl Strategy<Value = Vec<(Option<f64>, u64)>> {

@@ -1,0 +1,247 @@
+//! The shared state: tables by type, who wants what, and what became of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::broadcast;
+
+use crate::ECDS;
+use crate::index::Index;
+use crate::stats::Stats;
+use crate::stream::StreamState;
+use crate::table::{Resource, Table};
+
+/// Deliveries kept for a receiver that is behind; then it is told that it lagged.
+const DELIVERIES: usize = 8192;
+
+/// What became of a resource at one client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// The client holds the content.
+    Acked {
+        /// Node id of the client.
+        node: String,
+        /// Type of the resource.
+        type_url: String,
+        /// Name of the resource.
+        name: String,
+        /// Version that was accepted.
+        version: String,
+        /// From publication, or from subscription if that came later, to acceptance.
+        latency: Duration,
+    },
+    /// The client refused the content and keeps what it had. Reported once per node, name and version.
+    Nacked {
+        /// Node id of the client.
+        node: String,
+        /// Type of the resource.
+        type_url: String,
+        /// Name of the resource, if the refusal can be told to be about one.
+        name: Option<String>,
+        /// Version that was refused.
+        version: String,
+        /// What the client said.
+        message: String,
+        /// Where the resource came from, as in [`Resource::origin`]; empty if `name` is `None`.
+        origin: String,
+    },
+}
+
+/// One type on one stream, for the admin page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Identifies the stream while the process lives.
+    pub id: u64,
+    /// Node id of the client.
+    pub node: String,
+    /// Type of the subscription.
+    pub type_url: String,
+    /// Delta or state of the world.
+    pub delta: bool,
+    /// Subscribed to everything.
+    pub wildcard: bool,
+    /// Names subscribed one by one, sorted.
+    pub subscribed: Vec<String>,
+    /// Age of the stream.
+    pub age: Duration,
+    /// Version of the last response.
+    pub last_sent: Option<String>,
+    /// Version of the last response that was accepted.
+    pub last_acked: Option<String>,
+    /// Text of the last refusal.
+    pub last_nack: Option<String>,
+    /// How long the client has not answered the last response.
+    pub outstanding: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TypeStore {
+    pub(crate) url: Arc<str>,
+    pub(crate) table: RwLock<Table>,
+    pub(crate) index: Mutex<Index>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    types: RwLock<BTreeMap<String, Arc<TypeStore>>>,
+    streams: Mutex<BTreeMap<u64, Arc<StreamState>>>,
+    next_stream: AtomicU64,
+    ready: AtomicBool,
+    stats: Stats,
+    deliveries: broadcast::Sender<Delivery>,
+}
+
+/// All resources of all types, shared by the host that writes them and the streams that read them.
+#[derive(Debug, Clone)]
+pub struct SnapshotCache {
+    inner: Arc<Inner>,
+}
+
+impl Default for SnapshotCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SnapshotCache {
+    /// An empty cache that serves extension configs once [`Self::mark_ready`] was called.
+    pub fn new() -> Self {
+        let cache = Self {
+            inner: Arc::new(Inner {
+                types: RwLock::default(),
+                streams: Mutex::default(),
+                next_stream: AtomicU64::new(1),
+                ready: AtomicBool::new(false),
+                stats: Stats::default(),
+                deliveries: broadcast::Sender::new(DELIVERIES),
+            }),
+        };
+        cache.serve_type(ECDS);
+        cache
+    }
+
+    /// Declares a type, so that requests for it are known before its first resource exists.
+    pub fn serve_type(&self, type_url: &str) {
+        self.store_or_create(type_url);
+    }
+
+    /// Sets and removes resources of one type in one atomic change; returns how many really changed.
+    ///
+    /// The same version again is no change and wakes nobody. A name in both lists is set. Only the streams that
+    /// subscribe to a changed name are woken.
+    pub fn update(&self, type_url: &str, set: Vec<Resource>, remove: &[String]) -> usize {
+        if set.is_empty() && remove.is_empty() {
+            return 0;
+        }
+        let store = self.store_or_create(type_url);
+        let changed = store.table.write().apply(set, remove, Instant::now());
+        if !changed.is_empty() {
+            Stats::add(&self.inner.stats.changes, changed.len());
+            // The table is written before the index is read, and a stream enters the index before it reads the table:
+            // one of the two always sees the other.
+            let concerned = store.index.lock().concerned(&changed);
+            for stream in concerned {
+                stream.wake();
+            }
+        }
+        changed.len()
+    }
+
+    /// Opens the door: until then streams are refused, so that no client takes an empty cache for the truth.
+    pub fn mark_ready(&self) {
+        self.inner.ready.store(true, Ordering::Release);
+    }
+
+    /// Whether [`Self::mark_ready`] was called.
+    pub fn is_ready(&self) -> bool {
+        self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// The current content of a name.
+    pub fn get(&self, type_url: &str, name: &str) -> Option<Arc<Resource>> {
+        let store = self.store(type_url)?;
+        let table = store.table.read();
+        table.get(name).map(|entry| Arc::clone(&entry.resource))
+    }
+
+    /// The current names of a type, sorted.
+    pub fn names(&self, type_url: &str) -> Vec<String> {
+        let Some(store) = self.store(type_url) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = store
+            .table
+            .read()
+            .names()
+            .map(ToString::to_string)
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Every type on every stream, by age of the stream.
+    pub fn streams(&self) -> Vec<StreamInfo> {
+        let streams: Vec<Arc<StreamState>> = self.inner.streams.lock().values().cloned().collect();
+        let now = Instant::now();
+        streams
+            .iter()
+            .flat_map(|stream| stream.describe(now))
+            .collect()
+    }
+
+    /// What becomes of resources at clients, from now on.
+    pub fn deliveries(&self) -> broadcast::Receiver<Delivery> {
+        self.inner.deliveries.subscribe()
+    }
+
+    /// Counters to export.
+    pub fn stats(&self) -> &Stats {
+        &self.inner.stats
+    }
+
+    pub(crate) fn store(&self, type_url: &str) -> Option<Arc<TypeStore>> {
+        self.inner.types.read().get(type_url).cloned()
+    }
+
+    fn store_or_create(&self, type_url: &str) -> Arc<TypeStore> {
+        if let Some(store) = self.store(type_url) {
+            return store;
+        }
+        let mut types = self.inner.types.write();
+        let store = types.entry(type_url.to_owned()).or_insert_with(|| {
+            Arc::new(TypeStore {
+                url: type_url.into(),
+                table: RwLock::default(),
+                index: Mutex::default(),
+            })
+        });
+        Arc::clone(store)
+    }
+
+    pub(crate) fn open(&self, delta: bool) -> Arc<StreamState> {
+        let id = self.inner.next_stream.fetch_add(1, Ordering::Relaxed);
+        let stream = Arc::new(StreamState::new(id, delta, Instant::now()));
+        self.inner.streams.lock().insert(id, Arc::clone(&stream));
+        Stats::add(&self.inner.stats.streams_opened, 1);
+        Stats::add(&self.inner.stats.streams_active, 1);
+        stream
+    }
+
+    pub(crate) fn close(&self, stream: &StreamState) {
+        self.inner.streams.lock().remove(&stream.id());
+        self.inner
+            .stats
+            .streams_active
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn report(&self, delivery: impl FnOnce() -> Delivery) {
+        if self.inner.deliveries.receiver_count() > 0 {
+            // The last receiver may go away in between, and then nobody wants to know.
+            let _ = self.inner.deliveries.send(delivery());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What the client made of the outstanding message.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Action, Held, Item, Push, Session};
+use crate::table::Pin;
+
+impl Session {
+    /// Takes the answer to the outstanding message; false if the nonce is not of that message.
+    pub(super) fn settle(
+        &mut self,
+        nonce: &str,
+        error: Option<String>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let Some(outstanding) = self
+            .outstanding
+            .take_if(|outstanding| outstanding.push.nonce == nonce)
+        else {
+            return false;
+        };
+        let push = outstanding.push;
+        match error {
+            None => self.accept(&push, now, actions),
+            Some(message) => self.reject(&push, message, now, actions),
+        }
+        // What was in flight may have changed meanwhile in a way that looked like no difference then.
+        for item in &push.items {
+            self.enqueue(&item.name);
+        }
+        true
+    }
+
+    fn accept(&mut self, push: &Push, now: Instant, actions: &mut Vec<Action>) {
+        actions.push(Action::Ack);
+        self.last_acked = Some(push.version.clone());
+        for item in &push.items {
+            let mut start = self.started;
+            // Left while in flight, then covered by a wildcard: the client holds it, so it must hear of its removal.
+            if self.wildcard {
+                self.learn(Arc::clone(&item.name), false, now);
+            }
+            if let Some(known) = self.known.get_mut(&item.name) {
+                start = known.since;
+                known.held = Held::Has(Arc::clone(&item.entry));
+                known.alone = false;
+                if !item.fallback {
+                    known.rejected = None;
+                    if std::mem::take(&mut known.pinned) {
+                        actions.push(Action::Unpin(Arc::clone(&item.name)));
+                    }
+                }
+            }
+            actions.push(Action::Accepted {
+                name: Arc::clone(&item.name),
+                version: item.entry.version().to_owned(),
+                latency: now.saturating_duration_since(start.max(item.entry.published)),
+            });
+        }
+    }
+
+    fn reject(&mut self, push: &Push, message: String, now: Instant, actions: &mut Vec<Action>) {
+        actions.push(Action::Nack);
+        self.last_nack = Some(message.clone());
+        match push.items.as_slice() {
+            [] => {
+                let name = if push.removed.len() == 1 {
+                    push.removed.first().map(ToString::to_string)
+                } else {
+                    None
+                };
+                actions.push(Action::RejectedEmpty {
+                    name,
+                    version: push.version.clone(),
+                    message,
+                });
+            }
+            [item] if item.fallback && push.removed.is_empty() => {
+                self.reject_fallback(item, message, actions);
+            }
+            [item] if push.removed.is_empty() => self.reject_one(item, message, actions),
+            // One bad resource must not hold back its neighbours: each is tried alone, and only the bad is reported.
+            items => {
+                for item in items {
+                    if let Some(known) = self.known.get_mut(&item.name) {
+                        known.alone = true;
+                        known.owed |= item.owed;
+                    }
+                }
+                // The client may have ignored the removals as well.
+                for name in &push.removed {
+                    if self.wildcard || self.known.contains_key(name) {
+                        self.learn(Arc::clone(name), false, now).owed = true;
+                        self.enqueue(name);
+                    }
+                }
+            }
+        }
+    }
+
+    fn reject_fallback(&mut self, item: &Item, message: String, actions: &mut Vec<Action>) {
+        if let Some(known) = self.known.get_mut(&item.name) {
+            known.hopeless = true;
+            known.owed |= item.owed;
+        }
+        actions.push(Action::Unpin(Arc::clone(&item.name)));
+        let version = item.entry.version().to_owned();
+        actions.push(Action::RejectedEmpty {
+            name: Some(item.name.to_string()),
+            version,
+            message,
+        });
+    }
+
+    fn reject_one(&mut self, item: &Item, message: String, actions: &mut Vec<Action>) {
+        let mut good = None;
+        if let Some(known) = self.known.get_mut(&item.name) {
+            known.rejected = Some(item.entry.version().to_owned());
+            known.pinned = true;
+            known.alone = true;
+            known.owed |= item.owed;
+            if let Held::Has(entry) = &known.held {
+                good = Some(Arc::clone(entry));
+            }
+        }
+        actions.push(Action::Rejected {
+            name: Arc::clone(&item.name),
+            origin: item.entry.resource.origin.clone(),
+            pin: Pin {
+                bad: item.entry.version().to_owned(),
+                good,
+            },
+            message,
+        });
+    }
+}

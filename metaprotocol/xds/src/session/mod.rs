@@ -1,0 +1,351 @@
+//! The protocol core: what one client knows about one type, and what to tell it next.
+//!
+//! A session does no input or output and has no clock. Requests change it and yield [`Action`]s for the shell;
+//! [`Session::next_push`] reads the table and yields at most one message, and none while one is unanswered. The message
+//! is chosen when the transport can take it, so a slow client gets the newest content and nothing in between.
+
+mod answer;
+pub(crate) mod delta;
+mod plan;
+#[cfg(test)]
+mod random;
+pub(crate) mod sotw;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::plan::Verdict;
+use crate::table::{Entry, Pin, Table, content_version};
+
+/// Most resources in one message: enough to fill a first answer in few round trips, few enough to isolate a bad one.
+const MAX_RESOURCES: usize = 64;
+/// Most bytes of bodies in one message, unless a single resource is larger.
+const MAX_BYTES: usize = 1 << 20;
+/// The name that stands for all names.
+const WILDCARD: &str = "*";
+
+/// What the shell has to do after a request.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Wake this stream when the name changes.
+    Watch(Arc<str>),
+    /// No longer.
+    Unwatch(Arc<str>),
+    /// Wake this stream on every change, or no longer.
+    WatchAll(bool),
+    /// The client accepted a response.
+    Ack,
+    /// The client refused a response.
+    Nack,
+    /// The request answered an older response.
+    Stale,
+    /// The client holds this content now.
+    Accepted {
+        name: Arc<str>,
+        version: String,
+        latency: Duration,
+    },
+    /// The client refused this content; the pin says what it holds instead.
+    Rejected {
+        name: Arc<str>,
+        origin: String,
+        pin: Pin,
+        message: String,
+    },
+    /// The client refused a message that has no content.
+    RejectedEmpty {
+        name: Option<String>,
+        version: String,
+        message: String,
+    },
+    /// The refusal remembered for this name and node is out of date.
+    Unpin(Arc<str>),
+}
+
+/// What the client is known to hold of one name.
+#[derive(Debug, Default)]
+enum Held {
+    #[default]
+    Nothing,
+    /// It said so when it connected.
+    Announced(String),
+    /// It acknowledged this entry.
+    Has(Arc<Entry>),
+}
+
+impl Held {
+    fn version(&self) -> Option<&str> {
+        match self {
+            Self::Nothing => None,
+            Self::Announced(version) => Some(version),
+            Self::Has(entry) => Some(entry.version()),
+        }
+    }
+}
+
+#[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not the states of one machine"
+)]
+struct Known {
+    /// Subscribed by name, not only by the wildcard.
+    explicit: bool,
+    held: Held,
+    /// The content that the client refused; it is not sent again.
+    rejected: Option<String>,
+    /// Must be answered even if the client holds it already.
+    owed: bool,
+    /// Was part of a refused message, so it travels alone until it is accepted.
+    alone: bool,
+    /// The table remembers a refusal for this name and node.
+    pinned: bool,
+    /// Even what it had accepted before was refused: nothing more to offer until the content changes.
+    hopeless: bool,
+    queued: bool,
+    since: Instant,
+}
+
+/// One resource on its way.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) name: Arc<str>,
+    pub(crate) entry: Arc<Entry>,
+    /// The last good content of a node that refused the current one.
+    fallback: bool,
+    /// The client asked for it; a refusal does not settle that.
+    owed: bool,
+}
+
+/// One message to the client; the protocol renders it.
+#[derive(Debug, Clone)]
+pub(crate) struct Push {
+    pub(crate) items: Vec<Item>,
+    pub(crate) removed: Vec<Arc<str>>,
+    pub(crate) version: String,
+    pub(crate) nonce: String,
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    push: Push,
+    since: Instant,
+}
+
+/// The state of one type on one stream.
+#[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not the states of one machine"
+)]
+pub(crate) struct Session {
+    node: Arc<str>,
+    stream: u64,
+    delta: bool,
+    first: bool,
+    wildcard: bool,
+    /// The wildcard came from an empty list of names, so it ends with the first name.
+    legacy: bool,
+    rescan: bool,
+    /// A wildcard client waits for a first answer even if it is empty.
+    greet: bool,
+    cursor: Option<u64>,
+    known: HashMap<Arc<str>, Known>,
+    queue: VecDeque<Arc<str>>,
+    /// Names that a void request left; the next request that counts tells whether they are wanted.
+    doubtful: BTreeSet<Arc<str>>,
+    outstanding: Option<Outstanding>,
+    nonces: u64,
+    last_nonce: String,
+    started: Instant,
+    pub(crate) last_sent: Option<String>,
+    pub(crate) last_acked: Option<String>,
+    pub(crate) last_nack: Option<String>,
+}
+
+impl Session {
+    pub(crate) fn new(node: Arc<str>, stream: u64, delta: bool, now: Instant) -> Self {
+        Self {
+            node,
+            stream,
+            delta,
+            first: true,
+            wildcard: false,
+            legacy: false,
+            rescan: false,
+            greet: false,
+            cursor: None,
+            known: HashMap::new(),
+            queue: VecDeque::new(),
+            doubtful: BTreeSet::new(),
+            outstanding: None,
+            nonces: 0,
+            last_nonce: String::new(),
+            started: now,
+            last_sent: None,
+            last_acked: None,
+            last_nack: None,
+        }
+    }
+
+    pub(crate) fn is_wildcard(&self) -> bool {
+        self.wildcard
+    }
+
+    /// Names subscribed one by one, in no order.
+    pub(crate) fn subscribed(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.known
+            .iter()
+            .filter(|(_, known)| known.explicit)
+            .map(|(name, _)| name)
+    }
+
+    /// How long the client has owed an answer.
+    pub(crate) fn outstanding_for(&self, now: Instant) -> Option<Duration> {
+        self.outstanding
+            .as_ref()
+            .map(|outstanding| now.saturating_duration_since(outstanding.since))
+    }
+
+    /// The next message, if there is something to say and the last one was answered.
+    pub(crate) fn next_push(&mut self, table: &Table, now: Instant) -> Option<Push> {
+        self.catch_up(table, now);
+        if self.outstanding.is_some() {
+            return None;
+        }
+        let mut items: Vec<Item> = Vec::new();
+        let mut removed = Vec::new();
+        let mut bytes = 0;
+        while let Some(name) = self.queue.pop_front() {
+            match self.decide(&name, table) {
+                Verdict::Skip => {}
+                Verdict::Remove => removed.push(name),
+                Verdict::Send {
+                    entry,
+                    fallback,
+                    owed,
+                } => {
+                    let alone = self.known.get(&name).is_some_and(|known| known.alone);
+                    bytes += entry.resource.body.len();
+                    let full = bytes > MAX_BYTES || items.len() == MAX_RESOURCES;
+                    if (alone || full) && !(items.is_empty() && removed.is_empty()) {
+                        self.put_back(name, owed);
+                        break;
+                    }
+                    items.push(Item {
+                        name,
+                        entry,
+                        fallback,
+                        owed,
+                    });
+                    if alone {
+                        break;
+                    }
+                }
+            }
+        }
+        if items.is_empty() && removed.is_empty() && !self.greet {
+            return None;
+        }
+        self.greet = false;
+        Some(self.dispatch(items, removed, now))
+    }
+
+    fn dispatch(&mut self, items: Vec<Item>, removed: Vec<Arc<str>>, now: Instant) -> Push {
+        self.nonces += 1;
+        // The stream id is in the nonce so that an answer to an earlier stream never matches by accident.
+        let nonce = format!("{:x}-{}", self.stream, self.nonces);
+        let version = match items.as_slice() {
+            [only] => only.entry.version().to_owned(),
+            all => version_of_many(all, &removed),
+        };
+        self.last_nonce.clone_from(&nonce);
+        self.last_sent = Some(version.clone());
+        let push = Push {
+            items,
+            removed,
+            version,
+            nonce,
+        };
+        self.outstanding = Some(Outstanding {
+            push: push.clone(),
+            since: now,
+        });
+        push
+    }
+
+    fn enqueue(&mut self, name: &Arc<str>) {
+        if let Some(known) = self.known.get_mut(name)
+            && !known.queued
+        {
+            known.queued = true;
+            self.queue.push_back(Arc::clone(name));
+        }
+    }
+
+    /// For a name that no longer fits into this message: first in the next one.
+    fn put_back(&mut self, name: Arc<str>, owed: bool) {
+        if let Some(known) = self.known.get_mut(&name) {
+            known.queued = true;
+            known.owed |= owed;
+            self.queue.push_front(name);
+        }
+    }
+
+    fn learn(&mut self, name: Arc<str>, explicit: bool, now: Instant) -> &mut Known {
+        let known = self.known.entry(name).or_insert_with(|| Known {
+            explicit,
+            held: Held::Nothing,
+            rejected: None,
+            owed: false,
+            alone: false,
+            pinned: false,
+            hopeless: false,
+            queued: false,
+            since: now,
+        });
+        known.explicit |= explicit;
+        known
+    }
+
+    /// Subscribes by name. `owed` asks for an answer even if the client holds the content.
+    fn subscribe(&mut self, name: &str, owed: bool, now: Instant, actions: &mut Vec<Action>) {
+        let name: Arc<str> = name.into();
+        let known = self.learn(Arc::clone(&name), true, now);
+        known.owed |= owed;
+        known.since = now;
+        self.enqueue(&name);
+        actions.push(Action::Watch(name));
+    }
+
+    fn set_wildcard(&mut self, on: bool, actions: &mut Vec<Action>) {
+        if self.wildcard == on {
+            return;
+        }
+        self.wildcard = on;
+        actions.push(Action::WatchAll(on));
+        if on {
+            self.rescan = true;
+        } else {
+            self.known.retain(|_, known| known.explicit);
+            self.forget_queued();
+        }
+    }
+
+    fn forget_queued(&mut self) {
+        self.queue.retain(|name| self.known.contains_key(name));
+    }
+}
+
+fn version_of_many(items: &[Item], removed: &[Arc<str>]) -> String {
+    let mut canonical: Vec<String> = items
+        .iter()
+        .map(|item| format!("{}={}", item.name, item.entry.version()))
+        .collect();
+    canonical.extend(removed.iter().map(|name| format!("{name}-")));
+    canonical.sort_unstable();
+    content_version(canonical.join("\n").as_bytes())
+}

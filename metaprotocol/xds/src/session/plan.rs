@@ -1,0 +1,146 @@
+//! Which names may concern the client, and what to tell it about each.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Held, Session};
+use crate::table::{Entry, Table};
+
+/// What to do about one name.
+pub(super) enum Verdict {
+    Skip,
+    Send {
+        entry: Arc<Entry>,
+        fallback: bool,
+        owed: bool,
+    },
+    Remove,
+}
+
+impl Session {
+    /// Reads what changed since the last look, or compares the whole subscription where that is less work.
+    pub(super) fn catch_up(&mut self, table: &Table, now: Instant) {
+        let head = table.head();
+        let cursor = self.cursor.replace(head).unwrap_or(head);
+        if !self.rescan && cursor == head {
+            return;
+        }
+        let behind = usize::try_from(head - cursor).unwrap_or(usize::MAX);
+        let short = self.wildcard || behind <= self.known.len();
+        match table.since(cursor) {
+            Some(changes) if short && !self.rescan => {
+                for name in changes {
+                    self.examine(name, table, now);
+                }
+            }
+            _ => self.compare_all(table, now),
+        }
+        self.rescan = false;
+    }
+
+    fn compare_all(&mut self, table: &Table, now: Instant) {
+        let mut names: Vec<Arc<str>> = self.known.keys().cloned().collect();
+        if self.wildcard {
+            names.extend(
+                table
+                    .names()
+                    .filter(|name| !self.known.contains_key(*name))
+                    .cloned(),
+            );
+        }
+        names.sort_unstable();
+        for name in names {
+            self.examine(&name, table, now);
+        }
+    }
+
+    /// Queues a name if the client may have to hear about it.
+    fn examine(&mut self, name: &Arc<str>, table: &Table, now: Instant) {
+        let current = table.get(name);
+        let Some(known) = self.known.get(name) else {
+            if self.wildcard && current.is_some() {
+                self.learn(Arc::clone(name), false, now);
+                self.enqueue(name);
+            }
+            return;
+        };
+        let differs = match current {
+            None if self.delta => known.held.version().is_some(),
+            None => !known.explicit,
+            Some(entry) => {
+                let version = Some(entry.version());
+                let news = known.held.version() != version && known.rejected.as_deref() != version;
+                news || known.owed
+            }
+        };
+        if differs {
+            self.enqueue(name);
+        }
+    }
+
+    pub(super) fn decide(&mut self, name: &Arc<str>, table: &Table) -> Verdict {
+        let delta = self.delta;
+        let Some(known) = self.known.get_mut(name) else {
+            return Verdict::Skip;
+        };
+        known.queued = false;
+        let owed = std::mem::take(&mut known.owed);
+        let Some(entry) = table.get(name) else {
+            let tell = delta && (owed || known.held.version().is_some());
+            if delta {
+                known.held = Held::Nothing;
+                known.rejected = None;
+            } else {
+                // Nothing can be said now, so the question stays open.
+                known.owed = owed;
+            }
+            if !known.explicit {
+                self.known.remove(name);
+            }
+            return if tell { Verdict::Remove } else { Verdict::Skip };
+        };
+        let pin = table.pin_of(name, &self.node);
+        known.pinned = pin.is_some();
+        // A new stream of a node that refused this content before: it gets what it had accepted, if that is known.
+        // If not, it gets the content once more, since it waits for an answer of some kind.
+        if let Some(pin) = pin
+            && pin.bad == entry.version()
+            && pin.good.is_some()
+            && known.held.version() != Some(entry.version())
+        {
+            known.rejected = Some(pin.bad.clone());
+        }
+        if known.rejected.as_deref() != Some(entry.version()) {
+            let same = known.held.version() == Some(entry.version());
+            known.hopeless = false;
+            return if same && !owed {
+                Verdict::Skip
+            } else {
+                Verdict::Send {
+                    entry: Arc::clone(entry),
+                    fallback: false,
+                    owed,
+                }
+            };
+        }
+        let good = match &known.held {
+            Held::Has(entry) => Some(Arc::clone(entry)),
+            _ => pin.and_then(|pin| pin.good.clone()),
+        };
+        match good {
+            _ if known.hopeless => {
+                known.owed = owed;
+                Verdict::Skip
+            }
+            Some(good) if owed || known.held.version() != Some(good.version()) => Verdict::Send {
+                entry: good,
+                fallback: true,
+                owed,
+            },
+            _ => {
+                known.owed = owed;
+                Verdict::Skip
+            }
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Random histories: whatever happened, in the end the client holds what the table holds.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use envoy_types::pb::google::rpc;
+use proptest::prelude::*;
+
+use super::{Action, Push, Session};
+use crate::table::{Pin, Resource, Table};
+
+const NAMES: u8 = 5;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Subscribe(u8),
+    Unsubscribe(u8),
+    Star(bool),
+    Update(u8, u8),
+    Remove(u8),
+    /// The transport takes a message, if there is one.
+    Write,
+    /// The client answers the oldest message.
+    Answer,
+    /// The client repeats an old nonce.
+    Stale,
+    Reconnect,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..NAMES).prop_map(Step::Subscribe),
+        2 => (0..NAMES).prop_map(Step::Unsubscribe),
+        1 => any::<bool>().prop_map(Step::Star),
+        5 => (0..NAMES, 0..4_u8).prop_map(|(name, version)| Step::Update(name, version)),
+        2 => (0..NAMES).prop_map(Step::Remove),
+        5 => Just(Step::Write),
+        5 => Just(Step::Answer),
+        1 => Just(Step::Stale),
+        1 => Just(Step::Reconnect),
+    ]
+}
+
+fn name(index: u8) -> String {
+    format!("r{index}")
+}
+
+/// Version 0 of every name is what clients refuse.
+fn is_bad(version: &str) -> bool {
+    version == "v0"
+}
+
+/// A client that follows the protocol and refuses a whole message if any of it is bad.
+struct World {
+    delta: bool,
+    table: Table,
+    session: Session,
+    now: Instant,
+    streams: u64,
+    wanted: BTreeSet<String>,
+    star: bool,
+    started: bool,
+    held: BTreeMap<String, String>,
+    inbox: VecDeque<Push>,
+    nonce: String,
+    reports: BTreeMap<(String, u64), u32>,
+    /// Content of a name by number of changes, to tell a new content from a repetition.
+    changes: BTreeMap<String, u64>,
+}
+
+impl World {
+    fn new(delta: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            delta,
+            // Tiny, so that compaction happens in most histories.
+            table: Table::with_log_capacity(3),
+            session: Session::new("node".into(), 0, delta, now),
+            now,
+            streams: 0,
+            wanted: BTreeSet::new(),
+            star: false,
+            started: false,
+            held: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            nonce: String::new(),
+            reports: BTreeMap::new(),
+            changes: BTreeMap::new(),
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Rejected { name, pin, .. } => self.reject(&name, pin),
+                Action::Unpin(name) => self.table.unpin(&name, "node"),
+                _ => {}
+            }
+        }
+    }
+
+    fn reject(&mut self, name: &Arc<str>, pin: Pin) {
+        if self.table.pin(name, "node", pin) {
+            let change = self.changes.get(&**name).copied().unwrap_or_default();
+            *self.reports.entry((name.to_string(), change)).or_default() += 1;
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let star = self.star.then(|| "*".to_owned());
+        self.wanted.iter().cloned().chain(star).collect()
+    }
+
+    fn send(
+        &mut self,
+        subscribe: Vec<String>,
+        unsubscribe: Vec<String>,
+        nonce: &str,
+        refuse: bool,
+    ) {
+        let error_detail = refuse.then(|| rpc::Status {
+            message: "bad".into(),
+            ..rpc::Status::default()
+        });
+        let first = !std::mem::replace(&mut self.started, true);
+        let actions = if self.delta {
+            let initial = if first {
+                self.held.clone().into_iter().collect()
+            } else {
+                HashMap::new()
+            };
+            let request = DeltaDiscoveryRequest {
+                resource_names_subscribe: if first { self.names() } else { subscribe },
+                resource_names_unsubscribe: if first { vec![] } else { unsubscribe },
+                initial_resource_versions: initial,
+                response_nonce: nonce.into(),
+                error_detail,
+                ..DeltaDiscoveryRequest::default()
+            };
+            self.session.on_delta(request, self.now)
+        } else {
+            let request = DiscoveryRequest {
+                resource_names: self.names(),
+                response_nonce: nonce.into(),
+                error_detail,
+                ..DiscoveryRequest::default()
+            };
+            self.session.on_sotw(request, self.now)
+        };
+        self.perform(actions);
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        self.star || self.wanted.contains(name)
+    }
+
+    /// Says what changed in the interest, if the stream has begun.
+    fn say(&mut self, subscribe: Vec<String>, unsubscribe: Vec<String>) {
+        // A first request without names would mean everything.
+        if !self.started && self.names().is_empty() {
+            return;
+        }
+        let nonce = if self.delta {
+            String::new()
+        } else {
+            self.nonce.clone()
+        };
+        self.send(subscribe, unsubscribe, &nonce, false);
+    }
+
+    fn answer(&mut self) {
+        let Some(push) = self.inbox.pop_front() else {
+            return;
+        };
+        let bad = push.items.iter().any(|item| is_bad(item.entry.version()));
+        self.nonce.clone_from(&push.nonce);
+        if !bad {
+            for item in &push.items {
+                if self.covers(&item.name) {
+                    self.held
+                        .insert(item.name.to_string(), item.entry.version().to_owned());
+                }
+            }
+            for name in &push.removed {
+                self.held.remove(&**name);
+            }
+        }
+        self.send(vec![], vec![], &push.nonce, bad);
+    }
+
+    fn write(&mut self) -> bool {
+        let Some(push) = self.session.next_push(&self.table, self.now) else {
+            return false;
+        };
+        assert!(
+            self.inbox.is_empty(),
+            "a second message before the answer to the first"
+        );
+        let names: BTreeSet<_> = push.items.iter().map(|item| &item.name).collect();
+        assert_eq!(names.len(), push.items.len(), "a name twice in one message");
+        self.inbox.push_back(push);
+        true
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Subscribe(index) => {
+                if self.wanted.insert(name(*index)) {
+                    self.say(vec![name(*index)], vec![]);
+                }
+            }
+            Step::Unsubscribe(index) => {
+                if self.wanted.remove(&name(*index)) {
+                    // A full list says nothing about a name that the wildcard covers, so such a client keeps it.
+                    if self.delta || !self.star {
+                        self.held.remove(&name(*index));
+                    }
+                    self.say(vec![], vec![name(*index)]);
+                }
+            }
+            Step::Star(on) => {
+                if self.star != *on {
+                    self.star = *on;
+                    let wanted = &self.wanted;
+                    self.held.retain(|name, _| *on || wanted.contains(name));
+                    let star = vec!["*".to_owned()];
+                    let (more, less) = if *on { (star, vec![]) } else { (vec![], star) };
+                    self.say(more, less);
+                }
+            }
+            Step::Update(index, version) => {
+                let resource = Resource {
+                    name: name(*index),
+                    version: format!("v{version}"),
+                    body: Bytes::new(),
+                    origin: String::new(),
+                };
+                if !self.table.apply(vec![resource], &[], self.now).is_empty() {
+                    *self.changes.entry(name(*index)).or_default() += 1;
+                }
+            }
+            Step::Remove(index) => {
+                if !self
+                    .table
+                    .apply(vec![], &[name(*index)], self.now)
+                    .is_empty()
+                {
+                    *self.changes.entry(name(*index)).or_default() += 1;
+                }
+            }
+            Step::Write => {
+                self.write();
+            }
+            Step::Answer => self.answer(),
+            Step::Stale => {
+                if self.started {
+                    self.send(vec![], vec![], "stale", true);
+                }
+            }
+            Step::Reconnect => self.reconnect(),
+        }
+    }
+
+    fn reconnect(&mut self) {
+        self.streams += 1;
+        self.session = Session::new("node".into(), self.streams, self.delta, self.now);
+        self.inbox.clear();
+        self.started = false;
+        self.nonce.clear();
+        if !self.names().is_empty() {
+            self.send(vec![], vec![], "from-before", false);
+        }
+    }
+
+    /// Lets everything settle; more rounds than this would be a loop.
+    fn settle(&mut self) {
+        // A state-of-the-world request that crossed a response was void; the client repeats its names with each answer.
+        for _ in 0..200 {
+            self.answer();
+            if !self.write() && self.inbox.is_empty() {
+                return;
+            }
+        }
+        panic!("the server does not come to rest");
+    }
+
+    fn check(&self) {
+        for name in self.table.names() {
+            let Some(entry) = self.table.get(name) else {
+                continue;
+            };
+            let held = self.held.get(&**name).map(String::as_str);
+            if !self.covers(name) {
+                continue;
+            }
+            if is_bad(entry.version()) {
+                assert_ne!(held, Some("v0"), "{name}: a refused content is held");
+            } else {
+                assert_eq!(held, Some(entry.version()), "{name}");
+            }
+        }
+        if self.delta {
+            for name in self.held.keys() {
+                assert!(
+                    self.table.get(name).is_some(),
+                    "{name} was removed, but the client still holds it"
+                );
+            }
+        }
+        for (what, times) in &self.reports {
+            assert_eq!(*times, 1, "{what:?} was reported {times} times");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_ends_with_the_client_in_step(delta in any::<bool>(), steps in prop::collection::vec(step(), 1..80)) {
+        let mut world = World::new(delta);
+        for step in &steps {
+            world.step(step);
+        }
+        world.settle();
+        world.check();
+    }
+}

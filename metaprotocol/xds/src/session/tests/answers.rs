@@ -1,0 +1,257 @@
+//! Accepted, refused and stale answers, and changes while a message is in flight.
+
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::google::rpc;
+
+use super::{Rig, ack, listed, nack, refusal, rejections, strings, subscribe};
+use crate::session::Action;
+
+// Rule 2.
+#[test]
+fn an_ack_gets_no_answer_and_only_one_message_is_outstanding() {
+    let mut rig = Rig::new(false);
+    rig.set("a", "1");
+    rig.sotw(&["a"], "", None);
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.set("a", "2");
+    rig.set("a", "3");
+    rig.silent();
+    let actions = rig.sotw(&["a"], &nonce, None);
+    assert!(actions.iter().any(|action| matches!(action, Action::Ack)));
+    let nonce = rig.expect(&["a@3"], &[]);
+    rig.sotw(&["a"], &nonce, None);
+    let actions = rig.sotw(&["a"], &nonce, None);
+    assert!(
+        actions.is_empty(),
+        "a repeated answer does nothing: {actions:?}"
+    );
+    rig.silent();
+}
+
+#[test]
+fn a_change_that_is_undone_while_in_flight_is_sent_again() {
+    let mut rig = Rig::new(true);
+    rig.set("a", "1");
+    rig.delta(subscribe(&["a"]));
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.delta(ack(&nonce));
+    rig.set("a", "2");
+    let nonce = rig.expect(&["a@2"], &[]);
+    rig.set("a", "1");
+    rig.delta(ack(&nonce));
+    rig.expect(&["a@1"], &[]);
+}
+
+#[test]
+fn a_removal_while_in_flight_is_told_after_the_ack() {
+    let mut rig = Rig::new(true);
+    rig.set("a", "1");
+    rig.delta(subscribe(&["a"]));
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.remove("a");
+    rig.delta(ack(&nonce));
+    let nonce = rig.expect(&[], &["a"]);
+    rig.delta(ack(&nonce));
+    rig.silent();
+}
+
+// Rule 3.
+#[test]
+fn a_nack_is_reported_once_and_the_content_is_not_sent_again() {
+    for delta in [false, true] {
+        let mut rig = Rig::new(delta);
+        let answer = |rig: &mut Rig, nonce: &str, error: Option<rpc::Status>| {
+            if delta {
+                rig.delta(DeltaDiscoveryRequest {
+                    error_detail: error,
+                    ..ack(nonce)
+                })
+            } else {
+                rig.sotw(&["a"], nonce, error)
+            }
+        };
+        rig.set("a", "1");
+        if delta {
+            rig.delta(subscribe(&["a"]));
+        } else {
+            rig.sotw(&["a"], "", None);
+        }
+        let nonce = rig.expect(&["a@1"], &[]);
+        answer(&mut rig, &nonce, None);
+        rig.set("a", "2");
+        let nonce = rig.expect(&["a@2"], &[]);
+        let actions = answer(&mut rig, &nonce, Some(refusal("bad interval")));
+        let reported = actions.iter().find_map(|action| match action {
+            Action::Rejected {
+                origin,
+                pin,
+                message,
+                ..
+            } => Some((origin.as_str(), pin, message.as_str())),
+            _ => None,
+        });
+        let (origin, pin, message) = reported.expect("a report");
+        assert_eq!(
+            (origin, pin.bad.as_str(), message),
+            ("default/a", "2", "bad interval")
+        );
+        assert_eq!(pin.good.as_ref().map(|good| good.version()), Some("1"));
+        rig.silent();
+        assert_eq!(
+            rejections(&answer(&mut rig, &nonce, Some(refusal("bad interval")))),
+            0
+        );
+        rig.silent();
+        rig.set("a", "3");
+        let nonce = rig.expect(&["a@3"], &[]);
+        answer(&mut rig, &nonce, None);
+        rig.silent();
+    }
+}
+
+#[test]
+fn a_refused_batch_is_tried_one_by_one_and_only_the_bad_one_is_reported() {
+    let mut rig = Rig::new(true);
+    for name in ["a", "b", "c"] {
+        rig.set(name, "1");
+    }
+    rig.delta(subscribe(&["a", "b", "c"]));
+    let nonce = rig.expect(&["a@1", "b@1", "c@1"], &[]);
+    assert_eq!(rejections(&rig.delta(nack(&nonce))), 0);
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.delta(ack(&nonce));
+    let nonce = rig.expect(&["b@1"], &[]);
+    assert_eq!(rejections(&rig.delta(nack(&nonce))), 1);
+    let nonce = rig.expect(&["c@1"], &[]);
+    rig.delta(ack(&nonce));
+    rig.silent();
+}
+
+#[test]
+fn a_removal_in_a_refused_message_is_told_again() {
+    let mut rig = Rig::new(true);
+    rig.set("a", "1");
+    rig.delta(subscribe(&["a"]));
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.delta(ack(&nonce));
+    rig.remove("a");
+    rig.set("b", "1");
+    rig.delta(subscribe(&["b"]));
+    let push = rig.push().expect("a message");
+    assert_eq!(listed(&push), (strings(&["b@1"]), strings(&["a"])));
+    rig.delta(nack(&push.nonce));
+    let nonce = rig.expect(&[], &["a"]);
+    rig.delta(ack(&nonce));
+    let nonce = rig.expect(&["b@1"], &[]);
+    assert_eq!(rejections(&rig.delta(nack(&nonce))), 1);
+    rig.silent();
+}
+
+#[test]
+fn after_a_reconnect_a_node_gets_the_content_that_it_had_accepted() {
+    let mut rig = Rig::new(false);
+    rig.set("a", "1");
+    rig.sotw(&["a"], "", None);
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.sotw(&["a"], &nonce, None);
+    rig.set("a", "2");
+    let nonce = rig.expect(&["a@2"], &[]);
+    rig.sotw(&["a"], &nonce, Some(refusal("bad")));
+    rig.reconnect();
+    rig.sotw(&["a"], &nonce, None);
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.sotw(&["a"], &nonce, None);
+    rig.silent();
+    rig.set("a", "3");
+    let nonce = rig.expect(&["a@3"], &[]);
+    rig.sotw(&["a"], &nonce, None);
+    assert!(
+        rig.table.pin_of("a", "node").is_none(),
+        "an accepted content ends the pin"
+    );
+}
+
+#[test]
+fn a_node_that_refuses_even_its_last_good_content_is_left_alone() {
+    let mut rig = Rig::new(false);
+    rig.set("a", "1");
+    rig.sotw(&["a"], "", None);
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.sotw(&["a"], &nonce, None);
+    rig.set("a", "2");
+    let nonce = rig.expect(&["a@2"], &[]);
+    rig.sotw(&["a"], &nonce, Some(refusal("bad")));
+    rig.reconnect();
+    rig.sotw(&["a"], "", None);
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.sotw(&["a"], &nonce, Some(refusal("bad as well")));
+    rig.silent();
+    rig.set("a", "3");
+    rig.expect(&["a@3"], &[]);
+}
+
+#[test]
+fn a_delta_client_that_asks_again_for_a_refused_content_gets_the_last_good_one() {
+    let mut rig = Rig::new(true);
+    rig.set("a", "1");
+    rig.delta(subscribe(&["a"]));
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.delta(ack(&nonce));
+    rig.set("a", "2");
+    let nonce = rig.expect(&["a@2"], &[]);
+    rig.delta(DeltaDiscoveryRequest {
+        resource_names_subscribe: strings(&["a"]),
+        ..nack(&nonce)
+    });
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.delta(ack(&nonce));
+    rig.silent();
+}
+
+// Rule 4.
+#[test]
+fn a_stale_nonce_voids_a_sotw_request_but_not_the_names_of_a_delta_request() {
+    let mut rig = Rig::new(false);
+    rig.set("a", "1");
+    rig.set("b", "1");
+    rig.sotw(&["a"], "", None);
+    let nonce = rig.expect(&["a@1"], &[]);
+    let actions = rig.sotw(&["a", "b"], "", None);
+    assert!(matches!(actions.as_slice(), [Action::Stale]), "{actions:?}");
+    rig.silent();
+    rig.sotw(&["a", "b"], &nonce, None);
+    rig.expect(&["b@1"], &[]);
+
+    let mut rig = Rig::new(true);
+    rig.set("a", "1");
+    rig.set("b", "1");
+    rig.delta(subscribe(&["a"]));
+    let nonce = rig.expect(&["a@1"], &[]);
+    let stale = DeltaDiscoveryRequest {
+        resource_names_subscribe: strings(&["b"]),
+        ..nack("old")
+    };
+    let actions = rig.delta(stale);
+    assert!(actions.iter().any(|action| matches!(action, Action::Stale)));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Nack)));
+    rig.silent();
+    rig.delta(ack(&nonce));
+    rig.expect(&["b@1"], &[]);
+}
+
+#[test]
+fn a_name_left_and_taken_up_again_while_a_response_is_in_flight_is_sent_again() {
+    let mut rig = Rig::new(false);
+    rig.set("a", "1");
+    rig.set("b", "1");
+    rig.sotw(&["a", "b"], "", None);
+    let first = rig.expect(&["a@1", "b@1"], &[]);
+    rig.sotw(&["a", "b"], &first, None);
+    rig.set("b", "2");
+    let second = rig.expect(&["b@2"], &[]);
+    rig.sotw(&["b"], "older", None);
+    rig.sotw(&["a", "b"], "older", None);
+    rig.silent();
+    rig.sotw(&["a", "b"], &second, None);
+    rig.expect(&["a@1"], &[]);
+}

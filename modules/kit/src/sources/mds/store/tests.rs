@@ -1,0 +1,353 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::sources::PodFacts;
+
+fn store(max_series: usize) -> (MdsStore, ManualClock) {
+    let clock = ManualClock::default();
+    (
+        MdsStore::new(MdsConfig { max_series }, Arc::new(clock.clone())),
+        clock,
+    )
+}
+
+fn series(name: &str, target: Target, value: f64) -> Series {
+    Series {
+        name: name.into(),
+        namespace: "ns".into(),
+        target: Some(target),
+        value,
+        ttl: None,
+        at: None,
+    }
+}
+
+fn service(name: &str, value: f64) -> Series {
+    series(name, Target::Service("svc".into()), value)
+}
+
+fn pod(pod: &str, name: &str, value: f64) -> Series {
+    series(name, Target::Pod(pod.into()), value)
+}
+
+fn put(store: &MdsStore, list: Vec<Series>) -> PushResponse {
+    store.put(PushRequest { series: list })
+}
+
+fn refused(store: &MdsStore, one: Series) -> String {
+    let response = put(store, vec![one]);
+    assert_eq!(response.accepted, 0);
+    response.rejected[0].reason.clone()
+}
+
+fn demand(pods: &[&str]) -> Demand {
+    Demand {
+        namespace: "ns".into(),
+        service: "svc".into(),
+        pods: pods
+            .iter()
+            .map(|n| PodFacts::new("ns", n, true))
+            .collect::<Vec<_>>()
+            .into(),
+        ..Demand::default()
+    }
+}
+
+fn read(store: &MdsStore, name: &str, pods: &[&str]) -> Option<Sample> {
+    store.read().sample(&demand(pods), name)
+}
+
+#[test]
+fn a_service_value_is_direct_and_pods_are_aggregated() {
+    let (store, _) = store(100);
+    put(
+        &store,
+        vec![
+            pod("a", "load", 1.0),
+            pod("b", "load", 4.0),
+            pod("z", "load", 90.0),
+        ],
+    );
+    let pods = ["a", "b", "silent"];
+    let got = ["load", "load.sum", "load.max", "load.min", "load.count"]
+        .map(|n| read(&store, n, &pods).unwrap());
+    assert_eq!(got, [2.5, 5.0, 4.0, 1.0, 2.0].map(Ok));
+    put(&store, vec![service("load", 7.0)]);
+    assert_eq!(read(&store, "load", &pods), Some(Ok(7.0)));
+    assert_eq!(read(&store, "load.max", &pods), Some(Ok(4.0)));
+}
+
+#[test]
+fn unknown_names_are_left_to_others_and_known_ones_are_empty() {
+    let (store, _) = store(100);
+    assert_eq!(read(&store, "load", &["a"]), None);
+    put(
+        &store,
+        vec![series("load", Target::Service("other".into()), 1.0)],
+    );
+    assert_eq!(read(&store, "load", &["a"]), Some(Err(Failure::Empty)));
+    assert_eq!(
+        store.names(),
+        [
+            "load",
+            "load.avg",
+            "load.count",
+            "load.max",
+            "load.min",
+            "load.sum"
+        ]
+    );
+}
+
+#[test]
+fn values_expire_then_are_forgotten() {
+    let (store, clock) = store(100);
+    put(&store, vec![service("x", 1.0), pod("a", "y", 2.0)]);
+    clock.advance(Duration::from_millis(29_999));
+    assert_eq!(read(&store, "x", &[]), Some(Ok(1.0)));
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(read(&store, "x", &[]), Some(Err(Failure::Stale)));
+    assert_eq!(read(&store, "y", &["a"]), Some(Err(Failure::Stale)));
+    assert_eq!(read(&store, "y.count", &["a"]), Some(Err(Failure::Stale)));
+    assert_eq!(store.len(), 2);
+    clock.advance(REMEMBERED);
+    assert_eq!(read(&store, "x", &[]), None);
+    assert!(store.is_empty());
+    assert!(store.inner.read().namespaces.is_empty());
+}
+
+#[test]
+fn age_counts_against_the_time_to_live() {
+    let (store, clock) = store(100);
+    let seconds = clock.now().as_second() - 20;
+    put(
+        &store,
+        vec![Series {
+            at: Some(well_known::Timestamp { seconds, nanos: 0 }),
+            ..service("x", 1.0)
+        }],
+    );
+    clock.advance(Duration::from_secs(9));
+    assert_eq!(read(&store, "x", &[]), Some(Ok(1.0)));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(read(&store, "x", &[]), Some(Err(Failure::Stale)));
+}
+
+#[test]
+fn a_live_pod_stands_in_for_an_expired_service_value() {
+    let (store, clock) = store(100);
+    put(&store, vec![service("x", 1.0)]);
+    clock.advance(Duration::from_secs(31));
+    put(&store, vec![pod("a", "x", 5.0)]);
+    assert_eq!(read(&store, "x", &["a"]), Some(Ok(5.0)));
+}
+
+#[test]
+fn a_full_store_refuses_with_the_reason_and_reuses_expired_room() {
+    let (store, clock) = store(2);
+    let response = put(
+        &store,
+        vec![
+            service("a", 1.0),
+            service("b", 1.0),
+            service("c", 1.0),
+            service("a", 2.0),
+        ],
+    );
+    assert_eq!((response.accepted, response.rejected.len()), (3, 1));
+    assert_eq!(response.rejected[0].index, 2);
+    assert!(
+        response.rejected[0].reason.contains("maxSeries"),
+        "{}",
+        response.rejected[0].reason
+    );
+    assert_eq!(read(&store, "a", &[]), Some(Ok(2.0)));
+    clock.advance(Duration::from_secs(31));
+    assert_eq!(put(&store, vec![service("c", 3.0)]).accepted, 1);
+    assert_eq!(store.len(), 1);
+}
+
+#[test]
+fn bad_series_are_refused_alone() {
+    let (store, clock) = store(100);
+    let base = || service("x", 1.0);
+    let timestamp = |seconds| Some(well_known::Timestamp { seconds, nanos: 0 });
+    let ttl = |seconds| Some(well_known::Duration { seconds, nanos: 0 });
+    let now = clock.now().as_second();
+    for (one, word) in [
+        (
+            Series {
+                name: String::new(),
+                ..base()
+            },
+            "metric name",
+        ),
+        (
+            Series {
+                name: "9x".into(),
+                ..base()
+            },
+            "metric name",
+        ),
+        (
+            Series {
+                name: "a-b".into(),
+                ..base()
+            },
+            "metric name",
+        ),
+        (
+            Series {
+                name: "x".repeat(300),
+                ..base()
+            },
+            "metric name",
+        ),
+        (
+            Series {
+                namespace: String::new(),
+                ..base()
+            },
+            "namespace",
+        ),
+        (
+            Series {
+                target: None,
+                ..base()
+            },
+            "target",
+        ),
+        (
+            Series {
+                target: Some(Target::Pod(String::new())),
+                ..base()
+            },
+            "target",
+        ),
+        (
+            Series {
+                value: f64::NAN,
+                ..base()
+            },
+            "NaN",
+        ),
+        (
+            Series {
+                value: f64::NEG_INFINITY,
+                ..base()
+            },
+            "NaN",
+        ),
+        (
+            Series {
+                ttl: ttl(0),
+                ..base()
+            },
+            "ttl",
+        ),
+        (
+            Series {
+                ttl: ttl(-5),
+                ..base()
+            },
+            "ttl",
+        ),
+        (
+            Series {
+                ttl: ttl(3601),
+                ..base()
+            },
+            "ttl",
+        ),
+        (
+            Series {
+                at: timestamp(now + 61),
+                ..base()
+            },
+            "clock",
+        ),
+        (
+            Series {
+                at: timestamp(i64::MAX),
+                ..base()
+            },
+            "clock",
+        ),
+        (
+            Series {
+                at: timestamp(-1),
+                ..base()
+            },
+            "expired",
+        ),
+        (
+            Series {
+                at: timestamp(now - 30),
+                ..base()
+            },
+            "expired",
+        ),
+    ] {
+        let reason = refused(&store, one);
+        assert!(reason.contains(word), "{reason}");
+    }
+    assert_eq!(
+        put(
+            &store,
+            vec![
+                base(),
+                Series {
+                    value: f64::NAN,
+                    ..base()
+                },
+                base()
+            ]
+        )
+        .accepted,
+        2
+    );
+}
+
+#[test]
+fn late_values_do_not_replace_newer_ones() {
+    let (store, clock) = store(100);
+    let now = clock.now().as_second();
+    let at = |seconds, value| Series {
+        at: Some(well_known::Timestamp { seconds, nanos: 0 }),
+        ..service("x", value)
+    };
+    assert_eq!(put(&store, vec![at(now - 5, 1.0)]).accepted, 1);
+    assert!(refused(&store, at(now - 6, 2.0)).contains("order"));
+    assert_eq!(read(&store, "x", &[]), Some(Ok(1.0)));
+    assert_eq!(put(&store, vec![service("x", 4.0)]).accepted, 1);
+    // A pusher whose clock runs ahead a little is believed, but its value lives no longer.
+    assert_eq!(put(&store, vec![at(now + 50, 3.0)]).accepted, 1);
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(read(&store, "x", &[]), Some(Err(Failure::Stale)));
+}
+
+proptest! {
+    // The counters that bound the store must follow its content through any history.
+    #[test]
+    fn counts_follow_content(steps in prop::collection::vec((0u8..4, 0u8..3, any::<bool>(), 1i64..90, 0u64..60), 1..60)) {
+        let (store, clock) = store(7);
+        for (target, name, is_pod, ttl, dt) in steps {
+            clock.advance(Duration::from_secs(dt));
+            let target = if is_pod { Target::Pod(format!("t{target}")) } else { Target::Service(format!("t{target}")) };
+            let mut one = series(&format!("m{name}"), target, 1.0);
+            one.ttl = Some(well_known::Duration { seconds: ttl, nanos: 0 });
+            put(&store, vec![one]);
+            drop(store.read());
+            let inner = store.inner.read();
+            let mut names: BTreeMap<Box<str>, usize> = BTreeMap::new();
+            let metrics = inner.namespaces.values().flat_map(|n| n.services.values().chain(n.pods.values()));
+            for name in metrics.flat_map(BTreeMap::keys) {
+                *names.entry(name.clone()).or_default() += 1;
+            }
+            prop_assert_eq!(names.values().sum::<usize>(), inner.series);
+            prop_assert_eq!(&names, &inner.names);
+            prop_assert!(inner.series <= 7);
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! CPU and memory from the resource metrics API (`metrics.k8s.io/v1beta1`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use kube::api::ListParams;
+use kube::core::Request;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Aggregate, Demand, Failure, Harvest, MetricName, MetricSource, PodFacts, Sample, SourceError,
+    SourceHealth, Tally, finite, parse_quantity,
+};
+
+const PATH: &str = "/apis/metrics.k8s.io/v1beta1/pods";
+const PAGE: u32 = 5000;
+/// A server that hands out continue tokens for ever must not hold the tick for ever.
+const MOST_PAGES: usize = 1000;
+const NAMES: [&str; 6] = [
+    "cpu",
+    "cpu.cores",
+    "cpu.max",
+    "memory",
+    "memory.bytes",
+    "memory.max",
+];
+
+/// How to ask the resource metrics API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MetricsServerConfig {
+    /// Time limit of one page. Default 5s.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub timeout: Duration,
+    /// Pod metrics older than this are not used. Default 3m.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub max_age: Duration,
+}
+
+impl Default for MetricsServerConfig {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(5),
+            max_age: Duration::from_secs(180),
+        }
+    }
+}
+
+/// Provides `cpu`, `cpu.cores`, `cpu.max`, `memory`, `memory.bytes` and `memory.max` over the Ready pods of a demand.
+///
+/// `cpu` and `memory` are fractions of what the pods asked for: of the request, or of the limit of a pod without a request.
+pub struct MetricsServerSource {
+    client: kube::Client,
+    config: MetricsServerConfig,
+    health: Mutex<SourceHealth>,
+}
+
+#[derive(Deserialize)]
+struct PodMetricsList {
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(default)]
+    items: Vec<PodMetrics>,
+}
+
+#[derive(Default, Deserialize)]
+struct ListMeta {
+    #[serde(default, rename = "continue")]
+    token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PodMetrics {
+    metadata: ObjectName,
+    #[serde(default)]
+    timestamp: Option<Timestamp>,
+    #[serde(default)]
+    containers: Vec<Container>,
+}
+
+#[derive(Deserialize)]
+struct ObjectName {
+    name: String,
+    #[serde(default)]
+    namespace: String,
+}
+
+#[derive(Deserialize)]
+struct Container {
+    #[serde(default)]
+    usage: Usage,
+}
+
+#[derive(Default, Deserialize)]
+struct Usage {
+    cpu: Option<String>,
+    memory: Option<String>,
+}
+
+/// What one pod uses now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Used {
+    cores: Option<f64>,
+    bytes: Option<f64>,
+    at: Option<Timestamp>,
+}
+
+type UsedByPod = HashMap<(String, String), Used>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resource {
+    Cpu,
+    Memory,
+}
+
+impl MetricsServerSource {
+    /// A source that asks through `client`.
+    pub fn new(client: kube::Client, config: MetricsServerConfig) -> Result<Self, SourceError> {
+        for (name, value) in [("timeout", config.timeout), ("maxAge", config.max_age)] {
+            if value.is_zero() {
+                return Err(SourceError::Field {
+                    source_name: "metrics-server",
+                    field: name.to_owned(),
+                    problem: "is 0s".to_owned(),
+                    fix: "write a duration above 0s".to_owned(),
+                });
+            }
+        }
+        Ok(Self {
+            client,
+            config,
+            health: Mutex::new(SourceHealth::default()),
+        })
+    }
+
+    async fn list(&self, queries: &mut usize) -> Result<UsedByPod, Failure> {
+        let mut used = UsedByPod::new();
+        let mut token: Option<String> = None;
+        for _ in 0..MOST_PAGES {
+            let mut params = ListParams::default().limit(PAGE);
+            params.continue_token.clone_from(&token);
+            let request = Request::new(PATH)
+                .list(&params)
+                .map_err(|e| Failure::Error(format!("{PATH}: {e}")))?;
+            *queries += 1;
+            let page = tokio::time::timeout(
+                self.config.timeout,
+                self.client.request::<PodMetricsList>(request),
+            )
+            .await
+            .map_err(|_| Failure::Timeout)?
+            .map_err(|e| explain(&e))?;
+            for pod in page.items {
+                let value = pod.used();
+                used.insert((pod.metadata.namespace, pod.metadata.name), value);
+            }
+            token = page.metadata.token.filter(|t| !t.is_empty());
+            if token.is_none() {
+                return Ok(used);
+            }
+        }
+        Err(Failure::Error(format!(
+            "{PATH} gave more than {MOST_PAGES} pages; check the metrics API server"
+        )))
+    }
+}
+
+impl PodMetrics {
+    fn used(&self) -> Used {
+        Used {
+            cores: self.total(|u| u.cpu.as_deref()),
+            bytes: self.total(|u| u.memory.as_deref()),
+            at: self.timestamp,
+        }
+    }
+
+    /// The sum over the containers; none when a container's usage is missing or unreadable, because a part is not the whole.
+    fn total(&self, pick: impl Fn(&Usage) -> Option<&str>) -> Option<f64> {
+        if self.containers.is_empty() {
+            return None;
+        }
+        self.containers
+            .iter()
+            .map(|c| pick(&c.usage).and_then(|text| parse_quantity(text).ok()))
+            .sum()
+    }
+}
+
+fn explain(error: &kube::Error) -> Failure {
+    let text = match error {
+        kube::Error::Api(status) if status.code == 404 || status.code == 503 => format!(
+            "the resource metrics API is not served ({} {}); install metrics-server or remove the metrics-server source",
+            status.code, status.message
+        ),
+        kube::Error::Api(status) if status.code == 403 || status.code == 401 => format!(
+            "reading {PATH} is forbidden ({}); grant list on pods.metrics.k8s.io to the service account",
+            status.message
+        ),
+        other => format!("{PATH} cannot be read: {other}; check metrics-server and its APIService"),
+    };
+    Failure::Error(text)
+}
+
+/// The value of one name for one demand. Pure.
+fn value(
+    name: &str,
+    used: &UsedByPod,
+    demand: &Demand,
+    now: Timestamp,
+    max_age: Duration,
+) -> Sample {
+    let resource = if name.starts_with("cpu") {
+        Resource::Cpu
+    } else {
+        Resource::Memory
+    };
+    let (mut usage, mut bound, mut fractions) =
+        (Tally::default(), Tally::default(), Tally::default());
+    let (mut stale, mut fresh) = (0usize, 0usize);
+    for pod in demand.pods.iter().filter(|p| p.ready) {
+        // A pod that just started is not measured yet, and counts on neither side of the fraction.
+        let Some(metrics) = used.get(&(pod.namespace.to_string(), pod.name.to_string())) else {
+            continue;
+        };
+        let Some(amount) = resource.of(metrics) else {
+            continue;
+        };
+        if metrics
+            .at
+            .is_some_and(|at| now.duration_since(at).unsigned_abs() > max_age && at < now)
+        {
+            stale += 1;
+            continue;
+        }
+        fresh += 1;
+        if let Some(limit) = resource.bound(pod) {
+            usage.add(amount);
+            bound.add(limit);
+            fractions.add(amount / limit);
+        } else if matches!(name, "cpu.cores" | "memory.bytes") {
+            usage.add(amount);
+        }
+    }
+    if fresh == 0 {
+        return Err(if stale > 0 {
+            Failure::Stale
+        } else {
+            Failure::Empty
+        });
+    }
+    match name {
+        "cpu.cores" | "memory.bytes" => usage.finish(Aggregate::Sum),
+        _ if fractions.finish(Aggregate::Count) == Ok(0.0) => Err(no_bound(name, resource, demand)),
+        "cpu.max" | "memory.max" => fractions.finish(Aggregate::Max),
+        _ => usage
+            .finish(Aggregate::Sum)
+            .and_then(|u| bound.finish(Aggregate::Sum).and_then(|b| finite(u / b))),
+    }
+}
+
+fn no_bound(name: &str, resource: Resource, demand: &Demand) -> Failure {
+    let (word, absolute) = match resource {
+        Resource::Cpu => ("cpu", "cpu.cores"),
+        Resource::Memory => ("memory", "memory.bytes"),
+    };
+    Failure::Error(format!(
+        "{name} is a fraction, but no measured pod of {}/{} has a {word} request or limit; set resources.requests.{word} on its containers, or use {absolute}",
+        demand.namespace, demand.service
+    ))
+}
+
+impl Resource {
+    fn of(self, used: &Used) -> Option<f64> {
+        match self {
+            Self::Cpu => used.cores,
+            Self::Memory => used.bytes,
+        }
+    }
+
+    fn bound(self, pod: &PodFacts) -> Option<f64> {
+        let (request, limit) = match self {
+            Self::Cpu => (pod.cpu_request, pod.cpu_limit),
+            Self::Memory => (pod.memory_request, pod.memory_limit),
+        };
+        let positive = |v: &f64| v.is_finite() && *v > 0.0;
+        request.filter(positive).or(limit.filter(positive))
+    }
+}
+
+#[async_trait]
+impl MetricSource for MetricsServerSource {
+    fn name(&self) -> &'static str {
+        "metrics-server"
+    }
+
+    fn provides(&self) -> Vec<MetricName> {
+        NAMES.map(str::to_owned).to_vec()
+    }
+
+    async fn harvest(&self, demands: &[Demand]) -> Harvest {
+        let start = Instant::now();
+        let mut wants: Vec<(&Demand, &str)> = Vec::new();
+        for demand in demands {
+            wants.extend(
+                demand
+                    .metrics
+                    .iter()
+                    .filter(|m| NAMES.contains(&m.as_str()))
+                    .map(|m| (demand, m.as_str())),
+            );
+        }
+        if wants.is_empty() {
+            return Harvest {
+                elapsed: start.elapsed(),
+                ..Harvest::default()
+            };
+        }
+        let mut queries = 0;
+        let used = self.list(&mut queries).await;
+        let error = used.as_ref().err().map(ToString::to_string);
+        let failed = u64::from(error.is_some());
+        // A tick is one list, however many pages it has: a broken page fails the tick.
+        self.health.lock().record(1, failed, 0, error);
+        let now = Timestamp::now();
+        let mut values = BTreeMap::new();
+        for (demand, name) in wants {
+            let sample = match &used {
+                Ok(used) => value(name, used, demand, now, self.config.max_age),
+                Err(failure) => Err(failure.clone()),
+            };
+            values.insert((demand.id, name.to_owned()), sample);
+        }
+        Harvest {
+            values,
+            queries,
+            elapsed: start.elapsed(),
+        }
+    }
+
+    fn health(&self) -> SourceHealth {
+        self.health.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::DemandId;
+
+    fn pod(name: &str, ready: bool, request: Option<f64>, limit: Option<f64>) -> PodFacts {
+        PodFacts {
+            cpu_request: request,
+            cpu_limit: limit,
+            memory_request: request,
+            memory_limit: limit,
+            ..PodFacts::new("ns", name, ready)
+        }
+    }
+
+    fn demand(pods: Vec<PodFacts>) -> Demand {
+        Demand {
+            id: DemandId(1),
+            namespace: "ns".into(),
+            service: "svc".into(),
+            pods: pods.into(),
+            ..Demand::default()
+        }
+    }
+
+    fn used(list: &[(&str, f64)]) -> UsedByPod {
+        list.iter()
+            .map(|(n, v)| {
+                (
+                    ("ns".to_owned(), (*n).to_owned()),
+                    Used {
+                        cores: Some(*v),
+                        bytes: Some(*v * 10.0),
+                        at: Some(Timestamp::now()),
+                    },
+                )
+            })
+            .collect()
+    }
+
+    fn read(name: &str, used: &UsedByPod, demand: &Demand) -> Sample {
+        value(
+            name,
+            used,
+            demand,
+            Timestamp::now(),
+            Duration::from_secs(60),
+        )
+    }
+
+    #[test]
+    fn fractions_are_of_the_request_or_else_the_limit_of_ready_measured_pods() {
+        let d = demand(vec![
+            pod("a", true, Some(1.0), Some(9.0)),
+            pod("b", true, None, Some(3.0)),
+            pod("c", true, None, None),
+            pod("starting", true, Some(100.0), None),
+            pod("unready", false, Some(100.0), None),
+        ]);
+        let u = used(&[("a", 0.5), ("b", 2.5), ("c", 4.0), ("unready", 50.0)]);
+        assert_eq!(read("cpu", &u, &d), Ok(3.0 / 4.0));
+        assert_eq!(read("cpu.max", &u, &d), Ok(2.5 / 3.0));
+        assert_eq!(read("cpu.cores", &u, &d), Ok(7.0));
+        assert_eq!(read("memory.bytes", &u, &d), Ok(70.0));
+        assert_eq!(read("memory", &u, &d), Ok(30.0 / 4.0));
+    }
+
+    #[test]
+    fn no_request_names_the_fix_and_cores_still_work() {
+        let d = demand(vec![pod("a", true, None, Some(0.0))]);
+        let u = used(&[("a", 0.5)]);
+        let text = read("cpu", &u, &d).unwrap_err().to_string();
+        assert!(
+            text.contains("ns/svc")
+                && text.contains("resources.requests.cpu")
+                && text.contains("cpu.cores"),
+            "{text}"
+        );
+        assert_eq!(read("cpu.cores", &u, &d), Ok(0.5));
+    }
+
+    #[test]
+    fn nothing_measured_is_empty_and_old_is_stale() {
+        let d = demand(vec![pod("a", true, Some(1.0), None)]);
+        assert_eq!(read("cpu", &UsedByPod::new(), &d), Err(Failure::Empty));
+        assert_eq!(
+            read("cpu", &used(&[("a", 1.0)]), &demand(vec![])),
+            Err(Failure::Empty)
+        );
+        let later = Timestamp::now() + jiff::SignedDuration::from_secs(61);
+        assert_eq!(
+            value(
+                "cpu",
+                &used(&[("a", 1.0)]),
+                &d,
+                later,
+                Duration::from_secs(60)
+            ),
+            Err(Failure::Stale)
+        );
+    }
+
+    #[test]
+    fn a_pod_is_the_sum_of_its_containers_or_unknown() {
+        let parse = |text: &str| serde_json::from_str::<PodMetrics>(text).unwrap().used();
+        let whole = parse(
+            r#"{"metadata":{"name":"a","namespace":"ns"},"timestamp":"2024-05-01T10:00:00Z","window":"15s",
+                "containers":[{"name":"x","usage":{"cpu":"250m","memory":"1Ki"}},{"name":"y","usage":{"cpu":"1000000n","memory":"2"}}]}"#,
+        );
+        assert_eq!((whole.cores, whole.bytes), (Some(0.251), Some(1026.0)));
+        let part = parse(
+            r#"{"metadata":{"name":"a"},"containers":[{"usage":{"cpu":"1"}},{"usage":{"cpu":"?"}}]}"#,
+        );
+        assert_eq!((part.cores, part.bytes), (None, None));
+    }
+}

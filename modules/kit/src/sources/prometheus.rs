@@ -1,0 +1,160 @@
+//! Metrics by PromQL.
+//!
+//! A tick is planned (which distinct queries the demands need), asked (in parallel, each query with its own time limit), and joined back to the
+//! demands. A query without placeholders is sent once for the mesh, whatever the number of limiters.
+
+mod client;
+mod config;
+mod join;
+mod plan;
+mod series;
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use parking_lot::Mutex;
+
+pub use config::{Aggregate, Handler, HandlerType, Labels, PrometheusConfig};
+
+use self::client::Prometheus;
+use self::plan::Query;
+use self::series::Answer;
+use super::{Demand, Failure, Harvest, MetricName, MetricSource, SourceError, SourceHealth};
+
+/// Enough to hide latency; few enough not to trip Prometheus' own limit of 20 concurrent queries.
+const CONCURRENCY: usize = 16;
+
+/// Provides the configured handlers, the names derived from them, and the queries that limiters declare themselves.
+#[derive(Debug)]
+pub struct PrometheusSource {
+    config: PrometheusConfig,
+    client: Prometheus,
+    health: Mutex<SourceHealth>,
+}
+
+/// What one query of a tick gave.
+#[derive(Debug)]
+struct Outcome {
+    answer: Answer,
+    warnings: u64,
+    requests: u64,
+}
+
+impl PrometheusSource {
+    /// Checks the configuration; asks nothing yet, so that a Prometheus that is down does not stop a start.
+    pub fn new(config: PrometheusConfig) -> Result<Self, SourceError> {
+        config.validate()?;
+        let client = Prometheus::new(&config)?;
+        Ok(Self {
+            config,
+            client,
+            health: Mutex::new(SourceHealth::default()),
+        })
+    }
+
+    /// Asks all queries; outcomes are parallel to `queries`.
+    async fn ask_all(&self, queries: &[Query]) -> Vec<Outcome> {
+        let token = match self.client.token().await {
+            Ok(token) => token,
+            Err(failure) => {
+                return queries
+                    .iter()
+                    .map(|_| Outcome::refused(failure.clone()))
+                    .collect();
+            }
+        };
+        let token = token.as_ref();
+        let mut asked = Vec::with_capacity(queries.len());
+        for (index, query) in queries.iter().enumerate() {
+            asked.push(async move { (index, self.ask(query, token).await) });
+        }
+        let mut outcomes: Vec<_> = futures::stream::iter(asked)
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+        outcomes.sort_unstable_by_key(|(index, _)| *index);
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    async fn ask(&self, query: &Query, token: Option<&client::Token>) -> Outcome {
+        match tokio::time::timeout(query.timeout, self.client.ask(query, token)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::refused(Failure::Timeout),
+        }
+    }
+
+    fn account(&self, queries: &[Query], outcomes: &[Outcome]) {
+        let failed = outcomes.iter().filter(|o| o.failed()).count() as u64;
+        let warnings = outcomes.iter().map(|o| o.warnings).sum();
+        let error =
+            queries
+                .iter()
+                .zip(outcomes)
+                .find_map(|(query, outcome)| match &outcome.answer {
+                    Err(failure) if outcome.failed() => {
+                        Some(format!("query {:?}: {failure}", query.text))
+                    }
+                    _ => None,
+                });
+        self.health
+            .lock()
+            .record(outcomes.len() as u64, failed, warnings, error);
+    }
+}
+
+impl Outcome {
+    fn refused(failure: Failure) -> Self {
+        Self {
+            answer: Err(failure),
+            warnings: 0,
+            requests: 1,
+        }
+    }
+
+    /// A stale answer is an answer: Prometheus works, the scrape does not.
+    fn failed(&self) -> bool {
+        matches!(self.answer, Err(Failure::Timeout | Failure::Error(_)))
+    }
+}
+
+#[async_trait]
+impl MetricSource for PrometheusSource {
+    fn name(&self) -> &'static str {
+        "prometheus"
+    }
+
+    fn provides(&self) -> Vec<MetricName> {
+        let mut names = BTreeSet::new();
+        for (name, handler) in &self.config.handlers {
+            names.insert(name.clone());
+            if matches!(handler.kind, HandlerType::PerPod | HandlerType::PerService) {
+                names.extend(
+                    Aggregate::ALL
+                        .iter()
+                        .map(|a| format!("{name}.{}", a.suffix())),
+                );
+            }
+        }
+        names.into_iter().collect()
+    }
+
+    async fn harvest(&self, demands: &[Demand]) -> Harvest {
+        let start = Instant::now();
+        let plan = plan::plan(&self.config.handlers, self.config.timeout, demands);
+        let outcomes = self.ask_all(&plan.queries).await;
+        self.account(&plan.queries, &outcomes);
+        let queries = outcomes.iter().map(|o| o.requests).sum::<u64>();
+        let answers: Vec<Answer> = outcomes.into_iter().map(|o| o.answer).collect();
+        Harvest {
+            values: join::evaluate(&plan, &answers, demands),
+            queries: usize::try_from(queries).unwrap_or(usize::MAX),
+            elapsed: start.elapsed(),
+        }
+    }
+
+    fn health(&self) -> SourceHealth {
+        self.health.lock().clone()
+    }
+}

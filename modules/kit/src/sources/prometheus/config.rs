@@ -1,0 +1,358 @@
+//! Configuration of the Prometheus source. Slime's `metric.prometheus` block parses unchanged.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::sources::SourceError;
+
+const SOURCE: &str = "prometheus";
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Where Prometheus is and what to ask it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrometheusConfig {
+    /// Base URL, for example `http://prometheus.istio-system:9090`.
+    pub address: String,
+    /// Time limit of one query. Default 5s.
+    #[serde(
+        default = "default_timeout",
+        with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required"
+    )]
+    pub timeout: Duration,
+    /// File that holds a bearer token. Read again in each tick, because the kubelet rotates tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer_token_file: Option<PathBuf>,
+    /// The queries by the name that expressions use.
+    #[serde(default)]
+    pub handlers: BTreeMap<String, Handler>,
+}
+
+/// One named query.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Handler {
+    /// PromQL. `$namespace`, `$pod_name` (names joined with `|`, for `=~`) and `$service` are replaced.
+    pub query: String,
+    /// How the result becomes values.
+    #[serde(default, rename = "type")]
+    pub kind: HandlerType,
+    /// The labels that name the pod or the service of a series.
+    #[serde(default)]
+    pub labels: Labels,
+    /// How several series of one limiter become the value of the bare name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregate: Option<Aggregate>,
+    /// Time limit of this query instead of the source's.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional"
+    )]
+    pub timeout: Option<Duration>,
+    /// Samples older than this are not used; Prometheus itself uses samples of up to five minutes of age.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional"
+    )]
+    pub max_age: Option<Duration>,
+}
+
+impl Handler {
+    /// A handler with defaults for everything but the query and its type.
+    pub fn new(query: impl Into<String>, kind: HandlerType) -> Self {
+        Self {
+            query: query.into(),
+            kind,
+            labels: Labels::default(),
+            aggregate: None,
+            timeout: None,
+            max_age: None,
+        }
+    }
+}
+
+/// How the result of a query becomes values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum HandlerType {
+    /// Exactly one series is the value.
+    #[default]
+    Value,
+    /// Each series is a metric named as Prometheus writes it, for example `{version="v1"}`.
+    Group,
+    /// One query for the mesh whose series are joined to the pods of each limiter.
+    PerPod,
+    /// One query for the mesh whose series are joined to the service of each limiter.
+    PerService,
+}
+
+impl<'de> Deserialize<'de> for HandlerType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TypeVisitor;
+
+        impl Visitor<'_> for TypeVisitor {
+            type Value = HandlerType;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one of Value, Group, PerPod, PerService (or 0 for Value, 1 for Group)")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<HandlerType, E> {
+                match text {
+                    "Value" | "0" => Ok(HandlerType::Value),
+                    "Group" | "1" => Ok(HandlerType::Group),
+                    "PerPod" => Ok(HandlerType::PerPod),
+                    "PerService" => Ok(HandlerType::PerService),
+                    other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<HandlerType, E> {
+                match number {
+                    0 => Ok(HandlerType::Value),
+                    1 => Ok(HandlerType::Group),
+                    other => Err(E::invalid_value(de::Unexpected::Unsigned(other), &self)),
+                }
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<HandlerType, E> {
+                match u64::try_from(number) {
+                    Ok(number) => self.visit_u64(number),
+                    Err(_) => Err(E::invalid_value(de::Unexpected::Signed(number), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(TypeVisitor)
+    }
+}
+
+/// The labels that name the pod or the service of a series.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Labels {
+    /// Label with the namespace.
+    pub namespace: String,
+    /// Label with the name of the pod.
+    pub pod: String,
+    /// Label with the service: `svc`, or `svc.ns.svc.cluster.local`, which then also names the namespace.
+    pub service: String,
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self {
+            namespace: "namespace".to_owned(),
+            pod: "pod".to_owned(),
+            service: "service".to_owned(),
+        }
+    }
+}
+
+/// How several numbers become one.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum Aggregate {
+    /// The mean.
+    #[default]
+    Avg,
+    /// The sum.
+    Sum,
+    /// The greatest.
+    Max,
+    /// The least.
+    Min,
+    /// How many numbers there are. Only as the suffix `.count`.
+    #[serde(skip)]
+    Count,
+}
+
+impl Aggregate {
+    /// All aggregates, in the order of their suffixes.
+    pub const ALL: [Self; 5] = [Self::Avg, Self::Count, Self::Max, Self::Min, Self::Sum];
+
+    /// The suffix in a metric name.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Avg => "avg",
+            Self::Sum => "sum",
+            Self::Max => "max",
+            Self::Min => "min",
+            Self::Count => "count",
+        }
+    }
+
+    /// Splits `cpu.max` into `cpu` and the aggregate.
+    pub(crate) fn split(name: &str) -> Option<(&str, Self)> {
+        let (base, suffix) = name.rsplit_once('.')?;
+        let aggregate = Self::ALL.into_iter().find(|a| a.suffix() == suffix)?;
+        Some((base, aggregate))
+    }
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(5)
+}
+
+impl PrometheusConfig {
+    /// A source without handlers.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            timeout: default_timeout(),
+            bearer_token_file: None,
+            handlers: BTreeMap::new(),
+        }
+    }
+
+    /// Checks what the types cannot.
+    pub fn validate(&self) -> Result<(), SourceError> {
+        check_timeout("timeout", self.timeout)?;
+        for (name, handler) in &self.handlers {
+            let path = format!("handlers.{name}");
+            if name.is_empty() {
+                return Err(field(
+                    "handlers",
+                    "has a handler with an empty name",
+                    "name it as expressions will, for example cpu",
+                ));
+            }
+            handler.validate(&path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Handler {
+    /// Checks what the types cannot; `path` names the handler in the error.
+    pub fn validate(&self, path: &str) -> Result<(), SourceError> {
+        if self.query.trim().is_empty() {
+            return Err(field(
+                &format!("{path}.query"),
+                "is empty",
+                "write a PromQL query",
+            ));
+        }
+        if let Some(timeout) = self.timeout {
+            check_timeout(&format!("{path}.timeout"), timeout)?;
+        }
+        if self.max_age.is_some_and(|age| age < Duration::from_secs(1)) {
+            return Err(field(
+                &format!("{path}.maxAge"),
+                "is below 1s",
+                "write at least two scrape intervals",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn check_timeout(path: &str, timeout: Duration) -> Result<(), SourceError> {
+    if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
+        return Err(field(
+            path,
+            &format!("is {timeout:?}"),
+            "write a duration above 0s and at most 5m",
+        ));
+    }
+    Ok(())
+}
+
+fn field(field: &str, problem: &str, fix: &str) -> SourceError {
+    SourceError::Field {
+        source_name: SOURCE,
+        field: field.to_owned(),
+        problem: problem.to_owned(),
+        fix: fix.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slime_block_parses() {
+        let config: PrometheusConfig = serde_json::from_str(
+            r#"{"address":"http://p:9090","handlers":{
+                "cpu.sum":{"query":"sum(x{pod=~\"$pod_name\"})"},
+                "a":{"query":"y","type":"Group"},"b":{"query":"y","type":1},"c":{"query":"y","type":0}}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.timeout, Duration::from_secs(5));
+        let kinds: Vec<_> = config.handlers.values().map(|h| h.kind).collect();
+        assert_eq!(
+            kinds,
+            [
+                HandlerType::Group,
+                HandlerType::Group,
+                HandlerType::Value,
+                HandlerType::Value
+            ]
+        );
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn all_fields_parse_and_round_trip() {
+        let text = r#"{"address":"http://p:9090","timeout":"1m30s","bearerTokenFile":"/t","handlers":{"cpu":{"query":"q","type":"PerPod",
+            "labels":{"pod":"pod_name"},"aggregate":"max","timeout":"500ms","maxAge":"30s"}}}"#;
+        let config: PrometheusConfig = serde_json::from_str(text).unwrap();
+        let cpu = &config.handlers["cpu"];
+        assert_eq!(
+            (config.timeout, cpu.timeout),
+            (Duration::from_secs(90), Some(Duration::from_millis(500)))
+        );
+        assert_eq!(
+            (cpu.aggregate, cpu.max_age),
+            (Some(Aggregate::Max), Some(Duration::from_secs(30)))
+        );
+        assert_eq!(
+            (cpu.labels.namespace.as_str(), cpu.labels.pod.as_str()),
+            ("namespace", "pod_name")
+        );
+        let again: PrometheusConfig =
+            serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for text in [
+            r#"{"address":"x","handler":{}}"#,
+            r#"{"address":"x","handlers":{"a":{"query":"q","type":2}}}"#,
+            r#"{"address":"x","handlers":{"a":{"query":"q","type":"value"}}}"#,
+            r#"{"address":"x","handlers":{"a":{"query":"q","aggregate":"count"}}}"#,
+            r#"{"address":"x","timeout":"soon"}"#,
+        ] {
+            assert!(
+                serde_json::from_str::<PrometheusConfig>(text).is_err(),
+                "{text}"
+            );
+        }
+        let mut config = PrometheusConfig::new("http://p");
+        config
+            .handlers
+            .insert("a".into(), Handler::new(" ", HandlerType::Value));
+        assert_eq!(
+            config.validate().unwrap_err().to_string(),
+            "metric source prometheus: handlers.a.query is empty; write a PromQL query"
+        );
+        config.timeout = Duration::ZERO;
+        assert!(
+            config
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("timeout is 0ns")
+        );
+    }
+}

@@ -1,0 +1,398 @@
+//! Gives each demand its values from the answers of a tick. Pure; O(series + pods).
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::config::{Aggregate, Labels};
+use super::plan::{Plan, Take, Want};
+use super::series::{Answer, Series};
+use crate::sources::{Demand, DemandId, Failure, MetricName, Sample, Tally, finite};
+
+/// The series of one answer by the object that they are about.
+type Index<'a> = HashMap<(&'a str, &'a str), Vec<f64>>;
+
+/// An index per query, kind and label names, so that many demands of one query share it.
+#[derive(Default)]
+struct Indexes<'a> {
+    pods: HashMap<(usize, &'a Labels), Index<'a>>,
+    services: HashMap<(usize, &'a Labels), Index<'a>>,
+    groups: HashMap<usize, BTreeMap<String, f64>>,
+}
+
+/// The values of all wants. `answers` is parallel to the queries of the plan.
+pub(crate) fn evaluate(
+    plan: &Plan<'_>,
+    answers: &[Answer],
+    demands: &[Demand],
+) -> BTreeMap<(DemandId, MetricName), Sample> {
+    let mut values = BTreeMap::new();
+    let mut indexes = Indexes::default();
+    for want in &plan.wants {
+        let demand = &demands[want.demand];
+        let answer = match &want.query {
+            Ok(index) => match &answers[*index] {
+                Ok(series) => Ok((*index, series.as_slice())),
+                Err(failure) => Err(failure.clone()),
+            },
+            Err(failure) => Err(failure.clone()),
+        };
+        match answer {
+            Ok((query, series)) => indexes.fill(&mut values, want, demand, query, series),
+            Err(failure) => put(&mut values, demand.id, want.name, Err(failure)),
+        }
+    }
+    values
+}
+
+impl<'a> Indexes<'a> {
+    fn fill(
+        &mut self,
+        values: &mut BTreeMap<(DemandId, MetricName), Sample>,
+        want: &Want<'a>,
+        demand: &Demand,
+        query: usize,
+        series: &'a [Series],
+    ) {
+        let sample = match &want.take {
+            Take::Value => single(series),
+            Take::Pods { labels, aggregate } => {
+                let index = self
+                    .pods
+                    .entry((query, labels))
+                    .or_insert_with(|| pod_index(series, labels));
+                over_pods(index, demand, *aggregate)
+            }
+            Take::Service { labels, aggregate } => {
+                let index = self
+                    .services
+                    .entry((query, labels))
+                    .or_insert_with(|| service_index(series, labels));
+                over_service(index, demand, *aggregate)
+            }
+            Take::Series(name) => {
+                let group = self
+                    .groups
+                    .entry(query)
+                    .or_insert_with(|| group_index(series));
+                group.get(name).map_or(Err(Failure::Empty), |v| finite(*v))
+            }
+            Take::AllSeries => {
+                let group = self
+                    .groups
+                    .entry(query)
+                    .or_insert_with(|| group_index(series));
+                if !group.is_empty() {
+                    for (name, value) in group {
+                        put(values, demand.id, name, finite(*value));
+                    }
+                    return;
+                }
+                Err(Failure::Empty)
+            }
+        };
+        put(values, demand.id, want.name, sample);
+    }
+}
+
+/// Several groups may be asked for one raw series name: a value from any of them is kept.
+fn put(
+    values: &mut BTreeMap<(DemandId, MetricName), Sample>,
+    id: DemandId,
+    name: &str,
+    sample: Sample,
+) {
+    let slot = values
+        .entry((id, name.to_owned()))
+        .or_insert_with(|| sample.clone());
+    let better = match (&*slot, &sample) {
+        (Err(_), Ok(_)) => true,
+        // "Not there" of one group must not hide that another one could not be asked.
+        (Err(Failure::Empty), Err(_)) => true,
+        _ => false,
+    };
+    if better {
+        *slot = sample;
+    }
+}
+
+fn single(series: &[Series]) -> Sample {
+    match series {
+        [] => Err(Failure::Empty),
+        [one] => finite(one.value),
+        many => Err(Failure::Multiple(many.len())),
+    }
+}
+
+fn pod_index<'a>(series: &'a [Series], labels: &Labels) -> Index<'a> {
+    let mut index = Index::with_capacity(series.len());
+    for one in series {
+        index
+            .entry((one.label(&labels.namespace), one.label(&labels.pod)))
+            .or_default()
+            .push(one.value);
+    }
+    index
+}
+
+fn service_index<'a>(series: &'a [Series], labels: &Labels) -> Index<'a> {
+    let mut index = Index::with_capacity(series.len());
+    for one in series {
+        let key = service_key(one.label(&labels.namespace), one.label(&labels.service));
+        index.entry(key).or_default().push(one.value);
+    }
+    index
+}
+
+/// `svc.ns.svc` and longer name their namespace themselves; any other text is the name in the namespace of its label.
+fn service_key<'a>(namespace: &'a str, service: &'a str) -> (&'a str, &'a str) {
+    let mut parts = service.split('.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(name), Some(namespace), Some("svc")) => (namespace, name),
+        _ => (namespace, service),
+    }
+}
+
+fn group_index(series: &[Series]) -> BTreeMap<String, f64> {
+    series.iter().map(|s| (s.name(), s.value)).collect()
+}
+
+fn over_pods(index: &Index<'_>, demand: &Demand, aggregate: Aggregate) -> Sample {
+    let mut tally = Tally::default();
+    for pod in demand.pods.iter() {
+        match index
+            .get(&(pod.namespace.as_ref(), pod.name.as_ref()))
+            .map(Vec::as_slice)
+        {
+            // A pod that just started has no series yet; the others decide.
+            None => {}
+            Some([value]) => tally.add(*value),
+            // Which one of them is meant is the query's to say, for example by `sum by (namespace, pod)`.
+            Some(many) => return Err(Failure::Multiple(many.len())),
+        }
+    }
+    tally.finish(aggregate)
+}
+
+fn over_service(index: &Index<'_>, demand: &Demand, aggregate: Option<Aggregate>) -> Sample {
+    let values = index
+        .get(&(demand.namespace.as_str(), demand.service.as_str()))
+        .map_or(&[][..], Vec::as_slice);
+    if aggregate.is_none() && values.len() > 1 {
+        return Err(Failure::Multiple(values.len()));
+    }
+    let mut tally = Tally::default();
+    for value in values {
+        tally.add(*value);
+    }
+    tally.finish(aggregate.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sources::PodFacts;
+    use crate::sources::prometheus::config::{Handler, HandlerType};
+    use crate::sources::prometheus::plan::plan;
+
+    fn series(labels: &[(&str, &str)], value: f64) -> Series {
+        Series {
+            labels: labels
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+            value,
+        }
+    }
+
+    fn demand(id: u32, pods: &[&str], metrics: &[&str]) -> Demand {
+        Demand {
+            id: DemandId(id),
+            namespace: "ns".into(),
+            service: "svc".into(),
+            pods: pods
+                .iter()
+                .map(|n| PodFacts::new("ns", n, true))
+                .collect::<Vec<_>>()
+                .into(),
+            metrics: metrics.iter().map(|m| (*m).to_owned()).collect(),
+            custom: Vec::new(),
+        }
+    }
+
+    fn run(kind: HandlerType, answer: &Answer, demand: Demand) -> BTreeMap<String, Sample> {
+        let handlers = BTreeMap::from([("h".to_owned(), Handler::new("q", kind))]);
+        let demands = [demand];
+        let plan = plan(&handlers, Duration::from_secs(1), &demands);
+        let answers = vec![answer.clone(); plan.queries.len()];
+        evaluate(&plan, &answers, &demands)
+            .into_iter()
+            .map(|((_, n), s)| (n, s))
+            .collect()
+    }
+
+    #[test]
+    fn a_value_needs_one_finite_series() {
+        let one = |v| run(HandlerType::Value, &Ok(v), demand(1, &[], &["h"]))["h"].clone();
+        assert_eq!(one(vec![]), Err(Failure::Empty));
+        assert_eq!(one(vec![series(&[], 2.0)]), Ok(2.0));
+        assert_eq!(
+            one(vec![series(&[], f64::INFINITY)]),
+            Err(Failure::NotFinite)
+        );
+        assert_eq!(
+            one(vec![series(&[], 1.0), series(&[("a", "b")], 1.0)]),
+            Err(Failure::Multiple(2))
+        );
+    }
+
+    #[test]
+    fn pods_are_joined_and_other_pods_ignored() {
+        let pod = |n, v| series(&[("namespace", "ns"), ("pod", n)], v);
+        let foreign = series(&[("namespace", "other"), ("pod", "a")], 100.0);
+        let answer = Ok(vec![
+            pod("a", 1.0),
+            pod("b", 3.0),
+            pod("z", 50.0),
+            foreign,
+            pod("idle", f64::NAN),
+        ]);
+        let names = ["h", "h.avg", "h.sum", "h.max", "h.min", "h.count"];
+        let got = run(
+            HandlerType::PerPod,
+            &answer,
+            demand(1, &["a", "b", "new", "idle"], &names),
+        );
+        assert_eq!(
+            names.map(|n| got[n].clone()),
+            [2.0, 2.0, 4.0, 3.0, 1.0, 2.0].map(Ok)
+        );
+    }
+
+    #[test]
+    fn a_broken_or_doubled_pod_is_never_hidden() {
+        let pod = |n, v| series(&[("namespace", "ns"), ("pod", n)], v);
+        let d = || demand(1, &["a", "b"], &["h"]);
+        assert_eq!(
+            run(
+                HandlerType::PerPod,
+                &Ok(vec![pod("a", 1.0), pod("b", f64::INFINITY)]),
+                d()
+            )["h"],
+            Err(Failure::NotFinite)
+        );
+        assert_eq!(
+            run(
+                HandlerType::PerPod,
+                &Ok(vec![pod("a", 1.0), pod("a", 2.0)]),
+                d()
+            )["h"],
+            Err(Failure::Multiple(2))
+        );
+        assert_eq!(
+            run(HandlerType::PerPod, &Ok(vec![pod("a", f64::NAN)]), d())["h"],
+            Err(Failure::NotFinite)
+        );
+        assert_eq!(
+            run(HandlerType::PerPod, &Ok(vec![]), d())["h"],
+            Err(Failure::Empty)
+        );
+        assert_eq!(
+            run(HandlerType::PerPod, &Err(Failure::Timeout), d())["h"],
+            Err(Failure::Timeout)
+        );
+    }
+
+    #[test]
+    fn services_match_by_short_and_full_name() {
+        let short = series(&[("namespace", "ns"), ("service", "svc")], 1.0);
+        let full = series(&[("service", "svc.ns.svc.cluster.local")], 2.0);
+        let foreign = series(&[("service", "svc.other.svc.cluster.local")], 9.0);
+        let got = run(
+            HandlerType::PerService,
+            &Ok(vec![short, full, foreign.clone()]),
+            demand(1, &[], &["h", "h.sum"]),
+        );
+        assert_eq!(
+            (&got["h"], &got["h.sum"]),
+            (&Err(Failure::Multiple(2)), &Ok(3.0))
+        );
+        assert_eq!(
+            run(
+                HandlerType::PerService,
+                &Ok(vec![foreign]),
+                demand(1, &[], &["h"])
+            )["h"],
+            Err(Failure::Empty)
+        );
+    }
+
+    #[test]
+    fn groups_add_names() {
+        let answer = Ok(vec![
+            series(&[("version", "v1")], 1.0),
+            series(&[("version", "v2")], f64::NAN),
+        ]);
+        let got = run(HandlerType::Group, &answer, demand(1, &[], &["h"]));
+        assert_eq!(got.len(), 2);
+        assert_eq!(
+            (&got[r#"{version="v1"}"#], &got[r#"{version="v2"}"#]),
+            (&Ok(1.0), &Err(Failure::NotFinite))
+        );
+        let got = run(
+            HandlerType::Group,
+            &answer,
+            demand(1, &[], &["{version='v1'}", r#"{version="v3"}"#]),
+        );
+        assert_eq!(
+            (&got["{version='v1'}"], &got[r#"{version="v3"}"#]),
+            (&Ok(1.0), &Err(Failure::Empty))
+        );
+    }
+
+    proptest! {
+        // The hash join must agree with the obvious nested loop.
+        #[test]
+        fn join_agrees_with_a_nested_loop(
+            mesh in prop::collection::btree_map((0u8..3, 0u8..8), -1e3..1e3f64, 0..20),
+            mine in prop::collection::btree_set((0u8..3, 0u8..8), 0..12),
+        ) {
+            let answer: Answer = Ok(mesh.iter().map(|((n, p), v)| {
+                series(&[("namespace", &format!("n{n}")), ("pod", &format!("p{p}"))], *v)
+            }).collect());
+            let mut d = demand(1, &[], &["h.sum", "h.max", "h.count"]);
+            d.pods = mine.iter().map(|(n, p)| PodFacts::new(&format!("n{n}"), &format!("p{p}"), true)).collect::<Vec<_>>().into();
+            let expected: Vec<f64> = mine.iter().filter_map(|k| mesh.get(k).copied()).collect();
+            let got = run(HandlerType::PerPod, &answer, d);
+            prop_assert_eq!(&got["h.count"], &Ok(expected.len() as f64));
+            if expected.is_empty() {
+                prop_assert_eq!(&got["h.sum"], &Err(Failure::Empty));
+            } else {
+                prop_assert_eq!(&got["h.sum"], &Ok(expected.iter().sum()));
+                prop_assert_eq!(&got["h.max"], &Ok(expected.iter().copied().fold(f64::MIN, f64::max)));
+            }
+        }
+    }
+
+    #[test]
+    fn one_index_serves_all_demands_of_a_query() {
+        let handlers = BTreeMap::from([("h".to_owned(), Handler::new("q", HandlerType::PerPod))]);
+        let demands: Vec<_> = (0..50)
+            .map(|i| demand(i, &[if i % 2 == 0 { "a" } else { "b" }], &["h"]))
+            .collect();
+        let plan = plan(&handlers, Duration::from_secs(1), &demands);
+        assert_eq!(plan.queries.len(), 1);
+        let answers = [Ok(vec![
+            series(&[("namespace", "ns"), ("pod", "a")], 1.0),
+            series(&[("namespace", "ns"), ("pod", "b")], 2.0),
+        ])];
+        let values = evaluate(&plan, &answers, &demands);
+        let got: Vec<_> = values.values().cloned().collect();
+        let expected: Vec<Sample> = (0..50)
+            .map(|i| Ok(if i % 2 == 0 { 1.0 } else { 2.0 }))
+            .collect();
+        assert_eq!(got, expected);
+    }
+}

@@ -1,0 +1,351 @@
+//! Which queries a tick needs, and which answer goes where. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use super::config::{Aggregate, Handler, HandlerType, Labels};
+use super::series::canonical_name;
+use crate::sources::{Demand, Failure};
+
+/// One query to send, unique in its tick.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Query {
+    pub(crate) text: String,
+    pub(crate) timeout: Duration,
+    pub(crate) max_age: Option<Duration>,
+}
+
+/// How a value is taken from the answer of a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Take<'a> {
+    /// The only series.
+    Value,
+    /// All series by their names; asked for by the handler's name.
+    AllSeries,
+    /// The series of this canonical name, if it is there.
+    Series(String),
+    /// The series of the demand's pods.
+    Pods {
+        labels: &'a Labels,
+        aggregate: Aggregate,
+    },
+    /// The series of the demand's service; without an aggregate there must be one.
+    Service {
+        labels: &'a Labels,
+        aggregate: Option<Aggregate>,
+    },
+}
+
+/// One value that a demand wants.
+#[derive(Clone, Debug)]
+pub(crate) struct Want<'a> {
+    /// Position of the demand.
+    pub(crate) demand: usize,
+    /// The name as the demand wrote it.
+    pub(crate) name: &'a str,
+    /// The query, or why there is none to send.
+    pub(crate) query: Result<usize, Failure>,
+    pub(crate) take: Take<'a>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Plan<'a> {
+    pub(crate) queries: Vec<Query>,
+    pub(crate) wants: Vec<Want<'a>>,
+    known: HashMap<Query, usize>,
+    /// Queries without placeholders, by the address of their handler: most demands share them, and need no rendering.
+    fixed: HashMap<usize, usize>,
+}
+
+/// Plans a tick.
+pub(crate) fn plan<'a>(
+    handlers: &'a BTreeMap<String, Handler>,
+    timeout: Duration,
+    demands: &'a [Demand],
+) -> Plan<'a> {
+    let mut plan = Plan::default();
+    for (index, demand) in demands.iter().enumerate() {
+        for name in &demand.metrics {
+            if name.contains('{') {
+                plan.want_series(handlers, timeout, index, demand, name);
+            } else if let Some((handler, take)) = resolve(handlers, demand, name) {
+                let query = plan.query(handler, timeout, demand);
+                plan.wants.push(Want {
+                    demand: index,
+                    name,
+                    query,
+                    take,
+                });
+            }
+        }
+    }
+    plan
+}
+
+/// Finds the handler of a name. A limiter's own query wins over a configured handler, and a name written out over a derived one.
+fn resolve<'a>(
+    handlers: &'a BTreeMap<String, Handler>,
+    demand: &'a Demand,
+    name: &str,
+) -> Option<(&'a Handler, Take<'a>)> {
+    let find = |name: &str| {
+        demand
+            .custom
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, h)| h)
+            .or_else(|| handlers.get(name))
+    };
+    if let Some(handler) = find(name) {
+        return Some((handler, take(handler, handler.aggregate)));
+    }
+    let (base, aggregate) = Aggregate::split(name)?;
+    let handler =
+        find(base).filter(|h| matches!(h.kind, HandlerType::PerPod | HandlerType::PerService))?;
+    Some((handler, take(handler, Some(aggregate))))
+}
+
+fn take(handler: &Handler, aggregate: Option<Aggregate>) -> Take<'_> {
+    let labels = &handler.labels;
+    match handler.kind {
+        HandlerType::Value => Take::Value,
+        HandlerType::Group => Take::AllSeries,
+        HandlerType::PerPod => Take::Pods {
+            labels,
+            aggregate: aggregate.unwrap_or_default(),
+        },
+        HandlerType::PerService => Take::Service { labels, aggregate },
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// A raw series name can come from any group, so each group is asked.
+    fn want_series(
+        &mut self,
+        handlers: &'a BTreeMap<String, Handler>,
+        timeout: Duration,
+        index: usize,
+        demand: &'a Demand,
+        name: &'a str,
+    ) {
+        let groups = demand
+            .custom
+            .iter()
+            .map(|(_, h)| h)
+            .chain(handlers.values())
+            .filter(|h| h.kind == HandlerType::Group);
+        let series = canonical_name(name);
+        for handler in groups {
+            let query = self.query(handler, timeout, demand);
+            self.wants.push(Want {
+                demand: index,
+                name,
+                query,
+                take: Take::Series(series.clone()),
+            });
+        }
+    }
+
+    fn query(
+        &mut self,
+        handler: &'a Handler,
+        timeout: Duration,
+        demand: &Demand,
+    ) -> Result<usize, Failure> {
+        if let Some(index) = self.fixed.get(&std::ptr::from_ref(handler).addr()) {
+            return Ok(*index);
+        }
+        let rendered = render(&handler.query, demand)?;
+        let fixed = rendered.is_none();
+        let text = rendered.unwrap_or_else(|| handler.query.clone());
+        let query = Query {
+            text,
+            timeout: handler.timeout.unwrap_or(timeout),
+            max_age: handler.max_age,
+        };
+        let index = *self.known.entry(query).or_insert_with_key(|query| {
+            self.queries.push(query.clone());
+            self.queries.len() - 1
+        });
+        if fixed {
+            self.fixed.insert(std::ptr::from_ref(handler).addr(), index);
+        }
+        Ok(index)
+    }
+}
+
+const NAMESPACE: &str = "$namespace";
+const POD_NAME: &str = "$pod_name";
+const SERVICE: &str = "$service";
+
+/// Replaces the placeholders; `None` when there are none.
+fn render(query: &str, demand: &Demand) -> Result<Option<String>, Failure> {
+    if !query.contains('$') {
+        return Ok(None);
+    }
+    let mut out = String::with_capacity(query.len() + 64);
+    let (mut rest, mut changed) = (query, false);
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let placeholder = [NAMESPACE, POD_NAME, SERVICE]
+            .into_iter()
+            .find(|p| starts_with_word(rest, p));
+        match placeholder {
+            Some(NAMESPACE) => out.push_str(safe("namespace", &demand.namespace)?),
+            Some(SERVICE) => out.push_str(safe("service", &demand.service)?),
+            Some(_) => push_pods(&mut out, demand)?,
+            // Dollar signs of other meaning, such as `$1` of label_replace, stay.
+            None => out.push('$'),
+        }
+        changed |= placeholder.is_some();
+        rest = &rest[placeholder.map_or(1, str::len)..];
+    }
+    out.push_str(rest);
+    Ok(changed.then_some(out))
+}
+
+fn starts_with_word(text: &str, word: &str) -> bool {
+    text.strip_prefix(word)
+        .is_some_and(|after| !after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
+}
+
+fn push_pods(out: &mut String, demand: &Demand) -> Result<(), Failure> {
+    // `pod=~""` would match every series without a pod label, so a set without pods has no answer.
+    if demand.pods.is_empty() {
+        return Err(Failure::Empty);
+    }
+    let mut names: Vec<&str> = demand.pods.iter().map(|p| p.name.as_ref()).collect();
+    names.sort_unstable();
+    for (i, name) in names.into_iter().enumerate() {
+        if i > 0 {
+            out.push('|');
+        }
+        // `[.]` means a dot inside "..." and inside `...`, where a backslash would need a different number of escapes.
+        out.push_str(&safe("pod", name)?.replace('.', "[.]"));
+    }
+    Ok(())
+}
+
+/// Kubernetes names cannot hold quotes or regex signs; anything else could end the string of the query.
+fn safe<'t>(what: &str, name: &'t str) -> Result<&'t str, Failure> {
+    if !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    {
+        return Ok(name);
+    }
+    Err(Failure::Error(format!(
+        "the {what} name {name:?} cannot be put into a query; use a handler without placeholders, or a name of letters, digits, '-' and '.'"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sources::{DemandId, PodFacts};
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    fn demand(service: &str, metrics: &[&str]) -> Demand {
+        let pods: Vec<_> = ["b.1", "a-0"]
+            .iter()
+            .map(|n| PodFacts::new("shop", n, true))
+            .collect();
+        Demand {
+            id: DemandId(7),
+            namespace: "shop".into(),
+            service: service.into(),
+            pods: Arc::from(pods),
+            metrics: metrics.iter().map(|m| (*m).to_owned()).collect(),
+            custom: Vec::new(),
+        }
+    }
+
+    fn handlers(list: &[(&str, &str, HandlerType)]) -> BTreeMap<String, Handler> {
+        list.iter()
+            .map(|(n, q, k)| ((*n).to_owned(), Handler::new(*q, *k)))
+            .collect()
+    }
+
+    #[test]
+    fn placeholders_render_sorted_and_escaped() {
+        let d = demand("cart", &[]);
+        let text = render(
+            r#"x{n="$namespace",p=~"$pod_name",s="$service",l="$namespaces$1"}"#,
+            &d,
+        )
+        .unwrap()
+        .unwrap();
+        assert_eq!(
+            text,
+            r#"x{n="shop",p=~"a-0|b[.]1",s="cart",l="$namespaces$1"}"#
+        );
+        assert_eq!(
+            render(r#"label_replace(x,"a","$1","b","(.*)")"#, &d),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn no_pods_is_empty_and_a_quote_is_refused() {
+        let mut d = demand("cart", &[]);
+        d.pods = Arc::from(Vec::new());
+        assert_eq!(render("$pod_name", &d), Err(Failure::Empty));
+        d.service = r#"x"} or vector(1"#.into();
+        assert!(matches!(render("$service", &d), Err(Failure::Error(_))));
+    }
+
+    #[test]
+    fn only_named_handlers_are_asked_and_equal_queries_once() {
+        let handlers = handlers(&[
+            ("mesh", "up", HandlerType::Value),
+            ("svc", "r{s=\"$service\"}", HandlerType::Value),
+            ("cpu", "c", HandlerType::PerPod),
+            ("unused", "u", HandlerType::Value),
+        ]);
+        let demands: Vec<_> = ["a", "b", "a"]
+            .iter()
+            .map(|s| demand(s, &["mesh", "svc", "cpu", "cpu.max", "mesh.max", "unknown"]))
+            .collect();
+        let plan = plan(&handlers, TIMEOUT, &demands);
+        let texts: Vec<_> = plan.queries.iter().map(|q| q.text.as_str()).collect();
+        assert_eq!(texts, ["up", "r{s=\"a\"}", "c", "r{s=\"b\"}"]);
+        assert_eq!(plan.wants.len(), 3 * 4);
+    }
+
+    #[test]
+    fn explicit_and_custom_names_win() {
+        let handlers = handlers(&[
+            ("cpu", "c", HandlerType::PerPod),
+            ("cpu.sum", "s", HandlerType::Value),
+        ]);
+        let mut d = demand("a", &["cpu.sum", "cpu"]);
+        d.custom
+            .push(("cpu".into(), Handler::new("own", HandlerType::Value)));
+        let demands = [d];
+        let plan = plan(&handlers, TIMEOUT, &demands);
+        let texts: Vec<_> = plan.queries.iter().map(|q| q.text.as_str()).collect();
+        assert_eq!(texts, ["s", "own"]);
+        assert!(plan.wants.iter().all(|w| w.take == Take::Value));
+    }
+
+    proptest! {
+        // Whatever the names are, a rendered query has as many quotes as its template.
+        #[test]
+        fn names_never_leave_their_string(namespace in ".{0,12}", service in ".{0,12}", pod in ".{0,12}") {
+            let mut d = demand(&service, &[]);
+            d.namespace = namespace;
+            d.pods = Arc::from(vec![PodFacts::new("n", &pod, true)]);
+            if let Ok(Some(text)) = render(r#"x{a="$namespace",b="$service",c=~"$pod_name"}"#, &d) {
+                prop_assert_eq!(text.matches('"').count(), 6);
+                prop_assert!(!text.contains('\\') && !text.contains('\n') && text.matches('}').count() == 1);
+            }
+        }
+    }
+}

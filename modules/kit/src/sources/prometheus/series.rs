@@ -1,0 +1,125 @@
+//! One instant vector, and the names of its series.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::sources::Failure;
+
+/// One series of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Series {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) value: f64,
+}
+
+impl Series {
+    pub(crate) fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+
+    /// The name as Prometheus writes it: `up{a="b", c="d"}`, sorted by label.
+    pub(crate) fn name(&self) -> String {
+        render(
+            self.label("__name__"),
+            self.labels.iter().filter(|(k, _)| *k != "__name__"),
+        )
+    }
+}
+
+/// The outcome of one query.
+pub(crate) type Answer = Result<Vec<Series>, Failure>;
+
+fn render<'a>(name: &str, labels: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let mut out = format!("{name}{{");
+    for (i, (key, value)) in labels.enumerate() {
+        let separator = if i > 0 { ", " } else { "" };
+        let value = value
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n");
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{separator}{key}=\"{value}\"");
+    }
+    out.push('}');
+    out
+}
+
+/// Brings a series name that a user wrote into Prometheus' spelling: labels sorted, one space after commas. A text that is not a series name
+/// comes back unchanged and so matches nothing.
+pub(crate) fn canonical_name(text: &str) -> String {
+    parse_name(text).map_or_else(
+        || text.to_owned(),
+        |(name, labels)| render(&name, labels.iter()),
+    )
+}
+
+fn parse_name(text: &str) -> Option<(String, BTreeMap<String, String>)> {
+    let (name, rest) = text.trim().split_once('{')?;
+    let mut rest = rest.strip_suffix('}')?.trim_start();
+    let mut labels = BTreeMap::new();
+    while !rest.is_empty() {
+        let (key, after) = rest.split_once('=')?;
+        let (value, after) = quoted(after.trim_start())?;
+        labels.insert(key.trim().to_owned(), value);
+        let after = after.trim_start();
+        rest = match after.strip_prefix(',') {
+            Some(more) => more.trim_start(),
+            None if after.is_empty() => after,
+            None => return None,
+        };
+    }
+    Some((name.trim().to_owned(), labels))
+}
+
+/// Reads a string in quotes; returns it and what follows.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let mut value = String::new();
+    let mut chars = text.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => match chars.next()?.1 {
+                'n' => value.push('\n'),
+                other => value.push(other),
+            },
+            c if c == quote => return Some((value, &text[at + c.len_utf8()..])),
+            c => value.push(c),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_spelled_as_prometheus_does() {
+        for (written, name) in [
+            (r#"{version="v1"}"#, r#"{version="v1"}"#),
+            (r#" up{ b = 'x',a="y" }"#, r#"up{a="y", b="x"}"#),
+            ("{}", "{}"),
+            ("up{", "up{"),
+            (r#"{a="b" c="d"}"#, r#"{a="b" c="d"}"#),
+        ] {
+            assert_eq!(canonical_name(written), name);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_rendered_name_is_canonical(labels in prop::collection::btree_map("[a-z_]{1,6}", "\\PC{0,8}", 0..4)) {
+            let series = Series { labels: labels.into_iter().filter(|(k, _)| k != "__name__").collect(), value: 1.0 };
+            let name = series.name();
+            prop_assert_eq!(canonical_name(&name), name);
+        }
+
+        #[test]
+        fn never_panics(text in "\\PC{0,30}") {
+            let once = canonical_name(&text);
+            prop_assert_eq!(canonical_name(&once), once);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The metrics-server source over HTTP, with pages, errors and a server that hangs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::Query;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use trimtab_kit::sources::{
+    Demand, DemandId, Failure, MetricSource as _, MetricsServerConfig, MetricsServerSource,
+    PodFacts, PodsSource,
+};
+
+async fn source(app: Router) -> MetricsServerSource {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+    let config = MetricsServerConfig {
+        timeout: Duration::from_millis(500),
+        ..MetricsServerConfig::default()
+    };
+    MetricsServerSource::new(client, config).unwrap()
+}
+
+fn path() -> &'static str {
+    "/apis/metrics.k8s.io/v1beta1/pods"
+}
+
+fn demand(metrics: &[&str]) -> Demand {
+    let pod = |name, ready| PodFacts {
+        cpu_request: Some(1.0),
+        memory_limit: Some(2048.0),
+        ..PodFacts::new("ns", name, ready)
+    };
+    Demand {
+        id: DemandId(0),
+        namespace: "ns".into(),
+        service: "svc".into(),
+        pods: vec![pod("a", true), pod("b", true), pod("c", false)].into(),
+        metrics: metrics.iter().map(|m| (*m).to_owned()).collect(),
+        custom: Vec::new(),
+    }
+}
+
+fn item(name: &str, cpu: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "ns"}, "timestamp": jiff::Timestamp::now().to_string(), "window": "15s",
+           "containers": [{"name": "x", "usage": {"cpu": cpu, "memory": "1Ki"}}]})
+}
+
+#[tokio::test]
+async fn one_paged_list_serves_all_demands() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let app = Router::new().route(
+        path(),
+        get(move |Query(query): Query<HashMap<String, String>>| async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            Json(match query.get("continue").map(String::as_str) {
+                None => json!({"metadata": {"continue": "next"}, "items": [item("a", "500m"), item("c", "50")]}),
+                Some(_) => json!({"metadata": {}, "items": [item("b", "1500000000n")]}),
+            })
+        }),
+    );
+    let source = source(app).await;
+    let names = [
+        "cpu",
+        "cpu.max",
+        "cpu.cores",
+        "memory",
+        "memory.bytes",
+        "other",
+    ];
+    let demands = [
+        demand(&names),
+        Demand {
+            id: DemandId(1),
+            ..demand(&["cpu"])
+        },
+    ];
+    let harvest = source.harvest(&demands).await;
+    assert_eq!((harvest.queries, calls.load(Ordering::SeqCst)), (2, 2));
+    let values = ["cpu", "cpu.max", "cpu.cores", "memory", "memory.bytes"]
+        .map(|n| harvest.get(DemandId(0), n).unwrap().clone());
+    assert_eq!(values, [1.0, 1.5, 2.0, 0.5, 2048.0].map(Ok));
+    assert_eq!(harvest.get(DemandId(0), "other"), None);
+    assert_eq!(harvest.get(DemandId(1), "cpu"), Some(&Ok(1.0)));
+    source.harvest(&[demand(&["other"])]).await;
+    assert_eq!(
+        calls.load(Ordering::SeqCst),
+        2,
+        "nobody asked, nothing sent"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_api_names_the_fix_and_a_hanging_one_is_a_timeout() {
+    let status = || json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "not found", "reason": "NotFound", "code": 404});
+    let missing = source(Router::new().route(
+        path(),
+        get(move || async move { (StatusCode::NOT_FOUND, Json(status())).into_response() }),
+    ))
+    .await;
+    let harvest = missing.harvest(&[demand(&["cpu"])]).await;
+    let text = harvest
+        .get(DemandId(0), "cpu")
+        .unwrap()
+        .clone()
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("install metrics-server"), "{text}");
+    assert!(!missing.health().ok());
+
+    let hanging =
+        source(Router::new().route(path(), get(|| async { std::future::pending::<()>().await })))
+            .await;
+    let harvest = hanging.harvest(&[demand(&["cpu"])]).await;
+    assert_eq!(
+        harvest.get(DemandId(0), "cpu"),
+        Some(&Err(Failure::Timeout))
+    );
+    assert!(harvest.elapsed < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn pod_counts_include_zero() {
+    let mut none = demand(&["pod", "cpu"]);
+    none.id = DemandId(1);
+    none.pods = Vec::new().into();
+    let harvest = PodsSource
+        .harvest(&[
+            demand(&["pod"]),
+            none,
+            Demand {
+                id: DemandId(2),
+                ..demand(&["cpu"])
+            },
+        ])
+        .await;
+    let all: Vec<_> = harvest
+        .values
+        .into_iter()
+        .map(|((id, name), sample)| (id.0, name, sample))
+        .collect();
+    assert_eq!(
+        all,
+        [
+            (0, "pod".to_owned(), Ok(2.0)),
+            (1, "pod".to_owned(), Ok(0.0))
+        ]
+    );
+}

@@ -1,0 +1,304 @@
+//! From metrics to quotas: expressions, and the decision of one tick. Pure: no client, no clock.
+
+pub mod expression;
+mod scan;
+
+use trimtab_crds::limiter::{
+    DescriptorState, DescriptorStatus, Fallback, FallbackAction,
+};
+
+use crate::error::Problem;
+use crate::input::{LimiterInput, Reading, ReadingState};
+use crate::validate::{Checked, Rule, Strategy, Validated};
+use expression::{Expression, ExpressionError, pretty};
+
+/// Decides every descriptor of `input`, in the order of the spec.
+///
+/// A descriptor that cannot be decided keeps its last decision for `holdFor`, then the declared fallback holds:
+/// a limit is never dropped in silence.
+pub fn decide(input: &LimiterInput, validated: &Validated) -> Vec<DescriptorStatus> {
+    let target = input.target.problem.is_some() || !validated.object.is_empty();
+    validated
+        .rules
+        .iter()
+        .map(|checked| match &checked.rule {
+            Err(problem) => refused(checked, problem),
+            Ok(_) if target => unresolved(checked, input),
+            Ok(rule) => decide_rule(input, rule),
+        })
+        .collect()
+}
+
+fn blank(set: &str, index: usize) -> DescriptorStatus {
+    DescriptorStatus {
+        set: set.to_owned(),
+        index: i32::try_from(index).unwrap_or(i32::MAX),
+        ..DescriptorStatus::default()
+    }
+}
+
+fn refused(checked: &Checked, problem: &Problem) -> DescriptorStatus {
+    DescriptorStatus {
+        state: DescriptorState::Refused,
+        reason: problem.to_string(),
+        ..blank(&checked.set, checked.index)
+    }
+}
+
+fn unresolved(checked: &Checked, input: &LimiterInput) -> DescriptorStatus {
+    let reason = match &input.target.problem {
+        Some(p) => p.problem(&input.owner, input.spec.host.as_deref().unwrap_or_default()).message,
+        None => "the limiter is refused as a whole: see its conditions".to_owned(),
+    };
+    DescriptorStatus {
+        state: DescriptorState::Refused,
+        reason,
+        ..blank(&checked.set, checked.index)
+    }
+}
+
+/// Where the values of an expression stand.
+struct Gathered {
+    values: Vec<f64>,
+    held: bool,
+    missing: Option<(String, Reading)>,
+}
+
+fn decide_rule(input: &LimiterInput, rule: &Rule) -> DescriptorStatus {
+    match try_rule(input, rule) {
+        Ok(status) => status,
+        Err(Undecided::Problem(p)) => DescriptorStatus {
+            state: DescriptorState::Refused,
+            reason: p.to_string(),
+            ..blank(&rule.set, rule.index)
+        },
+        Err(Undecided::Missing { why, expired }) => stand_in(input, rule, &why, expired),
+    }
+}
+
+enum Undecided {
+    /// The user must act.
+    Problem(Problem),
+    /// No value now.
+    Missing { why: String, expired: bool },
+}
+
+fn try_rule(input: &LimiterInput, rule: &Rule) -> Result<DescriptorStatus, Undecided> {
+    if !input.target.sets.contains_key(&rule.set) {
+        return Err(Undecided::Problem(subset_missing(input, rule)));
+    }
+    let texts = &rule.descriptor;
+    let condition = gather(input, rule, &rule.condition, "condition")?;
+    if !evaluated(rule.condition.condition(&condition.values), rule, "condition")? {
+        let state = if condition.held { DescriptorState::Held } else { DescriptorState::Idle };
+        return Ok(DescriptorStatus {
+            state,
+            reason: sentence(&texts.condition, "does not hold", &rule.condition.show(&condition.values), condition.held, input),
+            ..blank(&rule.set, rule.index)
+        });
+    }
+    let quota = gather(input, rule, &rule.quota, "action.quota")?;
+    let value = evaluated(rule.quota.number(&quota.values), rule, "action.quota")?;
+    let pods = input.target.sets.get(&rule.set).map_or(0, |s| s.pods);
+    let (per_pod, total) = share(rule, value, pods);
+    let held = condition.held || quota.held;
+    let why = sentence(&texts.condition, "holds", &rule.condition.show(&condition.values), held, input);
+    let how = sentence_quota(&texts.action.quota, &rule.quota.show(&quota.values), per_pod, total, pods);
+    Ok(DescriptorStatus {
+        state: if held { DescriptorState::Held } else { DescriptorState::Limiting },
+        quota: Some(per_pod),
+        total,
+        reason: format!("{why}; {how}"),
+        ..blank(&rule.set, rule.index)
+    })
+}
+
+/// Per pod, and the total when it is shared here.
+///
+/// With strategy `average` a quota that already names a pod count is per pod as written, since Slime's users write
+/// `100/{{._base.pod}}`; any other quota is the service's total.
+fn share(rule: &Rule, value: f64, pods: i64) -> (i64, Option<i64>) {
+    let whole = rule.quota.round(value);
+    let names_pods = rule.quota.names().iter().any(|n| n == "pod" || n.ends_with(".pod"));
+    if rule.strategy == Strategy::Average && !names_pods && whole > 0 {
+        let pods = pods.max(1);
+        (((whole + pods - 1) / pods).max(1), Some(whole))
+    } else {
+        (whole, None)
+    }
+}
+
+fn sentence(text: &str, verb: &str, values: &str, held: bool, input: &LimiterInput) -> String {
+    let with = if values.is_empty() { String::new() } else { format!(" with {values}") };
+    let hold = if held {
+        format!(" (last values, held for up to {})", input.hold_for())
+    } else {
+        String::new()
+    };
+    format!("{text} {verb}{with}{hold}")
+}
+
+fn sentence_quota(text: &str, values: &str, per_pod: i64, total: Option<i64>, pods: i64) -> String {
+    let with = if values.is_empty() { String::new() } else { format!(" with {values}") };
+    match total {
+        Some(total) => format!("quota {total} shared by {pods} pods = {per_pod} per pod{with}"),
+        None if text == per_pod.to_string() => format!("quota {per_pod} per pod"),
+        None => format!("quota {text} = {per_pod} per pod{with}"),
+    }
+}
+
+fn subset_missing(input: &LimiterInput, rule: &Rule) -> Problem {
+    let known: Vec<&str> = input.target.sets.keys().map(String::as_str).collect();
+    Problem::new(
+        rule.path.clone(),
+        "SubsetNotFound",
+        format!(
+            "no DestinationRule of the host has a subset \"{}\": known sets are {}; create the subset or rename the set",
+            rule.set,
+            known.join(", ")
+        ),
+    )
+}
+
+/// The key of a metric named in set `set`: names that begin with a set's name are meant for that set.
+pub fn metric_key(input: &LimiterInput, set: &str, name: &str) -> String {
+    let of_set = name
+        .split_once('.')
+        .is_some_and(|(head, _)| head == trimtab_crds::limiter::BASE_SET || input.target.sets.contains_key(head));
+    if of_set { name.to_owned() } else { format!("{set}.{name}") }
+}
+
+fn gather(input: &LimiterInput, rule: &Rule, e: &Expression, field: &str) -> Result<Gathered, Undecided> {
+    let mut out = Gathered {
+        values: Vec::with_capacity(e.names().len()),
+        held: false,
+        missing: None,
+    };
+    for name in e.names() {
+        let key = metric_key(input, &rule.set, name);
+        let Some(reading) = input.metrics.get(&key) else {
+            return Err(unknown(input, rule, name, &key, field));
+        };
+        match reading.value {
+            Some(value) => {
+                out.held |= reading.state != ReadingState::Fresh;
+                out.values.push(value);
+            }
+            None => {
+                out.missing.get_or_insert_with(|| (name.clone(), reading.clone()));
+            }
+        }
+    }
+    match out.missing {
+        None => Ok(out),
+        Some((name, reading)) => Err(Undecided::Missing {
+            why: format!(
+                "no value for {name} ({})",
+                reading.failure.as_deref().unwrap_or("nothing measured yet")
+            ),
+            expired: reading.state == ReadingState::Expired,
+        }),
+    }
+}
+
+fn unknown(input: &LimiterInput, rule: &Rule, name: &str, key: &str, field: &str) -> Undecided {
+    let bare = key.split_once('.').map_or(key, |(_, n)| n);
+    if input.settings.known_metrics.contains(bare) || input.spec.metrics.contains_key(bare) {
+        return Undecided::Missing {
+            why: format!("no value for {name} (nothing measured yet)"),
+            expired: false,
+        };
+    }
+    let mut known: Vec<&str> = input
+        .settings
+        .known_metrics
+        .iter()
+        .map(String::as_str)
+        .chain(input.spec.metrics.keys().map(String::as_str))
+        .chain(["pod"])
+        .collect();
+    known.sort_unstable();
+    known.dedup();
+    let e = ExpressionError::UnknownMetric {
+        name: name.to_owned(),
+        known: known.join(", "),
+    };
+    Undecided::Problem(Problem::new(
+        format!("{}.{field}", rule.path),
+        e.reason(),
+        format!("{e}; correct the name, or add it to spec.metrics or to the operator's metric handlers"),
+    ))
+}
+
+fn evaluated<T>(result: Result<T, ExpressionError>, rule: &Rule, field: &str) -> Result<T, Undecided> {
+    result.map_err(|e| match e {
+        // With no Ready pods a division by {pod} is infinite: that passes, it is nobody's mistake.
+        ExpressionError::NotFinite { .. } => Undecided::Missing {
+            why: e.to_string(),
+            expired: false,
+        },
+        other => Undecided::Problem(Problem::new(format!("{}.{field}", rule.path), other.reason(), other.to_string())),
+    })
+}
+
+/// What holds without a value: the last decision for `holdFor`, then the fallback.
+fn stand_in(input: &LimiterInput, rule: &Rule, why: &str, expired: bool) -> DescriptorStatus {
+    let index = i32::try_from(rule.index).unwrap_or(i32::MAX);
+    let last = input
+        .previous
+        .iter()
+        .find(|d| d.set == rule.set && d.index == index && d.state != DescriptorState::Refused && d.state != DescriptorState::Unknown);
+    let hold = input.hold_for();
+    let mut out = blank(&rule.set, rule.index);
+    if !expired {
+        if let Some(last) = last {
+            out.state = DescriptorState::Held;
+            out.quota = last.quota;
+            out.total = last.total;
+            out.reason = format!("{why}: the last decision ({}) holds for up to {hold}", spoken(last.quota));
+        } else {
+            out.reason = format!("{why}: no decision yet, no limit");
+        }
+        return out;
+    }
+    out.state = DescriptorState::Fallback;
+    let default = Fallback::default();
+    let fallback = input.spec.fallback.as_ref().unwrap_or(&default);
+    match fallback.action {
+        FallbackAction::KeepLast => {
+            let (quota, total) = last.map_or((None, None), |l| (l.quota, l.total));
+            out.quota = quota;
+            out.total = total;
+            out.reason = format!("{why} for longer than {hold}: fallback KeepLast, the last decision ({}) stays", spoken(quota));
+        }
+        FallbackAction::NoLimit => {
+            out.reason = format!("{why} for longer than {hold}: fallback NoLimit");
+        }
+        FallbackAction::Limit => {
+            let pods = input.target.sets.get(&rule.set).map_or(0, |s| s.pods);
+            let quota = fallback.quota.unwrap_or(1).max(0);
+            let shared = rule.strategy == Strategy::Average && quota > 0;
+            let per_pod = if shared { (quota + pods.max(1) - 1) / pods.max(1) } else { quota };
+            out.quota = Some(per_pod);
+            out.total = shared.then_some(quota);
+            out.reason = format!("{why} for longer than {hold}: fallback Limit, {per_pod} per pod");
+        }
+    }
+    out
+}
+
+fn spoken(quota: Option<i64>) -> String {
+    quota.map_or_else(|| "no limit".to_owned(), |q| format!("{q} per pod"))
+}
+
+/// Metric values for `status.metricStatus`.
+pub fn shown_metrics(input: &LimiterInput) -> std::collections::BTreeMap<String, String> {
+    input
+        .metrics
+        .iter()
+        .filter_map(|(k, r)| r.value.map(|v| (k.clone(), pretty(v))))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! Which source is asked for which metrics of which set.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use trimtab_crds::limiter::QueryType;
+use trimtab_kit::sources::{Demand, DemandId, Handler, HandlerType, MetricSource};
+
+use super::entry::Entry;
+use crate::index::LimiterKey;
+
+/// Demands of one tick of one source, and whose they are: the number of a demand is its place in both lists.
+#[derive(Debug, Default)]
+pub struct DemandBook {
+    /// For the source.
+    pub demands: Vec<Demand>,
+    /// Limiter and set.
+    pub owners: Vec<(LimiterKey, String)>,
+}
+
+/// Collects what `sources[source]` is asked for. A name belongs to the first source that provides it; queries of the
+/// limiter itself, and grouped series that nobody has seen yet, belong to Prometheus.
+pub(super) fn book(sources: &[Arc<dyn MetricSource>], source: usize, entries: &HashMap<LimiterKey, Entry>) -> DemandBook {
+    let provided: Vec<BTreeSet<String>> = sources.iter().map(|s| s.provides().into_iter().collect()).collect();
+    let prometheus = sources.iter().position(|s| s.name() == "prometheus");
+    let mut out = DemandBook::default();
+    let mut keys: Vec<&LimiterKey> = entries.keys().collect();
+    keys.sort_unstable();
+    for key in keys {
+        let Some(entry) = entries.get(key) else { continue };
+        for (set, names) in entry.wanted() {
+            let mine: Vec<String> = names
+                .iter()
+                .filter(|n| {
+                    let own_query = entry.input.spec.metrics.keys().any(|m| *n == m || n.strip_prefix(m.as_str()).is_some_and(|r| r.starts_with('.')));
+                    let first = if own_query { None } else { provided.iter().position(|p| p.contains(*n)) };
+                    first.or(prometheus) == Some(source)
+                })
+                .cloned()
+                .collect();
+            if mine.is_empty() {
+                continue;
+            }
+            out.demands.push(Demand {
+                id: DemandId(u32::try_from(out.owners.len()).unwrap_or(u32::MAX)),
+                namespace: key.namespace.clone(),
+                service: entry.service.clone(),
+                pods: entry.pods.get(&set).cloned().unwrap_or_else(|| Vec::new().into()),
+                custom: custom(entry, &mine),
+                metrics: mine,
+            });
+            out.owners.push((key.clone(), set));
+        }
+    }
+    out
+}
+
+fn custom(entry: &Entry, names: &[String]) -> Vec<(String, Handler)> {
+    let spec: &BTreeMap<_, _> = &entry.input.spec.metrics;
+    spec.iter()
+        .filter(|(m, _)| names.iter().any(|n| n == *m || n.strip_prefix(m.as_str()).is_some_and(|r| r.starts_with('.'))))
+        .map(|(name, q)| {
+            let kind = match q.r#type {
+                QueryType::Value => HandlerType::Value,
+                QueryType::Group => HandlerType::Group,
+                QueryType::PerPod => HandlerType::PerPod,
+                QueryType::PerService => HandlerType::PerService,
+            };
+            (name.clone(), Handler::new(q.query.clone(), kind))
+        })
+        .collect()
+}

@@ -1,0 +1,281 @@
+//! One limiter in the engine.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use trimtab_crds::istio::EnvoyFilter;
+use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterStatus, duration_millis};
+use trimtab_kit::sources::{Freshness, PodFacts, Sample, Sampler};
+
+use super::view::{LimiterView, Point};
+use crate::decide::{decide, metric_key};
+use crate::index::{LimiterObject, Resolved};
+use crate::input::{LimiterInput, Reading, ReadingState, Settings};
+use crate::status::{Report, same_decisions, state_name, status};
+use crate::translate::{Translation, translate};
+use crate::validate::{Validated, delivery_problem, validate};
+
+/// Points kept for the status page.
+const HISTORY: usize = 120;
+/// `holdFor` when neither limiter nor operator say a readable one.
+const DEFAULT_HOLD: Duration = Duration::from_secs(60);
+
+pub(super) struct Entry {
+    object: LimiterObject,
+    pub input: LimiterInput,
+    validated: Validated,
+    pub pods: BTreeMap<String, Arc<[PodFacts]>>,
+    pub service: String,
+    first_seen: Duration,
+    decisions: Vec<DescriptorStatus>,
+    desired: Option<Arc<Vec<EnvoyFilter>>>,
+    resources: BTreeMap<String, ()>,
+    written: Option<LimiterStatus>,
+    written_at: Duration,
+    pub apply_error: Option<(&'static str, String)>,
+    pub rejected: Option<String>,
+    history: VecDeque<Point>,
+    validated_for: Option<(i64, Arc<trimtab_crds::limiter::LimiterSpec>)>,
+}
+
+impl Entry {
+    pub fn new(resolved: &Resolved, now: Duration) -> Self {
+        let object = resolved.object.clone();
+        let previous = object.previous();
+        let seen = (object.status.observed_generation.is_some()).then(|| (*object.status).clone());
+        Self {
+            input: LimiterInput {
+                owner: object.owner.clone(),
+                spec: (*object.spec).clone(),
+                target: resolved.target.clone(),
+                metrics: BTreeMap::new(),
+                previous: previous.clone(),
+                settings: Arc::default(),
+            },
+            object,
+            validated: Validated::default(),
+            pods: BTreeMap::new(),
+            service: resolved.service.clone(),
+            first_seen: now,
+            decisions: previous,
+            desired: None,
+            resources: BTreeMap::new(),
+            written: seen,
+            written_at: now,
+            apply_error: None,
+            rejected: None,
+            history: VecDeque::new(),
+            validated_for: None,
+        }
+    }
+
+    /// Takes over a newly resolved object. Control state (decisions, samples) stays.
+    pub fn update(&mut self, resolved: Resolved, settings: Arc<Settings>) {
+        let Resolved { object, target, pods, service } = resolved;
+        if !self.validated_for.as_ref().is_some_and(|(g, s)| *g == object.owner.generation && *s == object.spec) {
+            self.validated = validate(&object.owner, &object.spec);
+            self.validated_for = Some((object.owner.generation, object.spec.clone()));
+            self.input.spec = (*object.spec).clone();
+        }
+        self.input.owner = object.owner.clone();
+        self.input.target = target;
+        self.input.settings = settings;
+        self.pods = pods;
+        self.service = service;
+        self.object = object;
+        let wanted = self.wanted();
+        let keep: BTreeSet<String> = wanted
+            .iter()
+            .flat_map(|(set, names)| names.iter().map(move |n| format!("{set}.{n}")))
+            .collect();
+        self.input.metrics.retain(|key, _| keep.contains(key) && !key.ends_with(".pod"));
+        for (set, facts) in &self.input.target.sets {
+            self.input.metrics.insert(format!("{set}.pod"), Reading::fresh(facts.pods as f64));
+        }
+    }
+
+    /// Sets with pods that metrics are wanted of.
+    pub fn sets(&self) -> Vec<String> {
+        self.input.target.sets.keys().cloned().collect()
+    }
+
+    /// Metric names by set, without pod counts, which need no source.
+    pub fn wanted(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        if self.input.target.problem.is_some() {
+            return out;
+        }
+        for rule in self.validated.good() {
+            for name in rule.condition.names().iter().chain(rule.quota.names()) {
+                let key = metric_key(&self.input, &rule.set, name);
+                // A set's name has no dot in it, so the first dot ends it.
+                let (set, bare) = match self.input.target.sets.keys().find(|s| key.strip_prefix(s.as_str()).is_some_and(|r| r.starts_with('.'))) {
+                    Some(set) => (set.clone(), key.get(set.len() + 1..).unwrap_or_default().to_owned()),
+                    None => continue,
+                };
+                if bare != "pod" {
+                    out.entry(set).or_default().insert(bare);
+                }
+            }
+        }
+        out
+    }
+
+    fn hold_for(&self) -> Duration {
+        duration_millis(self.input.hold_for()).map_or(DEFAULT_HOLD, Duration::from_millis)
+    }
+
+    /// Takes over one sample.
+    pub fn observe(&mut self, sampler: &mut Sampler, sample_key: &str, set: &str, name: &str, sample: Sample, now: Duration) {
+        let hold = self.hold_for();
+        let reading = sampler.observe(sample_key, name, sample, now, hold);
+        let state = match reading.freshness {
+            Freshness::Fresh => ReadingState::Fresh,
+            Freshness::Held { .. } => ReadingState::Held,
+            Freshness::Expired { .. } => ReadingState::Expired,
+            // Nothing measured since the start of the process: an earlier decision is held for as long.
+            Freshness::Never if now.saturating_sub(self.first_seen) <= hold => ReadingState::Waiting,
+            Freshness::Never => ReadingState::Expired,
+        };
+        self.input.metrics.insert(
+            format!("{set}.{name}"),
+            Reading {
+                value: reading.value,
+                state,
+                failure: reading.failure.map(|f| f.to_string()),
+            },
+        );
+    }
+
+    /// Decides. Returns whether a quota or state changed.
+    pub fn decide(&mut self, unix_seconds: i64) -> bool {
+        let decisions = decide(&self.input, &self.validated);
+        let core = |d: &[DescriptorStatus]| -> Vec<_> { d.iter().map(|d| (d.set.clone(), d.index, d.state, d.quota, d.total)).collect() };
+        let changed = core(&decisions) != core(&self.decisions);
+        if changed {
+            for d in &decisions {
+                tracing::info!(limiter = %self.input.owner, set = %d.set, index = d.index, state = state_name(d.state), quota = ?d.quota, reason = %d.reason, "decided");
+            }
+        }
+        self.decisions = decisions;
+        self.input.previous = self
+            .decisions
+            .iter()
+            .map(|d| {
+                // A descriptor that cannot be decided now does not erase what was decided before.
+                let undecided = matches!(d.state, trimtab_crds::limiter::DescriptorState::Refused | trimtab_crds::limiter::DescriptorState::Unknown);
+                let before = self.input.previous.iter().find(|p| p.set == d.set && p.index == d.index);
+                if undecided { before.cloned().unwrap_or_else(|| d.clone()) } else { d.clone() }
+            })
+            .collect();
+        self.remember_point(unix_seconds);
+        changed
+    }
+
+    fn remember_point(&mut self, unix_seconds: i64) {
+        let metric = self
+            .input
+            .metrics
+            .iter()
+            .find(|(k, r)| !k.ends_with(".pod") && r.value.is_some())
+            .and_then(|(_, r)| r.value);
+        let limit = self.decisions.iter().filter_map(|d| d.quota).min();
+        let point = Point { at: unix_seconds, limit, metric };
+        if self.history.back().is_some_and(|p| p.at == unix_seconds) {
+            self.history.pop_back();
+        }
+        self.history.push_back(point);
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
+    }
+
+    pub fn translate(&self) -> Translation {
+        if self.delivery_problem().is_some() {
+            return Translation::default();
+        }
+        translate(&self.input, &self.validated, &self.decisions)
+    }
+
+    fn delivery_problem(&self) -> Option<crate::error::Problem> {
+        delivery_problem(self.input.delivery(), &self.input.settings.xds_address)
+    }
+
+    /// Whether outputs stay as they are: the object as a whole cannot be judged, so nothing that works is taken away.
+    fn frozen(&self) -> bool {
+        self.input.target.problem.is_some()
+            || self.object.undecodable.is_some()
+            || !self.validated.object.is_empty()
+            || self.delivery_problem().is_some()
+    }
+
+    /// Keeps the outputs of a translation and returns the names of resources that are not wanted any more.
+    pub fn keep_outputs(&mut self, translation: Translation) -> Vec<String> {
+        if self.frozen() {
+            self.desired = None;
+            return Vec::new();
+        }
+        self.desired = Some(Arc::new(translation.envoy_filters));
+        let now: BTreeMap<String, ()> = translation.extension_configs.into_iter().map(|c| (c.name, ())).collect();
+        let gone = self.resources.keys().filter(|k| !now.contains_key(*k)).cloned().collect();
+        self.resources = now;
+        gone
+    }
+
+    pub fn desired(&self) -> Option<Arc<Vec<EnvoyFilter>>> {
+        self.desired.clone()
+    }
+
+    pub fn resource_names(&self) -> Vec<String> {
+        self.resources.keys().cloned().collect()
+    }
+
+    pub fn status(&self, now: Timestamp) -> LimiterStatus {
+        let report = Report {
+            undecodable: self.object.undecodable.as_deref(),
+            apply_error: self.apply_error.clone(),
+            rejected: self.rejected.clone(),
+            delivery: self.delivery_problem(),
+        };
+        let before = self.written.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+        status(&self.input, &self.validated, &self.decisions, &report, before, now)
+    }
+
+    pub fn should_write(&self, status: &LimiterStatus, now: Duration, refresh: Duration) -> bool {
+        match &self.written {
+            None => true,
+            Some(written) if same_decisions(written, status) => {
+                written != status && now.saturating_sub(self.written_at) >= refresh
+            }
+            Some(_) => true,
+        }
+    }
+
+    pub fn note_status(&mut self, status: LimiterStatus, now: Duration) {
+        self.written = Some(status);
+        self.written_at = now;
+    }
+
+    pub fn forget_status(&mut self) {
+        self.written = None;
+    }
+
+    pub fn view(&self) -> LimiterView {
+        let status = self.written.clone().unwrap_or_default();
+        LimiterView {
+            api_version: self.input.owner.api_version.clone(),
+            namespace: self.input.owner.namespace.clone(),
+            name: self.input.owner.name.clone(),
+            limit: status.limit.unwrap_or_default(),
+            strategy: status.strategy.unwrap_or_default(),
+            state: status.state.unwrap_or_default(),
+            reason: self.decisions.first().map_or_else(|| status.reason.unwrap_or_default(), |d| d.reason.clone()),
+            pods: self.input.target.sets.get(BASE_SET).map_or(0, |s| s.pods),
+            descriptors: self.decisions.clone(),
+            metrics: self.input.metrics.clone(),
+            history: self.history.iter().copied().collect(),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Problems of a SmartLimiter: which object, which field, what to change.
+
+use std::fmt;
+
+/// Which object an input speaks of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Owner {
+    /// `microservice.slime.io/v1alpha2` or `microservice.netease.com/v1alpha1`.
+    pub api_version: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID; empty offline.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// `metadata.generation`.
+    #[serde(default)]
+    pub generation: i64,
+    /// Label `istio.io/rev`, copied to the outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+impl Owner {
+    /// Whether the object has the first published form.
+    pub fn is_first_form(&self) -> bool {
+        self.api_version.starts_with("microservice.netease.com/")
+    }
+
+    /// Path of a descriptor in the object as the user wrote it.
+    pub fn descriptor_path(&self, set: &str, index: usize) -> String {
+        if self.is_first_form() {
+            format!("spec.descriptors[{index}]")
+        } else {
+            format!("spec.sets.{set}.descriptor[{index}]")
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SmartLimiter {}/{}", self.namespace, self.name)
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the field, e.g. `spec.sets._base.descriptor[0].action.quota`.
+    pub field: String,
+    /// PascalCase, bounded: condition reason, event reason, metric label.
+    pub reason: &'static str,
+    /// What is wrong and what to change.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem of `field`.
+    pub fn new(field: impl Into<String>, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}

@@ -1,0 +1,203 @@
+//! The resolved input: one plain struct with all that decisions and outputs depend on.
+//!
+//! It is the `in.yaml` of golden cases, the admin dump and what a bug report attaches.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use trimtab_crds::limiter::{Delivery, DescriptorStatus, LimiterSpec};
+
+use crate::error::{Owner, Problem};
+
+/// Everything about one limiter at one time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LimiterInput {
+    /// The object.
+    pub owner: Owner,
+    /// What it says.
+    pub spec: LimiterSpec,
+    /// What it points at.
+    #[serde(default)]
+    pub target: TargetFacts,
+    /// Values by `<set>.<metric>`; a metric that is not of one set stands under each.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, Reading>,
+    /// The decisions before this one, by set and index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous: Vec<DescriptorStatus>,
+    /// The operator's settings.
+    #[serde(default)]
+    pub settings: Arc<Settings>,
+}
+
+/// Pods behind a limiter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TargetFacts {
+    /// Labels for the EnvoyFilter of `_base`.
+    #[serde(default)]
+    pub selector: BTreeMap<String, String>,
+    /// By set name: `_base` and the subsets that exist.
+    #[serde(default)]
+    pub sets: BTreeMap<String, SetFacts>,
+    /// Why the target cannot be found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<TargetProblem>,
+}
+
+/// Pods of one set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SetFacts {
+    /// Labels of the subset, on top of the selector.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Ready pods.
+    #[serde(default)]
+    pub pods: i64,
+}
+
+/// Why a target cannot be found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", deny_unknown_fields)]
+pub enum TargetProblem {
+    /// There is no Service of the limiter's name.
+    ServiceNotFound,
+    /// The Service selects nothing.
+    ServiceWithoutSelector,
+    /// No ServiceEntry has the host.
+    ServiceEntryNotFound,
+    /// The ServiceEntry selects no workload.
+    ServiceEntryWithoutSelector,
+    /// A gateway limiter without labels would hit all workloads.
+    SelectorMissing,
+    /// Another object of the same name and namespace is in force.
+    Shadowed {
+        /// API version of the other.
+        by: String,
+    },
+}
+
+impl TargetProblem {
+    /// As a condition of `owner`.
+    pub fn problem(&self, owner: &Owner, host: &str) -> Problem {
+        let (ns, name) = (&owner.namespace, &owner.name);
+        match self {
+            Self::ServiceNotFound => Problem::new(
+                "metadata.name",
+                "ServiceNotFound",
+                format!("there is no Service {ns}/{name}: name the limiter like its Service, or set spec.workloadSelector or spec.host"),
+            ),
+            Self::ServiceWithoutSelector => Problem::new(
+                "metadata.name",
+                "ServiceWithoutSelector",
+                format!("Service {ns}/{name} has no selector: set spec.workloadSelector to the labels of its pods"),
+            ),
+            Self::ServiceEntryNotFound => Problem::new(
+                "spec.host",
+                "ServiceEntryNotFound",
+                format!("no ServiceEntry in namespace {ns} has the host \"{host}\": create it, or correct spec.host"),
+            ),
+            Self::ServiceEntryWithoutSelector => Problem::new(
+                "spec.host",
+                "ServiceEntryWithoutSelector",
+                format!("the ServiceEntry of \"{host}\" has neither a workloadSelector nor a label app: add one, or set spec.workloadSelector"),
+            ),
+            Self::SelectorMissing => Problem::new(
+                "spec.workloadSelector",
+                "SelectorMissing",
+                "a gateway limiter needs the labels of the gateway's pods: set spec.workloadSelector, for example {istio: ingressgateway}",
+            ),
+            Self::Shadowed { by } => Problem::new(
+                "metadata.name",
+                "Conflict",
+                format!("a SmartLimiter {ns}/{name} of {by} is in force and would write the same objects: delete one of the two"),
+            ),
+        }
+    }
+}
+
+/// One metric value with its freshness.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reading {
+    /// Fresh or held value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// How old it is.
+    #[serde(default)]
+    pub state: ReadingState,
+    /// Why there is no fresh value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+impl Reading {
+    /// A value of this tick.
+    pub fn fresh(value: f64) -> Self {
+        Self {
+            value: Some(value),
+            state: ReadingState::Fresh,
+            failure: None,
+        }
+    }
+}
+
+/// Freshness of a [`Reading`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadingState {
+    /// Of this tick.
+    #[default]
+    Fresh,
+    /// The last good value, not older than `holdFor`.
+    Held,
+    /// No value, and none since less than `holdFor`.
+    Waiting,
+    /// No value for longer than `holdFor`.
+    Expired,
+}
+
+/// The operator's settings that outputs depend on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Settings {
+    /// Delivery of limiters that do not say.
+    pub delivery: Delivery,
+    /// `holdFor` of limiters that do not say.
+    pub hold_for: String,
+    /// Insert the local rate limit filter. Off when the user inserts it with an EnvoyFilter of their own.
+    pub insert_local_rate_limit: bool,
+    /// RE2 for `match.proxy.proxyVersion`.
+    pub proxy_version: String,
+    /// Address of Trimtab's xDS server as proxies reach it; empty: ECDS is refused.
+    pub xds_address: String,
+    /// Names that metric sources provide; an expression that uses another one is refused.
+    pub known_metrics: BTreeSet<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            delivery: Delivery::EnvoyFilter,
+            hold_for: "60s".to_owned(),
+            insert_local_rate_limit: true,
+            proxy_version: String::new(),
+            xds_address: "trimtab.istio-system.svc:15010".to_owned(),
+            known_metrics: BTreeSet::new(),
+        }
+    }
+}
+
+impl LimiterInput {
+    /// Delivery in force.
+    pub fn delivery(&self) -> Delivery {
+        self.spec.delivery.unwrap_or(self.settings.delivery)
+    }
+
+    /// `holdFor` in force, as written.
+    pub fn hold_for(&self) -> &str {
+        self.spec.hold_for.as_deref().unwrap_or(&self.settings.hold_for)
+    }
+}

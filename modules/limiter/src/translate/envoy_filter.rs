@@ -1,0 +1,213 @@
+//! EnvoyFilters in Slime's shape and patch order: route actions, filters, buckets; then the local reply.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::core::ObjectMeta;
+use serde_json::{Map, Value, json};
+use trimtab_crds::istio::{EnvoyFilter, EnvoyFilterSpec, WorkloadSelector};
+use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
+use trimtab_kit::envoyfilter::{PatchBuilder, PatchContext, RoutePlace, typed_struct};
+
+use super::extension_config::filter_name;
+use super::limit::{LOCAL_RATE_LIMIT, Profile, STAT_PREFIX};
+use super::{Piece, envoy_filter_name, local_limit, profiles};
+use crate::input::LimiterInput;
+
+/// Everything in one object: delivery `EnvoyFilter`.
+pub(super) fn whole(input: &LimiterInput, set: &str, pieces: &[Piece<'_>]) -> EnvoyFilter {
+    let builder = builder(input);
+    let mut patches = action_patches(&builder, pieces);
+    let groups = groups(pieces);
+    if input.settings.insert_local_rate_limit {
+        for context in contexts(pieces) {
+            for profile in distinct_filters(pieces) {
+                let value = json!({
+                    "name": profile.filter_name(),
+                    "typed_config": typed_struct(LOCAL_RATE_LIMIT, &json!({"statPrefix": STAT_PREFIX})),
+                });
+                patches.push(builder.insert_http_filter(context, &value));
+            }
+        }
+    }
+    for (place, pieces) in &groups {
+        let mut per_filter = Map::new();
+        for piece in pieces {
+            let profile = &piece.profile;
+            per_filter.entry(profile.filter_name()).or_insert_with(|| {
+                let config = local_limit(input, &same_filter(pieces, profile), profile);
+                typed_struct(LOCAL_RATE_LIMIT, &config.to_json())
+            });
+        }
+        patches.push(builder.merge_route(place, &json!({"typed_per_filter_config": per_filter})));
+    }
+    patches.extend(reply_patches(&builder, pieces));
+    object(input, set, patches)
+}
+
+/// The static half of delivery `ECDS`: filters with `config_discovery`, and the actions of every accepted rule.
+pub(super) fn with_discovery(input: &LimiterInput, set: &str, pieces: &[Piece<'_>]) -> EnvoyFilter {
+    let builder = builder(input);
+    let mut patches = action_patches(&builder, pieces);
+    for context in contexts(pieces) {
+        for profile in distinct_filters(pieces) {
+            let filter = discovery_filter(&filter_name(input, set, &profile), &input.settings.xds_address);
+            patches.push(builder.insert_http_filter(context, &filter));
+        }
+    }
+    patches.extend(reply_patches(&builder, pieces));
+    object(input, set, patches)
+}
+
+/// A filter whose configuration comes from Trimtab's xDS server. The default lets everything pass and needs no warming,
+/// so a listener never waits for Trimtab. `google_grpc` needs no cluster; Envoy refuses `envoy_grpc` with one from CDS.
+fn discovery_filter(name: &str, xds_address: &str) -> Value {
+    json!({
+        "name": name,
+        "config_discovery": {
+            "config_source": {
+                "resource_api_version": "V3",
+                "initial_fetch_timeout": "0s",
+                "api_config_source": {
+                    "api_type": "GRPC",
+                    "transport_api_version": "V3",
+                    "grpc_services": [{"google_grpc": {"target_uri": xds_address, "stat_prefix": "trimtab"}}],
+                },
+            },
+            "default_config": {"@type": LOCAL_RATE_LIMIT, "stat_prefix": STAT_PREFIX},
+            "apply_default_config_without_warming": true,
+            "type_urls": [LOCAL_RATE_LIMIT],
+        },
+    })
+}
+
+fn builder(input: &LimiterInput) -> PatchBuilder {
+    PatchBuilder {
+        proxy_version: input.settings.proxy_version.clone(),
+    }
+}
+
+/// Pieces by place, in order of first appearance.
+fn groups<'a, 'b>(pieces: &'b [Piece<'a>]) -> Vec<(&'a RoutePlace, Vec<&'b Piece<'a>>)> {
+    let mut out: Vec<(&RoutePlace, Vec<&Piece<'_>>)> = Vec::new();
+    for piece in pieces {
+        match out.iter_mut().find(|(place, _)| *place == piece.place) {
+            Some((_, list)) => list.push(piece),
+            None => out.push((piece.place, vec![piece])),
+        }
+    }
+    out
+}
+
+fn action_patches(builder: &PatchBuilder, pieces: &[Piece<'_>]) -> Vec<Value> {
+    groups(pieces)
+        .iter()
+        .filter_map(|(place, pieces)| {
+            let limits: Vec<Value> = pieces
+                .iter()
+                .flat_map(|p| &p.sets)
+                .filter_map(|s| s.actions.as_ref())
+                .map(|actions| json!({"actions": actions}))
+                .collect();
+            if limits.is_empty() {
+                return None;
+            }
+            let value = if place.route.is_some() {
+                json!({"route": {"rate_limits": limits}})
+            } else {
+                json!({"rate_limits": limits})
+            };
+            Some(builder.merge_route(place, &value))
+        })
+        .collect()
+}
+
+fn contexts(pieces: &[Piece<'_>]) -> Vec<PatchContext> {
+    let mut out: Vec<PatchContext> = pieces.iter().map(|p| p.place.context).collect();
+    out.sort_unstable();
+    out.dedup();
+    out
+}
+
+/// One profile for each filter: those that differ in the body only share one.
+fn distinct_filters(pieces: &[Piece<'_>]) -> Vec<Profile> {
+    let mut out: Vec<Profile> = Vec::new();
+    for profile in profiles(pieces) {
+        if !out.iter().any(|p| p.filter_name() == profile.filter_name()) {
+            out.push(profile);
+        }
+    }
+    out
+}
+
+fn same_filter<'a, 'b>(pieces: &[&'b Piece<'a>], profile: &Profile) -> Vec<&'b Piece<'a>> {
+    let name = profile.filter_name();
+    pieces.iter().copied().filter(|p| p.profile.filter_name() == name).collect()
+}
+
+/// Bodies: Envoy's filter has none of its own, so the listener's local reply replaces it for refusals (flag `RL`).
+fn reply_patches(builder: &PatchBuilder, pieces: &[Piece<'_>]) -> Vec<Value> {
+    let mut by_context: BTreeMap<PatchContext, Vec<Value>> = BTreeMap::new();
+    for piece in pieces {
+        let Some(body) = &piece.profile.body else { continue };
+        let mapper = json!({
+            "filter": {"and_filter": {"filters": [
+                {"status_code_filter": {"comparison": {"op": "EQ", "value": {
+                    "default_value": piece.profile.status(), "runtime_key": "trimtab_local_reply_status"}}}},
+                {"response_flag_filter": {"flags": ["RL"]}},
+            ]}},
+            "body": {"inline_string": body},
+        });
+        let list = by_context.entry(piece.place.context).or_default();
+        if !list.contains(&mapper) {
+            list.push(mapper);
+        }
+    }
+    by_context
+        .into_iter()
+        .map(|(context, mappers)| {
+            builder.merge_connection_manager(context, &json!({"local_reply_config": {"mappers": mappers}}))
+        })
+        .collect()
+}
+
+fn object(input: &LimiterInput, set: &str, patches: Vec<Value>) -> EnvoyFilter {
+    let owner = &input.owner;
+    let mut labels: BTreeMap<String, String> = input.target.selector.clone();
+    if let Some(facts) = input.target.sets.get(set) {
+        labels.extend(facts.labels.clone());
+    }
+    let mut meta_labels = BTreeMap::from([
+        (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
+        (
+            OWNER_KIND_LABEL.to_owned(),
+            format!("SmartLimiter.{}", owner.api_version.split('/').next().unwrap_or_default()),
+        ),
+        (OWNER_NAME_LABEL.to_owned(), owner.name.chars().take(63).collect()),
+    ]);
+    if let Some(revision) = &owner.revision {
+        meta_labels.insert("istio.io/rev".to_owned(), revision.clone());
+    }
+    let owner_reference = (!owner.uid.is_empty()).then(|| OwnerReference {
+        api_version: owner.api_version.clone(),
+        kind: trimtab_crds::limiter::KIND.to_owned(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    });
+    EnvoyFilter {
+        metadata: ObjectMeta {
+            name: Some(envoy_filter_name(&owner.name, &owner.namespace, set)),
+            namespace: Some(owner.namespace.clone()),
+            labels: Some(meta_labels),
+            owner_references: owner_reference.map(|r| vec![r]),
+            ..ObjectMeta::default()
+        },
+        spec: EnvoyFilterSpec {
+            workload_selector: (!labels.is_empty()).then_some(WorkloadSelector { labels }),
+            config_patches: patches,
+            priority: None,
+        },
+    }
+}

@@ -1,0 +1,216 @@
+//! The local rate limit filter's configuration, as EnvoyFilter JSON and as protobuf for ECDS.
+//!
+//! Source: `envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit`.
+
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption, RuntimeFractionalPercent};
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3::{LocalRateLimitDescriptor, rate_limit_descriptor::Entry};
+use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, HttpStatus, TokenBucket};
+use envoy_types::pb::google::protobuf::{BoolValue, Duration, UInt32Value};
+use serde_json::{Value, json};
+use trimtab_crds::limiter::{Action, FillInterval, HeaderToAdd};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Type URL of the filter's configuration.
+pub(super) const LOCAL_RATE_LIMIT: &str =
+    "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
+/// Slime's name of the filter.
+pub(super) const FILTER_NAME: &str = "envoy.filters.http.local_ratelimit";
+/// Slime's stat prefix.
+pub(super) const STAT_PREFIX: &str = "http_local_rate_limiter";
+/// Tokens of the default bucket, which requests without a descriptor use: never the limit.
+const UNLIMITED: u32 = u32::MAX;
+
+/// What a refused request gets. Rules with different answers need filters of their own, because Envoy's filter has one
+/// answer; with one filter, one rule's headers would show on another rule's refusals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Profile {
+    /// HTTP status; 0 = Envoy's 429.
+    status: i32,
+    headers: Vec<(String, String)>,
+    /// Body, written into the listener's local reply.
+    pub body: Option<String>,
+}
+
+impl Profile {
+    pub fn of(action: &Action) -> Self {
+        let response = action.response.clone().unwrap_or_default();
+        Self {
+            status: response.status.filter(|s| *s != 429).unwrap_or_default(),
+            headers: action
+                .headers_to_add
+                .iter()
+                .map(|HeaderToAdd { key, value }| (key.clone(), value.clone()))
+                .collect(),
+            body: response.body,
+        }
+    }
+
+    pub fn status(&self) -> i32 {
+        if self.status == 0 { 429 } else { self.status }
+    }
+
+    /// Name of the filter with this answer: the plain one has Slime's name.
+    pub fn filter_name(&self) -> String {
+        if self.is_plain() {
+            FILTER_NAME.to_owned()
+        } else {
+            format!("{FILTER_NAME}.{}", self.suffix())
+        }
+    }
+
+    pub fn is_plain(&self) -> bool {
+        self.status == 0 && self.headers.is_empty()
+    }
+
+    pub fn suffix(&self) -> String {
+        let text = serde_json::json!([self.status, self.headers]).to_string();
+        format!("{:08x}", xxh3_64(text.as_bytes()) & 0xffff_ffff)
+    }
+}
+
+/// A bucket.
+pub(super) struct Bucket {
+    pub entries: Vec<(String, String)>,
+    pub quota: i64,
+    pub interval: FillInterval,
+}
+
+impl Bucket {
+    fn tokens(&self) -> u32 {
+        u32::try_from(self.quota).unwrap_or(u32::MAX)
+    }
+}
+
+/// One filter's configuration.
+pub(super) struct LocalLimit {
+    pub buckets: Vec<Bucket>,
+    pub profile: Profile,
+    pub shadow: bool,
+}
+
+impl LocalLimit {
+    /// Fill interval of the default bucket. Envoy wants descriptor intervals to be multiples of it.
+    fn default_interval(&self) -> FillInterval {
+        let millis = self
+            .buckets
+            .iter()
+            .map(|b| b.interval.millis())
+            .fold(1000, gcd);
+        // 50 ms is Envoy's floor; intervals that share no divisor of 50 ms or more still validate against it or fail there.
+        let millis = millis.max(50);
+        FillInterval {
+            seconds: millis / 1000,
+            nanos: i32::try_from((millis % 1000) * 1_000_000).unwrap_or(0),
+        }
+    }
+
+    /// As the value of a TypedStruct, in Slime's lowerCamelCase.
+    pub fn to_json(&self) -> Value {
+        let bucket = |tokens: u32, interval: FillInterval| {
+            let mut b = json!({"maxTokens": tokens, "fillInterval": interval.to_proto_json()});
+            if tokens > 0 {
+                b["tokensPerFill"] = json!(tokens);
+            }
+            b
+        };
+        let descriptors: Vec<Value> = self
+            .buckets
+            .iter()
+            .map(|b| {
+                let entries: Vec<Value> = b.entries.iter().map(|(k, v)| json!({"key": k, "value": v})).collect();
+                json!({"entries": entries, "tokenBucket": bucket(b.tokens(), b.interval)})
+            })
+            .collect();
+        let percent = |key: &str, numerator: u32| json!({"runtimeKey": key, "defaultValue": {"numerator": numerator}});
+        let mut out = json!({
+            "statPrefix": STAT_PREFIX,
+            "descriptors": descriptors,
+            "tokenBucket": bucket(UNLIMITED, self.default_interval()),
+            "filterEnabled": percent("local_rate_limit_enabled", 100),
+            "filterEnforced": percent(self.enforced_key(), self.enforced()),
+        });
+        if !self.profile.headers.is_empty() {
+            out["responseHeadersToAdd"] = self
+                .profile
+                .headers
+                .iter()
+                .map(|(k, v)| json!({"header": {"key": k, "value": v}, "appendAction": "APPEND_IF_EXISTS_OR_ADD"}))
+                .collect();
+        }
+        if self.profile.status != 0 {
+            out["status"] = json!({"code": self.profile.status});
+        }
+        out
+    }
+
+    fn enforced(&self) -> u32 {
+        if self.shadow { 0 } else { 100 }
+    }
+
+    /// A shadowed limiter has its own key: the common one may be set in the proxies' runtime.
+    fn enforced_key(&self) -> &'static str {
+        if self.shadow { "local_rate_limit_shadow_enforced" } else { "local_rate_limit_enforced" }
+    }
+
+    /// As protobuf.
+    pub fn to_proto(&self) -> LocalRateLimit {
+        let mut out = LocalRateLimit {
+            stat_prefix: STAT_PREFIX.to_owned(),
+            ..LocalRateLimit::default()
+        };
+        if self.buckets.is_empty() {
+            // Without a bucket and the two percentages the filter lets everything pass.
+            return out;
+        }
+        let percent = |key: &str, numerator| {
+            Some(RuntimeFractionalPercent {
+                default_value: Some(FractionalPercent { numerator, denominator: 0 }),
+                runtime_key: key.to_owned(),
+            })
+        };
+        out.token_bucket = Some(token_bucket(UNLIMITED, self.default_interval()));
+        out.filter_enabled = percent("local_rate_limit_enabled", 100);
+        out.filter_enforced = percent(self.enforced_key(), self.enforced());
+        out.always_consume_default_token_bucket = Some(BoolValue { value: false });
+        out.descriptors = self
+            .buckets
+            .iter()
+            .map(|b| LocalRateLimitDescriptor {
+                entries: b.entries.iter().map(|(k, v)| Entry { key: k.clone(), value: v.clone() }).collect(),
+                token_bucket: Some(token_bucket(b.tokens(), b.interval)),
+                ..LocalRateLimitDescriptor::default()
+            })
+            .collect();
+        out.response_headers_to_add = self
+            .profile
+            .headers
+            .iter()
+            .map(|(key, value)| HeaderValueOption {
+                header: Some(HeaderValue { key: key.clone(), value: value.clone(), ..HeaderValue::default() }),
+                append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
+                ..HeaderValueOption::default()
+            })
+            .collect();
+        if self.profile.status != 0 {
+            out.status = Some(HttpStatus { code: self.profile.status });
+        }
+        out
+    }
+}
+
+fn token_bucket(tokens: u32, interval: FillInterval) -> TokenBucket {
+    TokenBucket {
+        max_tokens: tokens,
+        tokens_per_fill: (tokens > 0).then_some(UInt32Value { value: tokens }),
+        fill_interval: Some(Duration {
+            seconds: interval.seconds,
+            nanos: interval.nanos,
+        }),
+    }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

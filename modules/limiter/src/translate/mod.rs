@@ -1,0 +1,146 @@
+//! From decided rules to objects. Pure and total; the same input gives the same bytes.
+//!
+//! Two deliveries with one identity: the descriptor value of a rule depends on what it matches and where, never on
+//! its quota, so a changed quota changes one number and nothing else.
+
+mod actions;
+mod envoy_filter;
+mod extension_config;
+mod limit;
+
+use std::collections::BTreeMap;
+
+use trimtab_crds::istio::EnvoyFilter;
+use trimtab_crds::limiter::{BASE_SET, Delivery, DescriptorStatus, Mode};
+use trimtab_kit::envoyfilter::RoutePlace;
+use xxhash_rust::xxh3::xxh3_64;
+
+pub use extension_config::{EXTENSION_CONFIG_TYPE, ExtensionConfig};
+
+use crate::input::LimiterInput;
+use crate::validate::{Rule, Validated};
+use actions::{ActionSet, action_sets};
+use limit::{Bucket, LocalLimit, Profile};
+
+/// What one limiter gives.
+#[derive(Clone, Debug, Default)]
+pub struct Translation {
+    /// Sorted by name.
+    pub envoy_filters: Vec<EnvoyFilter>,
+    /// Hot values for ECDS, sorted by name.
+    pub extension_configs: Vec<ExtensionConfig>,
+}
+
+/// One rule at one place: what becomes a route action and a bucket.
+struct Piece<'a> {
+    rule: &'a Rule,
+    place: &'a RoutePlace,
+    sets: Vec<ActionSet>,
+    profile: Profile,
+    quota: Option<i64>,
+}
+
+/// Name of the EnvoyFilter of a set, as Slime names it.
+pub fn envoy_filter_name(name: &str, namespace: &str, set: &str) -> String {
+    if set == BASE_SET {
+        format!("{name}.{namespace}.ratelimit")
+    } else {
+        format!("{name}.{namespace}.{set}.ratelimit")
+    }
+}
+
+/// Translates `input` with its decisions. Sets without a live rule give nothing with delivery EnvoyFilter; with ECDS the
+/// static part stays for as long as the limiter is accepted, so that switching on and off touches no listener.
+pub fn translate(input: &LimiterInput, validated: &Validated, decisions: &[DescriptorStatus]) -> Translation {
+    let mut out = Translation::default();
+    if input.target.problem.is_some() {
+        return out;
+    }
+    let mut by_set: BTreeMap<&str, Vec<Piece<'_>>> = BTreeMap::new();
+    let mut seen = BTreeMap::new();
+    for rule in validated.good() {
+        if !input.target.sets.contains_key(&rule.set) {
+            continue;
+        }
+        let index = i32::try_from(rule.index).unwrap_or(i32::MAX);
+        let decision = decisions.iter().find(|d| d.set == rule.set && d.index == index);
+        let quota = decision.and_then(|d| d.quota);
+        for place in &rule.places {
+            let identity = identity(input, rule, place, &mut seen);
+            by_set.entry(&rule.set).or_default().push(Piece {
+                rule,
+                place,
+                sets: action_sets(&rule.matches, &identity),
+                profile: Profile::of(&rule.descriptor.action),
+                quota,
+            });
+        }
+    }
+    for (set, pieces) in by_set {
+        match input.delivery() {
+            Delivery::EnvoyFilter => {
+                let live: Vec<Piece<'_>> = pieces.into_iter().filter(|p| p.quota.is_some()).collect();
+                if !live.is_empty() {
+                    out.envoy_filters.push(envoy_filter::whole(input, set, &live));
+                }
+            }
+            Delivery::Ecds => {
+                out.envoy_filters.push(envoy_filter::with_discovery(input, set, &pieces));
+                out.extension_configs.extend(extension_config::of_set(input, set, &pieces));
+            }
+        }
+    }
+    out
+}
+
+/// The descriptor value of a rule at a place: `Service[name.namespace]-Id[n]`, with a number that depends on match and
+/// place only. Rules that are equal in both are told apart by their order.
+fn identity(input: &LimiterInput, rule: &Rule, place: &RoutePlace, seen: &mut BTreeMap<String, usize>) -> String {
+    let canonical = serde_json::json!([
+        rule.set,
+        rule.descriptor.matches,
+        rule.descriptor.custom_key,
+        rule.descriptor.custom_value,
+        place.context.as_str(),
+        place.vhost,
+        place.route,
+    ])
+    .to_string();
+    let nth = seen.entry(canonical.clone()).or_insert(0);
+    let id = xxh3_64(format!("{canonical}#{nth}").as_bytes()) % 10_000_000_000;
+    *nth += 1;
+    let owner = &input.owner;
+    format!("Service[{}.{}]-Id[{id}]", owner.name, owner.namespace)
+}
+
+/// The configuration of one filter: the buckets of `pieces` with `profile`, only live ones.
+fn local_limit(input: &LimiterInput, pieces: &[&Piece<'_>], profile: &Profile) -> LocalLimit {
+    let buckets = pieces
+        .iter()
+        .filter(|p| p.profile.filter_name() == profile.filter_name())
+        .filter_map(|p| p.quota.map(|q| (p, q)))
+        .flat_map(|(p, quota)| {
+            p.sets.iter().map(move |set| Bucket {
+                entries: set.entries.clone(),
+                quota,
+                interval: p.rule.descriptor.action.fill_interval.unwrap_or_default(),
+            })
+        })
+        .collect();
+    LocalLimit {
+        buckets,
+        profile: profile.clone(),
+        shadow: input.spec.mode == Mode::Shadow,
+    }
+}
+
+/// Profiles in use, the default one first.
+fn profiles(pieces: &[Piece<'_>]) -> Vec<Profile> {
+    let mut out: Vec<Profile> = pieces.iter().map(|p| p.profile.clone()).collect();
+    out.sort();
+    out.dedup();
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Rules of `action`.
+
+use trimtab_crds::limiter::Action;
+
+use super::Strategy;
+use crate::error::Problem;
+
+/// Statuses that Envoy's `HttpStatus` can name, 400 and up (envoy.type.v3.StatusCode).
+const STATUSES: [i32; 35] = [
+    400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 421,
+    422, 423, 424, 426, 428, 429, 431, 500, 501, 502, 503, 504, 505, 506, 507, 508,
+];
+
+pub(super) fn check(action: &Action, path: &str) -> Result<Strategy, Problem> {
+    let field = format!("{path}.fill_interval");
+    let Some(interval) = action.fill_interval else {
+        return Err(Problem::new(
+            field,
+            "FillIntervalMissing",
+            "fill_interval is required: add the refill period, for example fill_interval: {seconds: 1}",
+        ));
+    };
+    if interval.seconds < 0 || interval.seconds > 31_536_000 || !(0..1_000_000_000).contains(&interval.nanos) {
+        return Err(Problem::new(field, "InvalidFillInterval", "seconds must be 0 to 31536000 and nanos 0 to 999999999"));
+    }
+    if interval.millis() < 50 {
+        return Err(Problem::new(field, "InvalidFillInterval", "fill_interval must be 50 ms or longer: Envoy accepts no shorter one"));
+    }
+    headers(action, path)?;
+    response(action, path)?;
+    strategy(action, path)
+}
+
+fn strategy(action: &Action, path: &str) -> Result<Strategy, Problem> {
+    let field = format!("{path}.strategy");
+    match action.strategy.as_deref() {
+        None | Some("" | "single") => Ok(Strategy::Single),
+        Some("average") => Ok(Strategy::Average),
+        Some(later @ ("global" | "adaptive")) => Err(Problem::new(
+            field,
+            "NotSupported",
+            format!("strategy {later} is not available yet: use single (per pod) or average (shared by the pods)"),
+        )),
+        Some(other) => Err(Problem::new(field, "InvalidStrategy", format!("\"{other}\" is no strategy: use single or average"))),
+    }
+}
+
+fn headers(action: &Action, path: &str) -> Result<(), Problem> {
+    if action.headers_to_add.len() > 10 {
+        return Err(Problem::new(format!("{path}.headers_to_add"), "TooManyHeaders", "Envoy adds 10 headers at most: remove some"));
+    }
+    for (i, header) in action.headers_to_add.iter().enumerate() {
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        if header.key.is_empty() || !header.key.chars().all(token) {
+            return Err(Problem::new(
+                format!("{path}.headers_to_add[{i}].key"),
+                "InvalidHeader",
+                format!("\"{}\" is no header name: use letters, digits and -", header.key),
+            ));
+        }
+        if header.value.chars().any(char::is_control) {
+            return Err(Problem::new(format!("{path}.headers_to_add[{i}].value"), "InvalidHeader", "a header value has no control characters"));
+        }
+    }
+    Ok(())
+}
+
+fn response(action: &Action, path: &str) -> Result<(), Problem> {
+    match action.response.as_ref().and_then(|r| r.status) {
+        Some(status) if !STATUSES.contains(&status) => Err(Problem::new(
+            format!("{path}.response.status"),
+            "InvalidStatus",
+            format!("{status} is not a status that Envoy answers with: use for example 429 or 503"),
+        )),
+        _ => Ok(()),
+    }
+}

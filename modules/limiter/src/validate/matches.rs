@@ -1,0 +1,166 @@
+//! Rules of `match`: from Slime's matchers to what Envoy can look at.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use trimtab_crds::limiter::{Descriptor, MatchSource, Matcher};
+
+use crate::error::Problem;
+
+/// Which requests a rule is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleMatch {
+    /// All must match.
+    pub queries: Vec<ValueMatch>,
+    /// All must match.
+    pub headers: Vec<ValueMatch>,
+    /// Alternatives, each with its own bucket; empty = any address.
+    pub addresses: Vec<Address>,
+    /// Somebody else's route action.
+    pub custom: Option<(String, String)>,
+}
+
+/// A match on a header or query parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueMatch {
+    /// Header or parameter.
+    pub name: String,
+    /// How.
+    pub test: Test,
+    /// Turned round.
+    pub invert: bool,
+}
+
+/// How a value is tested.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// RE2, full match.
+    Regex(String),
+    /// Equal.
+    Exact(String),
+    /// Starts with.
+    Prefix(String),
+    /// Ends with.
+    Suffix(String),
+    /// Is there.
+    Present,
+}
+
+/// An address or a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// One address.
+    Ip(IpAddr),
+    /// A range, with host bits cleared.
+    Net(IpNet),
+}
+
+pub(super) fn check(d: &Descriptor, path: &str) -> Result<RuleMatch, Problem> {
+    let mut out = RuleMatch::default();
+    for (i, matcher) in d.matches.iter().enumerate() {
+        let path = format!("{path}.match[{i}]");
+        if matcher.present_match_separate == Some(true) {
+            return Err(Problem::new(
+                format!("{path}.present_match_separate"),
+                "NotSupported",
+                "one counter per header value needs strategy global, which is not available yet: use present_match",
+            ));
+        }
+        match matcher.source() {
+            MatchSource::HeadMatch => out.headers.push(value_match(matcher, &path)?),
+            MatchSource::QueryMatch => out.queries.push(value_match(matcher, &path)?),
+            MatchSource::SourceIpMatch => out.addresses.extend(addresses(matcher, &path)?),
+            MatchSource::JsonBodyMatch => {
+                return Err(Problem::new(
+                    format!("{path}.matchSource"),
+                    "NotSupported",
+                    "JsonBodyMatch needs a filter that Envoy does not have: match a header or query parameter",
+                ));
+            }
+        }
+    }
+    out.custom = custom(d, path)?;
+    Ok(out)
+}
+
+fn custom(d: &Descriptor, path: &str) -> Result<Option<(String, String)>, Problem> {
+    let filled = |s: &Option<String>| s.clone().filter(|s| !s.is_empty());
+    match (filled(&d.custom_key), filled(&d.custom_value)) {
+        (None, None) => Ok(None),
+        (Some(key), Some(value)) if d.matches.is_empty() => Ok(Some((key, value))),
+        (Some(_), Some(_)) => Err(Problem::new(
+            format!("{path}.custom_key"),
+            "InvalidMatch",
+            "custom_key stands for a match made elsewhere: remove match or custom_key",
+        )),
+        _ => Err(Problem::new(format!("{path}.custom_key"), "InvalidMatch", "custom_key and custom_value go together: set both or none")),
+    }
+}
+
+fn value_match(m: &Matcher, path: &str) -> Result<ValueMatch, Problem> {
+    let name = m.name.clone().unwrap_or_default();
+    if name.is_empty() {
+        return Err(Problem::new(format!("{path}.name"), "InvalidMatch", "name is required: the header, pseudo header or query parameter to match"));
+    }
+    let filled = |s: &Option<String>| s.clone().filter(|s| !s.is_empty());
+    let (test, invert) = if let Some(regex) = filled(&m.regex_match) {
+        regex_check(&regex, path)?;
+        (Test::Regex(regex), false)
+    } else if let Some(text) = filled(&m.exact_match) {
+        (Test::Exact(text), false)
+    } else if let Some(text) = filled(&m.prefix_match) {
+        (Test::Prefix(text), false)
+    } else if let Some(text) = filled(&m.suffix_match) {
+        (Test::Suffix(text), false)
+    } else if m.is_exact_match_empty == Some(true) {
+        (Test::Exact(String::new()), false)
+    } else if let Some(present) = m.present_match {
+        (Test::Present, !present)
+    } else {
+        return Err(Problem::new(
+            path,
+            "InvalidMatch",
+            "nothing is matched: set one of exact_match, regex_match, prefix_match, suffix_match, is_exact_match_empty, present_match",
+        ));
+    };
+    let asked = m.invert_match == Some(true);
+    Ok(ValueMatch {
+        name,
+        test,
+        invert: invert != asked,
+    })
+}
+
+/// RE2 and the `regex` crate share their syntax but for rare classes; what this refuses, Envoy refuses too.
+fn regex_check(text: &str, path: &str) -> Result<(), Problem> {
+    regex::Regex::new(text).map(drop).map_err(|e| {
+        let why = e.to_string();
+        let why = why.lines().last().unwrap_or("").trim_start_matches("error: ");
+        Problem::new(format!("{path}.regex_match"), "InvalidRegex", format!("\"{text}\" is no RE2 expression: {why}"))
+    })
+}
+
+fn addresses(m: &Matcher, path: &str) -> Result<Vec<Address>, Problem> {
+    let field = format!("{path}.exact_match");
+    let text = m.exact_match.as_deref().unwrap_or_default();
+    if m.invert_match == Some(true) {
+        return Err(Problem::new(format!("{path}.invert_match"), "InvalidMatch", "addresses cannot be inverted: list those that are meant"));
+    }
+    let mut out = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        let address = if let Ok(ip) = part.parse::<IpAddr>() {
+            Address::Ip(ip)
+        } else if let Ok(net) = part.parse::<IpNet>() {
+            Address::Net(net.trunc())
+        } else {
+            return Err(Problem::new(field, "InvalidAddress", format!("\"{part}\" is neither an address nor a range: write 10.0.0.1 or 10.0.0.0/8")));
+        };
+        if !out.contains(&address) {
+            out.push(address);
+        }
+    }
+    if out.is_empty() {
+        return Err(Problem::new(field, "InvalidAddress", "SourceIpMatch needs exact_match with addresses or CIDR ranges, separated by commas"));
+    }
+    Ok(out)
+}

@@ -1,0 +1,192 @@
+//! Validation: from what the user wrote to rules that can be decided and translated, or problems. Pure.
+//!
+//! A bad descriptor is refused alone; the others go on. Only what makes the whole object meaningless refuses it.
+
+mod action;
+mod matches;
+mod target;
+
+use std::sync::Arc;
+
+use trimtab_crds::limiter::{BASE_SET, Delivery, Descriptor, LimiterSpec, duration_millis};
+
+pub use matches::{Address, RuleMatch, Test, ValueMatch};
+
+use crate::decide::expression::Expression;
+use crate::error::{Owner, Problem};
+use trimtab_kit::envoyfilter::RoutePlace;
+
+/// How a quota is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// Per pod.
+    Single,
+    /// The service's total, shared by its Ready pods.
+    Average,
+}
+
+impl Strategy {
+    /// As in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Average => "average",
+        }
+    }
+}
+
+/// A descriptor that passed validation.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// `_base` or a subset.
+    pub set: String,
+    /// Index in the set.
+    pub index: usize,
+    /// Path of the descriptor in the object.
+    pub path: String,
+    /// As written.
+    pub descriptor: Descriptor,
+    /// When.
+    pub condition: Arc<Expression>,
+    /// How much.
+    pub quota: Arc<Expression>,
+    /// How the quota is meant.
+    pub strategy: Strategy,
+    /// Which requests.
+    pub matches: RuleMatch,
+    /// Where.
+    pub places: Vec<RoutePlace>,
+}
+
+/// What validation found.
+#[derive(Clone, Debug, Default)]
+pub struct Validated {
+    /// Makes the object as a whole unusable.
+    pub object: Vec<Problem>,
+    /// By set and index, in the order of the spec.
+    pub rules: Vec<Checked>,
+}
+
+/// One descriptor.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// `_base` or a subset.
+    pub set: String,
+    /// Index in the set.
+    pub index: usize,
+    /// The rule, or what is wrong with it.
+    pub rule: Result<Rule, Problem>,
+}
+
+impl Validated {
+    /// Rules that passed; none when the object is refused.
+    pub fn good(&self) -> impl Iterator<Item = &Rule> {
+        let whole = self.object.is_empty();
+        self.rules
+            .iter()
+            .filter(move |_| whole)
+            .filter_map(|c| c.rule.as_ref().ok())
+    }
+
+    /// All problems, the object's first.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.object
+            .iter()
+            .chain(self.rules.iter().filter_map(|c| c.rule.as_ref().err()))
+    }
+}
+
+/// Checks `spec` without looking at the mesh.
+pub fn validate(owner: &Owner, spec: &LimiterSpec) -> Validated {
+    let mut out = Validated {
+        object: object_problems(spec),
+        rules: Vec::new(),
+    };
+    for (set, descriptors) in &spec.sets {
+        for (index, descriptor) in descriptors.iter().enumerate() {
+            let path = owner.descriptor_path(set, index);
+            let rule = check(spec, set, index, &path, descriptor);
+            out.rules.push(Checked {
+                set: set.clone(),
+                index,
+                rule,
+            });
+        }
+    }
+    if out.object.is_empty() && out.rules.is_empty() {
+        let field = if owner.is_first_form() { "spec.descriptors" } else { "spec.sets" };
+        out.object.push(Problem::new(field, "NoDescriptors", "the limiter has no descriptor: add one with condition and action"));
+    }
+    out
+}
+
+fn object_problems(spec: &LimiterSpec) -> Vec<Problem> {
+    let mut out = Vec::new();
+    if spec.rollout.is_some() {
+        out.push(Problem::new("spec.rollout", "NotSupported", "the roll-out ladder is not available yet: remove spec.rollout, use mode: Shadow and then mode: Enforce"));
+    }
+    if let Some(text) = &spec.hold_for
+        && duration_millis(text).is_none()
+    {
+        out.push(Problem::new("spec.holdFor", "InvalidDuration", format!("\"{text}\" is not a duration: write for example 60s, 500ms, 5m or 1h")));
+    }
+    if spec.gateway && spec.host.is_some() {
+        out.push(Problem::new("spec.host", "InvalidTarget", "host names a ServiceEntry of the mesh and cannot be used with gateway: true: use target.host or target.route"));
+    }
+    for name in spec.metrics.keys() {
+        let ok = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
+            && !name.ends_with('.')
+            && !name.contains("..");
+        if !ok || name == "pod" {
+            out.push(Problem::new(
+                format!("spec.metrics.{name}"),
+                "InvalidMetricName",
+                format!("\"{name}\" cannot be a metric's name: use letters, digits, _ and single dots, and not pod"),
+            ));
+        }
+    }
+    out
+}
+
+fn check(spec: &LimiterSpec, set: &str, index: usize, path: &str, d: &Descriptor) -> Result<Rule, Problem> {
+    let condition = compile(&d.condition, &format!("{path}.condition"))?;
+    let quota = compile(&d.action.quota, &format!("{path}.action.quota"))?;
+    let strategy = action::check(&d.action, &format!("{path}.action"))?;
+    let matches = matches::check(d, path)?;
+    let gateway_base_only = spec.gateway && set != BASE_SET;
+    if gateway_base_only {
+        return Err(Problem::new(
+            path,
+            "InvalidTarget",
+            "subsets cannot be used with gateway: true: move the descriptor to the set _base",
+        ));
+    }
+    let places = target::check(spec, d, path)?;
+    Ok(Rule {
+        set: set.to_owned(),
+        index,
+        path: path.to_owned(),
+        descriptor: d.clone(),
+        condition: Arc::new(condition),
+        quota: Arc::new(quota),
+        strategy,
+        matches,
+        places,
+    })
+}
+
+fn compile(text: &str, field: &str) -> Result<Expression, Problem> {
+    Expression::compile(text).map_err(|e| Problem::new(field, e.reason(), format!("\"{text}\": {e}")))
+}
+
+/// Whether `delivery` can be used with these settings.
+pub fn delivery_problem(delivery: Delivery, xds_address: &str) -> Option<Problem> {
+    (delivery == Delivery::Ecds && xds_address.is_empty()).then(|| {
+        Problem::new(
+            "spec.delivery",
+            "NotConfigured",
+            "delivery ECDS needs the operator's xDS address: set xds.advertise in the configuration, or use delivery: EnvoyFilter",
+        )
+    })
+}
