@@ -1,2 +1,11 @@
-//! Placeholder.
+//! The Trimtab operator: CLI, module host, HTTP endpoints, standalone mode, quickstart.
+
+pub mod cli;
+pub mod config;
+pub mod http;
 pub mod lab;
+pub mod manifests;
+pub mod operator;
+pub mod quickstart;
+pub mod standalone;
+pub mod translate;

@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The `trimtab` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    trimtab::cli::main()
+}

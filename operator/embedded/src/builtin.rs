@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
 
-use crate::kinds::Resource;
+use crate::kinds::{self, Resource};
 use crate::meta;
 
 /// Fills in defaults of a built-in object.
@@ -19,6 +19,12 @@ pub(crate) fn complete(resource: &Resource, new: &mut Value, old: Option<&Value>
         }
         ("apps", _) => {
             meta::child(new, "spec").entry("replicas").or_insert_with(|| json!(1));
+        }
+        (kinds::CRD_GROUP, _) => {
+            let names = kinds::accepted_names(new);
+            let spec = meta::child(new, "spec");
+            spec.insert("names".to_owned(), names);
+            spec.entry("conversion").or_insert_with(|| json!({ "strategy": "None" }));
         }
         _ => {}
     }

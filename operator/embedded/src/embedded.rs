@@ -19,7 +19,7 @@ use crate::clock::{Clock, WallClock};
 use crate::error::ApiError;
 use crate::faults::{Faults, Filter, Interruption};
 use crate::handlers::{FieldValidation, Options};
-use crate::kinds::{CRD_GROUP, CRD_PLURAL};
+use crate::kinds::CRD_GROUP;
 use crate::meta;
 use crate::reply::{Body, Reply};
 use crate::request::Target;

@@ -77,12 +77,13 @@ impl Server {
         }
     }
 
-    /// What an object contains: the objects of a namespace, or the custom resources of a CRD.
-    fn content(&self, target: &Target, object: &Value) -> Vec<(Place, Arc<Stored>)> {
+    /// What an object contains, up to `limit`: the objects of a namespace, or the custom resources of a CRD.
+    fn content(&self, target: &Target, object: &Value, limit: usize) -> Vec<(Place, Arc<Stored>)> {
         let store = self.store.read();
         let of = |id: &ResourceId, namespace: Option<&str>| -> Vec<(Place, Arc<Stored>)> {
             store
                 .scan(id, namespace, None)
+                .take(limit)
                 .map(|(key, stored)| ((id.clone(), key.clone()), Arc::clone(stored)))
                 .collect()
         };
@@ -100,7 +101,7 @@ impl Server {
     }
 
     pub(crate) fn has_content(&self, target: &Target, object: &Value) -> bool {
-        !self.content(target, object).is_empty()
+        !self.content(target, object, 1).is_empty()
     }
 
     /// Deletes the content of a terminating namespace or CRD, and then the object itself if nothing is left.
@@ -109,7 +110,7 @@ impl Server {
         let Some(stored) = self.store.read().get(id, key) else {
             return true;
         };
-        for ((id, key), seen) in self.content(target, &stored.value) {
+        for ((id, key), seen) in self.content(target, &stored.value, usize::MAX) {
             if let Some(inner) = self.target_of(&id, &key) {
                 let mut seen = Some(seen);
                 while let Some(object) = seen {

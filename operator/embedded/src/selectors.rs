@@ -183,7 +183,7 @@ fn field(text: &str) -> Result<(Vec<String>, String, bool), ApiError> {
     Ok((path, value.trim().to_owned(), equal))
 }
 
-/// The name a label selector error or a test may want to show.
+/// Whether an object is in the watched namespace; `None` is all of them.
 pub(crate) fn in_namespace(object: &Value, namespace: Option<&str>) -> bool {
     namespace.is_none_or(|ns| meta::namespace(object) == ns)
 }

@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::error::ApiError;
 use crate::reply::{Body, Reply};
@@ -23,8 +23,10 @@ const MAX_BODY: usize = 3 * 1024 * 1024;
 
 /// Accepts connections until `shutdown`; open watches end then.
 pub(crate) async fn serve(server: Arc<Server>, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-    let connections = TaskTracker::new();
+    let mut connections = JoinSet::new();
     loop {
+        // Ended connections are dropped here, so that the set holds only the open ones.
+        while connections.try_join_next().is_some() {}
         let stream = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => match accepted {
@@ -53,8 +55,7 @@ pub(crate) async fn serve(server: Arc<Server>, listener: TcpListener, shutdown: 
             }
         });
     }
-    connections.close();
-    connections.wait().await;
+    while connections.join_next().await.is_some() {}
     Ok(())
 }
 

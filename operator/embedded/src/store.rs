@@ -197,11 +197,6 @@ impl Store {
             .take_while(move |(key, _)| namespace.is_none_or(|ns| key.namespace == ns))
     }
 
-    /// How many objects a resource has.
-    pub(crate) fn len(&self, id: &ResourceId) -> usize {
-        self.tables.get(id).map_or(0, |t| t.objects.len())
-    }
-
     /// Up to `max` log entries after `revision`.
     pub(crate) fn events_after(
         &self,

@@ -65,7 +65,7 @@ impl Session {
             return;
         };
         let differs = match current {
-            None if self.delta => known.held.version().is_some(),
+            None if self.delta => known.held.version().is_some() || known.owed,
             None => !known.explicit,
             Some(entry) => {
                 let version = Some(entry.version());

@@ -23,10 +23,6 @@ impl Server {
         }
         kinds::from_crd(new)?;
         let names = kinds::accepted_names(new);
-        new["spec"]["names"] = names.clone();
-        if new["spec"]["conversion"].is_null() {
-            new["spec"]["conversion"] = json!({ "strategy": "None" });
-        }
         let storage: Vec<Value> = new["spec"]["versions"]
             .as_array()
             .into_iter()

@@ -344,7 +344,8 @@ mod tests {
             d.pods = Arc::from(vec![PodFacts::new("n", &pod, true)]);
             if let Ok(Some(text)) = render(r#"x{a="$namespace",b="$service",c=~"$pod_name"}"#, &d) {
                 prop_assert_eq!(text.matches('"').count(), 6);
-                prop_assert!(!text.contains('\\') && !text.contains('\n') && text.matches('}').count() == 1);
+                let closed = !text.contains(['\\', '\n']) && text.matches('}').count() == 1;
+                prop_assert!(closed, "{}", text);
             }
         }
     }

@@ -1,0 +1,70 @@
+//! CRD schemas: validation, pruning, defaults and CEL.
+
+use kube::Client;
+use kube::api::{Patch, PatchParams, PostParams, ValidationDirective};
+use serde_json::json;
+
+use super::{install, namespace, refusal, widget, widgets};
+
+pub async fn refusals_name_the_fields(client: Client) {
+    install(&client).await;
+    let api = widgets(&client, &namespace(&client).await);
+    for (spec, field, part) in [
+        (json!({"size": 101}), "spec.size", "less than or equal to 100"),
+        (json!({"size": "x"}), "spec.size", "must be of type integer"),
+        (json!({"color": "blue"}), "spec.color", "supported values: \"red\", \"green\""),
+        (json!({"name": "12345678901"}), "spec.name", "Too long"),
+        (json!({"parts": [{"weight": 1}]}), "spec.parts[0].id", "Required value"),
+        (json!({"limit": true}), "spec.limit", "must be of type"),
+        (json!({"tags": ["a", "a"]}), "spec.tags[1]", "Duplicate value"),
+        (json!({"size": 3, "min": 4}), "spec", "min must not exceed size"),
+    ] {
+        let (code, message, status) = refusal(api.create(&PostParams::default(), &widget("w", spec.clone())).await);
+        assert_eq!(code, 422, "{spec}: {message}");
+        assert_eq!(status.reason, "Invalid");
+        assert!(message.starts_with("Widget.conformance.example \"w\" is invalid: "), "{message}");
+        let causes = status.details.unwrap().causes;
+        assert!(
+            causes.iter().any(|c| c.field == field && c.message.contains(part)),
+            "{spec}: {causes:?}"
+        );
+    }
+    let mut without = widget("w", json!({}));
+    without.data.as_object_mut().unwrap().remove("spec");
+    let (_, message, _) = refusal(api.create(&PostParams::default(), &without).await);
+    assert!(message.ends_with("spec: Required value"), "{message}");
+}
+
+pub async fn defaults_and_pruning(client: Client) {
+    install(&client).await;
+    let api = widgets(&client, &namespace(&client).await);
+    let sent = widget("w", json!({"nonsense": 1, "free": {"any": {"thing": 1}}, "limit": "5%"}));
+    let made = api.create(&PostParams::default(), &sent).await.unwrap();
+    assert_eq!(made.data["spec"], json!({"size": 1, "free": {"any": {"thing": 1}}, "limit": "5%"}));
+}
+
+pub async fn strict_writes_name_unknown_fields(client: Client) {
+    install(&client).await;
+    let api = widgets(&client, &namespace(&client).await);
+    let strict = PatchParams {
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::apply("a")
+    };
+    let sent = widget("w", json!({"nonsense": 1}));
+    let (code, message, _) = refusal(api.patch("w", &strict, &Patch::Apply(&sent)).await);
+    assert!(code == 400 || code == 500, "{code}");
+    assert!(message.contains("nonsense"), "{message}");
+}
+
+pub async fn transition_rules_see_the_old_value(client: Client) {
+    install(&client).await;
+    let api = widgets(&client, &namespace(&client).await);
+    api.create(&PostParams::default(), &widget("w", json!({"name": "one"}))).await.unwrap();
+    let patch = Patch::Merge(json!({"spec": {"name": "two"}}));
+    let (code, message, status) = refusal(api.patch("w", &PatchParams::default(), &patch).await);
+    assert_eq!(code, 422);
+    assert!(message.contains("name is immutable"), "{message}");
+    assert_eq!(status.details.unwrap().causes[0].field, "spec.name");
+    let other = Patch::Merge(json!({"spec": {"size": 4}}));
+    api.patch("w", &PatchParams::default(), &other).await.unwrap();
+}

@@ -1,0 +1,223 @@
+//! The command line.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+use trimtab_crds::limiter::duration_millis;
+
+use crate::config::Config;
+use crate::operator::Operator;
+use crate::{manifests, quickstart, standalone, translate};
+
+/// Trimtab: a management plane for Istio.
+#[derive(Debug, Parser)]
+#[command(name = "trimtab", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the operator: in a cluster, or with --standalone without one
+    Run(RunArgs),
+    /// See the main job on this machine: real Envoys and Prometheus, real requests, a live table and a plot
+    Quickstart {
+        /// How long, e.g. 60s
+        #[arg(long = "for", default_value = "60s", value_parser = span)]
+        duration: Duration,
+        /// Where the plot is written
+        #[arg(long, default_value = "quickstart.svg")]
+        plot: PathBuf,
+        /// Do not name the status page to open
+        #[arg(long)]
+        no_open: bool,
+    },
+    /// Print the generated Istio objects, offline
+    Translate {
+        /// Files or folders with SmartLimiters, Services, Pods, DestinationRules, ServiceEntries
+        #[arg(short = 'f', long = "filename", required = true)]
+        files: Vec<PathBuf>,
+        /// Value of a metric, e.g. cpu=0.85
+        #[arg(long = "metric", value_parser = translate::metric)]
+        metrics: Vec<(String, f64)>,
+        /// Output format
+        #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Yaml)]
+        output: Format,
+    },
+    /// Print the CRDs
+    Crds {
+        /// Compare the manifests in this folder with the types instead
+        #[arg(long, value_name = "DIR", conflicts_with = "write")]
+        check: Option<PathBuf>,
+        /// Write the manifests to this folder instead
+        #[arg(long, value_name = "DIR")]
+        write: Option<PathBuf>,
+    },
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// Configuration file
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Run without a cluster on the objects of this folder; changes are followed
+    #[arg(long, value_name = "DIR")]
+    standalone: Option<PathBuf>,
+    /// With --standalone: write generated objects to this folder
+    #[arg(long, value_name = "DIR", requires = "standalone")]
+    out: Option<PathBuf>,
+    /// With --standalone: serve the embedded API here for kubectl, e.g. 127.0.0.1:8001
+    #[arg(long, value_name = "ADDR", requires = "standalone")]
+    serve_api: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Yaml,
+    Json,
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    duration_millis(text)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("\"{text}\" is not a duration: write for example 60s"))
+}
+
+/// Runs the program. Exit code 0 = well, 1 = refused or failed, 2 = wrong usage, 3 = quickstart could only simulate.
+pub fn main() -> ExitCode {
+    // Two TLS providers in one process would make rustls refuse to choose; this one is ours.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = Cli::parse();
+    let level = if matches!(cli.command, Command::Run(_)) { "info" } else { "error" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    match runtime.block_on(dispatch(cli.command)) {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    complain(&format!("trimtab: {error:#}"));
+    ExitCode::from(1)
+}
+
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // `trimtab translate | head` is not an error.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Quickstart { duration, plot, no_open } => quickstart::run(quickstart::Options { duration, plot, no_open }).await,
+        Command::Translate { files, metrics, output } => {
+            let metrics: BTreeMap<String, f64> = metrics.into_iter().collect();
+            let result = translate::run(&files, &metrics).await?;
+            result.notes.iter().for_each(|n| complain(n));
+            result.refused.iter().for_each(|r| complain(&format!("refused: {r}")));
+            say(&translate::print(&result.objects, matches!(output, Format::Json))?)?;
+            Ok(ExitCode::from(u8::from(!result.refused.is_empty())))
+        }
+        Command::Crds { check, write } => {
+            match (check, write) {
+                (Some(dir), _) => manifests::check_crds(&dir)?,
+                (_, Some(dir)) => manifests::write_crds(&dir)?,
+                _ => {
+                    for (_, text) in manifests::crds()? {
+                        say(&format!("---\n{text}"))?;
+                    }
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "trimtab", &mut text);
+            say(&String::from_utf8_lossy(&text))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let config = match &args.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
+    };
+    let shutdown = CancellationToken::new();
+    stop_on_signal(shutdown.clone());
+    let Some(dir) = args.standalone else {
+        let client = kube::Client::try_default()
+            .await
+            .context("no cluster: set KUBECONFIG, run in a pod, or use --standalone DIR")?;
+        return Operator::start(config, client, shutdown).await?.wait().await;
+    };
+    let embedded = standalone::embedded()?;
+    let mut folder = standalone::Folder::new(&dir, embedded.clone());
+    for refused in folder.sync().await.with_context(|| format!("--standalone {}", dir.display()))? {
+        complain(&format!("refused: {refused}"));
+    }
+    tokio::spawn(folder.follow(shutdown.clone()));
+    if let Some(address) = args.serve_api {
+        let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("--serve-api {address}: cannot listen"))?;
+        tracing::info!(address = %listener.local_addr()?, "embedded API: kubectl --server http://{address} get smartlimiters");
+        let (api, stop) = (embedded.clone(), shutdown.clone());
+        tokio::spawn(async move { api.serve(listener, stop).await });
+    }
+    if let Some(out) = args.out {
+        tokio::spawn(standalone::write_outputs(embedded.client(), out, shutdown.clone()));
+    }
+    Operator::start(config, embedded.client(), shutdown).await?.wait().await
+}
+
+/// The first signal stops in order, the second at once.
+fn stop_on_signal(shutdown: CancellationToken) {
+    tokio::spawn(async move {
+        wait_for_signal().await;
+        tracing::info!("stopping");
+        shutdown.cancel();
+        wait_for_signal().await;
+        std::process::exit(130);
+    });
+}
+
+async fn wait_for_signal() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}

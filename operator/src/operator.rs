@@ -1,0 +1,158 @@
+//! The running operator: everything is wired here, top to bottom.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use kube::Client;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use trimtab_crds::istio::EnvoyFilter;
+use trimtab_kit::apply::Applier;
+use trimtab_kit::clock::{Clock, SystemClock};
+use trimtab_kit::host::{Context, Host};
+use trimtab_kit::readiness::Readiness;
+use trimtab_kit::sources::{MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_service};
+use trimtab_limiter::controller::LimiterModule;
+use trimtab_limiter::engine::Engine;
+use trimtab_xds::SnapshotCache;
+
+use crate::config::Config;
+use crate::http;
+
+/// A running operator.
+#[derive(Debug)]
+pub struct Operator {
+    /// Where the HTTP endpoints listen.
+    pub http: SocketAddr,
+    /// Where the xDS server listens.
+    pub xds: SocketAddr,
+    /// Where metrics are pushed to.
+    pub mds: Option<SocketAddr>,
+    /// Decisions and views of the limiter.
+    pub limiter: Arc<Engine>,
+    /// Writer of EnvoyFilters, with its counts.
+    pub applier: Arc<Applier<EnvoyFilter>>,
+    /// Named blockers of readiness.
+    pub readiness: Readiness,
+    /// The xDS cache.
+    pub cache: SnapshotCache,
+    shutdown: CancellationToken,
+    host: JoinHandle<Result<(), trimtab_kit::host::HostError>>,
+    servers: Vec<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Operator {
+    /// Starts with the sources of the configuration.
+    pub async fn start(config: Config, client: Client, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        Self::start_with(config, client, Vec::new(), shutdown).await
+    }
+
+    /// Starts with `extra` sources in front of those of the configuration.
+    pub async fn start_with(
+        config: Config,
+        client: Client,
+        extra: Vec<Arc<dyn MetricSource>>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        config.check()?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let context = Context {
+            client: client.clone(),
+            clock,
+            shutdown: shutdown.clone(),
+            readiness: Readiness::new(),
+            registry: Arc::new(Mutex::new(Registry::default())),
+        };
+        let http_listener = bind("http.address", config.http.address).await?;
+        let xds_listener = bind("xds.address", config.xds.address).await?;
+        let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
+        let mut servers = Vec::new();
+        let mut sources = extra;
+        let mds = add_sources(&config, &client, &mut sources, &mut servers, &shutdown).await?;
+
+        let cache = SnapshotCache::new();
+        let advertise = if config.xds.advertise.is_empty() { xds_address.to_string() } else { config.xds.advertise.clone() };
+        let mut host = Host::new(context.clone());
+        let limiter = LimiterModule { config: config.limiter.clone(), xds_address: advertise, sources, xds: cache.clone() }.build(&host);
+        let (engine, applier) = (limiter.engine.clone(), limiter.applier.clone());
+        host.add(limiter);
+        context.registry.lock().register_collector(Box::new(http::XdsCollector(cache.clone())));
+
+        servers.push(tokio::spawn(http::serve(
+            http_listener,
+            http::State { registry: context.registry.clone(), readiness: context.readiness.clone(), limiter: engine.clone(), cache: cache.clone() },
+            shutdown.clone(),
+        )));
+        let xds = trimtab_xds::serve(cache.clone(), xds_listener, shutdown.clone());
+        servers.push(tokio::spawn(async move { Ok(xds.await?) }));
+        tracing::info!(http = %http_address, xds = %xds_address, mds = ?mds, "trimtab is up");
+        Ok(Self {
+            http: http_address,
+            xds: xds_address,
+            mds,
+            limiter: engine,
+            applier,
+            readiness: context.readiness,
+            cache,
+            shutdown,
+            host: tokio::spawn(host.run()),
+            servers,
+        })
+    }
+
+    /// Waits until shutdown, or until a part ends that should not.
+    pub async fn wait(self) -> anyhow::Result<()> {
+        let result = self.host.await.context("the module host panicked")?;
+        self.shutdown.cancel();
+        for server in self.servers {
+            server.await.context("a server panicked")??;
+        }
+        Ok(result?)
+    }
+
+    /// Stops and waits.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        self.wait().await
+    }
+}
+
+async fn bind(field: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: is the port in use? Change {field} in the configuration"))
+}
+
+async fn add_sources(
+    config: &Config,
+    client: &Client,
+    sources: &mut Vec<Arc<dyn MetricSource>>,
+    servers: &mut Vec<JoinHandle<anyhow::Result<()>>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<SocketAddr>> {
+    if let Some(prometheus) = &config.metrics.prometheus {
+        sources.push(Arc::new(PrometheusSource::new(prometheus.clone())?));
+    }
+    if let Some(metrics_server) = &config.metrics.metrics_server {
+        sources.push(Arc::new(MetricsServerSource::new(client.clone(), metrics_server.clone())?));
+    }
+    let Some(mds) = &config.metrics.mds else { return Ok(None) };
+    let listener = bind("metrics.mds.address", mds.address).await?;
+    let address = listener.local_addr()?;
+    let store = MdsStore::new(mds.store.clone(), Arc::new(trimtab_kit::sources::SystemClock::default()));
+    sources.push(Arc::new(MdsSource::new(store.clone())));
+    let shutdown = shutdown.clone();
+    servers.push(tokio::spawn(async move {
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        tonic::transport::Server::builder()
+            .add_service(mds_service(store))
+            .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+            .await
+            .context("the metric discovery server failed")
+    }));
+    Ok(Some(address))
+}

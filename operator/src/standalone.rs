@@ -1,0 +1,189 @@
+//! Standalone mode: the operator without a cluster, on the embedded API filled from a folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use kube::api::{DeleteParams, DynamicObject};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use trimtab_crds::istio::EnvoyFilter;
+use trimtab_embedded::Embedded;
+
+use crate::manifests::{self, Document};
+
+/// How often the folder is looked at.
+const POLL: Duration = Duration::from_millis(500);
+
+/// An embedded API that knows Trimtab's and Istio's kinds.
+pub fn embedded() -> anyhow::Result<Embedded> {
+    let embedded = Embedded::new();
+    let ours = trimtab_crds::manifests::trimtab_crds().into_iter().map(|(_, crd)| crd);
+    for crd in ours.chain(trimtab_crds::manifests::istio_crds()) {
+        let name = crd.metadata.name.clone().unwrap_or_default();
+        embedded.install_crd(&crd).with_context(|| format!("CRD {name}"))?;
+    }
+    Ok(embedded)
+}
+
+/// Creates or updates the object of a document, with its status; its namespace comes into being by itself.
+pub fn load(embedded: &Embedded, document: &Document) -> anyhow::Result<()> {
+    let mut object = document.object.clone();
+    if let Some(namespace) = object.pointer("/metadata/namespace").and_then(Value::as_str) {
+        embedded.ensure_namespace(namespace)?;
+    } else if !cluster_scoped(&object)
+        && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        metadata.insert("namespace".into(), "default".into());
+    }
+    embedded.load(object).map_err(|e| anyhow::anyhow!("{}: {}: {e}", document.file.display(), document.title()))?;
+    Ok(())
+}
+
+fn cluster_scoped(object: &Value) -> bool {
+    matches!(object["kind"].as_str(), Some("Namespace" | "Node" | "CustomResourceDefinition"))
+}
+
+/// Identity of a document's object.
+type Identity = (String, String, String, String);
+
+fn identity(object: &Value) -> Identity {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("default").to_owned();
+    (text("/apiVersion"), text("/kind"), namespace, text("/metadata/name"))
+}
+
+/// Follows a folder: what it holds is in the embedded API. A file that cannot be read or is refused leaves what it held before.
+#[derive(Debug)]
+pub struct Folder {
+    dir: PathBuf,
+    embedded: Embedded,
+    known: BTreeMap<Identity, Value>,
+    complaint: String,
+}
+
+impl Folder {
+    /// Follows `dir`.
+    pub fn new(dir: &Path, embedded: Embedded) -> Self {
+        Self { dir: dir.to_owned(), embedded, known: BTreeMap::new(), complaint: String::new() }
+    }
+
+    /// Brings the API up to date with the folder. Returns what was refused, a line each.
+    pub async fn sync(&mut self) -> anyhow::Result<Vec<String>> {
+        let mut refused = Vec::new();
+        let documents = manifests::read(std::slice::from_ref(&self.dir))?;
+        let mut seen = BTreeMap::new();
+        for document in documents {
+            let id = identity(&document.object);
+            if self.known.get(&id) != Some(&document.object) {
+                if let Err(error) = load(&self.embedded, &document) {
+                    refused.push(format!("{error:#}"));
+                    if let Some(before) = self.known.get(&id) {
+                        seen.insert(id, before.clone());
+                    }
+                    continue;
+                }
+                tracing::info!(object = %document.title(), "loaded");
+            }
+            seen.insert(id, document.object);
+        }
+        let gone: Vec<Identity> = self.known.keys().filter(|k| !seen.contains_key(*k)).cloned().collect();
+        for id in gone {
+            delete(self.embedded.client(), &id).await?;
+        }
+        self.known = seen;
+        Ok(refused)
+    }
+
+    /// Follows until shutdown. A complaint is logged once, not twice a second.
+    pub async fn follow(mut self, shutdown: CancellationToken) {
+        loop {
+            let complaint = match self.sync().await {
+                Ok(refused) => refused.join("\n"),
+                Err(error) => format!("{error:#}"),
+            };
+            if complaint != self.complaint {
+                if !complaint.is_empty() {
+                    tracing::error!("{complaint}; what was loaded before stays in force");
+                }
+                self.complaint = complaint;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+}
+
+async fn delete(client: Client, id: &Identity) -> anyhow::Result<()> {
+    let (api_version, kind, namespace, name) = id;
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural(kind));
+    let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
+    match api.delete(name, &DeleteParams::default()).await {
+        Ok(_) => tracing::info!(%kind, %namespace, %name, "deleted: it is no longer in the folder"),
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// Plural of the kinds that the embedded API knows.
+fn plural(kind: &str) -> String {
+    let lower = kind.to_lowercase();
+    match lower.as_str() {
+        "endpoints" => lower,
+        "serviceentry" => "serviceentries".to_owned(),
+        "podmetrics" => "pods".to_owned(),
+        _ => format!("{lower}s"),
+    }
+}
+
+/// Writes the generated EnvoyFilters to `out`, one file each, and removes those that are gone.
+pub async fn write_outputs(client: Client, out: PathBuf, shutdown: CancellationToken) {
+    let mut written: BTreeMap<String, String> = BTreeMap::new();
+    if let Err(error) = std::fs::create_dir_all(&out) {
+        tracing::error!(dir = %out.display(), %error, "the output folder cannot be made: nothing is written");
+        return;
+    }
+    loop {
+        if let Err(error) = write_once(&client, &out, &mut written).await {
+            tracing::warn!(dir = %out.display(), %error, "outputs cannot be written; trying again");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+async fn write_once(client: &Client, out: &Path, written: &mut BTreeMap<String, String>) -> anyhow::Result<()> {
+    let api: Api<EnvoyFilter> = Api::all(client.clone());
+    let mut now = BTreeMap::new();
+    for filter in api.list(&kube::api::ListParams::default()).await? {
+        let mut value = serde_json::to_value(&filter)?;
+        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.retain(|k, _| matches!(k.as_str(), "name" | "namespace" | "labels"));
+        }
+        let text = manifests::yaml(&value)?;
+        let name = format!("{}_{}.yaml", filter.metadata.namespace.unwrap_or_default(), filter.metadata.name.unwrap_or_default());
+        now.insert(name, text);
+    }
+    for (name, text) in &now {
+        if written.get(name) != Some(text) {
+            // Through a rename: a reader never sees half a file.
+            let temporary = out.join(format!(".{name}.tmp"));
+            std::fs::write(&temporary, text)?;
+            std::fs::rename(&temporary, out.join(name))?;
+        }
+    }
+    for name in written.keys().filter(|n| !now.contains_key(*n)) {
+        let _ = std::fs::remove_file(out.join(name));
+    }
+    *written = now;
+    Ok(())
+}
