@@ -143,7 +143,7 @@ async fn add_sources(
     let Some(mds) = &config.metrics.mds else { return Ok(None) };
     let listener = bind("metrics.mds.address", mds.address).await?;
     let address = listener.local_addr()?;
-    let store = MdsStore::new(mds.store.clone(), Arc::new(trimtab_kit::sources::SystemClock::default()));
+    let store = MdsStore::new(mds.store.clone(), Arc::new(SystemClock::new()));
     sources.push(Arc::new(MdsSource::new(store.clone())));
     let shutdown = shutdown.clone();
     servers.push(tokio::spawn(async move {

@@ -1,5 +1,10 @@
 //! The metrics-server source over HTTP, with pages, errors and a server that hangs.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper that cannot go on ends its test"
+)]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

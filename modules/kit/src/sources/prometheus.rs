@@ -3,6 +3,7 @@
 //! A tick is planned (which distinct queries the demands need), asked (in parallel, each query with its own time limit), and joined back to the
 //! demands. A query without placeholders is sent once for the mesh, whatever the number of limiters.
 
+mod answer;
 mod client;
 mod config;
 mod join;

@@ -1,5 +1,10 @@
 //! A real Prometheus and something for it to scrape.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper that cannot go on ends its test"
+)]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::future::Future;

@@ -1,19 +1,17 @@
 //! Asks Prometheus one instant query.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use prometheus_http_query::{Client, Error};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
-use serde::Deserialize;
 
 use super::Outcome;
+use super::answer::{Body, Vector};
 use super::config::PrometheusConfig;
 use super::plan::Query;
-use super::series::{Answer, Series};
 use crate::sources::{Failure, SourceError};
 
 /// An answer beyond this is a query that forgot to aggregate; reading it would cost the operator its memory.
@@ -21,6 +19,9 @@ const LARGEST_ANSWER: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much of a server's error text is shown.
 const SHOWN: usize = 300;
+
+/// How far back Prometheus looks by default. An age beyond it limits nothing more.
+const LOOKBACK: Duration = Duration::from_secs(300);
 
 /// The value of the Authorization header.
 pub(super) type Token = HeaderValue;
@@ -31,51 +32,12 @@ pub(super) struct Prometheus {
     token_file: Option<PathBuf>,
 }
 
-#[derive(Deserialize)]
-#[serde(tag = "status", rename_all = "lowercase")]
-enum Body {
-    Success {
-        data: Data,
-        #[serde(default)]
-        warnings: Vec<String>,
-    },
-    Error {
-        #[serde(default, rename = "errorType")]
-        kind: String,
-        #[serde(default)]
-        error: String,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
-enum Data {
-    Vector(Vec<VectorItem>),
-    Scalar((f64, String)),
-    Matrix(serde::de::IgnoredAny),
-    String(serde::de::IgnoredAny),
-}
-
-#[derive(Deserialize)]
-struct VectorItem {
-    #[serde(default)]
-    metric: BTreeMap<String, String>,
-    value: Option<(f64, String)>,
-}
-
 impl fmt::Debug for Prometheus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prometheus")
             .field("address", &self.address)
             .finish_non_exhaustive()
     }
-}
-
-/// A parsed answer with the time of its oldest sample.
-struct Parsed {
-    series: Vec<Series>,
-    oldest: Option<f64>,
-    warnings: u64,
 }
 
 impl Prometheus {
@@ -128,38 +90,41 @@ impl Prometheus {
 
     /// Asks one query. The caller limits the time.
     pub(super) async fn ask(&self, query: &Query, token: Option<&Token>) -> Outcome {
-        match self.request(query, query.max_age, token).await {
-            Err(failure) => Outcome::refused(failure),
-            Ok(parsed) => match query.max_age {
-                Some(max_age) if parsed.series.is_empty() => {
-                    self.explain_empty(query, max_age, parsed.warnings, token)
-                        .await
-                }
-                max_age => Outcome {
-                    answer: judge_age(parsed.series, parsed.oldest, max_age),
-                    warnings: parsed.warnings,
+        match query.max_age {
+            None => match self.request(&query.text, query.timeout, None, token).await {
+                Err(failure) => Outcome::refused(failure),
+                Ok(vector) => Outcome {
+                    warnings: vector.warnings,
+                    answer: Ok(vector.series()),
                     requests: 1,
                 },
             },
+            Some(max_age) => self.ask_with_ages(query, max_age, token).await,
         }
     }
 
-    /// Nothing young enough: one more query without the age limit tells old samples from no samples.
-    async fn explain_empty(
+    /// The timestamps of an answer are those of the evaluation, so ages need a query of their own. It is not
+    /// limited in age, so that it also shows what a limited evaluation leaves out.
+    async fn ask_with_ages(
         &self,
         query: &Query,
         max_age: Duration,
-        warnings: u64,
         token: Option<&Token>,
     ) -> Outcome {
-        let answer: Answer = match self.request(query, None, token).await {
-            Ok(parsed) if parsed.series.is_empty() => Ok(Vec::new()),
-            // Young after all: the sample arrived between the two queries.
-            Ok(parsed) if max_age >= LOOKBACK => {
-                judge_age(parsed.series, parsed.oldest, Some(max_age))
+        // On a line of its own, the bracket is safe from a comment at the end of the query.
+        let ages = format!("timestamp({}\n)", query.text);
+        let (values, ages) = tokio::join!(
+            self.request(&query.text, query.timeout, Some(max_age), token),
+            self.request(&ages, query.timeout, None, token),
+        );
+        let (answer, warnings) = match (values, ages) {
+            (Err(failure), _) | (Ok(_), Err(failure @ Failure::Timeout)) => (Err(failure), 0),
+            (Ok(values), Ok(ages)) => {
+                let warnings = values.warnings + ages.warnings;
+                (values.with_ages(&ages, max_age), warnings)
             }
-            Ok(_) => Err(Failure::Stale),
-            Err(failure) => Err(failure),
+            // Not every query has ages; a scalar has none.
+            (Ok(values), Err(_)) => (Ok(values.series()), 1),
         };
         Outcome {
             answer,
@@ -170,15 +135,16 @@ impl Prometheus {
 
     async fn request(
         &self,
-        query: &Query,
+        text: &str,
+        timeout: Duration,
         max_age: Option<Duration>,
         token: Option<&Token>,
-    ) -> Result<Parsed, Failure> {
+    ) -> Result<Vector, Failure> {
         // Prometheus stops too when nobody waits any more.
-        let millis = i64::try_from(query.timeout.as_millis()).unwrap_or(i64::MAX);
-        let mut request = self.client.query(&query.text).timeout(millis);
+        let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        let mut request = self.client.query(text).timeout(millis);
         if let Some(age) = max_age.filter(|age| *age < LOOKBACK) {
-            // The timestamps of an answer are those of the evaluation, so the age of samples can only be limited in the query itself.
+            // Reaches into expressions. Prometheus before 2.44 does not know it and ignores it.
             request = request.query("lookback_delta", format!("{}ms", age.as_millis()));
         }
         if let Some(token) = token {
@@ -188,7 +154,7 @@ impl Prometheus {
         let status = response.status();
         let body = read(response).await?;
         match serde_json::from_slice(&body) {
-            Ok(Body::Success { data, warnings }) => parse(data, warnings.len() as u64),
+            Ok(Body::Success { data, warnings }) => Vector::parse(data, warnings.len() as u64),
             Ok(Body::Error { kind, .. }) if kind == "timeout" || kind == "canceled" => {
                 Err(Failure::Timeout)
             }
@@ -218,9 +184,6 @@ impl Prometheus {
     }
 }
 
-/// How far back Prometheus looks by default; a longer age cannot be promised.
-const LOOKBACK: Duration = Duration::from_secs(300);
-
 async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
     loop {
@@ -238,59 +201,6 @@ async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, Failure> {
             )));
         }
         body.extend_from_slice(&chunk);
-    }
-}
-
-fn parse(data: Data, warnings: u64) -> Result<Parsed, Failure> {
-    let items = match data {
-        Data::Vector(items) => items,
-        Data::Scalar(value) => vec![VectorItem {
-            metric: BTreeMap::new(),
-            value: Some(value),
-        }],
-        Data::Matrix(_) | Data::String(_) => {
-            return Err(Failure::Error(
-                "the query gives a range or a string where numbers are needed; wrap the range, for example in `rate(...)`".to_owned(),
-            ));
-        }
-    };
-    let mut oldest: Option<f64> = None;
-    let mut series = Vec::with_capacity(items.len());
-    for item in items {
-        let Some((at, text)) = item.value else {
-            return Err(Failure::Error("the query gives histograms where numbers are needed; use `histogram_quantile(...)`".to_owned()));
-        };
-        let value = text.parse().map_err(|_| {
-            Failure::Error(format!(
-                "Prometheus wrote {text:?} where a number is needed"
-            ))
-        })?;
-        oldest = Some(oldest.map_or(at, |o| o.min(at)));
-        series.push(Series {
-            labels: item.metric,
-            value,
-        });
-    }
-    Ok(Parsed {
-        series,
-        oldest,
-        warnings,
-    })
-}
-
-/// Refuses answers that a cache in between has kept too long.
-fn judge_age(series: Vec<Series>, oldest: Option<f64>, max_age: Option<Duration>) -> Answer {
-    let (Some(oldest), Some(max_age)) = (oldest, max_age) else {
-        return Ok(series);
-    };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64();
-    if now - oldest > max_age.as_secs_f64() {
-        Err(Failure::Stale)
-    } else {
-        Ok(series)
     }
 }
 
@@ -313,61 +223,4 @@ fn chain(error: &dyn StdError) -> String {
         cause = e.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(text: &str) -> Result<Parsed, Failure> {
-        match serde_json::from_str(text).unwrap() {
-            Body::Success { data, warnings } => parse(data, warnings.len() as u64),
-            Body::Error { error, .. } => Err(Failure::Error(error)),
-        }
-    }
-
-    #[test]
-    fn warnings_are_counted_not_errors() {
-        let parsed = answer(
-            r#"{"status":"success","warnings":["w1","w2"],"data":{"resultType":"vector","result":[{"metric":{"a":"b"},"value":[9.5,"+Inf"]}]}}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            (parsed.warnings, parsed.oldest, parsed.series[0].value),
-            (2, Some(9.5), f64::INFINITY)
-        );
-    }
-
-    #[test]
-    fn a_scalar_is_one_series_and_a_range_is_refused() {
-        let scalar =
-            answer(r#"{"status":"success","data":{"resultType":"scalar","result":[1,"4"]}}"#)
-                .unwrap();
-        assert_eq!((scalar.series.len(), scalar.series[0].value), (1, 4.0));
-        let range = answer(
-            r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1,"2"]]}]}}"#,
-        );
-        assert!(matches!(range, Err(Failure::Error(text)) if text.contains("rate")));
-    }
-
-    #[test]
-    fn old_answers_are_stale() {
-        let series = || {
-            vec![Series {
-                labels: BTreeMap::new(),
-                value: 1.0,
-            }]
-        };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_secs_f64();
-        let limit = Some(Duration::from_secs(60));
-        assert_eq!(
-            judge_age(series(), Some(now - 61.0), limit),
-            Err(Failure::Stale)
-        );
-        assert_eq!(judge_age(series(), Some(now - 30.0), limit), Ok(series()));
-        assert_eq!(judge_age(series(), Some(now - 3600.0), None), Ok(series()));
-    }
 }

@@ -55,7 +55,8 @@ pub struct Handler {
         with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional"
     )]
     pub timeout: Option<Duration>,
-    /// Samples older than this are not used; Prometheus itself uses samples of up to five minutes of age.
+    /// Samples older than this are not used; Prometheus itself uses samples of up to five minutes of age. Costs a second
+    /// query. Inside of functions it is obeyed by Prometheus 2.44 and later.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",

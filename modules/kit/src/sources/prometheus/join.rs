@@ -8,14 +8,14 @@ use super::series::{Answer, Series};
 use crate::sources::{Demand, DemandId, Failure, MetricName, Sample, Tally, finite};
 
 /// The series of one answer by the object that they are about.
-type Index<'a> = HashMap<(&'a str, &'a str), Vec<f64>>;
+type Index<'a> = HashMap<(&'a str, &'a str), Vec<&'a Series>>;
 
 /// An index per query, kind and label names, so that many demands of one query share it.
 #[derive(Default)]
 struct Indexes<'a> {
     pods: HashMap<(usize, &'a Labels), Index<'a>>,
     services: HashMap<(usize, &'a Labels), Index<'a>>,
-    groups: HashMap<usize, BTreeMap<String, f64>>,
+    groups: HashMap<usize, BTreeMap<String, Sample>>,
 }
 
 /// The values of all wants. `answers` is parallel to the queries of the plan.
@@ -73,7 +73,7 @@ impl<'a> Indexes<'a> {
                     .groups
                     .entry(query)
                     .or_insert_with(|| group_index(series));
-                group.get(name).map_or(Err(Failure::Empty), |v| finite(*v))
+                group.get(name).cloned().unwrap_or(Err(Failure::Empty))
             }
             Take::AllSeries => {
                 let group = self
@@ -81,8 +81,8 @@ impl<'a> Indexes<'a> {
                     .entry(query)
                     .or_insert_with(|| group_index(series));
                 if !group.is_empty() {
-                    for (name, value) in group {
-                        put(values, demand.id, name, finite(*value));
+                    for (name, sample) in group {
+                        put(values, demand.id, name, sample.clone());
                     }
                     return;
                 }
@@ -103,23 +103,38 @@ fn put(
     let slot = values
         .entry((id, name.to_owned()))
         .or_insert_with(|| sample.clone());
-    let better = match (&*slot, &sample) {
-        (Err(_), Ok(_)) => true,
-        // "Not there" of one group must not hide that another one could not be asked.
-        (Err(Failure::Empty), Err(_)) => true,
-        _ => false,
-    };
+    // "Not there" of one group must not hide that another one could not be asked.
+    let better = matches!(
+        (&*slot, &sample),
+        (Err(_), Ok(_)) | (Err(Failure::Empty), Err(_))
+    );
     if better {
         *slot = sample;
     }
 }
 
 fn single(series: &[Series]) -> Sample {
-    match series {
+    match live(series.iter())?.as_slice() {
         [] => Err(Failure::Empty),
-        [one] => finite(one.value),
+        [one] => finite(*one),
         many => Err(Failure::Multiple(many.len())),
     }
+}
+
+/// The values that may be used; stale when there are only others.
+fn live<'s>(series: impl Iterator<Item = &'s Series>) -> Result<Vec<f64>, Failure> {
+    let (mut values, mut stale) = (Vec::new(), false);
+    for one in series {
+        if one.stale {
+            stale = true;
+        } else {
+            values.push(one.value);
+        }
+    }
+    if values.is_empty() && stale {
+        return Err(Failure::Stale);
+    }
+    Ok(values)
 }
 
 fn pod_index<'a>(series: &'a [Series], labels: &Labels) -> Index<'a> {
@@ -128,7 +143,7 @@ fn pod_index<'a>(series: &'a [Series], labels: &Labels) -> Index<'a> {
         index
             .entry((one.label(&labels.namespace), one.label(&labels.pod)))
             .or_default()
-            .push(one.value);
+            .push(one);
     }
     index
 }
@@ -137,7 +152,7 @@ fn service_index<'a>(series: &'a [Series], labels: &Labels) -> Index<'a> {
     let mut index = Index::with_capacity(series.len());
     for one in series {
         let key = service_key(one.label(&labels.namespace), one.label(&labels.service));
-        index.entry(key).or_default().push(one.value);
+        index.entry(key).or_default().push(one);
     }
     index
 }
@@ -151,37 +166,45 @@ fn service_key<'a>(namespace: &'a str, service: &'a str) -> (&'a str, &'a str) {
     }
 }
 
-fn group_index(series: &[Series]) -> BTreeMap<String, f64> {
-    series.iter().map(|s| (s.name(), s.value)).collect()
+fn group_index(series: &[Series]) -> BTreeMap<String, Sample> {
+    series
+        .iter()
+        .map(|s| (s.name(), single(std::slice::from_ref(s))))
+        .collect()
 }
 
 fn over_pods(index: &Index<'_>, demand: &Demand, aggregate: Aggregate) -> Sample {
-    let mut tally = Tally::default();
+    let (mut tally, mut measured, mut stale) = (Tally::default(), false, false);
     for pod in demand.pods.iter() {
-        match index
-            .get(&(pod.namespace.as_ref(), pod.name.as_ref()))
-            .map(Vec::as_slice)
-        {
-            // A pod that just started has no series yet; the others decide.
-            None => {}
-            Some([value]) => tally.add(*value),
+        // A pod that just started has no series yet; the others decide.
+        let Some(series) = index.get(&(pod.namespace.as_ref(), pod.name.as_ref())) else {
+            continue;
+        };
+        match live(series.iter().copied()).as_deref() {
+            Ok([value]) => {
+                measured = true;
+                tally.add(*value);
+            }
             // Which one of them is meant is the query's to say, for example by `sum by (namespace, pod)`.
-            Some(many) => return Err(Failure::Multiple(many.len())),
+            Ok(many) => return Err(Failure::Multiple(many.len())),
+            Err(_) => stale = true,
         }
+    }
+    if stale && !measured {
+        return Err(Failure::Stale);
     }
     tally.finish(aggregate)
 }
 
 fn over_service(index: &Index<'_>, demand: &Demand, aggregate: Option<Aggregate>) -> Sample {
-    let values = index
-        .get(&(demand.namespace.as_str(), demand.service.as_str()))
-        .map_or(&[][..], Vec::as_slice);
+    let series = index.get(&(demand.namespace.as_str(), demand.service.as_str()));
+    let values = live(series.into_iter().flatten().copied())?;
     if aggregate.is_none() && values.len() > 1 {
         return Err(Failure::Multiple(values.len()));
     }
     let mut tally = Tally::default();
     for value in values {
-        tally.add(*value);
+        tally.add(value);
     }
     tally.finish(aggregate.unwrap_or_default())
 }
@@ -204,6 +227,7 @@ mod tests {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect(),
             value,
+            stale: false,
         }
     }
 
@@ -303,6 +327,36 @@ mod tests {
             run(HandlerType::PerPod, &Err(Failure::Timeout), d())["h"],
             Err(Failure::Timeout)
         );
+    }
+
+    #[test]
+    fn stale_series_are_left_out_and_named_when_nothing_else_is_there() {
+        let pod = |n, v| series(&[("namespace", "ns"), ("pod", n), ("service", "svc")], v);
+        let old = |n| Series {
+            stale: true,
+            ..pod(n, 9.0)
+        };
+        let mixed: Answer = Ok(vec![pod("a", 1.0), old("a"), old("b")]);
+        let only_old: Answer = Ok(vec![old("a"), old("b")]);
+        for kind in [
+            HandlerType::Value,
+            HandlerType::PerPod,
+            HandlerType::PerService,
+        ] {
+            let d = || demand(1, &["a", "b"], &["h"]);
+            assert_eq!(run(kind, &mixed, d())["h"], Ok(1.0), "{kind:?}");
+            assert_eq!(
+                run(kind, &only_old, d())["h"],
+                Err(Failure::Stale),
+                "{kind:?}"
+            );
+        }
+        let got = run(
+            HandlerType::PerPod,
+            &only_old,
+            demand(1, &["a"], &["h.count"]),
+        );
+        assert_eq!(got["h.count"], Err(Failure::Stale));
     }
 
     #[test]

@@ -10,9 +10,21 @@ use crate::sources::Failure;
 pub(crate) struct Series {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) value: f64,
+    /// Older than the handler allows: not to be used, but not absent either.
+    pub(crate) stale: bool,
 }
 
 impl Series {
+    /// A series whose value was left out for its age.
+    pub(crate) fn gone(labels: Vec<(&str, &str)>) -> Self {
+        let owned = |(k, v): (&str, &str)| (k.to_owned(), v.to_owned());
+        Self {
+            labels: labels.into_iter().map(owned).collect(),
+            value: f64::NAN,
+            stale: true,
+        }
+    }
+
     pub(crate) fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
@@ -111,7 +123,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_rendered_name_is_canonical(labels in prop::collection::btree_map("[a-z_]{1,6}", "\\PC{0,8}", 0..4)) {
-            let series = Series { labels: labels.into_iter().filter(|(k, _)| k != "__name__").collect(), value: 1.0 };
+            let series = Series { labels: labels.into_iter().filter(|(k, _)| k != "__name__").collect(), value: 1.0, stale: false };
             let name = series.name();
             prop_assert_eq!(canonical_name(&name), name);
         }
