@@ -42,7 +42,7 @@ async fn serve(max_series: usize) -> Server {
         router
             .serve_with_incoming(TcpListenerStream::new(listener))
             .await
-            .unwrap()
+            .unwrap();
     });
     let client = MetricDiscoveryClient::connect(format!("http://{address}"))
         .await

@@ -4,7 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
 
-use crate::kinds::{self, Resource};
+use crate::crd;
+use crate::kinds::{CRD_GROUP, Resource};
 use crate::meta;
 
 /// Fills in defaults of a built-in object.
@@ -15,16 +16,21 @@ pub(crate) fn complete(resource: &Resource, new: &mut Value, old: Option<&Value>
         ("", "Namespace") => phase(new, "Active"),
         ("", "Secret") => {
             encode_string_data(new);
-            meta::as_map(new).entry("type").or_insert_with(|| json!("Opaque"));
+            meta::as_map(new)
+                .entry("type")
+                .or_insert_with(|| json!("Opaque"));
         }
         ("apps", _) => {
-            meta::child(new, "spec").entry("replicas").or_insert_with(|| json!(1));
+            meta::child(new, "spec")
+                .entry("replicas")
+                .or_insert_with(|| json!(1));
         }
-        (kinds::CRD_GROUP, _) => {
-            let names = kinds::accepted_names(new);
+        (CRD_GROUP, _) => {
+            let names = crd::accepted_names(new);
             let spec = meta::child(new, "spec");
             spec.insert("names".to_owned(), names);
-            spec.entry("conversion").or_insert_with(|| json!({ "strategy": "None" }));
+            spec.entry("conversion")
+                .or_insert_with(|| json!({ "strategy": "None" }));
         }
         _ => {}
     }
@@ -40,8 +46,14 @@ fn service(new: &mut Value, old: Option<&Value>) {
     let key = format!("{}/{}", meta::namespace(new), meta::name(new));
     let spec = meta::child(new, "spec");
     spec.entry("type").or_insert_with(|| json!("ClusterIP"));
-    spec.entry("sessionAffinity").or_insert_with(|| json!("None"));
-    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+    spec.entry("sessionAffinity")
+        .or_insert_with(|| json!("None"));
+    for port in spec
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         let number = port["port"].clone();
         let port = meta::as_map(port);
         port.entry("protocol").or_insert_with(|| json!("TCP"));
@@ -73,7 +85,10 @@ fn encode_string_data(new: &mut Value) {
     };
     let data = meta::child(new, "data");
     for (name, value) in plain {
-        data.insert(name, json!(base64(value.as_str().unwrap_or_default().as_bytes())));
+        data.insert(
+            name,
+            json!(base64(value.as_str().unwrap_or_default().as_bytes())),
+        );
     }
 }
 
@@ -101,7 +116,13 @@ mod tests {
 
     #[test]
     fn base64_pads() {
-        for (plain, want) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (plain, want) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+        ] {
             assert_eq!(base64(plain.as_bytes()), want);
         }
     }

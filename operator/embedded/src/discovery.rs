@@ -32,7 +32,12 @@ pub(crate) fn answer(registry: &Registry, request: &Request<Bytes>) -> Option<Re
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
     let aggregated = accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2");
-    let parts: Vec<&str> = request.uri().path().split('/').filter(|p| !p.is_empty()).collect();
+    let parts: Vec<&str> = request
+        .uri()
+        .path()
+        .split('/')
+        .filter(|p| !p.is_empty())
+        .collect();
     let value = match parts.as_slice() {
         [] => json!({ "paths": ["/api", "/apis", "/version", "/healthz", "/readyz", "/livez"] }),
         ["healthz" | "readyz" | "livez"] => {
@@ -41,7 +46,7 @@ pub(crate) fn answer(registry: &Registry, request: &Request<Bytes>) -> Option<Re
             return Some(reply);
         }
         ["version"] => version(),
-        ["api"] if aggregated => return Some(aggregate(registry, |group| group.is_empty())),
+        ["api"] if aggregated => return Some(aggregate(registry, str::is_empty)),
         ["apis"] if aggregated => return Some(aggregate(registry, |group| !group.is_empty())),
         ["api"] => json!({
             "kind": "APIVersions", "versions": ["v1"],
@@ -53,7 +58,9 @@ pub(crate) fn answer(registry: &Registry, request: &Request<Bytes>) -> Option<Re
         ["apis", group, version] => resource_list(registry, group, version)?,
         ["openapi", "v3"] => crate::openapi::index(registry),
         ["openapi", "v3", "api", version] => crate::openapi::document(registry, "", version)?,
-        ["openapi", "v3", "apis", group, version] => crate::openapi::document(registry, group, version)?,
+        ["openapi", "v3", "apis", group, version] => {
+            crate::openapi::document(registry, group, version)?
+        }
         _ => return None,
     };
     Some(Reply::json(200, &value))
@@ -91,7 +98,11 @@ pub(crate) fn priority(version: &str) -> (u8, u64, u64) {
     };
     for (stability, word) in [(2, "beta"), (1, "alpha")] {
         if let Some((major, minor)) = rest.split_once(word) {
-            return (stability, major.parse().unwrap_or(0), minor.parse().unwrap_or(0));
+            return (
+                stability,
+                major.parse().unwrap_or(0),
+                minor.parse().unwrap_or(0),
+            );
         }
     }
     rest.parse().map_or((0, 0, 0), |major| (3, major, 0))

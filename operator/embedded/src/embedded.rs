@@ -107,9 +107,11 @@ impl Embedded {
                     "no kind {kind:?} in {api_version:?}; install its CRD first or correct apiVersion and kind"
                 ))
             })?;
-        let namespace = resource
-            .namespaced
-            .then(|| meta::text(&object, "namespace").unwrap_or("default").to_owned());
+        let namespace = resource.namespaced.then(|| {
+            meta::text(&object, "namespace")
+                .unwrap_or("default")
+                .to_owned()
+        });
         let target = Target {
             resource,
             version,
@@ -127,7 +129,11 @@ impl Embedded {
     }
 
     /// Serves the API over HTTP/1 until `shutdown` is cancelled.
-    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> std::io::Result<()> {
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
         serve::serve(Arc::clone(&self.server), listener, shutdown).await
     }
 
@@ -180,14 +186,26 @@ impl Embedded {
     /// `update`, `patch`, `apply` or `delete`).
     pub fn writes(&self, plural: &str, verb: &str) -> u64 {
         let key = (plural.to_owned(), verb.to_owned());
-        self.server.counters.lock().writes.get(&key).copied().unwrap_or(0)
+        self.server
+            .counters
+            .lock()
+            .writes
+            .get(&key)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// All requests, by plural name and verb (`get`, `list`, `watch`, `create`, `update`, `patch`, `delete`,
     /// `deletecollection`), whatever came of them.
     pub fn requests(&self, plural: &str, verb: &str) -> u64 {
         let key = (plural.to_owned(), verb.to_owned());
-        self.server.counters.lock().requests.get(&key).copied().unwrap_or(0)
+        self.server
+            .counters
+            .lock()
+            .requests
+            .get(&key)
+            .copied()
+            .unwrap_or(0)
     }
 }
 
@@ -209,7 +227,9 @@ impl tower::Service<Request<ClientBody>> for Embedded {
                     let bytes: Bytes = collected.to_bytes();
                     server.handle(Request::from_parts(parts, bytes)).await
                 }
-                Err(error) => Reply::error(&ApiError::BadRequest(format!("the body cannot be read: {error}"))),
+                Err(error) => Reply::error(&ApiError::BadRequest(format!(
+                    "the body cannot be read: {error}"
+                ))),
             };
             Ok(reply.into_http())
         }

@@ -33,7 +33,8 @@ impl Filter {
     }
 
     fn matches(&self, verb: &str, plural: &str) -> bool {
-        self.verb.as_deref().is_none_or(|v| v == verb) && self.plural.as_deref().is_none_or(|p| p == plural)
+        self.verb.as_deref().is_none_or(|v| v == verb)
+            && self.plural.as_deref().is_none_or(|p| p == plural)
     }
 }
 
@@ -96,8 +97,15 @@ impl Faults {
     }
 
     pub(crate) fn interrupt(&self, filter: Filter, how: Interruption) {
-        self.interruptions
-            .send_modify(|all| all.push((Filter { verb: None, ..filter }, how)));
+        self.interruptions.send_modify(|all| {
+            all.push((
+                Filter {
+                    verb: None,
+                    ..filter
+                },
+                how,
+            ));
+        });
     }
 
     pub(crate) fn delay_for(&self, verb: &str, plural: &str) -> Option<Duration> {

@@ -47,7 +47,9 @@ impl Server {
         loop {
             let seen = {
                 let store = self.store.read();
-                let Some(seen) = store.get(id, key) else { return };
+                let Some(seen) = store.get(id, key) else {
+                    return;
+                };
                 let owners = meta::owner_uids(&seen.value);
                 if owners.is_empty() || owners.iter().any(|uid| store.has_uid(uid)) {
                     return;
@@ -65,12 +67,20 @@ impl Server {
         let places = self.store.read().dependents_of(uid);
         for (id, key) in places {
             loop {
-                let Some(seen) = self.store.read().get(&id, &key) else { break };
+                let Some(seen) = self.store.read().get(&id, &key) else {
+                    break;
+                };
                 let mut value = seen.value.clone();
-                if let Some(Value::Array(owners)) = meta::of(&mut value).get_mut("ownerReferences") {
+                if let Some(Value::Array(owners)) = meta::of(&mut value).get_mut("ownerReferences")
+                {
                     owners.retain(|o| o["uid"] != uid);
                 }
-                if self.store.write().put(&id, &key, Some(&seen), value).is_ok() {
+                if self
+                    .store
+                    .write()
+                    .put(&id, &key, Some(&seen), value)
+                    .is_ok()
+                {
                     break;
                 }
             }
@@ -90,11 +100,22 @@ impl Server {
         match (target.resource.group(), target.resource.kind.as_str()) {
             ("", "Namespace") => {
                 let name = meta::name(object);
-                store.resources().flat_map(|id| of(id, Some(name))).collect()
+                store
+                    .resources()
+                    .flat_map(|id| of(id, Some(name)))
+                    .collect()
             }
             (CRD_GROUP, _) => {
-                let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
-                of(&ResourceId::new(text("/spec/group"), text("/spec/names/plural")), None)
+                let text = |path: &str| {
+                    object
+                        .pointer(path)
+                        .and_then(Value::as_str)
+                        .unwrap_or_default()
+                };
+                of(
+                    &ResourceId::new(text("/spec/group"), text("/spec/names/plural")),
+                    None,
+                )
             }
             _ => Vec::new(),
         }
@@ -133,10 +154,10 @@ impl Server {
             if !self.may_vanish(target, &seen.value) {
                 return false;
             }
-            let removed = self
-                .store
-                .write()
-                .remove(&target.resource.id, key, &seen, seen.value.clone());
+            let removed =
+                self.store
+                    .write()
+                    .remove(&target.resource.id, key, &seen, seen.value.clone());
             if let Ok(last) = removed {
                 self.after_removal(&target.resource, &last.value);
                 return true;

@@ -26,7 +26,9 @@ fn apply<'a>(value: &'a Value, step: &Step) -> Vec<&'a Value> {
         Step::Index(i) => {
             let items = value.as_array().map_or(&[][..], Vec::as_slice);
             let at = if *i < 0 {
-                items.len().checked_sub(usize::try_from(i.unsigned_abs()).unwrap_or(usize::MAX))
+                items
+                    .len()
+                    .checked_sub(usize::try_from(i.unsigned_abs()).unwrap_or(usize::MAX))
             } else {
                 usize::try_from(*i).ok()
             };
@@ -45,7 +47,7 @@ fn apply<'a>(value: &'a Value, step: &Step) -> Vec<&'a Value> {
                 let found = path.iter().try_fold(*item, |v, name| v.get(name));
                 match found {
                     Some(Value::String(s)) => s == want,
-                    Some(other) => other.to_string() == *want,
+                    Some(other) => serde_json::from_str(want).is_ok_and(|w: Value| w == *other),
                     None => false,
                 }
             })
@@ -66,7 +68,11 @@ fn parse(path: &str) -> Vec<Step> {
             let after = rest.strip_prefix('.').unwrap_or(rest);
             let (name, left) = field_name(after);
             if !name.is_empty() {
-                steps.push(if name == "*" { Step::All } else { Step::Field(name) });
+                steps.push(if name == "*" {
+                    Step::All
+                } else {
+                    Step::Field(name)
+                });
             }
             rest = left;
         }
@@ -95,7 +101,12 @@ fn bracket(inner: &str) -> Option<Step> {
     }
     if let Some(filter) = inner.strip_prefix("?(").and_then(|f| f.strip_suffix(')')) {
         let (left, right) = filter.split_once("==")?;
-        let path = left.trim().trim_start_matches("@.").split('.').map(str::to_owned).collect();
+        let path = left
+            .trim()
+            .trim_start_matches("@.")
+            .split('.')
+            .map(str::to_owned)
+            .collect();
         return Some(Step::Where(path, unquote(right)));
     }
     if let Ok(index) = inner.parse() {

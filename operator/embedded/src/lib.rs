@@ -11,11 +11,13 @@
 //! - garbage collection is complete when the delete is answered, and `Foreground` deletes like `Background`;
 //! - built-in kinds are stored as sent: their fields are not validated, and only the defaults that clients rely on
 //!   are filled in;
+//! - bodies are JSON or YAML, never protobuf: `kubectl create -f` works, `kubectl create configmap NAME` does not;
 //! - an update without a `resourceVersion` is unconditional for all kinds.
 
 mod apply;
 mod builtin;
 mod clock;
+mod crd;
 mod discovery;
 mod embedded;
 mod error;

@@ -57,7 +57,11 @@ pub(crate) fn of(object: &mut Value) -> &mut Map<String, Value> {
 
 /// A field as a map; made if it is missing or not a map.
 pub(crate) fn child<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<String, Value> {
-    as_map(as_map(object).entry(field.to_owned()).or_insert(Value::Null))
+    as_map(
+        as_map(object)
+            .entry(field.to_owned())
+            .or_insert(Value::Null),
+    )
 }
 
 /// The value as a map; replaced by an empty one if it is something else.

@@ -42,14 +42,25 @@ pub(crate) fn document(registry: &Registry, group: &str, version: &str) -> Optio
     })
 }
 
-fn add(resource: &Resource, served: &Version, paths: &mut Map<String, Value>, schemas: &mut Map<String, Value>) {
+fn add(
+    resource: &Resource,
+    served: &Version,
+    paths: &mut Map<String, Value>,
+    schemas: &mut Map<String, Value>,
+) {
     let gvk = json!({ "group": resource.group(), "version": served.name, "kind": resource.kind });
     let parameters: Vec<Value> = ["dryRun", "fieldManager", "fieldValidation"]
         .iter()
         .map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string", "uniqueItems": true } }))
         .collect();
-    let name = format!("{}.{}.{}", reversed(resource.group()), served.name, resource.kind);
-    let content = json!({ "*/*": { "schema": { "$ref": format!("#/components/schemas/{name}") } } });
+    let name = format!(
+        "{}.{}.{}",
+        reversed(resource.group()),
+        served.name,
+        resource.kind
+    );
+    let content =
+        json!({ "*/*": { "schema": { "$ref": format!("#/components/schemas/{name}") } } });
     let operation = |action: &str| {
         json!({
             "parameters": parameters, "requestBody": { "content": content },
@@ -68,8 +79,14 @@ fn add(resource: &Resource, served: &Version, paths: &mut Map<String, Value>, sc
         format!("{collection}/{{name}}"),
         json!({ "get": operation("get"), "put": operation("put"), "patch": operation("patch"), "delete": operation("delete") }),
     );
-    paths.insert(collection, json!({ "get": operation("list"), "post": operation("post") }));
-    let mut schema = served.raw_schema.clone().unwrap_or_else(|| json!({ "type": "object" }));
+    paths.insert(
+        collection,
+        json!({ "get": operation("list"), "post": operation("post") }),
+    );
+    let mut schema = served
+        .raw_schema
+        .clone()
+        .unwrap_or_else(|| json!({ "type": "object" }));
     schema["x-kubernetes-group-version-kind"] = json!([gvk]);
     schemas.insert(name, schema);
 }

@@ -59,16 +59,21 @@ impl Reply {
 
     pub(crate) fn into_http(self) -> Response<Body> {
         let body = match self.content {
-            Content::Whole(bytes) => Full::new(bytes).map_err(|never| match never {}).boxed_unsync(),
+            Content::Whole(bytes) => Full::new(bytes)
+                .map_err(|never| match never {})
+                .boxed_unsync(),
             Content::Stream(stream) => {
                 BodyExt::boxed_unsync(StreamBody::new(stream.map(|bytes| Ok(Frame::data(bytes)))))
             }
         };
         let mut response = Response::new(body);
-        *response.status_mut() =
-            http::StatusCode::from_u16(self.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() = http::StatusCode::from_u16(self.code)
+            .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(self.content_type));
+        headers.insert(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static(self.content_type),
+        );
         for warning in self.warnings {
             let text = format!("299 - \"{}\"", warning.replace('"', "\\\""));
             if let Ok(value) = header::HeaderValue::from_str(&text) {
@@ -129,9 +134,14 @@ impl Renderer {
             View::Full => Bytes::from(self.converted(&stored.value).to_string()),
             View::Metadata => Bytes::from(partial(&stored.value).to_string()),
             View::Table => {
-                let rows = vec![table::row(self.version(), &self.converted(&stored.value), self.now)];
-                let list = json!({ "resourceVersion": stored.value["metadata"]["resourceVersion"] });
-                Bytes::from(table::table(self.version(), rows, &list, header).to_string())
+                let rows = vec![table::row(
+                    self.version(),
+                    &self.converted(&stored.value),
+                    self.now,
+                )];
+                let list =
+                    json!({ "resourceVersion": stored.value["metadata"]["resourceVersion"] });
+                Bytes::from(table::table(self.version(), &rows, &list, header).to_string())
             }
         }
     }
@@ -147,14 +157,19 @@ impl Renderer {
     pub(crate) fn list(&self, items: &[Arc<Stored>], metadata: &Value) -> Bytes {
         let (api_version, kind) = match self.view {
             View::Table => {
-                let rows = items
+                let rows: Vec<Value> = items
                     .iter()
                     .map(|s| table::row(self.version(), &s.value, self.now))
                     .collect();
-                return Bytes::from(table::table(self.version(), rows, metadata, true).to_string());
+                return Bytes::from(
+                    table::table(self.version(), &rows, metadata, true).to_string(),
+                );
             }
             View::Metadata => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList"),
-            View::Full => (self.target.api_version(), self.target.resource.list_kind.as_str()),
+            View::Full => (
+                self.target.api_version(),
+                self.target.resource.list_kind.as_str(),
+            ),
         };
         let mut out = Vec::new();
         out.extend_from_slice(
@@ -178,11 +193,15 @@ impl Renderer {
     /// A bookmark, with the annotation that ends initial events if wanted.
     pub(crate) fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
         let (api_version, kind) = match self.view {
-            View::Full => (self.target.api_version(), self.target.resource.kind.as_str()),
+            View::Full => (
+                self.target.api_version(),
+                self.target.resource.kind.as_str(),
+            ),
             View::Metadata => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadata"),
             View::Table => ("meta.k8s.io/v1".to_owned(), "Table"),
         };
-        let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+        let mut metadata =
+            json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
         if initial_end {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }

@@ -91,9 +91,9 @@ impl Target {
     }
 
     pub(crate) fn named(&self) -> Result<&str, ApiError> {
-        self.name
-            .as_deref()
-            .ok_or_else(|| ApiError::MethodNotAllowed(format!("{} without a name", self.resource.id.plural)))
+        self.name.as_deref().ok_or_else(|| {
+            ApiError::MethodNotAllowed(format!("{} without a name", self.resource.id.plural))
+        })
     }
 }
 
@@ -127,7 +127,11 @@ impl Verb {
 
 /// Finds the resource that a path addresses; `None` for paths that are not about resources.
 pub(crate) fn target(registry: &Registry, path: &str) -> Result<Option<Target>, ApiError> {
-    let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(decode).collect();
+    let parts: Vec<String> = path
+        .split('/')
+        .filter(|p| !p.is_empty())
+        .map(decode)
+        .collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let (group, version, rest) = match parts.as_slice() {
         ["api", version, rest @ ..] => ("", *version, rest),
@@ -136,7 +140,9 @@ pub(crate) fn target(registry: &Registry, path: &str) -> Result<Option<Target>, 
     };
     let (namespace, plural, rest) = match rest {
         [] => return Ok(None),
-        ["namespaces", ns, plural, rest @ ..] if !matches!(*plural, "status" | "finalize") || !group.is_empty() => {
+        ["namespaces", ns, plural, rest @ ..]
+            if !matches!(*plural, "status" | "finalize") || !group.is_empty() =>
+        {
             (Some((*ns).to_owned()), *plural, rest)
         }
         [plural, rest @ ..] => (None, *plural, rest),
@@ -149,7 +155,9 @@ pub(crate) fn target(registry: &Registry, path: &str) -> Result<Option<Target>, 
     let (name, status) = match rest {
         [] => (None, false),
         [name] => (Some((*name).to_owned()), false),
-        [name, "status"] if resource.version(version).is_some_and(|v| v.status) => (Some((*name).to_owned()), true),
+        [name, "status"] if resource.version(version).is_some_and(|v| v.status) => {
+            (Some((*name).to_owned()), true)
+        }
         _ => return Err(unknown()),
     };
     if name.is_some() && resource.namespaced && namespace.is_none() {
@@ -186,21 +194,25 @@ pub(crate) fn verb(method: &Method, target: &Target, query: &Query) -> Result<Ve
 pub(crate) fn body(content_type: &str, bytes: &[u8]) -> Result<Value, ApiError> {
     if content_type.contains("protobuf") || content_type.contains("cbor") {
         return Err(ApiError::UnsupportedMediaType(
-            "application/json, application/yaml".to_owned(),
+            "application/json, application/yaml; with kubectl use `apply -f` or `create -f`, which send JSON".to_owned(),
         ));
     }
     if let Ok(value) = serde_json::from_slice(bytes) {
         return Ok(value);
     }
-    let text = std::str::from_utf8(bytes).map_err(|e| ApiError::BadRequest(format!("the body is not UTF-8: {e}")))?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| ApiError::BadRequest(format!("the body is not UTF-8: {e}")))?;
     if !content_type.contains("yaml") {
-        let problem = serde_json::from_str::<Value>(text).err().map(|e| e.to_string());
+        let problem = serde_json::from_str::<Value>(text)
+            .err()
+            .map(|e| e.to_string());
         return Err(ApiError::BadRequest(format!(
             "the body is not JSON: {}",
             problem.unwrap_or_default()
         )));
     }
-    serde_saphyr::from_str(text).map_err(|e| ApiError::BadRequest(format!("the body is not YAML: {e}")))
+    serde_saphyr::from_str(text)
+        .map_err(|e| ApiError::BadRequest(format!("the body is not YAML: {e}")))
 }
 
 #[cfg(test)]

@@ -95,9 +95,9 @@ impl Selector {
 
     /// Whether the namespace of an object, as a field, can be anything but `namespace`.
     pub(crate) fn excludes_namespace(&self, namespace: &str) -> bool {
-        self.fields
-            .iter()
-            .any(|(path, v, equal)| *path == ["metadata", "namespace"] && (v == namespace) != *equal)
+        self.fields.iter().any(|(path, v, equal)| {
+            *path == ["metadata", "namespace"] && (v == namespace) != *equal
+        })
     }
 }
 
@@ -173,7 +173,12 @@ fn field(text: &str) -> Result<(Vec<String>, String, bool), ApiError> {
         )));
     };
     let key = key.trim();
-    let of_event = ["involvedObject.", "regarding.", "source", "reportingComponent"];
+    let of_event = [
+        "involvedObject.",
+        "regarding.",
+        "source",
+        "reportingComponent",
+    ];
     if !FIELDS.contains(&key) && !of_event.iter().any(|p| key.starts_with(p)) {
         return Err(ApiError::BadRequest(format!(
             "field label not supported: {key}; use metadata.name or metadata.namespace"

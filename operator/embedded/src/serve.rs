@@ -22,7 +22,11 @@ use crate::server::Server;
 const MAX_BODY: usize = 3 * 1024 * 1024;
 
 /// Accepts connections until `shutdown`; open watches end then.
-pub(crate) async fn serve(server: Arc<Server>, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+pub(crate) async fn serve(
+    server: Arc<Server>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         // Ended connections are dropped here, so that the set holds only the open ones.
@@ -59,14 +63,19 @@ pub(crate) async fn serve(server: Arc<Server>, listener: TcpListener, shutdown: 
     Ok(())
 }
 
-async fn answer(server: Arc<Server>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    server: Arc<Server>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     let reply = match Limited::new(body, MAX_BODY).collect().await {
         Ok(collected) => {
             let bytes: Bytes = collected.to_bytes();
             server.handle(Request::from_parts(parts, bytes)).await
         }
-        Err(error) => Reply::error(&ApiError::BadRequest(format!("the body cannot be read: {error}"))),
+        Err(error) => Reply::error(&ApiError::BadRequest(format!(
+            "the body cannot be read: {error}"
+        ))),
     };
     Ok(reply.into_http())
 }

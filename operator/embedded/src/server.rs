@@ -61,7 +61,9 @@ impl Server {
     }
 
     pub(crate) fn set_bookmark_interval(&self, interval: Duration) {
-        let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+        let millis = u64::try_from(interval.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
         self.bookmark_millis.store(millis, Ordering::Relaxed);
     }
 
@@ -141,7 +143,11 @@ impl Server {
         })
     }
 
-    async fn serve_target(self: Arc<Self>, target: Target, request: Request<Bytes>) -> Result<Reply, ApiError> {
+    async fn serve_target(
+        self: Arc<Self>,
+        target: Target,
+        request: Request<Bytes>,
+    ) -> Result<Reply, ApiError> {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let verb = request::verb(request.method(), &target, &query)?;
         let plural = Arc::clone(&target.resource.id.plural);

@@ -238,7 +238,11 @@ impl Store {
     ) -> Result<Arc<Stored>, Raced> {
         let previous = self.still(id, key, seen)?;
         self.revision += 1;
-        meta::set(&mut value, "resourceVersion", Value::String(self.revision.to_string()));
+        meta::set(
+            &mut value,
+            "resourceVersion",
+            Value::String(self.revision.to_string()),
+        );
         let stored = Arc::new(Stored::new(value));
         let place = (id.clone(), key.clone());
         if let Some(old) = &previous {
@@ -272,7 +276,11 @@ impl Store {
     ) -> Result<Arc<Stored>, Raced> {
         let previous = self.still(id, key, Some(seen))?;
         self.revision += 1;
-        meta::set(&mut value, "resourceVersion", Value::String(self.revision.to_string()));
+        meta::set(
+            &mut value,
+            "resourceVersion",
+            Value::String(self.revision.to_string()),
+        );
         let last = Arc::new(Stored::new(value));
         self.unindex(&(id.clone(), key.clone()), &seen.value);
         let event = LogEvent {

@@ -12,7 +12,12 @@ fn columns(version: Option<&Version>) -> &[Column] {
 }
 
 /// A table of rows; `header` says whether the columns are described.
-pub(crate) fn table(version: Option<&Version>, rows: Vec<Value>, metadata: &Value, header: bool) -> Value {
+pub(crate) fn table(
+    version: Option<&Version>,
+    rows: &[Value],
+    metadata: &Value,
+    header: bool,
+) -> Value {
     let mut definitions = vec![json!({
         "name": "Name", "type": "string", "format": "name", "priority": 0,
         "description": "Name must be unique within a namespace.",

@@ -317,7 +317,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_ends_with_the_client_in_step(delta in any::<bool>(), steps in prop::collection::vec(step(), 1..80)) {

@@ -108,7 +108,8 @@ struct Used {
     at: Option<Timestamp>,
 }
 
-type UsedByPod = HashMap<(String, String), Used>;
+/// By namespace, then by name, so that a lookup borrows.
+type UsedByPod = HashMap<String, HashMap<String, Used>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Resource {
@@ -155,7 +156,9 @@ impl MetricsServerSource {
             .map_err(|e| explain(&e))?;
             for pod in page.items {
                 let value = pod.used();
-                used.insert((pod.metadata.namespace, pod.metadata.name), value);
+                used.entry(pod.metadata.namespace)
+                    .or_default()
+                    .insert(pod.metadata.name, value);
             }
             token = page.metadata.token.filter(|t| !t.is_empty());
             if token.is_none() {
@@ -222,7 +225,10 @@ fn value(
     let (mut stale, mut fresh) = (0usize, 0usize);
     for pod in demand.pods.iter().filter(|p| p.ready) {
         // A pod that just started is not measured yet, and counts on neither side of the fraction.
-        let Some(metrics) = used.get(&(pod.namespace.to_string(), pod.name.to_string())) else {
+        let Some(metrics) = used
+            .get(pod.namespace.as_ref())
+            .and_then(|pods| pods.get(pod.name.as_ref()))
+        else {
             continue;
         };
         let Some(amount) = resource.of(metrics) else {
@@ -371,18 +377,17 @@ mod tests {
     }
 
     fn used(list: &[(&str, f64)]) -> UsedByPod {
-        list.iter()
-            .map(|(n, v)| {
-                (
-                    ("ns".to_owned(), (*n).to_owned()),
-                    Used {
-                        cores: Some(*v),
-                        bytes: Some(*v * 10.0),
-                        at: Some(Timestamp::now()),
-                    },
-                )
-            })
-            .collect()
+        let at = Some(Timestamp::now());
+        let used = |v: f64| Used {
+            cores: Some(v),
+            bytes: Some(v * 10.0),
+            at,
+        };
+        let pods = list
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), used(*v)))
+            .collect();
+        HashMap::from([("ns".to_owned(), pods)])
     }
 
     fn read(name: &str, used: &UsedByPod, demand: &Demand) -> Sample {

@@ -20,7 +20,7 @@ use axum::routing::get;
 use parking_lot::Mutex;
 
 /// How long a condition may take before the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 

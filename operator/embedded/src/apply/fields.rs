@@ -59,7 +59,10 @@ impl FieldSet {
     pub(crate) fn union(&mut self, other: &Self) {
         self.member |= other.member;
         for (element, child) in &other.children {
-            self.children.entry(element.clone()).or_default().union(child);
+            self.children
+                .entry(element.clone())
+                .or_default()
+                .union(child);
         }
     }
 
@@ -204,7 +207,10 @@ pub(crate) fn compare(old: Option<&Value>, new: Option<&Value>, shape: Shape<'_>
 
 fn compare_items(a: &[Value], b: &[Value], shape: Shape<'_>, diff: &mut Difference) {
     let index = |items: &'_ [Value]| -> BTreeMap<String, Value> {
-        items.iter().map(|i| (element_of(i, shape), i.clone())).collect()
+        items
+            .iter()
+            .map(|i| (element_of(i, shape), i.clone()))
+            .collect()
     };
     let (a_items, b_items) = (index(a), index(b));
     let keys: BTreeSet<&String> = a_items.keys().chain(b_items.keys()).collect();

@@ -19,7 +19,9 @@ pub(crate) struct Manager {
 
 impl Manager {
     fn is_same(&self, other: &Self) -> bool {
-        self.operation == other.operation && self.name == other.name && self.subresource == other.subresource
+        self.operation == other.operation
+            && self.name == other.name
+            && self.subresource == other.subresource
     }
 }
 
@@ -62,7 +64,9 @@ fn owned_part(mut set: FieldSet, scope: Scope) -> FieldSet {
     set.children.remove("f:kind");
     if let Some(metadata) = set.children.get_mut("f:metadata") {
         metadata.member = false;
-        metadata.children.retain(|e, _| !UNOWNED.contains(&e.as_str()));
+        metadata
+            .children
+            .retain(|e, _| !UNOWNED.contains(&e.as_str()));
     }
     match scope {
         Scope::Whole => {}
@@ -128,7 +132,10 @@ pub(crate) fn track(
     now: &str,
 ) {
     let diff = compare(old, Some(new), shape);
-    let (changed, removed) = (owned_part(diff.changed, scope), owned_part(diff.removed, scope));
+    let (changed, removed) = (
+        owned_part(diff.changed, scope),
+        owned_part(diff.removed, scope),
+    );
     let mut entries = old.map(read).unwrap_or_default();
     for entry in &mut entries {
         entry.fields.subtract(&removed);
@@ -167,7 +174,9 @@ pub(crate) fn server_side(
     now: &str,
 ) -> Result<Value, Vec<Cause>> {
     let applied = owned_part(FieldSet::of(config, shape), scope);
-    let mut entries = live.map(|o| entries_of(o, shape, scope, now)).unwrap_or_default();
+    let mut entries = live
+        .map(|o| entries_of(o, shape, scope, now))
+        .unwrap_or_default();
     let mut merged = live.cloned().unwrap_or_else(|| json!({}));
     overlay(&mut merged, &only(config, scope), shape);
     let changed = owned_part(compare(live, Some(&merged), shape).changed, scope);

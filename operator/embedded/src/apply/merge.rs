@@ -36,7 +36,12 @@ pub(crate) fn overlay(live: &mut Value, config: &Value, shape: Shape<'_>) {
 
 /// Removes the members of `gone` from a value, except what `keep` (or something below it) still owns.
 /// Returns whether the value itself has to go.
-pub(crate) fn take_away(value: &mut Value, gone: &FieldSet, keep: Option<&FieldSet>, shape: Shape<'_>) -> bool {
+pub(crate) fn take_away(
+    value: &mut Value,
+    gone: &FieldSet,
+    keep: Option<&FieldSet>,
+    shape: Shape<'_>,
+) -> bool {
     if gone.member && keep.is_none_or(FieldSet::is_empty) {
         return true;
     }

@@ -23,7 +23,9 @@ impl<'a> Shape<'a> {
     pub(crate) fn field(self, name: &'a str) -> Self {
         match self {
             Self::Declared(_, true) if name == "metadata" => Self::Known("", "metadata"),
-            Self::Declared(schema, _) => schema.field(name).map_or(Self::Free, |s| Self::Declared(s, false)),
+            Self::Declared(schema, _) => schema
+                .field(name)
+                .map_or(Self::Free, |s| Self::Declared(s, false)),
             Self::Known(kind, _) => Self::Known(kind, name),
             Self::Free => Self::Free,
         }
@@ -77,10 +79,13 @@ impl<'a> Shape<'a> {
 fn known_list(kind: &str, field: &str) -> ListType {
     let keyed = |keys: &[&str]| ListType::Map(keys.iter().map(|k| (*k).to_owned()).collect());
     match field {
-        "containers" | "initContainers" | "ephemeralContainers" | "env" | "volumes" | "imagePullSecrets" => {
-            keyed(&["name"])
-        }
-        "secrets" => keyed(&["name"]),
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "env"
+        | "volumes"
+        | "imagePullSecrets"
+        | "secrets" => keyed(&["name"]),
         "volumeMounts" => keyed(&["mountPath"]),
         "volumeDevices" => keyed(&["devicePath"]),
         "conditions" => keyed(&["type"]),
@@ -88,7 +93,9 @@ fn known_list(kind: &str, field: &str) -> ListType {
         "hostAliases" | "podIPs" => keyed(&["ip"]),
         "addresses" if kind == "Node" => keyed(&["type"]),
         "ports" if kind == "Service" => keyed(&["port", "protocol"]),
-        "ports" if matches!(kind, "Pod" | "Deployment" | "ReplicaSet") => keyed(&["containerPort", "protocol"]),
+        "ports" if matches!(kind, "Pod" | "Deployment" | "ReplicaSet") => {
+            keyed(&["containerPort", "protocol"])
+        }
         "finalizers" => ListType::Set,
         _ => ListType::Atomic,
     }

@@ -44,7 +44,9 @@ fn merge_field(map: &mut Map<String, Value>, name: &str, value: &Value, shape: S
             strategic_merge(child, value, shape);
         }
         Value::Array(items) if shape.list_type() != ListType::Atomic => {
-            let child = map.entry(name.to_owned()).or_insert_with(|| Value::Array(Vec::new()));
+            let child = map
+                .entry(name.to_owned())
+                .or_insert_with(|| Value::Array(Vec::new()));
             if let Value::Array(list) = child {
                 merge_items(list, items, shape);
             }
@@ -56,9 +58,14 @@ fn merge_field(map: &mut Map<String, Value>, name: &str, value: &Value, shape: S
 }
 
 fn merge_items(list: &mut Vec<Value>, items: &[Value], shape: Shape<'_>) {
-    let directive = |item: &Value, what: &str| item.get("$patch").and_then(Value::as_str) == Some(what);
+    let directive =
+        |item: &Value, what: &str| item.get("$patch").and_then(Value::as_str) == Some(what);
     if items.iter().any(|i| directive(i, "replace")) {
-        *list = items.iter().filter(|i| !directive(i, "replace")).cloned().collect();
+        *list = items
+            .iter()
+            .filter(|i| !directive(i, "replace"))
+            .cloned()
+            .collect();
         return;
     }
     for item in items {
@@ -86,7 +93,10 @@ fn reorder(list: Option<&mut Value>, order: &Value, shape: Shape<'_>) {
         let order: Vec<String> = order.iter().map(|o| element_of(o, shape)).collect();
         list.sort_by_key(|item| {
             let element = element_of(item, shape);
-            order.iter().position(|o| *o == element).unwrap_or(usize::MAX)
+            order
+                .iter()
+                .position(|o| *o == element)
+                .unwrap_or(usize::MAX)
         });
     }
 }

@@ -78,7 +78,10 @@ impl Target {
     }
 
     pub(crate) fn scope(&self) -> Scope {
-        let has_status = self.resource.version(&self.version).is_some_and(|v| v.status);
+        let has_status = self
+            .resource
+            .version(&self.version)
+            .is_some_and(|v| v.status);
         match (self.status, has_status) {
             (true, _) => Scope::Status,
             (false, true) => Scope::WithoutStatus,
@@ -106,7 +109,11 @@ impl Target {
         ] {
             let have = body[field].as_str().unwrap_or_default();
             if !have.is_empty() && have != want {
-                let what = if field == "kind" { "kind" } else { "API version" };
+                let what = if field == "kind" {
+                    "kind"
+                } else {
+                    "API version"
+                };
                 return Err(ApiError::BadRequest(format!(
                     "the {what} in the data ({have}) does not match the expected {what} ({want})"
                 )));
@@ -217,8 +224,14 @@ impl Target {
     }
 }
 
-fn report_unknown(unknown: &[String], validation: FieldValidation, warnings: &mut Vec<String>) -> Result<(), ApiError> {
-    let texts = unknown.iter().map(|path| format!("unknown field \"{path}\""));
+fn report_unknown(
+    unknown: &[String],
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    let texts = unknown
+        .iter()
+        .map(|path| format!("unknown field \"{path}\""));
     match validation {
         FieldValidation::Strict if !unknown.is_empty() => Err(ApiError::BadRequest(format!(
             "strict decoding error: {}",
@@ -239,7 +252,10 @@ fn check_metadata(body: &Value) -> Result<(), ApiError> {
         let Some(value) = body.pointer(&format!("/metadata/{field}")) else {
             continue;
         };
-        let ok = value.is_null() || value.as_object().is_some_and(|m| m.values().all(Value::is_string));
+        let ok = value.is_null()
+            || value
+                .as_object()
+                .is_some_and(|m| m.values().all(Value::is_string));
         if !ok {
             return Err(ApiError::BadRequest(format!(
                 "metadata.{field}: must be a map of strings; quote numbers and booleans"
@@ -265,7 +281,9 @@ pub(super) fn check_name(target: &Target, name: &str) -> Result<(), ApiError> {
     let label = |text: &str| {
         !text.is_empty()
             && text.len() <= 63
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !text.starts_with('-')
             && !text.ends_with('-')
     };

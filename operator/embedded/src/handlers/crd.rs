@@ -4,8 +4,9 @@
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
+use crate::crd;
 use crate::error::ApiError;
-use crate::kinds::{self, CRD_GROUP, Resource};
+use crate::kinds::{CRD_GROUP, Resource};
 use crate::meta;
 use crate::request::Target;
 use crate::server::Server;
@@ -21,8 +22,8 @@ impl Server {
         if !is_crd(&target.resource) {
             return Ok(());
         }
-        kinds::from_crd(new)?;
-        let names = kinds::accepted_names(new);
+        crd::from_crd(new)?;
+        let names = crd::accepted_names(new);
         let storage: Vec<Value> = new["spec"]["versions"]
             .as_array()
             .into_iter()
@@ -30,7 +31,8 @@ impl Server {
             .filter(|v| v["storage"] == true)
             .map(|v| v["name"].clone())
             .collect();
-        let since = meta::text(new, "creationTimestamp").map_or_else(|| rfc3339(self.clock.now()), str::to_owned);
+        let since = meta::text(new, "creationTimestamp")
+            .map_or_else(|| rfc3339(self.clock.now()), str::to_owned);
         let condition = |kind: &str, reason: &str, message: &str| {
             json!({
                 "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since,
@@ -49,7 +51,7 @@ impl Server {
 
     pub(crate) fn after_write(&self, target: &Target, stored: &Value, created: bool) {
         if is_crd(&target.resource)
-            && let Ok(resource) = kinds::from_crd(stored)
+            && let Ok(resource) = crd::from_crd(stored)
         {
             self.registry.write().insert(resource);
         }
@@ -61,7 +63,11 @@ impl Server {
     /// Runs after an object is gone: its dependents, its kind, its namespace.
     pub(crate) fn after_removal(&self, resource: &Resource, last: &Value) {
         if is_crd(resource) {
-            let text = |path: &str| last.pointer(path).and_then(Value::as_str).unwrap_or_default();
+            let text = |path: &str| {
+                last.pointer(path)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+            };
             let id = ResourceId::new(text("/spec/group"), text("/spec/names/plural"));
             self.registry.write().remove(&id);
         }

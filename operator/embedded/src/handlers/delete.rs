@@ -22,8 +22,13 @@ struct Deletion {
 
 impl Deletion {
     fn parse(query: &Query, body: &Value) -> Self {
-        let text = |path: &str| body.pointer(path).and_then(Value::as_str).map(str::to_owned);
-        let policy = text("/propagationPolicy").unwrap_or_else(|| query.get("propagationPolicy").to_owned());
+        let text = |path: &str| {
+            body.pointer(path)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
+        let policy =
+            text("/propagationPolicy").unwrap_or_else(|| query.get("propagationPolicy").to_owned());
         let dry_run = query.get("dryRun") == "All" || body["dryRun"][0] == "All";
         Self {
             orphan: policy == "Orphan" || body["orphanDependents"] == true,
@@ -34,14 +39,19 @@ impl Deletion {
     }
 
     fn check(&self, target: &Target, object: &Value) -> Result<(), ApiError> {
-        for (want, field) in [(&self.uid, "uid"), (&self.resource_version, "resourceVersion")] {
+        for (want, field) in [
+            (&self.uid, "uid"),
+            (&self.resource_version, "resourceVersion"),
+        ] {
             let have = meta::text(object, field).unwrap_or_default();
             if let Some(want) = want
                 && want != have
             {
                 return Err(ApiError::Conflict {
                     subject: target.resource.subject(meta::name(object)),
-                    message: format!("Precondition failed: {field} in precondition: {want}, in object meta: {have}"),
+                    message: format!(
+                        "Precondition failed: {field} in precondition: {want}, in object meta: {have}"
+                    ),
                 });
             }
         }
@@ -50,7 +60,12 @@ impl Deletion {
 }
 
 impl Server {
-    pub(crate) fn delete(&self, renderer: &Renderer, query: &Query, body: &Value) -> Result<Reply, ApiError> {
+    pub(crate) fn delete(
+        &self,
+        renderer: &Renderer,
+        query: &Query,
+        body: &Value,
+    ) -> Result<Reply, ApiError> {
         let target = &*renderer.target;
         let name = target.named()?;
         let deletion = Deletion::parse(query, body);
@@ -90,7 +105,12 @@ impl Server {
         Ok(Reply::new(200, renderer.list(&deleted, &metadata)))
     }
 
-    fn delete_one(&self, target: &Target, key: &Key, deletion: &Deletion) -> Result<(Arc<Stored>, bool), ApiError> {
+    fn delete_one(
+        &self,
+        target: &Target,
+        key: &Key,
+        deletion: &Deletion,
+    ) -> Result<(Arc<Stored>, bool), ApiError> {
         loop {
             let seen = self
                 .store
@@ -121,7 +141,11 @@ impl Server {
             self.orphan_dependents(uid);
         }
         if self.may_vanish_now(target, &seen.value) {
-            let last = self.store.write().remove(id, key, seen, seen.value.clone()).ok()?;
+            let last = self
+                .store
+                .write()
+                .remove(id, key, seen, seen.value.clone())
+                .ok()?;
             self.after_removal(&target.resource, &last.value);
             return Some((last, true));
         }
@@ -129,7 +153,11 @@ impl Server {
             return Some((Arc::clone(seen), false));
         }
         let mut value = seen.value.clone();
-        meta::set(&mut value, "deletionTimestamp", json!(rfc3339(self.clock.now())));
+        meta::set(
+            &mut value,
+            "deletionTimestamp",
+            json!(rfc3339(self.clock.now())),
+        );
         meta::set(&mut value, "deletionGracePeriodSeconds", json!(0));
         if target.resource.kind == "Namespace" {
             meta::child(&mut value, "status").insert("phase".to_owned(), json!("Terminating"));

@@ -69,7 +69,10 @@ impl Server {
             namespace.is_some() || !target.resource.namespaced,
         ) {
             let found = store.get(id, &target.key(name));
-            page.items = found.into_iter().filter(|s| selector.matches(&s.value)).collect();
+            page.items = found
+                .into_iter()
+                .filter(|s| selector.matches(&s.value))
+                .collect();
             return page;
         }
         let mut last = None;
@@ -108,10 +111,18 @@ fn token(key: &Key) -> String {
 }
 
 fn parse_token(token: &str) -> Result<Key, ApiError> {
-    let bad = || ApiError::BadRequest(format!("continue key is not valid: {token:?} was not given by a list"));
+    let bad = || {
+        ApiError::BadRequest(format!(
+            "continue key is not valid: {token:?} was not given by a list"
+        ))
+    };
     let bytes: Option<Vec<u8>> = (0..token.len())
         .step_by(2)
-        .map(|i| token.get(i..i + 2).and_then(|h| u8::from_str_radix(h, 16).ok()))
+        .map(|i| {
+            token
+                .get(i..i + 2)
+                .and_then(|h| u8::from_str_radix(h, 16).ok())
+        })
         .collect();
     let value: Value = serde_json::from_slice(&bytes.ok_or_else(bad)?).map_err(|_| bad())?;
     match (value[0].as_str(), value[1].as_str()) {

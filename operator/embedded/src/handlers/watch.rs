@@ -37,13 +37,19 @@ struct Watcher {
 }
 
 impl Server {
-    pub(crate) fn watch(self: &Arc<Self>, renderer: Renderer, query: &Query) -> Result<Reply, ApiError> {
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        renderer: Renderer,
+        query: &Query,
+    ) -> Result<Reply, ApiError> {
         let selector = query.selector()?;
         let initial = query.flag("sendInitialEvents");
         let start = match query.get("resourceVersion") {
             "" | "0" => None,
             text => Some(text.parse::<u64>().map_err(|_| {
-                ApiError::BadRequest(format!("Invalid value: {text:?}: resourceVersion must be a number"))
+                ApiError::BadRequest(format!(
+                    "Invalid value: {text:?}: resourceVersion must be a number"
+                ))
             })?),
         };
         let timeout = query.number("timeoutSeconds").unwrap_or(DEFAULT_TIMEOUT);
@@ -74,7 +80,9 @@ impl Server {
 
 impl Watcher {
     fn send_initial(&mut self, announce_end: bool) {
-        let page = self.server.select(&self.renderer, &self.selector, None, None);
+        let page = self
+            .server
+            .select(&self.renderer, &self.selector, None, None);
         self.cursor = page.revision;
         for stored in &page.items {
             let object = self.renderer.with_header(stored, self.first);
@@ -123,7 +131,8 @@ impl Watcher {
         let read = {
             let store = self.server.store.read();
             let revision = store.revision();
-            let batch = (self.cursor <= revision).then(|| store.events_after(id, self.cursor, BATCH));
+            let batch =
+                (self.cursor <= revision).then(|| store.events_after(id, self.cursor, BATCH));
             batch.and_then(Result::ok).map(|batch| (batch, revision))
         };
         let Some((batch, revision)) = read else {
@@ -146,7 +155,10 @@ impl Watcher {
         if !in_namespace(&event.object.value, namespace) {
             return;
         }
-        let before = event.previous.as_ref().is_some_and(|p| self.selector.matches(&p.value));
+        let before = event
+            .previous
+            .as_ref()
+            .is_some_and(|p| self.selector.matches(&p.value));
         let after = event.kind != EventKind::Deleted && self.selector.matches(&event.object.value);
         let kind = match (before, after) {
             (false, true) => "ADDED",

@@ -26,7 +26,12 @@ pub(crate) struct Written {
 }
 
 impl Server {
-    pub(crate) fn create(&self, renderer: &Renderer, mut body: Value, options: &Options) -> Result<Reply, ApiError> {
+    pub(crate) fn create(
+        &self,
+        renderer: &Renderer,
+        mut body: Value,
+        options: &Options,
+    ) -> Result<Reply, ApiError> {
         let target = &*renderer.target;
         target.identify(&mut body)?;
         let generated = meta::name(&body).is_empty();
@@ -76,25 +81,43 @@ impl Server {
         warnings: &mut Vec<String>,
     ) -> Result<Value, ApiError> {
         if target.status {
-            return Err(ApiError::NotFound(target.resource.subject(meta::name(&body))));
+            return Err(ApiError::NotFound(
+                target.resource.subject(meta::name(&body)),
+            ));
         }
         self.check_namespace(target, meta::name(&body))?;
         let mut new = body;
         if target.scope() == apply::Scope::WithoutStatus {
             meta::as_map(&mut new).remove("status");
         }
-        if !meta::of(&mut new).get("resourceVersion").is_none_or(|v| v == "") {
+        if !meta::of(&mut new)
+            .get("resourceVersion")
+            .is_none_or(|v| v == "")
+        {
             return Err(ApiError::BadRequest(
                 "resourceVersion should not be set on objects to be created".to_owned(),
             ));
         }
-        for field in ["resourceVersion", "generation", "deletionTimestamp", "selfLink", "managedFields"] {
+        for field in [
+            "resourceVersion",
+            "generation",
+            "deletionTimestamp",
+            "selfLink",
+            "managedFields",
+        ] {
             meta::of(&mut new).remove(field);
         }
         self.stamp(&mut new);
         target.admit(&mut new, None, options.validation, warnings)?;
         let manager = target.manager("Update", &options.manager);
-        apply::track(None, &mut new, target.shape(), target.scope(), &manager, &self.now_text());
+        apply::track(
+            None,
+            &mut new,
+            target.shape(),
+            target.scope(),
+            &manager,
+            &self.now_text(),
+        );
         Ok(new)
     }
 
@@ -109,7 +132,11 @@ impl Server {
     }
 
     fn check_namespace(&self, target: &Target, name: &str) -> Result<(), ApiError> {
-        let Some(namespace) = target.namespace.as_deref().filter(|_| target.resource.namespaced) else {
+        let Some(namespace) = target
+            .namespace
+            .as_deref()
+            .filter(|_| target.resource.namespaced)
+        else {
             if target.resource.namespaced {
                 return Err(ApiError::BadRequest(format!(
                     "{} {name:?}: a namespace is required; send the request to /namespaces/NAMESPACE/{}",
@@ -134,7 +161,12 @@ impl Server {
         }
     }
 
-    pub(crate) fn update(&self, renderer: &Renderer, mut body: Value, options: &Options) -> Result<Reply, ApiError> {
+    pub(crate) fn update(
+        &self,
+        renderer: &Renderer,
+        mut body: Value,
+        options: &Options,
+    ) -> Result<Reply, ApiError> {
         let target = &*renderer.target;
         let name = target.named()?.to_owned();
         target.identify(&mut body)?;
@@ -157,7 +189,14 @@ impl Server {
         let mut new = target.carry_over(old, new);
         target.admit(&mut new, Some(old), options.validation, warnings)?;
         let manager = target.manager("Update", &options.manager);
-        apply::track(Some(old), &mut new, target.shape(), target.scope(), &manager, &self.now_text());
+        apply::track(
+            Some(old),
+            &mut new,
+            target.shape(),
+            target.scope(),
+            &manager,
+            &self.now_text(),
+        );
         Ok(new)
     }
 
@@ -196,8 +235,13 @@ impl Server {
         let target = &*renderer.target;
         target.identify(&mut config)?;
         check_name(target, name)?;
-        if config.pointer("/metadata/managedFields").is_some_and(|v| !v.is_null()) {
-            return Err(ApiError::BadRequest("metadata.managedFields must be nil".to_owned()));
+        if config
+            .pointer("/metadata/managedFields")
+            .is_some_and(|v| !v.is_null())
+        {
+            return Err(ApiError::BadRequest(
+                "metadata.managedFields must be nil".to_owned(),
+            ));
         }
         report_unknown_of_config(target, &config, options)?;
         let manager = target.manager("Apply", &options.manager);
@@ -243,27 +287,30 @@ impl Server {
     }
 
     /// Creates or replaces an object with its status, without field ownership.
-    pub(crate) fn load(&self, target: &Target, mut object: Value, options: &Options) -> Result<Value, ApiError> {
+    pub(crate) fn load(
+        &self,
+        target: &Target,
+        mut object: Value,
+        options: &Options,
+    ) -> Result<Value, ApiError> {
         target.identify(&mut object)?;
         let name = target.named()?.to_owned();
         check_name(target, &name)?;
         let written = self.persist(target, &name, options, |old, warnings| {
             let mut new = object.clone();
             let status = new.get("status").cloned();
-            match old {
-                Some(old) => {
-                    new = target.carry_over(old, new);
-                    meta::copy(&mut new, old, "managedFields");
-                    if status.is_some() {
-                        meta::put_field(&mut new, "status", status.as_ref());
-                    }
+            if let Some(old) = old {
+                new = target.carry_over(old, new);
+                meta::copy(&mut new, old, "managedFields");
+                if status.is_some() {
+                    meta::put_field(&mut new, "status", status.as_ref());
                 }
-                None => {
-                    self.check_namespace(target, &name)?;
-                    meta::of(&mut new).remove("resourceVersion");
-                    meta::of(&mut new).remove("managedFields");
-                    self.stamp(&mut new);
+            } else {
+                self.check_namespace(target, &name)?;
+                for field in ["resourceVersion", "managedFields"] {
+                    meta::of(&mut new).remove(field);
                 }
+                self.stamp(&mut new);
             }
             target.admit(&mut new, old, options.validation, warnings)?;
             Ok(new)
@@ -316,7 +363,13 @@ impl Server {
         })
     }
 
-    fn commit(&self, target: &Target, key: &Key, seen: Option<&Arc<Stored>>, new: Value) -> Result<Arc<Stored>, Raced> {
+    fn commit(
+        &self,
+        target: &Target,
+        key: &Key,
+        seen: Option<&Arc<Stored>>,
+        new: Value,
+    ) -> Result<Arc<Stored>, Raced> {
         let id = &target.resource.id;
         let finished = seen.is_some() && self.may_vanish(target, &new);
         let stored = {
@@ -352,7 +405,11 @@ fn without_version(config: &Value) -> Value {
 }
 
 /// Apply must report what the client sent, not what is left after merging.
-fn report_unknown_of_config(target: &Target, config: &Value, options: &Options) -> Result<(), ApiError> {
+fn report_unknown_of_config(
+    target: &Target,
+    config: &Value,
+    options: &Options,
+) -> Result<(), ApiError> {
     if options.validation != FieldValidation::Strict {
         return Ok(());
     }
@@ -363,7 +420,10 @@ fn report_unknown_of_config(target: &Target, config: &Value, options: &Options) 
     if unknown.is_empty() {
         return Ok(());
     }
-    let fields: Vec<String> = unknown.iter().map(|p| format!("unknown field \"{p}\"")).collect();
+    let fields: Vec<String> = unknown
+        .iter()
+        .map(|p| format!("unknown field \"{p}\""))
+        .collect();
     Err(ApiError::BadRequest(format!(
         "strict decoding error: {}",
         fields.join(", ")
@@ -396,7 +456,12 @@ fn check_preconditions(target: &Target, old: &Value, new: &Value) -> Result<(), 
     Ok(())
 }
 
-fn apply_patch(target: &Target, kind: &str, patch: &Value, new: &mut Value) -> Result<(), ApiError> {
+fn apply_patch(
+    target: &Target,
+    kind: &str,
+    patch: &Value,
+    new: &mut Value,
+) -> Result<(), ApiError> {
     match kind {
         "application/json-patch+json" => {
             let patch: json_patch::Patch = serde_json::from_value(patch.clone())

@@ -26,7 +26,7 @@ thread_local! {
 impl Rules {
     pub(crate) fn compile(schema: &Value) -> Self {
         Self {
-            compiled: compile_schema(schema),
+            compiled: compile_schema(&with_doubled_underscores(schema)),
         }
     }
 
@@ -53,7 +53,9 @@ impl Rules {
             .map(|error| {
                 let kind = type_at(object, &error.field_path);
                 let message = match error.kind {
-                    ErrorKind::ValidationFailure if error.message.is_empty() => format!("failed rule: {}", error.rule),
+                    ErrorKind::ValidationFailure if error.message.is_empty() => {
+                        format!("failed rule: {}", error.rule)
+                    }
                     _ => error.message,
                 };
                 let reason = error.reason.as_deref().unwrap_or("FieldValueInvalid");
@@ -72,6 +74,58 @@ impl Rules {
             })
             .collect()
     }
+}
+
+/// kube-cel 0.8 writes a property `a_b` as `a__b`, a real API server leaves it as it is (only `__` is escaped there), so
+/// rules that select such a property are rewritten for kube-cel.
+fn with_doubled_underscores(schema: &Value) -> Value {
+    match schema {
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| {
+                let value = match (key.as_str(), value.as_str()) {
+                    ("rule" | "messageExpression", Some(text)) => {
+                        Value::String(double_underscores(text))
+                    }
+                    _ => with_doubled_underscores(value),
+                };
+                (key.clone(), value)
+            })
+            .collect(),
+        Value::Array(items) => items.iter().map(with_doubled_underscores).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Doubles underscores in selected fields: not in string literals, not in calls such as `.exists_one(`.
+fn double_underscores(rule: &str) -> String {
+    let mut out = String::with_capacity(rule.len());
+    let mut quote: Option<char> = None;
+    let mut chars = rule.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        out.push(c);
+        match quote {
+            Some(q) if c == q => quote = None,
+            Some(_) => {}
+            None if c == '\'' || c == '"' => quote = Some(c),
+            None if c == '.' => {
+                let rest = rule.get(at + 1..).unwrap_or_default();
+                let end = rest
+                    .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                    .unwrap_or(rest.len());
+                let (name, after) = rest.split_at(end);
+                let call = after.trim_start().starts_with('(');
+                if name.contains('_') && !name.starts_with('_') && !call {
+                    out.push_str(&name.replace('_', "__"));
+                    for _ in name.chars() {
+                        chars.next();
+                    }
+                }
+            }
+            None => {}
+        }
+    }
+    out
 }
 
 fn children(schema: &CompiledSchema) -> impl Iterator<Item = &CompiledSchema> {

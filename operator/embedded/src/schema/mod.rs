@@ -26,6 +26,10 @@ pub(crate) enum ListType {
 
 /// One node of a schema.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a keyword of the schema language"
+)]
 pub(crate) struct Schema {
     pub(crate) kind: String,
     pub(crate) format: String,
@@ -145,7 +149,12 @@ impl Schema {
 fn strings(value: &Value) -> Vec<String> {
     value
         .as_array()
-        .map(|a| a.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        .map(|a| {
+            a.iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
+        })
         .unwrap_or_default()
 }
 

@@ -14,7 +14,13 @@ pub(crate) fn prune(schema: &Schema, object: &mut Value) -> Vec<String> {
     unknown
 }
 
-fn prune_node(schema: &Schema, value: &mut Value, path: &str, root: bool, unknown: &mut Vec<String>) {
+fn prune_node(
+    schema: &Schema,
+    value: &mut Value,
+    path: &str,
+    root: bool,
+    unknown: &mut Vec<String>,
+) {
     match value {
         Value::Object(map) => prune_map(schema, map, path, root, unknown),
         Value::Array(items) => {
@@ -28,7 +34,13 @@ fn prune_node(schema: &Schema, value: &mut Value, path: &str, root: bool, unknow
     }
 }
 
-fn prune_map(schema: &Schema, map: &mut Map<String, Value>, path: &str, root: bool, unknown: &mut Vec<String>) {
+fn prune_map(
+    schema: &Schema,
+    map: &mut Map<String, Value>,
+    path: &str,
+    root: bool,
+    unknown: &mut Vec<String>,
+) {
     let keep = schema.preserve_unknown || schema.additional_any;
     let object = root || schema.embedded;
     map.retain(|name, child| {

@@ -25,7 +25,10 @@ fn node(schema: &Schema, value: &Value, path: &str, found: &mut Vec<Cause>) {
         found.push(Cause::new(
             "FieldValueNotSupported",
             path,
-            format!("Unsupported value: {value}: supported values: {}", allowed.join(", ")),
+            format!(
+                "Unsupported value: {value}: supported values: {}",
+                allowed.join(", ")
+            ),
         ));
     }
     match value {
@@ -52,7 +55,9 @@ fn type_matches(schema: &Schema, value: &Value) -> bool {
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
         "number" => value.is_number(),
-        "integer" => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|f| f.fract() == 0.0),
+        "integer" => {
+            value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|f| f.fract() == 0.0)
+        }
         _ => true,
     }
 }
@@ -102,10 +107,18 @@ fn string(schema: &Schema, text: &str, path: &str, found: &mut Vec<Cause>) {
         ));
     }
     if let Some(min) = schema.min_length.filter(|min| length < *min) {
-        found.push(invalid(&value(), path, &format!("should be at least {min} chars long")));
+        found.push(invalid(
+            &value(),
+            path,
+            &format!("should be at least {min} chars long"),
+        ));
     }
     if let Some(pattern) = schema.pattern.as_ref().filter(|p| !p.is_match(text)) {
-        found.push(invalid(&value(), path, &format!("should match '{pattern}'")));
+        found.push(invalid(
+            &value(),
+            path,
+            &format!("should match '{pattern}'"),
+        ));
     }
     let format_ok = match schema.format.as_str() {
         "date-time" => text.parse::<jiff::Timestamp>().is_ok(),
@@ -128,7 +141,11 @@ fn numeric(schema: &Schema, value: &Value, n: f64, path: &str, found: &mut Vec<C
             (n > max, " or equal to")
         };
         if bad {
-            found.push(invalid(value, path, &format!("should be less than{or_equal} {max}")));
+            found.push(invalid(
+                value,
+                path,
+                &format!("should be less than{or_equal} {max}"),
+            ));
         }
     }
     if let Some(min) = schema.minimum {
@@ -138,11 +155,19 @@ fn numeric(schema: &Schema, value: &Value, n: f64, path: &str, found: &mut Vec<C
             (n < min, " or equal to")
         };
         if bad {
-            found.push(invalid(value, path, &format!("should be greater than{or_equal} {min}")));
+            found.push(invalid(
+                value,
+                path,
+                &format!("should be greater than{or_equal} {min}"),
+            ));
         }
     }
     if let Some(step) = schema.multiple_of.filter(|step| (n / step).fract() != 0.0) {
-        found.push(invalid(value, path, &format!("should be a multiple of {step}")));
+        found.push(invalid(
+            value,
+            path,
+            &format!("should be a multiple of {step}"),
+        ));
     }
     let fits = match schema.format.as_str() {
         "int32" => i32::try_from(value.as_i64().unwrap_or(i64::MAX)).is_ok(),
@@ -150,7 +175,11 @@ fn numeric(schema: &Schema, value: &Value, n: f64, path: &str, found: &mut Vec<C
         _ => true,
     };
     if schema.kind == "integer" && !fits {
-        found.push(invalid(value, path, &format!("must be of type {}", schema.format)));
+        found.push(invalid(
+            value,
+            path,
+            &format!("must be of type {}", schema.format),
+        ));
     }
 }
 
@@ -164,7 +193,11 @@ fn array(schema: &Schema, items: &[Value], path: &str, found: &mut Vec<Cause>) {
         ));
     }
     if let Some(min) = schema.min_items.filter(|min| length < *min) {
-        found.push(invalid(&Value::from(length), path, &format!("should have at least {min} items")));
+        found.push(invalid(
+            &Value::from(length),
+            path,
+            &format!("should have at least {min} items"),
+        ));
     }
     duplicates(schema, items, path, found);
     if let Some(of) = schema.items.as_deref() {
@@ -176,7 +209,12 @@ fn array(schema: &Schema, items: &[Value], path: &str, found: &mut Vec<Cause>) {
 
 fn duplicates(schema: &Schema, items: &[Value], path: &str, found: &mut Vec<Cause>) {
     let key = |item: &Value| match &schema.list_type {
-        ListType::Map(keys) => Some(keys.iter().map(|k| item[k].to_string()).collect::<Vec<_>>().join(",")),
+        ListType::Map(keys) => Some(
+            keys.iter()
+                .map(|k| item[k].to_string())
+                .collect::<Vec<_>>()
+                .join(","),
+        ),
         ListType::Set => Some(item.to_string()),
         ListType::Atomic if schema.unique_items => Some(item.to_string()),
         ListType::Atomic => None,
@@ -210,7 +248,11 @@ fn object(schema: &Schema, map: &Map<String, Value>, path: &str, found: &mut Vec
     }
     for name in &schema.required {
         if !map.contains_key(name) {
-            found.push(Cause::new("FieldValueRequired", join(path, name), "Required value"));
+            found.push(Cause::new(
+                "FieldValueRequired",
+                join(path, name),
+                "Required value",
+            ));
         }
     }
     for (name, value) in map {
@@ -241,10 +283,17 @@ fn combined(schema: &Schema, value: &Value, path: &str, found: &mut Vec<Cause>) 
         fail("must validate at least one schema (anyOf)");
     }
     if !schema.one_of.is_empty() {
-        match schema.one_of.iter().filter(|s| holds(s, value, path)).count() {
+        match schema
+            .one_of
+            .iter()
+            .filter(|s| holds(s, value, path))
+            .count()
+        {
             1 => {}
             0 => fail("must validate one and only one schema (oneOf). Found none valid"),
-            n => fail(&format!("must validate one and only one schema (oneOf). Found {n} valid alternatives")),
+            n => fail(&format!(
+                "must validate one and only one schema (oneOf). Found {n} valid alternatives"
+            )),
         }
     }
     if schema.not.as_deref().is_some_and(|s| holds(s, value, path)) {
@@ -277,20 +326,41 @@ mod tests {
             "l": {"type": "array", "maxItems": 1, "items": {"type": "string"}},
             "q": {"type": "string", "nullable": true},
         }}}});
-        assert_eq!(messages(&schema, &json!({"spec": {}})), ["spec.a: Required value"]);
+        assert_eq!(
+            messages(&schema, &json!({"spec": {}})),
+            ["spec.a: Required value"]
+        );
         assert_eq!(
             messages(&schema, &json!({"spec": {"a": "xy", "e": "C"}})),
             ["spec.e: Unsupported value: \"C\": supported values: \"A\", \"B\""]
         );
         assert_eq!(
             messages(&schema, &json!({"spec": {"a": 1}})),
-            ["spec.a: Invalid value: \"integer\": spec.a in body must be of type string: \"integer\""]
+            [
+                "spec.a: Invalid value: \"integer\": spec.a in body must be of type string: \"integer\""
+            ]
         );
-        assert_eq!(messages(&schema, &json!({"spec": {"a": "xy", "n": 6}})).len(), 1);
-        assert_eq!(messages(&schema, &json!({"spec": {"a": "xy", "n": 3_000_000_000_u64}})).len(), 2);
+        assert_eq!(
+            messages(&schema, &json!({"spec": {"a": "xy", "n": 6}})).len(),
+            1
+        );
+        assert_eq!(
+            messages(
+                &schema,
+                &json!({"spec": {"a": "xy", "n": 3_000_000_000_u64}})
+            )
+            .len(),
+            2
+        );
         assert_eq!(messages(&schema, &json!({"spec": {"a": "y"}})).len(), 2);
-        assert_eq!(messages(&schema, &json!({"spec": {"a": "xy", "p": true}})).len(), 1);
-        assert_eq!(messages(&schema, &json!({"spec": {"a": "xy", "l": ["1", 2]}})).len(), 2);
+        assert_eq!(
+            messages(&schema, &json!({"spec": {"a": "xy", "p": true}})).len(),
+            1
+        );
+        assert_eq!(
+            messages(&schema, &json!({"spec": {"a": "xy", "l": ["1", 2]}})).len(),
+            2
+        );
         assert!(messages(&schema, &json!({"spec": {"a": "xy", "q": null, "p": "1%"}})).is_empty());
     }
 
@@ -299,7 +369,13 @@ mod tests {
         let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
             "oneOf": [{"required": ["a"]}, {"required": ["b"]}], "not": {"required": ["c"]}}}});
         assert!(messages(&schema, &json!({"spec": {"a": 1}})).is_empty());
-        assert_eq!(messages(&schema, &json!({"spec": {"a": 1, "b": 1}})).len(), 1);
-        assert_eq!(messages(&schema, &json!({"spec": {"a": 1, "c": 1}})).len(), 1);
+        assert_eq!(
+            messages(&schema, &json!({"spec": {"a": 1, "b": 1}})).len(),
+            1
+        );
+        assert_eq!(
+            messages(&schema, &json!({"spec": {"a": 1, "c": 1}})).len(),
+            1
+        );
     }
 }

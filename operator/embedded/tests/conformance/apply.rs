@@ -6,9 +6,14 @@ use serde_json::{Value, json};
 
 use super::{install, namespace, refusal, widget, widgets};
 
-async fn apply(api: &Api<DynamicObject>, manager: &str, spec: Value) -> Result<DynamicObject, kube::Error> {
+async fn apply(
+    api: &Api<DynamicObject>,
+    manager: &str,
+    spec: Value,
+) -> Result<DynamicObject, kube::Error> {
     let params = PatchParams::apply(manager);
-    api.patch("w", &params, &Patch::Apply(widget("w", spec))).await
+    api.patch("w", &params, &Patch::Apply(widget("w", spec)))
+        .await
 }
 
 fn managers(object: &DynamicObject) -> Vec<String> {
@@ -22,8 +27,12 @@ fn managers(object: &DynamicObject) -> Vec<String> {
 pub async fn creates_and_is_idempotent(client: Client) {
     install(&client).await;
     let api = widgets(&client, &namespace(&client).await);
-    let made = apply(&api, "a", json!({"size": 5, "color": "red"})).await.unwrap();
-    let again = apply(&api, "a", json!({"size": 5, "color": "red"})).await.unwrap();
+    let made = apply(&api, "a", json!({"size": 5, "color": "red"}))
+        .await
+        .unwrap();
+    let again = apply(&api, "a", json!({"size": 5, "color": "red"}))
+        .await
+        .unwrap();
     assert_eq!(again.resource_version(), made.resource_version());
     let owned = serde_json::to_value(&made.managed_fields()[0].fields_v1).unwrap();
     assert_eq!(owned, json!({"f:spec": {"f:color": {}, "f:size": {}}}));
@@ -36,9 +45,15 @@ pub async fn conflicts_name_manager_and_field(client: Client) {
     apply(&api, "a", json!({"size": 5})).await.unwrap();
     let (code, message, status) = refusal(apply(&api, "b", json!({"size": 6})).await);
     assert_eq!(code, 409);
-    assert!(message.contains("conflict with \"a\"") && message.contains(".spec.size"), "{message}");
+    assert!(
+        message.contains("conflict with \"a\"") && message.contains(".spec.size"),
+        "{message}"
+    );
     let causes = status.details.unwrap().causes;
-    assert_eq!((causes[0].reason.as_str(), causes[0].field.as_str()), ("FieldManagerConflict", ".spec.size"));
+    assert_eq!(
+        (causes[0].reason.as_str(), causes[0].field.as_str()),
+        ("FieldManagerConflict", ".spec.size")
+    );
 
     // The same value is no conflict: both own the field.
     let shared = apply(&api, "b", json!({"size": 5})).await.unwrap();
@@ -54,12 +69,16 @@ pub async fn conflicts_name_manager_and_field(client: Client) {
 pub async fn an_update_takes_ownership(client: Client) {
     install(&client).await;
     let api = widgets(&client, &namespace(&client).await);
-    apply(&api, "a", json!({"size": 5, "color": "red"})).await.unwrap();
+    apply(&api, "a", json!({"size": 5, "color": "red"}))
+        .await
+        .unwrap();
     let params = PatchParams {
         field_manager: Some("editor".into()),
         ..Default::default()
     };
-    api.patch("w", &params, &Patch::Merge(json!({"spec": {"size": 6}}))).await.unwrap();
+    api.patch("w", &params, &Patch::Merge(json!({"spec": {"size": 6}})))
+        .await
+        .unwrap();
     let (code, message, _) = refusal(apply(&api, "a", json!({"size": 5, "color": "red"})).await);
     assert_eq!(code, 409);
     assert!(
@@ -86,7 +105,8 @@ pub async fn fields_not_sent_any_more_go(client: Client) {
     let add = Patch::<()>::Json(serde_json::from_value(add).unwrap());
     api.patch("w", &params, &add).await.unwrap();
 
-    let less = json!({"size": 5, "free": {"x": 1}, "tags": ["u"], "parts": [{"id": "1", "weight": 1}]});
+    let less =
+        json!({"size": 5, "free": {"x": 1}, "tags": ["u"], "parts": [{"id": "1", "weight": 1}]});
     let after = apply(&api, "a", less).await.unwrap();
     assert_eq!(
         after.data["spec"],
@@ -102,13 +122,27 @@ pub async fn fields_not_sent_any_more_go(client: Client) {
 pub async fn two_managers_share_keyed_lists(client: Client) {
     install(&client).await;
     let api = widgets(&client, &namespace(&client).await);
-    apply(&api, "a", json!({"parts": [{"id": "1", "weight": 1}], "plain": ["x"]})).await.unwrap();
-    let both = apply(&api, "b", json!({"parts": [{"id": "2", "weight": 2}]})).await.unwrap();
+    apply(
+        &api,
+        "a",
+        json!({"parts": [{"id": "1", "weight": 1}], "plain": ["x"]}),
+    )
+    .await
+    .unwrap();
+    let both = apply(&api, "b", json!({"parts": [{"id": "2", "weight": 2}]}))
+        .await
+        .unwrap();
     assert_eq!(both.data["spec"]["parts"].as_array().unwrap().len(), 2);
     // An atomic list belongs to one manager as a whole.
-    assert_eq!(refusal(apply(&api, "b", json!({"plain": ["y"]})).await).0, 409);
+    assert_eq!(
+        refusal(apply(&api, "b", json!({"plain": ["y"]})).await).0,
+        409
+    );
     let gone = apply(&api, "b", json!({"color": "red"})).await.unwrap();
-    assert_eq!(gone.data["spec"]["parts"], json!([{"id": "1", "weight": 1}]));
+    assert_eq!(
+        gone.data["spec"]["parts"],
+        json!([{"id": "1", "weight": 1}])
+    );
 }
 
 pub async fn status_is_applied_apart(client: Client) {
@@ -118,22 +152,41 @@ pub async fn status_is_applied_apart(client: Client) {
     let status = json!({"apiVersion": "conformance.example/v1", "kind": "Widget", "metadata": {"name": "w"},
         "status": {"phase": "ok"}});
     let params = PatchParams::apply("a");
-    let after = api.patch_status("w", &params, &Patch::Apply(&status)).await.unwrap();
+    let after = api
+        .patch_status("w", &params, &Patch::Apply(&status))
+        .await
+        .unwrap();
     assert_eq!(after.data["status"]["phase"], "ok");
     assert_eq!(after.data["spec"]["size"], 5);
-    let again = api.patch_status("w", &params, &Patch::Apply(&status)).await.unwrap();
+    let again = api
+        .patch_status("w", &params, &Patch::Apply(&status))
+        .await
+        .unwrap();
     assert_eq!(again.resource_version(), after.resource_version());
     // The status has an entry of its own, so applying the spec does not take the status away.
     let after = apply(&api, "a", json!({"size": 6})).await.unwrap();
     assert_eq!(after.data["status"]["phase"], "ok");
-    assert_eq!(after.managed_fields().iter().filter(|m| m.subresource.as_deref() == Some("status")).count(), 1);
+    assert_eq!(
+        after
+            .managed_fields()
+            .iter()
+            .filter(|m| m.subresource.as_deref() == Some("status"))
+            .count(),
+        1
+    );
 }
 
 pub async fn managed_fields_are_not_accepted(client: Client) {
     install(&client).await;
     let api = widgets(&client, &namespace(&client).await);
-    let made = api.create(&PostParams::default(), &widget("w", json!({}))).await.unwrap();
+    let made = api
+        .create(&PostParams::default(), &widget("w", json!({})))
+        .await
+        .unwrap();
     let patch = Patch::Apply(&made);
     let (code, message, _) = refusal(api.patch("w", &PatchParams::apply("a"), &patch).await);
-    assert_eq!((code, message.as_str()), (400, "metadata.managedFields must be nil"));
+    assert_eq!(
+        (code, message.as_str()),
+        (400, "metadata.managedFields must be nil")
+    );
 }

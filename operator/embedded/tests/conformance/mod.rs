@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::api::{
+    Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
+};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
@@ -19,7 +21,10 @@ use serde_json::{Value, json};
 pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// Waits until `check` gives a value.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut check: impl FnMut() -> F,
+) -> T {
     let end = tokio::time::Instant::now() + LIMIT;
     loop {
         if let Some(value) = check().await {
@@ -34,7 +39,10 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check:
 pub async fn namespace(client: &Client) -> String {
     let api: Api<Namespace> = Api::all(client.clone());
     let made = serde_json::from_value(json!({"metadata": {"generateName": "case-"}})).unwrap();
-    api.create(&PostParams::default(), &made).await.unwrap().name_any()
+    api.create(&PostParams::default(), &made)
+        .await
+        .unwrap()
+        .name_any()
 }
 
 /// The CRD that the cases use.
@@ -95,9 +103,13 @@ fn widget_schema() -> Value {
 pub async fn install(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let params = PatchParams::apply("conformance").force();
-    api.patch("widgets.conformance.example", &params, &Patch::Apply(&widget_crd()))
-        .await
-        .unwrap();
+    api.patch(
+        "widgets.conformance.example",
+        &params,
+        &Patch::Apply(&widget_crd()),
+    )
+    .await
+    .unwrap();
     eventually("the CRD is established", || async {
         let crd = api.get("widgets.conformance.example").await.unwrap();
         let conditions = crd.status?.conditions?;
@@ -108,11 +120,17 @@ pub async fn install(client: &Client) {
     })
     .await;
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &widget_resource());
-    eventually("widgets are served", || async { all.list(&Default::default()).await.ok() }).await;
+    eventually("widgets are served", || async {
+        all.list(&Default::default()).await.ok()
+    })
+    .await;
 }
 
 pub fn widget_resource() -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("conformance.example", "v1", "Widget"), "widgets")
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("conformance.example", "v1", "Widget"),
+        "widgets",
+    )
 }
 
 /// Widgets of a namespace.
@@ -129,12 +147,17 @@ pub fn widget(name: &str, spec: Value) -> DynamicObject {
 }
 
 pub fn config(name: &str, data: &[(&str, &str)]) -> ConfigMap {
-    let data: serde_json::Map<String, Value> = data.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
+    let data: serde_json::Map<String, Value> = data
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), json!(v)))
+        .collect();
     serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).unwrap()
 }
 
 /// The code of a refusal, with the whole status.
-pub fn refusal<T: std::fmt::Debug>(result: Result<T, kube::Error>) -> (u16, String, kube::core::Status) {
+pub fn refusal<T: std::fmt::Debug>(
+    result: Result<T, kube::Error>,
+) -> (u16, String, kube::core::Status) {
     match result {
         Err(kube::Error::Api(status)) => (status.code, status.message.clone(), *status),
         other => panic!("a refusal was expected, not {other:?}"),

@@ -10,22 +10,50 @@ pub async fn refusals_name_the_fields(client: Client) {
     install(&client).await;
     let api = widgets(&client, &namespace(&client).await);
     for (spec, field, part) in [
-        (json!({"size": 101}), "spec.size", "less than or equal to 100"),
+        (
+            json!({"size": 101}),
+            "spec.size",
+            "less than or equal to 100",
+        ),
         (json!({"size": "x"}), "spec.size", "must be of type integer"),
-        (json!({"color": "blue"}), "spec.color", "supported values: \"red\", \"green\""),
+        (
+            json!({"color": "blue"}),
+            "spec.color",
+            "supported values: \"red\", \"green\"",
+        ),
         (json!({"name": "12345678901"}), "spec.name", "Too long"),
-        (json!({"parts": [{"weight": 1}]}), "spec.parts[0].id", "Required value"),
+        (
+            json!({"parts": [{"weight": 1}]}),
+            "spec.parts[0].id",
+            "Required value",
+        ),
         (json!({"limit": true}), "spec.limit", "must be of type"),
-        (json!({"tags": ["a", "a"]}), "spec.tags[1]", "Duplicate value"),
-        (json!({"size": 3, "min": 4}), "spec", "min must not exceed size"),
+        (
+            json!({"tags": ["a", "a"]}),
+            "spec.tags[1]",
+            "Duplicate value",
+        ),
+        (
+            json!({"size": 3, "min": 4}),
+            "spec",
+            "min must not exceed size",
+        ),
     ] {
-        let (code, message, status) = refusal(api.create(&PostParams::default(), &widget("w", spec.clone())).await);
+        let (code, message, status) = refusal(
+            api.create(&PostParams::default(), &widget("w", spec.clone()))
+                .await,
+        );
         assert_eq!(code, 422, "{spec}: {message}");
         assert_eq!(status.reason, "Invalid");
-        assert!(message.starts_with("Widget.conformance.example \"w\" is invalid: "), "{message}");
+        assert!(
+            message.starts_with("Widget.conformance.example \"w\" is invalid: "),
+            "{message}"
+        );
         let causes = status.details.unwrap().causes;
         assert!(
-            causes.iter().any(|c| c.field == field && c.message.contains(part)),
+            causes
+                .iter()
+                .any(|c| c.field == field && c.message.contains(part)),
             "{spec}: {causes:?}"
         );
     }
@@ -38,9 +66,15 @@ pub async fn refusals_name_the_fields(client: Client) {
 pub async fn defaults_and_pruning(client: Client) {
     install(&client).await;
     let api = widgets(&client, &namespace(&client).await);
-    let sent = widget("w", json!({"nonsense": 1, "free": {"any": {"thing": 1}}, "limit": "5%"}));
+    let sent = widget(
+        "w",
+        json!({"nonsense": 1, "free": {"any": {"thing": 1}}, "limit": "5%"}),
+    );
     let made = api.create(&PostParams::default(), &sent).await.unwrap();
-    assert_eq!(made.data["spec"], json!({"size": 1, "free": {"any": {"thing": 1}}, "limit": "5%"}));
+    assert_eq!(
+        made.data["spec"],
+        json!({"size": 1, "free": {"any": {"thing": 1}}, "limit": "5%"})
+    );
 }
 
 pub async fn strict_writes_name_unknown_fields(client: Client) {
@@ -59,12 +93,16 @@ pub async fn strict_writes_name_unknown_fields(client: Client) {
 pub async fn transition_rules_see_the_old_value(client: Client) {
     install(&client).await;
     let api = widgets(&client, &namespace(&client).await);
-    api.create(&PostParams::default(), &widget("w", json!({"name": "one"}))).await.unwrap();
+    api.create(&PostParams::default(), &widget("w", json!({"name": "one"})))
+        .await
+        .unwrap();
     let patch = Patch::Merge(json!({"spec": {"name": "two"}}));
     let (code, message, status) = refusal(api.patch("w", &PatchParams::default(), &patch).await);
     assert_eq!(code, 422);
     assert!(message.contains("name is immutable"), "{message}");
     assert_eq!(status.details.unwrap().causes[0].field, "spec.name");
     let other = Patch::Merge(json!({"spec": {"size": 4}}));
-    api.patch("w", &PatchParams::default(), &other).await.unwrap();
+    api.patch("w", &PatchParams::default(), &other)
+        .await
+        .unwrap();
 }

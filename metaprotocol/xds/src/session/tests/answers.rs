@@ -148,6 +148,28 @@ fn a_removal_in_a_refused_message_is_told_again() {
 }
 
 #[test]
+fn a_refused_removal_is_not_forgotten_when_the_name_comes_and_goes() {
+    let mut rig = Rig::new(true);
+    rig.set("a", "1");
+    rig.delta(subscribe(&["a"]));
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.delta(ack(&nonce));
+    rig.remove("a");
+    rig.set("b", "1");
+    rig.delta(subscribe(&["b"]));
+    let push = rig.push().expect("a message");
+    rig.delta(nack(&push.nonce));
+    rig.set("a", "2");
+    let nonce = rig.expect(&["a@2"], &[]);
+    rig.delta(nack(&nonce));
+    let nonce = rig.expect(&["b@1"], &[]);
+    rig.delta(ack(&nonce));
+    rig.silent();
+    rig.remove("a");
+    rig.expect(&[], &["a"]);
+}
+
+#[test]
 fn after_a_reconnect_a_node_gets_the_content_that_it_had_accepted() {
     let mut rig = Rig::new(false);
     rig.set("a", "1");

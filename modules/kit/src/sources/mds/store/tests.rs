@@ -168,145 +168,51 @@ fn a_full_store_refuses_with_the_reason_and_reuses_expired_room() {
     assert_eq!(store.len(), 1);
 }
 
-#[test]
-fn bad_series_are_refused_alone() {
-    let (store, clock) = store(100);
-    let base = || service("x", 1.0);
-    let timestamp = |seconds| Some(well_known::Timestamp { seconds, nanos: 0 });
-    let ttl = |seconds| Some(well_known::Duration { seconds, nanos: 0 });
-    let now = clock.now().as_second();
-    for (one, word) in [
-        (
-            Series {
-                name: String::new(),
-                ..base()
-            },
-            "metric name",
-        ),
-        (
-            Series {
-                name: "9x".into(),
-                ..base()
-            },
-            "metric name",
-        ),
-        (
-            Series {
-                name: "a-b".into(),
-                ..base()
-            },
-            "metric name",
-        ),
-        (
-            Series {
-                name: "x".repeat(300),
-                ..base()
-            },
-            "metric name",
-        ),
-        (
-            Series {
-                namespace: String::new(),
-                ..base()
-            },
-            "namespace",
-        ),
-        (
-            Series {
-                target: None,
-                ..base()
-            },
-            "target",
-        ),
-        (
-            Series {
-                target: Some(Target::Pod(String::new())),
-                ..base()
-            },
-            "target",
-        ),
-        (
-            Series {
-                value: f64::NAN,
-                ..base()
-            },
-            "NaN",
-        ),
-        (
-            Series {
-                value: f64::NEG_INFINITY,
-                ..base()
-            },
-            "NaN",
-        ),
-        (
-            Series {
-                ttl: ttl(0),
-                ..base()
-            },
-            "ttl",
-        ),
-        (
-            Series {
-                ttl: ttl(-5),
-                ..base()
-            },
-            "ttl",
-        ),
-        (
-            Series {
-                ttl: ttl(3601),
-                ..base()
-            },
-            "ttl",
-        ),
-        (
-            Series {
-                at: timestamp(now + 61),
-                ..base()
-            },
-            "clock",
-        ),
-        (
-            Series {
-                at: timestamp(i64::MAX),
-                ..base()
-            },
-            "clock",
-        ),
-        (
-            Series {
-                at: timestamp(-1),
-                ..base()
-            },
-            "expired",
-        ),
-        (
-            Series {
-                at: timestamp(now - 30),
-                ..base()
-            },
-            "expired",
-        ),
-    ] {
-        let reason = refused(&store, one);
-        assert!(reason.contains(word), "{reason}");
-    }
+/// Puts a good series that `spoil` made bad, and looks for `word` in the reason.
+fn assert_refused(word: &str, spoil: impl FnOnce(&mut Series)) {
+    let (store, _) = store(100);
+    let mut one = service("x", 1.0);
+    spoil(&mut one);
+    let response = put(&store, vec![service("x", 1.0), one, service("y", 1.0)]);
     assert_eq!(
-        put(
-            &store,
-            vec![
-                base(),
-                Series {
-                    value: f64::NAN,
-                    ..base()
-                },
-                base()
-            ]
-        )
-        .accepted,
-        2
+        (response.accepted, response.rejected.len()),
+        (2, 1),
+        "{word}"
     );
+    assert_eq!(response.rejected[0].index, 1);
+    let reason = &response.rejected[0].reason;
+    assert!(reason.contains(word), "{reason}");
+}
+
+#[test]
+fn bad_names_and_values_are_refused_alone() {
+    for name in ["", "9x", "a-b", ".a", "x y", &"x".repeat(300)] {
+        assert_refused("metric name", |s| s.name = name.to_owned());
+    }
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        assert_refused("NaN", |s| s.value = value);
+    }
+    assert_refused("namespace", |s| s.namespace.clear());
+    assert_refused("target", |s| s.target = None);
+    assert_refused("target", |s| s.target = Some(Target::Pod(String::new())));
+}
+
+#[test]
+fn bad_times_are_refused_alone() {
+    for seconds in [0, -5, 3601, i64::MAX] {
+        let ttl = well_known::Duration { seconds, nanos: 0 };
+        assert_refused("ttl", |s| s.ttl = Some(ttl));
+    }
+    let now = ManualClock::default().now().as_second();
+    for (seconds, word) in [
+        (now + 61, "clock"),
+        (i64::MAX, "clock"),
+        (-1, "expired"),
+        (now - 30, "expired"),
+    ] {
+        let at = well_known::Timestamp { seconds, nanos: 0 };
+        assert_refused(word, |s| s.at = Some(at));
+    }
 }
 
 #[test]

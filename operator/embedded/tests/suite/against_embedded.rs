@@ -1,15 +1,11 @@
 //! The conformance cases against the embedded API.
 
-mod conformance;
-
-use trimtab_embedded::Embedded;
-
 macro_rules! cases {
     ($($module:ident: $($case:ident),+;)+) => {
         $(mod $module {
             $(#[tokio::test]
             async fn $case() {
-                crate::conformance::$module::$case(super::Embedded::new().client()).await;
+                crate::conformance::$module::$case(trimtab_embedded::Embedded::new().client()).await;
             })+
         })+
     };

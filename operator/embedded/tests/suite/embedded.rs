@@ -1,0 +1,367 @@
+//! What the embedded API offers beyond a real one: faults, counters, loading, a clock.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::conformance;
+use crate::conformance::{LIMIT, config, refusal, widget, widgets};
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use trimtab_embedded::{Clock, Embedded, Filter};
+
+fn configs(client: &Client) -> Api<ConfigMap> {
+    Api::default_namespaced(client.clone())
+}
+
+/// Applies watcher events until `name` is seen.
+async fn until(
+    stream: &mut (impl StreamExt<Item = watcher::Result<ConfigMap>> + Unpin),
+    name: &str,
+) {
+    tokio::time::timeout(LIMIT, async {
+        while let Some(event) = stream.next().await {
+            if event.is_ok_and(|o| o.name_any() == name) {
+                return;
+            }
+        }
+        panic!("the watcher ended");
+    })
+    .await
+    .expect("the object is seen in time");
+}
+
+async fn watcher_survives(config_of: watcher::Config) {
+    let embedded = Embedded::new();
+    let api = configs(&embedded.client());
+    let mut stream = pin!(
+        watcher(api.clone(), config_of)
+            .default_backoff()
+            .applied_objects()
+    );
+    api.create(&PostParams::default(), &config("a", &[]))
+        .await
+        .unwrap();
+    until(&mut stream, "a").await;
+    embedded.expire_history("configmaps");
+    api.create(&PostParams::default(), &config("b", &[]))
+        .await
+        .unwrap();
+    until(&mut stream, "b").await;
+    embedded
+        .faults()
+        .drop_watches(Filter::any().resource("configmaps"));
+    api.create(&PostParams::default(), &config("c", &[]))
+        .await
+        .unwrap();
+    until(&mut stream, "c").await;
+}
+
+#[tokio::test]
+async fn a_watcher_survives_410_and_dropped_connections() {
+    watcher_survives(watcher::Config::default()).await;
+}
+
+#[tokio::test]
+async fn a_streaming_watcher_survives_them_too() {
+    watcher_survives(watcher::Config::default().streaming_lists()).await;
+}
+
+#[tokio::test]
+async fn an_old_version_gets_410_as_an_event() {
+    let embedded = Embedded::new();
+    embedded.set_history(2);
+    let api = configs(&embedded.client());
+    let version = api
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .metadata
+        .resource_version
+        .unwrap();
+    for name in ["a", "b", "c", "d"] {
+        api.create(&PostParams::default(), &config(name, &[]))
+            .await
+            .unwrap();
+    }
+    for start in [version.as_str(), "999999"] {
+        let mut stream = pin!(api.watch(&WatchParams::default(), start).await.unwrap());
+        let event = tokio::time::timeout(LIMIT, stream.try_next())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            matches!(event, Some(WatchEvent::Error(e)) if e.code == 410 && e.reason == "Expired")
+        );
+        assert!(stream.try_next().await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn quiet_watches_get_bookmarks_that_can_be_started_from() {
+    let embedded = Embedded::new();
+    embedded.set_bookmark_interval(Duration::from_millis(20));
+    let api = configs(&embedded.client());
+    api.create(&PostParams::default(), &config("a", &[]))
+        .await
+        .unwrap();
+    let mut stream = pin!(api.watch(&WatchParams::default(), "0").await.unwrap());
+    let mut version = String::new();
+    while version.is_empty() {
+        match tokio::time::timeout(LIMIT, stream.try_next())
+            .await
+            .unwrap()
+            .unwrap()
+        {
+            Some(WatchEvent::Bookmark(b)) => version = b.metadata.resource_version,
+            Some(WatchEvent::Added(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    api.create(&PostParams::default(), &config("b", &[]))
+        .await
+        .unwrap();
+    let params = WatchParams::default().disable_bookmarks();
+    let mut later = pin!(api.watch(&params, &version).await.unwrap());
+    let event = tokio::time::timeout(LIMIT, later.try_next())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(matches!(event, Some(WatchEvent::Added(o)) if o.name_any() == "b"));
+}
+
+#[tokio::test]
+async fn requests_fail_wait_and_lose_their_answer_on_demand() {
+    let embedded = Embedded::new();
+    let api = configs(&embedded.client());
+    let creates = Filter::any().verb("create").resource("configmaps");
+    embedded.faults().fail_next(creates.clone(), 1, 503);
+    assert_eq!(
+        refusal(api.create(&PostParams::default(), &config("a", &[])).await).0,
+        503
+    );
+    assert_eq!(embedded.write_count(), 0);
+    embedded.faults().lose_next(creates.clone(), 1);
+    assert_eq!(
+        refusal(api.create(&PostParams::default(), &config("a", &[])).await).0,
+        504
+    );
+    assert_eq!(
+        refusal(api.create(&PostParams::default(), &config("a", &[])).await).0,
+        409
+    );
+    embedded.faults().delay(creates, Duration::from_millis(50));
+    let start = Instant::now();
+    api.create(&PostParams::default(), &config("b", &[]))
+        .await
+        .unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(50));
+    embedded.faults().fail_next(Filter::any(), 5, 500);
+    embedded.faults().clear();
+    api.get("b").await.unwrap();
+}
+
+#[tokio::test]
+async fn writes_are_counted_only_when_something_changed() {
+    let embedded = Embedded::new();
+    embedded.install_crd(&conformance::widget_crd()).unwrap();
+    embedded.install_crd(&conformance::widget_crd()).unwrap();
+    let api = widgets(&embedded.client(), "default");
+    for _ in 0..3 {
+        let patch = Patch::Apply(widget("w", json!({"size": 2})));
+        api.patch("w", &PatchParams::apply("a"), &patch)
+            .await
+            .unwrap();
+    }
+    let status = Patch::Merge(json!({"status": {"a": 1}}));
+    api.patch_status("w", &PatchParams::default(), &status)
+        .await
+        .unwrap();
+    assert_eq!(embedded.write_count(), 2);
+    assert_eq!(embedded.writes("widgets", "apply"), 1);
+    assert_eq!(embedded.writes("widgets/status", "patch"), 1);
+    assert_eq!(embedded.requests("widgets", "patch"), 3);
+}
+
+fn pod(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"containers": [{"name": "c"}]}, "status": {"phase": "Running", "podIP": "10.0.0.1"}})
+}
+
+#[tokio::test]
+async fn loading_keeps_the_status_and_repeats_without_a_write() {
+    let embedded = Embedded::new();
+    let first = embedded.load(pod("p")).unwrap();
+    let again = embedded.load(pod("p")).unwrap();
+    assert_eq!(first, again);
+    let api: Api<Pod> = Api::default_namespaced(embedded.client());
+    let read = api.get("p").await.unwrap();
+    assert_eq!(read.status.unwrap().phase.as_deref(), Some("Running"));
+    assert!(read.metadata.managed_fields.is_none());
+    let error = embedded
+        .load(json!({"apiVersion": "x/v1", "kind": "Y", "metadata": {"name": "n"}}))
+        .unwrap_err();
+    assert!(error.to_string().contains("install its CRD"), "{error}");
+    let error = embedded
+        .load(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "n", "namespace": "no"}}))
+        .unwrap_err();
+    assert_eq!(error.code(), 404);
+    embedded.ensure_namespace("no").unwrap();
+}
+
+#[tokio::test]
+async fn metadata_watches_carry_only_metadata() {
+    let embedded = Embedded::new();
+    embedded.load(pod("p")).unwrap();
+    let api: Api<Pod> = Api::default_namespaced(embedded.client());
+    let listed = api.list_metadata(&ListParams::default()).await.unwrap();
+    assert_eq!(listed.items[0].name_any(), "p");
+    let mut stream = pin!(
+        api.watch_metadata(&WatchParams::default(), "0")
+            .await
+            .unwrap()
+    );
+    let event = tokio::time::timeout(LIMIT, stream.try_next())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(matches!(event, Some(WatchEvent::Added(o)) if o.name_any() == "p"));
+}
+
+struct Frozen;
+
+impl Clock for Frozen {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+}
+
+#[tokio::test]
+async fn time_comes_from_the_clock() {
+    let embedded = Embedded::with_clock(Arc::new(Frozen));
+    let made = configs(&embedded.client())
+        .create(&PostParams::default(), &config("a", &[]))
+        .await
+        .unwrap();
+    assert_eq!(
+        made.metadata.creation_timestamp.unwrap().0,
+        Timestamp::UNIX_EPOCH
+    );
+}
+
+#[tokio::test]
+async fn every_served_version_shows_the_same_object() {
+    let embedded = Embedded::new();
+    let mut crd = serde_json::to_value(conformance::widget_crd()).unwrap();
+    let mut second = crd["spec"]["versions"][0].clone();
+    second["name"] = json!("v2");
+    second["storage"] = json!(false);
+    crd["spec"]["versions"].as_array_mut().unwrap().push(second);
+    embedded
+        .install_crd(&serde_json::from_value(crd).unwrap())
+        .unwrap();
+    let one = widgets(&embedded.client(), "default");
+    one.create(&PostParams::default(), &widget("w", json!({"size": 3})))
+        .await
+        .unwrap();
+    let mut resource = conformance::widget_resource();
+    "v2".clone_into(&mut resource.version);
+    "conformance.example/v2".clone_into(&mut resource.api_version);
+    let two: Api<kube::api::DynamicObject> =
+        Api::default_namespaced_with(embedded.client(), &resource);
+    let patch = Patch::Merge(json!({"spec": {"size": 4}}));
+    let seen = two
+        .patch("w", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    assert_eq!(seen.types.unwrap().api_version, "conformance.example/v2");
+    let listed = one.list(&ListParams::default()).await.unwrap();
+    assert_eq!(listed.items[0].data["spec"]["size"], 4);
+    assert_eq!(
+        listed.items[0].types.as_ref().unwrap().api_version,
+        "conformance.example/v1"
+    );
+}
+
+#[tokio::test]
+async fn a_crd_with_a_bad_rule_is_refused() {
+    let embedded = Embedded::new();
+    let mut crd = serde_json::to_value(conformance::widget_crd()).unwrap();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] =
+        json!([{"rule": "self. >"}]);
+    let error = embedded
+        .install_crd(&serde_json::from_value(crd).unwrap())
+        .unwrap_err();
+    assert_eq!(error.code(), 422);
+    assert!(
+        error.to_string().contains("spec.versions[0].schema"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn zz_scale() {
+    let embedded = Embedded::new();
+    embedded.install_crd(&conformance::widget_crd()).unwrap();
+    let api: Api<Pod> = Api::all(embedded.client());
+    let mut stream = pin!(watcher(api.clone(), watcher::Config::default()).applied_objects());
+    let t = Instant::now();
+    for i in 0..30_000 {
+        embedded.load(pod(&format!("p{i}"))).unwrap();
+    }
+    eprintln!("load 30k pods {:?}", t.elapsed());
+    let t = Instant::now();
+    for i in 0..10_000 {
+        let mut w = serde_json::to_value(widget(
+            &format!("w{i}"),
+            json!({"size": 3, "min": 1, "name": "x"}),
+        ))
+        .unwrap();
+        w["metadata"]["namespace"] = json!("default");
+        embedded.load(w).unwrap();
+    }
+    eprintln!("load 10k widgets {:?}", t.elapsed());
+    let t = Instant::now();
+    let n = api.list(&ListParams::default()).await.unwrap().items.len();
+    eprintln!("list {n} {:?}", t.elapsed());
+    let t = Instant::now();
+    for _ in 0..30_000 {
+        stream.try_next().await.unwrap().unwrap();
+    }
+    eprintln!("watch {:?}", t.elapsed());
+    let t = Instant::now();
+    let w = widgets(&embedded.client(), "default");
+    for i in 0..2000 {
+        let patch = Patch::Apply(widget(
+            &format!("w{i}"),
+            json!({"size": 4, "min": 1, "name": "x"}),
+        ));
+        w.patch(&format!("w{i}"), &PatchParams::apply("a").force(), &patch)
+            .await
+            .unwrap();
+    }
+    eprintln!("2k ssa {:?}", t.elapsed());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    eprintln!(
+        "{}",
+        status
+            .lines()
+            .filter(|l| l.starts_with("VmRSS"))
+            .collect::<String>()
+    );
+    let t = Instant::now();
+    api.delete_collection(&Default::default(), &ListParams::default())
+        .await
+        .ok();
+    eprintln!("{:?}", t.elapsed());
+    let pods: Api<Pod> = Api::default_namespaced(embedded.client());
+    pods.delete_collection(&Default::default(), &ListParams::default())
+        .await
+        .unwrap();
+    eprintln!("delete 30k {:?}", t.elapsed());
+}

@@ -1,0 +1,135 @@
+//! Holds the dependency rules of ARCHITECTURE.md: which crate may use which, and what pure rooms must not touch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The table "Crates" of ARCHITECTURE.md: crate and the workspace crates that it may use.
+const ALLOWED: [(&str, &[&str]); 8] = [
+    ("trimtab-crds", &[]),
+    ("trimtab-xds", &[]),
+    ("trimtab-kit", &["trimtab-crds"]),
+    ("trimtab-limiter", &["trimtab-crds", "trimtab-kit", "trimtab-xds"]),
+    ("trimtab-embedded", &[]),
+    ("trimtab", &["trimtab-crds", "trimtab-embedded", "trimtab-kit", "trimtab-limiter", "trimtab-xds"]),
+    ("trimtab-tests", &["trimtab", "trimtab-crds", "trimtab-embedded", "trimtab-kit", "trimtab-limiter", "trimtab-xds"]),
+    ("trimtab-bench", &["trimtab", "trimtab-crds", "trimtab-embedded", "trimtab-kit", "trimtab-limiter", "trimtab-xds"]),
+];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn metadata() -> Value {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Dependencies of what is shipped, by crate: name and features.
+fn shipped(metadata: &Value) -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let mut out = BTreeMap::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let dependencies = package["dependencies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|d| d["kind"].is_null())
+            .map(|d| (text(&d["name"]), d["features"].as_array().unwrap().iter().map(text).collect()))
+            .collect();
+        out.insert(text(&package["name"]), dependencies);
+    }
+    out
+}
+
+#[test]
+fn crates_use_only_what_the_table_allows() {
+    let crates = shipped(&metadata());
+    let listed: BTreeSet<&str> = ALLOWED.iter().map(|(name, _)| *name).collect();
+    let existing: BTreeSet<&str> = crates.keys().map(String::as_str).collect();
+    assert_eq!(listed, existing, "a crate came or went: change ARCHITECTURE.md and this table");
+    for (name, allowed) in ALLOWED {
+        let used: Vec<&str> = crates[name].keys().map(String::as_str).filter(|d| existing.contains(d)).collect();
+        let extra: Vec<&&str> = used.iter().filter(|d| !allowed.contains(d)).collect();
+        assert!(extra.is_empty(), "{name} must not depend on {extra:?}");
+    }
+}
+
+#[test]
+fn api_types_come_without_a_client_and_the_xds_server_without_kubernetes() {
+    let crates = shipped(&metadata());
+    for feature in ["client", "runtime", "ws"] {
+        assert!(!crates["trimtab-crds"]["kube"].contains(feature), "trimtab-crds must not ask kube for {feature}");
+    }
+    assert!(!crates["trimtab-crds"].contains_key("tokio"), "trimtab-crds must not depend on tokio");
+    for kubernetes in ["kube", "k8s-openapi", "kube-cel"] {
+        assert!(!crates["trimtab-xds"].contains_key(kubernetes), "trimtab-xds must not depend on {kubernetes}");
+    }
+}
+
+fn sources(path: &Path, out: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        let mut entries: Vec<PathBuf> = std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).collect();
+        entries.sort();
+        for entry in entries {
+            sources(&entry, out);
+        }
+    } else if path.extension().is_some_and(|e| e == "rs") {
+        out.push(path.to_owned());
+    }
+}
+
+/// Lines of `text` that are code and mention one of `words`; comments may speak of anything.
+fn mentions<'a>(text: &'a str, words: &[&str]) -> Vec<&'a str> {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .filter(|line| words.iter().any(|w| line.contains(w)))
+        .collect()
+}
+
+#[test]
+fn pure_rooms_of_the_limiter_touch_no_client_runtime_or_clock() {
+    let words = ["kube::Client", "kube::Api", "tokio", "Clock", "Instant::now", "SystemTime", "Timestamp::now"];
+    let room = repository().join("modules/limiter/src");
+    let mut files = Vec::new();
+    for name in ["validate", "decide", "translate", "status.rs", "input.rs", "error.rs"] {
+        let before = files.len();
+        sources(&room.join(name), &mut files);
+        assert!(files.len() > before, "{name} has no sources: was it moved? Change ARCHITECTURE.md and this test");
+    }
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let found = mentions(&text, &words);
+        assert!(found.is_empty(), "{} must stay pure: {found:?}", file.display());
+    }
+    assert_eq!(mentions("// tokio\nuse tokio::time;", &words), ["use tokio::time;"], "the scan finds what it looks for");
+}
+
+/// The table of direct dependencies in ARCHITECTURE.md names exactly those of the workspace.
+#[test]
+fn every_direct_dependency_has_a_reason() {
+    let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let section = manifest.split("[workspace.dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let direct: BTreeSet<&str> = section
+        .lines()
+        .filter_map(|line| line.split_once(" = ").map(|(name, _)| name.trim()))
+        .filter(|name| !name.starts_with("trimtab"))
+        .collect();
+    let text = std::fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
+    let table = text.split("## Libraries").nth(1).unwrap().split("\n## ").next().unwrap();
+    let reasoned: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| "))
+        .filter_map(|line| line.split(" | ").next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    assert_eq!(direct, reasoned, "left: Cargo.toml, right: the table \"Libraries\" of ARCHITECTURE.md");
+}

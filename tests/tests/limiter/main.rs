@@ -1,0 +1,22 @@
+//! The limiter from its input to a real Envoy: golden cases, requests that are counted, hot values over xDS, and the
+//! defects of its predecessor that it must not have.
+//!
+//! A golden case is a folder of `golden/limiter` with `in.yaml` (a resolved input) and `out.yaml` (everything that the
+//! limiter makes of it). `UPDATE_EXPECT=1 cargo test -p trimtab-tests --test limiter golden` writes the outputs anew.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test"
+)]
+
+mod answers;
+mod cases;
+mod compatibility;
+mod defects;
+mod ecds;
+mod golden;
+mod lab;
+mod matches;
+mod stand;
+mod targets;
