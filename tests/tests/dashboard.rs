@@ -1,6 +1,6 @@
-//! The dashboard and the series reference against a real run: every query of every panel has an answer in a real
-//! Prometheus that scraped a real operator and a real, limited Envoy; and `docs/metrics.md` names exactly the series
-//! that the operator exports.
+//! What users read and import, held against the real thing: every query of every panel of the dashboard has an answer
+//! in a real Prometheus that scraped a real operator and a real, limited Envoy; `docs/metrics.md` names exactly the
+//! series that the operator exports; and the examples of the documents are accepted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use trimtab::lab::process::wait_until;
 use trimtab::lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
 use trimtab::lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
 use trimtab::operator::Operator;
-use trimtab::{manifests, standalone};
+use trimtab::{manifests, standalone, translate};
 use trimtab_crds::istio::EnvoyFilter;
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -31,7 +31,10 @@ const RATE_INTERVAL: &str = "20s";
 const ZERO: &str = " or vector(0)";
 
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// Everything that runs; dropping it stops it.
@@ -51,7 +54,11 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn load(target: std::net::SocketAddr) -> Running {
-    let load = Load { targets: Targets::new(vec![target]), request: Request::get("/"), max_in_flight: 64 };
+    let load = Load {
+        targets: Targets::new(vec![target]),
+        request: Request::get("/"),
+        max_in_flight: 64,
+    };
     load.start(|_| 40.0)
 }
 
@@ -60,10 +67,22 @@ async fn start() -> Run {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let dir = folder("dashboard");
     let [http, upstream_at, listen, admin] = [(); 4].map(|()| free_address().unwrap());
-    let targets = [Target::new(http, "/metrics"), Target::new(upstream_at, METRICS_PATH), Target::new(admin, ENVOY_METRICS_PATH)];
-    let prometheus = Prometheus::start(&dir.join("prometheus"), Duration::from_secs(1), &targets).await.unwrap();
-    let spec = PodSpec { namespace: "default".into(), pod: "a-0".into(), capacity: 10.0 };
-    let upstream = Upstream::start(upstream_at, spec, Clock::real()).await.unwrap();
+    let targets = [
+        Target::new(http, "/metrics"),
+        Target::new(upstream_at, METRICS_PATH),
+        Target::new(admin, ENVOY_METRICS_PATH),
+    ];
+    let prometheus = Prometheus::start(&dir.join("prometheus"), Duration::from_secs(1), &targets)
+        .await
+        .unwrap();
+    let spec = PodSpec {
+        namespace: "default".into(),
+        pod: "a-0".into(),
+        capacity: 10.0,
+    };
+    let upstream = Upstream::start(upstream_at, spec, Clock::real())
+        .await
+        .unwrap();
     let direct = load(upstream_at);
 
     let embedded = standalone::embedded().unwrap();
@@ -76,7 +95,9 @@ async fn start() -> Run {
         prometheus.url()
     ))
     .unwrap();
-    let operator = Operator::start(config, embedded.client(), CancellationToken::new()).await.unwrap();
+    let operator = Operator::start(config, embedded.client(), CancellationToken::new())
+        .await
+        .unwrap();
     let filter = generated(embedded.client()).await;
 
     let labels = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
@@ -87,12 +108,25 @@ async fn start() -> Run {
         pod: "a-0".into(),
     };
     let listener = Listener::inbound(9080, listen, upstream_at).counting(telemetry);
-    let mut bootstrap = Proxy::new("a-0", "default", &labels, admin).listener(listener).bootstrap();
-    let report = apply(&mut bootstrap, &[filter], &ProxyFacts::new("default", labels)).unwrap();
+    let mut bootstrap = Proxy::new("a-0", "default", &labels, admin)
+        .listener(listener)
+        .bootstrap();
+    let report = apply(
+        &mut bootstrap,
+        &[filter],
+        &ProxyFacts::new("default", labels),
+    )
+    .unwrap();
     assert_eq!(report.unmatched, Vec::<String>::new());
     let envoy = Envoy::start(&bootstrap, &dir.join("envoy")).await.unwrap();
     let through = load(listen);
-    Run { operator, prometheus, _upstream: upstream, _envoy: envoy, _loads: [direct, through] }
+    Run {
+        operator,
+        prometheus,
+        _upstream: upstream,
+        _envoy: envoy,
+        _loads: [direct, through],
+    }
 }
 
 /// The EnvoyFilter that the operator writes once the CPU is known to be over the limiter's threshold.
@@ -101,7 +135,10 @@ async fn generated(client: kube::Client) -> Value {
     wait_until("the EnvoyFilter of limiter a", BOUND, || {
         let api = api.clone();
         async move {
-            let list = api.list(&ListParams::default()).await.map_err(|e| e.to_string())?;
+            let list = api
+                .list(&ListParams::default())
+                .await
+                .map_err(|e| e.to_string())?;
             let filter = list.items.into_iter().next().ok_or("there is none yet")?;
             serde_json::to_value(filter).map_err(|e| e.to_string())
         }
@@ -135,10 +172,19 @@ fn expressions(dashboard: &Value) -> Vec<(String, String)> {
         }
         let targets = panel["targets"].as_array().unwrap();
         assert!(!targets.is_empty(), "panel \"{title}\" asks nothing");
-        assert_eq!(panel["datasource"]["uid"], "${datasource}", "panel \"{title}\"");
+        assert_eq!(
+            panel["datasource"]["uid"], "${datasource}",
+            "panel \"{title}\""
+        );
         for target in targets {
-            assert_eq!(target["datasource"]["uid"], "${datasource}", "panel \"{title}\"");
-            out.push((title.to_owned(), target["expr"].as_str().unwrap().to_owned()));
+            assert_eq!(
+                target["datasource"]["uid"], "${datasource}",
+                "panel \"{title}\""
+            );
+            out.push((
+                title.to_owned(),
+                target["expr"].as_str().unwrap().to_owned(),
+            ));
         }
     }
     out
@@ -153,7 +199,10 @@ fn variables(dashboard: &Value) -> Vec<(String, String)> {
         .filter(|v| v["type"] == "query")
         .map(|v| {
             let query = v["query"]["query"].as_str().unwrap();
-            let inside = query.strip_prefix("label_values(").and_then(|q| q.strip_suffix(')')).unwrap();
+            let inside = query
+                .strip_prefix("label_values(")
+                .and_then(|q| q.strip_suffix(')'))
+                .unwrap();
             let (selector, label) = inside.rsplit_once(", ").unwrap();
             (selector.to_owned(), label.to_owned())
         })
@@ -163,10 +212,19 @@ fn variables(dashboard: &Value) -> Vec<(String, String)> {
 /// Asks until every sample of a non-empty answer is a finite number.
 async fn answer(prometheus: &Prometheus, expression: &str) -> Result<Value, String> {
     wait_until(expression, BOUND, || async move {
-        let result = prometheus.query(expression).await.map_err(|e| e.to_string())?;
-        let samples = result.as_array().filter(|s| !s.is_empty()).ok_or("no series")?;
+        let result = prometheus
+            .query(expression)
+            .await
+            .map_err(|e| e.to_string())?;
+        let samples = result
+            .as_array()
+            .filter(|s| !s.is_empty())
+            .ok_or("no series")?;
         for sample in samples {
-            let number: f64 = sample["value"][1].as_str().and_then(|t| t.parse().ok()).ok_or("a sample without a value")?;
+            let number: f64 = sample["value"][1]
+                .as_str()
+                .and_then(|t| t.parse().ok())
+                .ok_or("a sample without a value")?;
             if !number.is_finite() {
                 return Err(format!("the value is {number}"));
             }
@@ -180,11 +238,20 @@ async fn answer(prometheus: &Prometheus, expression: &str) -> Result<Value, Stri
 /// Names of the operator's own series, as Prometheus stores them.
 async fn exported(operator: &Operator) -> BTreeSet<String> {
     let text = http::get(operator.http, "/metrics").await.unwrap();
-    assert!(text.ends_with("# EOF\n"), "OpenMetrics ends with an end mark");
+    assert!(
+        text.ends_with("# EOF\n"),
+        "OpenMetrics ends with an end mark"
+    );
     text.lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
         .filter_map(|line| line.split_once(' '))
-        .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+        .map(|(name, kind)| {
+            if kind == "counter" {
+                format!("{name}_total")
+            } else {
+                name.to_owned()
+            }
+        })
         .collect()
 }
 
@@ -203,7 +270,10 @@ async fn every_panel_has_an_answer_and_every_series_is_documented() {
     let run = start().await;
     let dashboard = dashboard();
     let limited = "increase(envoy_http_local_rate_limiter_http_local_rate_limit_enforced[20s])";
-    run.prometheus.wait_value(limited, BOUND, |n| n > 0.0).await.unwrap();
+    run.prometheus
+        .wait_value(limited, BOUND, |n| n > 0.0)
+        .await
+        .unwrap();
 
     let mut failures = Vec::new();
     for (title, expression) in expressions(&dashboard) {
@@ -212,7 +282,10 @@ async fn every_panel_has_an_answer_and_every_series_is_documented() {
         }
     }
     for (selector, label) in variables(&dashboard) {
-        let query = format!("count by ({label}) ({}{{{label}!=\"\"}})", filled(&selector).split('{').next().unwrap());
+        let query = format!(
+            "count by ({label}) ({}{{{label}!=\"\"}})",
+            filled(&selector).split('{').next().unwrap()
+        );
         if let Err(error) = answer(&run.prometheus, &query).await {
             failures.push(format!("variable {label}: {error}"));
         }
@@ -220,8 +293,76 @@ async fn every_panel_has_an_answer_and_every_series_is_documented() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 
-    assert_eq!(exported(&run.operator).await, documented(), "left: exported, right: docs/metrics.md");
+    assert_eq!(
+        exported(&run.operator).await,
+        documented(),
+        "left: exported, right: docs/metrics.md"
+    );
     run.operator.stop().await.unwrap();
+}
+
+/// Blocks of YAML in a document.
+fn yaml_blocks(file: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(repository().join(file)).unwrap();
+    let blocks: Vec<String> = text
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap_or_default().to_owned())
+        .collect();
+    assert!(!blocks.is_empty(), "{file} has no YAML");
+    blocks
+}
+
+#[test]
+fn documented_configurations_are_read_and_the_documented_defaults_are_the_defaults() {
+    let parse = |text: &String| -> Config {
+        let config: Config = serde_saphyr::from_str(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        config.check().unwrap_or_else(|e| panic!("{e}\n{text}"));
+        config
+    };
+    let blocks = yaml_blocks("docs/configuration.md");
+    let all = parse(&blocks[0]);
+    assert_eq!(all, Config::default());
+    // What is left out in the text would be filled in by the parser, so the keys are compared too.
+    let written: Value = serde_saphyr::from_str(&blocks[0]).unwrap();
+    let default = serde_json::to_value(&all).unwrap();
+    for section in ["http", "xds", "limiter"] {
+        let keys = |v: &Value| {
+            v[section]
+                .as_object()
+                .unwrap()
+                .keys()
+                .cloned()
+                .collect::<BTreeSet<String>>()
+        };
+        assert_eq!(keys(&written), keys(&default), "keys of {section}");
+    }
+    let sources = parse(&blocks[1]).metrics;
+    assert!(
+        sources.prometheus.is_some() && sources.metrics_server.is_some() && sources.mds.is_some()
+    );
+    for block in yaml_blocks("README.md") {
+        assert!(parse(&block).metrics.prometheus.is_some());
+    }
+}
+
+#[tokio::test]
+async fn documented_limiters_are_accepted_and_give_objects() {
+    let metrics: BTreeMap<String, f64> = ["cpu", "queue"]
+        .map(|name| (name.to_owned(), 1000.0))
+        .into();
+    for block in yaml_blocks("docs/smartlimiter.md") {
+        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews, namespace: default}\nspec: {selector: {app: reviews}}\n";
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: reviews-1, namespace: default, labels: {app: reviews}}\n\
+                   status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}\n";
+        let text = format!("{service}---\n{pod}---\n{block}");
+        let documents = manifests::parse(Path::new("docs/smartlimiter.md"), &text).unwrap();
+        let output = translate::run_documents(&documents, &metrics)
+            .await
+            .unwrap();
+        assert_eq!(output.refused, Vec::<String>::new(), "{block}");
+        assert_eq!(output.objects.len(), 1, "{block}\n{:?}", output.notes);
+    }
 }
 
 #[test]
@@ -232,12 +373,29 @@ fn the_dashboard_is_what_grafana_expects() {
     let mut ids = BTreeSet::new();
     let mut places = BTreeSet::new();
     for panel in dashboard["panels"].as_array().unwrap() {
-        assert!(ids.insert(panel["id"].as_u64().unwrap()), "id {} is used twice", panel["id"]);
+        assert!(
+            ids.insert(panel["id"].as_u64().unwrap()),
+            "id {} is used twice",
+            panel["id"]
+        );
         let place = &panel["gridPos"];
         let (x, w) = (place["x"].as_u64().unwrap(), place["w"].as_u64().unwrap());
-        assert!(x + w <= 24, "panel {} is wider than the grid", panel["title"]);
-        assert!(places.insert((place["y"].as_u64().unwrap(), x)), "panel {} lies on another", panel["title"]);
+        assert!(
+            x + w <= 24,
+            "panel {} is wider than the grid",
+            panel["title"]
+        );
+        assert!(
+            places.insert((place["y"].as_u64().unwrap(), x)),
+            "panel {} lies on another",
+            panel["title"]
+        );
     }
-    let names: Vec<&str> = dashboard["templating"]["list"].as_array().unwrap().iter().filter_map(|v| v["name"].as_str()).collect();
+    let names: Vec<&str> = dashboard["templating"]["list"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|v| v["name"].as_str())
+        .collect();
     assert_eq!(names, ["datasource", "namespace", "limiter"]);
 }

@@ -11,25 +11,70 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("trimtab-crds", &[]),
     ("trimtab-xds", &[]),
     ("trimtab-kit", &["trimtab-crds"]),
-    ("trimtab-limiter", &["trimtab-crds", "trimtab-kit", "trimtab-xds"]),
+    (
+        "trimtab-limiter",
+        &["trimtab-crds", "trimtab-kit", "trimtab-xds"],
+    ),
     ("trimtab-embedded", &[]),
-    ("trimtab", &["trimtab-crds", "trimtab-embedded", "trimtab-kit", "trimtab-limiter", "trimtab-xds"]),
-    ("trimtab-tests", &["trimtab", "trimtab-crds", "trimtab-embedded", "trimtab-kit", "trimtab-limiter", "trimtab-xds"]),
-    ("trimtab-bench", &["trimtab", "trimtab-crds", "trimtab-embedded", "trimtab-kit", "trimtab-limiter", "trimtab-xds"]),
+    (
+        "trimtab",
+        &[
+            "trimtab-crds",
+            "trimtab-embedded",
+            "trimtab-kit",
+            "trimtab-limiter",
+            "trimtab-xds",
+        ],
+    ),
+    (
+        "trimtab-tests",
+        &[
+            "trimtab",
+            "trimtab-crds",
+            "trimtab-embedded",
+            "trimtab-kit",
+            "trimtab-limiter",
+            "trimtab-xds",
+        ],
+    ),
+    (
+        "trimtab-bench",
+        &[
+            "trimtab",
+            "trimtab-crds",
+            "trimtab-embedded",
+            "trimtab-kit",
+            "trimtab-limiter",
+            "trimtab-xds",
+        ],
+    ),
 ];
 
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 fn metadata() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(repository())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -43,7 +88,12 @@ fn shipped(metadata: &Value) -> BTreeMap<String, BTreeMap<String, BTreeSet<Strin
             .unwrap()
             .iter()
             .filter(|d| d["kind"].is_null())
-            .map(|d| (text(&d["name"]), d["features"].as_array().unwrap().iter().map(text).collect()))
+            .map(|d| {
+                (
+                    text(&d["name"]),
+                    d["features"].as_array().unwrap().iter().map(text).collect(),
+                )
+            })
             .collect();
         out.insert(text(&package["name"]), dependencies);
     }
@@ -55,9 +105,16 @@ fn crates_use_only_what_the_table_allows() {
     let crates = shipped(&metadata());
     let listed: BTreeSet<&str> = ALLOWED.iter().map(|(name, _)| *name).collect();
     let existing: BTreeSet<&str> = crates.keys().map(String::as_str).collect();
-    assert_eq!(listed, existing, "a crate came or went: change ARCHITECTURE.md and this table");
+    assert_eq!(
+        listed, existing,
+        "a crate came or went: change ARCHITECTURE.md and this table"
+    );
     for (name, allowed) in ALLOWED {
-        let used: Vec<&str> = crates[name].keys().map(String::as_str).filter(|d| existing.contains(d)).collect();
+        let used: Vec<&str> = crates[name]
+            .keys()
+            .map(String::as_str)
+            .filter(|d| existing.contains(d))
+            .collect();
         let extra: Vec<&&str> = used.iter().filter(|d| !allowed.contains(d)).collect();
         assert!(extra.is_empty(), "{name} must not depend on {extra:?}");
     }
@@ -67,17 +124,29 @@ fn crates_use_only_what_the_table_allows() {
 fn api_types_come_without_a_client_and_the_xds_server_without_kubernetes() {
     let crates = shipped(&metadata());
     for feature in ["client", "runtime", "ws"] {
-        assert!(!crates["trimtab-crds"]["kube"].contains(feature), "trimtab-crds must not ask kube for {feature}");
+        assert!(
+            !crates["trimtab-crds"]["kube"].contains(feature),
+            "trimtab-crds must not ask kube for {feature}"
+        );
     }
-    assert!(!crates["trimtab-crds"].contains_key("tokio"), "trimtab-crds must not depend on tokio");
+    assert!(
+        !crates["trimtab-crds"].contains_key("tokio"),
+        "trimtab-crds must not depend on tokio"
+    );
     for kubernetes in ["kube", "k8s-openapi", "kube-cel"] {
-        assert!(!crates["trimtab-xds"].contains_key(kubernetes), "trimtab-xds must not depend on {kubernetes}");
+        assert!(
+            !crates["trimtab-xds"].contains_key(kubernetes),
+            "trimtab-xds must not depend on {kubernetes}"
+        );
     }
 }
 
 fn sources(path: &Path, out: &mut Vec<PathBuf>) {
     if path.is_dir() {
-        let mut entries: Vec<PathBuf> = std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).collect();
+        let mut entries: Vec<PathBuf> = std::fs::read_dir(path)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
         entries.sort();
         for entry in entries {
             sources(&entry, out);
@@ -97,39 +166,80 @@ fn mentions<'a>(text: &'a str, words: &[&str]) -> Vec<&'a str> {
 
 #[test]
 fn pure_rooms_of_the_limiter_touch_no_client_runtime_or_clock() {
-    let words = ["kube::Client", "kube::Api", "tokio", "Clock", "Instant::now", "SystemTime", "Timestamp::now"];
+    let words = [
+        "kube::Client",
+        "kube::Api",
+        "tokio",
+        "Clock",
+        "Instant::now",
+        "SystemTime",
+        "Timestamp::now",
+    ];
     let room = repository().join("modules/limiter/src");
     let mut files = Vec::new();
-    for name in ["validate", "decide", "translate", "status.rs", "input.rs", "error.rs"] {
+    for name in [
+        "validate",
+        "decide",
+        "translate",
+        "status.rs",
+        "input.rs",
+        "error.rs",
+    ] {
         let before = files.len();
         sources(&room.join(name), &mut files);
-        assert!(files.len() > before, "{name} has no sources: was it moved? Change ARCHITECTURE.md and this test");
+        assert!(
+            files.len() > before,
+            "{name} has no sources: was it moved? Change ARCHITECTURE.md and this test"
+        );
     }
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         let found = mentions(&text, &words);
-        assert!(found.is_empty(), "{} must stay pure: {found:?}", file.display());
+        assert!(
+            found.is_empty(),
+            "{} must stay pure: {found:?}",
+            file.display()
+        );
     }
-    assert_eq!(mentions("// tokio\nuse tokio::time;", &words), ["use tokio::time;"], "the scan finds what it looks for");
+    assert_eq!(
+        mentions("// tokio\nuse tokio::time;", &words),
+        ["use tokio::time;"],
+        "the scan finds what it looks for"
+    );
 }
 
 /// The table of direct dependencies in ARCHITECTURE.md names exactly those of the workspace.
 #[test]
 fn every_direct_dependency_has_a_reason() {
     let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();
-    let section = manifest.split("[workspace.dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let section = manifest
+        .split("[workspace.dependencies]")
+        .nth(1)
+        .unwrap()
+        .split("\n[")
+        .next()
+        .unwrap();
     let direct: BTreeSet<&str> = section
         .lines()
         .filter_map(|line| line.split_once(" = ").map(|(name, _)| name.trim()))
         .filter(|name| !name.starts_with("trimtab"))
         .collect();
     let text = std::fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
-    let table = text.split("## Libraries").nth(1).unwrap().split("\n## ").next().unwrap();
+    let table = text
+        .split("## Libraries")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap();
     let reasoned: BTreeSet<&str> = table
         .lines()
         .filter_map(|line| line.strip_prefix("| "))
         .filter_map(|line| line.split(" | ").next())
         .flat_map(|cell| cell.split('`').skip(1).step_by(2))
         .collect();
-    assert_eq!(direct, reasoned, "left: Cargo.toml, right: the table \"Libraries\" of ARCHITECTURE.md");
+    assert_eq!(
+        direct, reasoned,
+        "left: Cargo.toml, right: the table \"Libraries\" of ARCHITECTURE.md"
+    );
 }

@@ -308,6 +308,7 @@ fn builtin_columns(group: &str, kind: &str) -> Vec<Column> {
         ],
         ("", "Namespace") => vec![text("Status", ".status.phase")],
         ("", "Event") => vec![
+            column("Last Seen", "date", ".lastTimestamp"),
             text("Type", ".type"),
             text("Reason", ".reason"),
             text("Object", ".involvedObject.name"),

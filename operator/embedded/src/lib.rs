@@ -21,6 +21,7 @@ mod crd;
 mod discovery;
 mod embedded;
 mod error;
+mod events;
 mod faults;
 mod gc;
 mod handlers;

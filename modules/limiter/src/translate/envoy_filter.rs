@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::ObjectMeta;
 use serde_json::{Map, Value, json};
+use trimtab_crds::limiter::BASE_SET;
 use trimtab_crds::istio::{EnvoyFilter, EnvoyFilterSpec, WorkloadSelector};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
 use trimtab_kit::envoyfilter::{PatchBuilder, PatchContext, RoutePlace, typed_struct};
 
 use super::extension_config::filter_name;
-use super::limit::{LOCAL_RATE_LIMIT, Profile, STAT_PREFIX};
+use super::limit::{FILTER_NAME, LOCAL_RATE_LIMIT, Profile, STAT_PREFIX};
 use super::{Piece, envoy_filter_name, local_limit, profiles};
 use crate::input::LimiterInput;
 
@@ -18,25 +19,30 @@ use crate::input::LimiterInput;
 pub(super) fn whole(input: &LimiterInput, set: &str, pieces: &[Piece<'_>]) -> EnvoyFilter {
     let builder = builder(input);
     let mut patches = action_patches(&builder, pieces);
-    let groups = groups(pieces);
-    if input.settings.insert_local_rate_limit {
-        for context in contexts(pieces) {
-            for profile in distinct_filters(pieces) {
-                let value = json!({
-                    "name": profile.filter_name(),
-                    "typed_config": typed_struct(LOCAL_RATE_LIMIT, &json!({"statPrefix": STAT_PREFIX})),
-                });
-                patches.push(builder.insert_http_filter(context, &value));
+    for context in contexts(pieces) {
+        for profile in distinct_filters(pieces) {
+            let name = local_filter_name(input, set, &profile);
+            if name == FILTER_NAME && !input.settings.insert_local_rate_limit {
+                continue; // the user inserts it
             }
+            let value = json!({
+                "name": name,
+                "typed_config": typed_struct(LOCAL_RATE_LIMIT, &json!({"statPrefix": STAT_PREFIX})),
+            });
+            patches.push(builder.insert_http_filter(context, &value));
         }
     }
-    for (place, pieces) in &groups {
+    let mut groups = groups(pieces);
+    // A merge replaces a route's configuration of a filter, so the wide places come first and the narrow ones repeat
+    // the buckets of the wide ones that cover them.
+    groups.sort_by_key(|(place, _)| place.vhost.is_some());
+    for (place, _) in &groups {
+        let here: Vec<&Piece<'_>> = pieces.iter().filter(|p| covers(p.place, place)).collect();
         let mut per_filter = Map::new();
-        for piece in pieces {
+        for piece in &here {
             let profile = &piece.profile;
-            per_filter.entry(profile.filter_name()).or_insert_with(|| {
-                let config = local_limit(input, &same_filter(pieces, profile), profile);
-                typed_struct(LOCAL_RATE_LIMIT, &config.to_json())
+            per_filter.entry(local_filter_name(input, set, profile)).or_insert_with(|| {
+                typed_struct(LOCAL_RATE_LIMIT, &local_limit(input, &here, profile).to_json())
             });
         }
         patches.push(builder.merge_route(place, &json!({"typed_per_filter_config": per_filter})));
@@ -129,23 +135,40 @@ fn contexts(pieces: &[Piece<'_>]) -> Vec<PatchContext> {
     out
 }
 
+/// Whether a patch at `wide` reaches all that one at `narrow` reaches.
+fn covers(wide: &RoutePlace, narrow: &RoutePlace) -> bool {
+    wide.context == narrow.context && wide.route == narrow.route && (wide.vhost.is_none() || wide.vhost == narrow.vhost)
+}
+
+/// Name of the filter of a set with this answer.
+///
+/// Slime's name for the plain answer of a Service's limiter. Where several objects meet on one workload (subsets,
+/// gateways, selectors) or answers differ, a name of its own: two filters of one name would each count every request,
+/// and a route has one configuration for each name. The name in Slime's style also stays when users insert the filter.
+fn local_filter_name(input: &LimiterInput, set: &str, profile: &Profile) -> String {
+    let spec = &input.spec;
+    let alone = set == BASE_SET && !spec.gateway && spec.workload_selector.is_empty() && spec.host.is_none();
+    let inserted_by_user = set == BASE_SET && !input.settings.insert_local_rate_limit;
+    if profile.is_plain() && (alone || inserted_by_user) {
+        return FILTER_NAME.to_owned();
+    }
+    let owner = &input.owner;
+    format!("{FILTER_NAME}.{}", profile.suffix(&[&owner.namespace, &owner.name, set]))
+}
+
 /// One profile for each filter: those that differ in the body only share one.
 fn distinct_filters(pieces: &[Piece<'_>]) -> Vec<Profile> {
     let mut out: Vec<Profile> = Vec::new();
     for profile in profiles(pieces) {
-        if !out.iter().any(|p| p.filter_name() == profile.filter_name()) {
+        if !out.iter().any(|p| p.same_filter(&profile)) {
             out.push(profile);
         }
     }
     out
 }
 
-fn same_filter<'a, 'b>(pieces: &[&'b Piece<'a>], profile: &Profile) -> Vec<&'b Piece<'a>> {
-    let name = profile.filter_name();
-    pieces.iter().copied().filter(|p| p.profile.filter_name() == name).collect()
-}
-
-/// Bodies: Envoy's filter has none of its own, so the listener's local reply replaces it for refusals (flag `RL`).
+/// Bodies: Envoy's filter has none of its own, so the listener's local reply replaces it for refusals. They are told by
+/// their details, since the filter sets the flag `RL` only after it has answered.
 fn reply_patches(builder: &PatchBuilder, pieces: &[Piece<'_>]) -> Vec<Value> {
     let mut by_context: BTreeMap<PatchContext, Vec<Value>> = BTreeMap::new();
     for piece in pieces {
@@ -154,7 +177,9 @@ fn reply_patches(builder: &PatchBuilder, pieces: &[Piece<'_>]) -> Vec<Value> {
             "filter": {"and_filter": {"filters": [
                 {"status_code_filter": {"comparison": {"op": "EQ", "value": {
                     "default_value": piece.profile.status(), "runtime_key": "trimtab_local_reply_status"}}}},
-                {"response_flag_filter": {"flags": ["RL"]}},
+                {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                    "expression": "response.code_details == 'local_rate_limited'"}}},
             ]}},
             "body": {"inline_string": body},
         });

@@ -26,7 +26,7 @@ pub struct ExtensionConfig {
 
 pub(super) fn filter_name(input: &LimiterInput, set: &str, profile: &Profile) -> String {
     let base = format!("trimtab.{}.{}.{set}", input.owner.namespace, input.owner.name);
-    if profile.is_plain() { base } else { format!("{base}.{}", profile.suffix()) }
+    if profile.is_plain() { base } else { format!("{base}.{}", profile.suffix(&[])) }
 }
 
 pub(super) fn of_set(input: &LimiterInput, set: &str, pieces: &[Piece<'_>]) -> Vec<ExtensionConfig> {

@@ -51,22 +51,19 @@ impl Profile {
         if self.status == 0 { 429 } else { self.status }
     }
 
-    /// Name of the filter with this answer: the plain one has Slime's name.
-    pub fn filter_name(&self) -> String {
-        if self.is_plain() {
-            FILTER_NAME.to_owned()
-        } else {
-            format!("{FILTER_NAME}.{}", self.suffix())
-        }
+    /// Whether one filter can give both answers: bodies are the listener's, not the filter's.
+    pub fn same_filter(&self, other: &Self) -> bool {
+        self.status == other.status && self.headers == other.headers
     }
 
     pub fn is_plain(&self) -> bool {
         self.status == 0 && self.headers.is_empty()
     }
 
-    pub fn suffix(&self) -> String {
-        let text = serde_json::json!([self.status, self.headers]).to_string();
-        format!("{:08x}", xxh3_64(text.as_bytes()) & 0xffff_ffff)
+    /// Tells the filters of one limiter's set apart; `of` names the set when the filters of others must differ too.
+    pub fn suffix(&self, of: &[&str]) -> String {
+        let text = if of.is_empty() { json!([self.status, self.headers]) } else { json!([of, self.status, self.headers]) };
+        format!("{:08x}", xxh3_64(text.to_string().as_bytes()) & 0xffff_ffff)
     }
 }
 
@@ -108,6 +105,10 @@ impl LocalLimit {
 
     /// As the value of a TypedStruct, in Slime's lowerCamelCase.
     pub fn to_json(&self) -> Value {
+        if self.buckets.is_empty() {
+            // As `to_proto` has it: the version of a hot value must say what its content says.
+            return json!({"statPrefix": STAT_PREFIX});
+        }
         let bucket = |tokens: u32, interval: FillInterval| {
             let mut b = json!({"maxTokens": tokens, "fillInterval": interval.to_proto_json()});
             if tokens > 0 {

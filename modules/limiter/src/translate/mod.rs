@@ -115,18 +115,18 @@ fn identity(input: &LimiterInput, rule: &Rule, place: &RoutePlace, seen: &mut BT
 
 /// The configuration of one filter: the buckets of `pieces` with `profile`, only live ones.
 fn local_limit(input: &LimiterInput, pieces: &[&Piece<'_>], profile: &Profile) -> LocalLimit {
-    let buckets = pieces
-        .iter()
-        .filter(|p| p.profile.filter_name() == profile.filter_name())
-        .filter_map(|p| p.quota.map(|q| (p, q)))
-        .flat_map(|(p, quota)| {
-            p.sets.iter().map(move |set| Bucket {
-                entries: set.entries.clone(),
-                quota,
-                interval: p.rule.descriptor.action.fill_interval.unwrap_or_default(),
-            })
-        })
-        .collect();
+    let mut buckets: Vec<Bucket> = Vec::new();
+    for piece in pieces.iter().filter(|p| p.profile.same_filter(profile)) {
+        let Some(quota) = piece.quota else { continue };
+        let interval = piece.rule.descriptor.action.fill_interval.unwrap_or_default();
+        for set in &piece.sets {
+            // Envoy refuses two buckets with the same entries, and with them the whole configuration. Only a custom
+            // pair can be at several places of one filter; its requests then share a bucket.
+            if !buckets.iter().any(|b| b.entries == set.entries) {
+                buckets.push(Bucket { entries: set.entries.clone(), quota, interval });
+            }
+        }
+    }
     LocalLimit {
         buckets,
         profile: profile.clone(),

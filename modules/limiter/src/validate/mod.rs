@@ -113,11 +113,33 @@ pub fn validate(owner: &Owner, spec: &LimiterSpec) -> Validated {
             });
         }
     }
+    refuse_repeated_pairs(&mut out.rules);
     if out.object.is_empty() && out.rules.is_empty() {
         let field = if owner.is_first_form() { "spec.descriptors" } else { "spec.sets" };
         out.object.push(Problem::new(field, "NoDescriptors", "the limiter has no descriptor: add one with condition and action"));
     }
     out
+}
+
+/// A custom pair names one bucket at a place, and a bucket has one quota.
+fn refuse_repeated_pairs(rules: &mut [Checked]) {
+    let mut seen: Vec<(String, (String, String), Vec<RoutePlace>)> = Vec::new();
+    for checked in rules {
+        let Ok(rule) = &checked.rule else { continue };
+        let Some(pair) = &rule.matches.custom else { continue };
+        let repeated = seen
+            .iter()
+            .any(|(set, p, places)| *set == rule.set && p == pair && places.iter().any(|place| rule.places.contains(place)));
+        if repeated {
+            checked.rule = Err(Problem::new(
+                format!("{}.custom_key", rule.path),
+                "InvalidMatch",
+                format!("an earlier descriptor has {}={} at the same place: keep one of the two", pair.0, pair.1),
+            ));
+        } else {
+            seen.push((rule.set.clone(), pair.clone(), rule.places.clone()));
+        }
+    }
 }
 
 fn object_problems(spec: &LimiterSpec) -> Vec<Problem> {

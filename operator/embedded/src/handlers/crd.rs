@@ -55,6 +55,7 @@ impl Server {
         {
             self.registry.write().insert(resource);
         }
+        self.copy_event(&target.resource, stored);
         if created {
             self.collect_if_ownerless(target, stored);
         }
@@ -71,6 +72,7 @@ impl Server {
             let id = ResourceId::new(text("/spec/group"), text("/spec/names/plural"));
             self.registry.write().remove(&id);
         }
+        self.remove_event_copy(resource, last);
         if let Some(uid) = meta::uid(last) {
             self.collect_dependents(uid);
         }

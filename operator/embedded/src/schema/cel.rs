@@ -105,8 +105,8 @@ fn double_underscores(rule: &str) -> String {
     while let Some((at, c)) = chars.next() {
         out.push(c);
         match quote {
+            Some(_) if c == '\\' => out.extend(chars.next().map(|(_, escaped)| escaped)),
             Some(q) if c == q => quote = None,
-            Some(_) => {}
             None if c == '\'' || c == '"' => quote = Some(c),
             None if c == '.' => {
                 let rest = rule.get(at + 1..).unwrap_or_default();
@@ -115,14 +115,15 @@ fn double_underscores(rule: &str) -> String {
                     .unwrap_or(rest.len());
                 let (name, after) = rest.split_at(end);
                 let call = after.trim_start().starts_with('(');
-                if name.contains('_') && !name.starts_with('_') && !call {
+                // `__` is the mark of a name that the author escaped, such as `foo__dash__bar`.
+                if name.contains('_') && !name.contains("__") && !name.starts_with('_') && !call {
                     out.push_str(&name.replace('_', "__"));
                     for _ in name.chars() {
                         chars.next();
                     }
                 }
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
     out
@@ -168,5 +169,35 @@ fn type_at(object: &Value, path: &str) -> &'static str {
         Some(Value::Number(_)) => "integer",
         Some(Value::Null) => "null",
         Some(Value::Object(_)) | None => "object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn fields_with_underscores_are_seen_by_rules() {
+        for (rule, want) in [
+            ("self.a_b > 1", "self.a__b > 1"),
+            (
+                "has(self.a_b) && self.l.exists_one(x, x.c_d == '.e_f')",
+                "has(self.a__b) && self.l.exists_one(x, x.c__d == '.e_f')",
+            ),
+            (
+                "self.a__dash__b == 'it\\'s.x_y'",
+                "self.a__dash__b == 'it\\'s.x_y'",
+            ),
+        ] {
+            assert_eq!(double_underscores(rule), want);
+        }
+        let rules = Rules::compile(
+            &json!({"type": "object", "properties": {"a_b": {"type": "integer"}},
+            "x-kubernetes-validations": [{"rule": "self.a_b > 1", "message": "too small"}]}),
+        );
+        assert!(rules.check(&json!({"a_b": 2}), None).is_empty());
+        let causes = rules.check(&json!({"a_b": 1}), None);
+        assert_eq!(causes[0].message, "Invalid value: \"object\": too small");
     }
 }

@@ -193,7 +193,7 @@ pub async fn selectors_and_pages(client: Client) {
     );
     assert_eq!(
         names(ListParams::default().labels("!tier")).await,
-        [String::new(); 0]
+        Vec::<String>::new()
     );
     assert_eq!(
         names(ListParams::default().fields("metadata.name=c")).await,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{
-    Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
+    Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
 };
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -75,10 +75,12 @@ fn widget_schema() -> Value {
                 "type": "object",
                 "x-kubernetes-validations": [
                     {"rule": "!has(self.min) || self.min <= self.size", "message": "min must not exceed size"},
+                    {"rule": "!has(self.max_rate) || self.max_rate >= self.size", "message": "max_rate is below size"},
                 ],
                 "properties": {
                     "size": {"type": "integer", "format": "int32", "minimum": 0, "maximum": 100, "default": 1},
                     "min": {"type": "integer"},
+                    "max_rate": {"type": "integer"},
                     "color": {"type": "string", "enum": ["red", "green"]},
                     "name": {"type": "string", "maxLength": 10,
                         "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "name is immutable"}]},
@@ -121,7 +123,7 @@ pub async fn install(client: &Client) {
     .await;
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &widget_resource());
     eventually("widgets are served", || async {
-        all.list(&Default::default()).await.ok()
+        all.list(&ListParams::default()).await.ok()
     })
     .await;
 }
@@ -139,7 +141,8 @@ pub fn widgets(client: &Client, namespace: &str) -> Api<DynamicObject> {
 }
 
 /// A widget as it is sent.
-pub fn widget(name: &str, spec: Value) -> DynamicObject {
+pub fn widget(name: &str, spec: impl Into<Value>) -> DynamicObject {
+    let spec: Value = spec.into();
     serde_json::from_value(json!({
         "apiVersion": "conformance.example/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec,
     }))

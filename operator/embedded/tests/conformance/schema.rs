@@ -2,14 +2,13 @@
 
 use kube::Client;
 use kube::api::{Patch, PatchParams, PostParams, ValidationDirective};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{install, namespace, refusal, widget, widgets};
 
-pub async fn refusals_name_the_fields(client: Client) {
-    install(&client).await;
-    let api = widgets(&client, &namespace(&client).await);
-    for (spec, field, part) in [
+/// Specs, the field that is wrong, and a part of the message.
+fn mistakes() -> Vec<(Value, &'static str, &'static str)> {
+    vec![
         (
             json!({"size": 101}),
             "spec.size",
@@ -34,11 +33,22 @@ pub async fn refusals_name_the_fields(client: Client) {
             "Duplicate value",
         ),
         (
+            json!({"size": 3, "max_rate": 2}),
+            "spec",
+            "max_rate is below size",
+        ),
+        (
             json!({"size": 3, "min": 4}),
             "spec",
             "min must not exceed size",
         ),
-    ] {
+    ]
+}
+
+pub async fn refusals_name_the_fields(client: Client) {
+    install(&client).await;
+    let api = widgets(&client, &namespace(&client).await);
+    for (spec, field, part) in mistakes() {
         let (code, message, status) = refusal(
             api.create(&PostParams::default(), &widget("w", spec.clone()))
                 .await,

@@ -9,7 +9,9 @@ use crate::conformance::{LIMIT, config, refusal, widget, widgets};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{
+    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -305,63 +307,98 @@ async fn a_crd_with_a_bad_rule_is_refused() {
 }
 
 #[tokio::test]
-async fn zz_scale() {
+async fn many_objects_are_listed_in_pages_and_watched_in_order() {
+    const COUNT: usize = 3000;
+    let embedded = Embedded::new();
+    let api: Api<Pod> = Api::default_namespaced(embedded.client());
+    let start = embedded.revision().to_string();
+    for i in 0..COUNT {
+        embedded.load(pod(&format!("p{i:05}"))).unwrap();
+    }
+    let (mut names, mut params) = (Vec::new(), ListParams::default().limit(700));
+    loop {
+        let page = api.list(&params).await.unwrap();
+        names.extend(page.iter().map(ResourceExt::name_any));
+        match page.metadata.continue_.filter(|t| !t.is_empty()) {
+            Some(token) => params = ListParams::default().limit(700).continue_token(&token),
+            None => break,
+        }
+    }
+    let mut stream = pin!(api.watch(&WatchParams::default(), &start).await.unwrap());
+    let mut watched = Vec::new();
+    while watched.len() < COUNT {
+        if let Some(WatchEvent::Added(o)) = tokio::time::timeout(LIMIT, stream.try_next())
+            .await
+            .unwrap()
+            .unwrap()
+        {
+            watched.push(o.name_any());
+        }
+    }
+    assert_eq!(names, watched);
+    api.delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        api.list(&ListParams::default()).await.unwrap().items.len(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn unknown_fields_are_warned_about() {
     let embedded = Embedded::new();
     embedded.install_crd(&conformance::widget_crd()).unwrap();
-    let api: Api<Pod> = Api::all(embedded.client());
-    let mut stream = pin!(watcher(api.clone(), watcher::Config::default()).applied_objects());
-    let t = Instant::now();
-    for i in 0..30_000 {
-        embedded.load(pod(&format!("p{i}"))).unwrap();
-    }
-    eprintln!("load 30k pods {:?}", t.elapsed());
-    let t = Instant::now();
-    for i in 0..10_000 {
-        let mut w = serde_json::to_value(widget(
-            &format!("w{i}"),
-            json!({"size": 3, "min": 1, "name": "x"}),
-        ))
+    let body = serde_json::to_vec(&widget("w", json!({"nonsense": 1}))).unwrap();
+    let request = http::Request::post("/apis/conformance.example/v1/namespaces/default/widgets")
+        .header("content-type", "application/json")
+        .body(kube::client::Body::from(body))
         .unwrap();
-        w["metadata"]["namespace"] = json!("default");
-        embedded.load(w).unwrap();
-    }
-    eprintln!("load 10k widgets {:?}", t.elapsed());
-    let t = Instant::now();
-    let n = api.list(&ListParams::default()).await.unwrap().items.len();
-    eprintln!("list {n} {:?}", t.elapsed());
-    let t = Instant::now();
-    for _ in 0..30_000 {
-        stream.try_next().await.unwrap().unwrap();
-    }
-    eprintln!("watch {:?}", t.elapsed());
-    let t = Instant::now();
-    let w = widgets(&embedded.client(), "default");
-    for i in 0..2000 {
-        let patch = Patch::Apply(widget(
-            &format!("w{i}"),
-            json!({"size": 4, "min": 1, "name": "x"}),
-        ));
-        w.patch(&format!("w{i}"), &PatchParams::apply("a").force(), &patch)
-            .await
-            .unwrap();
-    }
-    eprintln!("2k ssa {:?}", t.elapsed());
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    eprintln!(
-        "{}",
-        status
-            .lines()
-            .filter(|l| l.starts_with("VmRSS"))
-            .collect::<String>()
+    let response = embedded.client().send(request).await.unwrap();
+    assert_eq!(response.status(), 201);
+    assert_eq!(
+        response.headers()["warning"].to_str().unwrap(),
+        "299 - \"unknown field \\\"spec.nonsense\\\"\""
     );
-    let t = Instant::now();
-    api.delete_collection(&Default::default(), &ListParams::default())
-        .await
-        .ok();
-    eprintln!("{:?}", t.elapsed());
-    let pods: Api<Pod> = Api::default_namespaced(embedded.client());
-    pods.delete_collection(&Default::default(), &ListParams::default())
-        .await
-        .unwrap();
-    eprintln!("delete 30k {:?}", t.elapsed());
+}
+
+#[tokio::test]
+async fn events_are_seen_through_both_groups() {
+    let embedded = Embedded::new();
+    let events: Api<k8s_openapi::api::events::v1::Event> =
+        Api::default_namespaced(embedded.client());
+    let event = serde_json::from_value(json!({"metadata": {"name": "e"}, "eventTime": "2026-01-01T00:00:00.000000Z",
+        "regarding": {"kind": "Widget", "name": "w", "namespace": "default"}, "reason": "Refused", "note": "because",
+        "type": "Warning", "reportingController": "trimtab", "reportingInstance": "i", "action": "Apply"}))
+    .unwrap();
+    events.create(&PostParams::default(), &event).await.unwrap();
+    let core: Api<k8s_openapi::api::core::v1::Event> = Api::default_namespaced(embedded.client());
+    let of_widget =
+        ListParams::default().fields("involvedObject.name=w,involvedObject.kind=Widget");
+    let found = core.list(&of_widget).await.unwrap();
+    assert_eq!(found.items[0].message.as_deref(), Some("because"));
+    assert_eq!(
+        found.items[0]
+            .last_timestamp
+            .as_ref()
+            .unwrap()
+            .0
+            .to_string(),
+        "2026-01-01T00:00:00Z"
+    );
+    events.delete("e", &DeleteParams::default()).await.unwrap();
+    assert_eq!(refusal(core.get("e").await).0, 404);
+}
+
+#[test]
+fn the_crds_of_this_project_are_accepted() {
+    let embedded = Embedded::new();
+    let mut all = trimtab_crds::manifests::istio_crds();
+    let ours = trimtab_crds::manifests::trimtab_crds();
+    all.extend(ours.into_iter().map(|(_, crd)| crd));
+    for crd in all {
+        embedded
+            .install_crd(&crd)
+            .unwrap_or_else(|e| panic!("{}: {e}", crd.name_any()));
+    }
 }

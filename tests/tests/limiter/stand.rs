@@ -1,0 +1,176 @@
+//! The engine on a clock and a metric source that the test holds, without a cluster: real index, decisions, cache.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use trimtab_crds::limiter::v1alpha2;
+use trimtab_kit::clock::ManualClock;
+use trimtab_kit::sources::{Demand, Failure, Harvest, MetricSource, Sample, SourceHealth};
+use trimtab_kit::watch::Feed;
+use trimtab_limiter::engine::{Engine, Job, LimiterView};
+use trimtab_limiter::index::{Index, LimiterKey};
+use trimtab_limiter::input::Settings;
+use trimtab_xds::SnapshotCache;
+
+/// Answers what it was told to, for every demand.
+#[derive(Debug, Default)]
+pub(crate) struct FakeSource {
+    values: Mutex<BTreeMap<String, Sample>>,
+}
+
+impl FakeSource {
+    pub(crate) fn set(&self, name: &str, value: f64) {
+        self.values.lock().expect("a lock").insert(name.to_owned(), Ok(value));
+    }
+
+    pub(crate) fn fail(&self, name: &str, failure: Failure) {
+        self.values.lock().expect("a lock").insert(name.to_owned(), Err(failure));
+    }
+}
+
+#[async_trait::async_trait]
+impl MetricSource for FakeSource {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn provides(&self) -> Vec<String> {
+        self.values.lock().expect("a lock").keys().cloned().collect()
+    }
+
+    async fn harvest(&self, demands: &[Demand]) -> Harvest {
+        let values = self.values.lock().expect("a lock");
+        let mut harvest = Harvest::default();
+        for demand in demands {
+            for name in &demand.metrics {
+                if let Some(sample) = values.get(name) {
+                    harvest.values.insert((demand.id, name.clone()), sample.clone());
+                }
+            }
+        }
+        harvest
+    }
+
+    fn health(&self) -> SourceHealth {
+        SourceHealth::default()
+    }
+}
+
+pub(crate) struct Stand {
+    pub index: Arc<Index>,
+    pub engine: Arc<Engine>,
+    pub clock: ManualClock,
+    pub source: Arc<FakeSource>,
+    pub cache: SnapshotCache,
+}
+
+impl Stand {
+    /// A stand whose source knows `cpu`.
+    pub(crate) fn new() -> Self {
+        let source = Arc::new(FakeSource::default());
+        source.set("cpu", 0.0);
+        let fake: Arc<dyn MetricSource> = source.clone();
+        Self::with_sources(vec![fake], source)
+    }
+
+    pub(crate) fn with_sources(sources: Vec<Arc<dyn MetricSource>>, source: Arc<FakeSource>) -> Self {
+        let (index, clock, cache) = (Index::new("istio-system"), ManualClock::default(), SnapshotCache::new());
+        let known_metrics = sources.iter().flat_map(|s| s.provides()).collect();
+        let settings = Settings { known_metrics, ..Settings::default() };
+        let engine = Engine::new(index.clone(), sources, settings, Arc::new(clock.clone()), cache.clone());
+        Self { index, engine, clock, source, cache }
+    }
+
+    /// An object is new or changed.
+    pub(crate) fn put<K: DeserializeOwned>(&self, object: Value)
+    where
+        Index: Feed<K>,
+    {
+        let object: K = serde_json::from_value(object).expect("an object");
+        Feed::<K>::apply(&*self.index, Arc::new(object));
+    }
+
+    /// An object is gone.
+    pub(crate) fn delete<K: DeserializeOwned>(&self, object: Value)
+    where
+        Index: Feed<K>,
+    {
+        let object: K = serde_json::from_value(object).expect("an object");
+        Feed::<K>::delete(&*self.index, Arc::new(object));
+    }
+
+    /// A Service with `pods` Ready pods.
+    pub(crate) fn service(&self, name: &str, pods: usize) {
+        self.put::<Service>(json!({"metadata": {"namespace": "default", "name": name}, "spec": {"selector": {"app": name}}}));
+        for i in 0..pods {
+            self.put::<Pod>(pod(name, i, &json!({}), "True"));
+        }
+    }
+
+    /// A v1alpha2 SmartLimiter.
+    pub(crate) fn limiter(&self, name: &str, generation: i64, spec: &Value) {
+        self.put::<v1alpha2::SmartLimiter>(limiter(name, generation, spec));
+    }
+
+    /// Events and one sample of every source, `seconds` after the last.
+    pub(crate) async fn tick(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+        self.engine.absorb_events();
+        for (i, source) in self.engine.sources.iter().enumerate() {
+            let book = self.engine.demands(i);
+            if !book.demands.is_empty() {
+                let harvest = source.harvest(&book.demands).await;
+                self.engine.absorb_harvest(&book, harvest);
+            }
+        }
+    }
+
+    /// Takes what the writers would do now.
+    pub(crate) async fn jobs(&self) -> BTreeMap<LimiterKey, Job> {
+        let mut out = BTreeMap::new();
+        // The queue hands out what it has at once; nothing else wakes it here.
+        while let Ok((key, job)) = tokio::time::timeout(Duration::from_millis(20), self.engine.queue.pop()).await {
+            self.engine.queue.done(&key);
+            out.insert(key, job);
+        }
+        out
+    }
+
+    /// How the limiter of a name is doing.
+    pub(crate) fn view(&self, name: &str) -> LimiterView {
+        self.engine.views().into_iter().find(|v| v.name == name).expect("a limiter of the name")
+    }
+
+    /// Quotas by descriptor.
+    pub(crate) fn quotas(&self, name: &str) -> Vec<Option<i64>> {
+        self.view(name).descriptors.iter().map(|d| d.quota).collect()
+    }
+}
+
+pub(crate) fn limiter(name: &str, generation: i64, spec: &Value) -> Value {
+    json!({"apiVersion": "microservice.slime.io/v1alpha2", "kind": "SmartLimiter",
+        "metadata": {"namespace": "default", "name": name, "generation": generation, "uid": name}, "spec": spec})
+}
+
+pub(crate) fn pod(service: &str, i: usize, labels: &Value, ready: &str) -> Value {
+    let mut all = json!({"app": service});
+    for (key, value) in labels.as_object().into_iter().flatten() {
+        all[key] = value.clone();
+    }
+    json!({"metadata": {"namespace": "default", "name": format!("{service}-{i}"), "labels": all},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]}})
+}
+
+/// A spec with one descriptor in `_base`.
+pub(crate) fn one(condition: &str, quota: &str) -> Value {
+    base(&[json!({"condition": condition, "action": {"quota": quota, "fill_interval": {"seconds": 60}}})])
+}
+
+/// A spec with these descriptors in `_base`.
+pub(crate) fn base(descriptors: &[Value]) -> Value {
+    json!({"sets": {"_base": {"descriptor": descriptors}}})
+}
