@@ -1,1 +1,6 @@
-//! Placeholder.
+//! Parts of the benchmarks and of the scale run.
+
+pub mod host;
+pub mod mesh;
+pub mod probe;
+pub mod usage;

@@ -221,12 +221,13 @@ where
         Some(hash)
     }
 
-    fn forget(&self, object: &K) {
+    fn forget(&self, object: &K) -> Option<String> {
         let key = Self::key(object);
         let mut objects = self.objects.lock();
-        let old = objects.live.remove(&key);
+        let owner = objects.live.remove(&key).and_then(|o| o.owner);
         objects.rewritten.remove(&key);
-        objects.unlink(&key, old.and_then(|o| o.owner));
+        objects.unlink(&key, owner.clone());
+        owner
     }
 
     /// Makes the generated objects of `owner` be exactly `desired`: applies what differs, deletes what is not wanted.
@@ -331,13 +332,6 @@ where
         Ok(())
     }
 
-    /// Owners that have generated objects, sorted: for the sweep of what is left of owners that are gone.
-    pub fn owners(&self) -> Vec<Key> {
-        let mut out: Vec<Key> = self.objects.lock().by_owner.keys().cloned().collect();
-        out.sort();
-        out
-    }
-
     fn notify(&self, object: &K) {
         if let Some(owner) = object.labels().get(self.owner_label) {
             (self.on_change)(&object.namespace().unwrap_or_default(), owner);
@@ -382,8 +376,11 @@ where
     }
 
     fn delete(&self, object: Arc<K>) {
-        self.forget(&object);
-        self.notify(&object);
+        // An object that lost our labels by hand leaves the watch without them: whose it was is in our memory only.
+        let owner = self.forget(&object).or_else(|| object.labels().get(self.owner_label).cloned());
+        if let Some(owner) = owner {
+            (self.on_change)(&object.namespace().unwrap_or_default(), &owner);
+        }
     }
 
     fn reset(&self, objects: Vec<Arc<K>>) {

@@ -77,6 +77,7 @@ impl LimiterModule {
             insert_local_rate_limit: !self.config.disable_insert_local_rate_limit,
             proxy_version: self.config.proxy_version.clone(),
             xds_address: self.xds_address,
+            prometheus: self.sources.iter().any(|s| s.name() == "prometheus"),
             known_metrics: self.sources.iter().flat_map(|s| s.provides()).collect(),
         };
         let engine = Engine::new(index.clone(), self.sources, settings, context.clock.clone(), self.xds.clone());

@@ -173,6 +173,8 @@ pub struct Settings {
     pub proxy_version: String,
     /// Address of Trimtab's xDS server as proxies reach it; empty: ECDS is refused.
     pub xds_address: String,
+    /// Whether there is a Prometheus for `spec.metrics`.
+    pub prometheus: bool,
     /// Names that metric sources provide; an expression that uses another one is refused.
     pub known_metrics: BTreeSet<String>,
 }
@@ -185,6 +187,7 @@ impl Default for Settings {
             insert_local_rate_limit: true,
             proxy_version: String::new(),
             xds_address: "trimtab.istio-system.svc:15010".to_owned(),
+            prometheus: true,
             known_metrics: BTreeSet::new(),
         }
     }

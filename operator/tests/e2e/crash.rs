@@ -60,7 +60,9 @@ async fn state_survives_kill_9_of_trimtab_and_of_prometheus() {
     process.wait_ready(BOUND, ready).await.unwrap();
     wait_until("a decision on a fresh metric", BOUND, || async {
         let text = trimtab::lab::http::get(http, "/api/v1/limiters").await.map_err(|e| e.to_string())?;
-        if text.contains("\"state\":\"Limiting\"") && text.contains("\"_base.cpu\":{\"value\":0.9") { Ok(()) } else { Err(text) }
+        let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        let (state, cpu) = (&json["items"][0]["state"], &json["items"][0]["metrics"]["_base.cpu"]["value"]);
+        if state == "Limiting" && cpu == 0.9 { Ok(()) } else { Err(format!("{state} {cpu}")) }
     })
     .await
     .unwrap();

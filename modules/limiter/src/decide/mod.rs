@@ -203,6 +203,13 @@ fn gather(input: &LimiterInput, rule: &Rule, e: &Expression, field: &str) -> Res
 
 fn unknown(input: &LimiterInput, rule: &Rule, name: &str, key: &str, field: &str) -> Undecided {
     let bare = key.split_once('.').map_or(key, |(_, n)| n);
+    if input.spec.metrics.contains_key(bare) && !input.settings.prometheus {
+        return Undecided::Problem(Problem::new(
+            format!("spec.metrics.{bare}"),
+            "NotConfigured",
+            "queries of a limiter need a Prometheus: set metrics.prometheus.address in the operator's configuration",
+        ));
+    }
     if input.settings.known_metrics.contains(bare) || input.spec.metrics.contains_key(bare) {
         return Undecided::Missing {
             why: format!("no value for {name} (nothing measured yet)"),

@@ -19,6 +19,8 @@ use crate::validate::{Validated, delivery_problem, validate};
 
 /// Points kept for the status page.
 const HISTORY: usize = 120;
+/// How long the first sample may take: longer than the time limit of a query.
+const FIRST_SAMPLE: Duration = Duration::from_secs(10);
 /// `holdFor` when neither limiter nor operator say a readable one.
 const DEFAULT_HOLD: Duration = Duration::from_secs(60);
 
@@ -147,6 +149,16 @@ impl Entry {
                 failure: reading.failure.map(|f| f.to_string()),
             },
         );
+    }
+
+    /// Whether a metric in use has not been sampled yet, so that a decision would rest on nothing: right after the start of
+    /// the process or of the limiter. The decisions of before stay until then, so a restart changes nothing.
+    pub fn pending(&self, now: Duration) -> bool {
+        let sampled_soon = |name: &String| self.input.settings.known_metrics.contains(name) || self.input.spec.metrics.contains_key(name);
+        now.saturating_sub(self.first_seen) < FIRST_SAMPLE
+            && self.wanted().iter().any(|(set, names)| {
+                names.iter().any(|n| sampled_soon(n) && !self.input.metrics.contains_key(&format!("{set}.{n}")))
+            })
     }
 
     /// Decides. Returns whether a quota or state changed.

@@ -171,7 +171,8 @@ impl Engine {
     /// Decides one entry; queues writes and collects pushes when something changed.
     fn step(&self, key: &LimiterKey, entry: &mut Entry, dirty: bool, pushes: &mut Pushes) {
         let now = self.clock.monotonic();
-        let changed = entry.decide(self.clock.now().as_second());
+        let pending = entry.pending(now);
+        let changed = !pending && entry.decide(self.clock.now().as_second());
         if changed || dirty {
             let translation = entry.translate();
             for config in &translation.extension_configs {
@@ -180,7 +181,7 @@ impl Engine {
             pushes.remove.extend(entry.keep_outputs(translation));
         }
         let status = entry.status(self.clock.now());
-        let write_status = entry.should_write(&status, now, STATUS_REFRESH);
+        let write_status = !pending && entry.should_write(&status, now, STATUS_REFRESH);
         if changed || dirty || write_status {
             self.queue.push(
                 key.clone(),

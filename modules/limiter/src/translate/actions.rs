@@ -104,7 +104,7 @@ fn header(m: &ValueMatch) -> Value {
 /// `type.matcher.v3.StringMatcher`: the current form, not the deprecated `exact_match` family of headers.
 fn string_match(test: &Test) -> Value {
     match test {
-        Test::Regex(r) => json!({"safe_regex": {"google_re2": {}, "regex": r}}),
+        Test::Regex(r) => json!({"safe_regex": {"regex": r}}),
         Test::Exact(s) => json!({"exact": s}),
         Test::Prefix(s) => json!({"prefix": s}),
         Test::Suffix(s) => json!({"suffix": s}),
