@@ -1,7 +1,10 @@
 //! Benchmarks of the limiter. Group names say what is compared; see README.md.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
-#![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
+#![allow(
+    missing_docs,
+    reason = "criterion's macros make undocumented functions"
+)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
@@ -12,7 +15,9 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use trimtab_bench::mesh::Mesh;
 use trimtab_crds::limiter::{BASE_SET, Delivery, first_form};
 use trimtab_kit::clock::SystemClock;
-use trimtab_kit::sources::{Harvest, Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource};
+use trimtab_kit::sources::{
+    Handler, HandlerType, Harvest, MetricSource, PrometheusConfig, PrometheusSource,
+};
 use trimtab_limiter::decide::decide;
 use trimtab_limiter::decide::expression::Expression;
 use trimtab_limiter::engine::{DemandBook, Engine};
@@ -28,15 +33,23 @@ const OURS: &str = "{cpu}>0.8 && {pod}>=2";
 const PLAIN: &str = "m.cpu > 0.8 && m.pod >= 2.0";
 
 fn expressions(c: &mut Criterion) {
-    let mut group = c.benchmark_group("compile a condition: trimtab (with placeholders) vs cel crate");
-    group.bench_function("trimtab", |b| b.iter(|| Expression::compile(black_box(OURS)).unwrap()));
-    group.bench_function("cel", |b| b.iter(|| cel::Program::compile(black_box(PLAIN)).unwrap()));
+    let mut group =
+        c.benchmark_group("compile a condition: trimtab (with placeholders) vs cel crate");
+    group.bench_function("trimtab", |b| {
+        b.iter(|| Expression::compile(black_box(OURS)).unwrap())
+    });
+    group.bench_function("cel", |b| {
+        b.iter(|| cel::Program::compile(black_box(PLAIN)).unwrap())
+    });
     group.finish();
 
-    let mut group = c.benchmark_group("evaluate a condition: trimtab (flat numbers) vs cel crate (map)");
+    let mut group =
+        c.benchmark_group("evaluate a condition: trimtab (flat numbers) vs cel crate (map)");
     let expression = Expression::compile(OURS).unwrap();
     assert!(expression.condition(&[0.9, 3.0]).unwrap());
-    group.bench_function("trimtab", |b| b.iter(|| expression.condition(black_box(&[0.9, 3.0])).unwrap()));
+    group.bench_function("trimtab", |b| {
+        b.iter(|| expression.condition(black_box(&[0.9, 3.0])).unwrap())
+    });
     let program = cel::Program::compile(PLAIN).unwrap();
     let plain = |values: &[f64; 2]| {
         let map = HashMap::from([("cpu".to_owned(), values[0]), ("pod".to_owned(), values[1])]);
@@ -51,7 +64,10 @@ fn expressions(c: &mut Criterion) {
 
 /// A limiter of the first form that limits.
 fn input(delivery: Delivery) -> LimiterInput {
-    let mesh = Mesh { limiters: 1, pods: 3 };
+    let mesh = Mesh {
+        limiters: 1,
+        pods: 3,
+    };
     let object: first_form::SmartLimiter = serde_json::from_value(mesh.limiter(0)).unwrap();
     let owner = Owner {
         api_version: "microservice.netease.com/v1alpha1".to_owned(),
@@ -60,32 +76,61 @@ fn input(delivery: Delivery) -> LimiterInput {
         ..Owner::default()
     };
     let selector = BTreeMap::from([("app".to_owned(), "svc-0".to_owned())]);
-    let sets = BTreeMap::from([(BASE_SET.to_owned(), SetFacts { pods: 3, ..SetFacts::default() })]);
+    let sets = BTreeMap::from([(
+        BASE_SET.to_owned(),
+        SetFacts {
+            pods: 3,
+            ..SetFacts::default()
+        },
+    )]);
     let metrics = [("_base.cpu", 0.9), ("_base.pod", 3.0)];
     LimiterInput {
         owner,
         spec: (&object.spec).into(),
-        target: TargetFacts { selector, sets, problem: None },
-        metrics: metrics.into_iter().map(|(k, v)| (k.to_owned(), Reading::fresh(v))).collect(),
+        target: TargetFacts {
+            selector,
+            sets,
+            problem: None,
+        },
+        metrics: metrics
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), Reading::fresh(v)))
+            .collect(),
         previous: Vec::new(),
-        settings: Arc::new(Settings { delivery, known_metrics: ["cpu".to_owned()].into(), ..Settings::default() }),
+        settings: Arc::new(Settings {
+            delivery,
+            known_metrics: ["cpu".to_owned()].into(),
+            ..Settings::default()
+        }),
     }
 }
 
 fn one_limiter(c: &mut Criterion) {
     let mut group = c.benchmark_group("one limiter, step by step");
     let plain = input(Delivery::EnvoyFilter);
-    group.bench_function("validate", |b| b.iter(|| validate(black_box(&plain.owner), black_box(&plain.spec))));
+    group.bench_function("validate", |b| {
+        b.iter(|| validate(black_box(&plain.owner), black_box(&plain.spec)))
+    });
     let validated = validate(&plain.owner, &plain.spec);
     let decisions = decide(&plain, &validated);
     assert_eq!(decisions.first().and_then(|d| d.quota), Some(10));
-    group.bench_function("decide", |b| b.iter(|| decide(black_box(&plain), &validated)));
-    for (name, delivery) in [("translate to EnvoyFilter", Delivery::EnvoyFilter), ("translate to ECDS", Delivery::Ecds)] {
+    group.bench_function("decide", |b| {
+        b.iter(|| decide(black_box(&plain), &validated))
+    });
+    for (name, delivery) in [
+        ("translate to EnvoyFilter", Delivery::EnvoyFilter),
+        ("translate to ECDS", Delivery::Ecds),
+    ] {
         let input = input(delivery);
         let translation = translate(&input, &validated, &decisions);
         assert_eq!(translation.envoy_filters.len(), 1);
-        assert_eq!(translation.extension_configs.len(), usize::from(delivery == Delivery::Ecds));
-        group.bench_function(name, |b| b.iter(|| translate(black_box(&input), &validated, &decisions)));
+        assert_eq!(
+            translation.extension_configs.len(),
+            usize::from(delivery == Delivery::Ecds)
+        );
+        group.bench_function(name, |b| {
+            b.iter(|| translate(black_box(&input), &validated, &decisions))
+        });
     }
     group.finish();
 }
@@ -93,12 +138,28 @@ fn one_limiter(c: &mut Criterion) {
 /// An engine with a mesh, what it asks for, and an answer for a CPU.
 fn engine(limiters: usize) -> (Arc<Engine>, DemandBook) {
     let mut config = PrometheusConfig::new("http://127.0.0.1:9");
-    config.handlers.insert("cpu".to_owned(), Handler::new("cpu", HandlerType::PerPod));
+    config
+        .handlers
+        .insert("cpu".to_owned(), Handler::new("cpu", HandlerType::PerPod));
     let source: Arc<dyn MetricSource> = Arc::new(PrometheusSource::new(config).unwrap());
-    let settings = Settings { known_metrics: source.provides().into_iter().collect(), ..Settings::default() };
+    let settings = Settings {
+        known_metrics: source.provides().into_iter().collect(),
+        ..Settings::default()
+    };
     let index = Index::new("istio-system");
-    let engine = Engine::new(index.clone(), vec![source], settings, Arc::new(SystemClock::new()), SnapshotCache::new());
-    Mesh { limiters, pods: limiters * 3 }.feed(&index).unwrap();
+    let engine = Engine::new(
+        index.clone(),
+        vec![source],
+        settings,
+        Arc::new(SystemClock::new()),
+        SnapshotCache::new(),
+    );
+    Mesh {
+        limiters,
+        pods: limiters * 3,
+    }
+    .feed(&index)
+    .unwrap();
     engine.absorb_events();
     let book = engine.demands(0);
     assert_eq!(book.demands.len(), limiters);
@@ -119,22 +180,37 @@ const SIZES: [usize; 2] = [1_000, 10_000];
 
 fn ticks(c: &mut Criterion) {
     let mut group = c.benchmark_group("one tick of all limiters: same values");
-    group.sample_size(20).measurement_time(Duration::from_secs(8));
+    group
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(8));
     for size in SIZES {
         let (engine, book) = engine(size);
         let harvest = answer(&book, 0.9);
         engine.absorb_harvest(&book, harvest.clone());
-        assert!(engine.views().iter().all(|v| v.descriptors.iter().all(|d| d.quota == Some(10))));
+        assert!(
+            engine
+                .views()
+                .iter()
+                .all(|v| v.descriptors.iter().all(|d| d.quota == Some(10)))
+        );
         group.throughput(Throughput::Elements(size as u64));
-        group.bench_with_input(BenchmarkId::new("demands", size), &size, |b, _| b.iter(|| engine.demands(0)));
+        group.bench_with_input(BenchmarkId::new("demands", size), &size, |b, _| {
+            b.iter(|| engine.demands(0))
+        });
         group.bench_with_input(BenchmarkId::new("absorb_harvest", size), &size, |b, _| {
-            b.iter_batched(|| harvest.clone(), |h| engine.absorb_harvest(&book, h), BatchSize::LargeInput);
+            b.iter_batched(
+                || harvest.clone(),
+                |h| engine.absorb_harvest(&book, h),
+                BatchSize::LargeInput,
+            );
         });
     }
     group.finish();
 
     let mut group = c.benchmark_group("one tick of all limiters: every limit goes on or off");
-    group.sample_size(20).measurement_time(Duration::from_secs(8));
+    group
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(8));
     for size in SIZES {
         let (engine, book) = engine(size);
         let answers = [answer(&book, 0.9), answer(&book, 0.1)];
@@ -145,7 +221,11 @@ fn ticks(c: &mut Criterion) {
                 round += 1;
                 answers[round % 2].clone()
             };
-            b.iter_batched(&mut next, |h| engine.absorb_harvest(&book, h), BatchSize::PerIteration);
+            b.iter_batched(
+                &mut next,
+                |h| engine.absorb_harvest(&book, h),
+                BatchSize::PerIteration,
+            );
         });
     }
     group.finish();

@@ -101,7 +101,10 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
         .route("/held", get(held))
         .with_state(host);
     let (api, metrics) = (bind().await?, bind().await?);
-    let addresses = Addresses { api: api.local_addr()?, metrics: metrics.local_addr()? };
+    let addresses = Addresses {
+        api: api.local_addr()?,
+        metrics: metrics.local_addr()?,
+    };
     println!("{}", serde_json::to_string(&addresses)?);
     let shutdown = CancellationToken::new();
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
@@ -117,13 +120,19 @@ pub async fn serve(mesh: Mesh) -> anyhow::Result<()> {
 }
 
 async fn bind() -> anyhow::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no free port on loopback")
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .context("no free port on loopback")
 }
 
 impl Host {
     /// Value of a pod. Pods differ a little; moving values differ a little from answer to answer, too.
     fn value(&self, pod: usize, round: u64) -> f64 {
-        let shift = if self.moving.load(Ordering::Relaxed) { usize::try_from(round).unwrap_or(0) } else { 0 };
+        let shift = if self.moving.load(Ordering::Relaxed) {
+            usize::try_from(round).unwrap_or(0)
+        } else {
+            0
+        };
         *self.value.lock() + ((pod + shift) % 10) as f64 * 0.001
     }
 
@@ -140,7 +149,10 @@ impl Host {
 /// Answers any query with one series for each pod.
 async fn query(State(host): State<Arc<Host>>) -> impl IntoResponse {
     host.queries.fetch_add(1, Ordering::Relaxed);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64();
     let mut body = String::from(r#"{"status":"success","data":{"resultType":"vector","result":["#);
     host.each(|namespace, name, value| {
         let comma = if body.ends_with('[') { "" } else { "," };
@@ -156,7 +168,10 @@ async fn exposition(State(host): State<Arc<Host>>) -> String {
     let mut text = String::from("# TYPE workload_cpu_ratio gauge\n");
     host.each(|namespace, name, value| {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "workload_cpu_ratio{{namespace=\"{namespace}\",pod=\"{name}\"}} {value:.3}");
+        let _ = writeln!(
+            text,
+            "workload_cpu_ratio{{namespace=\"{namespace}\",pod=\"{name}\"}} {value:.3}"
+        );
     });
     text
 }
@@ -172,11 +187,20 @@ async fn control(State(host): State<Arc<Host>>, Query(new): Query<Control>) -> &
 }
 
 async fn counts(State(host): State<Arc<Host>>) -> Json<Counts> {
-    let requests = |verb: &str| host.embedded.requests("smartlimiters", verb) + host.embedded.requests("envoyfilters", verb);
+    let requests = |verb: &str| -> u64 {
+        let kinds = ["smartlimiters", "smartlimiters/status", "envoyfilters"];
+        kinds
+            .into_iter()
+            .map(|kind| host.embedded.requests(kind, verb))
+            .sum()
+    };
     Json(Counts {
         writes: host.embedded.write_count(),
         status: host.embedded.writes("smartlimiters/status", "apply"),
-        asked: ["create", "update", "patch", "delete", "deletecollection"].into_iter().map(requests).sum(),
+        asked: ["create", "update", "patch", "delete", "deletecollection"]
+            .into_iter()
+            .map(requests)
+            .sum(),
         queries: host.queries.load(Ordering::Relaxed),
     })
 }
@@ -184,13 +208,28 @@ async fn counts(State(host): State<Arc<Host>>) -> Json<Counts> {
 async fn held(State(host): State<Arc<Host>>) -> Result<Json<Held>, String> {
     let client = host.embedded.client();
     let all = ListParams::default();
-    let first = Api::<first_form::SmartLimiter>::all(client.clone()).list(&all).await.map_err(|e| e.to_string())?;
-    let newer = Api::<v1alpha2::SmartLimiter>::all(client.clone()).list(&all).await.map_err(|e| e.to_string())?;
-    let filters = Api::<EnvoyFilter>::all(client).list(&all).await.map_err(|e| e.to_string())?;
-    let statuses: Vec<LimiterStatus> =
-        first.into_iter().filter_map(|l| l.status).chain(newer.into_iter().filter_map(|l| l.status)).collect();
+    let first = Api::<first_form::SmartLimiter>::all(client.clone())
+        .list(&all)
+        .await
+        .map_err(|e| e.to_string())?;
+    let newer = Api::<v1alpha2::SmartLimiter>::all(client.clone())
+        .list(&all)
+        .await
+        .map_err(|e| e.to_string())?;
+    let filters = Api::<EnvoyFilter>::all(client)
+        .list(&all)
+        .await
+        .map_err(|e| e.to_string())?;
+    let statuses: Vec<LimiterStatus> = first
+        .into_iter()
+        .filter_map(|l| l.status)
+        .chain(newer.into_iter().filter_map(|l| l.status))
+        .collect();
     Ok(Json(Held {
-        limiting: statuses.iter().filter(|s| s.descriptors.iter().any(|d| d.quota.is_some())).count(),
+        limiting: statuses
+            .iter()
+            .filter(|s| s.descriptors.iter().any(|d| d.quota.is_some()))
+            .count(),
         with_status: statuses.len(),
         filters: filters.items.len(),
     }))
@@ -210,7 +249,13 @@ impl Remote {
     /// Starts this program again with `--host`.
     pub async fn start(mesh: Mesh) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["--host", "--limiters", &mesh.limiters.to_string(), "--pods", &mesh.pods.to_string()])
+            .args([
+                "--host",
+                "--limiters",
+                &mesh.limiters.to_string(),
+                "--pods",
+                &mesh.pods.to_string(),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -218,8 +263,16 @@ impl Remote {
             .context("the host cannot be started")?;
         let input = child.stdin.take();
         let output = child.stdout.take().context("the host has no output")?;
-        let line = BufReader::new(output).lines().next_line().await?.context("the host ended before it was ready")?;
-        Ok(Self { addresses: serde_json::from_str(&line)?, child, input })
+        let line = BufReader::new(output)
+            .lines()
+            .next_line()
+            .await?
+            .context("the host ended before it was ready")?;
+        Ok(Self {
+            addresses: serde_json::from_str(&line)?,
+            child,
+            input,
+        })
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<String> {
@@ -233,7 +286,9 @@ impl Remote {
 
     /// Whether values move from answer to answer.
     pub async fn set_moving(&self, moving: bool) -> anyhow::Result<()> {
-        self.get(&format!("/control?moving={moving}")).await.map(drop)
+        self.get(&format!("/control?moving={moving}"))
+            .await
+            .map(drop)
     }
 
     /// What the API has seen.

@@ -27,13 +27,19 @@ pub struct Mesh {
 impl Mesh {
     /// Namespace of a Service.
     pub fn namespace(&self, service: usize) -> String {
-        format!("ns-{}", service % self.limiters.div_ceil(PER_NAMESPACE).max(1))
+        format!(
+            "ns-{}",
+            service % self.limiters.div_ceil(PER_NAMESPACE).max(1)
+        )
     }
 
     /// Namespace and name of a pod.
     pub fn pod_name(&self, pod: usize) -> (String, String) {
         let service = pod % self.limiters.max(1);
-        (self.namespace(service), format!("svc-{service}-{}", pod / self.limiters.max(1)))
+        (
+            self.namespace(service),
+            format!("svc-{service}-{}", pod / self.limiters.max(1)),
+        )
     }
 
     /// A Service.
@@ -89,11 +95,17 @@ impl Mesh {
     pub fn load(&self, embedded: &Embedded) -> anyhow::Result<()> {
         for i in 0..self.limiters {
             embedded.ensure_namespace(&self.namespace(i))?;
-            embedded.load(self.service(i)).with_context(|| format!("Service {i}"))?;
-            embedded.load(self.limiter(i)).with_context(|| format!("SmartLimiter {i}"))?;
+            embedded
+                .load(self.service(i))
+                .with_context(|| format!("Service {i}"))?;
+            embedded
+                .load(self.limiter(i))
+                .with_context(|| format!("SmartLimiter {i}"))?;
         }
         for j in 0..self.pods {
-            embedded.load(self.pod(j)).with_context(|| format!("Pod {j}"))?;
+            embedded
+                .load(self.pod(j))
+                .with_context(|| format!("Pod {j}"))?;
         }
         Ok(())
     }
@@ -112,11 +124,16 @@ fn newer(limiter: usize) -> bool {
     limiter % NEWER_EVERY == NEWER_EVERY - 1
 }
 
-fn reset<K: serde::de::DeserializeOwned>(index: &Index, objects: impl Iterator<Item = Value>) -> anyhow::Result<()>
+fn reset<K: serde::de::DeserializeOwned>(
+    index: &Index,
+    objects: impl Iterator<Item = Value>,
+) -> anyhow::Result<()>
 where
     Index: Feed<K>,
 {
-    let objects = objects.map(|o| Ok(Arc::new(serde_json::from_value(o)?))).collect::<anyhow::Result<Vec<Arc<K>>>>()?;
+    let objects = objects
+        .map(|o| Ok(Arc::new(serde_json::from_value(o)?)))
+        .collect::<anyhow::Result<Vec<Arc<K>>>>()?;
     Feed::<K>::reset(index, objects);
     Ok(())
 }

@@ -31,14 +31,19 @@ pub struct Probe<S> {
 
 impl<S> std::fmt::Debug for Probe<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Probe").field("ticks", &self.ticks.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Probe")
+            .field("ticks", &self.ticks.lock().len())
+            .finish_non_exhaustive()
     }
 }
 
 impl<S> Probe<S> {
     /// Notes the ticks of `inner`.
     pub fn new(inner: S) -> Self {
-        Self { inner, ticks: Mutex::default() }
+        Self {
+            inner,
+            ticks: Mutex::default(),
+        }
     }
 
     /// The ticks so far.
@@ -60,7 +65,13 @@ impl<S: MetricSource> MetricSource for Probe<S> {
     async fn harvest(&self, demands: &[Demand]) -> Harvest {
         let (at, cpu) = (Instant::now(), usage::process_cpu());
         let harvest = self.inner.harvest(demands).await;
-        self.ticks.lock().push(Tick { at, cpu, wall: at.elapsed(), queries: harvest.queries, demands: demands.len() });
+        self.ticks.lock().push(Tick {
+            at,
+            cpu,
+            wall: at.elapsed(),
+            queries: harvest.queries,
+            demands: demands.len(),
+        });
         harvest
     }
 
@@ -71,6 +82,10 @@ impl<S: MetricSource> MetricSource for Probe<S> {
 
 /// CPU time of each whole period between two of the last `count` + 1 ticks: sampling, deciding, and whatever else went on.
 pub fn cpu_per_period(ticks: &[Tick], count: usize) -> Vec<Duration> {
-    let tail = ticks.get(ticks.len().saturating_sub(count + 1)..).unwrap_or_default();
-    tail.windows(2).map(|pair| pair[1].cpu.saturating_sub(pair[0].cpu)).collect()
+    let tail = ticks
+        .get(ticks.len().saturating_sub(count + 1)..)
+        .unwrap_or_default();
+    tail.windows(2)
+        .map(|pair| pair[1].cpu.saturating_sub(pair[0].cpu))
+        .collect()
 }

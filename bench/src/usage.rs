@@ -11,15 +11,22 @@ pub fn thread_cpu() -> Duration {
 
 /// CPU time of all live threads of this process.
 pub fn process_cpu() -> Duration {
-    let Ok(threads) = fs::read_dir("/proc/self/task") else { return Duration::ZERO };
+    let Ok(threads) = fs::read_dir("/proc/self/task") else {
+        return Duration::ZERO;
+    };
     threads
         .flatten()
-        .map(|thread| nanoseconds(&fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default()))
+        .map(|thread| {
+            nanoseconds(&fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default())
+        })
         .sum()
 }
 
 fn nanoseconds(schedstat: &str) -> Duration {
-    let first = schedstat.split_whitespace().next().and_then(|n| n.parse().ok());
+    let first = schedstat
+        .split_whitespace()
+        .next()
+        .and_then(|n| n.parse().ok());
     Duration::from_nanos(first.unwrap_or(0))
 }
 
@@ -37,15 +44,26 @@ pub fn memory() -> Memory {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find_map(|l| l.strip_prefix(name));
-        line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+        line.and_then(|l| l.split_whitespace().next())
+            .and_then(|n| n.parse::<f64>().ok())
+            .unwrap_or(0.0)
+            / 1024.0
     };
-    Memory { resident: field("VmRSS:"), peak: field("VmHWM:") }
+    Memory {
+        resident: field("VmRSS:"),
+        peak: field("VmHWM:"),
+    }
 }
 
 /// Name of the processor, and how many of them this process may use.
 pub fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown processor", |l| l.trim_start_matches([' ', '\t', ':']));
+    let model = info
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map_or("unknown processor", |l| {
+            l.trim_start_matches([' ', '\t', ':'])
+        });
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{model}, {cpus} CPUs")
 }

@@ -1,10 +1,20 @@
 //! CEL rules of the CRDs: each with an accepted and a refused object.
 
+// Helpers outside of #[test] functions fail the test by panicking too.
+#![allow(clippy::unwrap_used)]
+
 use serde_json::{Value, json};
 
 fn schema(version: usize) -> Value {
     let (_, crd) = trimtab_crds::manifests::trimtab_crds().remove(version);
-    serde_json::to_value(&crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema).unwrap()
+    serde_json::to_value(
+        &crd.spec.versions[0]
+            .schema
+            .as_ref()
+            .unwrap()
+            .open_api_v3_schema,
+    )
+    .unwrap()
 }
 
 /// What the embedded API says of an object with this descriptor.
@@ -15,7 +25,9 @@ fn first_form(descriptor: &Value) -> String {
     }
     let object = json!({"apiVersion": "microservice.netease.com/v1alpha1", "kind": "SmartLimiter",
         "metadata": {"name": "a", "namespace": "default"}, "spec": {"descriptors": [descriptor]}});
-    embedded.load(object).map_or_else(|e| e.to_string(), |_| String::new())
+    embedded
+        .load(object)
+        .map_or_else(|e| e.to_string(), |_| String::new())
 }
 
 #[test]
@@ -35,13 +47,34 @@ fn good_descriptors_pass() {
 fn bad_descriptors_name_the_field_and_the_fix() {
     let interval = json!({"seconds": 1});
     for (bad, want) in [
-        (json!({"condition": "true", "action": {"quota": "1"}}), "fill_interval is required"),
-        (json!({"condition": "true", "action": {"quota": "1", "fill_interval": {"nanos": 5}}}), "50 ms"),
-        (json!({"condition": "true", "action": {"quota": "1", "fill_interval": interval, "fillInterval": interval}}), "two spellings"),
-        (json!({"condition": "true", "action": {"quota": "1", "fill_interval": interval}, "match": [{"name": "a"}]}), "a match needs one of"),
-        (json!({"condition": "true", "action": {"quota": "1", "fill_interval": interval}, "match": [{"exact_match": "b"}]}), "name is required"),
-        (json!({"condition": "true", "action": {"quota": "1", "fill_interval": interval}, "target": {"direction": "outbound"}}), "needs route or host"),
-        (json!({"condition": "true", "action": {"quota": "1", "fill_interval": interval}, "custom_key": "k"}), "go together"),
+        (
+            json!({"condition": "true", "action": {"quota": "1"}}),
+            "fill_interval is required",
+        ),
+        (
+            json!({"condition": "true", "action": {"quota": "1", "fill_interval": {"nanos": 5}}}),
+            "50 ms",
+        ),
+        (
+            json!({"condition": "true", "action": {"quota": "1", "fill_interval": interval, "fillInterval": interval}}),
+            "two spellings",
+        ),
+        (
+            json!({"condition": "true", "action": {"quota": "1", "fill_interval": interval}, "match": [{"name": "a"}]}),
+            "a match needs one of",
+        ),
+        (
+            json!({"condition": "true", "action": {"quota": "1", "fill_interval": interval}, "match": [{"exact_match": "b"}]}),
+            "name is required",
+        ),
+        (
+            json!({"condition": "true", "action": {"quota": "1", "fill_interval": interval}, "target": {"direction": "outbound"}}),
+            "needs route or host",
+        ),
+        (
+            json!({"condition": "true", "action": {"quota": "1", "fill_interval": interval}, "custom_key": "k"}),
+            "go together",
+        ),
     ] {
         let errors = first_form(&bad);
         assert!(errors.contains(want), "{bad}: {errors}");
@@ -75,10 +108,21 @@ fn every_rule_compiles() {
 #[test]
 fn documented_fields_are_not_pruned_and_formats_are_signed() {
     let text = serde_json::to_string(&schema(1)).unwrap();
-    for field in ["headers_to_add", "headersToAdd", "matchSource", "useQueryMatch", "fillInterval", "present_match_separate", "customKey"] {
+    for field in [
+        "headers_to_add",
+        "headersToAdd",
+        "matchSource",
+        "useQueryMatch",
+        "fillInterval",
+        "present_match_separate",
+        "customKey",
+    ] {
         assert!(text.contains(&format!("\"{field}\"")), "{field}");
     }
-    assert!(!text.contains("uint"), "API servers from 1.34 on warn about unsigned formats");
+    assert!(
+        !text.contains("uint"),
+        "API servers from 1.34 on warn about unsigned formats"
+    );
 }
 
 #[test]
@@ -86,6 +130,10 @@ fn manifests_are_up_to_date() {
     for (name, crd) in trimtab_crds::manifests::trimtab_crds() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/").to_owned() + name;
         let have: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        assert_eq!(have, serde_json::to_value(&crd).unwrap(), "{path} is stale: run `trimtab crds --write crds/manifests`");
+        assert_eq!(
+            have,
+            serde_json::to_value(&crd).unwrap(),
+            "{path} is stale: run `trimtab crds --write crds/manifests`"
+        );
     }
 }

@@ -101,11 +101,23 @@ pub fn main() -> ExitCode {
     // Two TLS providers in one process would make rustls refuse to choose; this one is ours.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
-    let level = if matches!(cli.command, Command::Run(_)) { "info" } else { "error" };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let level = if matches!(cli.command, Command::Run(_)) {
+        "info"
+    } else {
+        "error"
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr).init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(terminal)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
@@ -136,13 +148,34 @@ fn say(text: &str) -> anyhow::Result<()> {
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run(args).await.map(|()| ExitCode::SUCCESS),
-        Command::Quickstart { duration, plot, no_open } => quickstart::run(quickstart::Options { duration, plot, no_open }).await,
-        Command::Translate { files, metrics, output } => {
+        Command::Quickstart {
+            duration,
+            plot,
+            no_open,
+        } => {
+            quickstart::run(quickstart::Options {
+                duration,
+                plot,
+                no_open,
+            })
+            .await
+        }
+        Command::Translate {
+            files,
+            metrics,
+            output,
+        } => {
             let metrics: BTreeMap<String, f64> = metrics.into_iter().collect();
             let result = translate::run(&files, &metrics).await?;
             result.notes.iter().for_each(|n| complain(n));
-            result.refused.iter().for_each(|r| complain(&format!("refused: {r}")));
-            say(&translate::print(&result.objects, matches!(output, Format::Json))?)?;
+            result
+                .refused
+                .iter()
+                .for_each(|r| complain(&format!("refused: {r}")));
+            say(&translate::print(
+                &result.objects,
+                matches!(output, Format::Json),
+            )?)?;
             Ok(ExitCode::from(u8::from(!result.refused.is_empty())))
         }
         Command::Crds { check, write } => {
@@ -177,24 +210,40 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         let client = kube::Client::try_default()
             .await
             .context("no cluster: set KUBECONFIG, run in a pod, or use --standalone DIR")?;
-        return Operator::start(config, client, shutdown).await?.wait().await;
+        return Operator::start(config, client, shutdown)
+            .await?
+            .wait()
+            .await;
     };
     let embedded = standalone::embedded()?;
     let mut folder = standalone::Folder::new(&dir, embedded.clone());
-    for refused in folder.sync().await.with_context(|| format!("--standalone {}", dir.display()))? {
+    for refused in folder
+        .sync()
+        .await
+        .with_context(|| format!("--standalone {}", dir.display()))?
+    {
         complain(&format!("refused: {refused}"));
     }
     tokio::spawn(folder.follow(shutdown.clone()));
     if let Some(address) = args.serve_api {
-        let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("--serve-api {address}: cannot listen"))?;
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("--serve-api {address}: cannot listen"))?;
         tracing::info!(address = %listener.local_addr()?, "embedded API: kubectl --server http://{address} get smartlimiters");
         let (api, stop) = (embedded.clone(), shutdown.clone());
         tokio::spawn(async move { api.serve(listener, stop).await });
     }
     if let Some(out) = args.out {
-        tokio::spawn(standalone::write_outputs(embedded.client(), out, shutdown.clone()));
+        tokio::spawn(standalone::write_outputs(
+            embedded.client(),
+            out,
+            shutdown.clone(),
+        ));
     }
-    Operator::start(config, embedded.client(), shutdown).await?.wait().await
+    Operator::start(config, embedded.client(), shutdown)
+        .await?
+        .wait()
+        .await
 }
 
 /// The first signal stops in order, the second at once.

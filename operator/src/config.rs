@@ -34,7 +34,9 @@ pub struct Http {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        }
     }
 }
 
@@ -50,7 +52,10 @@ pub struct Xds {
 
 impl Default for Xds {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 15010)), advertise: String::new() }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 15010)),
+            advertise: String::new(),
+        }
     }
 }
 
@@ -78,33 +83,55 @@ pub struct Mds {
 
 impl Default for Mds {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 8084)), store: MdsConfig::default() }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 8084)),
+            store: MdsConfig::default(),
+        }
     }
 }
 
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
-        let config: Self = serde_saphyr::from_str(&text).map_err(|e| anyhow::anyhow!("configuration {}: {e}", path.display()))?;
-        config.check().with_context(|| format!("configuration {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        let config: Self = serde_saphyr::from_str(&text)
+            .map_err(|e| anyhow::anyhow!("configuration {}: {e}", path.display()))?;
+        config
+            .check()
+            .with_context(|| format!("configuration {}", path.display()))?;
         Ok(config)
     }
 
     /// Checks what types cannot say.
     pub fn check(&self) -> anyhow::Result<()> {
-        for (field, value) in [("limiter.refresh", &self.limiter.refresh), ("limiter.holdFor", &self.limiter.hold_for)] {
+        for (field, value) in [
+            ("limiter.refresh", &self.limiter.refresh),
+            ("limiter.holdFor", &self.limiter.hold_for),
+        ] {
             match duration_millis(value) {
                 Some(ms) if ms >= 100 => {}
-                _ => bail!("{field}: \"{value}\" is not a duration of 100 ms or more: write for example 5s"),
+                _ => bail!(
+                    "{field}: \"{value}\" is not a duration of 100 ms or more: write for example 5s"
+                ),
             }
         }
         if let Some(prometheus) = &self.metrics.prometheus {
             prometheus.validate()?;
         }
         let mut taken = BTreeSet::new();
-        let mds = self.metrics.mds.as_ref().map(|m| ("metrics.mds.address", m.address));
-        for (field, address) in [("http.address", self.http.address), ("xds.address", self.xds.address)].into_iter().chain(mds) {
+        let mds = self
+            .metrics
+            .mds
+            .as_ref()
+            .map(|m| ("metrics.mds.address", m.address));
+        for (field, address) in [
+            ("http.address", self.http.address),
+            ("xds.address", self.xds.address),
+        ]
+        .into_iter()
+        .chain(mds)
+        {
             if address.port() != 0 && !taken.insert(address) {
                 bail!("{field}: {address} is used twice: choose another port");
             }
@@ -119,11 +146,21 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_bad_durations_are_errors() {
-        let unknown = serde_saphyr::from_str::<Config>("limiter: {refesh: 5s}").unwrap_err().to_string();
+        let unknown = serde_saphyr::from_str::<Config>("limiter: {refesh: 5s}")
+            .unwrap_err()
+            .to_string();
         assert!(unknown.contains("refesh"), "{unknown}");
         let config: Config = serde_saphyr::from_str("limiter: {refresh: soon}").unwrap();
-        assert!(config.check().unwrap_err().to_string().contains("limiter.refresh"));
-        let config: Config = serde_saphyr::from_str("http: {address: '127.0.0.1:1'}\nxds: {address: '127.0.0.1:1'}").unwrap();
+        assert!(
+            config
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("limiter.refresh")
+        );
+        let config: Config =
+            serde_saphyr::from_str("http: {address: '127.0.0.1:1'}\nxds: {address: '127.0.0.1:1'}")
+                .unwrap();
         assert!(config.check().is_err());
     }
 
@@ -132,6 +169,13 @@ mod tests {
         let text = "metrics: {prometheus: {address: 'http://p:9090', handlers: {cpu.sum: {query: 'sum(x{pod=~\"$pod_name\"})', type: 0}}}}";
         let config: Config = serde_saphyr::from_str(text).unwrap();
         config.check().unwrap();
-        assert!(config.metrics.prometheus.unwrap().handlers.contains_key("cpu.sum"));
+        assert!(
+            config
+                .metrics
+                .prometheus
+                .unwrap()
+                .handlers
+                .contains_key("cpu.sum")
+        );
     }
 }

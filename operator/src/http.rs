@@ -39,7 +39,11 @@ pub struct State {
 const PAGE: &str = include_str!("status.html");
 
 /// Serves until shutdown.
-pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    state: State,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let app = Router::new()
         .route("/", get(|| async { Html(PAGE) }))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -49,7 +53,10 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
         .route("/api/v1/limiters/{namespace}/{name}/input", get(input))
         .route("/api/v1/xds/streams", get(streams))
         .with_state(state);
-    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await.context("the HTTP server failed")
+    axum::serve(listener, app)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
+        .context("the HTTP server failed")
 }
 
 async fn readyz(Extract(state): Extract<State>) -> Response {
@@ -57,7 +64,7 @@ async fn readyz(Extract(state): Extract<State>) -> Response {
     if missing.is_empty() {
         return "ok\n".into_response();
     }
-    let text = missing.iter().map(|m| format!("waiting for {m}\n")).collect::<String>();
+    let text = format!("waiting for {}\n", missing.join("\nwaiting for "));
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
@@ -65,7 +72,14 @@ async fn metrics(Extract(state): Extract<State>) -> Response {
     let mut text = String::new();
     let registry = state.registry.lock();
     match prometheus_client::encoding::text::encode(&mut text, &registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
+        Ok(()) => (
+            [(
+                header::CONTENT_TYPE,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            )],
+            text,
+        )
+            .into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -74,15 +88,27 @@ async fn limiters(Extract(state): Extract<State>) -> Response {
     Json(json!({"items": state.limiter.views()})).into_response()
 }
 
-async fn input(Extract(state): Extract<State>, Path((namespace, name)): Path<(String, String)>) -> Response {
+async fn input(
+    Extract(state): Extract<State>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
     match state.limiter.input(&namespace, &name) {
         Some(input) => Json(input).into_response(),
-        None => (StatusCode::NOT_FOUND, format!("there is no SmartLimiter {namespace}/{name}\n")).into_response(),
+        None => (
+            StatusCode::NOT_FOUND,
+            format!("there is no SmartLimiter {namespace}/{name}\n"),
+        )
+            .into_response(),
     }
 }
 
 async fn streams(Extract(state): Extract<State>) -> Response {
-    let streams: Vec<String> = state.cache.streams().iter().map(|s| format!("{s:?}")).collect();
+    let streams: Vec<String> = state
+        .cache
+        .streams()
+        .iter()
+        .map(|s| format!("{s:?}"))
+        .collect();
     Json(json!({"items": streams})).into_response()
 }
 
@@ -94,12 +120,30 @@ impl Collector for XdsCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let stats = self.0.stats();
         let none: [(&str, &str); 0] = [];
-        let mut streams = encoder.encode_descriptor("trimtab_xds_streams", "Open xDS streams", None, MetricType::Gauge)?;
-        ConstGauge::<i64>::new(i64::try_from(self.0.streams().len()).unwrap_or(i64::MAX)).encode(streams.encode_family(&none)?)?;
+        let mut streams = encoder.encode_descriptor(
+            "trimtab_xds_streams",
+            "Open xDS streams",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::<i64>::new(i64::try_from(self.0.streams().len()).unwrap_or(i64::MAX))
+            .encode(streams.encode_family(&none)?)?;
         for (name, help, counter) in [
-            ("trimtab_xds_pushes", "Responses sent to proxies", &stats.pushes),
-            ("trimtab_xds_acks", "Responses that proxies took", &stats.acks),
-            ("trimtab_xds_nacks", "Responses that proxies refused", &stats.nacks),
+            (
+                "trimtab_xds_pushes",
+                "Responses sent to proxies",
+                &stats.pushes,
+            ),
+            (
+                "trimtab_xds_acks",
+                "Responses that proxies took",
+                &stats.acks,
+            ),
+            (
+                "trimtab_xds_nacks",
+                "Responses that proxies refused",
+                &stats.nacks,
+            ),
         ] {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::<u64>::new(Stats::read(counter)).encode(family.encode_family(&none)?)?;

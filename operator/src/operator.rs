@@ -15,7 +15,9 @@ use trimtab_kit::apply::Applier;
 use trimtab_kit::clock::{Clock, SystemClock};
 use trimtab_kit::host::{Context, Host};
 use trimtab_kit::readiness::Readiness;
-use trimtab_kit::sources::{MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_service};
+use trimtab_kit::sources::{
+    MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_service,
+};
 use trimtab_limiter::controller::LimiterModule;
 use trimtab_limiter::engine::Engine;
 use trimtab_xds::SnapshotCache;
@@ -47,7 +49,11 @@ pub struct Operator {
 
 impl Operator {
     /// Starts with the sources of the configuration.
-    pub async fn start(config: Config, client: Client, shutdown: CancellationToken) -> anyhow::Result<Self> {
+    pub async fn start(
+        config: Config,
+        client: Client,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
         Self::start_with(config, client, Vec::new(), shutdown).await
     }
 
@@ -75,16 +81,29 @@ impl Operator {
         let mds = add_sources(&config, &client, &mut sources, &mut servers, &shutdown).await?;
 
         let cache = SnapshotCache::new();
-        let advertise = if config.xds.advertise.is_empty() { xds_address.to_string() } else { config.xds.advertise.clone() };
         let mut host = Host::new(context.clone());
-        let limiter = LimiterModule { config: config.limiter.clone(), xds_address: advertise, sources, xds: cache.clone() }.build(&host);
+        let limiter = LimiterModule {
+            config: config.limiter.clone(),
+            xds_address: advertised(&config, xds_address),
+            sources,
+            xds: cache.clone(),
+        }
+        .build(&host);
         let (engine, applier) = (limiter.engine.clone(), limiter.applier.clone());
         host.add(limiter);
-        context.registry.lock().register_collector(Box::new(http::XdsCollector(cache.clone())));
+        context
+            .registry
+            .lock()
+            .register_collector(Box::new(http::XdsCollector(cache.clone())));
 
         servers.push(tokio::spawn(http::serve(
             http_listener,
-            http::State { registry: context.registry.clone(), readiness: context.readiness.clone(), limiter: engine.clone(), cache: cache.clone() },
+            http::State {
+                registry: context.registry.clone(),
+                readiness: context.readiness.clone(),
+                limiter: engine.clone(),
+                cache: cache.clone(),
+            },
             shutdown.clone(),
         )));
         let xds = trimtab_xds::serve(cache.clone(), xds_listener, shutdown.clone());
@@ -121,10 +140,21 @@ impl Operator {
     }
 }
 
+/// `host:port` of the xDS server for generated objects.
+fn advertised(config: &Config, listening: SocketAddr) -> String {
+    if config.xds.advertise.is_empty() {
+        listening.to_string()
+    } else {
+        config.xds.advertise.clone()
+    }
+}
+
 async fn bind(field: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}: is the port in use? Change {field} in the configuration"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on {address}: is the port in use? Change {field} in the configuration"
+        )
+    })
 }
 
 async fn add_sources(
@@ -138,9 +168,14 @@ async fn add_sources(
         sources.push(Arc::new(PrometheusSource::new(prometheus.clone())?));
     }
     if let Some(metrics_server) = &config.metrics.metrics_server {
-        sources.push(Arc::new(MetricsServerSource::new(client.clone(), metrics_server.clone())?));
+        sources.push(Arc::new(MetricsServerSource::new(
+            client.clone(),
+            metrics_server.clone(),
+        )?));
     }
-    let Some(mds) = &config.metrics.mds else { return Ok(None) };
+    let Some(mds) = &config.metrics.mds else {
+        return Ok(None);
+    };
     let listener = bind("metrics.mds.address", mds.address).await?;
     let address = listener.local_addr()?;
     let store = MdsStore::new(mds.store.clone(), Arc::new(SystemClock::new()));

@@ -21,10 +21,14 @@ const POLL: Duration = Duration::from_millis(500);
 /// An embedded API that knows Trimtab's and Istio's kinds.
 pub fn embedded() -> anyhow::Result<Embedded> {
     let embedded = Embedded::new();
-    let ours = trimtab_crds::manifests::trimtab_crds().into_iter().map(|(_, crd)| crd);
+    let ours = trimtab_crds::manifests::trimtab_crds()
+        .into_iter()
+        .map(|(_, crd)| crd);
     for crd in ours.chain(trimtab_crds::manifests::istio_crds()) {
         let name = crd.metadata.name.clone().unwrap_or_default();
-        embedded.install_crd(&crd).with_context(|| format!("CRD {name}"))?;
+        embedded
+            .install_crd(&crd)
+            .with_context(|| format!("CRD {name}"))?;
     }
     Ok(embedded)
 }
@@ -32,28 +36,51 @@ pub fn embedded() -> anyhow::Result<Embedded> {
 /// Creates or updates the object of a document, with its status; its namespace comes into being by itself.
 pub fn load(embedded: &Embedded, document: &Document) -> anyhow::Result<()> {
     let mut object = document.object.clone();
-    if let Some(namespace) = object.pointer("/metadata/namespace").and_then(Value::as_str) {
+    if let Some(namespace) = object
+        .pointer("/metadata/namespace")
+        .and_then(Value::as_str)
+    {
         embedded.ensure_namespace(namespace)?;
     } else if !cluster_scoped(&object)
         && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
     {
         metadata.insert("namespace".into(), "default".into());
     }
-    embedded.load(object).map_err(|e| anyhow::anyhow!("{}: {}: {e}", document.file.display(), document.title()))?;
+    embedded
+        .load(object)
+        .map_err(|e| anyhow::anyhow!("{}: {}: {e}", document.file.display(), document.title()))?;
     Ok(())
 }
 
 fn cluster_scoped(object: &Value) -> bool {
-    matches!(object["kind"].as_str(), Some("Namespace" | "Node" | "CustomResourceDefinition"))
+    matches!(
+        object["kind"].as_str(),
+        Some("Namespace" | "Node" | "CustomResourceDefinition")
+    )
 }
 
 /// Identity of a document's object.
 type Identity = (String, String, String, String);
 
 fn identity(object: &Value) -> Identity {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("default").to_owned();
-    (text("/apiVersion"), text("/kind"), namespace, text("/metadata/name"))
+    let text = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let namespace = object
+        .pointer("/metadata/namespace")
+        .and_then(Value::as_str)
+        .unwrap_or("default")
+        .to_owned();
+    (
+        text("/apiVersion"),
+        text("/kind"),
+        namespace,
+        text("/metadata/name"),
+    )
 }
 
 /// Follows a folder: what it holds is in the embedded API. A file that cannot be read or is refused leaves what it held before.
@@ -68,7 +95,12 @@ pub struct Folder {
 impl Folder {
     /// Follows `dir`.
     pub fn new(dir: &Path, embedded: Embedded) -> Self {
-        Self { dir: dir.to_owned(), embedded, known: BTreeMap::new(), complaint: String::new() }
+        Self {
+            dir: dir.to_owned(),
+            embedded,
+            known: BTreeMap::new(),
+            complaint: String::new(),
+        }
     }
 
     /// Brings the API up to date with the folder. Returns what was refused, a line each.
@@ -90,7 +122,12 @@ impl Folder {
             }
             seen.insert(id, document.object);
         }
-        let gone: Vec<Identity> = self.known.keys().filter(|k| !seen.contains_key(*k)).cloned().collect();
+        let gone: Vec<Identity> = self
+            .known
+            .keys()
+            .filter(|k| !seen.contains_key(*k))
+            .cloned()
+            .collect();
         for id in gone {
             delete(self.embedded.client(), &id).await?;
         }
@@ -122,7 +159,10 @@ impl Folder {
 async fn delete(client: Client, id: &Identity) -> anyhow::Result<()> {
     let (api_version, kind, namespace, name) = id;
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural(kind));
+    let resource = ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk(group, version, kind),
+        &plural(kind),
+    );
     let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
     match api.delete(name, &DeleteParams::default()).await {
         Ok(_) => tracing::info!(%kind, %namespace, %name, "deleted: it is no longer in the folder"),
@@ -161,7 +201,11 @@ pub async fn write_outputs(client: Client, out: PathBuf, shutdown: CancellationT
     }
 }
 
-async fn write_once(client: &Client, out: &Path, written: &mut BTreeMap<String, String>) -> anyhow::Result<()> {
+async fn write_once(
+    client: &Client,
+    out: &Path,
+    written: &mut BTreeMap<String, String>,
+) -> anyhow::Result<()> {
     let api: Api<EnvoyFilter> = Api::all(client.clone());
     let mut now = BTreeMap::new();
     for filter in api.list(&kube::api::ListParams::default()).await? {
@@ -170,7 +214,11 @@ async fn write_once(client: &Client, out: &Path, written: &mut BTreeMap<String, 
             metadata.retain(|k, _| matches!(k.as_str(), "name" | "namespace" | "labels"));
         }
         let text = manifests::yaml(&value)?;
-        let name = format!("{}_{}.yaml", filter.metadata.namespace.unwrap_or_default(), filter.metadata.name.unwrap_or_default());
+        let name = format!(
+            "{}_{}.yaml",
+            filter.metadata.namespace.unwrap_or_default(),
+            filter.metadata.name.unwrap_or_default()
+        );
         now.insert(name, text);
     }
     for (name, text) in &now {

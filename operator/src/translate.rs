@@ -35,8 +35,12 @@ pub struct Output {
 
 /// Parses `NAME=VALUE`.
 pub fn metric(text: &str) -> Result<(String, f64), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| format!("\"{text}\" is not NAME=VALUE: write for example cpu=0.85"))?;
-    let number: f64 = value.parse().map_err(|_| format!("\"{value}\" is not a number: write for example {name}=0.85"))?;
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("\"{text}\" is not NAME=VALUE: write for example cpu=0.85"))?;
+    let number: f64 = value
+        .parse()
+        .map_err(|_| format!("\"{value}\" is not a number: write for example {name}=0.85"))?;
     if !number.is_finite() {
         return Err(format!("{name}: the value must be finite"));
     }
@@ -50,7 +54,10 @@ pub async fn run(paths: &[PathBuf], metrics: &BTreeMap<String, f64>) -> anyhow::
 }
 
 /// Translates objects that are read already.
-pub async fn run_documents(documents: &[Document], metrics: &BTreeMap<String, f64>) -> anyhow::Result<Output> {
+pub async fn run_documents(
+    documents: &[Document],
+    metrics: &BTreeMap<String, f64>,
+) -> anyhow::Result<Output> {
     let embedded = standalone::embedded()?;
     let mut out = Output::default();
     for document in documents {
@@ -71,7 +78,10 @@ pub async fn run_documents(documents: &[Document], metrics: &BTreeMap<String, f6
     if keys.is_empty() && out.refused.is_empty() {
         bail!("there is no SmartLimiter in the input: give a file or folder with one");
     }
-    let settings = Arc::new(Settings { known_metrics: metrics.keys().cloned().collect(), ..Settings::default() });
+    let settings = Arc::new(Settings {
+        known_metrics: metrics.keys().cloned().collect(),
+        ..Settings::default()
+    });
     for key in keys {
         one(&index, &key, metrics, &settings, &mut out);
     }
@@ -82,22 +92,35 @@ pub async fn run_documents(documents: &[Document], metrics: &BTreeMap<String, f6
     Ok(out)
 }
 
-fn one(index: &Index, key: &LimiterKey, metrics: &BTreeMap<String, f64>, settings: &Arc<Settings>, out: &mut Output) {
-    let Some(resolved) = index.resolve(key) else { return };
+fn one(
+    index: &Index,
+    key: &LimiterKey,
+    metrics: &BTreeMap<String, f64>,
+    settings: &Arc<Settings>,
+    out: &mut Output,
+) {
+    let Some(resolved) = index.resolve(key) else {
+        return;
+    };
     let owner = resolved.object.owner.clone();
     let mut readings = BTreeMap::new();
     for (set, facts) in &resolved.target.sets {
         for (name, value) in metrics {
             readings.insert(format!("{set}.{name}"), Reading::fresh(*value));
         }
-        readings.entry(format!("{set}.pod")).or_insert_with(|| Reading::fresh(facts.pods as f64));
+        readings
+            .entry(format!("{set}.pod"))
+            .or_insert_with(|| Reading::fresh(facts.pods as f64));
     }
     for (name, value) in metrics {
         // `--metric _base.cpu=1` names the set too.
         readings.insert(name.clone(), Reading::fresh(*value));
     }
     let input = LimiterInput {
-        owner: trimtab_limiter::error::Owner { uid: String::new(), ..owner.clone() },
+        owner: trimtab_limiter::error::Owner {
+            uid: String::new(),
+            ..owner.clone()
+        },
         spec: (*resolved.object.spec).clone(),
         target: resolved.target,
         metrics: readings,
@@ -109,24 +132,40 @@ fn one(index: &Index, key: &LimiterKey, metrics: &BTreeMap<String, f64>, setting
         out.refused.push(format!("{owner}: {problem}"));
     }
     if let Some(problem) = &input.target.problem {
-        out.refused.push(format!("{owner}: {}", problem.problem(&owner, input.spec.host.as_deref().unwrap_or_default())));
+        out.refused.push(format!(
+            "{owner}: {}",
+            problem.problem(&owner, input.spec.host.as_deref().unwrap_or_default())
+        ));
         return;
     }
     let decisions = decide(&input, &validated);
     for (decision, checked) in decisions.iter().zip(&validated.rules) {
-        if decision.state == DescriptorState::Refused && checked.rule.is_ok() && validated.object.is_empty() {
+        if decision.state == DescriptorState::Refused
+            && checked.rule.is_ok()
+            && validated.object.is_empty()
+        {
             out.refused.push(format!("{owner}: {}", decision.reason));
         } else {
-            let path = owner.descriptor_path(&decision.set, usize::try_from(decision.index).unwrap_or_default());
-            out.notes.push(format!("{owner}: {path}: {:?}: {}", decision.state, decision.reason));
+            let path = owner.descriptor_path(
+                &decision.set,
+                usize::try_from(decision.index).unwrap_or_default(),
+            );
+            out.notes.push(format!(
+                "{owner}: {path}: {:?}: {}",
+                decision.state, decision.reason
+            ));
         }
     }
-    out.objects.extend(translate(&input, &validated, &decisions).envoy_filters);
+    out.objects
+        .extend(translate(&input, &validated, &decisions).envoy_filters);
 }
 
 async fn feed<K>(client: &Client, index: &Arc<Index>) -> anyhow::Result<()>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + std::fmt::Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + DeserializeOwned
+        + Clone
+        + std::fmt::Debug,
     Index: Feed<K>,
 {
     let list = Api::<K>::all(client.clone())
@@ -139,7 +178,10 @@ where
 
 /// Prints the objects as one YAML stream or one JSON list.
 pub fn print(objects: &[EnvoyFilter], json: bool) -> anyhow::Result<String> {
-    let values: Vec<Value> = objects.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+    let values: Vec<Value> = objects
+        .iter()
+        .map(serde_json::to_value)
+        .collect::<Result<_, _>>()?;
     if json {
         let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": values});
         return Ok(format!("{}\n", serde_json::to_string_pretty(&list)?));

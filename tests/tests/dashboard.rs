@@ -2,400 +2,454 @@
 //! in a real Prometheus that scraped a real operator and a real, limited Envoy; `docs/metrics.md` names exactly the
 //! series that the operator exports; and the examples of the documents are accepted.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+#[cfg(test)]
+mod documents {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::net::SocketAddr;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
 
-use kube::Api;
-use kube::api::ListParams;
-use serde_json::Value;
-use tokio_util::sync::CancellationToken;
-use trimtab::config::Config;
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::{self, Request};
-use trimtab::lab::load::{Load, Running, Targets};
-use trimtab::lab::merge::{ProxyFacts, apply};
-use trimtab::lab::mesh::{Listener, Proxy, Telemetry};
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::wait_until;
-use trimtab::lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
-use trimtab::lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
-use trimtab::operator::Operator;
-use trimtab::{manifests, standalone, translate};
-use trimtab_crds::istio::EnvoyFilter;
+    use kube::Api;
+    use kube::api::ListParams;
+    use serde_json::Value;
+    use tokio_util::sync::CancellationToken;
+    use trimtab::config::Config;
+    use trimtab::lab::envoy::Envoy;
+    use trimtab::lab::http::{self, Request};
+    use trimtab::lab::load::{Load, Running, Targets};
+    use trimtab::lab::merge::{ProxyFacts, apply};
+    use trimtab::lab::mesh::{Listener, Proxy, Telemetry};
+    use trimtab::lab::ports::free_address;
+    use trimtab::lab::process::wait_until;
+    use trimtab::lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
+    use trimtab::lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
+    use trimtab::operator::Operator;
+    use trimtab::{manifests, standalone, translate};
+    use trimtab_crds::istio::EnvoyFilter;
 
-const BOUND: Duration = Duration::from_secs(60);
-/// Grafana makes of `$__rate_interval` four scrape intervals at least.
-const RATE_INTERVAL: &str = "20s";
-/// Keeps a panel at zero where nothing happens; here it would hide a wrong name.
-const ZERO: &str = " or vector(0)";
+    const BOUND: Duration = Duration::from_secs(60);
+    /// Grafana makes of `$__rate_interval` four scrape intervals at least.
+    const RATE_INTERVAL: &str = "20s";
+    /// Keeps a panel at zero where nothing happens; here it would hide a wrong name.
+    const ZERO: &str = " or vector(0)";
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
-}
-
-/// Everything that runs; dropping it stops it.
-struct Run {
-    operator: Operator,
-    prometheus: Prometheus,
-    _upstream: Upstream,
-    _envoy: Envoy,
-    _loads: [Running; 2],
-}
-
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-fn load(target: std::net::SocketAddr) -> Running {
-    let load = Load {
-        targets: Targets::new(vec![target]),
-        request: Request::get("/"),
-        max_in_flight: 64,
-    };
-    load.start(|_| 40.0)
-}
-
-/// The quickstart's limiter with a pod that is overloaded for good: 40 requests/s where 10 fill its CPU.
-async fn start() -> Run {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let dir = folder("dashboard");
-    let [http, upstream_at, listen, admin] = [(); 4].map(|()| free_address().unwrap());
-    let targets = [
-        Target::new(http, "/metrics"),
-        Target::new(upstream_at, METRICS_PATH),
-        Target::new(admin, ENVOY_METRICS_PATH),
-    ];
-    let prometheus = Prometheus::start(&dir.join("prometheus"), Duration::from_secs(1), &targets)
-        .await
-        .unwrap();
-    let spec = PodSpec {
-        namespace: "default".into(),
-        pod: "a-0".into(),
-        capacity: 10.0,
-    };
-    let upstream = Upstream::start(upstream_at, spec, Clock::real())
-        .await
-        .unwrap();
-    let direct = load(upstream_at);
-
-    let embedded = standalone::embedded().unwrap();
-    for document in manifests::read(&[repository().join("examples/quickstart")]).unwrap() {
-        standalone::load(&embedded, &document).unwrap();
+    fn repository() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .unwrap()
+            .to_owned()
     }
-    let config: Config = serde_saphyr::from_str(&format!(
+
+    /// Everything that runs; dropping it stops it.
+    struct Run {
+        operator: Operator,
+        prometheus: Prometheus,
+        _upstream: Upstream,
+        _envoy: Envoy,
+        _loads: [Running; 2],
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    fn load(target: SocketAddr) -> Running {
+        let load = Load {
+            targets: Targets::new(vec![target]),
+            request: Request::get("/"),
+            max_in_flight: 64,
+        };
+        load.start(|_| 40.0)
+    }
+
+    /// The quickstart's limiter with a pod that is overloaded for good: 40 requests/s where 10 fill its CPU.
+    async fn start() -> Run {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = folder("dashboard");
+        let [http, upstream_at, listen, admin] = [(); 4].map(|()| free_address().unwrap());
+        let targets = [
+            Target::new(http, "/metrics"),
+            Target::new(upstream_at, METRICS_PATH),
+            Target::new(admin, ENVOY_METRICS_PATH),
+        ];
+        let prometheus =
+            Prometheus::start(&dir.join("prometheus"), Duration::from_secs(1), &targets)
+                .await
+                .unwrap();
+        let spec = PodSpec {
+            namespace: "default".into(),
+            pod: "a-0".into(),
+            capacity: 10.0,
+        };
+        let upstream = Upstream::start(upstream_at, spec, Clock::real())
+            .await
+            .unwrap();
+        let direct = load(upstream_at);
+
+        let embedded = standalone::embedded().unwrap();
+        for document in manifests::read(&[repository().join("examples/quickstart")]).unwrap() {
+            standalone::load(&embedded, &document).unwrap();
+        }
+        let config: Config = serde_saphyr::from_str(&format!(
         "http: {{address: '{http}'}}\nxds: {{address: '127.0.0.1:0'}}\nlimiter: {{refresh: 500ms}}\n\
          metrics: {{prometheus: {{address: '{}', handlers: {{cpu: {{query: 'avg(workload_cpu_ratio{{namespace=\"$namespace\"}})'}}}}}}}}",
         prometheus.url()
     ))
     .unwrap();
-    let operator = Operator::start(config, embedded.client(), CancellationToken::new())
-        .await
-        .unwrap();
-    let filter = generated(embedded.client()).await;
-
-    let labels = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
-    let telemetry = Telemetry {
-        reporter: "destination".into(),
-        destination_service: "a.default.svc.cluster.local".into(),
-        namespace: "default".into(),
-        pod: "a-0".into(),
-    };
-    let listener = Listener::inbound(9080, listen, upstream_at).counting(telemetry);
-    let mut bootstrap = Proxy::new("a-0", "default", &labels, admin)
-        .listener(listener)
-        .bootstrap();
-    let report = apply(
-        &mut bootstrap,
-        &[filter],
-        &ProxyFacts::new("default", labels),
-    )
-    .unwrap();
-    assert_eq!(report.unmatched, Vec::<String>::new());
-    let envoy = Envoy::start(&bootstrap, &dir.join("envoy")).await.unwrap();
-    let through = load(listen);
-    Run {
-        operator,
-        prometheus,
-        _upstream: upstream,
-        _envoy: envoy,
-        _loads: [direct, through],
-    }
-}
-
-/// The EnvoyFilter that the operator writes once the CPU is known to be over the limiter's threshold.
-async fn generated(client: kube::Client) -> Value {
-    let api: Api<EnvoyFilter> = Api::namespaced(client, "default");
-    wait_until("the EnvoyFilter of limiter a", BOUND, || {
-        let api = api.clone();
-        async move {
-            let list = api
-                .list(&ListParams::default())
-                .await
-                .map_err(|e| e.to_string())?;
-            let filter = list.items.into_iter().next().ok_or("there is none yet")?;
-            serde_json::to_value(filter).map_err(|e| e.to_string())
-        }
-    })
-    .await
-    .unwrap()
-}
-
-fn dashboard() -> Value {
-    let file = repository().join("dashboards/limiter.json");
-    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
-}
-
-fn filled(expression: &str) -> String {
-    let filled = expression
-        .replace("$__rate_interval", RATE_INTERVAL)
-        .replace("$namespace", ".*")
-        .replace("$limiter", ".*")
-        .replace(ZERO, "");
-    assert!(!filled.contains('$'), "an unknown variable in {filled}");
-    filled
-}
-
-/// Title of the panel and expression, for each target of each panel.
-fn expressions(dashboard: &Value) -> Vec<(String, String)> {
-    let mut out = Vec::new();
-    for panel in dashboard["panels"].as_array().unwrap() {
-        let title = panel["title"].as_str().unwrap();
-        if panel["type"] == "row" {
-            continue;
-        }
-        let targets = panel["targets"].as_array().unwrap();
-        assert!(!targets.is_empty(), "panel \"{title}\" asks nothing");
-        assert_eq!(
-            panel["datasource"]["uid"], "${datasource}",
-            "panel \"{title}\""
-        );
-        for target in targets {
-            assert_eq!(
-                target["datasource"]["uid"], "${datasource}",
-                "panel \"{title}\""
-            );
-            out.push((
-                title.to_owned(),
-                target["expr"].as_str().unwrap().to_owned(),
-            ));
-        }
-    }
-    out
-}
-
-/// `label_values(SELECTOR, LABEL)` of each query variable.
-fn variables(dashboard: &Value) -> Vec<(String, String)> {
-    dashboard["templating"]["list"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|v| v["type"] == "query")
-        .map(|v| {
-            let query = v["query"]["query"].as_str().unwrap();
-            let inside = query
-                .strip_prefix("label_values(")
-                .and_then(|q| q.strip_suffix(')'))
-                .unwrap();
-            let (selector, label) = inside.rsplit_once(", ").unwrap();
-            (selector.to_owned(), label.to_owned())
-        })
-        .collect()
-}
-
-/// Asks until every sample of a non-empty answer is a finite number.
-async fn answer(prometheus: &Prometheus, expression: &str) -> Result<Value, String> {
-    wait_until(expression, BOUND, || async move {
-        let result = prometheus
-            .query(expression)
-            .await
-            .map_err(|e| e.to_string())?;
-        let samples = result
-            .as_array()
-            .filter(|s| !s.is_empty())
-            .ok_or("no series")?;
-        for sample in samples {
-            let number: f64 = sample["value"][1]
-                .as_str()
-                .and_then(|t| t.parse().ok())
-                .ok_or("a sample without a value")?;
-            if !number.is_finite() {
-                return Err(format!("the value is {number}"));
-            }
-        }
-        Ok(result)
-    })
-    .await
-    .map_err(|e| e.to_string())
-}
-
-/// Names of the operator's own series, as Prometheus stores them.
-async fn exported(operator: &Operator) -> BTreeSet<String> {
-    let text = http::get(operator.http, "/metrics").await.unwrap();
-    assert!(
-        text.ends_with("# EOF\n"),
-        "OpenMetrics ends with an end mark"
-    );
-    text.lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, kind)| {
-            if kind == "counter" {
-                format!("{name}_total")
-            } else {
-                name.to_owned()
-            }
-        })
-        .collect()
-}
-
-/// Names in backticks at the beginning of a table row of `docs/metrics.md`.
-fn documented() -> BTreeSet<String> {
-    let text = std::fs::read_to_string(repository().join("docs/metrics.md")).unwrap();
-    text.lines()
-        .filter_map(|line| line.strip_prefix("| `trimtab_"))
-        .filter_map(|line| line.split_once('`'))
-        .map(|(name, _)| format!("trimtab_{name}"))
-        .collect()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_panel_has_an_answer_and_every_series_is_documented() {
-    let run = start().await;
-    let dashboard = dashboard();
-    let limited = "increase(envoy_http_local_rate_limiter_http_local_rate_limit_enforced[20s])";
-    run.prometheus
-        .wait_value(limited, BOUND, |n| n > 0.0)
-        .await
-        .unwrap();
-
-    let mut failures = Vec::new();
-    for (title, expression) in expressions(&dashboard) {
-        if let Err(error) = answer(&run.prometheus, &filled(&expression)).await {
-            failures.push(format!("panel \"{title}\": {error}"));
-        }
-    }
-    for (selector, label) in variables(&dashboard) {
-        let query = format!(
-            "count by ({label}) ({}{{{label}!=\"\"}})",
-            filled(&selector).split('{').next().unwrap()
-        );
-        if let Err(error) = answer(&run.prometheus, &query).await {
-            failures.push(format!("variable {label}: {error}"));
-        }
-        answer(&run.prometheus, &filled(&selector)).await.unwrap();
-    }
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-
-    assert_eq!(
-        exported(&run.operator).await,
-        documented(),
-        "left: exported, right: docs/metrics.md"
-    );
-    run.operator.stop().await.unwrap();
-}
-
-/// Blocks of YAML in a document.
-fn yaml_blocks(file: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(repository().join(file)).unwrap();
-    let blocks: Vec<String> = text
-        .split("```yaml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap_or_default().to_owned())
-        .collect();
-    assert!(!blocks.is_empty(), "{file} has no YAML");
-    blocks
-}
-
-#[test]
-fn documented_configurations_are_read_and_the_documented_defaults_are_the_defaults() {
-    let parse = |text: &String| -> Config {
-        let config: Config = serde_saphyr::from_str(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-        config.check().unwrap_or_else(|e| panic!("{e}\n{text}"));
-        config
-    };
-    let blocks = yaml_blocks("docs/configuration.md");
-    let all = parse(&blocks[0]);
-    assert_eq!(all, Config::default());
-    // What is left out in the text would be filled in by the parser, so the keys are compared too.
-    let written: Value = serde_saphyr::from_str(&blocks[0]).unwrap();
-    let default = serde_json::to_value(&all).unwrap();
-    for section in ["http", "xds", "limiter"] {
-        let keys = |v: &Value| {
-            v[section]
-                .as_object()
-                .unwrap()
-                .keys()
-                .cloned()
-                .collect::<BTreeSet<String>>()
-        };
-        assert_eq!(keys(&written), keys(&default), "keys of {section}");
-    }
-    let sources = parse(&blocks[1]).metrics;
-    assert!(
-        sources.prometheus.is_some() && sources.metrics_server.is_some() && sources.mds.is_some()
-    );
-    for block in yaml_blocks("README.md") {
-        assert!(parse(&block).metrics.prometheus.is_some());
-    }
-}
-
-#[tokio::test]
-async fn documented_limiters_are_accepted_and_give_objects() {
-    let metrics: BTreeMap<String, f64> = ["cpu", "queue"]
-        .map(|name| (name.to_owned(), 1000.0))
-        .into();
-    for block in yaml_blocks("docs/smartlimiter.md") {
-        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews, namespace: default}\nspec: {selector: {app: reviews}}\n";
-        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: reviews-1, namespace: default, labels: {app: reviews}}\n\
-                   status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}\n";
-        let text = format!("{service}---\n{pod}---\n{block}");
-        let documents = manifests::parse(Path::new("docs/smartlimiter.md"), &text).unwrap();
-        let output = translate::run_documents(&documents, &metrics)
+        let operator = Operator::start(config, embedded.client(), CancellationToken::new())
             .await
             .unwrap();
-        assert_eq!(output.refused, Vec::<String>::new(), "{block}");
-        assert_eq!(output.objects.len(), 1, "{block}\n{:?}", output.notes);
-    }
-}
+        let filter = generated(embedded.client()).await;
 
-#[test]
-fn the_dashboard_is_what_grafana_expects() {
-    let dashboard = dashboard();
-    assert_eq!(dashboard["schemaVersion"], 39);
-    assert!(dashboard["id"].is_null(), "Grafana gives the id");
-    let mut ids = BTreeSet::new();
-    let mut places = BTreeSet::new();
-    for panel in dashboard["panels"].as_array().unwrap() {
-        assert!(
-            ids.insert(panel["id"].as_u64().unwrap()),
-            "id {} is used twice",
-            panel["id"]
-        );
-        let place = &panel["gridPos"];
-        let (x, w) = (place["x"].as_u64().unwrap(), place["w"].as_u64().unwrap());
-        assert!(
-            x + w <= 24,
-            "panel {} is wider than the grid",
-            panel["title"]
-        );
-        assert!(
-            places.insert((place["y"].as_u64().unwrap(), x)),
-            "panel {} lies on another",
-            panel["title"]
-        );
+        let envoy = limited_proxy(filter, listen, upstream_at, admin, &dir).await;
+        let through = load(listen);
+        Run {
+            operator,
+            prometheus,
+            _upstream: upstream,
+            _envoy: envoy,
+            _loads: [direct, through],
+        }
     }
-    let names: Vec<&str> = dashboard["templating"]["list"]
-        .as_array()
+
+    /// An Envoy in front of the pod, with the generated object in its configuration.
+    async fn limited_proxy(
+        filter: Value,
+        listen: SocketAddr,
+        upstream: SocketAddr,
+        admin: SocketAddr,
+        dir: &Path,
+    ) -> Envoy {
+        let labels = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
+        let telemetry = Telemetry {
+            reporter: "destination".into(),
+            destination_service: "a.default.svc.cluster.local".into(),
+            namespace: "default".into(),
+            pod: "a-0".into(),
+        };
+        let listener = Listener::inbound(9080, listen, upstream).counting(telemetry);
+        let mut bootstrap = Proxy::new("a-0", "default", &labels, admin)
+            .listener(listener)
+            .bootstrap();
+        let report = apply(
+            &mut bootstrap,
+            &[filter],
+            &ProxyFacts::new("default", labels),
+        )
+        .unwrap();
+        assert_eq!(report.unmatched, Vec::<String>::new());
+        Envoy::start(&bootstrap, &dir.join("envoy")).await.unwrap()
+    }
+
+    /// The EnvoyFilter that the operator writes once the CPU is known to be over the limiter's threshold.
+    async fn generated(client: kube::Client) -> Value {
+        let api: Api<EnvoyFilter> = Api::namespaced(client, "default");
+        wait_until("the EnvoyFilter of limiter a", BOUND, || {
+            let api = api.clone();
+            async move {
+                let list = api
+                    .list(&ListParams::default())
+                    .await
+                    .map_err(|e| e.to_string())?;
+                let filter = list.items.into_iter().next().ok_or("there is none yet")?;
+                serde_json::to_value(filter).map_err(|e| e.to_string())
+            }
+        })
+        .await
         .unwrap()
-        .iter()
-        .filter_map(|v| v["name"].as_str())
-        .collect();
-    assert_eq!(names, ["datasource", "namespace", "limiter"]);
+    }
+
+    fn dashboard() -> Value {
+        let file = repository().join("dashboards/limiter.json");
+        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+    }
+
+    fn filled(expression: &str) -> String {
+        let filled = expression
+            .replace("$__rate_interval", RATE_INTERVAL)
+            .replace("$namespace", ".*")
+            .replace("$limiter", ".*")
+            .replace(ZERO, "");
+        assert!(!filled.contains('$'), "an unknown variable in {filled}");
+        filled
+    }
+
+    /// Title of the panel and expression, for each target of each panel.
+    fn expressions(dashboard: &Value) -> Vec<(String, String)> {
+        let mut out = Vec::new();
+        for panel in dashboard["panels"].as_array().unwrap() {
+            let title = panel["title"].as_str().unwrap();
+            if panel["type"] == "row" {
+                continue;
+            }
+            let targets = panel["targets"].as_array().unwrap();
+            assert!(!targets.is_empty(), "panel \"{title}\" asks nothing");
+            assert_eq!(
+                panel["datasource"]["uid"], "${datasource}",
+                "panel \"{title}\""
+            );
+            for target in targets {
+                assert_eq!(
+                    target["datasource"]["uid"], "${datasource}",
+                    "panel \"{title}\""
+                );
+                out.push((
+                    title.to_owned(),
+                    target["expr"].as_str().unwrap().to_owned(),
+                ));
+            }
+        }
+        out
+    }
+
+    /// `label_values(SELECTOR, LABEL)` of each query variable.
+    fn variables(dashboard: &Value) -> Vec<(String, String)> {
+        dashboard["templating"]["list"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|v| v["type"] == "query")
+            .map(|v| {
+                let query = v["query"]["query"].as_str().unwrap();
+                let inside = query
+                    .strip_prefix("label_values(")
+                    .and_then(|q| q.strip_suffix(')'))
+                    .unwrap();
+                let (selector, label) = inside.rsplit_once(", ").unwrap();
+                (selector.to_owned(), label.to_owned())
+            })
+            .collect()
+    }
+
+    /// Asks until every sample of a non-empty answer is a finite number.
+    async fn answer(prometheus: &Prometheus, expression: &str) -> Result<Value, String> {
+        wait_until(expression, BOUND, || async move {
+            let result = prometheus
+                .query(expression)
+                .await
+                .map_err(|e| e.to_string())?;
+            let samples = result
+                .as_array()
+                .filter(|s| !s.is_empty())
+                .ok_or("no series")?;
+            for sample in samples {
+                let number: f64 = sample["value"][1]
+                    .as_str()
+                    .and_then(|t| t.parse().ok())
+                    .ok_or("a sample without a value")?;
+                if !number.is_finite() {
+                    return Err(format!("the value is {number}"));
+                }
+            }
+            Ok(result)
+        })
+        .await
+        .map_err(|e| e.to_string())
+    }
+
+    /// Names of the operator's own series, as Prometheus stores them.
+    async fn exported(operator: &Operator) -> BTreeSet<String> {
+        let text = http::get(operator.http, "/metrics").await.unwrap();
+        assert!(
+            text.ends_with("# EOF\n"),
+            "OpenMetrics ends with an end mark"
+        );
+        text.lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, kind)| {
+                if kind == "counter" {
+                    format!("{name}_total")
+                } else {
+                    name.to_owned()
+                }
+            })
+            .collect()
+    }
+
+    /// Names in backticks at the beginning of a table row of `docs/metrics.md`.
+    fn documented() -> BTreeSet<String> {
+        let text = std::fs::read_to_string(repository().join("docs/metrics.md")).unwrap();
+        text.lines()
+            .filter_map(|line| line.strip_prefix("| `trimtab_"))
+            .filter_map(|line| line.split_once('`'))
+            .map(|(name, _)| format!("trimtab_{name}"))
+            .collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_panel_has_an_answer_and_every_series_is_documented() {
+        let run = start().await;
+        let dashboard = dashboard();
+        let limited = "increase(envoy_http_local_rate_limiter_http_local_rate_limit_enforced[20s])";
+        run.prometheus
+            .wait_value(limited, BOUND, |n| n > 0.0)
+            .await
+            .unwrap();
+
+        let mut failures = Vec::new();
+        for (title, expression) in expressions(&dashboard) {
+            if let Err(error) = answer(&run.prometheus, &filled(&expression)).await {
+                failures.push(format!("panel \"{title}\": {error}"));
+            }
+        }
+        for (selector, label) in variables(&dashboard) {
+            let query = format!(
+                "count by ({label}) ({}{{{label}!=\"\"}})",
+                filled(&selector).split('{').next().unwrap()
+            );
+            if let Err(error) = answer(&run.prometheus, &query).await {
+                failures.push(format!("variable {label}: {error}"));
+            }
+            answer(&run.prometheus, &filled(&selector)).await.unwrap();
+        }
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+
+        assert_eq!(
+            exported(&run.operator).await,
+            documented(),
+            "left: exported, right: docs/metrics.md"
+        );
+        run.operator.stop().await.unwrap();
+    }
+
+    /// Blocks of YAML in a document.
+    fn yaml_blocks(file: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(repository().join(file)).unwrap();
+        let blocks: Vec<String> = text
+            .split("```yaml\n")
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap_or_default().to_owned())
+            .collect();
+        assert!(!blocks.is_empty(), "{file} has no YAML");
+        blocks
+    }
+
+    #[test]
+    fn documented_configurations_are_read_and_the_documented_defaults_are_the_defaults() {
+        let parse = |text: &String| -> Config {
+            let config: Config =
+                serde_saphyr::from_str(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+            config.check().unwrap_or_else(|e| panic!("{e}\n{text}"));
+            config
+        };
+        let blocks = yaml_blocks("docs/configuration.md");
+        let all = parse(&blocks[0]);
+        assert_eq!(all, Config::default());
+        // What is left out in the text would be filled in by the parser, so the keys are compared too.
+        let written: Value = serde_saphyr::from_str(&blocks[0]).unwrap();
+        let default = serde_json::to_value(&all).unwrap();
+        for section in ["http", "xds", "limiter"] {
+            let keys = |v: &Value| {
+                v[section]
+                    .as_object()
+                    .unwrap()
+                    .keys()
+                    .cloned()
+                    .collect::<BTreeSet<String>>()
+            };
+            assert_eq!(keys(&written), keys(&default), "keys of {section}");
+        }
+        let sources = parse(&blocks[1]).metrics;
+        assert!(
+            sources.prometheus.is_some()
+                && sources.metrics_server.is_some()
+                && sources.mds.is_some()
+        );
+        for block in yaml_blocks("README.md") {
+            assert!(parse(&block).metrics.prometheus.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn documented_limiters_are_accepted_and_give_objects() {
+        let metrics: BTreeMap<String, f64> = ["cpu", "queue"]
+            .map(|name| (name.to_owned(), 1000.0))
+            .into();
+        for block in yaml_blocks("docs/smartlimiter.md") {
+            let service = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews, namespace: default}\nspec: {selector: {app: reviews}}\n";
+            let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: reviews-1, namespace: default, labels: {app: reviews}}\n\
+                   status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}\n";
+            let text = format!("{service}---\n{pod}---\n{block}");
+            let documents = manifests::parse(Path::new("docs/smartlimiter.md"), &text).unwrap();
+            let output = translate::run_documents(&documents, &metrics)
+                .await
+                .unwrap();
+            assert_eq!(output.refused, Vec::<String>::new(), "{block}");
+            assert_eq!(output.objects.len(), 1, "{block}\n{:?}", output.notes);
+        }
+    }
+
+    #[test]
+    fn links_between_documents_lead_somewhere() {
+        let mut files = vec![
+            "README.md".to_owned(),
+            "ARCHITECTURE.md".to_owned(),
+            "DEVELOPMENT.md".to_owned(),
+        ];
+        for entry in std::fs::read_dir(repository().join("docs")).unwrap() {
+            files.push(format!(
+                "docs/{}",
+                entry.unwrap().file_name().to_string_lossy()
+            ));
+        }
+        let mut links = 0;
+        for file in files.iter().filter(|f| f.ends_with(".md")) {
+            let path = repository().join(file);
+            let text = std::fs::read_to_string(&path).unwrap();
+            for link in text
+                .split("](")
+                .skip(1)
+                .filter_map(|rest| rest.split([')', '#']).next())
+            {
+                if link.is_empty() || link.contains("://") {
+                    continue;
+                }
+                links += 1;
+                assert!(
+                    path.parent().unwrap().join(link).exists(),
+                    "{file} links to {link}, which does not exist"
+                );
+            }
+        }
+        assert!(links > 5, "the documents link to each other");
+    }
+
+    #[test]
+    fn the_dashboard_is_what_grafana_expects() {
+        let dashboard = dashboard();
+        assert_eq!(dashboard["schemaVersion"], 39);
+        assert!(dashboard["id"].is_null(), "Grafana gives the id");
+        let mut ids = BTreeSet::new();
+        let mut places = BTreeSet::new();
+        for panel in dashboard["panels"].as_array().unwrap() {
+            assert!(
+                ids.insert(panel["id"].as_u64().unwrap()),
+                "id {} is used twice",
+                panel["id"]
+            );
+            let place = &panel["gridPos"];
+            let (x, w) = (place["x"].as_u64().unwrap(), place["w"].as_u64().unwrap());
+            assert!(
+                x + w <= 24,
+                "panel {} is wider than the grid",
+                panel["title"]
+            );
+            assert!(
+                places.insert((place["y"].as_u64().unwrap(), x)),
+                "panel {} lies on another",
+                panel["title"]
+            );
+        }
+        let names: Vec<&str> = dashboard["templating"]["list"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|v| v["name"].as_str())
+            .collect();
+        assert_eq!(names, ["datasource", "namespace", "limiter"]);
+    }
 }

@@ -1,237 +1,240 @@
 //! Holds the dependency rules of ARCHITECTURE.md: which crate may use which, and what pure rooms must not touch.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#[cfg(test)]
+mod rules {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
 
-use serde_json::Value;
+    use serde_json::Value;
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
-}
-
-/// Rows of the table in a section of ARCHITECTURE.md, without its head.
-fn table(section: &str) -> Vec<Vec<String>> {
-    let text = std::fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
-    let heading = format!("\n## {section}\n");
-    let part = text
-        .split(&heading)
-        .nth(1)
-        .unwrap_or_else(|| panic!("ARCHITECTURE.md has no section {section}"));
-    let rows: Vec<Vec<String>> = part
-        .split("\n## ")
-        .next()
-        .unwrap()
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `").map(|rest| format!("`{rest}")))
-        .map(|line| {
-            line.split(" |")
-                .map(|cell| cell.trim().to_owned())
-                .collect()
-        })
-        .collect();
-    assert!(!rows.is_empty(), "the section {section} has no table");
-    rows
-}
-
-/// The words in backticks.
-fn names(cell: &str) -> BTreeSet<String> {
-    cell.split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect()
-}
-
-fn metadata() -> Value {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--no-deps",
-            "--offline",
-        ])
-        .current_dir(repository())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Dependencies of what is shipped, by crate: name and features.
-fn shipped(metadata: &Value) -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    let mut out = BTreeMap::new();
-    for package in metadata["packages"].as_array().unwrap() {
-        let dependencies = package["dependencies"]
-            .as_array()
+    fn repository() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
             .unwrap()
-            .iter()
-            .filter(|d| d["kind"].is_null())
-            .map(|d| {
-                (
-                    text(&d["name"]),
-                    d["features"].as_array().unwrap().iter().map(text).collect(),
-                )
+            .to_owned()
+    }
+
+    /// Rows of the table in a section of ARCHITECTURE.md, without its head.
+    fn table(section: &str) -> Vec<Vec<String>> {
+        let text = std::fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
+        let heading = format!("\n## {section}\n");
+        let part = text
+            .split(&heading)
+            .nth(1)
+            .unwrap_or_else(|| panic!("ARCHITECTURE.md has no section {section}"));
+        let rows: Vec<Vec<String>> = part
+            .split("\n## ")
+            .next()
+            .unwrap()
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `").map(|rest| format!("`{rest}")))
+            .map(|line| {
+                line.split(" |")
+                    .map(|cell| cell.trim().to_owned())
+                    .collect()
             })
             .collect();
-        out.insert(text(&package["name"]), dependencies);
+        assert!(!rows.is_empty(), "the section {section} has no table");
+        rows
     }
-    out
-}
 
-#[test]
-fn crates_use_only_what_the_table_allows() {
-    let crates = shipped(&metadata());
-    let allowed: BTreeMap<String, BTreeSet<String>> = table("Crates")
-        .iter()
-        .map(|row| (row[0].trim_matches('`').to_owned(), names(&row[3])))
-        .collect();
-    let (listed, existing): (BTreeSet<_>, BTreeSet<_>) =
-        (allowed.keys().collect(), crates.keys().collect());
-    assert_eq!(
-        listed, existing,
-        "left: the table of ARCHITECTURE.md, right: the workspace"
-    );
-    for (name, allowed) in &allowed {
-        let used: BTreeSet<String> = crates[name]
-            .keys()
-            .filter(|d| crates.contains_key(*d))
-            .cloned()
-            .collect();
-        let extra: Vec<&String> = used.difference(allowed).collect();
-        assert!(extra.is_empty(), "{name} must not depend on {extra:?}");
+    /// The words in backticks.
+    fn names(cell: &str) -> BTreeSet<String> {
+        cell.split('`')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
     }
-    for name in ["trimtab-kit", "trimtab-limiter"] {
-        let above = ["trimtab", "trimtab-embedded"].map(str::to_owned);
-        assert!(
-            above.iter().all(|a| !allowed[name].contains(a)),
-            "{name} is below the operator: the table must not say otherwise"
-        );
-    }
-}
 
-#[test]
-fn api_types_come_without_a_client_and_the_xds_server_without_kubernetes() {
-    let crates = shipped(&metadata());
-    for feature in ["client", "runtime", "ws"] {
+    fn metadata() -> Value {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args([
+                "metadata",
+                "--format-version",
+                "1",
+                "--no-deps",
+                "--offline",
+            ])
+            .current_dir(repository())
+            .output()
+            .unwrap();
         assert!(
-            !crates["trimtab-crds"]["kube"].contains(feature),
-            "trimtab-crds must not ask kube for {feature}"
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
         );
+        serde_json::from_slice(&output.stdout).unwrap()
     }
-    assert!(
-        !crates["trimtab-crds"].contains_key("tokio"),
-        "trimtab-crds must not depend on tokio"
-    );
-    for kubernetes in ["kube", "k8s-openapi", "kube-cel"] {
-        assert!(
-            !crates["trimtab-xds"].contains_key(kubernetes),
-            "trimtab-xds must not depend on {kubernetes}"
-        );
-    }
-}
 
-fn sources(path: &Path, out: &mut Vec<PathBuf>) {
-    if path.is_dir() {
-        let mut entries: Vec<PathBuf> = std::fs::read_dir(path)
-            .unwrap()
-            .map(|e| e.unwrap().path())
-            .collect();
-        entries.sort();
-        for entry in entries {
-            sources(&entry, out);
+    /// Dependencies of what is shipped, by crate: name and features.
+    fn shipped(metadata: &Value) -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let mut out = BTreeMap::new();
+        for package in metadata["packages"].as_array().unwrap() {
+            let dependencies = package["dependencies"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|d| d["kind"].is_null())
+                .map(|d| {
+                    (
+                        text(&d["name"]),
+                        d["features"].as_array().unwrap().iter().map(text).collect(),
+                    )
+                })
+                .collect();
+            out.insert(text(&package["name"]), dependencies);
         }
-    } else if path.extension().is_some_and(|e| e == "rs") {
-        out.push(path.to_owned());
+        out
     }
-}
 
-/// Lines of `text` that are code and mention one of `words`; comments may speak of anything.
-fn mentions<'a>(text: &'a str, words: &[&str]) -> Vec<&'a str> {
-    text.lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .filter(|line| words.iter().any(|w| line.contains(w)))
-        .collect()
-}
+    #[test]
+    fn crates_use_only_what_the_table_allows() {
+        let crates = shipped(&metadata());
+        let allowed: BTreeMap<String, BTreeSet<String>> = table("Crates")
+            .iter()
+            .map(|row| (row[0].trim_matches('`').to_owned(), names(&row[3])))
+            .collect();
+        let (listed, existing): (BTreeSet<_>, BTreeSet<_>) =
+            (allowed.keys().collect(), crates.keys().collect());
+        assert_eq!(
+            listed, existing,
+            "left: the table of ARCHITECTURE.md, right: the workspace"
+        );
+        for (name, allowed) in &allowed {
+            let used: BTreeSet<String> = crates[name]
+                .keys()
+                .filter(|d| crates.contains_key(*d))
+                .cloned()
+                .collect();
+            let extra: Vec<&String> = used.difference(allowed).collect();
+            assert!(extra.is_empty(), "{name} must not depend on {extra:?}");
+        }
+        for name in ["trimtab-kit", "trimtab-limiter"] {
+            let above = ["trimtab", "trimtab-embedded"].map(str::to_owned);
+            assert!(
+                above.iter().all(|a| !allowed[name].contains(a)),
+                "{name} is below the operator: the table must not say otherwise"
+            );
+        }
+    }
 
-#[test]
-fn pure_rooms_of_the_limiter_touch_no_client_runtime_or_clock() {
-    let words = [
-        "kube::Client",
-        "kube::Api",
-        "tokio",
-        "Clock",
-        "Instant::now",
-        "SystemTime",
-        "Timestamp::now",
-    ];
-    let room = repository().join("modules/limiter/src");
-    let mut files = Vec::new();
-    for name in [
-        "validate",
-        "decide",
-        "translate",
-        "status.rs",
-        "input.rs",
-        "error.rs",
-    ] {
-        let before = files.len();
-        sources(&room.join(name), &mut files);
+    #[test]
+    fn api_types_come_without_a_client_and_the_xds_server_without_kubernetes() {
+        let crates = shipped(&metadata());
+        for feature in ["client", "runtime", "ws"] {
+            assert!(
+                !crates["trimtab-crds"]["kube"].contains(feature),
+                "trimtab-crds must not ask kube for {feature}"
+            );
+        }
         assert!(
-            files.len() > before,
-            "{name} has no sources: was it moved? Change ARCHITECTURE.md and this test"
+            !crates["trimtab-crds"].contains_key("tokio"),
+            "trimtab-crds must not depend on tokio"
+        );
+        for kubernetes in ["kube", "k8s-openapi", "kube-cel"] {
+            assert!(
+                !crates["trimtab-xds"].contains_key(kubernetes),
+                "trimtab-xds must not depend on {kubernetes}"
+            );
+        }
+    }
+
+    fn sources(path: &Path, out: &mut Vec<PathBuf>) {
+        if path.is_dir() {
+            let mut entries: Vec<PathBuf> = std::fs::read_dir(path)
+                .unwrap()
+                .map(|e| e.unwrap().path())
+                .collect();
+            entries.sort();
+            for entry in entries {
+                sources(&entry, out);
+            }
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            out.push(path.to_owned());
+        }
+    }
+
+    /// Lines of `text` that are code and mention one of `words`; comments may speak of anything.
+    fn mentions<'a>(text: &'a str, words: &[&str]) -> Vec<&'a str> {
+        text.lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .filter(|line| words.iter().any(|w| line.contains(w)))
+            .collect()
+    }
+
+    #[test]
+    fn pure_rooms_of_the_limiter_touch_no_client_runtime_or_clock() {
+        let words = [
+            "kube::Client",
+            "kube::Api",
+            "tokio",
+            "Clock",
+            "Instant::now",
+            "SystemTime",
+            "Timestamp::now",
+        ];
+        let room = repository().join("modules/limiter/src");
+        let mut files = Vec::new();
+        for name in [
+            "validate",
+            "decide",
+            "translate",
+            "status.rs",
+            "input.rs",
+            "error.rs",
+        ] {
+            let before = files.len();
+            sources(&room.join(name), &mut files);
+            assert!(
+                files.len() > before,
+                "{name} has no sources: was it moved? Change ARCHITECTURE.md and this test"
+            );
+        }
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let found = mentions(&text, &words);
+            assert!(
+                found.is_empty(),
+                "{} must stay pure: {found:?}",
+                file.display()
+            );
+        }
+        assert_eq!(
+            mentions("// tokio\nuse tokio::time;", &words),
+            ["use tokio::time;"],
+            "the scan finds what it looks for"
         );
     }
-    for file in files {
-        let text = std::fs::read_to_string(&file).unwrap();
-        let found = mentions(&text, &words);
-        assert!(
-            found.is_empty(),
-            "{} must stay pure: {found:?}",
-            file.display()
+
+    #[test]
+    fn every_direct_dependency_has_a_reason() {
+        let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+        let section = manifest
+            .split("[workspace.dependencies]")
+            .nth(1)
+            .unwrap()
+            .split("\n[")
+            .next()
+            .unwrap();
+        let direct: BTreeSet<String> = section
+            .lines()
+            .filter_map(|line| {
+                line.split_once(" = ")
+                    .map(|(name, _)| name.trim().to_owned())
+            })
+            .filter(|name| !name.starts_with("trimtab"))
+            .collect();
+        let reasoned: BTreeSet<String> = table("Libraries")
+            .iter()
+            .flat_map(|row| names(&row[0]))
+            .collect();
+        assert_eq!(
+            direct, reasoned,
+            "left: Cargo.toml, right: the table \"Libraries\" of ARCHITECTURE.md"
         );
     }
-    assert_eq!(
-        mentions("// tokio\nuse tokio::time;", &words),
-        ["use tokio::time;"],
-        "the scan finds what it looks for"
-    );
-}
-
-#[test]
-fn every_direct_dependency_has_a_reason() {
-    let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();
-    let section = manifest
-        .split("[workspace.dependencies]")
-        .nth(1)
-        .unwrap()
-        .split("\n[")
-        .next()
-        .unwrap();
-    let direct: BTreeSet<String> = section
-        .lines()
-        .filter_map(|line| {
-            line.split_once(" = ")
-                .map(|(name, _)| name.trim().to_owned())
-        })
-        .filter(|name| !name.starts_with("trimtab"))
-        .collect();
-    let reasoned: BTreeSet<String> = table("Libraries")
-        .iter()
-        .flat_map(|row| names(&row[0]))
-        .collect();
-    assert_eq!(
-        direct, reasoned,
-        "left: Cargo.toml, right: the table \"Libraries\" of ARCHITECTURE.md"
-    );
 }

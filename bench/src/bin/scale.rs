@@ -17,7 +17,9 @@ use trimtab_bench::host::{self, Counts, Remote};
 use trimtab_bench::mesh::Mesh;
 use trimtab_bench::probe::{Probe, Tick, cpu_per_period};
 use trimtab_bench::usage::{self, median};
-use trimtab_kit::sources::{Harvest, Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource};
+use trimtab_kit::sources::{
+    Handler, HandlerType, Harvest, MetricSource, PrometheusConfig, PrometheusSource,
+};
 
 /// Longest wait for anything.
 const BOUND: Duration = Duration::from_secs(600);
@@ -39,8 +41,8 @@ struct Args {
     /// Period of sampling, in seconds.
     #[arg(long, default_value_t = 5)]
     refresh: u64,
-    /// Ticks of the steady stage.
-    #[arg(long, default_value_t = 5)]
+    /// Ticks of the steady stages; 7 of 5 seconds are long enough for a refresh of all status, which is due after 30.
+    #[arg(long, default_value_t = 7)]
     ticks: usize,
     /// Ask a real Prometheus that scrapes all pods, not an endpoint that answers like one.
     #[arg(long)]
@@ -53,8 +55,15 @@ struct Args {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let mesh = Mesh { limiters: args.limiters, pods: args.pods };
-    let result = if args.host { host::serve(mesh).await } else { run(&args, mesh).await };
+    let mesh = Mesh {
+        limiters: args.limiters,
+        pods: args.pods,
+    };
+    let result = if args.host {
+        host::serve(mesh).await
+    } else {
+        run(&args, mesh).await
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -79,15 +88,27 @@ impl Running {
         config.limiter.refresh = format!("{}s", args.refresh);
         let mut source = PrometheusConfig::new(prometheus);
         let query = "sum by (namespace, pod) (workload_cpu_ratio)";
-        source.handlers.insert("cpu".to_owned(), Handler::new(query, HandlerType::PerPod));
+        source
+            .handlers
+            .insert("cpu".to_owned(), Handler::new(query, HandlerType::PerPod));
         let probe = Arc::new(Probe::new(PrometheusSource::new(source)?));
-        let url = format!("http://{}", remote.addresses.api).parse().context("address of the API")?;
+        let url = format!("http://{}", remote.addresses.api)
+            .parse()
+            .context("address of the API")?;
         let client = kube::Client::try_from(kube::Config::new(url))?;
         let begin = Instant::now();
         let extra: Vec<Arc<dyn MetricSource>> = vec![probe.clone()];
-        let operator = Operator::start_with(config, client, extra, CancellationToken::new()).await?;
-        wait("readiness", || async { Ok(operator.readiness.missing().is_empty()) }).await?;
-        Ok(Self { operator, probe, ready: begin.elapsed() })
+        let operator =
+            Operator::start_with(config, client, extra, CancellationToken::new()).await?;
+        wait("readiness", || async {
+            Ok(operator.readiness.missing().is_empty())
+        })
+        .await?;
+        Ok(Self {
+            operator,
+            probe,
+            ready: begin.elapsed(),
+        })
     }
 
     /// Waits for `count` more ticks and returns those from the last one before on.
@@ -108,19 +129,31 @@ impl Running {
             if (now.writes, now.asked) != (seen.writes, seen.asked) {
                 (last, seen) = (Instant::now(), now);
             }
-            let idle = self.operator.limiter.queue.depth() == 0 && self.probe.ticks().len() >= ticks + 2;
+            let idle =
+                self.operator.limiter.queue.depth() == 0 && self.probe.ticks().len() >= ticks + 2;
             if idle && last.elapsed() > QUIET {
                 return Ok((last, seen));
             }
-            ensure!(begin.elapsed() < BOUND, "writes go on for more than {} s: {now:?}", BOUND.as_secs());
+            ensure!(
+                begin.elapsed() < BOUND,
+                "writes go on for more than {} s: {now:?}",
+                BOUND.as_secs()
+            );
         }
     }
 }
 
-async fn wait<F: Future<Output = anyhow::Result<bool>>>(what: &str, mut check: impl FnMut() -> F) -> anyhow::Result<()> {
+async fn wait<F: Future<Output = anyhow::Result<bool>>>(
+    what: &str,
+    mut check: impl FnMut() -> F,
+) -> anyhow::Result<()> {
     let begin = Instant::now();
     while !check().await? {
-        ensure!(begin.elapsed() < BOUND, "no {what} within {} s", BOUND.as_secs());
+        ensure!(
+            begin.elapsed() < BOUND,
+            "no {what} within {} s",
+            BOUND.as_secs()
+        );
         tokio::time::sleep(POLL).await;
     }
     Ok(())
@@ -128,16 +161,43 @@ async fn wait<F: Future<Output = anyhow::Result<bool>>>(what: &str, mut check: i
 
 async fn run(args: &Args, mesh: Mesh) -> anyhow::Result<()> {
     if args.limiters == 0 || args.pods < args.limiters {
-        bail!("--limiters {} --pods {}: at least one limiter, and a pod for each, are needed", args.limiters, args.pods);
+        bail!(
+            "--limiters {} --pods {}: at least one limiter, and a pod for each, are needed",
+            args.limiters,
+            args.pods
+        );
     }
     row("machine", &usage::machine());
-    row("mesh", &format!("{} limiters, {} pods, refresh {} s", args.limiters, args.pods, args.refresh));
+    row(
+        "mesh",
+        &format!(
+            "{} limiters, {} pods, refresh {} s",
+            args.limiters, args.pods, args.refresh
+        ),
+    );
     let begin = Instant::now();
     let remote = Remote::start(mesh).await?;
-    row("embedded API filled (other process)", &seconds(begin.elapsed()));
-    let real = if args.real_prometheus { Some(real_prometheus(&remote).await?) } else { None };
-    let url = real.as_ref().map_or_else(|| format!("http://{}", remote.addresses.metrics), |(p, _)| p.url());
-    row("metrics from", if real.is_some() { "a real Prometheus" } else { "an endpoint that answers like one" });
+    row(
+        "embedded API filled (other process)",
+        &seconds(begin.elapsed()),
+    );
+    let real = if args.real_prometheus {
+        Some(real_prometheus(&remote).await?)
+    } else {
+        None
+    };
+    let url = real.as_ref().map_or_else(
+        || format!("http://{}", remote.addresses.metrics),
+        |(p, _)| p.url(),
+    );
+    row(
+        "metrics from",
+        if real.is_some() {
+            "a real Prometheus"
+        } else {
+            "an endpoint that answers like one"
+        },
+    );
 
     let running = first_start(args, &remote, &url).await?;
     steady(args, &running, &remote, "steady").await?;
@@ -148,7 +208,10 @@ async fn run(args: &Args, mesh: Mesh) -> anyhow::Result<()> {
     steady(args, &running, &remote, "moving values").await?;
     remote.set_moving(false).await?;
     whole_mesh(args, &running, &remote).await?;
-    row("peak memory of the operator, RSS", &format!("{:.0} MiB", usage::memory().peak));
+    row(
+        "peak memory of the operator, RSS",
+        &format!("{:.0} MiB", usage::memory().peak),
+    );
     running.operator.stop().await?;
     if let Some((prometheus, dir)) = real {
         drop(prometheus);
@@ -158,11 +221,18 @@ async fn run(args: &Args, mesh: Mesh) -> anyhow::Result<()> {
 }
 
 /// A Prometheus that has scraped all pods.
-async fn real_prometheus(remote: &Remote) -> anyhow::Result<(lab::prometheus::Prometheus, std::path::PathBuf)> {
+async fn real_prometheus(
+    remote: &Remote,
+) -> anyhow::Result<(lab::prometheus::Prometheus, std::path::PathBuf)> {
     let dir = std::env::temp_dir().join(format!("trimtab-scale-{}", std::process::id()));
     let target = lab::prometheus::Target::new(remote.addresses.metrics, "/metrics");
-    let prometheus = lab::prometheus::Prometheus::start(&dir, Duration::from_secs(2), &[target]).await?;
-    prometheus.wait_value("count(workload_cpu_ratio)", Duration::from_secs(60), |n| n > 0.0).await?;
+    let prometheus =
+        lab::prometheus::Prometheus::start(&dir, Duration::from_secs(2), &[target]).await?;
+    prometheus
+        .wait_value("count(workload_cpu_ratio)", Duration::from_secs(60), |n| {
+            n > 0.0
+        })
+        .await?;
     Ok((prometheus, dir))
 }
 
@@ -173,12 +243,27 @@ async fn first_start(args: &Args, remote: &Remote, url: &str) -> anyhow::Result<
     row("start: lists until ready", &seconds(running.ready));
     let (last, counts) = running.settled(remote).await?;
     let held = remote.held().await?;
-    ensure!(held.limiting == args.limiters && held.filters == args.limiters, "not all limiters are in force after the start: {held:?}");
-    row("start: until all EnvoyFilters and status are written", &seconds(last - begin));
-    row("start: CPU of the operator", &seconds(usage::process_cpu().saturating_sub(cpu)));
+    ensure!(
+        held.limiting == args.limiters && held.filters == args.limiters,
+        "not all limiters are in force after the start: {held:?}"
+    );
+    row(
+        "start: until all EnvoyFilters and status are written",
+        &seconds(last - begin),
+    );
+    row(
+        "start: CPU of the operator",
+        &seconds(usage::process_cpu().saturating_sub(cpu)),
+    );
     row("start: API writes", &written(Counts::default(), counts));
-    row("memory before the operator, RSS", &format!("{before:.0} MiB"));
-    row("memory with all in force, RSS", &format!("{:.0} MiB", usage::memory().resident));
+    row(
+        "memory before the operator, RSS",
+        &format!("{before:.0} MiB"),
+    );
+    row(
+        "memory with all in force, RSS",
+        &format!("{:.0} MiB", usage::memory().resident),
+    );
     Ok(running)
 }
 
@@ -188,19 +273,38 @@ async fn steady(args: &Args, running: &Running, remote: &Remote, name: &str) -> 
     let ticks = running.ticks(args.ticks).await?;
     let after = remote.counts().await?;
     let cpu = cpu_per_period(&ticks, args.ticks);
-    let recent = ticks.get(ticks.len().saturating_sub(args.ticks)..).unwrap_or_default();
+    let recent = ticks
+        .get(ticks.len().saturating_sub(args.ticks)..)
+        .unwrap_or_default();
     let wall: Vec<Duration> = recent.iter().map(|t| t.wall).collect();
     let queries: Vec<usize> = recent.iter().map(|t| t.queries).collect();
     let demands = recent.last().map_or(0, |t| t.demands);
     let worst = cpu.iter().max().copied().unwrap_or_default();
     let middle = median(&cpu).context("no ticks")?;
-    row(&format!("{name}: CPU of the operator per tick"), &format!("{} median, {} worst of {}", millis(middle), millis(worst), cpu.len()));
-    row(&format!("{name}: asking Prometheus, wall"), &format!("{} median", millis(median(&wall).context("no ticks")?)));
+    row(
+        &format!("{name}: CPU of the operator per tick"),
+        &format!(
+            "{} median, {} worst of {}",
+            millis(middle),
+            millis(worst),
+            cpu.len()
+        ),
+    );
+    row(
+        &format!("{name}: asking Prometheus, wall"),
+        &format!("{} median", millis(median(&wall).context("no ticks")?)),
+    );
     row(
         &format!("{name}: Prometheus queries per tick"),
-        &format!("{} for 1 handler, {demands} demands", median(&queries).context("no ticks")?),
+        &format!(
+            "{} for 1 handler, {demands} demands",
+            median(&queries).context("no ticks")?
+        ),
     );
-    row(&format!("{name}: API writes in {} ticks", args.ticks + 1), &written(before, after));
+    row(
+        &format!("{name}: API writes in {} ticks", args.ticks + 1),
+        &written(before, after),
+    );
     Ok(())
 }
 
@@ -208,8 +312,11 @@ async fn steady(args: &Args, running: &Running, remote: &Remote, name: &str) -> 
 fn pure(running: &Running) -> anyhow::Result<()> {
     let engine = &running.operator.limiter;
     let (mut walls, mut asks) = (Vec::new(), Vec::new());
-    let values: std::collections::BTreeMap<(String, String), _> =
-        engine.views().into_iter().map(|v| ((v.namespace, v.name), v.metrics)).collect();
+    let values: std::collections::BTreeMap<(String, String), _> = engine
+        .views()
+        .into_iter()
+        .map(|v| ((v.namespace, v.name), v.metrics))
+        .collect();
     let mut cpu = Duration::ZERO;
     for _ in 0..ROUNDS {
         let begin = Instant::now();
@@ -217,9 +324,14 @@ fn pure(running: &Running) -> anyhow::Result<()> {
         asks.push(begin.elapsed());
         let mut harvest = Harvest::default();
         for (demand, (owner, set)) in book.demands.iter().zip(&book.owners) {
-            let readings = values.get(&(owner.namespace.clone(), owner.name.clone())).context("a limiter without a view")?;
+            let readings = values
+                .get(&(owner.namespace.clone(), owner.name.clone()))
+                .context("a limiter without a view")?;
             for name in &demand.metrics {
-                let value = readings.get(&format!("{set}.{name}")).and_then(|r| r.value).context("a metric without a value")?;
+                let value = readings
+                    .get(&format!("{set}.{name}"))
+                    .and_then(|r| r.value)
+                    .context("a metric without a value")?;
                 harvest.values.insert((demand.id, name.clone()), Ok(value));
             }
         }
@@ -229,9 +341,24 @@ fn pure(running: &Running) -> anyhow::Result<()> {
         cpu += usage::thread_cpu().saturating_sub(before);
     }
     let rounds = u32::try_from(ROUNDS).unwrap_or(1);
-    row("pure: collect demands, wall", &format!("{} median of {ROUNDS}", millis(median(&asks).context("no rounds")?)));
-    row("pure: take values and decide, wall", &format!("{} median of {ROUNDS}", millis(median(&walls).context("no rounds")?)));
-    row("pure: take values and decide, thread CPU", &format!("{} mean of {ROUNDS}", millis(cpu / rounds)));
+    row(
+        "pure: collect demands, wall",
+        &format!(
+            "{} median of {ROUNDS}",
+            millis(median(&asks).context("no rounds")?)
+        ),
+    );
+    row(
+        "pure: take values and decide, wall",
+        &format!(
+            "{} median of {ROUNDS}",
+            millis(median(&walls).context("no rounds")?)
+        ),
+    );
+    row(
+        "pure: take values and decide, thread CPU",
+        &format!("{} mean of {ROUNDS}", millis(cpu / rounds)),
+    );
     Ok(())
 }
 
@@ -240,7 +367,10 @@ async fn restart(args: &Args, remote: &Remote, url: &str) -> anyhow::Result<Runn
     let running = Running::start(args, remote, url).await?;
     let (_, after) = running.settled(remote).await?;
     let held = remote.held().await?;
-    ensure!(held.limiting == args.limiters && held.filters == args.limiters, "a restart lost limits: {held:?}");
+    ensure!(
+        held.limiting == args.limiters && held.filters == args.limiters,
+        "a restart lost limits: {held:?}"
+    );
     row("restart: lists until ready", &seconds(running.ready));
     row("restart: API writes (target 0)", &written(before, after));
     Ok(running)
@@ -252,13 +382,25 @@ async fn whole_mesh(args: &Args, running: &Running, remote: &Remote) -> anyhow::
     let before = remote.counts().await?;
     remote.set_value(0.1).await?;
     let begin = Instant::now();
-    wait("change of the mesh", || async { Ok(remote.counts().await?.writes > before.writes) }).await?;
+    wait("change of the mesh", || async {
+        Ok(remote.counts().await?.writes > before.writes)
+    })
+    .await?;
     let first = Instant::now();
     let (last, after) = running.settled(remote).await?;
     let held = remote.held().await?;
-    ensure!(held.limiting == 0 && held.filters == 0 && held.with_status == args.limiters, "not all limits went off: {held:?}");
-    row("all limits off: load falls until first write", &seconds(first - begin));
-    row("all limits off: first until last write", &seconds(last.saturating_duration_since(first)));
+    ensure!(
+        held.limiting == 0 && held.filters == 0 && held.with_status == args.limiters,
+        "not all limits went off: {held:?}"
+    );
+    row(
+        "all limits off: load falls until first write",
+        &seconds(first - begin),
+    );
+    row(
+        "all limits off: first until last write",
+        &seconds(last.saturating_duration_since(first)),
+    );
     row("all limits off: API writes", &written(before, after));
     Ok(())
 }
@@ -279,5 +421,8 @@ fn millis(d: Duration) -> String {
 
 fn written(before: Counts, after: Counts) -> String {
     let (writes, status) = (after.writes - before.writes, after.status - before.status);
-    format!("{writes} ({status} status), {} requests to write", after.asked - before.asked)
+    format!(
+        "{writes} ({status} status), {} requests to write",
+        after.asked - before.asked
+    )
 }

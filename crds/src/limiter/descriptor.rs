@@ -27,7 +27,11 @@ pub struct Descriptor {
     #[schemars(length(max = 256))]
     pub custom_key: Option<String>,
     /// Descriptor value that goes with `custom_key`.
-    #[serde(default, alias = "customValue", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        alias = "customValue",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(length(max = 256))]
     pub custom_value: Option<String>,
 }
@@ -40,7 +44,11 @@ pub struct Action {
     #[schemars(length(min = 1, max = 1024))]
     pub quota: String,
     /// Refill period, 50 ms or longer.
-    #[serde(default, alias = "fillInterval", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        alias = "fillInterval",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub fill_interval: Option<FillInterval>,
     /// `single` (default): the quota is per pod. `average`: the quota is the service's total, shared by its Ready pods.
     /// `global` and `adaptive` are not available yet and are refused.
@@ -168,10 +176,20 @@ pub enum MatchSource {
 #[schemars(transform = schema::matcher)]
 pub struct Matcher {
     /// What is matched.
-    #[serde(default, rename = "matchSource", alias = "match_source", skip_serializing_if = "is_head")]
+    #[serde(
+        default,
+        rename = "matchSource",
+        alias = "match_source",
+        skip_serializing_if = "is_head"
+    )]
     pub match_source: MatchSource,
     /// Old spelling of `matchSource: QueryMatch`.
-    #[serde(default, rename = "useQueryMatch", alias = "use_query_match", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "useQueryMatch",
+        alias = "use_query_match",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub use_query_match: Option<bool>,
     /// Header or query parameter; empty for SourceIpMatch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,24 +204,48 @@ pub struct Matcher {
     #[schemars(length(max = 4096))]
     pub exact_match: Option<String>,
     /// Starts with.
-    #[serde(default, alias = "prefixMatch", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        alias = "prefixMatch",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(length(max = 1024))]
     pub prefix_match: Option<String>,
     /// Ends with.
-    #[serde(default, alias = "suffixMatch", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        alias = "suffixMatch",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(length(max = 1024))]
     pub suffix_match: Option<String>,
     /// True: the header is present and empty.
-    #[serde(default, alias = "isExactMatchEmpty", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        alias = "isExactMatchEmpty",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub is_exact_match_empty: Option<bool>,
     /// True: the header or query parameter is present. False: it is absent.
-    #[serde(default, alias = "presentMatch", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        alias = "presentMatch",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub present_match: Option<bool>,
     /// True: turns the header match round.
-    #[serde(default, alias = "invertMatch", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        alias = "invertMatch",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub invert_match: Option<bool>,
     /// One counter per header value; strategy `global` only.
-    #[serde(default, alias = "presentMatchSeparate", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        alias = "presentMatchSeparate",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub present_match_separate: Option<bool>,
 }
 

@@ -1,6 +1,9 @@
 //! `microservice.netease.com/v1alpha1` SmartLimiter, the first published form: one flat list of descriptors
 //! for the Service of the same name, expressions with single braces (`{cpu}`, `{pod}`).
 
+// printcolumn is repeated on purpose.
+#![allow(clippy::duplicated_attributes)]
+
 use std::collections::BTreeMap;
 
 use kube::CustomResource;
@@ -8,7 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema;
-use super::{BASE_SET, Delivery, Descriptor, Fallback, LimiterSpec, LimiterStatus, MetricQuery, Mode, Rollout};
+use super::{
+    BASE_SET, Delivery, Descriptor, Fallback, LimiterSpec, LimiterStatus, MetricQuery, Mode,
+    Rollout,
+};
 
 /// Limits the Service of the same name and namespace.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,7 +33,11 @@ use super::{BASE_SET, Delivery, Descriptor, Fallback, LimiterSpec, LimiterStatus
     printcolumn(name = "Strategy", type_ = "string", json_path = ".status.strategy"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SmartLimiterSpec {

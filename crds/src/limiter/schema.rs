@@ -138,7 +138,10 @@ pub(super) fn matcher(schema: &mut Schema) {
     add_rules(
         schema,
         vec![
-            rule(&spec, "a match needs one of exact_match, regex_match, prefix_match, suffix_match, is_exact_match_empty, present_match"),
+            rule(
+                &spec,
+                "a match needs one of exact_match, regex_match, prefix_match, suffix_match, is_exact_match_empty, present_match",
+            ),
             rule(
                 "(has(self.matchSource) && self.matchSource == 'SourceIpMatch') || (has(self.name) && size(self.name) > 0)",
                 "name is required: the header, pseudo header or query parameter to match",

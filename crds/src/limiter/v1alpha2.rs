@@ -1,5 +1,8 @@
 //! `microservice.slime.io/v1alpha2` SmartLimiter.
 
+// printcolumn is repeated on purpose.
+#![allow(clippy::duplicated_attributes)]
+
 use std::collections::BTreeMap;
 
 use kube::CustomResource;
@@ -7,7 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema;
-use super::{Delivery, Descriptor, Fallback, LimiterSpec, LimiterStatus, MetricQuery, Mode, Rollout, Target};
+use super::{
+    Delivery, Descriptor, Fallback, LimiterSpec, LimiterStatus, MetricQuery, Mode, Rollout, Target,
+};
 
 /// Limits the Service of the same name and namespace, unless `workloadSelector`, `host` or `gateway` says otherwise.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +31,11 @@ use super::{Delivery, Descriptor, Fallback, LimiterSpec, LimiterStatus, MetricQu
     printcolumn(name = "Strategy", type_ = "string", json_path = ".status.strategy"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SmartLimiterSpec {

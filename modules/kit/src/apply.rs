@@ -377,7 +377,9 @@ where
 
     fn delete(&self, object: Arc<K>) {
         // An object that lost our labels by hand leaves the watch without them: whose it was is in our memory only.
-        let owner = self.forget(&object).or_else(|| object.labels().get(self.owner_label).cloned());
+        let owner = self
+            .forget(&object)
+            .or_else(|| object.labels().get(self.owner_label).cloned());
         if let Some(owner) = owner {
             (self.on_change)(&object.namespace().unwrap_or_default(), &owner);
         }

@@ -142,12 +142,16 @@ fn dispatch<K>(
         }
         watcher::Event::Apply(guard) => {
             if let Some(object) = decoded(guard) {
-                feeds.iter().for_each(|f| f.apply(object.clone()));
+                for feed in feeds {
+                    feed.apply(object.clone());
+                }
             }
         }
         watcher::Event::Delete(guard) => {
             if let Some(object) = decoded(guard) {
-                feeds.iter().for_each(|f| f.delete(object.clone()));
+                for feed in feeds {
+                    feed.delete(object.clone());
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use trimtab_crds::istio::{DestinationRule, EnvoyFilter, ServiceEntry};
 use trimtab_crds::limiter::{LimiterStatus, duration_millis, first_form, v1alpha2};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
-use trimtab_kit::apply::{ApplyError, Applier, call};
+use trimtab_kit::apply::{Applier, ApplyError, call};
 use trimtab_kit::host::{Host, Module};
 use trimtab_kit::sources::MetricSource;
 use trimtab_kit::watch::WatchConfig;
@@ -49,7 +49,9 @@ pub struct LimiterModule {
 
 impl std::fmt::Debug for LimiterModule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LimiterModule").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("LimiterModule")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,18 +82,30 @@ impl LimiterModule {
             prometheus: self.sources.iter().any(|s| s.name() == "prometheus"),
             known_metrics: self.sources.iter().flat_map(|s| s.provides()).collect(),
         };
-        let engine = Engine::new(index.clone(), self.sources, settings, context.clock.clone(), self.xds.clone());
+        let engine = Engine::new(
+            index.clone(),
+            self.sources,
+            settings,
+            context.clock.clone(),
+            self.xds.clone(),
+        );
         let applier = Applier::new(
             context.client.clone(),
             FIELD_MANAGER,
             OWNER_NAME_LABEL,
-            &[MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL, "istio.io/rev"],
+            &[
+                MANAGED_BY_LABEL,
+                OWNER_KIND_LABEL,
+                OWNER_NAME_LABEL,
+                "istio.io/rev",
+            ],
             Box::new(move |namespace, owner| index.touch(namespace, owner)),
         );
         Limiter {
             engine,
             applier,
-            refresh: duration_millis(&self.config.refresh).map_or(Duration::from_secs(5), Duration::from_millis),
+            refresh: duration_millis(&self.config.refresh)
+                .map_or(Duration::from_secs(5), Duration::from_millis),
             export: self.config.export_limiters,
             xds: self.xds,
             watches_ready: context.readiness.clone(),
@@ -103,35 +117,84 @@ impl Module for Limiter {
     const NAME: &'static str = "limiter";
 
     fn register(self, host: &mut Host) {
+        self.watches(host);
+        self.tasks(host);
+    }
+}
+
+impl Limiter {
+    fn watches(&self, host: &mut Host) {
         let index = self.engine.index.clone();
         let ours = WatchConfig::default();
-        let optional = WatchConfig { optional: true, ..WatchConfig::default() };
+        let optional = WatchConfig {
+            optional: true,
+            ..WatchConfig::default()
+        };
         host.watch::<v1alpha2::SmartLimiter>(ours.clone(), index.clone());
         host.watch::<first_form::SmartLimiter>(optional.clone(), index.clone());
         host.watch::<Service>(ours.clone(), index.clone());
         host.watch::<Pod>(ours, index.clone());
         host.watch::<DestinationRule>(optional.clone(), index.clone());
         host.watch::<ServiceEntry>(optional, index);
-        let generated = WatchConfig { labels: format!("{MANAGED_BY_LABEL}={MANAGED_BY}"), ..WatchConfig::default() };
+        let generated = WatchConfig {
+            labels: format!("{MANAGED_BY_LABEL}={MANAGED_BY}"),
+            ..WatchConfig::default()
+        };
         host.watch::<EnvoyFilter>(generated, self.applier.clone());
+    }
 
+    fn tasks(self, host: &mut Host) {
         let context = host.context().clone();
-        context.registry.lock().register_collector(Box::new(LimiterCollector::new(self.engine.clone(), self.applier.clone(), self.export)));
+        context
+            .registry
+            .lock()
+            .register_collector(Box::new(LimiterCollector::new(
+                self.engine.clone(),
+                self.applier.clone(),
+                self.export,
+            )));
         let kick = Arc::new(Notify::new());
         let started = CancellationToken::new();
         let blocker = context.readiness.block("limiter: first decisions");
-        host.spawn("limiter: events", events(self.engine.clone(), self.xds.clone(), self.watches_ready, kick.clone(), started.clone(), blocker, context.shutdown.clone()));
+        host.spawn(
+            "limiter: events",
+            events(
+                self.engine.clone(),
+                self.xds.clone(),
+                self.watches_ready,
+                kick.clone(),
+                started.clone(),
+                blocker,
+                context.shutdown.clone(),
+            ),
+        );
         for source in 0..self.engine.sources.len() {
             host.spawn(
                 format!("limiter: source {source}"),
-                sample(self.engine.clone(), source, self.refresh, kick.clone(), started.clone(), context.shutdown.clone()),
+                sample(
+                    self.engine.clone(),
+                    source,
+                    self.refresh,
+                    kick.clone(),
+                    started.clone(),
+                    context.shutdown.clone(),
+                ),
             );
         }
-        host.spawn("limiter: proxies", deliveries(self.engine.clone(), self.xds, context.shutdown.clone()));
+        host.spawn(
+            "limiter: proxies",
+            deliveries(self.engine.clone(), self.xds, context.shutdown.clone()),
+        );
         for i in 0..WRITERS {
             host.spawn(
                 format!("limiter: writer {i}"),
-                writer(self.engine.clone(), self.applier.clone(), context.client.clone(), started.clone(), context.shutdown.clone()),
+                writer(
+                    self.engine.clone(),
+                    self.applier.clone(),
+                    context.client.clone(),
+                    started.clone(),
+                    context.shutdown.clone(),
+                ),
             );
         }
     }
@@ -147,7 +210,11 @@ async fn events(
     blocker: trimtab_kit::readiness::Blocker,
     shutdown: CancellationToken,
 ) {
-    while readiness.missing().iter().any(|n| n.starts_with("watch of ")) {
+    while readiness
+        .missing()
+        .iter()
+        .any(|n| n.starts_with("watch of "))
+    {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(DEBOUNCE) => {}
@@ -179,7 +246,9 @@ async fn sample(
     started: CancellationToken,
     shutdown: CancellationToken,
 ) {
-    let Some(handle) = engine.sources.get(source).cloned() else { return };
+    let Some(handle) = engine.sources.get(source).cloned() else {
+        return;
+    };
     tokio::select! {
         () = shutdown.cancelled() => return,
         () = started.cancelled() => {}
@@ -202,7 +271,12 @@ async fn sample(
             continue;
         }
         let harvest = handle.harvest(&book.demands).await;
-        tracing::debug!(source = handle.name(), queries = harvest.queries, elapsed_ms = harvest.elapsed.as_millis(), "sampled");
+        tracing::debug!(
+            source = handle.name(),
+            queries = harvest.queries,
+            elapsed_ms = harvest.elapsed.as_millis(),
+            "sampled"
+        );
         engine.absorb_harvest(&book, harvest);
     }
 }
@@ -221,12 +295,20 @@ async fn deliveries(engine: Arc<Engine>, xds: SnapshotCache, shutdown: Cancellat
                     engine.delivered(&resource.origin, None);
                 }
             }
-            Ok(XdsDelivery::Nacked { node, origin, message, .. }) => {
+            Ok(XdsDelivery::Nacked {
+                node,
+                origin,
+                message,
+                ..
+            }) => {
                 tracing::warn!(%node, limiter = %origin, %message, "a proxy refused a limit and keeps the last good one");
-                engine.delivered(&origin, Some(format!("{node}: {message}")));
+                engine.delivered(&origin, Some(&format!("{node}: {message}")));
             }
             Err(tokio::sync::broadcast::error::RecvError::Lagged(n)) => {
-                tracing::debug!(missed = n, "answers of proxies came faster than they could be noted");
+                tracing::debug!(
+                    missed = n,
+                    "answers of proxies came faster than they could be noted"
+                );
             }
             Err(tokio::sync::broadcast::error::RecvError::Closed) => {
                 shutdown.cancelled().await;
@@ -236,7 +318,13 @@ async fn deliveries(engine: Arc<Engine>, xds: SnapshotCache, shutdown: Cancellat
     }
 }
 
-async fn writer(engine: Arc<Engine>, applier: Arc<Applier<EnvoyFilter>>, client: Client, started: CancellationToken, shutdown: CancellationToken) {
+async fn writer(
+    engine: Arc<Engine>,
+    applier: Arc<Applier<EnvoyFilter>>,
+    client: Client,
+    started: CancellationToken,
+    shutdown: CancellationToken,
+) {
     tokio::select! {
         () = shutdown.cancelled() => return,
         () = started.cancelled() => {}
@@ -255,7 +343,12 @@ async fn writer(engine: Arc<Engine>, applier: Arc<Applier<EnvoyFilter>>, client:
     }
 }
 
-async fn write(applier: &Applier<EnvoyFilter>, client: &Client, key: &LimiterKey, job: &Job) -> Result<(), ApplyError> {
+async fn write(
+    applier: &Applier<EnvoyFilter>,
+    client: &Client,
+    key: &LimiterKey,
+    job: &Job,
+) -> Result<(), ApplyError> {
     if let Some(desired) = &job.desired {
         applier.converge(&key.namespace, &key.name, desired).await?;
     }
@@ -265,32 +358,56 @@ async fn write(applier: &Applier<EnvoyFilter>, client: &Client, key: &LimiterKey
     }
 }
 
-async fn write_status(client: &Client, key: &LimiterKey, status: &LimiterStatus) -> Result<(), ApplyError> {
+async fn write_status(
+    client: &Client,
+    key: &LimiterKey,
+    status: &LimiterStatus,
+) -> Result<(), ApplyError> {
     let body = json!({"apiVersion": key.form.api_version(), "kind": trimtab_crds::limiter::KIND, "metadata": {"name": key.name}, "status": status});
     let params = PatchParams::apply(STATUS_MANAGER).force();
-    let what = || format!("write status of SmartLimiter {}/{}", key.namespace, key.name);
+    let what = || {
+        format!(
+            "write status of SmartLimiter {}/{}",
+            key.namespace, key.name
+        )
+    };
     let patch = Patch::Apply(&body);
     let result = match key.form {
         Form::V1alpha2 => {
             let api: Api<v1alpha2::SmartLimiter> = Api::namespaced(client.clone(), &key.namespace);
-            call(what, api.patch_status(&key.name, &params, &patch)).await.map(drop)
+            call(what, api.patch_status(&key.name, &params, &patch))
+                .await
+                .map(drop)
         }
         Form::First => {
-            let api: Api<first_form::SmartLimiter> = Api::namespaced(client.clone(), &key.namespace);
-            call(what, api.patch_status(&key.name, &params, &patch)).await.map(drop)
+            let api: Api<first_form::SmartLimiter> =
+                Api::namespaced(client.clone(), &key.namespace);
+            call(what, api.patch_status(&key.name, &params, &patch))
+                .await
+                .map(drop)
         }
     };
     match result {
         // The limiter was deleted meanwhile.
-        Err(ApplyError::Api { source, .. }) if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 404) => Ok(()),
+        Err(ApplyError::Api { source, .. }) if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 404) => {
+            Ok(())
+        }
         other => other,
     }
 }
 
 /// Puts a failed job back after a pause that doubles, and shows the error.
-fn retry(engine: &Arc<Engine>, key: LimiterKey, mut job: Job, error: &ApplyError, shutdown: &CancellationToken) {
+fn retry(
+    engine: &Arc<Engine>,
+    key: LimiterKey,
+    mut job: Job,
+    error: &ApplyError,
+    shutdown: &CancellationToken,
+) {
     job.attempt += 1;
-    let pause = Duration::from_millis(500).saturating_mul(1 << job.attempt.min(10)).min(MAX_BACKOFF);
+    let pause = Duration::from_millis(500)
+        .saturating_mul(1 << job.attempt.min(10))
+        .min(MAX_BACKOFF);
     tracing::warn!(namespace = %key.namespace, name = %key.name, %error, attempt = job.attempt, "write failed; trying again");
     if job.attempt == 1 {
         engine.status_lost(&key);

@@ -3,7 +3,18 @@
 use std::fmt;
 
 /// Which object an input speaks of.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Owner {
     /// `microservice.slime.io/v1alpha2` or `microservice.netease.com/v1alpha1`.

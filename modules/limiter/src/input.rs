@@ -88,22 +88,30 @@ impl TargetProblem {
             Self::ServiceNotFound => Problem::new(
                 "metadata.name",
                 "ServiceNotFound",
-                format!("there is no Service {ns}/{name}: name the limiter like its Service, or set spec.workloadSelector or spec.host"),
+                format!(
+                    "there is no Service {ns}/{name}: name the limiter like its Service, or set spec.workloadSelector or spec.host"
+                ),
             ),
             Self::ServiceWithoutSelector => Problem::new(
                 "metadata.name",
                 "ServiceWithoutSelector",
-                format!("Service {ns}/{name} has no selector: set spec.workloadSelector to the labels of its pods"),
+                format!(
+                    "Service {ns}/{name} has no selector: set spec.workloadSelector to the labels of its pods"
+                ),
             ),
             Self::ServiceEntryNotFound => Problem::new(
                 "spec.host",
                 "ServiceEntryNotFound",
-                format!("no ServiceEntry in namespace {ns} has the host \"{host}\": create it, or correct spec.host"),
+                format!(
+                    "no ServiceEntry in namespace {ns} has the host \"{host}\": create it, or correct spec.host"
+                ),
             ),
             Self::ServiceEntryWithoutSelector => Problem::new(
                 "spec.host",
                 "ServiceEntryWithoutSelector",
-                format!("the ServiceEntry of \"{host}\" has neither a workloadSelector nor a label app: add one, or set spec.workloadSelector"),
+                format!(
+                    "the ServiceEntry of \"{host}\" has neither a workloadSelector nor a label app: add one, or set spec.workloadSelector"
+                ),
             ),
             Self::SelectorMissing => Problem::new(
                 "spec.workloadSelector",
@@ -113,7 +121,9 @@ impl TargetProblem {
             Self::Shadowed { by } => Problem::new(
                 "metadata.name",
                 "Conflict",
-                format!("a SmartLimiter {ns}/{name} of {by} is in force and would write the same objects: delete one of the two"),
+                format!(
+                    "a SmartLimiter {ns}/{name} of {by} is in force and would write the same objects: delete one of the two"
+                ),
             ),
         }
     }
@@ -201,6 +211,9 @@ impl LimiterInput {
 
     /// `holdFor` in force, as written.
     pub fn hold_for(&self) -> &str {
-        self.spec.hold_for.as_deref().unwrap_or(&self.settings.hold_for)
+        self.spec
+            .hold_for
+            .as_deref()
+            .unwrap_or(&self.settings.hold_for)
     }
 }

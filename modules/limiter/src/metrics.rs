@@ -24,13 +24,22 @@ pub struct LimiterCollector {
 impl LimiterCollector {
     /// At most `export` limiters get their own series.
     pub fn new(engine: Arc<Engine>, applier: Arc<Applier<EnvoyFilter>>, export: usize) -> Self {
-        Self { engine, applier, export }
+        Self {
+            engine,
+            applier,
+            export,
+        }
     }
 }
 
 type Rows = Vec<(Vec<(&'static str, String)>, f64)>;
 
-fn gauges(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: &Rows) -> std::fmt::Result {
+fn gauges(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: &Rows,
+) -> std::fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in rows {
         let gauge = ConstGauge::<f64>::new(*value);
@@ -39,7 +48,12 @@ fn gauges(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: &Ro
     Ok(())
 }
 
-fn counters(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: &[(Vec<(&'static str, String)>, u64)]) -> std::fmt::Result {
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: &[(Vec<(&'static str, String)>, u64)],
+) -> std::fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (labels, value) in rows {
         let counter = ConstCounter::<u64>::new(*value);
@@ -49,7 +63,10 @@ fn counters(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: &
 }
 
 fn names(view: &LimiterView) -> Vec<(&'static str, String)> {
-    vec![("namespace", view.namespace.clone()), ("limiter", view.name.clone())]
+    vec![
+        ("namespace", view.namespace.clone()),
+        ("limiter", view.name.clone()),
+    ]
 }
 
 impl Collector for LimiterCollector {
@@ -58,23 +75,45 @@ impl Collector for LimiterCollector {
         limiters(&mut encoder, &views, self.export)?;
         sources(&mut encoder, &self.engine)?;
         let counts = &self.applier.counts;
-        let row = |result: &str, n: &std::sync::atomic::AtomicU64| (vec![("result", result.to_owned())], n.load(Ordering::Relaxed));
+        let row = |result: &str, n: &std::sync::atomic::AtomicU64| {
+            (
+                vec![("result", result.to_owned())],
+                n.load(Ordering::Relaxed),
+            )
+        };
         counters(
             &mut encoder,
             "trimtab_limiter_apply",
             "EnvoyFilters by result of the write",
-            &[row("applied", &counts.applied), row("unchanged", &counts.unchanged), row("deleted", &counts.deleted), row("failed", &counts.failed)],
+            &[
+                row("applied", &counts.applied),
+                row("unchanged", &counts.unchanged),
+                row("deleted", &counts.deleted),
+                row("failed", &counts.failed),
+            ],
         )?;
-        gauges(&mut encoder, "trimtab_limiter_queue_depth", "Limiters that wait for a write", &vec![(Vec::new(), self.engine.queue.depth() as f64)])
+        gauges(
+            &mut encoder,
+            "trimtab_limiter_queue_depth",
+            "Limiters that wait for a write",
+            &vec![(Vec::new(), self.engine.queue.depth() as f64)],
+        )
     }
 }
 
-fn limiters(encoder: &mut DescriptorEncoder<'_>, views: &[LimiterView], export: usize) -> std::fmt::Result {
+fn limiters(
+    encoder: &mut DescriptorEncoder<'_>,
+    views: &[LimiterView],
+    export: usize,
+) -> std::fmt::Result {
     let mut by_state: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
     for view in views {
         *by_state.entry(view.state.as_str()).or_default() += 1.0;
     }
-    let rows: Rows = by_state.into_iter().map(|(s, n)| (vec![("state", s.to_owned())], n)).collect();
+    let rows: Rows = by_state
+        .into_iter()
+        .map(|(s, n)| (vec![("state", s.to_owned())], n))
+        .collect();
     gauges(encoder, "trimtab_limiters", "SmartLimiters by state", &rows)?;
     let shown: Vec<&LimiterView> = views.iter().take(export).collect();
     let mut limit: Rows = Vec::new();
@@ -97,14 +136,35 @@ fn limiters(encoder: &mut DescriptorEncoder<'_>, views: &[LimiterView], export: 
             if let Some(v) = reading.value {
                 value.push((labels.clone(), v));
             }
-            let is_fresh = reading.state == crate::input::ReadingState::Fresh && reading.value.is_some();
+            let is_fresh =
+                reading.state == crate::input::ReadingState::Fresh && reading.value.is_some();
             fresh.push((labels, f64::from(u8::from(is_fresh))));
         }
     }
-    gauges(encoder, "trimtab_limiter_limit_requests", "Requests allowed per fill interval and pod", &limit)?;
-    gauges(encoder, "trimtab_limiter_state", "1 for the state of each descriptor", &state)?;
-    gauges(encoder, "trimtab_limiter_metric_value", "Metric values that decisions use", &value)?;
-    gauges(encoder, "trimtab_limiter_metric_fresh", "1 when the metric has a fresh value", &fresh)
+    gauges(
+        encoder,
+        "trimtab_limiter_limit_requests",
+        "Requests allowed per fill interval and pod",
+        &limit,
+    )?;
+    gauges(
+        encoder,
+        "trimtab_limiter_state",
+        "1 for the state of each descriptor",
+        &state,
+    )?;
+    gauges(
+        encoder,
+        "trimtab_limiter_metric_value",
+        "Metric values that decisions use",
+        &value,
+    )?;
+    gauges(
+        encoder,
+        "trimtab_limiter_metric_fresh",
+        "1 when the metric has a fresh value",
+        &fresh,
+    )
 }
 
 fn sources(encoder: &mut DescriptorEncoder<'_>, engine: &Engine) -> std::fmt::Result {
@@ -112,11 +172,29 @@ fn sources(encoder: &mut DescriptorEncoder<'_>, engine: &Engine) -> std::fmt::Re
     let mut queries = Vec::new();
     for source in &engine.sources {
         let health = source.health();
-        let labels = |result: &str| vec![("source", source.name().to_owned()), ("result", result.to_owned())];
-        up.push((vec![("source", source.name().to_owned())], f64::from(u8::from(health.ok()))));
+        let labels = |result: &str| {
+            vec![
+                ("source", source.name().to_owned()),
+                ("result", result.to_owned()),
+            ]
+        };
+        up.push((
+            vec![("source", source.name().to_owned())],
+            f64::from(u8::from(health.ok())),
+        ));
         queries.push((labels("ok"), health.queries.saturating_sub(health.failed)));
         queries.push((labels("failed"), health.failed));
     }
-    gauges(encoder, "trimtab_metric_source_up", "1 when the newest tick of the source got an answer", &up)?;
-    counters(encoder, "trimtab_metric_source_queries", "Queries by source and result", &queries)
+    gauges(
+        encoder,
+        "trimtab_metric_source_up",
+        "1 when the newest tick of the source got an answer",
+        &up,
+    )?;
+    counters(
+        encoder,
+        "trimtab_metric_source_queries",
+        "Queries by source and result",
+        &queries,
+    )
 }

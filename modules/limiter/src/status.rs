@@ -69,11 +69,27 @@ pub fn same_decisions(a: &LimiterStatus, b: &LimiterStatus) -> bool {
         let conditions: Vec<(String, String, String, Option<i64>)> = s
             .conditions
             .iter()
-            .map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone(), c.observed_generation))
+            .map(|c| {
+                (
+                    c.type_.clone(),
+                    c.status.clone(),
+                    c.reason.clone(),
+                    c.observed_generation,
+                )
+            })
             .collect();
-        let descriptors: Vec<(DescriptorState, Option<i64>, Option<i64>)> =
-            s.descriptors.iter().map(|d| (d.state, d.quota, d.total)).collect();
-        (s.observed_generation, s.limit.clone(), s.state.clone(), conditions, descriptors)
+        let descriptors: Vec<(DescriptorState, Option<i64>, Option<i64>)> = s
+            .descriptors
+            .iter()
+            .map(|d| (d.state, d.quota, d.total))
+            .collect();
+        (
+            s.observed_generation,
+            s.limit.clone(),
+            s.state.clone(),
+            conditions,
+            descriptors,
+        )
     };
     core(a) == core(b)
 }
@@ -97,7 +113,9 @@ impl Draft {
 
     fn stamped(self, generation: i64, before: &[Condition], now: Timestamp) -> Condition {
         let status = if self.status { "True" } else { "False" };
-        let kept = before.iter().find(|c| c.type_ == self.kind && c.status == status);
+        let kept = before
+            .iter()
+            .find(|c| c.type_ == self.kind && c.status == status);
         Condition {
             type_: self.kind.to_owned(),
             status: status.to_owned(),
@@ -114,16 +132,33 @@ impl Draft {
 
 fn accepted(validated: &Validated, decisions: &[DescriptorStatus], report: &Report<'_>) -> Draft {
     if let Some(error) = report.undecodable {
-        return Draft::new("Accepted", false, "Undecodable", format!("the object cannot be read: {error}; the last readable version stays in force"));
+        return Draft::new(
+            "Accepted",
+            false,
+            "Undecodable",
+            format!("the object cannot be read: {error}; the last readable version stays in force"),
+        );
     }
     let problems: Vec<&Problem> = validated.problems().chain(report.delivery.iter()).collect();
     if let Some(first) = problems.first() {
-        let more = if problems.len() > 1 { format!(" (and {} more)", problems.len() - 1) } else { String::new() };
+        let more = if problems.len() > 1 {
+            format!(" (and {} more)", problems.len() - 1)
+        } else {
+            String::new()
+        };
         return Draft::new("Accepted", false, first.reason, format!("{first}{more}"));
     }
     // Found only with the mesh at hand: unknown metrics, missing subsets, expressions that do not evaluate.
-    if let Some(bad) = decisions.iter().find(|d| d.state == DescriptorState::Refused) {
-        return Draft::new("Accepted", false, refusal_reason(&bad.reason), bad.reason.clone());
+    if let Some(bad) = decisions
+        .iter()
+        .find(|d| d.state == DescriptorState::Refused)
+    {
+        return Draft::new(
+            "Accepted",
+            false,
+            refusal_reason(&bad.reason),
+            bad.reason.clone(),
+        );
     }
     Draft::new("Accepted", true, "Accepted", "all descriptors are valid")
 }
@@ -133,7 +168,10 @@ fn refusal_reason(text: &str) -> &'static str {
         "UnknownMetric"
     } else if text.contains("has a subset") {
         "SubsetNotFound"
-    } else if text.contains("there is no Service") || text.contains("ServiceEntry") || text.contains("selector") {
+    } else if text.contains("there is no Service")
+        || text.contains("ServiceEntry")
+        || text.contains("selector")
+    {
         "TargetNotFound"
     } else {
         "InvalidExpression"
@@ -141,16 +179,19 @@ fn refusal_reason(text: &str) -> &'static str {
 }
 
 fn resolved(input: &LimiterInput) -> Draft {
-    match &input.target.problem {
-        Some(p) => {
-            let p = p.problem(&input.owner, input.spec.host.as_deref().unwrap_or_default());
-            Draft::new("Resolved", false, p.reason, p.to_string())
-        }
-        None => {
-            let pods = input.target.sets.get(trimtab_crds::limiter::BASE_SET).map_or(0, |s| s.pods);
-            Draft::new("Resolved", true, "TargetFound", format!("{pods} Ready pods"))
-        }
+    if let Some(problem) = &input.target.problem {
+        let host = input.spec.host.as_deref().unwrap_or_default();
+        let problem = problem.problem(&input.owner, host);
+        return Draft::new("Resolved", false, problem.reason, problem.to_string());
     }
+    let base = input.target.sets.get(trimtab_crds::limiter::BASE_SET);
+    let pods = base.map_or(0, |s| s.pods);
+    Draft::new(
+        "Resolved",
+        true,
+        "TargetFound",
+        format!("{pods} Ready pods"),
+    )
 }
 
 fn metrics_available(input: &LimiterInput) -> Draft {
@@ -158,12 +199,25 @@ fn metrics_available(input: &LimiterInput) -> Draft {
         .metrics
         .iter()
         .filter(|(_, r)| r.state != ReadingState::Fresh || r.value.is_none())
-        .map(|(name, r)| format!("{name}: {}", r.failure.as_deref().unwrap_or("nothing measured yet")))
+        .map(|(name, r)| {
+            format!(
+                "{name}: {}",
+                r.failure.as_deref().unwrap_or("nothing measured yet")
+            )
+        })
         .collect();
     if missing.is_empty() {
-        Draft::new("MetricsAvailable", true, "Fresh", "every metric in use has a fresh value")
+        Draft::new(
+            "MetricsAvailable",
+            true,
+            "Fresh",
+            "every metric in use has a fresh value",
+        )
     } else {
-        let expired = input.metrics.values().any(|r| r.state == ReadingState::Expired);
+        let expired = input
+            .metrics
+            .values()
+            .any(|r| r.state == ReadingState::Expired);
         let reason = if expired { "Expired" } else { "Held" };
         Draft::new("MetricsAvailable", false, reason, missing.join("; "))
     }
@@ -171,22 +225,42 @@ fn metrics_available(input: &LimiterInput) -> Draft {
 
 fn applied(input: &LimiterInput, report: &Report<'_>) -> Draft {
     if let Some((reason, message)) = &report.apply_error {
-        return Draft::new("Applied", false, reason, format!("{message}; the last good state stays and the write is tried again"));
+        return Draft::new(
+            "Applied",
+            false,
+            reason,
+            format!("{message}; the last good state stays and the write is tried again"),
+        );
     }
     if let Some(message) = &report.rejected {
-        return Draft::new("Applied", false, "Rejected", format!("a proxy refused the value and keeps the last good one: {message}"));
+        return Draft::new(
+            "Applied",
+            false,
+            "Rejected",
+            format!("a proxy refused the value and keeps the last good one: {message}"),
+        );
     }
     let how = match input.delivery() {
         trimtab_crds::limiter::Delivery::EnvoyFilter => "by EnvoyFilter",
         trimtab_crds::limiter::Delivery::Ecds => "by ECDS",
     };
-    Draft::new("Applied", true, "Applied", format!("outputs are as decided, {how}"))
+    Draft::new(
+        "Applied",
+        true,
+        "Applied",
+        format!("outputs are as decided, {how}"),
+    )
 }
 
 fn ready(conditions: &[Draft]) -> Draft {
     match conditions.iter().find(|c| !c.status) {
         None => Draft::new("Ready", true, "Ready", "the limiter works"),
-        Some(bad) => Draft::new("Ready", false, &bad.reason, format!("{}: {}", bad.kind, bad.message)),
+        Some(bad) => Draft::new(
+            "Ready",
+            false,
+            &bad.reason,
+            format!("{}: {}", bad.kind, bad.message),
+        ),
     }
 }
 
@@ -216,7 +290,10 @@ pub fn state_name(state: DescriptorState) -> &'static str {
 }
 
 fn first_problem(validated: &Validated) -> String {
-    validated.problems().next().map_or_else(String::new, |p| shorten(&p.to_string(), 256))
+    validated
+        .problems()
+        .next()
+        .map_or_else(String::new, |p| shorten(&p.to_string(), 256))
 }
 
 fn limit_text(input: &LimiterInput, decisions: &[DescriptorStatus]) -> String {
@@ -230,9 +307,20 @@ fn limit_text(input: &LimiterInput, decisions: &[DescriptorStatus]) -> String {
         .and_then(|d| d.action.fill_interval)
         .unwrap_or_default()
         .to_proto_json();
-    let more = if live.len() > 1 { format!(" (+{})", live.len() - 1) } else { String::new() };
-    let shadow = if input.spec.mode == trimtab_crds::limiter::Mode::Shadow { " shadow" } else { "" };
-    format!("{}/{interval} per pod{more}{shadow}", first.quota.unwrap_or_default())
+    let more = if live.len() > 1 {
+        format!(" (+{})", live.len() - 1)
+    } else {
+        String::new()
+    };
+    let shadow = if input.spec.mode == trimtab_crds::limiter::Mode::Shadow {
+        " shadow"
+    } else {
+        ""
+    };
+    format!(
+        "{}/{interval} per pod{more}{shadow}",
+        first.quota.unwrap_or_default()
+    )
 }
 
 fn strategies(validated: &Validated) -> String {
@@ -247,25 +335,36 @@ fn strategies(validated: &Validated) -> String {
     names.join(",")
 }
 
-fn slime_map(input: &LimiterInput, decisions: &[DescriptorStatus]) -> BTreeMap<String, RatelimitSet> {
+fn slime_map(
+    input: &LimiterInput,
+    decisions: &[DescriptorStatus],
+) -> BTreeMap<String, RatelimitSet> {
     let mut out: BTreeMap<String, RatelimitSet> = BTreeMap::new();
     for decision in decisions {
-        let Some(quota) = decision.quota else { continue };
+        let Some(quota) = decision.quota else {
+            continue;
+        };
         let Some(descriptor) = usize::try_from(decision.index)
             .ok()
             .and_then(|i| input.spec.sets.get(&decision.set).and_then(|s| s.get(i)))
         else {
             continue;
         };
-        out.entry(decision.set.clone()).or_default().descriptor.push(StatusDescriptor {
-            action: StatusAction {
-                quota: quota.to_string(),
-                fill_interval: descriptor.action.fill_interval,
-                strategy: descriptor.action.strategy.clone(),
-            },
-            matches: descriptor.matches.clone(),
-            target: descriptor.target.clone().or_else(|| input.spec.target.clone()),
-        });
+        out.entry(decision.set.clone())
+            .or_default()
+            .descriptor
+            .push(StatusDescriptor {
+                action: StatusAction {
+                    quota: quota.to_string(),
+                    fill_interval: descriptor.action.fill_interval,
+                    strategy: descriptor.action.strategy.clone(),
+                },
+                matches: descriptor.matches.clone(),
+                target: descriptor
+                    .target
+                    .clone()
+                    .or_else(|| input.spec.target.clone()),
+            });
     }
     out
 }

@@ -45,9 +45,18 @@ pub struct Options {
 const SHORTEST: Duration = Duration::from_secs(30);
 /// The objects that a user applies; the example folder is the same.
 const OBJECTS: [(&str, &str); 3] = [
-    ("service.yaml", include_str!("../../../examples/quickstart/service.yaml")),
-    ("pods.yaml", include_str!("../../../examples/quickstart/pods.yaml")),
-    ("smartlimiter.yaml", include_str!("../../../examples/quickstart/smartlimiter.yaml")),
+    (
+        "service.yaml",
+        include_str!("../../../examples/quickstart/service.yaml"),
+    ),
+    (
+        "pods.yaml",
+        include_str!("../../../examples/quickstart/pods.yaml"),
+    ),
+    (
+        "smartlimiter.yaml",
+        include_str!("../../../examples/quickstart/smartlimiter.yaml"),
+    ),
 ];
 
 /// What the scenario plays on.
@@ -60,7 +69,10 @@ enum Stage {
 /// decisions were shown on simulated metrics.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     if options.duration < SHORTEST {
-        bail!("--for {}s is too short: every step needs time to be seen, use 30s or more", options.duration.as_secs());
+        bail!(
+            "--for {}s is too short: every step needs time to be seen, use 30s or more",
+            options.duration.as_secs()
+        );
     }
     let missing = missing_parts();
     for part in &missing {
@@ -70,7 +82,13 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let shutdown = CancellationToken::new();
     let dir = std::env::temp_dir().join(format!("trimtab-quickstart-{}", std::process::id()));
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let play = play(&options, &scenario, missing.is_empty(), &dir, shutdown.clone());
+    let play = play(
+        &options,
+        &scenario,
+        missing.is_empty(),
+        &dir,
+        shutdown.clone(),
+    );
     let result = tokio::select! {
         result = play => result,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
@@ -111,12 +129,16 @@ async fn play(
     }
     let (stage, operator) = if real {
         say("starting: embedded API, Trimtab, Prometheus, two pods with an Envoy each")?;
-        let (stage, operator) = stage::Real::start(scenario, &embedded, dir, shutdown.clone()).await?;
+        let (stage, operator) =
+            stage::Real::start(scenario, &embedded, dir, shutdown.clone()).await?;
         (Stage::Real(Box::new(stage)), operator)
     } else {
-        say("SIMULATED: decisions are real, metrics and answers are computed; install what is missing with `make deps`")?;
+        say(
+            "SIMULATED: decisions are real, metrics and answers are computed; install what is missing with `make deps`",
+        )?;
         let stage = simulated::Simulated::new(scenario.clone());
-        let operator = start_operator(&embedded, None, vec![stage.source()], shutdown.clone()).await?;
+        let operator =
+            start_operator(&embedded, None, vec![stage.source()], shutdown.clone()).await?;
         (Stage::Simulated(stage), operator)
     };
     if !options.no_open {
@@ -149,7 +171,12 @@ async fn start_operator(
 }
 
 /// Plays the scenario second by second and prints a row for each.
-async fn watch(scenario: &Scenario, mut stage: Stage, operator: &Operator, embedded: &Embedded) -> anyhow::Result<Vec<Row>> {
+async fn watch(
+    scenario: &Scenario,
+    mut stage: Stage,
+    operator: &Operator,
+    embedded: &Embedded,
+) -> anyhow::Result<Vec<Row>> {
     say(&report::header())?;
     let mut rows: Vec<Row> = Vec::new();
     let mut ticker = tokio::time::interval(Duration::from_secs(1));
@@ -168,10 +195,19 @@ async fn watch(scenario: &Scenario, mut stage: Stage, operator: &Operator, embed
             add_pod(embedded)?;
         }
         tokio::time::sleep_until(start + Duration::from_secs(second + 1)).await;
-        let view = operator.limiter.views().into_iter().next().context("the limiter is not there")?;
+        let view = operator
+            .limiter
+            .views()
+            .into_iter()
+            .next()
+            .context("the limiter is not there")?;
         let traffic = match &mut stage {
             Stage::Real(real) => real.second(second),
-            Stage::Simulated(simulated) => simulated.second(second, view.pods, view.descriptors.first().and_then(|d| d.quota)),
+            Stage::Simulated(simulated) => simulated.second(
+                second,
+                view.pods,
+                view.descriptors.first().and_then(|d| d.quota),
+            ),
         };
         let row = Row::new(second, scenario.phase(second), traffic, &view);
         say(&row.line())?;
@@ -184,16 +220,27 @@ async fn watch(scenario: &Scenario, mut stage: Stage, operator: &Operator, embed
 }
 
 fn add_pod(embedded: &Embedded) -> anyhow::Result<()> {
-    let text = OBJECTS[1].1.split("---").next().unwrap_or_default().replace("a-0", "a-2");
+    let text = OBJECTS[1]
+        .1
+        .split("---")
+        .next()
+        .unwrap_or_default()
+        .replace("a-0", "a-2");
     for document in manifests::parse(Path::new("pods.yaml"), &text)? {
         standalone::load(embedded, &document)?;
     }
     Ok(())
 }
 
-fn finish(options: &Options, scenario: &Scenario, rows: &[Row], simulated: bool) -> anyhow::Result<ExitCode> {
+fn finish(
+    options: &Options,
+    scenario: &Scenario,
+    rows: &[Row],
+    simulated: bool,
+) -> anyhow::Result<ExitCode> {
     let plot = report::plot(rows, scenario, simulated);
-    std::fs::write(&options.plot, plot).with_context(|| format!("cannot write the plot to {}", options.plot.display()))?;
+    std::fs::write(&options.plot, plot)
+        .with_context(|| format!("cannot write the plot to {}", options.plot.display()))?;
     let verdict = Verdict::of(rows);
     say("")?;
     for line in verdict.lines(simulated) {
@@ -218,9 +265,15 @@ fn say(line: &str) -> anyhow::Result<()> {
 /// Reads the generated EnvoyFilter once it is there.
 async fn envoy_filter(client: Client) -> anyhow::Result<serde_json::Value> {
     let api: kube::Api<trimtab_crds::istio::EnvoyFilter> = kube::Api::namespaced(client, "default");
-    let filter = lab::process::wait_until("the generated EnvoyFilter", Duration::from_secs(20), || async {
-        api.get("a.default.ratelimit").await.map_err(|e| e.to_string())
-    })
+    let filter = lab::process::wait_until(
+        "the generated EnvoyFilter",
+        Duration::from_secs(20),
+        || async {
+            api.get("a.default.ratelimit")
+                .await
+                .map_err(|e| e.to_string())
+        },
+    )
     .await?;
     Ok(serde_json::to_value(filter)?)
 }

@@ -43,7 +43,11 @@ impl Scenario {
     /// Offered requests per second at `elapsed`.
     pub fn rate(&self, elapsed: Duration) -> f64 {
         let second = elapsed.as_secs();
-        if second >= self.rise_at() && second < self.fall_at() { PEAK } else { CALM }
+        if second >= self.rise_at() && second < self.fall_at() {
+            PEAK
+        } else {
+            CALM
+        }
     }
 
     pub fn phase(&self, second: u64) -> &'static str {

@@ -16,7 +16,10 @@ pub(super) struct Simulated {
 
 impl Simulated {
     pub fn new(scenario: Scenario) -> Self {
-        Self { scenario, cpu: Arc::default() }
+        Self {
+            scenario,
+            cpu: Arc::default(),
+        }
     }
 
     pub fn source(&self) -> Arc<dyn MetricSource> {
@@ -30,7 +33,12 @@ impl Simulated {
         let pods = pods.max(1) as f64;
         let accepted = quota.map_or(offered, |q| offered.min(q as f64 * pods));
         *self.cpu.lock() = accepted / pods / CAPACITY;
-        Traffic { offered: offered as u64, accepted: accepted as u64, limited: (offered - accepted) as u64, failed: 0 }
+        Traffic {
+            offered: offered as u64,
+            accepted: accepted as u64,
+            limited: (offered - accepted) as u64,
+            failed: 0,
+        }
     }
 }
 
@@ -49,7 +57,10 @@ impl MetricSource for SimulatedCpu {
     async fn harvest(&self, demands: &[Demand]) -> Harvest {
         let value = *self.0.lock();
         Harvest {
-            values: demands.iter().map(|d| ((d.id, "cpu".to_owned()), Ok(value))).collect(),
+            values: demands
+                .iter()
+                .map(|d| ((d.id, "cpu".to_owned()), Ok(value)))
+                .collect(),
             ..Harvest::default()
         }
     }

@@ -18,27 +18,50 @@ async fn a_metric_reaches_envoy_without_a_drain_and_survives_kill_9_of_envoy() {
     let dir = folder("chain");
     let (embedded, dial) = (mesh(true), Dial::default());
     dial.set(0.5);
-    let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms, delivery: ECDS}").await;
+    let operator = operator(
+        &embedded,
+        &dial,
+        "limiter: {refresh: 100ms, delivery: ECDS}",
+    )
+    .await;
     let filter = wait_until("the static EnvoyFilter", BOUND, || async {
-        filters(&embedded).await.pop().ok_or_else(|| "none".to_owned())
+        filters(&embedded)
+            .await
+            .pop()
+            .ok_or_else(|| "none".to_owned())
     })
     .await
     .unwrap();
 
-    let pod = PodSpec { namespace: "default".to_owned(), pod: "a-0".to_owned(), capacity: 1e6 };
-    let upstream = Upstream::start(free_address().unwrap(), pod, Clock::real()).await.unwrap();
+    let pod = PodSpec {
+        namespace: "default".to_owned(),
+        pod: "a-0".to_owned(),
+        capacity: 1e6,
+    };
+    let upstream = Upstream::start(free_address().unwrap(), pod, Clock::real())
+        .await
+        .unwrap();
     let (listen, admin) = (free_address().unwrap(), free_address().unwrap());
     let labels = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
     let mut bootstrap = Proxy::new("a-0", "default", &labels, admin)
         .listener(Listener::inbound(9080, listen, upstream.address()))
         .bootstrap();
-    let report = apply(&mut bootstrap, &[serde_json::to_value(&filter).unwrap()], &ProxyFacts::new("default", labels)).unwrap();
+    let report = apply(
+        &mut bootstrap,
+        &[serde_json::to_value(&filter).unwrap()],
+        &ProxyFacts::new("default", labels),
+    )
+    .unwrap();
     assert!(report.unmatched.is_empty(), "{:?}", report.unmatched);
     let mut envoy = Envoy::start(&bootstrap, &dir).await.unwrap();
 
     let mut held = KeepAlive::connect(listen).await.unwrap();
     for _ in 0..50 {
-        assert_eq!(held.send(&Request::get("/")).await.unwrap().status, 200, "no limit while the condition does not hold");
+        assert_eq!(
+            held.send(&Request::get("/")).await.unwrap().status,
+            200,
+            "no limit while the condition does not hold"
+        );
     }
     let writes = embedded.writes("envoyfilters", "patch");
     let start = Instant::now();
@@ -46,22 +69,47 @@ async fn a_metric_reaches_envoy_without_a_drain_and_survives_kill_9_of_envoy() {
     let mut passed = 0;
     while held.send(&Request::get("/")).await.unwrap().status == 200 {
         passed += 1;
-        assert!(start.elapsed() < BOUND, "no refusal after {passed} requests");
+        assert!(
+            start.elapsed() < BOUND,
+            "no refusal after {passed} requests"
+        );
     }
-    println!("from the metric's change to the first refusal (100 ms period, 15 tokens): {} ms", start.elapsed().as_millis());
+    println!(
+        "from the metric's change to the first refusal (100 ms period, 15 tokens): {} ms",
+        start.elapsed().as_millis()
+    );
     assert!(held.survived().await, "the open connection was drained");
-    assert_eq!(embedded.writes("envoyfilters", "patch"), writes, "a hot change wrote an EnvoyFilter");
-    assert_eq!(envoy.stat("http.inbound_9080.downstream_cx_drain_close").await.unwrap_or(0), 0);
+    assert_eq!(
+        embedded.writes("envoyfilters", "patch"),
+        writes,
+        "a hot change wrote an EnvoyFilter"
+    );
+    assert_eq!(
+        envoy
+            .stat("http.inbound_9080.downstream_cx_drain_close")
+            .await
+            .unwrap_or(0),
+        0
+    );
 
     dial.set(0.5);
     wait_until("the limit is off", BOUND, || async {
         let mut refused = 0;
         for _ in 0..40 {
-            if send(listen, &Request::get("/")).await.map_err(|e| e.to_string())?.status == 429 {
+            if send(listen, &Request::get("/"))
+                .await
+                .map_err(|e| e.to_string())?
+                .status
+                == 429
+            {
                 refused += 1;
             }
         }
-        if refused == 0 { Ok(()) } else { Err(format!("{refused} refused")) }
+        if refused == 0 {
+            Ok(())
+        } else {
+            Err(format!("{refused} refused"))
+        }
     })
     .await
     .unwrap();
@@ -73,11 +121,20 @@ async fn a_metric_reaches_envoy_without_a_drain_and_survives_kill_9_of_envoy() {
     wait_until("the limit is in force in the new Envoy", BOUND, || async {
         let mut refused = 0;
         for _ in 0..40 {
-            if send(listen, &Request::get("/")).await.map_err(|e| e.to_string())?.status == 429 {
+            if send(listen, &Request::get("/"))
+                .await
+                .map_err(|e| e.to_string())?
+                .status
+                == 429
+            {
                 refused += 1;
             }
         }
-        if refused > 0 { Ok(()) } else { Err("no refusal".to_owned()) }
+        if refused > 0 {
+            Ok(())
+        } else {
+            Err("no refusal".to_owned())
+        }
     })
     .await
     .unwrap();

@@ -19,7 +19,11 @@ fn translate(dir: &Path, metrics: &[&str]) -> (i32, Value, String) {
     }
     let output = run(&args);
     let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    (output.status.code().unwrap_or(-1), json, String::from_utf8_lossy(&output.stderr).into_owned())
+    (
+        output.status.code().unwrap_or(-1),
+        json,
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }
 
 const BUCKET: &str = "/spec/configPatches/2/patch/value/typed_per_filter_config/envoy.filters.http.local_ratelimit/value/descriptors/0/tokenBucket/maxTokens";
@@ -28,12 +32,20 @@ const BUCKET: &str = "/spec/configPatches/2/patch/value/typed_per_filter_config/
 fn the_example_limits_by_its_metric() {
     let (code, json, notes) = translate(&examples(), &["cpu=0.85"]);
     assert_eq!(code, 0, "{notes}");
-    assert_eq!(json["items"][0].pointer(BUCKET), Some(&Value::from(15)), "{json}");
+    assert_eq!(
+        json["items"][0].pointer(BUCKET),
+        Some(&Value::from(15)),
+        "{json}"
+    );
     let (code, json, _) = translate(&examples(), &["cpu=0.5"]);
     assert_eq!((code, json["items"].as_array().map(Vec::len)), (0, Some(0)));
     // Three pods: the count of pods can be given like any metric.
     let (_, json, _) = translate(&examples(), &["cpu=0.85", "pod=3"]);
-    assert_eq!(json["items"][0].pointer(BUCKET), Some(&Value::from(10)), "{json}");
+    assert_eq!(
+        json["items"][0].pointer(BUCKET),
+        Some(&Value::from(10)),
+        "{json}"
+    );
 }
 
 fn refused(name: &str, files: &[(&str, &str)], wants: &[&str]) {
@@ -44,29 +56,72 @@ fn refused(name: &str, files: &[(&str, &str)], wants: &[&str]) {
     let (code, _, message) = translate(&dir, &[]);
     assert_eq!(code, 1, "{message}");
     for want in wants {
-        assert!(message.contains(want), "{name}: no \"{want}\" in: {message}");
+        assert!(
+            message.contains(want),
+            "{name}: no \"{want}\" in: {message}"
+        );
     }
     let _ = std::fs::remove_dir_all(dir);
 }
 
-const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {selector: {app: a}}}";
+const SERVICE: &str =
+    "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {selector: {app: a}}}";
 
 fn limiter(descriptor: &str) -> String {
-    format!("{{apiVersion: microservice.netease.com/v1alpha1, kind: SmartLimiter, metadata: {{name: a}}, spec: {{descriptors: [{descriptor}]}}}}")
+    format!(
+        "{{apiVersion: microservice.netease.com/v1alpha1, kind: SmartLimiter, metadata: {{name: a}}, spec: {{descriptors: [{descriptor}]}}}}"
+    )
 }
 
 #[test]
 fn bad_input_names_object_field_and_fix() {
-    let unknown = limiter("{condition: '{cpuu}>1', action: {quota: '1', fill_interval: {seconds: 1}}}");
-    refused("unknown", &[("s.yaml", SERVICE), ("l.yaml", &unknown)], &["SmartLimiter default/a", "descriptors[0].condition", "unknown metric \"cpuu\"", "known here are pod"]);
+    let unknown =
+        limiter("{condition: '{cpuu}>1', action: {quota: '1', fill_interval: {seconds: 1}}}");
+    refused(
+        "unknown",
+        &[("s.yaml", SERVICE), ("l.yaml", &unknown)],
+        &[
+            "SmartLimiter default/a",
+            "descriptors[0].condition",
+            "unknown metric \"cpuu\"",
+            "known here are pod",
+        ],
+    );
     let missing = limiter("{condition: 'true', action: {quota: '1'}}");
-    refused("interval", &[("s.yaml", SERVICE), ("l.yaml", &missing)], &["SmartLimiter default/a", "spec.descriptors[0].action", "fill_interval is required", "fill_interval: {seconds: 1}"]);
+    refused(
+        "interval",
+        &[("s.yaml", SERVICE), ("l.yaml", &missing)],
+        &[
+            "SmartLimiter default/a",
+            "spec.descriptors[0].action",
+            "fill_interval is required",
+            "fill_interval: {seconds: 1}",
+        ],
+    );
     let good = limiter("{condition: 'true', action: {quota: '1', fill_interval: {seconds: 1}}}");
-    refused("service", &[("l.yaml", &good)], &["SmartLimiter default/a", "there is no Service default/a", "spec.workloadSelector"]);
-    let global = limiter("{condition: 'true', action: {quota: '1', strategy: global, fill_interval: {seconds: 1}}}");
-    refused("global", &[("s.yaml", SERVICE), ("l.yaml", &global)], &["action.strategy", "not available yet", "single"]);
+    refused(
+        "service",
+        &[("l.yaml", &good)],
+        &[
+            "SmartLimiter default/a",
+            "there is no Service default/a",
+            "spec.workloadSelector",
+        ],
+    );
+    let global = limiter(
+        "{condition: 'true', action: {quota: '1', strategy: global, fill_interval: {seconds: 1}}}",
+    );
+    refused(
+        "global",
+        &[("s.yaml", SERVICE), ("l.yaml", &global)],
+        &["action.strategy", "not available yet", "single"],
+    );
     refused("yaml", &[("x.yaml", "a: [")], &["x.yaml", "not YAML"]);
-    refused("kind", &[("x.yaml", "{apiVersion: v1, metadata: {name: a}}")], &["x.yaml", "kind"]);
+    refused(
+        "kind",
+        &[("x.yaml", "{apiVersion: v1, metadata: {name: a}}")],
+        &["x.yaml", "kind"],
+    );
     refused("empty", &[("s.yaml", SERVICE)], &["no SmartLimiter"]);
 }
 
@@ -77,9 +132,18 @@ fn crds_and_completions_print() {
     assert!(output.status.success() && text.contains("smartlimiters.microservice.slime.io"));
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/manifests");
     let output = run(&["crds", "--check", manifests.to_str().unwrap()]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let stale = folder("stale");
-    assert_eq!(run(&["crds", "--check", stale.to_str().unwrap()]).status.code(), Some(1));
+    assert_eq!(
+        run(&["crds", "--check", stale.to_str().unwrap()])
+            .status
+            .code(),
+        Some(1)
+    );
     assert!(!run(&["completions", "bash"]).stdout.is_empty());
     assert_eq!(run(&["translate"]).status.code(), Some(2));
 }
@@ -90,19 +154,67 @@ fn junk() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(Value::from),
+        any::<f64>()
+            .prop_filter("finite", |f| f.is_finite())
+            .prop_map(Value::from),
         ".{0,12}".prop_map(Value::from),
-        prop::sample::select(vec!["{cpu}>0.8", "{{", "1/0", "outbound", "SourceIpMatch", "10.0.0.0/99", "(((", "((", "1e999", "-1"]).prop_map(Value::from),
+        prop::sample::select(vec![
+            "{cpu}>0.8",
+            "{{",
+            "1/0",
+            "outbound",
+            "SourceIpMatch",
+            "10.0.0.0/99",
+            "(((",
+            "((",
+            "1e999",
+            "-1"
+        ])
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         let keys = prop::sample::select(vec![
-            "condition", "action", "quota", "fill_interval", "seconds", "nanos", "strategy", "match", "name", "exact_match", "regex_match", "matchSource",
-            "target", "direction", "route", "host", "port", "sets", "_base", "descriptor", "descriptors", "gateway", "workloadSelector", "metrics", "query",
-            "holdFor", "fallback", "mode", "delivery", "rollout", "headers_to_add", "response", "status", "body", "present_match",
+            "condition",
+            "action",
+            "quota",
+            "fill_interval",
+            "seconds",
+            "nanos",
+            "strategy",
+            "match",
+            "name",
+            "exact_match",
+            "regex_match",
+            "matchSource",
+            "target",
+            "direction",
+            "route",
+            "host",
+            "port",
+            "sets",
+            "_base",
+            "descriptor",
+            "descriptors",
+            "gateway",
+            "workloadSelector",
+            "metrics",
+            "query",
+            "holdFor",
+            "fallback",
+            "mode",
+            "delivery",
+            "rollout",
+            "headers_to_add",
+            "response",
+            "status",
+            "body",
+            "present_match",
         ]);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map(keys, inner, 0..6).prop_map(|m| Value::Object(m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
+            prop::collection::btree_map(keys, inner, 0..6).prop_map(|m| Value::Object(
+                m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+            )),
         ]
     })
 }

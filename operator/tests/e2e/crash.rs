@@ -14,10 +14,21 @@ use crate::support::{BOUND, bucket, filters, folder, mesh, status_where, trimtab
 #[tokio::test]
 async fn state_survives_kill_9_of_trimtab_and_of_prometheus() {
     let dir = folder("crash");
-    let pod = PodSpec { namespace: "default".to_owned(), pod: "a-0".to_owned(), capacity: 1.0 };
-    let upstream = Upstream::start(free_address().unwrap(), pod, Clock::real()).await.unwrap();
-    let mut prometheus =
-        Prometheus::start(&dir.join("prometheus"), Duration::from_secs(1), &[Target::new(upstream.address(), METRICS_PATH)]).await.unwrap();
+    let pod = PodSpec {
+        namespace: "default".to_owned(),
+        pod: "a-0".to_owned(),
+        capacity: 1.0,
+    };
+    let upstream = Upstream::start(free_address().unwrap(), pod, Clock::real())
+        .await
+        .unwrap();
+    let mut prometheus = Prometheus::start(
+        &dir.join("prometheus"),
+        Duration::from_secs(1),
+        &[Target::new(upstream.address(), METRICS_PATH)],
+    )
+    .await
+    .unwrap();
     let embedded = mesh(true);
     let shutdown = CancellationToken::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -46,23 +57,45 @@ async fn state_survives_kill_9_of_trimtab_and_of_prometheus() {
         "--config".into(),
         config.into_os_string(),
     ];
-    let mut process =
-        Process::start(Spec { name: "trimtab".to_owned(), program: "/usr/bin/env".into(), args, log: dir.join("log") }).unwrap();
+    let mut process = Process::start(Spec {
+        name: "trimtab".to_owned(),
+        program: "/usr/bin/env".into(),
+        args,
+        log: dir.join("log"),
+    })
+    .unwrap();
     bucket(&embedded, Some(15)).await;
-    let settled = status_where(&embedded, "limiting", |s| s.state.as_deref() == Some("Limiting")).await;
+    let settled = status_where(&embedded, "limiting", |s| {
+        s.state.as_deref() == Some("Limiting")
+    })
+    .await;
     let filter = filters(&embedded).await.remove(0);
 
     // Trimtab alone: nothing changes, nothing is written.
     let writes = embedded.write_count();
     process.kill();
     process.restart().unwrap();
-    let ready = || async { trimtab::lab::http::get(http, "/readyz").await.map(drop).map_err(|e| e.to_string()) };
+    let ready = || async {
+        trimtab::lab::http::get(http, "/readyz")
+            .await
+            .map(drop)
+            .map_err(|e| e.to_string())
+    };
     process.wait_ready(BOUND, ready).await.unwrap();
     wait_until("a decision on a fresh metric", BOUND, || async {
-        let text = trimtab::lab::http::get(http, "/api/v1/limiters").await.map_err(|e| e.to_string())?;
+        let text = trimtab::lab::http::get(http, "/api/v1/limiters")
+            .await
+            .map_err(|e| e.to_string())?;
         let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
-        let (state, cpu) = (&json["items"][0]["state"], &json["items"][0]["metrics"]["_base.cpu"]["value"]);
-        if state == "Limiting" && cpu == 0.9 { Ok(()) } else { Err(format!("{state} {cpu}")) }
+        let (state, cpu) = (
+            &json["items"][0]["state"],
+            &json["items"][0]["metrics"]["_base.cpu"]["value"],
+        );
+        if state == "Limiting" && cpu == 0.9 {
+            Ok(())
+        } else {
+            Err(format!("{state} {cpu}"))
+        }
     })
     .await
     .unwrap();
@@ -78,8 +111,15 @@ async fn state_survives_kill_9_of_trimtab_and_of_prometheus() {
     assert_eq!(held.limit, settled.limit);
     assert_eq!(filters(&embedded).await.remove(0), filter);
     prometheus.restart().await.unwrap();
-    status_where(&embedded, "limiting again", |s| s.state.as_deref() == Some("Limiting")).await;
-    assert_eq!(filters(&embedded).await.remove(0), filter, "the EnvoyFilter was never touched");
+    status_where(&embedded, "limiting again", |s| {
+        s.state.as_deref() == Some("Limiting")
+    })
+    .await;
+    assert_eq!(
+        filters(&embedded).await.remove(0),
+        filter,
+        "the EnvoyFilter was never touched"
+    );
     shutdown.cancel();
     process.kill();
     let _ = std::fs::remove_dir_all(dir);

@@ -1,5 +1,13 @@
 //! End to end: the program as a user runs it, with the real kubectl, Prometheus and Envoy.
 
+// Helpers outside of #[test] functions fail the test by panicking too, and a scenario reads best in one piece.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines
+)]
+
 mod chain;
 mod cli;
 mod crash;
@@ -7,4 +15,5 @@ mod kubectl;
 mod outage;
 mod quickstart;
 mod repair;
+mod sources;
 mod support;

@@ -8,11 +8,29 @@ use crate::support::{folder, trimtab};
 fn the_limit_comes_on_is_obeyed_follows_and_goes_off() {
     let dir = folder("quickstart");
     let plot = dir.join("plot.svg");
-    let output = Command::new(trimtab()).args(["quickstart", "--for", "40s", "--plot"]).arg(&plot).output().unwrap();
+    let output = Command::new(trimtab())
+        .args(["quickstart", "--for", "40s", "--plot"])
+        .arg(&plot)
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    for want in ["the limit came on", "15 each", "10 each", "it was obeyed", "it went off"] {
-        assert!(text.lines().any(|l| l.contains(want) && l.trim_start().starts_with("yes")), "{want}: {text}");
+    assert!(
+        output.status.success(),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for want in [
+        "the limit came on",
+        "15 each",
+        "10 each",
+        "it was obeyed",
+        "it went off",
+    ] {
+        assert!(
+            text.lines()
+                .any(|l| l.contains(want) && l.trim_start().starts_with("yes")),
+            "{want}: {text}"
+        );
     }
     assert!(std::fs::read_to_string(plot).unwrap().contains("<svg"));
     let _ = std::fs::remove_dir_all(dir);
@@ -29,7 +47,10 @@ fn without_envoy_it_says_so_and_simulates() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(3), "{text}");
-    assert!(text.contains("missing: ") && text.contains("SIMULATED"), "{text}");
+    assert!(
+        text.contains("missing: ") && text.contains("SIMULATED"),
+        "{text}"
+    );
     assert!(text.contains("10 per pod with pod=3"), "{text}");
     let _ = std::fs::remove_dir_all(dir);
 }

@@ -20,7 +20,10 @@ async fn the_example_follows_metric_and_pods() {
     bucket(&embedded, Some(15)).await;
     embedded.load(pod("a-2", true)).unwrap();
     bucket(&embedded, Some(10)).await;
-    let seen = status_where(&embedded, "ten each", |s| s.limit.as_deref() == Some("10/1s per pod")).await;
+    let seen = status_where(&embedded, "ten each", |s| {
+        s.limit.as_deref() == Some("10/1s per pod")
+    })
+    .await;
     assert!(seen.reason.unwrap().contains("pod=3"));
     // A pod that is not Ready does not count.
     embedded.load(pod("a-2", false)).unwrap();
@@ -38,15 +41,39 @@ async fn hand_edits_and_deletions_are_repaired() {
     bucket(&embedded, Some(15)).await;
     let api: Api<EnvoyFilter> = Api::namespaced(embedded.client(), "default");
     let edit = json!({"spec": {"configPatches": []}});
-    api.patch("a.default.ratelimit", &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
+    api.patch(
+        "a.default.ratelimit",
+        &PatchParams::default(),
+        &Patch::Merge(&edit),
+    )
+    .await
+    .unwrap();
     bucket(&embedded, Some(15)).await;
-    api.delete("a.default.ratelimit", &DeleteParams::default()).await.unwrap();
+    api.delete("a.default.ratelimit", &DeleteParams::default())
+        .await
+        .unwrap();
     bucket(&embedded, Some(15)).await;
     let stripped = json!({"metadata": {"labels": null}});
-    api.patch("a.default.ratelimit", &PatchParams::default(), &Patch::Merge(&stripped)).await.unwrap();
+    api.patch(
+        "a.default.ratelimit",
+        &PatchParams::default(),
+        &Patch::Merge(&stripped),
+    )
+    .await
+    .unwrap();
     trimtab::lab::process::wait_until("labels are back", crate::support::BOUND, || async {
-        let labels = api.get("a.default.ratelimit").await.map_err(|e| e.to_string())?.metadata.labels.unwrap_or_default();
-        if labels.contains_key("trimtab.io/owner-name") { Ok(()) } else { Err(format!("{labels:?}")) }
+        let labels = api
+            .get("a.default.ratelimit")
+            .await
+            .map_err(|e| e.to_string())?
+            .metadata
+            .labels
+            .unwrap_or_default();
+        if labels.contains_key("trimtab.io/owner-name") {
+            Ok(())
+        } else {
+            Err(format!("{labels:?}"))
+        }
     })
     .await
     .unwrap();
@@ -57,18 +84,35 @@ async fn hand_edits_and_deletions_are_repaired() {
 async fn deletion_leaves_nothing_behind() {
     let (embedded, dial) = (mesh(true), Dial::default());
     dial.set(0.9);
-    let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms, delivery: ECDS}").await;
+    let operator = operator(
+        &embedded,
+        &dial,
+        "limiter: {refresh: 100ms, delivery: ECDS}",
+    )
+    .await;
     trimtab::lab::process::wait_until("outputs", crate::support::BOUND, || async {
         let names = operator.cache.names(trimtab_xds::ECDS);
-        if names.len() == 1 && filters(&embedded).await.len() == 1 { Ok(()) } else { Err(format!("{names:?}")) }
+        if names.len() == 1 && filters(&embedded).await.len() == 1 {
+            Ok(())
+        } else {
+            Err(format!("{names:?}"))
+        }
     })
     .await
     .unwrap();
     let api: Api<first_form::SmartLimiter> = Api::namespaced(embedded.client(), "default");
     api.delete("a", &DeleteParams::default()).await.unwrap();
     trimtab::lab::process::wait_until("nothing left", crate::support::BOUND, || async {
-        let left = (filters(&embedded).await.len(), operator.cache.names(trimtab_xds::ECDS).len(), operator.limiter.views().len());
-        if left == (0, 0, 0) { Ok(()) } else { Err(format!("{left:?}")) }
+        let left = (
+            filters(&embedded).await.len(),
+            operator.cache.names(trimtab_xds::ECDS).len(),
+            operator.limiter.views().len(),
+        );
+        if left == (0, 0, 0) {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
     })
     .await
     .unwrap();
@@ -81,15 +125,26 @@ async fn a_restart_with_nothing_changed_writes_nothing() {
     dial.set(0.9);
     let first = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
     bucket(&embedded, Some(15)).await;
-    status_where(&embedded, "limiting", |s| s.state.as_deref() == Some("Limiting")).await;
+    status_where(&embedded, "limiting", |s| {
+        s.state.as_deref() == Some("Limiting")
+    })
+    .await;
     first.stop().await.unwrap();
     let before = embedded.write_count();
     let revision = embedded.revision();
     let second = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
-    trimtab::lab::process::wait_until("the second run has sampled", crate::support::BOUND, || async {
-        let view = second.limiter.views().into_iter().next().ok_or("no view")?;
-        if view.history.len() > 1 && second.limiter.queue.depth() == 0 { Ok(()) } else { Err(format!("{} points", view.history.len())) }
-    })
+    trimtab::lab::process::wait_until(
+        "the second run has sampled",
+        crate::support::BOUND,
+        || async {
+            let view = second.limiter.views().into_iter().next().ok_or("no view")?;
+            if view.history.len() > 1 && second.limiter.queue.depth() == 0 {
+                Ok(())
+            } else {
+                Err(format!("{} points", view.history.len()))
+            }
+        },
+    )
     .await
     .unwrap();
     assert_eq!(embedded.write_count(), before, "a restart wrote objects");
@@ -102,21 +157,36 @@ async fn moving_metrics_cause_no_loop_of_writes() {
     let (embedded, dial) = (mesh(true), Dial::default());
     dial.set(0.9);
     let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
-    status_where(&embedded, "limiting", |s| s.state.as_deref() == Some("Limiting")).await;
+    status_where(&embedded, "limiting", |s| {
+        s.state.as_deref() == Some("Limiting")
+    })
+    .await;
     let before = embedded.write_count();
     for i in 0..20 {
         let value = 0.9 + f64::from(i) / 100.0;
         dial.set(value);
         trimtab::lab::process::wait_until("the sample is used", crate::support::BOUND, || async {
-            let view = operator.limiter.views().into_iter().next().ok_or("no view")?;
+            let view = operator
+                .limiter
+                .views()
+                .into_iter()
+                .next()
+                .ok_or("no view")?;
             let seen = view.metrics.get("_base.cpu").and_then(|r| r.value);
-            if seen == Some(value) { Ok(()) } else { Err(format!("{seen:?}")) }
+            if seen == Some(value) {
+                Ok(())
+            } else {
+                Err(format!("{seen:?}"))
+            }
         })
         .await
         .unwrap();
     }
     let writes = embedded.write_count() - before;
-    assert!(writes <= 1, "{writes} writes for 20 values that change no decision");
+    assert!(
+        writes <= 1,
+        "{writes} writes for 20 values that change no decision"
+    );
     operator.stop().await.unwrap();
 }
 
@@ -126,12 +196,17 @@ async fn an_outage_of_the_api_server_is_survived() {
     dial.set(0.5);
     let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
     status_where(&embedded, "idle", |s| s.state.as_deref() == Some("Idle")).await;
-    embedded.faults().fail_next(Filter::any().verb("patch"), 6, 500);
+    embedded
+        .faults()
+        .fail_next(Filter::any().verb("patch"), 6, 500);
     embedded.faults().drop_watches(Filter::any());
     dial.set(0.9);
     bucket(&embedded, Some(15)).await;
     status_where(&embedded, "limiting and applied", |s| {
-        s.state.as_deref() == Some("Limiting") && s.conditions.iter().any(|c| c.type_ == "Applied" && c.status == "True")
+        s.state.as_deref() == Some("Limiting")
+            && s.conditions
+                .iter()
+                .any(|c| c.type_ == "Applied" && c.status == "True")
     })
     .await;
     operator.stop().await.unwrap();
@@ -143,13 +218,34 @@ async fn an_invalid_edit_and_a_lost_service_take_nothing_away() {
     dial.set(0.9);
     let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
     bucket(&embedded, Some(15)).await;
-    let services: Api<k8s_openapi::api::core::v1::Service> = Api::namespaced(embedded.client(), "default");
-    services.delete("a", &DeleteParams::default()).await.unwrap();
-    let seen = status_where(&embedded, "unresolved", |s| s.conditions.iter().any(|c| c.type_ == "Resolved" && c.status == "False")).await;
-    let resolved = seen.conditions.iter().find(|c| c.type_ == "Resolved").unwrap();
+    let services: Api<k8s_openapi::api::core::v1::Service> =
+        Api::namespaced(embedded.client(), "default");
+    services
+        .delete("a", &DeleteParams::default())
+        .await
+        .unwrap();
+    let seen = status_where(&embedded, "unresolved", |s| {
+        s.conditions
+            .iter()
+            .any(|c| c.type_ == "Resolved" && c.status == "False")
+    })
+    .await;
+    let resolved = seen
+        .conditions
+        .iter()
+        .find(|c| c.type_ == "Resolved")
+        .unwrap();
     assert_eq!(resolved.reason, "ServiceNotFound");
-    assert!(resolved.message.contains("spec.workloadSelector"), "{}", resolved.message);
-    assert_eq!(filters(&embedded).await.len(), 1, "the limit in force stays");
+    assert!(
+        resolved.message.contains("spec.workloadSelector"),
+        "{}",
+        resolved.message
+    );
+    assert_eq!(
+        filters(&embedded).await.len(),
+        1,
+        "the limit in force stays"
+    );
     assert!(status(&embedded).await.observed_generation.is_some());
     operator.stop().await.unwrap();
 }

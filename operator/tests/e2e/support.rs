@@ -14,7 +14,9 @@ use trimtab::{manifests, standalone};
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{LimiterStatus, first_form};
 use trimtab_embedded::Embedded;
-use trimtab_kit::sources::{Demand, Failure, Harvest, MetricName, MetricSource, Sample, SourceHealth};
+use trimtab_kit::sources::{
+    Demand, Failure, Harvest, MetricName, MetricSource, Sample, SourceHealth,
+};
 
 /// Bound of every wait: generous, because two cores may be busy with other tests.
 pub const BOUND: Duration = Duration::from_secs(60);
@@ -88,8 +90,15 @@ impl MetricSource for Dial {
 
     async fn harvest(&self, demands: &[Demand]) -> Harvest {
         let sample: Sample = self.0.lock().ok_or(Failure::Timeout);
-        let values: BTreeMap<_, _> = demands.iter().map(|d| ((d.id, "cpu".to_owned()), sample.clone())).collect();
-        Harvest { values, queries: 1, ..Harvest::default() }
+        let values: BTreeMap<_, _> = demands
+            .iter()
+            .map(|d| ((d.id, "cpu".to_owned()), sample.clone()))
+            .collect();
+        Harvest {
+            values,
+            queries: 1,
+            ..Harvest::default()
+        }
     }
 
     fn health(&self) -> SourceHealth {
@@ -99,9 +108,14 @@ impl MetricSource for Dial {
 
 /// An operator in this process with a dial as its only source.
 pub async fn operator(embedded: &Embedded, dial: &Dial, text: &str) -> Operator {
-    Operator::start_with(config(text), embedded.client(), vec![Arc::new(dial.clone())], CancellationToken::new())
-        .await
-        .unwrap()
+    Operator::start_with(
+        config(text),
+        embedded.client(),
+        vec![Arc::new(dial.clone())],
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap()
 }
 
 pub async fn status(embedded: &Embedded) -> LimiterStatus {
@@ -111,14 +125,28 @@ pub async fn status(embedded: &Embedded) -> LimiterStatus {
 
 pub async fn filters(embedded: &Embedded) -> Vec<EnvoyFilter> {
     let api: Api<EnvoyFilter> = Api::all(embedded.client());
-    api.list(&kube::api::ListParams::default()).await.unwrap().items
+    api.list(&kube::api::ListParams::default())
+        .await
+        .unwrap()
+        .items
 }
 
 /// Waits for a status.
-pub async fn status_where(embedded: &Embedded, what: &str, good: impl Fn(&LimiterStatus) -> bool) -> LimiterStatus {
+pub async fn status_where(
+    embedded: &Embedded,
+    what: &str,
+    good: impl Fn(&LimiterStatus) -> bool,
+) -> LimiterStatus {
     trimtab::lab::process::wait_until(what, BOUND, || async {
         let status = status(embedded).await;
-        if good(&status) { Ok(status) } else { Err(format!("{:?} {:?} {:?}", status.state, status.limit, status.reason)) }
+        if good(&status) {
+            Ok(status)
+        } else {
+            Err(format!(
+                "{:?} {:?} {:?}",
+                status.state, status.limit, status.reason
+            ))
+        }
     })
     .await
     .unwrap()
@@ -128,7 +156,11 @@ pub async fn status_where(embedded: &Embedded, what: &str, good: impl Fn(&Limite
 pub async fn bucket(embedded: &Embedded, tokens: Option<i64>) {
     trimtab::lab::process::wait_until(&format!("a bucket of {tokens:?}"), BOUND, || async {
         let found = filters(embedded).await.first().and_then(tokens_of);
-        if found == tokens { Ok(()) } else { Err(format!("{found:?}")) }
+        if found == tokens {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
     })
     .await
     .unwrap();

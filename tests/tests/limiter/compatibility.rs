@@ -1,1 +1,70 @@
-//! Later.
+//! `docs/slime-compatibility.md` names only cases and tests that exist, and every defect.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::cases;
+
+fn page() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/slime-compatibility.md");
+    std::fs::read_to_string(path).expect("the page")
+}
+
+/// The texts in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// Rows of tables, by cell. A bar with a backslash before it is text.
+fn rows(page: &str) -> Vec<Vec<String>> {
+    page.lines()
+        .filter(|line| line.starts_with('|') && !line.starts_with("|--"))
+        .map(|line| {
+            let line = line.replace("\\|", "\u{1}");
+            line.trim_matches('|').split('|').map(|cell| cell.trim().replace('\u{1}', "|")).collect()
+        })
+        .collect()
+}
+
+#[test]
+fn the_page_names_only_what_exists() {
+    let names: BTreeSet<String> = cases::names().into_iter().collect();
+    let page = page();
+    let mut proofs = 0;
+    for row in rows(&page) {
+        assert_eq!(row.len(), 3, "{row:?}");
+        for proof in quoted(&row[2]) {
+            proofs += 1;
+            match proof.split_once("::") {
+                None => assert!(names.contains(proof), "no golden case {proof}"),
+                Some((module, test)) => {
+                    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/limiter/{module}.rs"));
+                    let source = std::fs::read_to_string(&file).unwrap_or_default();
+                    assert!(source.contains(&format!("fn {test}()")), "no test {proof}");
+                }
+            }
+        }
+    }
+    assert!(proofs > 100, "{proofs} proofs");
+}
+
+#[test]
+fn every_golden_case_has_its_place_on_the_page() {
+    let page = page();
+    let named: BTreeSet<&str> = quoted(&page).collect();
+    let missing: Vec<String> = cases::names()
+        .into_iter()
+        .filter(|name| !named.contains(name.as_str()))
+        .collect();
+    assert_eq!(missing, ["match-two-rules"], "cases that show no feature of their own");
+}
+
+#[test]
+fn every_defect_is_listed_with_its_test() {
+    let page = page();
+    for n in 1..=19 {
+        let row = page.lines().find(|line| line.starts_with(&format!("| L-{n} |")));
+        let row = row.unwrap_or_else(|| panic!("L-{n} is not listed"));
+        assert!(row.contains(&format!("`defects::l{n:02}_")), "{row}");
+    }
+}

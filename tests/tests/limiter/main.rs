@@ -13,6 +13,7 @@
 mod answers;
 mod cases;
 mod compatibility;
+mod decisions;
 mod defects;
 mod ecds;
 mod golden;

@@ -175,3 +175,20 @@ async fn no_matching_request_meets_the_default_bucket() {
     let driven = drive_case("match-header-exact", Delivery::EnvoyFilter).await;
     assert_eq!(tally(driven.mesh.inbound, 200, &Request::get("/"), 429).await, (200, 0));
 }
+
+#[tokio::test]
+async fn two_limiters_of_one_gateway_do_not_disturb_each_other() {
+    let (a, mut other) = (cases::load("gateway-average"), cases::input("gateway-host"));
+    other.owner.name = "gw-b".to_owned();
+    for descriptor in other.spec.sets.values_mut().flatten() {
+        descriptor.target.as_mut().unwrap().host = vec!["b.example.com:80".to_owned()];
+    }
+    let mut filters = a.envoy_filters();
+    filters.extend(cases::Case::of(other).envoy_filters());
+    assert_eq!(filters.len(), 2);
+    let pod = pod().await;
+    let mesh = Mesh::new(pod.address());
+    let _envoy = Envoy::start(&mesh.merged(&filters), &folder("two-limiters")).await.unwrap();
+    assert_eq!(tally(mesh.gateway, 5, &to("a.example.com", "/"), 429).await, (3, 2), "no request counts twice");
+    limited("b", mesh.gateway, &to("b.example.com", "/")).await;
+}

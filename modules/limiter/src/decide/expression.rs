@@ -132,7 +132,9 @@ impl Expression {
         match self.program.execute(&context) {
             Ok(Value::Bool(b)) => Ok(Outcome::Bool(b)),
             Ok(Value::Float(f)) if f.is_finite() => Ok(Outcome::Number(f)),
-            Ok(Value::Float(_)) => Err(ExpressionError::NotFinite { values: self.show(values) }),
+            Ok(Value::Float(_)) => Err(ExpressionError::NotFinite {
+                values: self.show(values),
+            }),
             Ok(_) => Err(ExpressionError::WrongType {
                 got: "another type",
                 wanted: "a number or true or false",
@@ -167,7 +169,11 @@ impl Expression {
     #[allow(clippy::cast_possible_truncation)] // bounded by the clamp
     pub fn round(&self, value: f64) -> i64 {
         let rounded = (value - 1e-9 * value.abs().max(1.0)).ceil();
-        let floor = if self.writes_zero && value <= 0.0 { 0.0 } else { 1.0 };
+        let floor = if self.writes_zero && value <= 0.0 {
+            0.0
+        } else {
+            1.0
+        };
         rounded.clamp(floor, f64::from(u32::MAX)) as i64
     }
 
@@ -195,7 +201,11 @@ impl Expression {
 pub fn pretty(value: f64) -> String {
     let text = format!("{value:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+    if text == "-0" {
+        "0".to_owned()
+    } else {
+        text.to_owned()
+    }
 }
 
 fn add_functions(context: &mut Context<'_, '_>) -> Result<(), ExpressionError> {
@@ -221,6 +231,10 @@ fn parse_error(message: &str) -> ExpressionError {
     let problem = line
         .rsplit_once("Syntax error:")
         .map_or(line, |(_, p)| p)
+        // The grammar's list of what could follow helps nobody.
+        .split(" expecting")
+        .next()
+        .unwrap_or_default()
         .trim();
     ExpressionError::Evaluation(format!(
         "syntax error: {problem}; an operator or a value is missing or misplaced"
@@ -237,12 +251,20 @@ mod tests {
     }
 
     fn truth(text: &str, values: &[f64]) -> bool {
-        Expression::compile(text).unwrap().condition(values).unwrap()
+        Expression::compile(text)
+            .unwrap()
+            .condition(values)
+            .unwrap()
     }
 
     #[test]
     fn three_spellings_are_one_expression() {
-        for text in ["{cpu}>0.8", "{{.cpu}} > 0.8", "cpu > 0.8", "{{index . \"cpu\"}}>0.8"] {
+        for text in [
+            "{cpu}>0.8",
+            "{{.cpu}} > 0.8",
+            "cpu > 0.8",
+            "{{index . \"cpu\"}}>0.8",
+        ] {
             assert!(truth(text, &[0.85]), "{text}");
             assert!(!truth(text, &[0.5]), "{text}");
         }
@@ -323,10 +345,18 @@ mod tests {
             let error = Expression::compile(text).unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");
         }
-        let error = Expression::compile("30/{pod}").unwrap().number(&[0.0]).unwrap_err();
+        let error = Expression::compile("30/{pod}")
+            .unwrap()
+            .number(&[0.0])
+            .unwrap_err();
         assert!(error.to_string().contains("pod=0"), "{error}");
         assert_eq!(error.reason(), "NotFinite");
-        assert!(Expression::compile("cpu + true").unwrap().number(&[1.0]).is_err());
+        assert!(
+            Expression::compile("cpu + true")
+                .unwrap()
+                .number(&[1.0])
+                .is_err()
+        );
     }
 
     proptest! {

@@ -3,9 +3,7 @@
 pub mod expression;
 mod scan;
 
-use trimtab_crds::limiter::{
-    DescriptorState, DescriptorStatus, Fallback, FallbackAction,
-};
+use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, Fallback, FallbackAction};
 
 use crate::error::Problem;
 use crate::input::{LimiterInput, Reading, ReadingState};
@@ -47,7 +45,10 @@ fn refused(checked: &Checked, problem: &Problem) -> DescriptorStatus {
 
 fn unresolved(checked: &Checked, input: &LimiterInput) -> DescriptorStatus {
     let reason = match &input.target.problem {
-        Some(p) => p.problem(&input.owner, input.spec.host.as_deref().unwrap_or_default()).message,
+        Some(p) => {
+            p.problem(&input.owner, input.spec.host.as_deref().unwrap_or_default())
+                .message
+        }
         None => "the limiter is refused as a whole: see its conditions".to_owned(),
     };
     DescriptorStatus {
@@ -89,11 +90,25 @@ fn try_rule(input: &LimiterInput, rule: &Rule) -> Result<DescriptorStatus, Undec
     }
     let texts = &rule.descriptor;
     let condition = gather(input, rule, &rule.condition, "condition")?;
-    if !evaluated(rule.condition.condition(&condition.values), rule, "condition")? {
-        let state = if condition.held { DescriptorState::Held } else { DescriptorState::Idle };
+    if !evaluated(
+        rule.condition.condition(&condition.values),
+        rule,
+        "condition",
+    )? {
+        let state = if condition.held {
+            DescriptorState::Held
+        } else {
+            DescriptorState::Idle
+        };
         return Ok(DescriptorStatus {
             state,
-            reason: sentence(&texts.condition, "does not hold", &rule.condition.show(&condition.values), condition.held, input),
+            reason: sentence(
+                &texts.condition,
+                "does not hold",
+                &rule.condition.show(&condition.values),
+                condition.held,
+                input,
+            ),
             ..blank(&rule.set, rule.index)
         });
     }
@@ -102,10 +117,26 @@ fn try_rule(input: &LimiterInput, rule: &Rule) -> Result<DescriptorStatus, Undec
     let pods = input.target.sets.get(&rule.set).map_or(0, |s| s.pods);
     let (per_pod, total) = share(rule, value, pods);
     let held = condition.held || quota.held;
-    let why = sentence(&texts.condition, "holds", &rule.condition.show(&condition.values), held, input);
-    let how = sentence_quota(&texts.action.quota, &rule.quota.show(&quota.values), per_pod, total, pods);
+    let why = sentence(
+        &texts.condition,
+        "holds",
+        &rule.condition.show(&condition.values),
+        held,
+        input,
+    );
+    let how = sentence_quota(
+        &texts.action.quota,
+        &rule.quota.show(&quota.values),
+        per_pod,
+        total,
+        pods,
+    );
     Ok(DescriptorStatus {
-        state: if held { DescriptorState::Held } else { DescriptorState::Limiting },
+        state: if held {
+            DescriptorState::Held
+        } else {
+            DescriptorState::Limiting
+        },
         quota: Some(per_pod),
         total,
         reason: format!("{why}; {how}"),
@@ -119,7 +150,11 @@ fn try_rule(input: &LimiterInput, rule: &Rule) -> Result<DescriptorStatus, Undec
 /// `100/{{._base.pod}}`; any other quota is the service's total.
 fn share(rule: &Rule, value: f64, pods: i64) -> (i64, Option<i64>) {
     let whole = rule.quota.round(value);
-    let names_pods = rule.quota.names().iter().any(|n| n == "pod" || n.ends_with(".pod"));
+    let names_pods = rule
+        .quota
+        .names()
+        .iter()
+        .any(|n| n == "pod" || n.ends_with(".pod"));
     if rule.strategy == Strategy::Average && !names_pods && whole > 0 {
         let pods = pods.max(1);
         (((whole + pods - 1) / pods).max(1), Some(whole))
@@ -129,17 +164,25 @@ fn share(rule: &Rule, value: f64, pods: i64) -> (i64, Option<i64>) {
 }
 
 fn sentence(text: &str, verb: &str, values: &str, held: bool, input: &LimiterInput) -> String {
-    let with = if values.is_empty() { String::new() } else { format!(" with {values}") };
-    let hold = if held {
+    let with = if values.is_empty() {
+        String::new()
+    } else {
+        format!(" with {values}")
+    };
+    let suffix = if held {
         format!(" (last values, held for up to {})", input.hold_for())
     } else {
         String::new()
     };
-    format!("{text} {verb}{with}{hold}")
+    format!("{text} {verb}{with}{suffix}")
 }
 
 fn sentence_quota(text: &str, values: &str, per_pod: i64, total: Option<i64>, pods: i64) -> String {
-    let with = if values.is_empty() { String::new() } else { format!(" with {values}") };
+    let with = if values.is_empty() {
+        String::new()
+    } else {
+        format!(" with {values}")
+    };
     match total {
         Some(total) => format!("quota {total} shared by {pods} pods = {per_pod} per pod{with}"),
         None if text == per_pod.to_string() => format!("quota {per_pod} per pod"),
@@ -162,13 +205,22 @@ fn subset_missing(input: &LimiterInput, rule: &Rule) -> Problem {
 
 /// The key of a metric named in set `set`: names that begin with a set's name are meant for that set.
 pub fn metric_key(input: &LimiterInput, set: &str, name: &str) -> String {
-    let of_set = name
-        .split_once('.')
-        .is_some_and(|(head, _)| head == trimtab_crds::limiter::BASE_SET || input.target.sets.contains_key(head));
-    if of_set { name.to_owned() } else { format!("{set}.{name}") }
+    let of_set = name.split_once('.').is_some_and(|(head, _)| {
+        head == trimtab_crds::limiter::BASE_SET || input.target.sets.contains_key(head)
+    });
+    if of_set {
+        name.to_owned()
+    } else {
+        format!("{set}.{name}")
+    }
 }
 
-fn gather(input: &LimiterInput, rule: &Rule, e: &Expression, field: &str) -> Result<Gathered, Undecided> {
+fn gather(
+    input: &LimiterInput,
+    rule: &Rule,
+    e: &Expression,
+    field: &str,
+) -> Result<Gathered, Undecided> {
     let mut out = Gathered {
         values: Vec::with_capacity(e.names().len()),
         held: false,
@@ -185,7 +237,8 @@ fn gather(input: &LimiterInput, rule: &Rule, e: &Expression, field: &str) -> Res
                 out.values.push(value);
             }
             None => {
-                out.missing.get_or_insert_with(|| (name.clone(), reading.clone()));
+                out.missing
+                    .get_or_insert_with(|| (name.clone(), reading.clone()));
             }
         }
     }
@@ -233,28 +286,40 @@ fn unknown(input: &LimiterInput, rule: &Rule, name: &str, key: &str, field: &str
     Undecided::Problem(Problem::new(
         format!("{}.{field}", rule.path),
         e.reason(),
-        format!("{e}; correct the name, or add it to spec.metrics or to the operator's metric handlers"),
+        format!(
+            "{e}; correct the name, or add it to spec.metrics or to the operator's metric handlers"
+        ),
     ))
 }
 
-fn evaluated<T>(result: Result<T, ExpressionError>, rule: &Rule, field: &str) -> Result<T, Undecided> {
+fn evaluated<T>(
+    result: Result<T, ExpressionError>,
+    rule: &Rule,
+    field: &str,
+) -> Result<T, Undecided> {
     result.map_err(|e| match e {
         // With no Ready pods a division by {pod} is infinite: that passes, it is nobody's mistake.
         ExpressionError::NotFinite { .. } => Undecided::Missing {
             why: e.to_string(),
             expired: false,
         },
-        other => Undecided::Problem(Problem::new(format!("{}.{field}", rule.path), other.reason(), other.to_string())),
+        other => Undecided::Problem(Problem::new(
+            format!("{}.{field}", rule.path),
+            other.reason(),
+            other.to_string(),
+        )),
     })
 }
 
 /// What holds without a value: the last decision for `holdFor`, then the fallback.
 fn stand_in(input: &LimiterInput, rule: &Rule, why: &str, expired: bool) -> DescriptorStatus {
     let index = i32::try_from(rule.index).unwrap_or(i32::MAX);
-    let last = input
-        .previous
-        .iter()
-        .find(|d| d.set == rule.set && d.index == index && d.state != DescriptorState::Refused && d.state != DescriptorState::Unknown);
+    let last = input.previous.iter().find(|d| {
+        d.set == rule.set
+            && d.index == index
+            && d.state != DescriptorState::Refused
+            && d.state != DescriptorState::Unknown
+    });
     let hold = input.hold_for();
     let mut out = blank(&rule.set, rule.index);
     if !expired {
@@ -262,7 +327,10 @@ fn stand_in(input: &LimiterInput, rule: &Rule, why: &str, expired: bool) -> Desc
             out.state = DescriptorState::Held;
             out.quota = last.quota;
             out.total = last.total;
-            out.reason = format!("{why}: the last decision ({}) holds for up to {hold}", spoken(last.quota));
+            out.reason = format!(
+                "{why}: the last decision ({}) holds for up to {hold}",
+                spoken(last.quota)
+            );
         } else {
             out.reason = format!("{why}: no decision yet, no limit");
         }
@@ -276,7 +344,10 @@ fn stand_in(input: &LimiterInput, rule: &Rule, why: &str, expired: bool) -> Desc
             let (quota, total) = last.map_or((None, None), |l| (l.quota, l.total));
             out.quota = quota;
             out.total = total;
-            out.reason = format!("{why} for longer than {hold}: fallback KeepLast, the last decision ({}) stays", spoken(quota));
+            out.reason = format!(
+                "{why} for longer than {hold}: fallback KeepLast, the last decision ({}) stays",
+                spoken(quota)
+            );
         }
         FallbackAction::NoLimit => {
             out.reason = format!("{why} for longer than {hold}: fallback NoLimit");
@@ -285,7 +356,11 @@ fn stand_in(input: &LimiterInput, rule: &Rule, why: &str, expired: bool) -> Desc
             let pods = input.target.sets.get(&rule.set).map_or(0, |s| s.pods);
             let quota = fallback.quota.unwrap_or(1).max(0);
             let shared = rule.strategy == Strategy::Average && quota > 0;
-            let per_pod = if shared { (quota + pods.max(1) - 1) / pods.max(1) } else { quota };
+            let per_pod = if shared {
+                (quota + pods.max(1) - 1) / pods.max(1)
+            } else {
+                quota
+            };
             out.quota = Some(per_pod);
             out.total = shared.then_some(quota);
             out.reason = format!("{why} for longer than {hold}: fallback Limit, {per_pod} per pod");

@@ -10,6 +10,8 @@
 //! and doubles; a single `&` or `|` (Slime's logic operators) becomes `&&` or `||`. Only numbers, names, arithmetic,
 //! comparison, logic, `?:` and calls get through, so an expression has no loops and its cost is bounded by its length.
 
+use std::fmt::Write;
+
 use super::expression::ExpressionError;
 
 /// Longest expression, in bytes: the bound of the CRD's schema.
@@ -52,7 +54,8 @@ impl Scanned {
                 self.names.push(name.to_owned());
                 self.names.len() - 1
             });
-        self.cel.push_str(&format!("v{index}"));
+        self.cel.push('v');
+        self.cel.push_str(&index.to_string());
     }
 }
 
@@ -199,12 +202,15 @@ impl Scanner<'_> {
             .ok_or_else(|| self.syntax(&format!("\"{word}\" is not a number")))?;
         let after = rest.get(end..).and_then(|s| s.chars().next());
         if after.is_some_and(|c| c.is_ascii_alphabetic() || c == '_') {
-            return Err(self.syntax(&format!("\"{word}\" is followed by a letter: numbers have no units")));
+            return Err(self.syntax(&format!(
+                "\"{word}\" is followed by a letter: numbers have no units"
+            )));
         }
         if value == 0.0 {
             self.out.zero = true;
         }
-        self.out.cel.push_str(&format!("{value:?}"));
+        // Debug writes a double so that it stays one: 1.0, not 1.
+        let _ = write!(self.out.cel, "{value:?}");
         self.at += end;
         Ok(())
     }
@@ -215,7 +221,9 @@ impl Scanner<'_> {
             .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.'))
             .unwrap_or(rest.len());
         let word = rest.get(..end).unwrap_or("").to_owned();
-        let call = rest.get(end..).is_some_and(|s| s.trim_start().starts_with('('));
+        let call = rest
+            .get(end..)
+            .is_some_and(|s| s.trim_start().starts_with('('));
         if call {
             if !FUNCTIONS.iter().any(|(f, _)| *f == word) {
                 return Err(ExpressionError::UnknownFunction { name: word });
@@ -225,7 +233,8 @@ impl Scanner<'_> {
         } else if word == "true" || word == "false" {
             self.out.cel.push_str(&word);
         } else {
-            let name = checked(&word).ok_or_else(|| self.syntax("a metric name has an empty part"))?;
+            let name =
+                checked(&word).ok_or_else(|| self.syntax("a metric name has an empty part"))?;
             self.out.variable(name);
         }
         self.at += end;
@@ -240,7 +249,11 @@ impl Scanner<'_> {
             return Err(self.syntax("a placeholder is not closed"));
         };
         let inner = body.get(..len).unwrap_or("").trim().to_owned();
-        let name = if double { template_path(&inner) } else { checked(&inner).map(str::to_owned) };
+        let name = if double {
+            template_path(&inner)
+        } else {
+            checked(&inner).map(str::to_owned)
+        };
         let Some(name) = name else {
             return Err(self.syntax(&format!(
                 "\"{inner}\" is not a metric name: write {{name}}, {{{{.set.name}}}} or {{{{index .set \"name\"}}}}; template statements are not supported, use CEL (a ? b : c)"

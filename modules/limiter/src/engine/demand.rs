@@ -20,20 +20,37 @@ pub struct DemandBook {
 
 /// Collects what `sources[source]` is asked for. A name belongs to the first source that provides it; queries of the
 /// limiter itself, and grouped series that nobody has seen yet, belong to Prometheus.
-pub(super) fn book(sources: &[Arc<dyn MetricSource>], source: usize, entries: &HashMap<LimiterKey, Entry>) -> DemandBook {
-    let provided: Vec<BTreeSet<String>> = sources.iter().map(|s| s.provides().into_iter().collect()).collect();
+pub(super) fn book(
+    sources: &[Arc<dyn MetricSource>],
+    source: usize,
+    entries: &HashMap<LimiterKey, Entry>,
+) -> DemandBook {
+    let provided: Vec<BTreeSet<String>> = sources
+        .iter()
+        .map(|s| s.provides().into_iter().collect())
+        .collect();
     let prometheus = sources.iter().position(|s| s.name() == "prometheus");
     let mut out = DemandBook::default();
     let mut keys: Vec<&LimiterKey> = entries.keys().collect();
     keys.sort_unstable();
     for key in keys {
-        let Some(entry) = entries.get(key) else { continue };
+        let Some(entry) = entries.get(key) else {
+            continue;
+        };
         for (set, names) in entry.wanted() {
             let mine: Vec<String> = names
                 .iter()
                 .filter(|n| {
-                    let own_query = entry.input.spec.metrics.keys().any(|m| *n == m || n.strip_prefix(m.as_str()).is_some_and(|r| r.starts_with('.')));
-                    let first = if own_query { None } else { provided.iter().position(|p| p.contains(*n)) };
+                    let own_query = entry.input.spec.metrics.keys().any(|m| {
+                        *n == m
+                            || n.strip_prefix(m.as_str())
+                                .is_some_and(|r| r.starts_with('.'))
+                    });
+                    let first = if own_query {
+                        None
+                    } else {
+                        provided.iter().position(|p| p.contains(*n))
+                    };
                     first.or(prometheus) == Some(source)
                 })
                 .cloned()
@@ -45,7 +62,11 @@ pub(super) fn book(sources: &[Arc<dyn MetricSource>], source: usize, entries: &H
                 id: DemandId(u32::try_from(out.owners.len()).unwrap_or(u32::MAX)),
                 namespace: key.namespace.clone(),
                 service: entry.service.clone(),
-                pods: entry.pods.get(&set).cloned().unwrap_or_else(|| Vec::new().into()),
+                pods: entry
+                    .pods
+                    .get(&set)
+                    .cloned()
+                    .unwrap_or_else(|| Vec::new().into()),
                 custom: custom(entry, &mine),
                 metrics: mine,
             });
@@ -58,7 +79,13 @@ pub(super) fn book(sources: &[Arc<dyn MetricSource>], source: usize, entries: &H
 fn custom(entry: &Entry, names: &[String]) -> Vec<(String, Handler)> {
     let spec: &BTreeMap<_, _> = &entry.input.spec.metrics;
     spec.iter()
-        .filter(|(m, _)| names.iter().any(|n| n == *m || n.strip_prefix(m.as_str()).is_some_and(|r| r.starts_with('.'))))
+        .filter(|(m, _)| {
+            names.iter().any(|n| {
+                n == *m
+                    || n.strip_prefix(m.as_str())
+                        .is_some_and(|r| r.starts_with('.'))
+            })
+        })
         .map(|(name, q)| {
             let kind = match q.r#type {
                 QueryType::Value => HandlerType::Value,

@@ -33,7 +33,7 @@ pub(super) struct Entry {
     first_seen: Duration,
     decisions: Vec<DescriptorStatus>,
     desired: Option<Arc<Vec<EnvoyFilter>>>,
-    resources: BTreeMap<String, ()>,
+    resources: BTreeSet<String>,
     written: Option<LimiterStatus>,
     written_at: Duration,
     pub apply_error: Option<(&'static str, String)>,
@@ -63,7 +63,7 @@ impl Entry {
             first_seen: now,
             decisions: previous,
             desired: None,
-            resources: BTreeMap::new(),
+            resources: BTreeSet::new(),
             written: seen,
             written_at: now,
             apply_error: None,
@@ -75,8 +75,17 @@ impl Entry {
 
     /// Takes over a newly resolved object. Control state (decisions, samples) stays.
     pub fn update(&mut self, resolved: Resolved, settings: Arc<Settings>) {
-        let Resolved { object, target, pods, service } = resolved;
-        if !self.validated_for.as_ref().is_some_and(|(g, s)| *g == object.owner.generation && *s == object.spec) {
+        let Resolved {
+            object,
+            target,
+            pods,
+            service,
+        } = resolved;
+        if !self
+            .validated_for
+            .as_ref()
+            .is_some_and(|(g, s)| *g == object.owner.generation && *s == object.spec)
+        {
             self.validated = validate(&object.owner, &object.spec);
             self.validated_for = Some((object.owner.generation, object.spec.clone()));
             self.input.spec = (*object.spec).clone();
@@ -92,9 +101,22 @@ impl Entry {
             .iter()
             .flat_map(|(set, names)| names.iter().map(move |n| format!("{set}.{n}")))
             .collect();
-        self.input.metrics.retain(|key, _| keep.contains(key) && !key.ends_with(".pod"));
+        self.input
+            .metrics
+            .retain(|key, _| keep.contains(key) && !key.ends_with(".pod"));
+        for key in keep {
+            // Measured by an earlier run: a name that nobody has pushed since is not unknown, and its decision holds.
+            if self.object.status.metric_status.contains_key(&key) {
+                self.input.metrics.entry(key).or_insert(Reading {
+                    state: ReadingState::Waiting,
+                    ..Reading::default()
+                });
+            }
+        }
         for (set, facts) in &self.input.target.sets {
-            self.input.metrics.insert(format!("{set}.pod"), Reading::fresh(facts.pods as f64));
+            self.input
+                .metrics
+                .insert(format!("{set}.pod"), Reading::fresh(facts.pods as f64));
         }
     }
 
@@ -113,8 +135,14 @@ impl Entry {
             for name in rule.condition.names().iter().chain(rule.quota.names()) {
                 let key = metric_key(&self.input, &rule.set, name);
                 // A set's name has no dot in it, so the first dot ends it.
-                let (set, bare) = match self.input.target.sets.keys().find(|s| key.strip_prefix(s.as_str()).is_some_and(|r| r.starts_with('.'))) {
-                    Some(set) => (set.clone(), key.get(set.len() + 1..).unwrap_or_default().to_owned()),
+                let (set, bare) = match self.input.target.sets.keys().find(|s| {
+                    key.strip_prefix(s.as_str())
+                        .is_some_and(|r| r.starts_with('.'))
+                }) {
+                    Some(set) => (
+                        set.clone(),
+                        key.get(set.len() + 1..).unwrap_or_default().to_owned(),
+                    ),
                     None => continue,
                 };
                 if bare != "pod" {
@@ -130,16 +158,25 @@ impl Entry {
     }
 
     /// Takes over one sample.
-    pub fn observe(&mut self, sampler: &mut Sampler, sample_key: &str, set: &str, name: &str, sample: Sample, now: Duration) {
+    pub fn observe(
+        &mut self,
+        sampler: &mut Sampler,
+        sample_key: &str,
+        set: &str,
+        name: &str,
+        sample: Sample,
+        now: Duration,
+    ) {
         let hold = self.hold_for();
         let reading = sampler.observe(sample_key, name, sample, now, hold);
         let state = match reading.freshness {
             Freshness::Fresh => ReadingState::Fresh,
             Freshness::Held { .. } => ReadingState::Held,
-            Freshness::Expired { .. } => ReadingState::Expired,
             // Nothing measured since the start of the process: an earlier decision is held for as long.
-            Freshness::Never if now.saturating_sub(self.first_seen) <= hold => ReadingState::Waiting,
-            Freshness::Never => ReadingState::Expired,
+            Freshness::Never if now.saturating_sub(self.first_seen) <= hold => {
+                ReadingState::Waiting
+            }
+            Freshness::Never | Freshness::Expired { .. } => ReadingState::Expired,
         };
         self.input.metrics.insert(
             format!("{set}.{name}"),
@@ -154,17 +191,26 @@ impl Entry {
     /// Whether a metric in use has not been sampled yet, so that a decision would rest on nothing: right after the start of
     /// the process or of the limiter. The decisions of before stay until then, so a restart changes nothing.
     pub fn pending(&self, now: Duration) -> bool {
-        let sampled_soon = |name: &String| self.input.settings.known_metrics.contains(name) || self.input.spec.metrics.contains_key(name);
+        let sampled_soon = |name: &String| {
+            self.input.settings.known_metrics.contains(name)
+                || self.input.spec.metrics.contains_key(name)
+        };
         now.saturating_sub(self.first_seen) < FIRST_SAMPLE
             && self.wanted().iter().any(|(set, names)| {
-                names.iter().any(|n| sampled_soon(n) && !self.input.metrics.contains_key(&format!("{set}.{n}")))
+                names.iter().any(|n| {
+                    sampled_soon(n) && !self.input.metrics.contains_key(&format!("{set}.{n}"))
+                })
             })
     }
 
     /// Decides. Returns whether a quota or state changed.
     pub fn decide(&mut self, unix_seconds: i64) -> bool {
         let decisions = decide(&self.input, &self.validated);
-        let core = |d: &[DescriptorStatus]| -> Vec<_> { d.iter().map(|d| (d.set.clone(), d.index, d.state, d.quota, d.total)).collect() };
+        let core = |d: &[DescriptorStatus]| -> Vec<_> {
+            d.iter()
+                .map(|d| (d.set.clone(), d.index, d.state, d.quota, d.total))
+                .collect()
+        };
         let changed = core(&decisions) != core(&self.decisions);
         if changed {
             for d in &decisions {
@@ -177,9 +223,21 @@ impl Entry {
             .iter()
             .map(|d| {
                 // A descriptor that cannot be decided now does not erase what was decided before.
-                let undecided = matches!(d.state, trimtab_crds::limiter::DescriptorState::Refused | trimtab_crds::limiter::DescriptorState::Unknown);
-                let before = self.input.previous.iter().find(|p| p.set == d.set && p.index == d.index);
-                if undecided { before.cloned().unwrap_or_else(|| d.clone()) } else { d.clone() }
+                let undecided = matches!(
+                    d.state,
+                    trimtab_crds::limiter::DescriptorState::Refused
+                        | trimtab_crds::limiter::DescriptorState::Unknown
+                );
+                let before = self
+                    .input
+                    .previous
+                    .iter()
+                    .find(|p| p.set == d.set && p.index == d.index);
+                if undecided {
+                    before.cloned().unwrap_or_else(|| d.clone())
+                } else {
+                    d.clone()
+                }
             })
             .collect();
         self.remember_point(unix_seconds);
@@ -194,7 +252,11 @@ impl Entry {
             .find(|(k, r)| !k.ends_with(".pod") && r.value.is_some())
             .and_then(|(_, r)| r.value);
         let limit = self.decisions.iter().filter_map(|d| d.quota).min();
-        let point = Point { at: unix_seconds, limit, metric };
+        let point = Point {
+            at: unix_seconds,
+            limit,
+            metric,
+        };
         if self.history.back().is_some_and(|p| p.at == unix_seconds) {
             self.history.pop_back();
         }
@@ -230,8 +292,12 @@ impl Entry {
             return Vec::new();
         }
         self.desired = Some(Arc::new(translation.envoy_filters));
-        let now: BTreeMap<String, ()> = translation.extension_configs.into_iter().map(|c| (c.name, ())).collect();
-        let gone = self.resources.keys().filter(|k| !now.contains_key(*k)).cloned().collect();
+        let now: BTreeSet<String> = translation
+            .extension_configs
+            .into_iter()
+            .map(|c| c.name)
+            .collect();
+        let gone = self.resources.difference(&now).cloned().collect();
         self.resources = now;
         gone
     }
@@ -241,7 +307,7 @@ impl Entry {
     }
 
     pub fn resource_names(&self) -> Vec<String> {
-        self.resources.keys().cloned().collect()
+        self.resources.iter().cloned().collect()
     }
 
     pub fn status(&self, now: Timestamp) -> LimiterStatus {
@@ -251,17 +317,27 @@ impl Entry {
             rejected: self.rejected.clone(),
             delivery: self.delivery_problem(),
         };
-        let before = self.written.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-        status(&self.input, &self.validated, &self.decisions, &report, before, now)
+        let before = self
+            .written
+            .as_ref()
+            .map(|s| s.conditions.as_slice())
+            .unwrap_or_default();
+        status(
+            &self.input,
+            &self.validated,
+            &self.decisions,
+            &report,
+            before,
+            now,
+        )
     }
 
     pub fn should_write(&self, status: &LimiterStatus, now: Duration, refresh: Duration) -> bool {
         match &self.written {
-            None => true,
             Some(written) if same_decisions(written, status) => {
                 written != status && now.saturating_sub(self.written_at) >= refresh
             }
-            Some(_) => true,
+            None | Some(_) => true,
         }
     }
 
@@ -283,7 +359,10 @@ impl Entry {
             limit: status.limit.unwrap_or_default(),
             strategy: status.strategy.unwrap_or_default(),
             state: status.state.unwrap_or_default(),
-            reason: self.decisions.first().map_or_else(|| status.reason.unwrap_or_default(), |d| d.reason.clone()),
+            reason: self
+                .decisions
+                .first()
+                .map_or_else(|| status.reason.unwrap_or_default(), |d| d.reason.clone()),
             pods: self.input.target.sets.get(BASE_SET).map_or(0, |s| s.pods),
             descriptors: self.decisions.clone(),
             metrics: self.input.metrics.clone(),

@@ -70,7 +70,13 @@ struct Pushes {
 
 impl Engine {
     /// An engine without limiters.
-    pub fn new(index: Arc<Index>, sources: Vec<Arc<dyn MetricSource>>, settings: Settings, clock: Arc<dyn Clock>, xds: SnapshotCache) -> Arc<Self> {
+    pub fn new(
+        index: Arc<Index>,
+        sources: Vec<Arc<dyn MetricSource>>,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        xds: SnapshotCache,
+    ) -> Arc<Self> {
         Arc::new(Self {
             index,
             entries: Mutex::default(),
@@ -93,11 +99,15 @@ impl Engine {
         for batch in dirty.chunks(BATCH) {
             let mut pushes = Pushes::default();
             for key in batch {
-                let Some(resolved) = self.index.resolve(key) else { continue };
+                let Some(resolved) = self.index.resolve(key) else {
+                    continue;
+                };
                 let mut entries = self.entries.lock();
                 let settings = self.settings.lock().clone();
                 let now = self.clock.monotonic();
-                let entry = entries.entry(key.clone()).or_insert_with(|| Entry::new(&resolved, now));
+                let entry = entries
+                    .entry(key.clone())
+                    .or_insert_with(|| Entry::new(&resolved, now));
                 entry.update(resolved, settings);
                 self.step(key, entry, true, &mut pushes);
             }
@@ -107,13 +117,16 @@ impl Engine {
     }
 
     fn forget(&self, key: &LimiterKey) {
-        let Some(entry) = self.entries.lock().remove(key) else { return };
+        let Some(entry) = self.entries.lock().remove(key) else {
+            return;
+        };
         let mut sampler = self.sampler.lock();
         for set in entry.sets() {
             sampler.forget(&sample_key(key, &set));
         }
         drop(sampler);
-        self.xds.update(EXTENSION_CONFIG_TYPE, Vec::new(), &entry.resource_names());
+        self.xds
+            .update(EXTENSION_CONFIG_TYPE, Vec::new(), &entry.resource_names());
         tracing::info!(limiter = %entry.input.owner, "limiter is gone");
     }
 
@@ -126,19 +139,27 @@ impl Engine {
 
     /// Names that sources provide may grow while running (pushed metrics, grouped series).
     fn refresh_known_metrics(&self) {
-        let known: std::collections::BTreeSet<String> = self.sources.iter().flat_map(|s| s.provides()).collect();
+        let known: std::collections::BTreeSet<String> =
+            self.sources.iter().flat_map(|s| s.provides()).collect();
         let mut settings = self.settings.lock();
         if settings.known_metrics != known {
-            *settings = Arc::new(Settings { known_metrics: known, ..(**settings).clone() });
+            *settings = Arc::new(Settings {
+                known_metrics: known,
+                ..(**settings).clone()
+            });
         }
     }
 
     /// Takes over the samples of one tick of one source and decides the limiters that they concern.
     pub fn absorb_harvest(&self, book: &DemandBook, harvest: Harvest) {
         let now = self.clock.monotonic();
-        let mut by_owner: BTreeMap<usize, Vec<(String, trimtab_kit::sources::Sample)>> = BTreeMap::new();
+        let mut by_owner: BTreeMap<usize, Vec<(String, trimtab_kit::sources::Sample)>> =
+            BTreeMap::new();
         for ((id, name), sample) in harvest.values {
-            by_owner.entry(id.0 as usize).or_default().push((name, sample));
+            by_owner
+                .entry(id.0 as usize)
+                .or_default()
+                .push((name, sample));
         }
         let touched: Vec<(usize, Vec<_>)> = by_owner.into_iter().collect();
         for batch in touched.chunks(BATCH) {
@@ -147,12 +168,23 @@ impl Engine {
             let settings = self.settings.lock().clone();
             let mut waiting: Vec<&LimiterKey> = Vec::new();
             for (id, samples) in batch {
-                let Some((key, set)) = book.owners.get(*id) else { continue };
-                let Some(entry) = entries.get_mut(key) else { continue };
+                let Some((key, set)) = book.owners.get(*id) else {
+                    continue;
+                };
+                let Some(entry) = entries.get_mut(key) else {
+                    continue;
+                };
                 entry.input.settings = settings.clone();
                 let mut sampler = self.sampler.lock();
                 for (name, sample) in samples {
-                    entry.observe(&mut sampler, &sample_key(key, set), set, name, sample.clone(), now);
+                    entry.observe(
+                        &mut sampler,
+                        &sample_key(key, set),
+                        set,
+                        name,
+                        sample.clone(),
+                        now,
+                    );
                 }
                 if waiting.last() != Some(&key) {
                     waiting.push(key);
@@ -199,7 +231,8 @@ impl Engine {
 
     fn push(&self, pushes: Pushes) {
         if !pushes.set.is_empty() || !pushes.remove.is_empty() {
-            self.xds.update(EXTENSION_CONFIG_TYPE, pushes.set, &pushes.remove);
+            self.xds
+                .update(EXTENSION_CONFIG_TYPE, pushes.set, &pushes.remove);
         }
     }
 
@@ -213,14 +246,19 @@ impl Engine {
     }
 
     /// Notes that a proxy refused (`Some`) or took (`None`) a value of the limiter `origin` (`namespace/name`).
-    pub fn delivered(&self, origin: &str, rejection: Option<String>) {
-        let Some((namespace, name)) = origin.split_once('/') else { return };
+    pub fn delivered(&self, origin: &str, rejection: Option<&str>) {
+        let Some((namespace, name)) = origin.split_once('/') else {
+            return;
+        };
         for form in [crate::index::Form::V1alpha2, crate::index::Form::First] {
-            let key = LimiterKey { namespace: namespace.to_owned(), name: name.to_owned(), form };
-            let rejection = rejection.clone();
+            let key = LimiterKey {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                form,
+            };
             self.annotate(&key, |entry| {
-                let changed = entry.rejected != rejection;
-                entry.rejected = rejection;
+                let changed = entry.rejected.as_deref() != rejection;
+                entry.rejected = rejection.map(str::to_owned);
                 changed
             });
         }
@@ -228,12 +266,21 @@ impl Engine {
 
     fn annotate(&self, key: &LimiterKey, f: impl FnOnce(&mut Entry) -> bool) {
         let mut entries = self.entries.lock();
-        let Some(entry) = entries.get_mut(key) else { return };
+        let Some(entry) = entries.get_mut(key) else {
+            return;
+        };
         if f(entry) {
             let now = self.clock.monotonic();
             let status = entry.status(self.clock.now());
             entry.note_status(status.clone(), now);
-            self.queue.push(key.clone(), Job { desired: entry.desired(), status: Some(status), attempt: 0 });
+            self.queue.push(
+                key.clone(),
+                Job {
+                    desired: entry.desired(),
+                    status: Some(status),
+                    attempt: 0,
+                },
+            );
         }
     }
 
@@ -249,7 +296,9 @@ impl Engine {
         let entries = self.entries.lock();
         let mut out: Vec<LimiterView> = entries.values().map(Entry::view).collect();
         drop(entries);
-        out.sort_by(|a, b| (&a.namespace, &a.name, &a.api_version).cmp(&(&b.namespace, &b.name, &b.api_version)));
+        out.sort_by(|a, b| {
+            (&a.namespace, &a.name, &a.api_version).cmp(&(&b.namespace, &b.name, &b.api_version))
+        });
         out
     }
 

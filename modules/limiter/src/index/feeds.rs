@@ -9,16 +9,22 @@ use trimtab_crds::istio::{DestinationRule, ServiceEntry};
 use trimtab_crds::limiter::{LimiterSpec, LimiterStatus, first_form, v1alpha2};
 use trimtab_kit::watch::Feed;
 
-use super::{DestinationRuleFacts, Form, Index, LimiterKey, LimiterObject, Name, ServiceEntryFacts, State, qualified};
+use super::{
+    DestinationRuleFacts, Form, Index, LimiterKey, LimiterObject, Name, ServiceEntryFacts, State,
+    qualified,
+};
 use crate::error::Owner;
 
 fn name_of<K: Resource>(object: &K) -> Name {
-    (object.meta().namespace.clone().unwrap_or_default(), object.meta().name.clone().unwrap_or_default())
+    (
+        object.meta().namespace.clone().unwrap_or_default(),
+        object.meta().name.clone().unwrap_or_default(),
+    )
 }
 
 impl State {
-    fn put_limiter(&mut self, key: LimiterKey, object: LimiterObject) {
-        if let Some(old) = self.limiters.get(&key)
+    fn put_limiter(&mut self, key: &LimiterKey, object: LimiterObject) {
+        if let Some(old) = self.limiters.get(key)
             && old.owner == object.owner
             && old.spec == object.spec
             && old.undecodable == object.undecodable
@@ -33,7 +39,12 @@ impl State {
     fn drop_limiter(&mut self, key: &LimiterKey) {
         if let Some(old) = self.limiters.remove(key) {
             self.unregister(key);
-            if let Some(keys) = old.spec.host.as_ref().and_then(|h| self.by_entry_host.get_mut(h)) {
+            if let Some(keys) = old
+                .spec
+                .host
+                .as_ref()
+                .and_then(|h| self.by_entry_host.get_mut(h))
+            {
                 keys.remove(key);
             }
             self.dirty.remove(key);
@@ -68,26 +79,53 @@ impl State {
         let name = name_of(rule);
         self.drop_rule(&name);
         let host = qualified(&rule.spec.host, &name.0);
-        self.rules_by_host.entry(host.clone()).or_default().insert(name.clone());
+        self.rules_by_host
+            .entry(host.clone())
+            .or_default()
+            .insert(name.clone());
         self.touch_host(&host);
-        self.rules.insert(name, DestinationRuleFacts { host, subsets: rule.spec.subsets.clone() });
+        self.rules.insert(
+            name,
+            DestinationRuleFacts {
+                host,
+                subsets: rule.spec.subsets.clone(),
+            },
+        );
     }
 
     fn put_entry(&mut self, entry: &ServiceEntry) {
         let name = name_of(entry);
         self.drop_entry(&name);
         let spec = &entry.spec;
-        let selector = spec.workload_selector.as_ref().map(|s| s.labels.clone()).filter(|l| !l.is_empty());
+        let selector = spec
+            .workload_selector
+            .as_ref()
+            .map(|s| s.labels.clone())
+            .filter(|l| !l.is_empty());
         // Slime's default of `seLabelSelectorKeys`.
-        let by_label = || entry.labels().get("app").map(|v| ("app".to_owned(), v.clone())).into_iter().collect();
+        let by_label = || {
+            entry
+                .labels()
+                .get("app")
+                .map(|v| ("app".to_owned(), v.clone()))
+                .into_iter()
+                .collect()
+        };
         let count = spec.endpoints.len().max(1) * spec.ports.len().max(1);
         let facts = ServiceEntryFacts {
             hosts: spec.hosts.clone(),
             selector: selector.unwrap_or_else(by_label),
-            endpoints: if spec.endpoints.is_empty() { 0 } else { i64::try_from(count).unwrap_or(i64::MAX) },
+            endpoints: if spec.endpoints.is_empty() {
+                0
+            } else {
+                i64::try_from(count).unwrap_or(i64::MAX)
+            },
         };
         for host in &facts.hosts {
-            self.entries_by_host.entry((name.0.clone(), host.clone())).or_default().insert(name.clone());
+            self.entries_by_host
+                .entry((name.0.clone(), host.clone()))
+                .or_default()
+                .insert(name.clone());
             if let Some(keys) = self.by_entry_host.get(host) {
                 self.dirty.extend(keys.iter().cloned());
             }
@@ -97,7 +135,11 @@ impl State {
 
     fn put_service(&mut self, service: &Service) {
         let name = name_of(service);
-        let selector = service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
+        let selector = service
+            .spec
+            .as_ref()
+            .and_then(|s| s.selector.clone())
+            .unwrap_or_default();
         if self.services.get(&name) != Some(&selector) {
             self.services.insert(name.clone(), selector);
             self.touch_name(&name.0, &name.1);
@@ -126,10 +168,19 @@ impl State {
 
 fn key_of<K: Resource>(object: &K, form: Form) -> LimiterKey {
     let (namespace, name) = name_of(object);
-    LimiterKey { namespace, name, form }
+    LimiterKey {
+        namespace,
+        name,
+        form,
+    }
 }
 
-fn limiter<K: ResourceExt>(object: &K, form: Form, spec: LimiterSpec, status: Option<&LimiterStatus>) -> (LimiterKey, LimiterObject) {
+fn limiter<K: ResourceExt>(
+    object: &K,
+    form: Form,
+    spec: LimiterSpec,
+    status: Option<&LimiterStatus>,
+) -> (LimiterKey, LimiterObject) {
     let key = key_of(object, form);
     let owner = Owner {
         api_version: form.api_version().to_owned(),
@@ -153,8 +204,13 @@ macro_rules! limiter_feed {
     ($kind:ty, $form:expr) => {
         impl Feed<$kind> for Index {
             fn apply(&self, object: Arc<$kind>) {
-                let (key, value) = limiter(object.as_ref(), $form, (&object.spec).into(), object.status.as_ref());
-                self.with(|s| s.put_limiter(key, value));
+                let (key, value) = limiter(
+                    object.as_ref(),
+                    $form,
+                    (&object.spec).into(),
+                    object.status.as_ref(),
+                );
+                self.with(|s| s.put_limiter(&key, value));
             }
 
             fn delete(&self, object: Arc<$kind>) {
@@ -164,19 +220,35 @@ macro_rules! limiter_feed {
 
             fn reset(&self, objects: Vec<Arc<$kind>>) {
                 self.with(|s| {
-                    let kept: HashSet<LimiterKey> = objects.iter().map(|o| key_of(o.as_ref(), $form)).collect();
-                    let gone: Vec<LimiterKey> =
-                        s.limiters.keys().filter(|k| k.form == $form && !kept.contains(*k)).cloned().collect();
-                    gone.iter().for_each(|k| s.drop_limiter(k));
+                    let kept: HashSet<LimiterKey> =
+                        objects.iter().map(|o| key_of(o.as_ref(), $form)).collect();
+                    let gone: Vec<LimiterKey> = s
+                        .limiters
+                        .keys()
+                        .filter(|k| k.form == $form && !kept.contains(*k))
+                        .cloned()
+                        .collect();
+                    for key in &gone {
+                        s.drop_limiter(key);
+                    }
                     for object in &objects {
-                        let (key, value) = limiter(object.as_ref(), $form, (&object.spec).into(), object.status.as_ref());
-                        s.put_limiter(key, value);
+                        let (key, value) = limiter(
+                            object.as_ref(),
+                            $form,
+                            (&object.spec).into(),
+                            object.status.as_ref(),
+                        );
+                        s.put_limiter(&key, value);
                     }
                 });
             }
 
             fn undecodable(&self, namespace: &str, name: &str, error: &str) {
-                let key = LimiterKey { namespace: namespace.to_owned(), name: name.to_owned(), form: $form };
+                let key = LimiterKey {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                    form: $form,
+                };
                 self.with(|s| s.mark_undecodable(key, error));
             }
         }
@@ -188,17 +260,20 @@ limiter_feed!(first_form::SmartLimiter, Form::First);
 
 impl State {
     fn mark_undecodable(&mut self, key: LimiterKey, error: &str) {
-        let object = self.limiters.entry(key.clone()).or_insert_with(|| LimiterObject {
-            owner: Owner {
-                api_version: key.form.api_version().to_owned(),
-                namespace: key.namespace.clone(),
-                name: key.name.clone(),
-                ..Owner::default()
-            },
-            spec: Arc::default(),
-            status: Arc::default(),
-            undecodable: None,
-        });
+        let object = self
+            .limiters
+            .entry(key.clone())
+            .or_insert_with(|| LimiterObject {
+                owner: Owner {
+                    api_version: key.form.api_version().to_owned(),
+                    namespace: key.namespace.clone(),
+                    name: key.name.clone(),
+                    ..Owner::default()
+                },
+                spec: Arc::default(),
+                status: Arc::default(),
+                undecodable: None,
+            });
         object.undecodable = Some(error.to_owned());
         self.dirty.insert(key);
     }
@@ -220,16 +295,33 @@ macro_rules! facts_feed {
                 self.with(|s| {
                     let kept: HashSet<Name> = objects.iter().map(|o| name_of(o.as_ref())).collect();
                     let names: fn(&State) -> Vec<Name> = $names;
-                    let gone: Vec<Name> = names(s).into_iter().filter(|n| !kept.contains(n)).collect();
-                    gone.iter().for_each(|n| s.$drop(n));
-                    objects.iter().for_each(|o| s.$put(o));
+                    let gone: Vec<Name> =
+                        names(s).into_iter().filter(|n| !kept.contains(n)).collect();
+                    for name in &gone {
+                        s.$drop(name);
+                    }
+                    for object in &objects {
+                        s.$put(object);
+                    }
                 });
             }
         }
     };
 }
 
-facts_feed!(Service, put_service, drop_service, |s| s.services.keys().cloned().collect());
+facts_feed!(Service, put_service, drop_service, |s| s
+    .services
+    .keys()
+    .cloned()
+    .collect());
 facts_feed!(Pod, put_pod, drop_pod, |s| s.pods.names());
-facts_feed!(DestinationRule, put_rule, drop_rule, |s| s.rules.keys().cloned().collect());
-facts_feed!(ServiceEntry, put_entry, drop_entry, |s| s.entries.keys().cloned().collect());
+facts_feed!(DestinationRule, put_rule, drop_rule, |s| s
+    .rules
+    .keys()
+    .cloned()
+    .collect());
+facts_feed!(ServiceEntry, put_entry, drop_entry, |s| s
+    .entries
+    .keys()
+    .cloned()
+    .collect());

@@ -155,7 +155,9 @@ impl Index {
     /// Whether a limiter of the name exists, in either form.
     pub fn exists(&self, namespace: &str, name: &str) -> bool {
         let state = self.state.lock();
-        both(namespace, name).iter().any(|k| state.limiters.contains_key(k))
+        both(namespace, name)
+            .iter()
+            .any(|k| state.limiters.contains_key(k))
     }
 
     /// Number of limiters, Services and pods.
@@ -180,8 +182,13 @@ impl Index {
         match found {
             Err(problem) => out.target.problem = Some(problem),
             Ok(selector) => {
-                let everywhere = key.namespace == self.root_namespace && !out.object.spec.workload_selector.is_empty();
-                let scope = if everywhere { "*" } else { key.namespace.as_str() };
+                let everywhere = key.namespace == self.root_namespace
+                    && !out.object.spec.workload_selector.is_empty();
+                let scope = if everywhere {
+                    "*"
+                } else {
+                    key.namespace.as_str()
+                };
                 state.register(key, scope, &selector);
                 state.fill_sets(key, scope, selector, &mut out);
             }
@@ -251,7 +258,10 @@ impl State {
     fn register(&mut self, key: &LimiterKey, scope: &str, selector: &BTreeMap<String, String>) {
         if let Some((label, value)) = selector.first_key_value() {
             let pair = (scope.to_owned(), label.clone(), value.clone());
-            self.by_pair.entry(pair.clone()).or_default().insert(key.clone());
+            self.by_pair
+                .entry(pair.clone())
+                .or_default()
+                .insert(key.clone());
             self.registered.insert(key.clone(), pair);
         }
     }
@@ -268,11 +278,20 @@ impl State {
     }
 
     /// Labels of the limiter's pods.
-    fn selector(&mut self, key: &LimiterKey, object: &LimiterObject) -> Result<BTreeMap<String, String>, TargetProblem> {
+    fn selector(
+        &mut self,
+        key: &LimiterKey,
+        object: &LimiterObject,
+    ) -> Result<BTreeMap<String, String>, TargetProblem> {
         if key.form == Form::First {
-            let other = LimiterKey { form: Form::V1alpha2, ..key.clone() };
+            let other = LimiterKey {
+                form: Form::V1alpha2,
+                ..key.clone()
+            };
             if self.limiters.contains_key(&other) {
-                return Err(TargetProblem::Shadowed { by: Form::V1alpha2.api_version().to_owned() });
+                return Err(TargetProblem::Shadowed {
+                    by: Form::V1alpha2.api_version().to_owned(),
+                });
             }
         }
         let spec = &object.spec;
@@ -284,7 +303,10 @@ impl State {
         }
         if let Some(host) = &spec.host {
             let host_key = (key.namespace.clone(), host.clone());
-            self.by_entry_host.entry(host.clone()).or_default().insert(key.clone());
+            self.by_entry_host
+                .entry(host.clone())
+                .or_default()
+                .insert(key.clone());
             let entry = self
                 .entries_by_host
                 .get(&host_key)
@@ -306,22 +328,42 @@ impl State {
         Ok(service.clone())
     }
 
-    fn fill_sets(&self, key: &LimiterKey, scope: &str, selector: BTreeMap<String, String>, out: &mut Resolved) {
+    fn fill_sets(
+        &self,
+        key: &LimiterKey,
+        scope: &str,
+        selector: BTreeMap<String, String>,
+        out: &mut Resolved,
+    ) {
         let mut sets = vec![(BASE_SET.to_owned(), BTreeMap::new())];
         let spec = &out.object.spec;
         if !spec.gateway && spec.workload_selector.is_empty() {
-            let host = spec.host.clone().unwrap_or_else(|| qualified(&key.name, &key.namespace));
+            let host = spec
+                .host
+                .clone()
+                .unwrap_or_else(|| qualified(&key.name, &key.namespace));
             sets.extend(self.subsets(&host, &key.namespace));
         }
         for (set, labels) in sets {
             let mut wanted = selector.clone();
             wanted.extend(labels.clone());
             let pods = self.pods.select(scope, &wanted);
-            let mut ready = i64::try_from(pods.iter().filter(|p| p.ready).count()).unwrap_or(i64::MAX);
-            if ready == 0 && pods.is_empty() && set == BASE_SET && let Some(host) = &spec.host {
+            let mut ready =
+                i64::try_from(pods.iter().filter(|p| p.ready).count()).unwrap_or(i64::MAX);
+            if ready == 0
+                && pods.is_empty()
+                && set == BASE_SET
+                && let Some(host) = &spec.host
+            {
                 ready = self.static_endpoints(&key.namespace, host);
             }
-            out.target.sets.insert(set.clone(), SetFacts { labels, pods: ready });
+            out.target.sets.insert(
+                set.clone(),
+                SetFacts {
+                    labels,
+                    pods: ready,
+                },
+            );
             out.pods.insert(set, pods.into());
         }
         out.target.selector = selector;
@@ -340,7 +382,11 @@ impl State {
         let mut names: Vec<&Name> = self.rules_by_host.get(host).into_iter().flatten().collect();
         names.sort_by_key(|n| (n.0 != namespace, (*n).clone()));
         let mut out: Vec<(String, BTreeMap<String, String>)> = Vec::new();
-        for subset in names.iter().filter_map(|n| self.rules.get(*n)).flat_map(|r| &r.subsets) {
+        for subset in names
+            .iter()
+            .filter_map(|n| self.rules.get(*n))
+            .flat_map(|r| &r.subsets)
+        {
             if !out.iter().any(|(name, _)| *name == subset.name) {
                 out.push((subset.name.clone(), subset.labels.clone()));
             }

@@ -75,11 +75,18 @@ impl PodIndex {
     pub fn select(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<PodFacts> {
         let fits = |e: &Entry| labels.iter().all(|(k, v)| e.labels.get(k) == Some(v));
         let mut out: Vec<PodFacts> = if namespace == "*" {
-            self.pods.values().filter(|e| fits(e)).map(|e| e.facts.clone()).collect()
+            self.pods
+                .values()
+                .filter(|e| fits(e))
+                .map(|e| e.facts.clone())
+                .collect()
         } else {
             let candidates = labels
                 .iter()
-                .map(|(k, v)| self.by_pair.get(&(namespace.to_owned(), k.clone(), v.clone())))
+                .map(|(k, v)| {
+                    self.by_pair
+                        .get(&(namespace.to_owned(), k.clone(), v.clone()))
+                })
                 .min_by_key(|set| set.map_or(0, HashSet::len))
                 .flatten();
             candidates
@@ -103,12 +110,25 @@ fn facts(pod: &Pod, name: &Name) -> PodFacts {
         .is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
     let ready = condition && pod.metadata.deletion_timestamp.is_none();
     let sum = |requests: bool, resource: &str| -> Option<f64> {
-        let containers = pod.spec.as_ref().map(|s| s.containers.as_slice()).unwrap_or_default();
+        let containers = pod
+            .spec
+            .as_ref()
+            .map(|s| s.containers.as_slice())
+            .unwrap_or_default();
         let mut total = None;
         for container in containers {
             let resources = container.resources.as_ref();
-            let map = resources.and_then(|r| if requests { r.requests.as_ref() } else { r.limits.as_ref() });
-            if let Some(value) = map.and_then(|m| m.get(resource)).and_then(|q| parse_quantity(&q.0).ok()) {
+            let map = resources.and_then(|r| {
+                if requests {
+                    r.requests.as_ref()
+                } else {
+                    r.limits.as_ref()
+                }
+            });
+            if let Some(value) = map
+                .and_then(|m| m.get(resource))
+                .and_then(|q| parse_quantity(&q.0).ok())
+            {
                 total = Some(total.unwrap_or(0.0) + value);
             }
         }

@@ -27,7 +27,9 @@ pub(super) fn action_sets(m: &RuleMatch, identity: &str) -> Vec<ActionSet> {
     queries(&m.queries, identity, &mut actions, &mut entries);
     if !m.headers.is_empty() {
         let headers: Vec<Value> = m.headers.iter().map(header).collect();
-        actions.push(json!({"header_value_match": {"descriptor_value": identity, "headers": headers}}));
+        actions.push(
+            json!({"header_value_match": {"descriptor_value": identity, "headers": headers}}),
+        );
         entries.push(("header_match".to_owned(), identity.to_owned()));
     }
     if m.addresses.is_empty() {
@@ -35,7 +37,10 @@ pub(super) fn action_sets(m: &RuleMatch, identity: &str) -> Vec<ActionSet> {
             actions.push(json!({"generic_key": {"descriptor_value": identity}}));
             entries.push(("generic_key".to_owned(), identity.to_owned()));
         }
-        return vec![ActionSet { actions: Some(actions), entries }];
+        return vec![ActionSet {
+            actions: Some(actions),
+            entries,
+        }];
     }
     m.addresses
         .iter()
@@ -46,7 +51,13 @@ pub(super) fn action_sets(m: &RuleMatch, identity: &str) -> Vec<ActionSet> {
 
 /// An address with a key of its own in front: without it, every `remote_address` action of the route would give the
 /// same entry and one request would be counted once for each.
-fn of_address(address: &Address, i: usize, identity: &str, actions: &[Value], entries: &[(String, String)]) -> ActionSet {
+fn of_address(
+    address: &Address,
+    i: usize,
+    identity: &str,
+    actions: &[Value],
+    entries: &[(String, String)],
+) -> ActionSet {
     let mut actions = actions.to_vec();
     let mut entries = entries.to_vec();
     let key = format!("{identity}-{i}");
@@ -58,16 +69,28 @@ fn of_address(address: &Address, i: usize, identity: &str, actions: &[Value], en
             entries.push(("remote_address".to_owned(), ip.to_string()));
         }
         Address::Net(net) => {
-            let field = if net.addr().is_ipv4() { "v4_prefix_mask_len" } else { "v6_prefix_mask_len" };
+            let field = if net.addr().is_ipv4() {
+                "v4_prefix_mask_len"
+            } else {
+                "v6_prefix_mask_len"
+            };
             actions.push(json!({"masked_remote_address": {field: net.prefix_len()}}));
             entries.push(("masked_remote_address".to_owned(), net.to_string()));
         }
     }
-    ActionSet { actions: Some(actions), entries }
+    ActionSet {
+        actions: Some(actions),
+        entries,
+    }
 }
 
 /// Straight query matches share one action; a turned one needs its own, since Envoy turns actions and not parameters.
-fn queries(matches: &[ValueMatch], identity: &str, actions: &mut Vec<Value>, entries: &mut Vec<(String, String)>) {
+fn queries(
+    matches: &[ValueMatch],
+    identity: &str,
+    actions: &mut Vec<Value>,
+    entries: &mut Vec<(String, String)>,
+) {
     let straight: Vec<Value> = matches.iter().filter(|m| !m.invert).map(query).collect();
     let mut push = |action: Value| {
         actions.push(json!({"query_parameter_value_match": action}));
@@ -77,7 +100,9 @@ fn queries(matches: &[ValueMatch], identity: &str, actions: &mut Vec<Value>, ent
         push(json!({"descriptor_value": identity, "query_parameters": straight}));
     }
     for m in matches.iter().filter(|m| m.invert) {
-        push(json!({"descriptor_value": identity, "expect_match": false, "query_parameters": [query(m)]}));
+        push(
+            json!({"descriptor_value": identity, "expect_match": false, "query_parameters": [query(m)]}),
+        );
     }
 }
 

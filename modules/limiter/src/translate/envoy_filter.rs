@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::ObjectMeta;
 use serde_json::{Map, Value, json};
-use trimtab_crds::limiter::BASE_SET;
 use trimtab_crds::istio::{EnvoyFilter, EnvoyFilterSpec, WorkloadSelector};
+use trimtab_crds::limiter::BASE_SET;
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
 use trimtab_kit::envoyfilter::{PatchBuilder, PatchContext, RoutePlace, typed_struct};
 
@@ -41,9 +41,14 @@ pub(super) fn whole(input: &LimiterInput, set: &str, pieces: &[Piece<'_>]) -> En
         let mut per_filter = Map::new();
         for piece in &here {
             let profile = &piece.profile;
-            per_filter.entry(local_filter_name(input, set, profile)).or_insert_with(|| {
-                typed_struct(LOCAL_RATE_LIMIT, &local_limit(input, &here, profile).to_json())
-            });
+            per_filter
+                .entry(local_filter_name(input, set, profile))
+                .or_insert_with(|| {
+                    typed_struct(
+                        LOCAL_RATE_LIMIT,
+                        &local_limit(input, &here, profile).to_json(),
+                    )
+                });
         }
         patches.push(builder.merge_route(place, &json!({"typed_per_filter_config": per_filter})));
     }
@@ -57,7 +62,10 @@ pub(super) fn with_discovery(input: &LimiterInput, set: &str, pieces: &[Piece<'_
     let mut patches = action_patches(&builder, pieces);
     for context in contexts(pieces) {
         for profile in distinct_filters(pieces) {
-            let filter = discovery_filter(&filter_name(input, set, &profile), &input.settings.xds_address);
+            let filter = discovery_filter(
+                &filter_name(input, set, &profile),
+                &input.settings.xds_address,
+            );
             patches.push(builder.insert_http_filter(context, &filter));
         }
     }
@@ -137,7 +145,9 @@ fn contexts(pieces: &[Piece<'_>]) -> Vec<PatchContext> {
 
 /// Whether a patch at `wide` reaches all that one at `narrow` reaches.
 fn covers(wide: &RoutePlace, narrow: &RoutePlace) -> bool {
-    wide.context == narrow.context && wide.route == narrow.route && (wide.vhost.is_none() || wide.vhost == narrow.vhost)
+    wide.context == narrow.context
+        && wide.route == narrow.route
+        && (wide.vhost.is_none() || wide.vhost == narrow.vhost)
 }
 
 /// Name of the filter of a set with this answer.
@@ -147,13 +157,19 @@ fn covers(wide: &RoutePlace, narrow: &RoutePlace) -> bool {
 /// and a route has one configuration for each name. The name in Slime's style also stays when users insert the filter.
 fn local_filter_name(input: &LimiterInput, set: &str, profile: &Profile) -> String {
     let spec = &input.spec;
-    let alone = set == BASE_SET && !spec.gateway && spec.workload_selector.is_empty() && spec.host.is_none();
+    let alone = set == BASE_SET
+        && !spec.gateway
+        && spec.workload_selector.is_empty()
+        && spec.host.is_none();
     let inserted_by_user = set == BASE_SET && !input.settings.insert_local_rate_limit;
     if profile.is_plain() && (alone || inserted_by_user) {
         return FILTER_NAME.to_owned();
     }
     let owner = &input.owner;
-    format!("{FILTER_NAME}.{}", profile.suffix(&[&owner.namespace, &owner.name, set]))
+    format!(
+        "{FILTER_NAME}.{}",
+        profile.suffix(&[&owner.namespace, &owner.name, set])
+    )
 }
 
 /// One profile for each filter: those that differ in the body only share one.
@@ -172,7 +188,9 @@ fn distinct_filters(pieces: &[Piece<'_>]) -> Vec<Profile> {
 fn reply_patches(builder: &PatchBuilder, pieces: &[Piece<'_>]) -> Vec<Value> {
     let mut by_context: BTreeMap<PatchContext, Vec<Value>> = BTreeMap::new();
     for piece in pieces {
-        let Some(body) = &piece.profile.body else { continue };
+        let Some(body) = &piece.profile.body else {
+            continue;
+        };
         let mapper = json!({
             "filter": {"and_filter": {"filters": [
                 {"status_code_filter": {"comparison": {"op": "EQ", "value": {
@@ -191,7 +209,10 @@ fn reply_patches(builder: &PatchBuilder, pieces: &[Piece<'_>]) -> Vec<Value> {
     by_context
         .into_iter()
         .map(|(context, mappers)| {
-            builder.merge_connection_manager(context, &json!({"local_reply_config": {"mappers": mappers}}))
+            builder.merge_connection_manager(
+                context,
+                &json!({"local_reply_config": {"mappers": mappers}}),
+            )
         })
         .collect()
 }
@@ -206,9 +227,15 @@ fn object(input: &LimiterInput, set: &str, patches: Vec<Value>) -> EnvoyFilter {
         (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
         (
             OWNER_KIND_LABEL.to_owned(),
-            format!("SmartLimiter.{}", owner.api_version.split('/').next().unwrap_or_default()),
+            format!(
+                "SmartLimiter.{}",
+                owner.api_version.split('/').next().unwrap_or_default()
+            ),
         ),
-        (OWNER_NAME_LABEL.to_owned(), owner.name.chars().take(63).collect()),
+        (
+            OWNER_NAME_LABEL.to_owned(),
+            owner.name.chars().take(63).collect(),
+        ),
     ]);
     if let Some(revision) = &owner.revision {
         meta_labels.insert("istio.io/rev".to_owned(), revision.clone());

@@ -9,7 +9,8 @@ use super::{Piece, local_limit, profiles};
 use crate::input::LimiterInput;
 
 /// Type URL of ECDS resources.
-pub const EXTENSION_CONFIG_TYPE: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+pub const EXTENSION_CONFIG_TYPE: &str =
+    "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
 /// One resource: the configuration of one HTTP filter.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,11 +26,22 @@ pub struct ExtensionConfig {
 }
 
 pub(super) fn filter_name(input: &LimiterInput, set: &str, profile: &Profile) -> String {
-    let base = format!("trimtab.{}.{}.{set}", input.owner.namespace, input.owner.name);
-    if profile.is_plain() { base } else { format!("{base}.{}", profile.suffix(&[])) }
+    let base = format!(
+        "trimtab.{}.{}.{set}",
+        input.owner.namespace, input.owner.name
+    );
+    if profile.is_plain() {
+        base
+    } else {
+        format!("{base}.{}", profile.suffix(&[]))
+    }
 }
 
-pub(super) fn of_set(input: &LimiterInput, set: &str, pieces: &[Piece<'_>]) -> Vec<ExtensionConfig> {
+pub(super) fn of_set(
+    input: &LimiterInput,
+    set: &str,
+    pieces: &[Piece<'_>],
+) -> Vec<ExtensionConfig> {
     let refs: Vec<&Piece<'_>> = pieces.iter().collect();
     let mut names = Vec::new();
     let mut out = Vec::new();

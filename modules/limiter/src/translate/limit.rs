@@ -3,8 +3,12 @@
 //! Source: `envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit`.
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption, RuntimeFractionalPercent};
-use envoy_types::pb::envoy::extensions::common::ratelimit::v3::{LocalRateLimitDescriptor, rate_limit_descriptor::Entry};
+use envoy_types::pb::envoy::config::core::v3::{
+    HeaderValue, HeaderValueOption, RuntimeFractionalPercent,
+};
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3::{
+    LocalRateLimitDescriptor, rate_limit_descriptor::Entry,
+};
 use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, HttpStatus, TokenBucket};
 use envoy_types::pb::google::protobuf::{BoolValue, Duration, UInt32Value};
@@ -62,7 +66,11 @@ impl Profile {
 
     /// Tells the filters of one limiter's set apart; `of` names the set when the filters of others must differ too.
     pub fn suffix(&self, of: &[&str]) -> String {
-        let text = if of.is_empty() { json!([self.status, self.headers]) } else { json!([of, self.status, self.headers]) };
+        let text = if of.is_empty() {
+            json!([self.status, self.headers])
+        } else {
+            json!([of, self.status, self.headers])
+        };
         format!("{:08x}", xxh3_64(text.to_string().as_bytes()) & 0xffff_ffff)
     }
 }
@@ -120,7 +128,11 @@ impl LocalLimit {
             .buckets
             .iter()
             .map(|b| {
-                let entries: Vec<Value> = b.entries.iter().map(|(k, v)| json!({"key": k, "value": v})).collect();
+                let entries: Vec<Value> = b
+                    .entries
+                    .iter()
+                    .map(|(k, v)| json!({"key": k, "value": v}))
+                    .collect();
                 json!({"entries": entries, "tokenBucket": bucket(b.tokens(), b.interval)})
             })
             .collect();
@@ -152,7 +164,11 @@ impl LocalLimit {
 
     /// A shadowed limiter has its own key: the common one may be set in the proxies' runtime.
     fn enforced_key(&self) -> &'static str {
-        if self.shadow { "local_rate_limit_shadow_enforced" } else { "local_rate_limit_enforced" }
+        if self.shadow {
+            "local_rate_limit_shadow_enforced"
+        } else {
+            "local_rate_limit_enforced"
+        }
     }
 
     /// As protobuf.
@@ -167,7 +183,10 @@ impl LocalLimit {
         }
         let percent = |key: &str, numerator| {
             Some(RuntimeFractionalPercent {
-                default_value: Some(FractionalPercent { numerator, denominator: 0 }),
+                default_value: Some(FractionalPercent {
+                    numerator,
+                    denominator: 0,
+                }),
                 runtime_key: key.to_owned(),
             })
         };
@@ -179,7 +198,14 @@ impl LocalLimit {
             .buckets
             .iter()
             .map(|b| LocalRateLimitDescriptor {
-                entries: b.entries.iter().map(|(k, v)| Entry { key: k.clone(), value: v.clone() }).collect(),
+                entries: b
+                    .entries
+                    .iter()
+                    .map(|(k, v)| Entry {
+                        key: k.clone(),
+                        value: v.clone(),
+                    })
+                    .collect(),
                 token_bucket: Some(token_bucket(b.tokens(), b.interval)),
                 ..LocalRateLimitDescriptor::default()
             })
@@ -189,13 +215,19 @@ impl LocalLimit {
             .headers
             .iter()
             .map(|(key, value)| HeaderValueOption {
-                header: Some(HeaderValue { key: key.clone(), value: value.clone(), ..HeaderValue::default() }),
+                header: Some(HeaderValue {
+                    key: key.clone(),
+                    value: value.clone(),
+                    ..HeaderValue::default()
+                }),
                 append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
                 ..HeaderValueOption::default()
             })
             .collect();
         if self.profile.status != 0 {
-            out.status = Some(HttpStatus { code: self.profile.status });
+            out.status = Some(HttpStatus {
+                code: self.profile.status,
+            });
         }
         out
     }

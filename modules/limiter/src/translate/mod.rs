@@ -51,7 +51,11 @@ pub fn envoy_filter_name(name: &str, namespace: &str, set: &str) -> String {
 
 /// Translates `input` with its decisions. Sets without a live rule give nothing with delivery EnvoyFilter; with ECDS the
 /// static part stays for as long as the limiter is accepted, so that switching on and off touches no listener.
-pub fn translate(input: &LimiterInput, validated: &Validated, decisions: &[DescriptorStatus]) -> Translation {
+pub fn translate(
+    input: &LimiterInput,
+    validated: &Validated,
+    decisions: &[DescriptorStatus],
+) -> Translation {
     let mut out = Translation::default();
     if input.target.problem.is_some() {
         return out;
@@ -63,7 +67,9 @@ pub fn translate(input: &LimiterInput, validated: &Validated, decisions: &[Descr
             continue;
         }
         let index = i32::try_from(rule.index).unwrap_or(i32::MAX);
-        let decision = decisions.iter().find(|d| d.set == rule.set && d.index == index);
+        let decision = decisions
+            .iter()
+            .find(|d| d.set == rule.set && d.index == index);
         let quota = decision.and_then(|d| d.quota);
         for place in &rule.places {
             let identity = identity(input, rule, place, &mut seen);
@@ -79,14 +85,18 @@ pub fn translate(input: &LimiterInput, validated: &Validated, decisions: &[Descr
     for (set, pieces) in by_set {
         match input.delivery() {
             Delivery::EnvoyFilter => {
-                let live: Vec<Piece<'_>> = pieces.into_iter().filter(|p| p.quota.is_some()).collect();
+                let live: Vec<Piece<'_>> =
+                    pieces.into_iter().filter(|p| p.quota.is_some()).collect();
                 if !live.is_empty() {
-                    out.envoy_filters.push(envoy_filter::whole(input, set, &live));
+                    out.envoy_filters
+                        .push(envoy_filter::whole(input, set, &live));
                 }
             }
             Delivery::Ecds => {
-                out.envoy_filters.push(envoy_filter::with_discovery(input, set, &pieces));
-                out.extension_configs.extend(extension_config::of_set(input, set, &pieces));
+                out.envoy_filters
+                    .push(envoy_filter::with_discovery(input, set, &pieces));
+                out.extension_configs
+                    .extend(extension_config::of_set(input, set, &pieces));
             }
         }
     }
@@ -95,7 +105,12 @@ pub fn translate(input: &LimiterInput, validated: &Validated, decisions: &[Descr
 
 /// The descriptor value of a rule at a place: `Service[name.namespace]-Id[n]`, with a number that depends on match and
 /// place only. Rules that are equal in both are told apart by their order.
-fn identity(input: &LimiterInput, rule: &Rule, place: &RoutePlace, seen: &mut BTreeMap<String, usize>) -> String {
+fn identity(
+    input: &LimiterInput,
+    rule: &Rule,
+    place: &RoutePlace,
+    seen: &mut BTreeMap<String, usize>,
+) -> String {
     let canonical = serde_json::json!([
         rule.set,
         rule.descriptor.matches,
@@ -118,12 +133,21 @@ fn local_limit(input: &LimiterInput, pieces: &[&Piece<'_>], profile: &Profile) -
     let mut buckets: Vec<Bucket> = Vec::new();
     for piece in pieces.iter().filter(|p| p.profile.same_filter(profile)) {
         let Some(quota) = piece.quota else { continue };
-        let interval = piece.rule.descriptor.action.fill_interval.unwrap_or_default();
+        let interval = piece
+            .rule
+            .descriptor
+            .action
+            .fill_interval
+            .unwrap_or_default();
         for set in &piece.sets {
             // Envoy refuses two buckets with the same entries, and with them the whole configuration. Only a custom
             // pair can be at several places of one filter; its requests then share a bucket.
             if !buckets.iter().any(|b| b.entries == set.entries) {
-                buckets.push(Bucket { entries: set.entries.clone(), quota, interval });
+                buckets.push(Bucket {
+                    entries: set.entries.clone(),
+                    quota,
+                    interval,
+                });
             }
         }
     }

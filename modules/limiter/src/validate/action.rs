@@ -20,11 +20,22 @@ pub(super) fn check(action: &Action, path: &str) -> Result<Strategy, Problem> {
             "fill_interval is required: add the refill period, for example fill_interval: {seconds: 1}",
         ));
     };
-    if interval.seconds < 0 || interval.seconds > 31_536_000 || !(0..1_000_000_000).contains(&interval.nanos) {
-        return Err(Problem::new(field, "InvalidFillInterval", "seconds must be 0 to 31536000 and nanos 0 to 999999999"));
+    if interval.seconds < 0
+        || interval.seconds > 31_536_000
+        || !(0..1_000_000_000).contains(&interval.nanos)
+    {
+        return Err(Problem::new(
+            field,
+            "InvalidFillInterval",
+            "seconds must be 0 to 31536000 and nanos 0 to 999999999",
+        ));
     }
     if interval.millis() < 50 {
-        return Err(Problem::new(field, "InvalidFillInterval", "fill_interval must be 50 ms or longer: Envoy accepts no shorter one"));
+        return Err(Problem::new(
+            field,
+            "InvalidFillInterval",
+            "fill_interval must be 50 ms or longer: Envoy accepts no shorter one",
+        ));
     }
     headers(action, path)?;
     response(action, path)?;
@@ -39,15 +50,25 @@ fn strategy(action: &Action, path: &str) -> Result<Strategy, Problem> {
         Some(later @ ("global" | "adaptive")) => Err(Problem::new(
             field,
             "NotSupported",
-            format!("strategy {later} is not available yet: use single (per pod) or average (shared by the pods)"),
+            format!(
+                "strategy {later} is not available yet: use single (per pod) or average (shared by the pods)"
+            ),
         )),
-        Some(other) => Err(Problem::new(field, "InvalidStrategy", format!("\"{other}\" is no strategy: use single or average"))),
+        Some(other) => Err(Problem::new(
+            field,
+            "InvalidStrategy",
+            format!("\"{other}\" is no strategy: use single or average"),
+        )),
     }
 }
 
 fn headers(action: &Action, path: &str) -> Result<(), Problem> {
     if action.headers_to_add.len() > 10 {
-        return Err(Problem::new(format!("{path}.headers_to_add"), "TooManyHeaders", "Envoy adds 10 headers at most: remove some"));
+        return Err(Problem::new(
+            format!("{path}.headers_to_add"),
+            "TooManyHeaders",
+            "Envoy adds 10 headers at most: remove some",
+        ));
     }
     for (i, header) in action.headers_to_add.iter().enumerate() {
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
@@ -55,11 +76,18 @@ fn headers(action: &Action, path: &str) -> Result<(), Problem> {
             return Err(Problem::new(
                 format!("{path}.headers_to_add[{i}].key"),
                 "InvalidHeader",
-                format!("\"{}\" is no header name: use letters, digits and -", header.key),
+                format!(
+                    "\"{}\" is no header name: use letters, digits and -",
+                    header.key
+                ),
             ));
         }
         if header.value.chars().any(char::is_control) {
-            return Err(Problem::new(format!("{path}.headers_to_add[{i}].value"), "InvalidHeader", "a header value has no control characters"));
+            return Err(Problem::new(
+                format!("{path}.headers_to_add[{i}].value"),
+                "InvalidHeader",
+                "a header value has no control characters",
+            ));
         }
     }
     Ok(())

@@ -93,14 +93,22 @@ fn custom(d: &Descriptor, path: &str) -> Result<Option<(String, String)>, Proble
             "InvalidMatch",
             "custom_key stands for a match made elsewhere: remove match or custom_key",
         )),
-        _ => Err(Problem::new(format!("{path}.custom_key"), "InvalidMatch", "custom_key and custom_value go together: set both or none")),
+        _ => Err(Problem::new(
+            format!("{path}.custom_key"),
+            "InvalidMatch",
+            "custom_key and custom_value go together: set both or none",
+        )),
     }
 }
 
 fn value_match(m: &Matcher, path: &str) -> Result<ValueMatch, Problem> {
     let name = m.name.clone().unwrap_or_default();
     if name.is_empty() {
-        return Err(Problem::new(format!("{path}.name"), "InvalidMatch", "name is required: the header, pseudo header or query parameter to match"));
+        return Err(Problem::new(
+            format!("{path}.name"),
+            "InvalidMatch",
+            "name is required: the header, pseudo header or query parameter to match",
+        ));
     }
     let filled = |s: &Option<String>| s.clone().filter(|s| !s.is_empty());
     let (test, invert) = if let Some(regex) = filled(&m.regex_match) {
@@ -135,8 +143,16 @@ fn value_match(m: &Matcher, path: &str) -> Result<ValueMatch, Problem> {
 fn regex_check(text: &str, path: &str) -> Result<(), Problem> {
     regex::Regex::new(text).map(drop).map_err(|e| {
         let why = e.to_string();
-        let why = why.lines().last().unwrap_or("").trim_start_matches("error: ");
-        Problem::new(format!("{path}.regex_match"), "InvalidRegex", format!("\"{text}\" is no RE2 expression: {why}"))
+        let why = why
+            .lines()
+            .last()
+            .unwrap_or("")
+            .trim_start_matches("error: ");
+        Problem::new(
+            format!("{path}.regex_match"),
+            "InvalidRegex",
+            format!("\"{text}\" is no RE2 expression: {why}"),
+        )
     })
 }
 
@@ -144,7 +160,11 @@ fn addresses(m: &Matcher, path: &str) -> Result<Vec<Address>, Problem> {
     let field = format!("{path}.exact_match");
     let text = m.exact_match.as_deref().unwrap_or_default();
     if m.invert_match == Some(true) {
-        return Err(Problem::new(format!("{path}.invert_match"), "InvalidMatch", "addresses cannot be inverted: list those that are meant"));
+        return Err(Problem::new(
+            format!("{path}.invert_match"),
+            "InvalidMatch",
+            "addresses cannot be inverted: list those that are meant",
+        ));
     }
     let mut out = Vec::new();
     for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
@@ -153,14 +173,24 @@ fn addresses(m: &Matcher, path: &str) -> Result<Vec<Address>, Problem> {
         } else if let Ok(net) = part.parse::<IpNet>() {
             Address::Net(net.trunc())
         } else {
-            return Err(Problem::new(field, "InvalidAddress", format!("\"{part}\" is neither an address nor a range: write 10.0.0.1 or 10.0.0.0/8")));
+            return Err(Problem::new(
+                field,
+                "InvalidAddress",
+                format!(
+                    "\"{part}\" is neither an address nor a range: write 10.0.0.1 or 10.0.0.0/8"
+                ),
+            ));
         };
         if !out.contains(&address) {
             out.push(address);
         }
     }
     if out.is_empty() {
-        return Err(Problem::new(field, "InvalidAddress", "SourceIpMatch needs exact_match with addresses or CIDR ranges, separated by commas"));
+        return Err(Problem::new(
+            field,
+            "InvalidAddress",
+            "SourceIpMatch needs exact_match with addresses or CIDR ranges, separated by commas",
+        ));
     }
     Ok(out)
 }

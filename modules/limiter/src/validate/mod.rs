@@ -115,8 +115,16 @@ pub fn validate(owner: &Owner, spec: &LimiterSpec) -> Validated {
     }
     refuse_repeated_pairs(&mut out.rules);
     if out.object.is_empty() && out.rules.is_empty() {
-        let field = if owner.is_first_form() { "spec.descriptors" } else { "spec.sets" };
-        out.object.push(Problem::new(field, "NoDescriptors", "the limiter has no descriptor: add one with condition and action"));
+        let field = if owner.is_first_form() {
+            "spec.descriptors"
+        } else {
+            "spec.sets"
+        };
+        out.object.push(Problem::new(
+            field,
+            "NoDescriptors",
+            "the limiter has no descriptor: add one with condition and action",
+        ));
     }
     out
 }
@@ -126,15 +134,20 @@ fn refuse_repeated_pairs(rules: &mut [Checked]) {
     let mut seen: Vec<(String, (String, String), Vec<RoutePlace>)> = Vec::new();
     for checked in rules {
         let Ok(rule) = &checked.rule else { continue };
-        let Some(pair) = &rule.matches.custom else { continue };
-        let repeated = seen
-            .iter()
-            .any(|(set, p, places)| *set == rule.set && p == pair && places.iter().any(|place| rule.places.contains(place)));
+        let Some(pair) = &rule.matches.custom else {
+            continue;
+        };
+        let repeated = seen.iter().any(|(set, p, places)| {
+            *set == rule.set && p == pair && places.iter().any(|place| rule.places.contains(place))
+        });
         if repeated {
             checked.rule = Err(Problem::new(
                 format!("{}.custom_key", rule.path),
                 "InvalidMatch",
-                format!("an earlier descriptor has {}={} at the same place: keep one of the two", pair.0, pair.1),
+                format!(
+                    "an earlier descriptor has {}={} at the same place: keep one of the two",
+                    pair.0, pair.1
+                ),
             ));
         } else {
             seen.push((rule.set.clone(), pair.clone(), rule.places.clone()));
@@ -150,14 +163,20 @@ fn object_problems(spec: &LimiterSpec) -> Vec<Problem> {
     if let Some(text) = &spec.hold_for
         && duration_millis(text).is_none()
     {
-        out.push(Problem::new("spec.holdFor", "InvalidDuration", format!("\"{text}\" is not a duration: write for example 60s, 500ms, 5m or 1h")));
+        out.push(Problem::new(
+            "spec.holdFor",
+            "InvalidDuration",
+            format!("\"{text}\" is not a duration: write for example 60s, 500ms, 5m or 1h"),
+        ));
     }
     if spec.gateway && spec.host.is_some() {
         out.push(Problem::new("spec.host", "InvalidTarget", "host names a ServiceEntry of the mesh and cannot be used with gateway: true: use target.host or target.route"));
     }
     for name in spec.metrics.keys() {
         let ok = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
             && !name.ends_with('.')
             && !name.contains("..");
         if !ok || name == "pod" {
@@ -171,7 +190,13 @@ fn object_problems(spec: &LimiterSpec) -> Vec<Problem> {
     out
 }
 
-fn check(spec: &LimiterSpec, set: &str, index: usize, path: &str, d: &Descriptor) -> Result<Rule, Problem> {
+fn check(
+    spec: &LimiterSpec,
+    set: &str,
+    index: usize,
+    path: &str,
+    d: &Descriptor,
+) -> Result<Rule, Problem> {
     let condition = compile(&d.condition, &format!("{path}.condition"))?;
     let quota = compile(&d.action.quota, &format!("{path}.action.quota"))?;
     let strategy = action::check(&d.action, &format!("{path}.action"))?;
@@ -199,7 +224,8 @@ fn check(spec: &LimiterSpec, set: &str, index: usize, path: &str, d: &Descriptor
 }
 
 fn compile(text: &str, field: &str) -> Result<Expression, Problem> {
-    Expression::compile(text).map_err(|e| Problem::new(field, e.reason(), format!("\"{text}\": {e}")))
+    Expression::compile(text)
+        .map_err(|e| Problem::new(field, e.reason(), format!("\"{text}\": {e}")))
 }
 
 /// Whether `delivery` can be used with these settings.

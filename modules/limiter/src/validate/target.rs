@@ -8,7 +8,11 @@ use trimtab_kit::envoyfilter::{PatchContext, RoutePlace};
 
 use crate::error::Problem;
 
-pub(super) fn check(spec: &LimiterSpec, d: &Descriptor, path: &str) -> Result<Vec<RoutePlace>, Problem> {
+pub(super) fn check(
+    spec: &LimiterSpec,
+    d: &Descriptor,
+    path: &str,
+) -> Result<Vec<RoutePlace>, Problem> {
     let (target, path) = match (&d.target, &spec.target) {
         (Some(own), _) => (own.clone(), format!("{path}.target")),
         (None, Some(shared)) => (shared.clone(), "spec.target".to_owned()),
@@ -16,7 +20,11 @@ pub(super) fn check(spec: &LimiterSpec, d: &Descriptor, path: &str) -> Result<Ve
     };
     let port = target.port.unwrap_or(0);
     if !(0..=65535).contains(&port) {
-        return Err(Problem::new(format!("{path}.port"), "InvalidTarget", format!("{port} is no port: use 1 to 65535, or 0 for all inbound ports")));
+        return Err(Problem::new(
+            format!("{path}.port"),
+            "InvalidTarget",
+            format!("{port} is no port: use 1 to 65535, or 0 for all inbound ports"),
+        ));
     }
     match target.direction.as_deref() {
         None | Some("" | "inbound") => inbound(spec, port, &path),
@@ -44,8 +52,17 @@ fn inbound(spec: &LimiterSpec, port: i32, path: &str) -> Result<Vec<RoutePlace>,
     }])
 }
 
-fn outbound(spec: &LimiterSpec, target: &Target, port: i32, path: &str) -> Result<Vec<RoutePlace>, Problem> {
-    let context = if spec.gateway { PatchContext::Gateway } else { PatchContext::SidecarOutbound };
+fn outbound(
+    spec: &LimiterSpec,
+    target: &Target,
+    port: i32,
+    path: &str,
+) -> Result<Vec<RoutePlace>, Problem> {
+    let context = if spec.gateway {
+        PatchContext::Gateway
+    } else {
+        PatchContext::SidecarOutbound
+    };
     let vhost = |name: &str| -> Option<String> {
         match (name, port) {
             ("", 0) => None,
@@ -88,9 +105,17 @@ fn outbound(spec: &LimiterSpec, target: &Target, port: i32, path: &str) -> Resul
         .enumerate()
         .map(|(i, host)| {
             if host.is_empty() {
-                return Err(Problem::new(format!("{path}.host[{i}]"), "InvalidTarget", "a host is empty: write the virtual host's name"));
+                return Err(Problem::new(
+                    format!("{path}.host[{i}]"),
+                    "InvalidTarget",
+                    "a host is empty: write the virtual host's name",
+                ));
             }
-            Ok(RoutePlace { context, vhost: vhost(host), route: None })
+            Ok(RoutePlace {
+                context,
+                vhost: vhost(host),
+                route: None,
+            })
         })
         .collect()
 }

@@ -1,0 +1,115 @@
+//! Decisions of the engine that need time, restarts or edits to be seen.
+
+use serde_json::{Value, json};
+use trimtab_crds::limiter::DescriptorState;
+use trimtab_kit::sources::Failure;
+
+use crate::stand::{Stand, base, limiter, one};
+
+async fn refusal(spec: &Value) -> String {
+    let stand = Stand::new();
+    stand.service("a", 1);
+    stand.limiter("a", 1, spec);
+    stand.tick(1).await;
+    let view = stand.view("a");
+    assert_eq!(view.descriptors[0].state, DescriptorState::Refused);
+    view.descriptors[0].reason.clone()
+}
+
+#[tokio::test]
+async fn a_strategy_that_does_not_exist_is_refused() {
+    let action = json!({"quota": "1", "fill_interval": {"seconds": 1}, "strategy": "averge"});
+    let reason = refusal(&base(&[json!({"condition": "true", "action": action})])).await;
+    assert!(reason.contains("\"averge\" is no strategy"), "{reason}");
+}
+
+#[tokio::test]
+async fn an_outbound_target_needs_a_place() {
+    let action = json!({"quota": "1", "fill_interval": {"seconds": 1}});
+    let with = |target: Value| base(&[json!({"condition": "true", "action": action, "target": target})]);
+    let reason = refusal(&with(json!({"direction": "outbound", "port": 80}))).await;
+    assert!(reason.contains("needs route or host"), "{reason}");
+    let reason = refusal(&with(json!({"direction": "outward"}))).await;
+    assert!(reason.contains("\"outward\" is no direction"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_condition_that_is_a_number_holds_when_it_is_one() {
+    let stand = Stand::new();
+    stand.service("a", 1);
+    stand.limiter("a", 1, &one("{cpu}*2", "3"));
+    for (cpu, quota) in [(0.5, Some(3)), (1.0, None), (0.0, None)] {
+        stand.source.set("cpu", cpu);
+        stand.tick(5).await;
+        assert_eq!(stand.quotas("a"), [quota], "cpu {cpu}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_metric_is_held_then_falls_back_then_recovers() {
+    let stand = Stand::new();
+    stand.service("a", 1);
+    let mut spec = one("{cpu}>0.8", "9");
+    spec["holdFor"] = json!("30s");
+    spec["fallback"] = json!({"action": "Limit", "quota": 2});
+    stand.source.set("cpu", 0.9);
+    stand.limiter("a", 1, &spec);
+    stand.tick(5).await;
+    stand.source.fail("cpu", Failure::Timeout);
+    let mut seen = Vec::new();
+    for _ in 0..8 {
+        stand.tick(5).await;
+        let view = stand.view("a");
+        seen.push((view.descriptors[0].state, view.descriptors[0].quota));
+    }
+    let mut want = vec![(DescriptorState::Held, Some(9)); 6];
+    want.extend([(DescriptorState::Fallback, Some(2)); 2]);
+    assert_eq!(seen, want, "held for 30 s, then the fallback");
+    stand.source.set("cpu", 0.1);
+    stand.tick(5).await;
+    assert_eq!((stand.view("a").descriptors[0].state, stand.quotas("a")), (DescriptorState::Idle, vec![None]));
+}
+
+/// What the first stand wrote, seen by a second one that starts after it.
+async fn restarted(before: &Stand, spec: &Value, after: &Stand) {
+    let jobs = before.jobs().await;
+    let status = jobs.values().next().unwrap().status.clone().unwrap();
+    let mut object = limiter("a", 1, spec);
+    object["status"] = json!(status);
+    after.service("a", 1);
+    after.put::<trimtab_crds::limiter::v1alpha2::SmartLimiter>(object);
+    after.tick(1).await;
+}
+
+#[tokio::test]
+async fn a_restart_holds_the_limit_until_there_is_a_value() {
+    let spec = one("{cpu}>0.8", "9");
+    let (before, after) = (Stand::new(), Stand::new());
+    before.source.set("cpu", 0.9);
+    before.service("a", 1);
+    before.limiter("a", 1, &spec);
+    before.tick(1).await;
+    after.source.fail("cpu", Failure::Timeout);
+    restarted(&before, &spec, &after).await;
+    assert_eq!((after.view("a").descriptors[0].state, after.quotas("a")), (DescriptorState::Held, vec![Some(9)]));
+    let written = after.jobs().await.into_values().next().unwrap().desired.unwrap();
+    let earlier = json!(written.as_slice()).to_string();
+    assert!(earlier.contains("\"maxTokens\":9"), "the same object, so nothing is written: {earlier}");
+}
+
+#[tokio::test]
+async fn a_restart_holds_the_limit_of_a_metric_that_nobody_has_pushed_yet() {
+    let spec = one("{queue}>10", "9");
+    let (before, after) = (Stand::new(), Stand::new());
+    before.source.set("queue", 12.0);
+    before.service("a", 1);
+    before.limiter("a", 1, &spec);
+    before.tick(1).await;
+    assert_eq!(before.quotas("a"), [Some(9)]);
+    // The names of pushed metrics are known only from the first push on.
+    restarted(&before, &spec, &after).await;
+    assert_eq!((after.view("a").descriptors[0].state, after.quotas("a")), (DescriptorState::Held, vec![Some(9)]));
+    after.source.set("queue", 3.0);
+    after.tick(5).await;
+    assert_eq!(after.quotas("a"), [None]);
+}
