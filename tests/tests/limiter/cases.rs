@@ -29,7 +29,13 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn names() -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(root())
         .expect("the folder of golden cases")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     names.sort();
     names
@@ -61,7 +67,11 @@ impl Case {
     }
 
     /// The same case delivered in another way.
-    pub(crate) fn delivered_by(mut input: LimiterInput, delivery: Delivery, xds_address: &str) -> Self {
+    pub(crate) fn delivered_by(
+        mut input: LimiterInput,
+        delivery: Delivery,
+        xds_address: &str,
+    ) -> Self {
         input.spec.delivery = Some(delivery);
         xds_address.clone_into(&mut Arc::make_mut(&mut input.settings).xds_address);
         Self::of(input)
@@ -105,7 +115,14 @@ impl Case {
             ..Report::default()
         };
         let now = Timestamp::from_second(1_700_000_000).expect("a time");
-        let status = status(&self.input, &self.validated, &self.decisions, &report, &[], now);
+        let status = status(
+            &self.input,
+            &self.validated,
+            &self.decisions,
+            &report,
+            &[],
+            now,
+        );
         let out = json!({
             "decisions": self.decisions,
             "envoyFilters": self.envoy_filters(),

@@ -21,7 +21,10 @@ fn rows(page: &str) -> Vec<Vec<String>> {
         .filter(|line| line.starts_with('|') && !line.starts_with("|--"))
         .map(|line| {
             let line = line.replace("\\|", "\u{1}");
-            line.trim_matches('|').split('|').map(|cell| cell.trim().replace('\u{1}', "|")).collect()
+            line.trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().replace('\u{1}', "|"))
+                .collect()
         })
         .collect()
 }
@@ -38,7 +41,8 @@ fn the_page_names_only_what_exists() {
             match proof.split_once("::") {
                 None => assert!(names.contains(proof), "no golden case {proof}"),
                 Some((module, test)) => {
-                    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/limiter/{module}.rs"));
+                    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+                        .join(format!("tests/limiter/{module}.rs"));
                     let source = std::fs::read_to_string(&file).unwrap_or_default();
                     assert!(source.contains(&format!("fn {test}()")), "no test {proof}");
                 }
@@ -56,14 +60,20 @@ fn every_golden_case_has_its_place_on_the_page() {
         .into_iter()
         .filter(|name| !named.contains(name.as_str()))
         .collect();
-    assert_eq!(missing, ["match-two-rules"], "cases that show no feature of their own");
+    assert_eq!(
+        missing,
+        ["match-two-rules"],
+        "cases that show no feature of their own"
+    );
 }
 
 #[test]
 fn every_defect_is_listed_with_its_test() {
     let page = page();
     for n in 1..=19 {
-        let row = page.lines().find(|line| line.starts_with(&format!("| L-{n} |")));
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| L-{n} |")));
         let row = row.unwrap_or_else(|| panic!("L-{n} is not listed"));
         assert!(row.contains(&format!("`defects::l{n:02}_")), "{row}");
     }

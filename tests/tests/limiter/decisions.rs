@@ -26,7 +26,8 @@ async fn a_strategy_that_does_not_exist_is_refused() {
 #[tokio::test]
 async fn an_outbound_target_needs_a_place() {
     let action = json!({"quota": "1", "fill_interval": {"seconds": 1}});
-    let with = |target: Value| base(&[json!({"condition": "true", "action": action, "target": target})]);
+    let with =
+        |target: Value| base(&[json!({"condition": "true", "action": action, "target": target})]);
     let reason = refusal(&with(json!({"direction": "outbound", "port": 80}))).await;
     assert!(reason.contains("needs route or host"), "{reason}");
     let reason = refusal(&with(json!({"direction": "outward"}))).await;
@@ -67,7 +68,10 @@ async fn a_missing_metric_is_held_then_falls_back_then_recovers() {
     assert_eq!(seen, want, "held for 30 s, then the fallback");
     stand.source.set("cpu", 0.1);
     stand.tick(5).await;
-    assert_eq!((stand.view("a").descriptors[0].state, stand.quotas("a")), (DescriptorState::Idle, vec![None]));
+    assert_eq!(
+        (stand.view("a").descriptors[0].state, stand.quotas("a")),
+        (DescriptorState::Idle, vec![None])
+    );
 }
 
 /// What the first stand wrote, seen by a second one that starts after it.
@@ -91,10 +95,23 @@ async fn a_restart_holds_the_limit_until_there_is_a_value() {
     before.tick(1).await;
     after.source.fail("cpu", Failure::Timeout);
     restarted(&before, &spec, &after).await;
-    assert_eq!((after.view("a").descriptors[0].state, after.quotas("a")), (DescriptorState::Held, vec![Some(9)]));
-    let written = after.jobs().await.into_values().next().unwrap().desired.unwrap();
+    assert_eq!(
+        (after.view("a").descriptors[0].state, after.quotas("a")),
+        (DescriptorState::Held, vec![Some(9)])
+    );
+    let written = after
+        .jobs()
+        .await
+        .into_values()
+        .next()
+        .unwrap()
+        .desired
+        .unwrap();
     let earlier = json!(written.as_slice()).to_string();
-    assert!(earlier.contains("\"maxTokens\":9"), "the same object, so nothing is written: {earlier}");
+    assert!(
+        earlier.contains("\"maxTokens\":9"),
+        "the same object, so nothing is written: {earlier}"
+    );
 }
 
 #[tokio::test]
@@ -108,7 +125,10 @@ async fn a_restart_holds_the_limit_of_a_metric_that_nobody_has_pushed_yet() {
     assert_eq!(before.quotas("a"), [Some(9)]);
     // The names of pushed metrics are known only from the first push on.
     restarted(&before, &spec, &after).await;
-    assert_eq!((after.view("a").descriptors[0].state, after.quotas("a")), (DescriptorState::Held, vec![Some(9)]));
+    assert_eq!(
+        (after.view("a").descriptors[0].state, after.quotas("a")),
+        (DescriptorState::Held, vec![Some(9)])
+    );
     after.source.set("queue", 3.0);
     after.tick(5).await;
     assert_eq!(after.quotas("a"), [None]);

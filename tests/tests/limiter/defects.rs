@@ -10,7 +10,9 @@ use trimtab::lab::http::Request;
 use trimtab::lab::prometheus::Prometheus;
 use trimtab_crds::istio::{DestinationRule, ServiceEntry};
 use trimtab_crds::limiter::{Delivery, DescriptorState, v1alpha2};
-use trimtab_kit::sources::{Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource};
+use trimtab_kit::sources::{
+    Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource,
+};
 use trimtab_limiter::decide::expression::Expression;
 use trimtab_limiter::engine::Job;
 use trimtab_xds::ECDS;
@@ -33,16 +35,24 @@ async fn l01_a_missing_fill_interval_refuses_one_descriptor() {
     for name in ["bad", "good"] {
         stand.service(name, 1);
     }
-    stand.limiter("bad", 1, &base(&[
-        json!({"condition": "true", "action": {"quota": "1"}}),
-        json!({"condition": "true", "action": {"quota": "2", "fill_interval": {"seconds": 1}}}),
-    ]));
+    stand.limiter(
+        "bad",
+        1,
+        &base(&[
+            json!({"condition": "true", "action": {"quota": "1"}}),
+            json!({"condition": "true", "action": {"quota": "2", "fill_interval": {"seconds": 1}}}),
+        ]),
+    );
     stand.limiter("good", 1, &one("true", "3"));
     stand.tick(1).await;
     assert_eq!(stand.quotas("bad"), [None, Some(2)]);
     assert_eq!(stand.quotas("good"), [Some(3)]);
     let reason = &stand.view("bad").descriptors[0].reason;
-    assert!(reason.contains("descriptor[0].action.fill_interval") && reason.contains("fill_interval: {seconds: 1}"), "{reason}");
+    assert!(
+        reason.contains("descriptor[0].action.fill_interval")
+            && reason.contains("fill_interval: {seconds: 1}"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
@@ -60,7 +70,9 @@ async fn l02_custom_key_and_value_make_a_bucket() {
     filters.push(plugin);
     let pod = pod().await;
     let mesh = Mesh::new(pod.address());
-    let _envoy = Envoy::start(&mesh.merged(&filters), &folder("l02")).await.unwrap();
+    let _envoy = Envoy::start(&mesh.merged(&filters), &folder("l02"))
+        .await
+        .unwrap();
     limited("the plugin's route", mesh.inbound, &Request::get("/")).await;
     free("a route without the plugin", mesh.other, &Request::get("/")).await;
 }
@@ -72,11 +84,25 @@ async fn l03_a_global_limiter_without_a_rate_limit_service_stops_nobody() {
         stand.service(name, 1);
     }
     let action = json!({"quota": "1", "fill_interval": {"seconds": 1}, "strategy": "global"});
-    stand.limiter("g", 1, &base(&[json!({"condition": "true", "action": action})]));
+    stand.limiter(
+        "g",
+        1,
+        &base(&[json!({"condition": "true", "action": action})]),
+    );
     stand.limiter("local", 1, &one("true", "3"));
     stand.tick(1).await;
-    assert_eq!(stand.view("g").descriptors[0].state, DescriptorState::Refused);
-    assert!(stand.view("g").reason.contains("strategy global is not available"), "{}", stand.view("g").reason);
+    assert_eq!(
+        stand.view("g").descriptors[0].state,
+        DescriptorState::Refused
+    );
+    assert!(
+        stand
+            .view("g")
+            .reason
+            .contains("strategy global is not available"),
+        "{}",
+        stand.view("g").reason
+    );
     assert_eq!(stand.quotas("local"), [Some(3)]);
 }
 
@@ -122,13 +148,22 @@ async fn l04_the_crd_prunes_no_documented_field() {
     let embedded = trimtab::standalone::embedded().unwrap();
     for camel in [false, true] {
         let spec = every_field(camel);
-        let stored = embedded.load(limiter(&format!("all-{camel}"), 1, &spec)).unwrap();
+        let stored = embedded
+            .load(limiter(&format!("all-{camel}"), 1, &spec))
+            .unwrap();
         let mut kept = stored["spec"].clone();
         // The only default that the schema adds.
-        assert_eq!(kept.as_object_mut().unwrap().remove("mode").unwrap_or(json!("Enforce")), "Enforce");
+        assert_eq!(
+            kept.as_object_mut()
+                .unwrap()
+                .remove("mode")
+                .unwrap_or(json!("Enforce")),
+            "Enforce"
+        );
         assert_eq!(kept, spec);
     }
-    let read = |camel| serde_json::from_value::<v1alpha2::SmartLimiterSpec>(every_field(camel)).unwrap();
+    let read =
+        |camel| serde_json::from_value::<v1alpha2::SmartLimiterSpec>(every_field(camel)).unwrap();
     assert_eq!(read(false), read(true), "both spellings say the same");
 }
 
@@ -183,7 +218,10 @@ async fn l09_an_invalid_edit_is_never_applied() {
     }
     let jobs = stand.jobs().await;
     let written = json!(jobs.values().next().unwrap().desired.as_deref().unwrap()).to_string();
-    assert!(written.contains("\"maxTokens\":7") && !written.contains("\"maxTokens\":1,"), "{written}");
+    assert!(
+        written.contains("\"maxTokens\":7") && !written.contains("\"maxTokens\":1,"),
+        "{written}"
+    );
 }
 
 #[tokio::test]
@@ -195,9 +233,15 @@ async fn l10_a_changed_quota_keeps_its_identity() {
         }
         Case::of(input).envoy_filters()
     };
-    let (three, four) = (json!(with_quota("3")).to_string(), json!(with_quota("4")).to_string());
+    let (three, four) = (
+        json!(with_quota("3")).to_string(),
+        json!(with_quota("4")).to_string(),
+    );
     assert_ne!(three, four);
-    let only_quota = three.replace("\"maxTokens\":3,\"tokensPerFill\":3", "\"maxTokens\":4,\"tokensPerFill\":4");
+    let only_quota = three.replace(
+        "\"maxTokens\":3,\"tokensPerFill\":3",
+        "\"maxTokens\":4,\"tokensPerFill\":4",
+    );
     assert_eq!(only_quota, four, "one number differs and nothing else");
 }
 
@@ -209,9 +253,15 @@ async fn l11_a_host_without_a_service_entry_waits_for_one() {
     stand.limiter("api", 1, &spec);
     stand.tick(1).await;
     assert_eq!(stand.quotas("api"), [None]);
-    assert!(stand.view("api").reason.contains("no ServiceEntry"), "{}", stand.view("api").reason);
-    stand.put::<ServiceEntry>(json!({"metadata": {"namespace": "default", "name": "api"}, "spec": {
-        "hosts": ["api.example.com"], "workloadSelector": {"labels": {"app": "api"}}}}));
+    assert!(
+        stand.view("api").reason.contains("no ServiceEntry"),
+        "{}",
+        stand.view("api").reason
+    );
+    stand.put::<ServiceEntry>(
+        json!({"metadata": {"namespace": "default", "name": "api"}, "spec": {
+        "hosts": ["api.example.com"], "workloadSelector": {"labels": {"app": "api"}}}}),
+    );
     stand.put::<k8s_openapi::api::core::v1::Pod>(pod_object("api", 0, &json!({}), "True"));
     stand.put::<k8s_openapi::api::core::v1::Pod>(pod_object("api", 1, &json!({}), "True"));
     stand.tick(1).await;
@@ -223,20 +273,34 @@ async fn l12_subsets_of_a_destination_rule_are_limited() {
     let stand = Stand::new();
     stand.service("a", 1);
     for i in 1..4 {
-        stand.put::<k8s_openapi::api::core::v1::Pod>(pod_object("a", i, &json!({"version": "v1"}), "True"));
+        stand.put::<k8s_openapi::api::core::v1::Pod>(pod_object(
+            "a",
+            i,
+            &json!({"version": "v1"}),
+            "True",
+        ));
     }
     let rule = json!({"condition": "true", "action": {"quota": "30/{pod}", "fill_interval": {"seconds": 60}}});
     stand.limiter("a", 1, &json!({"sets": {"v1": {"descriptor": [rule]}}}));
     stand.tick(1).await;
     assert_eq!(stand.quotas("a"), [None]);
-    assert!(stand.view("a").descriptors[0].reason.contains("subset \"v1\""));
-    stand.put::<DestinationRule>(json!({"metadata": {"namespace": "default", "name": "a"}, "spec": {
-        "host": "a", "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}}));
+    assert!(
+        stand.view("a").descriptors[0]
+            .reason
+            .contains("subset \"v1\"")
+    );
+    stand.put::<DestinationRule>(
+        json!({"metadata": {"namespace": "default", "name": "a"}, "spec": {
+        "host": "a", "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}}),
+    );
     stand.tick(1).await;
     assert_eq!(stand.quotas("a"), [Some(10)]);
     let jobs = stand.jobs().await;
     let filters = jobs.values().next().unwrap().desired.clone().unwrap();
-    assert_eq!(filters[0].metadata.name.as_deref(), Some("a.default.v1.ratelimit"));
+    assert_eq!(
+        filters[0].metadata.name.as_deref(),
+        Some("a.default.v1.ratelimit")
+    );
 }
 
 #[tokio::test]
@@ -249,10 +313,20 @@ async fn l13_a_limiter_takes_only_its_own_outputs_away() {
         stand.limiter(name, 1, &spec);
     }
     stand.tick(1).await;
-    assert_eq!(stand.cache.names(ECDS), ["trimtab.default.a-b._base", "trimtab.default.a._base", "trimtab.default.ba._base"]);
+    assert_eq!(
+        stand.cache.names(ECDS),
+        [
+            "trimtab.default.a-b._base",
+            "trimtab.default.a._base",
+            "trimtab.default.ba._base"
+        ]
+    );
     stand.delete::<v1alpha2::SmartLimiter>(limiter("a", 1, &one("true", "3")));
     stand.tick(1).await;
-    assert_eq!(stand.cache.names(ECDS), ["trimtab.default.a-b._base", "trimtab.default.ba._base"]);
+    assert_eq!(
+        stand.cache.names(ECDS),
+        ["trimtab.default.a-b._base", "trimtab.default.ba._base"]
+    );
 }
 
 #[tokio::test]
@@ -260,37 +334,78 @@ async fn l14_present_match_separate_does_not_leak_to_siblings() {
     let case = cases::load("match-separate");
     let alone = {
         let mut input = case.input.clone();
-        input.spec.sets.values_mut().for_each(|list| drop(list.remove(0)));
+        input
+            .spec
+            .sets
+            .values_mut()
+            .for_each(|list| drop(list.remove(0)));
         Case::of(input)
     };
-    assert_eq!(case.envoy_filters(), alone.envoy_filters(), "the sibling is as if it were alone");
+    assert_eq!(
+        case.envoy_filters(),
+        alone.envoy_filters(),
+        "the sibling is as if it were alone"
+    );
     let driven = drive_case("match-separate", Delivery::EnvoyFilter).await;
-    limited("the sibling", driven.mesh.inbound, &Request::get("/").header("tier", "free")).await;
-    free("others", driven.mesh.inbound, &Request::get("/").header("user", "a")).await;
+    limited(
+        "the sibling",
+        driven.mesh.inbound,
+        &Request::get("/").header("tier", "free"),
+    )
+    .await;
+    free(
+        "others",
+        driven.mesh.inbound,
+        &Request::get("/").header("user", "a"),
+    )
+    .await;
 }
 
 /// A stand on a real Prometheus with these handlers.
 async fn on_prometheus(test: &str, handlers: &[(&str, &str)]) -> (Stand, Prometheus) {
-    let prometheus = Prometheus::start(&folder(test), Duration::from_secs(1), &[]).await.unwrap();
+    let prometheus = Prometheus::start(&folder(test), Duration::from_secs(1), &[])
+        .await
+        .unwrap();
     let mut config = PrometheusConfig::new(prometheus.url());
     for (name, query) in handlers {
-        config.handlers.insert((*name).to_owned(), Handler::new(*query, HandlerType::Value));
+        config
+            .handlers
+            .insert((*name).to_owned(), Handler::new(*query, HandlerType::Value));
     }
     let source: Arc<dyn MetricSource> = Arc::new(PrometheusSource::new(config).unwrap());
-    (Stand::with_sources(vec![source], Arc::new(FakeSource::default())), prometheus)
+    (
+        Stand::with_sources(vec![source], Arc::new(FakeSource::default())),
+        prometheus,
+    )
 }
 
 #[tokio::test]
 async fn l15_every_handler_is_queried_in_every_round() {
-    let (stand, _prometheus) = on_prometheus("l15", &[("load", "vector(0.9)"), ("queue", "vector(7)"), ("rt99", "vector(0.25)")]).await;
+    let (stand, _prometheus) = on_prometheus(
+        "l15",
+        &[
+            ("load", "vector(0.9)"),
+            ("queue", "vector(7)"),
+            ("rt99", "vector(0.25)"),
+        ],
+    )
+    .await;
     stand.service("a", 1);
     stand.limiter("a", 1, &one("{load}>0.8 && {rt99}<0.3", "{queue}"));
     for _ in 0..3 {
         stand.tick(5).await;
         assert_eq!(stand.quotas("a"), [Some(7)]);
         let view = stand.view("a");
-        let fresh: Vec<&str> = view.metrics.iter().filter(|(_, r)| r.failure.is_none()).map(|(k, _)| k.as_str()).collect();
-        assert_eq!(fresh, ["_base.load", "_base.pod", "_base.queue", "_base.rt99"]);
+        let fresh: Vec<&str> = view
+            .metrics
+            .iter()
+            .filter(|(_, r)| r.failure.is_none())
+            .map(|(k, _)| k.as_str())
+            .collect();
+        assert_eq!(
+            fresh,
+            ["_base.load", "_base.pod", "_base.queue", "_base.rt99"]
+        );
     }
 }
 
@@ -322,26 +437,47 @@ async fn l16_status_writes_cause_no_loop() {
     for i in 1..=60 {
         stand.source.set("cpu", 0.9 + f64::from(i) / 1000.0);
         stand.tick(1).await;
-        for job in stand.jobs().await.into_values().filter(|j| j.status.is_some()) {
+        for job in stand
+            .jobs()
+            .await
+            .into_values()
+            .filter(|j| j.status.is_some())
+        {
             writes += 1;
             stand.put::<v1alpha2::SmartLimiter>(with_status(1, &spec, &job));
         }
     }
-    assert!((1..=2).contains(&writes), "{writes} status writes in a minute of moving values");
+    assert!(
+        (1..=2).contains(&writes),
+        "{writes} status writes in a minute of moving values"
+    );
 }
 
 #[tokio::test]
 async fn l17_one_failing_query_concerns_nobody_else() {
-    let (stand, _prometheus) = on_prometheus("l17", &[("good", "vector(0.9)"), ("bad", "this is (no query")]).await;
+    let (stand, _prometheus) = on_prometheus(
+        "l17",
+        &[("good", "vector(0.9)"), ("bad", "this is (no query")],
+    )
+    .await;
     for name in ["a", "b"] {
         stand.service(name, 1);
     }
     stand.limiter("a", 1, &one("{bad}>0.8", "3"));
     stand.limiter("b", 1, &one("{good}>0.8", "4"));
     stand.tick(5).await;
-    assert_eq!((stand.quotas("a"), stand.quotas("b")), (vec![None], vec![Some(4)]));
-    assert_eq!(stand.view("a").descriptors[0].state, DescriptorState::Unknown);
-    let failure = stand.view("a").metrics["_base.bad"].failure.clone().unwrap();
+    assert_eq!(
+        (stand.quotas("a"), stand.quotas("b")),
+        (vec![None], vec![Some(4)])
+    );
+    assert_eq!(
+        stand.view("a").descriptors[0].state,
+        DescriptorState::Unknown
+    );
+    let failure = stand.view("a").metrics["_base.bad"]
+        .failure
+        .clone()
+        .unwrap();
     assert!(failure.contains("parse error"), "{failure}");
 }
 
@@ -349,14 +485,25 @@ async fn l17_one_failing_query_concerns_nobody_else() {
 async fn l18_no_deprecated_header_matcher_is_used() {
     for name in cases::names() {
         let text = json!(cases::load(&name).envoy_filters()).to_string();
-        for field in ["\"exact_match\"", "\"prefix_match\"", "\"suffix_match\"", "\"safe_regex_match\"", "\"contains_match\""] {
+        for field in [
+            "\"exact_match\"",
+            "\"prefix_match\"",
+            "\"suffix_match\"",
+            "\"safe_regex_match\"",
+            "\"contains_match\"",
+        ] {
             assert!(!text.contains(field), "{name}: {field}");
         }
     }
     let case = cases::load("spelling-snake");
     let dir = folder("l18");
     let pod = pod().await;
-    let _envoy = Envoy::start(&Mesh::new(pod.address()).merged(&case.envoy_filters()), &dir).await.unwrap();
+    let _envoy = Envoy::start(
+        &Mesh::new(pod.address()).merged(&case.envoy_filters()),
+        &dir,
+    )
+    .await
+    .unwrap();
     let log = std::fs::read_to_string(dir.join("envoy.log")).unwrap();
     assert!(!log.contains("Using deprecated"), "{log}");
 }
@@ -378,7 +525,12 @@ fn l19_every_refusal_shows_in_the_status() {
         assert_eq!(accepted["status"], "False", "{name}");
         let message = accepted["message"].as_str().unwrap();
         assert!(message.len() > 20, "{name}: {message}");
-        for d in out["decisions"].as_array().unwrap().iter().filter(|d| d["state"] == "Refused") {
+        for d in out["decisions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|d| d["state"] == "Refused")
+        {
             assert!(!d["reason"].as_str().unwrap().is_empty(), "{name}");
         }
     }

@@ -18,7 +18,9 @@ fn at_load(quota: &str, cpu: f64) -> LimiterInput {
     for descriptor in input.spec.sets.values_mut().flatten() {
         quota.clone_into(&mut descriptor.action.quota);
     }
-    input.metrics.insert("_base.cpu".to_owned(), Reading::fresh(cpu));
+    input
+        .metrics
+        .insert("_base.cpu".to_owned(), Reading::fresh(cpu));
     input
 }
 
@@ -39,7 +41,11 @@ fn server(driven: &Driven) -> (&SnapshotCache, String) {
 async fn burst(connection: &mut KeepAlive, n: usize) -> BTreeMap<u16, usize> {
     let mut counts = BTreeMap::new();
     for _ in 0..n {
-        let status = connection.send(&Request::get("/")).await.expect("the connection is kept").status;
+        let status = connection
+            .send(&Request::get("/"))
+            .await
+            .expect("the connection is kept")
+            .status;
         *counts.entry(status).or_default() += 1;
     }
     counts
@@ -51,29 +57,62 @@ async fn a_changed_quota_holds_on_an_open_connection_without_a_drain() {
     let (cache, address) = server(&driven);
     let mut deliveries = cache.deliveries();
     let mut held = KeepAlive::connect(driven.mesh.inbound).await.unwrap();
-    assert_eq!(burst(&mut held, 5).await, BTreeMap::from([(200, 3), (429, 2)]));
+    assert_eq!(
+        burst(&mut held, 5).await,
+        BTreeMap::from([(200, 3), (429, 2)])
+    );
 
     assert_eq!(publish(cache, at_load("6", 0.9), &address), 1);
     acked(&mut deliveries, 1).await;
-    assert_eq!(burst(&mut held, 8).await, BTreeMap::from([(200, 6), (429, 2)]));
+    assert_eq!(
+        burst(&mut held, 8).await,
+        BTreeMap::from([(200, 6), (429, 2)])
+    );
 
-    assert_eq!(publish(cache, at_load("6", 0.95), &address), 0, "another metric value, the same limit: nothing is sent");
-    assert_eq!(burst(&mut held, 2).await, BTreeMap::from([(429, 2)]), "and the bucket is not filled anew");
+    assert_eq!(
+        publish(cache, at_load("6", 0.95), &address),
+        0,
+        "another metric value, the same limit: nothing is sent"
+    );
+    assert_eq!(
+        burst(&mut held, 2).await,
+        BTreeMap::from([(429, 2)]),
+        "and the bucket is not filled anew"
+    );
 
-    assert_eq!(publish(cache, at_load("6", 0.5), &address), 1, "the condition does not hold any more");
+    assert_eq!(
+        publish(cache, at_load("6", 0.5), &address),
+        1,
+        "the condition does not hold any more"
+    );
     acked(&mut deliveries, 1).await;
     assert_eq!(burst(&mut held, 50).await, BTreeMap::from([(200, 50)]));
 
     assert_eq!(publish(cache, at_load("2", 0.9), &address), 1);
     acked(&mut deliveries, 1).await;
-    assert_eq!(burst(&mut held, 4).await, BTreeMap::from([(200, 2), (429, 2)]));
+    assert_eq!(
+        burst(&mut held, 4).await,
+        BTreeMap::from([(200, 2), (429, 2)])
+    );
 
     assert!(held.survived().await, "the connection was never closed");
     let listener = "listener_manager";
-    let drained = driven.envoy.stat(&format!("{listener}.total_listeners_draining")).await.unwrap();
-    let modified = driven.envoy.stat(&format!("{listener}.listener_modified")).await.unwrap();
+    let drained = driven
+        .envoy
+        .stat(&format!("{listener}.total_listeners_draining"))
+        .await
+        .unwrap();
+    let modified = driven
+        .envoy
+        .stat(&format!("{listener}.listener_modified"))
+        .await
+        .unwrap();
     assert_eq!((drained, modified), (0, 0));
-    let connections = driven.envoy.stat("http.inbound_9080.downstream_cx_total").await.unwrap();
+    let connections = driven
+        .envoy
+        .stat("http.inbound_9080.downstream_cx_total")
+        .await
+        .unwrap();
     assert_eq!(connections, 1);
 }
 
@@ -85,17 +124,27 @@ async fn the_time_from_a_change_to_its_effect_is_small() {
     let mut held = KeepAlive::connect(driven.mesh.inbound).await.unwrap();
     let mut times = Vec::new();
     for round in 0..20 {
-        assert_eq!(burst(&mut held, 5).await, BTreeMap::from([(200, 5)]), "round {round}");
+        assert_eq!(
+            burst(&mut held, 5).await,
+            BTreeMap::from([(200, 5)]),
+            "round {round}"
+        );
         let begin = Instant::now();
         assert_eq!(publish(cache, at_load("0", 0.9), &address), 1);
         while held.send(&Request::get("/")).await.unwrap().status == 200 {
-            assert!(begin.elapsed() < BOUND, "round {round}: the limit never came");
+            assert!(
+                begin.elapsed() < BOUND,
+                "round {round}: the limit never came"
+            );
         }
         times.push(begin.elapsed());
         assert_eq!(publish(cache, at_load("1000000", 0.9), &address), 1);
         let begin = Instant::now();
         while held.send(&Request::get("/")).await.unwrap().status == 429 {
-            assert!(begin.elapsed() < BOUND, "round {round}: the limit never went");
+            assert!(
+                begin.elapsed() < BOUND,
+                "round {round}: the limit never went"
+            );
         }
     }
     assert!(held.survived().await);
@@ -113,18 +162,31 @@ async fn the_last_limit_stays_while_the_server_is_away() {
     let mut driven = drive("ecds-away", at_load("3", 0.9), Delivery::Ecds).await;
     let xds = driven.xds.take().expect("ECDS");
     let (cache, address) = (xds.cache.clone(), xds.address);
-    assert_eq!(tally(driven.mesh.inbound, 5, &Request::get("/"), 429).await, (3, 2));
+    assert_eq!(
+        tally(driven.mesh.inbound, 5, &Request::get("/"), 429).await,
+        (3, 2)
+    );
     xds.stop().await;
     let connected = "control_plane.connected_state";
-    wait_for("the proxy notices", || async { driven.envoy.stat(connected).await.unwrap() == 0 }).await;
-    assert_eq!(tally(driven.mesh.inbound, 2, &Request::get("/"), 429).await, (0, 2), "the last limit stays");
+    wait_for("the proxy notices", || async {
+        driven.envoy.stat(connected).await.unwrap() == 0
+    })
+    .await;
+    assert_eq!(
+        tally(driven.mesh.inbound, 2, &Request::get("/"), 429).await,
+        (0, 2),
+        "the last limit stays"
+    );
 
     // Changed while away; the proxy gets it when the server is back.
     publish(&cache, at_load("5", 0.9), &address.to_string());
     let mut deliveries = cache.deliveries();
     let xds = Xds::start_at(cache, address).await;
     acked(&mut deliveries, 1).await;
-    assert_eq!(tally(driven.mesh.inbound, 7, &Request::get("/"), 429).await, (5, 2));
+    assert_eq!(
+        tally(driven.mesh.inbound, 7, &Request::get("/"), 429).await,
+        (5, 2)
+    );
     xds.stop().await;
 }
 
@@ -135,9 +197,18 @@ async fn a_proxy_that_starts_without_the_server_serves_and_is_limited_later() {
     let address = trimtab::lab::ports::free_address().unwrap();
     let case = translated(at_load("3", 0.9), &address.to_string());
     let begin = Instant::now();
-    let envoy = Envoy::start(&mesh.merged(&case.envoy_filters()), &folder("ecds-late")).await.unwrap();
-    println!("ECDS: a proxy without a server is ready after {:?}", begin.elapsed());
-    assert_eq!(tally(mesh.inbound, 20, &Request::get("/"), 429).await, (20, 0), "traffic is never broken");
+    let envoy = Envoy::start(&mesh.merged(&case.envoy_filters()), &folder("ecds-late"))
+        .await
+        .unwrap();
+    println!(
+        "ECDS: a proxy without a server is ready after {:?}",
+        begin.elapsed()
+    );
+    assert_eq!(
+        tally(mesh.inbound, 20, &Request::get("/"), 429).await,
+        (20, 0),
+        "traffic is never broken"
+    );
 
     let cache = SnapshotCache::new();
     cache.mark_ready();
@@ -145,7 +216,10 @@ async fn a_proxy_that_starts_without_the_server_serves_and_is_limited_later() {
     let mut deliveries = cache.deliveries();
     let xds = Xds::start_at(cache, address).await;
     acked(&mut deliveries, 1).await;
-    assert_eq!(tally(mesh.inbound, 5, &Request::get("/"), 429).await, (3, 2));
+    assert_eq!(
+        tally(mesh.inbound, 5, &Request::get("/"), 429).await,
+        (3, 2)
+    );
     drop(envoy);
     xds.stop().await;
 }
@@ -154,7 +228,13 @@ async fn a_proxy_that_starts_without_the_server_serves_and_is_limited_later() {
 async fn a_limiter_that_is_switched_on_and_off_never_touches_the_static_part() {
     let (idle, limiting) = (cases::load("ecds-idle"), cases::load("ecds-limiting"));
     assert_eq!(idle.envoy_filters(), limiting.envoy_filters());
-    let live = |case: &Case| case.translation.extension_configs.iter().map(|c| c.live).sum::<usize>();
+    let live = |case: &Case| {
+        case.translation
+            .extension_configs
+            .iter()
+            .map(|c| c.live)
+            .sum::<usize>()
+    };
     assert_eq!((live(&idle), live(&limiting)), (0, 1));
 }
 

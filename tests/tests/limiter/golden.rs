@@ -21,11 +21,20 @@ fn every_case_gives_its_golden_output() {
         let folder = cases::root().join(name);
         let files: BTreeSet<String> = std::fs::read_dir(&folder)
             .expect("a folder")
-            .map(|f| f.expect("a file").file_name().to_string_lossy().into_owned())
+            .map(|f| {
+                f.expect("a file")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
             .collect();
         let rewriting = std::env::var_os("UPDATE_EXPECT").is_some();
         let complete = BTreeSet::from(["in.yaml".to_owned(), "out.yaml".to_owned()]);
-        assert!(rewriting || files == complete, "{}: has {files:?}, wanted are in.yaml and out.yaml", folder.display());
+        assert!(
+            rewriting || files == complete,
+            "{}: has {files:?}, wanted are in.yaml and out.yaml",
+            folder.display()
+        );
         expect_file![folder.join("out.yaml")].assert_eq(&cases::load(name).render());
     }
 }
@@ -35,14 +44,23 @@ fn the_same_input_gives_the_same_bytes() {
     for name in cases::names() {
         let (a, b) = (cases::load(&name), cases::load(&name));
         assert_eq!(a.render(), b.render(), "{name}");
-        let bodies = |c: &Case| -> Vec<Vec<u8>> { c.translation.extension_configs.iter().map(|e| e.body.clone()).collect() };
+        let bodies = |c: &Case| -> Vec<Vec<u8>> {
+            c.translation
+                .extension_configs
+                .iter()
+                .map(|e| e.body.clone())
+                .collect()
+        };
         assert_eq!(bodies(&a), bodies(&b), "{name}");
     }
 }
 
 #[test]
 fn both_spellings_are_one() {
-    assert_eq!(cases::load("spelling-snake").render(), cases::load("spelling-camel").render());
+    assert_eq!(
+        cases::load("spelling-snake").render(),
+        cases::load("spelling-camel").render()
+    );
 }
 
 #[test]
@@ -70,13 +88,25 @@ fn accepted(what: &str, mesh: &Mesh, filters: &[Value], inline: &BTreeMap<String
     let mut config = mesh.proxy.bootstrap();
     let report = merge::apply(&mut config, filters, &lab::facts(filters))
         .unwrap_or_else(|e| panic!("{what}: {e}"));
-    assert_eq!(report.unmatched, Vec::<String>::new(), "{what}: patches without a place");
-    assert_eq!(report.skipped, Vec::<String>::new(), "{what}: objects for other proxies");
+    assert_eq!(
+        report.unmatched,
+        Vec::<String>::new(),
+        "{what}: patches without a place"
+    );
+    assert_eq!(
+        report.skipped,
+        Vec::<String>::new(),
+        "{what}: objects for other proxies"
+    );
     if !inline.is_empty() {
         let mut used = merge::inline_extension_configs(&mut config, inline);
         used.sort();
         used.dedup();
-        assert_eq!(used, inline.keys().cloned().collect::<Vec<_>>(), "{what}: a filter asks for each value");
+        assert_eq!(
+            used,
+            inline.keys().cloned().collect::<Vec<_>>(),
+            "{what}: a filter asks for each value"
+        );
     }
     if let Err(reason) = envoy::validate(&config) {
         panic!("{what}: Envoy refuses it: {reason}");
@@ -91,27 +121,46 @@ fn check(name: &str, mesh: &Mesh) {
     }
     if filters.len() > 1 {
         // A pod of a subset gets the objects of _base too.
-        accepted(&format!("{name}, all objects"), mesh, &filters, &BTreeMap::new());
+        accepted(
+            &format!("{name}, all objects"),
+            mesh,
+            &filters,
+            &BTreeMap::new(),
+        );
     }
     let configs = &case.translation.extension_configs;
     if configs.is_empty() {
         return;
     }
     for config in configs {
-        let decoded = TypedExtensionConfig::decode(config.body.as_slice()).expect("a TypedExtensionConfig");
+        let decoded =
+            TypedExtensionConfig::decode(config.body.as_slice()).expect("a TypedExtensionConfig");
         let any = decoded.typed_config.expect("a configuration");
-        assert_eq!((decoded.name.as_str(), any.type_url.as_str()), (config.name.as_str(), lab::LOCAL_RATE_LIMIT), "{name}");
+        assert_eq!(
+            (decoded.name.as_str(), any.type_url.as_str()),
+            (config.name.as_str(), lab::LOCAL_RATE_LIMIT),
+            "{name}"
+        );
         let limit = LocalRateLimit::decode(any.value.as_slice()).expect("a LocalRateLimit");
         let mut said = cases::canonical(&config.canonical);
         if let Some(fields) = said.as_object_mut() {
             fields.remove("alwaysConsumeDefaultTokenBucket");
         }
-        assert_eq!(as_json(&limit), said, "{name}: the body says what the version is made of");
+        assert_eq!(
+            as_json(&limit),
+            said,
+            "{name}: the body says what the version is made of"
+        );
         assert_eq!(limit.descriptors.len(), config.live, "{name}");
     }
     let inline = configs
         .iter()
-        .map(|c| (c.name.clone(), json!({"typed_config": lab::typed_struct(&cases::canonical(&c.canonical))})))
+        .map(|c| {
+            (
+                c.name.clone(),
+                json!({"typed_config": lab::typed_struct(&cases::canonical(&c.canonical))}),
+            )
+        })
         .collect();
     accepted(&format!("{name}, values inline"), mesh, &filters, &inline);
 }
@@ -133,7 +182,11 @@ fn envoy_accepts_every_object_of_every_case() {
 fn as_json(limit: &LocalRateLimit) -> Value {
     let span = |d: &Option<Duration>| {
         let d = d.unwrap_or_default();
-        if d.nanos == 0 { format!("{}s", d.seconds) } else { format!("{}.{:03}s", d.seconds, d.nanos / 1_000_000) }
+        if d.nanos == 0 {
+            format!("{}s", d.seconds)
+        } else {
+            format!("{}.{:03}s", d.seconds, d.nanos / 1_000_000)
+        }
     };
     let mut out = json!({"statPrefix": limit.stat_prefix});
     let bucket = |b: &envoy_types::pb::envoy::r#type::v3::TokenBucket| {
@@ -147,14 +200,22 @@ fn as_json(limit: &LocalRateLimit) -> Value {
         out["tokenBucket"] = bucket(b);
         out["descriptors"] = json!([]);
     }
-    for (key, percent) in [("filterEnabled", &limit.filter_enabled), ("filterEnforced", &limit.filter_enforced)] {
+    for (key, percent) in [
+        ("filterEnabled", &limit.filter_enabled),
+        ("filterEnforced", &limit.filter_enforced),
+    ] {
         if let Some(p) = percent {
             let numerator = p.default_value.map_or(0, |v| v.numerator);
-            out[key] = json!({"runtimeKey": p.runtime_key, "defaultValue": {"numerator": numerator}});
+            out[key] =
+                json!({"runtimeKey": p.runtime_key, "defaultValue": {"numerator": numerator}});
         }
     }
     for d in &limit.descriptors {
-        let entries: Vec<Value> = d.entries.iter().map(|e| json!({"key": e.key, "value": e.value})).collect();
+        let entries: Vec<Value> = d
+            .entries
+            .iter()
+            .map(|e| json!({"key": e.key, "value": e.value}))
+            .collect();
         let item = json!({"entries": entries, "tokenBucket": d.token_bucket.as_ref().map(bucket)});
         if let Some(list) = out["descriptors"].as_array_mut() {
             list.push(item);

@@ -60,18 +60,30 @@ impl Mesh {
             endpoints: vec![pod],
         };
         let two = |host: &str, port: u16| {
-            let routes = vec![route(host, port, "slow", "/slow"), route(host, port, "default", "/")];
+            let routes = vec![
+                route(host, port, "slow", "/slow"),
+                route(host, port, "default", "/"),
+            ];
             VirtualHost::with_routes(host, port, routes)
         };
         let ratings = two("ratings.default.svc.cluster.local", 9080);
         let details = VirtualHost::service("details.default.svc.cluster.local", 9080, vec![pod]);
-        let (a, b) = (two("a.example.com", 80), VirtualHost::service("b.example.com", 80, vec![pod]));
+        let (a, b) = (
+            two("a.example.com", 80),
+            VirtualHost::service("b.example.com", 80, vec![pod]),
+        );
         let proxy = Proxy::new("reviews-1.default", "default", &BTreeMap::new(), at())
             .listener(Listener::inbound(9080, inbound, pod).trusting(1))
             .listener(Listener::inbound(9090, other, pod).trusting(1))
             .listener(Listener::outbound(9080, outbound, vec![ratings, details]))
             .listener(Listener::gateway(80, gateway, vec![a, b]).trusting(1));
-        Self { proxy, inbound, other, outbound, gateway }
+        Self {
+            proxy,
+            inbound,
+            other,
+            outbound,
+            gateway,
+        }
     }
 
     /// The bootstrap with the objects merged into it; every patch must find its place.
@@ -93,7 +105,10 @@ pub(crate) fn facts(filters: &[Value]) -> ProxyFacts {
             labels.insert(key.clone(), value.as_str().unwrap_or_default().to_owned());
         }
     }
-    let namespace = filters.first().and_then(|f| f["metadata"]["namespace"].as_str()).unwrap_or("default");
+    let namespace = filters
+        .first()
+        .and_then(|f| f["metadata"]["namespace"].as_str())
+        .unwrap_or("default");
     ProxyFacts::new(namespace, labels)
 }
 
@@ -137,10 +152,17 @@ impl Xds {
     }
 
     pub(crate) async fn start_at(cache: SnapshotCache, address: SocketAddr) -> Self {
-        let listener = tokio::net::TcpListener::bind(address).await.expect("the address");
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .expect("the address");
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serve(cache.clone(), listener, shutdown.clone()));
-        Self { cache, address, shutdown, task }
+        Self {
+            cache,
+            address,
+            shutdown,
+            task,
+        }
     }
 
     /// Stops the server and frees its port.
@@ -175,7 +197,10 @@ pub(crate) async fn acked(deliveries: &mut Receiver<trimtab_xds::Delivery>, n: u
             .await
             .expect("Envoy answers")
             .expect("a report");
-        assert!(matches!(delivery, trimtab_xds::Delivery::Acked { .. }), "{delivery:?}");
+        assert!(
+            matches!(delivery, trimtab_xds::Delivery::Acked { .. }),
+            "{delivery:?}"
+        );
     }
 }
 
@@ -196,19 +221,32 @@ pub(crate) async fn drive(what: &str, input: LimiterInput, delivery: Delivery) -
         Delivery::EnvoyFilter => None,
         Delivery::Ecds => Some(Xds::start().await),
     };
-    let address = xds.as_ref().map_or_else(String::new, |x| x.address.to_string());
+    let address = xds
+        .as_ref()
+        .map_or_else(String::new, |x| x.address.to_string());
     let case = Case::delivered_by(input, delivery, &address);
-    assert!(!case.translation.envoy_filters.is_empty(), "{what}: nothing to run: {:?}", case.refused());
+    assert!(
+        !case.translation.envoy_filters.is_empty(),
+        "{what}: nothing to run: {:?}",
+        case.refused()
+    );
     let config = mesh.merged(&case.envoy_filters());
     let mut deliveries = xds.as_ref().map(|x| x.cache.deliveries());
     if let Some(xds) = &xds {
         xds.cache.update(ECDS, resources(&case.translation), &[]);
     }
-    let envoy = Envoy::start(&config, &dir).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+    let envoy = Envoy::start(&config, &dir)
+        .await
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
     if let Some(deliveries) = &mut deliveries {
         acked(deliveries, case.translation.extension_configs.len()).await;
     }
-    Driven { mesh, envoy, pod, xds }
+    Driven {
+        mesh,
+        envoy,
+        pod,
+        xds,
+    }
 }
 
 /// Runs a golden case.
@@ -217,19 +255,36 @@ pub(crate) async fn drive_case(name: &str, delivery: Delivery) -> Driven {
 }
 
 /// Sends `n` requests, one after the other, and gives how many were served and how many refused with `refusal`.
-pub(crate) async fn tally(at: SocketAddr, n: usize, request: &Request, refusal: u16) -> (usize, usize) {
+pub(crate) async fn tally(
+    at: SocketAddr,
+    n: usize,
+    request: &Request,
+    refusal: u16,
+) -> (usize, usize) {
     let counts = burst(at, n, request).await.expect("answers");
     let of = |status| counts.get(&status).copied().unwrap_or(0);
-    assert_eq!(of(200) + of(refusal), n, "only 200 and {refusal}: {counts:?}");
+    assert_eq!(
+        of(200) + of(refusal),
+        n,
+        "only 200 and {refusal}: {counts:?}"
+    );
     (of(200), of(refusal))
 }
 
 /// A golden limit of 2 per minute: two requests are served, two refused.
 pub(crate) async fn limited(what: &str, at: SocketAddr, request: &Request) {
-    assert_eq!(tally(at, 4, request, 429).await, (2, 2), "{what}: {request:?}");
+    assert_eq!(
+        tally(at, 4, request, 429).await,
+        (2, 2),
+        "{what}: {request:?}"
+    );
 }
 
 /// No limit.
 pub(crate) async fn free(what: &str, at: SocketAddr, request: &Request) {
-    assert_eq!(tally(at, 4, request, 429).await, (4, 0), "{what}: {request:?}");
+    assert_eq!(
+        tally(at, 4, request, 429).await,
+        (4, 0),
+        "{what}: {request:?}"
+    );
 }

@@ -26,7 +26,11 @@ async fn matching(case: &str, hit: &Request, misses: &[Request]) {
             free(&what, driven.mesh.inbound, miss).await;
         }
         let served = 2 + 4 * misses.len() as u64;
-        assert_eq!(driven.pod.requests(), served, "{what}: refused requests do not reach the pod");
+        assert_eq!(
+            driven.pod.requests(),
+            served,
+            "{what}: refused requests do not reach the pod"
+        );
     }
 }
 
@@ -83,16 +87,28 @@ async fn addresses_have_a_bucket_each_and_a_request_counts_once() {
 #[tokio::test]
 async fn a_range_shares_one_bucket() {
     let driven = drive_case("match-source-cidr-v4", Delivery::EnvoyFilter).await;
-    assert_eq!(tally(driven.mesh.inbound, 2, &from("10.9.1.1"), 429).await, (2, 0));
-    assert_eq!(tally(driven.mesh.inbound, 2, &from("10.9.2.2"), 429).await, (0, 2));
+    assert_eq!(
+        tally(driven.mesh.inbound, 2, &from("10.9.1.1"), 429).await,
+        (2, 0)
+    );
+    assert_eq!(
+        tally(driven.mesh.inbound, 2, &from("10.9.2.2"), 429).await,
+        (0, 2)
+    );
 }
 
 #[tokio::test]
 async fn two_rules_count_apart() {
     for delivery in [Delivery::EnvoyFilter, Delivery::Ecds] {
         let driven = drive_case("match-two-rules", delivery).await;
-        assert_eq!(tally(driven.mesh.inbound, 5, &with("tier", "free"), 429).await, (2, 3));
-        assert_eq!(tally(driven.mesh.inbound, 5, &with("tier", "paid"), 429).await, (3, 2));
+        assert_eq!(
+            tally(driven.mesh.inbound, 5, &with("tier", "free"), 429).await,
+            (2, 3)
+        );
+        assert_eq!(
+            tally(driven.mesh.inbound, 5, &with("tier", "paid"), 429).await,
+            (3, 2)
+        );
         free("neither", driven.mesh.inbound, &get()).await;
     }
 }
@@ -100,6 +116,12 @@ async fn two_rules_count_apart() {
 #[tokio::test]
 async fn siblings_of_a_bad_rule_are_in_force() {
     let driven = drive_case("several-rules-one-bad", Delivery::EnvoyFilter).await;
-    assert_eq!(tally(driven.mesh.inbound, 6, &with("tier", "free"), 429).await, (3, 3));
-    assert_eq!(tally(driven.mesh.inbound, 6, &with("tier", "paid"), 429).await, (4, 2));
+    assert_eq!(
+        tally(driven.mesh.inbound, 6, &with("tier", "free"), 429).await,
+        (3, 3)
+    );
+    assert_eq!(
+        tally(driven.mesh.inbound, 6, &with("tier", "paid"), 429).await,
+        (4, 2)
+    );
 }

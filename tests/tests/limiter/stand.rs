@@ -24,11 +24,17 @@ pub(crate) struct FakeSource {
 
 impl FakeSource {
     pub(crate) fn set(&self, name: &str, value: f64) {
-        self.values.lock().expect("a lock").insert(name.to_owned(), Ok(value));
+        self.values
+            .lock()
+            .expect("a lock")
+            .insert(name.to_owned(), Ok(value));
     }
 
     pub(crate) fn fail(&self, name: &str, failure: Failure) {
-        self.values.lock().expect("a lock").insert(name.to_owned(), Err(failure));
+        self.values
+            .lock()
+            .expect("a lock")
+            .insert(name.to_owned(), Err(failure));
     }
 }
 
@@ -39,7 +45,12 @@ impl MetricSource for FakeSource {
     }
 
     fn provides(&self) -> Vec<String> {
-        self.values.lock().expect("a lock").keys().cloned().collect()
+        self.values
+            .lock()
+            .expect("a lock")
+            .keys()
+            .cloned()
+            .collect()
     }
 
     async fn harvest(&self, demands: &[Demand]) -> Harvest {
@@ -48,7 +59,9 @@ impl MetricSource for FakeSource {
         for demand in demands {
             for name in &demand.metrics {
                 if let Some(sample) = values.get(name) {
-                    harvest.values.insert((demand.id, name.clone()), sample.clone());
+                    harvest
+                        .values
+                        .insert((demand.id, name.clone()), sample.clone());
                 }
             }
         }
@@ -77,12 +90,34 @@ impl Stand {
         Self::with_sources(vec![fake], source)
     }
 
-    pub(crate) fn with_sources(sources: Vec<Arc<dyn MetricSource>>, source: Arc<FakeSource>) -> Self {
-        let (index, clock, cache) = (Index::new("istio-system"), ManualClock::default(), SnapshotCache::new());
+    pub(crate) fn with_sources(
+        sources: Vec<Arc<dyn MetricSource>>,
+        source: Arc<FakeSource>,
+    ) -> Self {
+        let (index, clock, cache) = (
+            Index::new("istio-system"),
+            ManualClock::default(),
+            SnapshotCache::new(),
+        );
         let known_metrics = sources.iter().flat_map(|s| s.provides()).collect();
-        let settings = Settings { known_metrics, ..Settings::default() };
-        let engine = Engine::new(index.clone(), sources, settings, Arc::new(clock.clone()), cache.clone());
-        Self { index, engine, clock, source, cache }
+        let settings = Settings {
+            known_metrics,
+            ..Settings::default()
+        };
+        let engine = Engine::new(
+            index.clone(),
+            sources,
+            settings,
+            Arc::new(clock.clone()),
+            cache.clone(),
+        );
+        Self {
+            index,
+            engine,
+            clock,
+            source,
+            cache,
+        }
     }
 
     /// An object is new or changed.
@@ -133,7 +168,9 @@ impl Stand {
     pub(crate) async fn jobs(&self) -> BTreeMap<LimiterKey, Job> {
         let mut out = BTreeMap::new();
         // The queue hands out what it has at once; nothing else wakes it here.
-        while let Ok((key, job)) = tokio::time::timeout(Duration::from_millis(20), self.engine.queue.pop()).await {
+        while let Ok((key, job)) =
+            tokio::time::timeout(Duration::from_millis(20), self.engine.queue.pop()).await
+        {
             self.engine.queue.done(&key);
             out.insert(key, job);
         }
@@ -142,12 +179,20 @@ impl Stand {
 
     /// How the limiter of a name is doing.
     pub(crate) fn view(&self, name: &str) -> LimiterView {
-        self.engine.views().into_iter().find(|v| v.name == name).expect("a limiter of the name")
+        self.engine
+            .views()
+            .into_iter()
+            .find(|v| v.name == name)
+            .expect("a limiter of the name")
     }
 
     /// Quotas by descriptor.
     pub(crate) fn quotas(&self, name: &str) -> Vec<Option<i64>> {
-        self.view(name).descriptors.iter().map(|d| d.quota).collect()
+        self.view(name)
+            .descriptors
+            .iter()
+            .map(|d| d.quota)
+            .collect()
     }
 }
 
@@ -167,7 +212,9 @@ pub(crate) fn pod(service: &str, i: usize, labels: &Value, ready: &str) -> Value
 
 /// A spec with one descriptor in `_base`.
 pub(crate) fn one(condition: &str, quota: &str) -> Value {
-    base(&[json!({"condition": condition, "action": {"quota": quota, "fill_interval": {"seconds": 60}}})])
+    base(&[
+        json!({"condition": condition, "action": {"quota": quota, "fill_interval": {"seconds": 60}}}),
+    ])
 }
 
 /// A spec with these descriptors in `_base`.

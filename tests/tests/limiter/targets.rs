@@ -44,10 +44,17 @@ async fn a_port_and_all_ports_in_one_limiter() {
     for delivery in BOTH {
         let driven = drive_case("target-overlap", delivery).await;
         let free_tier = Request::get("/").header("tier", "free");
-        assert_eq!(tally(driven.mesh.inbound, 3, &free_tier, 429).await, (2, 1), "the rule of the port by {delivery:?}");
+        assert_eq!(
+            tally(driven.mesh.inbound, 3, &free_tier, 429).await,
+            (2, 1),
+            "the rule of the port by {delivery:?}"
+        );
         // A request of the narrow rule is a request of the wide rule too.
         let others = tally(driven.mesh.inbound, 6, &Request::get("/"), 429).await;
-        assert!(others == (2, 4) || others == (1, 5), "the rule of all ports by {delivery:?}: {others:?}");
+        assert!(
+            others == (2, 4) || others == (1, 5),
+            "the rule of all ports by {delivery:?}: {others:?}"
+        );
     }
 }
 
@@ -55,7 +62,10 @@ async fn a_port_and_all_ports_in_one_limiter() {
 async fn an_own_target_replaces_the_shared_one() {
     let driven = drive_case("target-spec", Delivery::EnvoyFilter).await;
     limited("9080", driven.mesh.inbound, &Request::get("/")).await;
-    assert_eq!(tally(driven.mesh.other, 5, &Request::get("/"), 429).await, (3, 2));
+    assert_eq!(
+        tally(driven.mesh.other, 5, &Request::get("/"), 429).await,
+        (3, 2)
+    );
 }
 
 #[tokio::test]
@@ -82,8 +92,15 @@ async fn an_outbound_route_of_any_host() {
 async fn an_outbound_host() {
     for delivery in BOTH {
         let driven = drive_case("target-outbound-host", delivery).await;
-        assert_eq!(tally(driven.mesh.outbound, 1, &to(RATINGS, "/slow"), 429).await, (1, 0));
-        assert_eq!(tally(driven.mesh.outbound, 3, &to(RATINGS, "/"), 429).await, (1, 2), "the routes of a host share its bucket");
+        assert_eq!(
+            tally(driven.mesh.outbound, 1, &to(RATINGS, "/slow"), 429).await,
+            (1, 0)
+        );
+        assert_eq!(
+            tally(driven.mesh.outbound, 3, &to(RATINGS, "/"), 429).await,
+            (1, 2),
+            "the routes of a host share its bucket"
+        );
         let details = to("details.default.svc.cluster.local:9080", "/");
         free("another host", driven.mesh.outbound, &details).await;
     }
@@ -93,9 +110,24 @@ async fn an_outbound_host() {
 async fn a_gateway_route() {
     for delivery in BOTH {
         let driven = drive_case("gateway-route", delivery).await;
-        limited("the route", driven.mesh.gateway, &to("a.example.com", "/slow")).await;
-        free("another route", driven.mesh.gateway, &to("a.example.com", "/")).await;
-        free("another host", driven.mesh.gateway, &to("b.example.com", "/slow")).await;
+        limited(
+            "the route",
+            driven.mesh.gateway,
+            &to("a.example.com", "/slow"),
+        )
+        .await;
+        free(
+            "another route",
+            driven.mesh.gateway,
+            &to("a.example.com", "/"),
+        )
+        .await;
+        free(
+            "another host",
+            driven.mesh.gateway,
+            &to("b.example.com", "/slow"),
+        )
+        .await;
     }
 }
 
@@ -111,7 +143,10 @@ async fn gateway_hosts_have_a_bucket_each() {
 #[tokio::test]
 async fn a_gateway_shares_an_average() {
     let driven = drive_case("gateway-average", Delivery::EnvoyFilter).await;
-    assert_eq!(tally(driven.mesh.gateway, 5, &to("a.example.com", "/"), 429).await, (3, 2));
+    assert_eq!(
+        tally(driven.mesh.gateway, 5, &to("a.example.com", "/"), 429).await,
+        (3, 2)
+    );
 }
 
 #[tokio::test]
@@ -127,9 +162,16 @@ async fn an_average_is_shared_by_the_pods() {
     for case in ["average-total", "average-divided"] {
         for delivery in BOTH {
             // Two pods of the service: 5 becomes 3 for each, rounded up.
-            let pods = [drive_case(case, delivery).await, drive_case(case, delivery).await];
+            let pods = [
+                drive_case(case, delivery).await,
+                drive_case(case, delivery).await,
+            ];
             for driven in &pods {
-                assert_eq!(tally(driven.mesh.inbound, 5, &Request::get("/"), 429).await, (3, 2), "{case} by {delivery:?}");
+                assert_eq!(
+                    tally(driven.mesh.inbound, 5, &Request::get("/"), 429).await,
+                    (3, 2),
+                    "{case} by {delivery:?}"
+                );
             }
         }
     }
@@ -144,19 +186,34 @@ async fn a_pod_of_a_subset_has_both_limits_and_others_have_one() {
     for (i, order) in [[0, 1], [1, 0]].iter().enumerate() {
         let mesh = Mesh::new(pod.address());
         let ordered: Vec<_> = order.iter().map(|n| filters[*n].clone()).collect();
-        let _envoy = Envoy::start(&mesh.merged(&ordered), &folder(&format!("subset-{i}"))).await.unwrap();
-        assert_eq!(tally(mesh.inbound, 6, &Request::get("/"), 429).await, (3, 3), "a pod of the subset, order {order:?}");
+        let _envoy = Envoy::start(&mesh.merged(&ordered), &folder(&format!("subset-{i}")))
+            .await
+            .unwrap();
+        assert_eq!(
+            tally(mesh.inbound, 6, &Request::get("/"), 429).await,
+            (3, 3),
+            "a pod of the subset, order {order:?}"
+        );
     }
     let mesh = Mesh::new(pod.address());
-    let _envoy = Envoy::start(&mesh.merged(&filters[..1]), &folder("subset-base")).await.unwrap();
-    assert_eq!(tally(mesh.inbound, 6, &Request::get("/"), 429).await, (4, 2), "any other pod");
+    let _envoy = Envoy::start(&mesh.merged(&filters[..1]), &folder("subset-base"))
+        .await
+        .unwrap();
+    assert_eq!(
+        tally(mesh.inbound, 6, &Request::get("/"), 429).await,
+        (4, 2),
+        "any other pod"
+    );
 }
 
 #[tokio::test]
 async fn a_written_zero_refuses_everything() {
     for delivery in BOTH {
         let driven = drive_case("quota-zero", delivery).await;
-        assert_eq!(tally(driven.mesh.inbound, 3, &Request::get("/"), 429).await, (0, 3));
+        assert_eq!(
+            tally(driven.mesh.inbound, 3, &Request::get("/"), 429).await,
+            (0, 3)
+        );
         assert_eq!(driven.pod.requests(), 0);
     }
 }
@@ -165,7 +222,10 @@ async fn a_written_zero_refuses_everything() {
 async fn a_huge_quota_limits_nothing() {
     for delivery in BOTH {
         let driven = drive_case("quota-huge", delivery).await;
-        assert_eq!(tally(driven.mesh.inbound, 50, &Request::get("/"), 429).await, (50, 0));
+        assert_eq!(
+            tally(driven.mesh.inbound, 50, &Request::get("/"), 429).await,
+            (50, 0)
+        );
     }
 }
 
@@ -173,7 +233,10 @@ async fn a_huge_quota_limits_nothing() {
 async fn no_matching_request_meets_the_default_bucket() {
     // Slime's default bucket is a ceiling of 100000 requests per second for everything else; ours is none.
     let driven = drive_case("match-header-exact", Delivery::EnvoyFilter).await;
-    assert_eq!(tally(driven.mesh.inbound, 200, &Request::get("/"), 429).await, (200, 0));
+    assert_eq!(
+        tally(driven.mesh.inbound, 200, &Request::get("/"), 429).await,
+        (200, 0)
+    );
 }
 
 #[tokio::test]
@@ -188,7 +251,13 @@ async fn two_limiters_of_one_gateway_do_not_disturb_each_other() {
     assert_eq!(filters.len(), 2);
     let pod = pod().await;
     let mesh = Mesh::new(pod.address());
-    let _envoy = Envoy::start(&mesh.merged(&filters), &folder("two-limiters")).await.unwrap();
-    assert_eq!(tally(mesh.gateway, 5, &to("a.example.com", "/"), 429).await, (3, 2), "no request counts twice");
+    let _envoy = Envoy::start(&mesh.merged(&filters), &folder("two-limiters"))
+        .await
+        .unwrap();
+    assert_eq!(
+        tally(mesh.gateway, 5, &to("a.example.com", "/"), 429).await,
+        (3, 2),
+        "no request counts twice"
+    );
     limited("b", mesh.gateway, &to("b.example.com", "/")).await;
 }

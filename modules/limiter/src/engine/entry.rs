@@ -104,19 +104,30 @@ impl Entry {
         self.input
             .metrics
             .retain(|key, _| keep.contains(key) && !key.ends_with(".pod"));
-        for key in keep {
-            // Measured by an earlier run: a name that nobody has pushed since is not unknown, and its decision holds.
-            if self.object.status.metric_status.contains_key(&key) {
-                self.input.metrics.entry(key).or_insert(Reading {
-                    state: ReadingState::Waiting,
-                    ..Reading::default()
-                });
-            }
-        }
+        self.wait_for_measured_before(&wanted);
         for (set, facts) in &self.input.target.sets {
             self.input
                 .metrics
                 .insert(format!("{set}.pod"), Reading::fresh(facts.pods as f64));
+        }
+    }
+
+    /// A name that an earlier run has measured and that no source knows yet, as with pushed metrics, is not unknown: its
+    /// decision holds until it is pushed again.
+    fn wait_for_measured_before(&mut self, wanted: &BTreeMap<String, BTreeSet<String>>) {
+        let input = &mut self.input;
+        for (set, names) in wanted {
+            for name in names {
+                let sampled_soon = input.settings.known_metrics.contains(name)
+                    || input.spec.metrics.contains_key(name);
+                let key = format!("{set}.{name}");
+                if !sampled_soon && self.object.status.metric_status.contains_key(&key) {
+                    input.metrics.entry(key).or_insert(Reading {
+                        state: ReadingState::Waiting,
+                        ..Reading::default()
+                    });
+                }
+            }
         }
     }
 

@@ -43,7 +43,7 @@ impl State {
                 .spec
                 .host
                 .as_ref()
-                .and_then(|h| self.by_entry_host.get_mut(h))
+                .and_then(|h| self.by_entry_host.get_mut(&qualified(h, &key.namespace)))
             {
                 keys.remove(key);
             }
@@ -65,7 +65,7 @@ impl State {
     fn drop_entry(&mut self, name: &Name) {
         if let Some(old) = self.entries.remove(name) {
             for host in old.hosts {
-                if let Some(keys) = self.by_entry_host.get(&host) {
+                if let Some(keys) = self.by_entry_host.get(&qualified(&host, &name.0)) {
                     self.dirty.extend(keys.iter().cloned());
                 }
                 if let Some(names) = self.entries_by_host.get_mut(&(name.0.clone(), host)) {
@@ -126,7 +126,7 @@ impl State {
                 .entry((name.0.clone(), host.clone()))
                 .or_default()
                 .insert(name.clone());
-            if let Some(keys) = self.by_entry_host.get(host) {
+            if let Some(keys) = self.by_entry_host.get(&qualified(host, &name.0)) {
                 self.dirty.extend(keys.iter().cloned());
             }
         }

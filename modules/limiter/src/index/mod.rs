@@ -109,7 +109,7 @@ struct State {
     /// (namespace or `*`, label, value) of the first pair of a limiter's selector.
     by_pair: HashMap<(String, String, String), HashSet<LimiterKey>>,
     registered: HashMap<LimiterKey, (String, String, String)>,
-    /// Limiters by `spec.host`.
+    /// Limiters by `spec.host`, qualified: a name with one dot may be meant either way, and then is the same on all sides.
     by_entry_host: HashMap<String, HashSet<LimiterKey>>,
     dirty: HashSet<LimiterKey>,
     gone: Vec<LimiterKey>,
@@ -304,7 +304,7 @@ impl State {
         if let Some(host) = &spec.host {
             let host_key = (key.namespace.clone(), host.clone());
             self.by_entry_host
-                .entry(host.clone())
+                .entry(qualified(host, &key.namespace))
                 .or_default()
                 .insert(key.clone());
             let entry = self
@@ -338,10 +338,8 @@ impl State {
         let mut sets = vec![(BASE_SET.to_owned(), BTreeMap::new())];
         let spec = &out.object.spec;
         if !spec.gateway && spec.workload_selector.is_empty() {
-            let host = spec
-                .host
-                .clone()
-                .unwrap_or_else(|| qualified(&key.name, &key.namespace));
+            let host = spec.host.as_ref().unwrap_or(&key.name);
+            let host = qualified(host, &key.namespace);
             sets.extend(self.subsets(&host, &key.namespace));
         }
         for (set, labels) in sets {

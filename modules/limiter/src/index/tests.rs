@@ -1,1 +1,387 @@
-//! Tests.
+//! The index, fed with objects as watches feed it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use trimtab_crds::istio::{DestinationRule, ServiceEntry};
+use trimtab_crds::limiter::{first_form, v1alpha2};
+use trimtab_kit::watch::Feed;
+
+use super::{Form, Index, LimiterKey};
+use crate::input::TargetProblem;
+
+fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
+    Arc::new(serde_json::from_value(value).unwrap())
+}
+
+fn put<K: DeserializeOwned>(index: &Index, value: Value)
+where
+    Index: Feed<K>,
+{
+    index.apply(object::<K>(value));
+}
+
+fn service(name: &str) -> Value {
+    json!({"metadata": {"namespace": "default", "name": name}, "spec": {"selector": {"app": name}}})
+}
+
+fn pod(name: &str, labels: &Value, ready: &str) -> Value {
+    json!({"metadata": {"namespace": "default", "name": name, "labels": labels},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]}})
+}
+
+fn limiter(name: &str, generation: i64, more: &Value) -> Value {
+    let mut spec = json!({"sets": {"_base": {"descriptor": [
+        {"condition": "true", "action": {"quota": "1", "fill_interval": {"seconds": 1}}}]}}});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        spec[key] = value.clone();
+    }
+    json!({"metadata": {"namespace": "default", "name": name, "generation": generation}, "spec": spec})
+}
+
+fn key(name: &str) -> LimiterKey {
+    LimiterKey {
+        namespace: "default".into(),
+        name: name.into(),
+        form: Form::V1alpha2,
+    }
+}
+
+/// Ready pods by set.
+fn counts(index: &Index, name: &str) -> Vec<(String, i64)> {
+    let target = index.resolve(&key(name)).unwrap().target;
+    assert_eq!(target.problem, None);
+    target
+        .sets
+        .into_iter()
+        .map(|(set, facts)| (set, facts.pods))
+        .collect()
+}
+
+fn problem(index: &Index, name: &str) -> Option<TargetProblem> {
+    index.resolve(&key(name)).unwrap().target.problem
+}
+
+/// Names of the limiters that events have touched since the last call.
+fn touched(index: &Index) -> Vec<String> {
+    index.take_changes().0.into_iter().map(|k| k.name).collect()
+}
+
+/// A limiter `a` of a Service with one Ready pod, resolved once.
+fn stand() -> Arc<Index> {
+    let index = Index::new("istio-system");
+    put::<Service>(&index, service("a"));
+    put::<Pod>(&index, pod("a-0", &json!({"app": "a"}), "True"));
+    put::<v1alpha2::SmartLimiter>(&index, limiter("a", 1, &json!({})));
+    assert_eq!(touched(&index), ["a"]);
+    assert_eq!(counts(&index, "a"), [("_base".into(), 1)]);
+    index
+}
+
+#[test]
+fn only_ready_pods_that_stay_are_counted() {
+    let index = stand();
+    put::<Pod>(&index, pod("a-1", &json!({"app": "a"}), "False"));
+    assert_eq!(
+        touched(&index),
+        ["a"],
+        "its readiness may matter to sources"
+    );
+    assert_eq!(counts(&index, "a"), [("_base".into(), 1)]);
+    put::<Pod>(&index, pod("a-1", &json!({"app": "a"}), "True"));
+    assert_eq!(touched(&index), ["a"]);
+    assert_eq!(counts(&index, "a"), [("_base".into(), 2)]);
+    let mut leaving = pod("a-1", &json!({"app": "a"}), "True");
+    leaving["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
+    put::<Pod>(&index, leaving);
+    assert_eq!(counts(&index, "a"), [("_base".into(), 1)]);
+}
+
+#[test]
+fn pods_of_others_touch_nobody() {
+    let index = stand();
+    put::<Pod>(&index, pod("b-0", &json!({"app": "b"}), "True"));
+    let mut elsewhere = pod("a-9", &json!({"app": "a"}), "True");
+    elsewhere["metadata"]["namespace"] = json!("shop");
+    put::<Pod>(&index, elsewhere);
+    assert_eq!(touched(&index), Vec::<String>::new());
+    assert_eq!(counts(&index, "a"), [("_base".into(), 1)]);
+    put::<Pod>(&index, pod("a-0", &json!({"app": "a"}), "True"));
+    assert_eq!(
+        touched(&index),
+        Vec::<String>::new(),
+        "the same pod again is no change"
+    );
+}
+
+#[test]
+fn a_pod_whose_labels_change_moves() {
+    let index = stand();
+    put::<Pod>(&index, pod("a-0", &json!({"app": "b"}), "True"));
+    assert_eq!(touched(&index), ["a"]);
+    assert_eq!(counts(&index, "a"), [("_base".into(), 0)]);
+}
+
+#[test]
+fn subsets_follow_the_destination_rule() {
+    let index = stand();
+    put::<Pod>(
+        &index,
+        pod("a-1", &json!({"app": "a", "version": "v1"}), "True"),
+    );
+    touched(&index);
+    for host in [
+        "a",
+        "a.default",
+        "a.default.svc",
+        "a.default.svc.cluster.local",
+    ] {
+        let rule = json!({"metadata": {"namespace": "default", "name": "a"},
+            "spec": {"host": host, "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}});
+        put::<DestinationRule>(&index, rule.clone());
+        assert_eq!(touched(&index), ["a"], "{host}");
+        assert_eq!(
+            counts(&index, "a"),
+            [("_base".into(), 2), ("v1".into(), 1)],
+            "{host}"
+        );
+        index.delete(object::<DestinationRule>(rule));
+        assert_eq!(touched(&index), ["a"], "{host}");
+        assert_eq!(counts(&index, "a"), [("_base".into(), 2)], "{host}");
+    }
+}
+
+#[test]
+fn a_host_follows_its_service_entry() {
+    let index = Index::new("istio-system");
+    put::<v1alpha2::SmartLimiter>(
+        &index,
+        limiter("api", 1, &json!({"host": "api.example.com"})),
+    );
+    touched(&index);
+    assert_eq!(
+        problem(&index, "api"),
+        Some(TargetProblem::ServiceEntryNotFound)
+    );
+    let entry =
+        |spec: Value| json!({"metadata": {"namespace": "default", "name": "api"}, "spec": spec});
+    let selecting = entry(
+        json!({"hosts": ["api.example.com"], "workloadSelector": {"labels": {"app": "api"}}}),
+    );
+    put::<ServiceEntry>(&index, selecting.clone());
+    assert_eq!(touched(&index), ["api"]);
+    put::<Pod>(&index, pod("api-0", &json!({"app": "api"}), "True"));
+    assert_eq!(counts(&index, "api"), [("_base".into(), 1)]);
+    touched(&index);
+
+    let bare = entry(json!({"hosts": ["api.example.com"]}));
+    put::<ServiceEntry>(&index, bare);
+    assert_eq!(touched(&index), ["api"]);
+    assert_eq!(
+        problem(&index, "api"),
+        Some(TargetProblem::ServiceEntryWithoutSelector)
+    );
+
+    let mut labelled = entry(
+        json!({"hosts": ["api.example.com"], "endpoints": [{"address": "10.0.0.1"}, {"address": "10.0.0.2"}], "ports": [{"number": 80}]}),
+    );
+    labelled["metadata"]["labels"] = json!({"app": "static"});
+    put::<ServiceEntry>(&index, labelled.clone());
+    assert_eq!(
+        counts(&index, "api"),
+        [("_base".into(), 2)],
+        "static endpoints stand for pods"
+    );
+    touched(&index);
+    index.delete(object::<ServiceEntry>(labelled));
+    assert_eq!(touched(&index), ["api"]);
+    assert_eq!(
+        problem(&index, "api"),
+        Some(TargetProblem::ServiceEntryNotFound)
+    );
+}
+
+#[test]
+fn a_service_that_comes_changes_and_goes() {
+    let index = Index::new("istio-system");
+    put::<v1alpha2::SmartLimiter>(&index, limiter("a", 1, &json!({})));
+    touched(&index);
+    assert_eq!(problem(&index, "a"), Some(TargetProblem::ServiceNotFound));
+    let mut headless = service("a");
+    headless["spec"] = json!({});
+    put::<Service>(&index, headless);
+    assert_eq!(touched(&index), ["a"]);
+    assert_eq!(
+        problem(&index, "a"),
+        Some(TargetProblem::ServiceWithoutSelector)
+    );
+    put::<Service>(&index, service("a"));
+    assert_eq!(touched(&index), ["a"]);
+    assert_eq!(problem(&index, "a"), None);
+    index.delete(object::<Service>(service("a")));
+    assert_eq!(touched(&index), ["a"]);
+    assert_eq!(problem(&index, "a"), Some(TargetProblem::ServiceNotFound));
+}
+
+#[test]
+fn a_relist_keeps_what_is_there_and_drops_what_is_not() {
+    let index = stand();
+    put::<Pod>(&index, pod("a-1", &json!({"app": "a"}), "True"));
+    touched(&index);
+    let list = vec![
+        object::<Pod>(pod("a-0", &json!({"app": "a"}), "True")),
+        object::<Pod>(pod("a-2", &json!({"app": "a"}), "True")),
+    ];
+    index.reset(list.clone());
+    assert_eq!(touched(&index), ["a"]);
+    let names: Vec<String> = index.resolve(&key("a")).unwrap().pods["_base"]
+        .iter()
+        .map(|p| p.name.to_string())
+        .collect();
+    assert_eq!(names, ["a-0", "a-2"]);
+    index.reset(list);
+    assert_eq!(
+        touched(&index),
+        Vec::<String>::new(),
+        "the same list again is no change"
+    );
+
+    index.reset(vec![object::<v1alpha2::SmartLimiter>(limiter(
+        "b",
+        1,
+        &json!({}),
+    ))]);
+    let (dirty, gone) = index.take_changes();
+    assert_eq!((dirty, gone), (vec![key("b")], vec![key("a")]));
+    assert!(index.resolve(&key("a")).is_none());
+}
+
+#[test]
+fn a_status_write_touches_nobody_and_a_new_generation_does() {
+    let index = stand();
+    let mut seen = limiter("a", 1, &json!({}));
+    seen["status"] = json!({"limit": "1/1s per pod"});
+    put::<v1alpha2::SmartLimiter>(&index, seen);
+    assert_eq!(touched(&index), Vec::<String>::new());
+    put::<v1alpha2::SmartLimiter>(&index, limiter("a", 2, &json!({})));
+    assert_eq!(touched(&index), ["a"]);
+}
+
+#[test]
+fn of_two_forms_of_one_name_the_newer_is_in_force() {
+    let index = stand();
+    let first = json!({"metadata": {"namespace": "default", "name": "a", "generation": 1}, "spec": {"descriptors": [
+        {"condition": "true", "action": {"quota": "9", "fill_interval": {"seconds": 1}}}]}});
+    put::<first_form::SmartLimiter>(&index, first);
+    assert_eq!(
+        index.take_changes().0.len(),
+        2,
+        "each may concern the other"
+    );
+    let first_key = LimiterKey {
+        form: Form::First,
+        ..key("a")
+    };
+    let of_first = |index: &Index| index.resolve(&first_key).unwrap().target.problem;
+    assert_eq!(
+        of_first(&index),
+        Some(TargetProblem::Shadowed {
+            by: "microservice.slime.io/v1alpha2".into()
+        })
+    );
+    assert_eq!(problem(&index, "a"), None);
+    index.delete(object::<v1alpha2::SmartLimiter>(limiter(
+        "a",
+        1,
+        &json!({}),
+    )));
+    let (dirty, gone) = index.take_changes();
+    assert_eq!((dirty, gone), (vec![first_key.clone()], vec![key("a")]));
+    assert_eq!(of_first(&index), None);
+}
+
+#[test]
+fn a_selector_replaces_the_service_and_reaches_all_namespaces_from_the_root() {
+    let index = Index::new("istio-system");
+    let selector = json!({"workloadSelector": {"tier": "edge"}});
+    put::<v1alpha2::SmartLimiter>(&index, limiter("edge", 1, &selector));
+    let mut root = limiter("edge", 1, &selector);
+    root["metadata"]["namespace"] = json!("istio-system");
+    put::<v1alpha2::SmartLimiter>(&index, root);
+    let root_key = LimiterKey {
+        namespace: "istio-system".into(),
+        ..key("edge")
+    };
+    index.take_changes();
+    let count = |key: &LimiterKey| index.resolve(key).unwrap().target.sets["_base"].pods;
+    assert_eq!((count(&key("edge")), count(&root_key)), (0, 0));
+    put::<Pod>(&index, pod("e-0", &json!({"tier": "edge"}), "True"));
+    assert_eq!(index.take_changes().0, [key("edge"), root_key.clone()]);
+    let mut elsewhere = pod("e-1", &json!({"tier": "edge"}), "True");
+    elsewhere["metadata"]["namespace"] = json!("shop");
+    put::<Pod>(&index, elsewhere);
+    assert_eq!(index.take_changes().0, std::slice::from_ref(&root_key));
+    assert_eq!((count(&key("edge")), count(&root_key)), (1, 2));
+}
+
+#[test]
+fn an_object_that_cannot_be_read_keeps_its_last_version() {
+    let index = stand();
+    Feed::<v1alpha2::SmartLimiter>::undecodable(&*index, "default", "a", "missing field");
+    assert_eq!(touched(&index), ["a"]);
+    let resolved = index.resolve(&key("a")).unwrap();
+    assert_eq!(
+        resolved.object.undecodable.as_deref(),
+        Some("missing field")
+    );
+    assert_eq!(resolved.object.spec.sets["_base"].len(), 1);
+    put::<v1alpha2::SmartLimiter>(&index, limiter("a", 1, &json!({})));
+    assert_eq!(touched(&index), ["a"], "readable again");
+    assert_eq!(index.resolve(&key("a")).unwrap().object.undecodable, None);
+}
+
+#[test]
+fn deletion_leaves_no_trace() {
+    let index = stand();
+    index.delete(object::<v1alpha2::SmartLimiter>(limiter(
+        "a",
+        1,
+        &json!({}),
+    )));
+    let (dirty, gone) = index.take_changes();
+    assert_eq!((dirty, gone), (vec![], vec![key("a")]));
+    put::<Pod>(&index, pod("a-3", &json!({"app": "a"}), "True"));
+    put::<Service>(&index, service("a"));
+    assert_eq!(touched(&index), Vec::<String>::new());
+    assert_eq!(index.sizes(), (0, 1, 2));
+    assert!(!index.exists("default", "a"));
+}
+
+#[test]
+fn subsets_of_external_hosts_are_found() {
+    for host in ["api.example.com", "example.com", "api"] {
+        let index = Index::new("istio-system");
+        let meta = json!({"namespace": "default", "name": "x"});
+        put::<ServiceEntry>(
+            &index,
+            json!({"metadata": meta, "spec": {
+            "hosts": [host], "workloadSelector": {"labels": {"app": "x"}}}}),
+        );
+        put::<v1alpha2::SmartLimiter>(&index, limiter("x", 1, &json!({"host": host})));
+        assert_eq!(counts(&index, "x"), [("_base".into(), 0)], "{host}");
+        touched(&index);
+        put::<DestinationRule>(
+            &index,
+            json!({"metadata": meta, "spec": {
+            "host": host, "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}}),
+        );
+        assert_eq!(touched(&index), ["x"], "{host}");
+        assert_eq!(
+            counts(&index, "x"),
+            [("_base".into(), 0), ("v1".into(), 0)],
+            "{host}"
+        );
+    }
+}
