@@ -89,6 +89,9 @@ pub struct DescriptorStatus {
     /// Requests per fill interval of the whole service, with strategy `average`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<i64>,
+    /// For a refused descriptor: the PascalCase reason, as in the condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
     /// Why, in one sentence; for a refused descriptor what to change.
     pub reason: String,
 }

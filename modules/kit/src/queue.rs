@@ -44,13 +44,6 @@ impl<K: Clone + Eq + Hash, V> LatestQueue<K, V> {
         self.wake.notify_one();
     }
 
-    /// Puts `value` back after a failure, unless there is a newer one.
-    pub fn push_if_absent(&self, key: K, value: V) {
-        if !self.state.lock().values.contains_key(&key) {
-            self.push(key, value);
-        }
-    }
-
     /// Takes the next value; its key is busy until [`Self::done`].
     pub async fn pop(&self) -> (K, V) {
         loop {
@@ -108,7 +101,6 @@ mod tests {
         queue.push("a", 4);
         assert_eq!(queue.pop().await, ("b", 3));
         assert!(queue.try_pop().is_none(), "a is busy");
-        queue.push_if_absent("a", 9);
         queue.done(&"a");
         assert_eq!(queue.pop().await, ("a", 4));
         queue.done(&"a");

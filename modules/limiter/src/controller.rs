@@ -19,7 +19,7 @@ use trimtab_kit::watch::WatchConfig;
 use trimtab_xds::{Delivery as XdsDelivery, SnapshotCache};
 
 use crate::config::LimiterConfig;
-use crate::engine::{Engine, Job};
+use crate::engine::{Engine, FIRST_SAMPLE};
 use crate::index::{Form, Index, LimiterKey};
 use crate::input::Settings;
 use crate::metrics::LimiterCollector;
@@ -30,8 +30,6 @@ pub const FIELD_MANAGER: &str = "trimtab/limiter";
 pub const STATUS_MANAGER: &str = "trimtab/limiter-status";
 /// Concurrent writes.
 const WRITERS: usize = 16;
-/// Longest pause after failed writes.
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Events are gathered for this long: a relist or a roll-out is then one pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
@@ -221,14 +219,22 @@ async fn events(
         }
     }
     engine.absorb_events();
-    xds.mark_ready();
     started.cancel();
-    blocker.release();
     kick.notify_waiters();
+    let deadline = tokio::time::Instant::now() + FIRST_SAMPLE;
+    let mut waiting = true;
     loop {
+        // Proxies that reconnect keep what they have until the first decisions are there: a value that rests on nothing
+        // would open a limit that is in force.
+        if waiting && (!engine.any_pending() || tokio::time::Instant::now() >= deadline) {
+            waiting = false;
+            xds.mark_ready();
+            blocker.release();
+        }
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = engine.index.changed() => {}
+            () = tokio::time::sleep(DEBOUNCE), if waiting => continue,
         }
         tokio::time::sleep(DEBOUNCE).await;
         if engine.absorb_events() {
@@ -290,9 +296,17 @@ async fn deliveries(engine: Arc<Engine>, xds: SnapshotCache, shutdown: Cancellat
             answer = answers.recv() => answer,
         };
         match answer {
-            Ok(XdsDelivery::Acked { type_url, name, .. }) => {
-                if let Some(resource) = xds.get(&type_url, &name) {
-                    engine.delivered(&resource.origin, None);
+            Ok(XdsDelivery::Acked {
+                node,
+                type_url,
+                name,
+                version,
+                ..
+            }) => {
+                // A node that refused the present value acknowledges the one before when it reconnects.
+                let resource = xds.get(&type_url, &name);
+                if let Some(resource) = resource.filter(|r| r.version == version) {
+                    engine.delivered(&resource.origin, &node, None);
                 }
             }
             Ok(XdsDelivery::Nacked {
@@ -302,7 +316,7 @@ async fn deliveries(engine: Arc<Engine>, xds: SnapshotCache, shutdown: Cancellat
                 ..
             }) => {
                 tracing::warn!(%node, limiter = %origin, %message, "a proxy refused a limit and keeps the last good one");
-                engine.delivered(&origin, Some(&format!("{node}: {message}")));
+                engine.delivered(&origin, &node, Some(&message));
             }
             Err(tokio::sync::broadcast::error::RecvError::Lagged(n)) => {
                 tracing::debug!(
@@ -330,32 +344,40 @@ async fn writer(
         () = started.cancelled() => {}
     }
     loop {
-        let (key, job) = tokio::select! {
+        let (key, ()) = tokio::select! {
             () = shutdown.cancelled() => return,
             item = engine.queue.pop() => item,
         };
-        let result = write(&applier, &client, &key, &job).await;
+        let result = write(&engine, &applier, &client, &key).await;
         engine.queue.done(&key);
         match result {
-            Ok(()) => engine.written(&key, None),
-            Err(error) => retry(&engine, key, job, &error, &shutdown),
+            Ok(()) => engine.note_success(&key),
+            Err(error) => retry(&engine, key, &error, &shutdown),
         }
     }
 }
 
+/// Writes a limiter as it is now: its objects, then its status, which also tells of objects that could not be written.
 async fn write(
+    engine: &Engine,
     applier: &Applier<EnvoyFilter>,
     client: &Client,
     key: &LimiterKey,
-    job: &Job,
 ) -> Result<(), ApplyError> {
-    if let Some(desired) = &job.desired {
-        applier.converge(&key.namespace, &key.name, desired).await?;
-    }
-    match &job.status {
-        Some(status) => write_status(client, key, status).await,
+    let applied = match engine.desired(key) {
+        Some(desired) => applier
+            .converge(&key.namespace, &key.name, &desired)
+            .await
+            .map(drop),
         None => Ok(()),
+    };
+    let error = applied.as_ref().err().map(|e| (e.reason(), e.to_string()));
+    engine.note_apply(key, error);
+    if let Some(status) = engine.status_to_write(key) {
+        write_status(client, key, &status).await?;
+        engine.note_status(key, status);
     }
+    applied
 }
 
 async fn write_status(
@@ -396,28 +418,17 @@ async fn write_status(
     }
 }
 
-/// Puts a failed job back after a pause that doubles, and shows the error.
-fn retry(
-    engine: &Arc<Engine>,
-    key: LimiterKey,
-    mut job: Job,
-    error: &ApplyError,
-    shutdown: &CancellationToken,
-) {
-    job.attempt += 1;
-    let pause = Duration::from_millis(500)
-        .saturating_mul(1 << job.attempt.min(10))
-        .min(MAX_BACKOFF);
-    tracing::warn!(namespace = %key.namespace, name = %key.name, %error, attempt = job.attempt, "write failed; trying again");
-    if job.attempt == 1 {
-        engine.status_lost(&key);
-    }
-    let engine = engine.clone();
-    let shutdown = shutdown.clone();
+/// Has the limiter written again after a pause.
+fn retry(engine: &Arc<Engine>, key: LimiterKey, error: &ApplyError, shutdown: &CancellationToken) {
+    let Some(pause) = engine.retry_after(&key) else {
+        return;
+    };
+    tracing::warn!(namespace = %key.namespace, name = %key.name, %error, pause_ms = pause.as_millis(), "write failed; trying again");
+    let (engine, shutdown) = (engine.clone(), shutdown.clone());
     tokio::spawn(async move {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(pause) => engine.queue.push_if_absent(key, job),
+            () = tokio::time::sleep(pause) => engine.retry_now(key),
         }
     });
 }

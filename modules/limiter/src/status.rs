@@ -156,26 +156,11 @@ fn accepted(validated: &Validated, decisions: &[DescriptorStatus], report: &Repo
         return Draft::new(
             "Accepted",
             false,
-            refusal_reason(&bad.reason),
+            bad.refusal.as_deref().unwrap_or("Refused"),
             bad.reason.clone(),
         );
     }
     Draft::new("Accepted", true, "Accepted", "all descriptors are valid")
-}
-
-fn refusal_reason(text: &str) -> &'static str {
-    if text.contains("unknown metric") {
-        "UnknownMetric"
-    } else if text.contains("has a subset") {
-        "SubsetNotFound"
-    } else if text.contains("there is no Service")
-        || text.contains("ServiceEntry")
-        || text.contains("selector")
-    {
-        "TargetNotFound"
-    } else {
-        "InvalidExpression"
-    }
 }
 
 fn resolved(input: &LimiterInput) -> Draft {

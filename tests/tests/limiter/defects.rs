@@ -14,12 +14,11 @@ use trimtab_kit::sources::{
     Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource,
 };
 use trimtab_limiter::decide::expression::Expression;
-use trimtab_limiter::engine::Job;
 use trimtab_xds::ECDS;
 
 use crate::cases::{self, Case};
 use crate::lab::{Mesh, drive_case, folder, free, limited, pod};
-use crate::stand::{FakeSource, Stand, base, limiter, one, pod as pod_object};
+use crate::stand::{FakeSource, Job, Stand, base, limiter, one, pod as pod_object};
 
 fn number(text: &str) -> f64 {
     Expression::compile(text).unwrap().number(&[]).unwrap()

@@ -1,9 +1,11 @@
 //! Each match kind on a real Envoy, with both deliveries: what matches is limited to 2 per minute, the rest is free.
 
+use trimtab::lab::envoy;
 use trimtab::lab::http::Request;
 use trimtab_crds::limiter::Delivery;
 
-use crate::lab::{drive_case, free, limited, tally};
+use crate::cases::{self, Case};
+use crate::lab::{Mesh, drive_case, free, limited, nowhere, tally};
 
 fn get() -> Request {
     Request::get("/")
@@ -124,4 +126,82 @@ async fn siblings_of_a_bad_rule_are_in_force() {
         tally(driven.mesh.inbound, 6, &with("tier", "paid"), 429).await,
         (4, 2)
     );
+}
+
+/// A proxy refuses a whole configuration for one expression that it cannot read, so what passes here must pass there.
+#[test]
+fn an_expression_that_is_accepted_is_one_for_envoy() {
+    let good = [
+        "[0-9]+",
+        "(?i)abc",
+        "(?P<a>x)y",
+        "(?<b>y)",
+        "a{1000}",
+        r"\p{Greek}+",
+        r"\pN",
+        r"\p{Lu}",
+        r"\x{41}",
+        r"\bA\B",
+        "[[:alpha:]]",
+        r"(?s-m:.)",
+        r"\d\w\s",
+        r"[^\x00-\x7f]",
+        "a|b|",
+        r"\Aab\z",
+        r"é{2,3}",
+        r"\\u",
+        "(?U)a+",
+    ];
+    let bad = [
+        "(?x)a b",
+        r"\u0041",
+        r"\u{41}",
+        r"\U00000041",
+        r"\<a",
+        r"\b{start}a",
+        "(?R)a",
+        "a{1001}",
+        r"\p{Alphabetic}",
+        r"\p{sc=Greek}",
+        "(?-u)a",
+        "(?u:a)",
+        "(?=a)",
+        r"(a)\1",
+        "[",
+        "a**{",
+        r"\p{Letter}",
+    ];
+    let case = |regex: &str| {
+        let mut input = cases::input("match-header-regex");
+        for matcher in input
+            .spec
+            .sets
+            .values_mut()
+            .flatten()
+            .flat_map(|d| &mut d.matches)
+        {
+            matcher.regex_match = Some(regex.to_owned());
+        }
+        Case::of(input)
+    };
+    for regex in bad {
+        let refused = case(regex).refused();
+        assert!(
+            refused.len() == 1 && refused[0].starts_with("InvalidRegex"),
+            "{regex}: {refused:?}"
+        );
+    }
+    let mesh = Mesh::new(nowhere());
+    for regex in good {
+        let filters = case(regex).envoy_filters();
+        assert_eq!(filters.len(), 1, "{regex} is refused");
+        envoy::validate(&mesh.merged(&filters)).unwrap_or_else(|e| panic!("{regex}: {e}"));
+    }
+}
+
+#[tokio::test]
+async fn a_custom_pair_on_two_routes_is_one_bucket() {
+    for delivery in [Delivery::EnvoyFilter, Delivery::Ecds] {
+        drive_case("custom-key-two-routes", delivery).await;
+    }
 }

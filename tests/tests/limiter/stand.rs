@@ -7,11 +7,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use trimtab_crds::limiter::v1alpha2;
+use trimtab_crds::istio::EnvoyFilter;
+use trimtab_crds::limiter::{LimiterStatus, v1alpha2};
 use trimtab_kit::clock::ManualClock;
 use trimtab_kit::sources::{Demand, Failure, Harvest, MetricSource, Sample, SourceHealth};
 use trimtab_kit::watch::Feed;
-use trimtab_limiter::engine::{Engine, Job, LimiterView};
+use trimtab_limiter::engine::{Engine, LimiterView};
 use trimtab_limiter::index::{Index, LimiterKey};
 use trimtab_limiter::input::Settings;
 use trimtab_xds::SnapshotCache;
@@ -71,6 +72,13 @@ impl MetricSource for FakeSource {
     fn health(&self) -> SourceHealth {
         SourceHealth::default()
     }
+}
+
+/// What a writer would write for one limiter.
+pub(crate) struct Job {
+    /// Objects that must exist; `None` = leave them as they are.
+    pub desired: Option<Arc<Vec<EnvoyFilter>>>,
+    pub status: Option<LimiterStatus>,
 }
 
 pub(crate) struct Stand {
@@ -164,15 +172,20 @@ impl Stand {
         }
     }
 
-    /// Takes what the writers would do now.
+    /// Does what the writers would do now, and gives it.
     pub(crate) async fn jobs(&self) -> BTreeMap<LimiterKey, Job> {
         let mut out = BTreeMap::new();
         // The queue hands out what it has at once; nothing else wakes it here.
-        while let Ok((key, job)) =
+        while let Ok((key, ())) =
             tokio::time::timeout(Duration::from_millis(20), self.engine.queue.pop()).await
         {
+            let status = self.engine.status_to_write(&key);
+            if let Some(status) = &status {
+                self.engine.note_status(&key, status.clone());
+            }
+            let desired = self.engine.desired(&key);
             self.engine.queue.done(&key);
-            out.insert(key, job);
+            out.insert(key, Job { desired, status });
         }
         out
     }

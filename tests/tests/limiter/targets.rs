@@ -25,18 +25,13 @@ async fn an_inbound_port() {
 
 #[tokio::test]
 async fn all_inbound_ports() {
-    let driven = drive_case("target-all-ports", Delivery::EnvoyFilter).await;
-    // Buckets belong to a route's configuration, so each port has its own.
-    limited("9080", driven.mesh.inbound, &Request::get("/")).await;
-    limited("9090", driven.mesh.other, &Request::get("/")).await;
-    free("outbound", driven.mesh.outbound, &to(RATINGS, "/")).await;
-}
-
-#[tokio::test]
-async fn all_inbound_ports_by_ecds() {
-    let driven = drive_case("target-all-ports", Delivery::Ecds).await;
-    limited("9080", driven.mesh.inbound, &Request::get("/")).await;
-    free("outbound", driven.mesh.outbound, &to(RATINGS, "/")).await;
+    for delivery in BOTH {
+        let driven = drive_case("target-all-ports", delivery).await;
+        // Buckets belong to a route's or a listener's configuration, so each port has its own.
+        limited("9080", driven.mesh.inbound, &Request::get("/")).await;
+        limited("9090", driven.mesh.other, &Request::get("/")).await;
+        free("outbound", driven.mesh.outbound, &to(RATINGS, "/")).await;
+    }
 }
 
 #[tokio::test]
@@ -260,4 +255,33 @@ async fn two_limiters_of_one_gateway_do_not_disturb_each_other() {
         "no request counts twice"
     );
     limited("b", mesh.gateway, &to("b.example.com", "/")).await;
+}
+
+#[tokio::test]
+async fn a_filter_that_the_user_inserts_is_used() {
+    let mut filters = cases::load("insert-disabled").envoy_filters();
+    let inserting = cases::load("target-all-ports").envoy_filters();
+    let is_insertion = |patch: &&serde_json::Value| patch["applyTo"] == "HTTP_FILTER";
+    let count = |filter: &serde_json::Value| {
+        filter["spec"]["configPatches"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(is_insertion)
+            .count()
+    };
+    assert_eq!((count(&filters[0]), count(&inserting[0])), (0, 1));
+    let mut users = inserting[0].clone();
+    users["metadata"]["name"] = serde_json::json!("users");
+    users["spec"]["configPatches"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|patch| is_insertion(&patch));
+    filters.insert(0, users);
+    let pod = pod().await;
+    let mesh = Mesh::new(pod.address());
+    let _envoy = Envoy::start(&mesh.merged(&filters), &folder("users-filter"))
+        .await
+        .unwrap();
+    limited("inbound", mesh.inbound, &Request::get("/")).await;
 }

@@ -2,11 +2,14 @@
 
 pub mod expression;
 mod scan;
+mod stand_in;
 
-use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, Fallback, FallbackAction};
+use trimtab_crds::limiter::{DescriptorState, DescriptorStatus};
+
+const SUBSET_NOT_FOUND: &str = "SubsetNotFound";
 
 use crate::error::Problem;
-use crate::input::{LimiterInput, Reading, ReadingState};
+use crate::input::{LimiterInput, Reading, ReadingState, TargetProblem};
 use crate::validate::{Checked, Rule, Strategy, Validated};
 use expression::{Expression, ExpressionError, pretty};
 
@@ -20,7 +23,7 @@ pub fn decide(input: &LimiterInput, validated: &Validated) -> Vec<DescriptorStat
         .rules
         .iter()
         .map(|checked| match &checked.rule {
-            Err(problem) => refused(checked, problem),
+            Err(problem) => refused(input, &checked.set, checked.index, problem),
             Ok(_) if target => unresolved(checked, input),
             Ok(rule) => decide_rule(input, rule),
         })
@@ -35,27 +38,55 @@ fn blank(set: &str, index: usize) -> DescriptorStatus {
     }
 }
 
-fn refused(checked: &Checked, problem: &Problem) -> DescriptorStatus {
-    DescriptorStatus {
+fn refused(input: &LimiterInput, set: &str, index: usize, problem: &Problem) -> DescriptorStatus {
+    let mut out = DescriptorStatus {
         state: DescriptorState::Refused,
+        refusal: Some(problem.reason.to_owned()),
         reason: problem.to_string(),
-        ..blank(&checked.set, checked.index)
+        ..blank(set, index)
+    };
+    // A mistake in an edit does not take away what was in force; without its subset a limit has no pods to be in force on.
+    if problem.reason != SUBSET_NOT_FOUND
+        && let Some(quota) = last_decision(input, set, out.index).and_then(|l| l.quota)
+    {
+        out.quota = Some(quota);
+        out.total = last_decision(input, set, out.index).and_then(|l| l.total);
+        out.reason = format!("{problem}; the last decision ({quota} per pod) stays until this is corrected");
     }
+    out
 }
 
 fn unresolved(checked: &Checked, input: &LimiterInput) -> DescriptorStatus {
-    let reason = match &input.target.problem {
-        Some(p) => {
-            p.problem(&input.owner, input.spec.host.as_deref().unwrap_or_default())
-                .message
-        }
-        None => "the limiter is refused as a whole: see its conditions".to_owned(),
+    let problem = match &input.target.problem {
+        Some(TargetProblem::Shadowed { .. }) | None => None,
+        Some(p) => Some(p.problem(&input.owner, input.spec.host.as_deref().unwrap_or_default())),
     };
-    DescriptorStatus {
-        state: DescriptorState::Refused,
-        reason,
-        ..blank(&checked.set, checked.index)
+    match (&problem, &input.target.problem) {
+        (Some(problem), _) => {
+            let shown = Problem::new(problem.field.clone(), problem.reason, problem.message.clone());
+            refused(input, &checked.set, checked.index, &shown)
+        }
+        (None, Some(shadowed)) => DescriptorStatus {
+            state: DescriptorState::Refused,
+            refusal: Some("Conflict".to_owned()),
+            reason: shadowed.problem(&input.owner, "").message,
+            ..blank(&checked.set, checked.index)
+        },
+        (None, None) => DescriptorStatus {
+            state: DescriptorState::Refused,
+            refusal: Some("Refused".to_owned()),
+            reason: "the limiter is refused as a whole: see its conditions".to_owned(),
+            ..blank(&checked.set, checked.index)
+        },
     }
+}
+
+/// What was decided before, when that was something.
+fn last_decision<'a>(input: &'a LimiterInput, set: &str, index: i32) -> Option<&'a DescriptorStatus> {
+    input.previous.iter().find(|d| {
+        let decided = !matches!(d.state, DescriptorState::Refused | DescriptorState::Unknown);
+        d.set == set && d.index == index && (decided || d.quota.is_some())
+    })
 }
 
 /// Where the values of an expression stand.
@@ -68,12 +99,8 @@ struct Gathered {
 fn decide_rule(input: &LimiterInput, rule: &Rule) -> DescriptorStatus {
     match try_rule(input, rule) {
         Ok(status) => status,
-        Err(Undecided::Problem(p)) => DescriptorStatus {
-            state: DescriptorState::Refused,
-            reason: p.to_string(),
-            ..blank(&rule.set, rule.index)
-        },
-        Err(Undecided::Missing { why, expired }) => stand_in(input, rule, &why, expired),
+        Err(Undecided::Problem(p)) => refused(input, &rule.set, rule.index, &p),
+        Err(Undecided::Missing { why, expired }) => stand_in::stand_in(input, rule, &why, expired),
     }
 }
 
@@ -194,7 +221,7 @@ fn subset_missing(input: &LimiterInput, rule: &Rule) -> Problem {
     let known: Vec<&str> = input.target.sets.keys().map(String::as_str).collect();
     Problem::new(
         rule.path.clone(),
-        "SubsetNotFound",
+        SUBSET_NOT_FOUND,
         format!(
             "no DestinationRule of the host has a subset \"{}\": known sets are {}; create the subset or rename the set",
             rule.set,
@@ -309,68 +336,6 @@ fn evaluated<T>(
             other.to_string(),
         )),
     })
-}
-
-/// What holds without a value: the last decision for `holdFor`, then the fallback.
-fn stand_in(input: &LimiterInput, rule: &Rule, why: &str, expired: bool) -> DescriptorStatus {
-    let index = i32::try_from(rule.index).unwrap_or(i32::MAX);
-    let last = input.previous.iter().find(|d| {
-        d.set == rule.set
-            && d.index == index
-            && d.state != DescriptorState::Refused
-            && d.state != DescriptorState::Unknown
-    });
-    let hold = input.hold_for();
-    let mut out = blank(&rule.set, rule.index);
-    if !expired {
-        if let Some(last) = last {
-            out.state = DescriptorState::Held;
-            out.quota = last.quota;
-            out.total = last.total;
-            out.reason = format!(
-                "{why}: the last decision ({}) holds for up to {hold}",
-                spoken(last.quota)
-            );
-        } else {
-            out.reason = format!("{why}: no decision yet, no limit");
-        }
-        return out;
-    }
-    out.state = DescriptorState::Fallback;
-    let default = Fallback::default();
-    let fallback = input.spec.fallback.as_ref().unwrap_or(&default);
-    match fallback.action {
-        FallbackAction::KeepLast => {
-            let (quota, total) = last.map_or((None, None), |l| (l.quota, l.total));
-            out.quota = quota;
-            out.total = total;
-            out.reason = format!(
-                "{why} for longer than {hold}: fallback KeepLast, the last decision ({}) stays",
-                spoken(quota)
-            );
-        }
-        FallbackAction::NoLimit => {
-            out.reason = format!("{why} for longer than {hold}: fallback NoLimit");
-        }
-        FallbackAction::Limit => {
-            let pods = input.target.sets.get(&rule.set).map_or(0, |s| s.pods);
-            let quota = fallback.quota.unwrap_or(1).max(0);
-            let shared = rule.strategy == Strategy::Average && quota > 0;
-            let per_pod = if shared {
-                (quota + pods.max(1) - 1) / pods.max(1)
-            } else {
-                quota
-            };
-            out.quota = Some(per_pod);
-            out.total = shared.then_some(quota);
-            out.reason = format!("{why} for longer than {hold}: fallback Limit, {per_pod} per pod");
-        }
-    }
-    out
-}
-
-fn spoken(quota: Option<i64>) -> String {
-    quota.map_or_else(|| "no limit".to_owned(), |q| format!("{q} per pod"))
 }
 
 /// Metric values for `status.metricStatus`.

@@ -8,21 +8,29 @@ use jiff::Timestamp;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterStatus, duration_millis};
 use trimtab_kit::sources::{Freshness, PodFacts, Sample, Sampler};
+use trimtab_xds::{Resource, content_version};
 
 use super::view::{LimiterView, Point};
 use crate::decide::{decide, metric_key};
 use crate::index::{LimiterObject, Resolved};
 use crate::input::{LimiterInput, Reading, ReadingState, Settings};
 use crate::status::{Report, same_decisions, state_name, status};
-use crate::translate::{Translation, translate};
+use crate::error::Owner;
+use crate::translate::{ExtensionConfig, Translation, translate};
 use crate::validate::{Validated, delivery_problem, validate};
 
 /// Points kept for the status page.
 const HISTORY: usize = 120;
 /// How long the first sample may take: longer than the time limit of a query.
-const FIRST_SAMPLE: Duration = Duration::from_secs(10);
+pub const FIRST_SAMPLE: Duration = Duration::from_secs(10);
 /// `holdFor` when neither limiter nor operator say a readable one.
 const DEFAULT_HOLD: Duration = Duration::from_secs(60);
+
+/// Changes of a limiter in the xDS cache.
+pub(super) struct Outputs {
+    pub set: Vec<Resource>,
+    pub remove: Vec<String>,
+}
 
 pub(super) struct Entry {
     object: LimiterObject,
@@ -37,7 +45,15 @@ pub(super) struct Entry {
     written: Option<LimiterStatus>,
     written_at: Duration,
     pub apply_error: Option<(&'static str, String)>,
-    pub rejected: Option<String>,
+    /// Refusals by node.
+    pub rejected: BTreeMap<String, String>,
+    /// Sets that samples were taken for.
+    pub sampled_sets: BTreeSet<String>,
+    /// A failed write waits for its next try.
+    pub retrying: bool,
+    /// Failed writes in a row.
+    pub failures: u32,
+    latest: LimiterStatus,
     history: VecDeque<Point>,
     validated_for: Option<(i64, Arc<trimtab_crds::limiter::LimiterSpec>)>,
 }
@@ -67,7 +83,11 @@ impl Entry {
             written: seen,
             written_at: now,
             apply_error: None,
-            rejected: None,
+            rejected: BTreeMap::new(),
+            sampled_sets: BTreeSet::new(),
+            retrying: false,
+            failures: 0,
+            latest: LimiterStatus::default(),
             history: VecDeque::new(),
             validated_for: None,
         }
@@ -131,11 +151,6 @@ impl Entry {
         }
     }
 
-    /// Sets with pods that metrics are wanted of.
-    pub fn sets(&self) -> Vec<String> {
-        self.input.target.sets.keys().cloned().collect()
-    }
-
     /// Metric names by set, without pod counts, which need no source.
     pub fn wanted(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -179,12 +194,15 @@ impl Entry {
         now: Duration,
     ) {
         let hold = self.hold_for();
+        if !self.sampled_sets.contains(set) {
+            self.sampled_sets.insert(set.to_owned());
+        }
         let reading = sampler.observe(sample_key, name, sample, now, hold);
         let state = match reading.freshness {
             Freshness::Fresh => ReadingState::Fresh,
             Freshness::Held { .. } => ReadingState::Held,
             // Nothing measured since the start of the process: an earlier decision is held for as long.
-            Freshness::Never if now.saturating_sub(self.first_seen) <= hold => {
+            Freshness::Never if now.saturating_sub(reading.since) <= hold => {
                 ReadingState::Waiting
             }
             Freshness::Never | Freshness::Expired { .. } => ReadingState::Expired,
@@ -202,10 +220,13 @@ impl Entry {
     /// Whether a metric in use has not been sampled yet, so that a decision would rest on nothing: right after the start of
     /// the process or of the limiter. The decisions of before stay until then, so a restart changes nothing.
     pub fn pending(&self, now: Duration) -> bool {
-        let sampled_soon = |name: &String| {
-            self.input.settings.known_metrics.contains(name)
-                || self.input.spec.metrics.contains_key(name)
+        let own = |name: &String| {
+            let custom = &self.input.spec.metrics;
+            let derived = name.rsplit_once('.').map(|(base, _)| base);
+            custom.contains_key(name) || derived.is_some_and(|base| custom.contains_key(base))
         };
+        let sampled_soon =
+            |name: &String| self.input.settings.known_metrics.contains(name) || own(name);
         now.saturating_sub(self.first_seen) < FIRST_SAMPLE
             && self.wanted().iter().any(|(set, names)| {
                 names.iter().any(|n| {
@@ -288,29 +309,38 @@ impl Entry {
         delivery_problem(self.input.delivery(), &self.input.settings.xds_address)
     }
 
-    /// Whether outputs stay as they are: the object as a whole cannot be judged, so nothing that works is taken away.
+    /// Whether outputs stay as they are: the object, or a rule that was in force, cannot be judged, so nothing that works is
+    /// taken away before the user has corrected it.
     fn frozen(&self) -> bool {
-        self.input.target.problem.is_some()
+        let live_rule_refused = self.validated.rules.iter().any(|c| {
+            let index = i32::try_from(c.index).unwrap_or(i32::MAX);
+            let live = |d: &DescriptorStatus| {
+                d.set == c.set && d.index == index && d.quota.is_some()
+            };
+            c.rule.is_err() && self.input.previous.iter().any(live)
+        });
+        live_rule_refused
+            || self.input.target.problem.is_some()
             || self.object.undecodable.is_some()
             || !self.validated.object.is_empty()
             || self.delivery_problem().is_some()
     }
 
-    /// Keeps the outputs of a translation and returns the names of resources that are not wanted any more.
-    pub fn keep_outputs(&mut self, translation: Translation) -> Vec<String> {
-        if self.frozen() {
-            self.desired = None;
-            return Vec::new();
+    /// Keeps the outputs of a translation and returns what changes in the xDS cache; `None` when the outputs of before stay.
+    pub fn keep_outputs(&mut self, translation: Translation, pending: bool) -> Option<Outputs> {
+        if self.frozen() || (pending && self.decisions.is_empty()) {
+            return None;
         }
-        self.desired = Some(Arc::new(translation.envoy_filters));
-        let now: BTreeSet<String> = translation
+        let set: Vec<Resource> = translation
             .extension_configs
-            .into_iter()
-            .map(|c| c.name)
+            .iter()
+            .map(|c| resource(c, &self.input.owner))
             .collect();
-        let gone = self.resources.difference(&now).cloned().collect();
+        self.desired = Some(Arc::new(translation.envoy_filters));
+        let now: BTreeSet<String> = set.iter().map(|r| r.name.clone()).collect();
+        let remove = self.resources.difference(&now).cloned().collect();
         self.resources = now;
-        gone
+        Some(Outputs { set, remove })
     }
 
     pub fn desired(&self) -> Option<Arc<Vec<EnvoyFilter>>> {
@@ -321,11 +351,12 @@ impl Entry {
         self.resources.iter().cloned().collect()
     }
 
-    pub fn status(&self, now: Timestamp) -> LimiterStatus {
+    /// Builds the status of now.
+    pub fn refresh_status(&mut self, now: Timestamp) {
         let report = Report {
             undecodable: self.object.undecodable.as_deref(),
             apply_error: self.apply_error.clone(),
-            rejected: self.rejected.clone(),
+            rejected: self.rejection(),
             delivery: self.delivery_problem(),
         };
         let before = self
@@ -333,20 +364,35 @@ impl Entry {
             .as_ref()
             .map(|s| s.conditions.as_slice())
             .unwrap_or_default();
-        status(
+        self.latest = status(
             &self.input,
             &self.validated,
             &self.decisions,
             &report,
             before,
             now,
-        )
+        );
     }
 
-    pub fn should_write(&self, status: &LimiterStatus, now: Duration, refresh: Duration) -> bool {
+    fn rejection(&self) -> Option<String> {
+        let (node, message) = self.rejected.first_key_value()?;
+        let more = match self.rejected.len() {
+            1 => String::new(),
+            n => format!(" (and {} more proxies)", n - 1),
+        };
+        Some(format!("{node}: {message}{more}"))
+    }
+
+    /// The status of the last [`Self::refresh_status`].
+    pub fn latest(&self) -> &LimiterStatus {
+        &self.latest
+    }
+
+    /// Whether the latest status says something that the written one does not, or moving values in it are old.
+    pub fn should_write(&self, now: Duration, refresh: Duration) -> bool {
         match &self.written {
-            Some(written) if same_decisions(written, status) => {
-                written != status && now.saturating_sub(self.written_at) >= refresh
+            Some(written) if same_decisions(written, &self.latest) => {
+                *written != self.latest && now.saturating_sub(self.written_at) >= refresh
             }
             None | Some(_) => true,
         }
@@ -357,27 +403,31 @@ impl Entry {
         self.written_at = now;
     }
 
-    pub fn forget_status(&mut self) {
-        self.written = None;
-    }
-
-    pub fn view(&self) -> LimiterView {
-        let status = self.written.clone().unwrap_or_default();
+    pub fn view(&self, history: bool) -> LimiterView {
+        let status = &self.latest;
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let points = self.history.iter().copied().filter(|_| history);
         LimiterView {
             api_version: self.input.owner.api_version.clone(),
             namespace: self.input.owner.namespace.clone(),
             name: self.input.owner.name.clone(),
-            limit: status.limit.unwrap_or_default(),
-            strategy: status.strategy.unwrap_or_default(),
-            state: status.state.unwrap_or_default(),
-            reason: self
-                .decisions
-                .first()
-                .map_or_else(|| status.reason.unwrap_or_default(), |d| d.reason.clone()),
+            limit: text(&status.limit),
+            strategy: text(&status.strategy),
+            state: text(&status.state),
+            reason: text(&status.reason),
             pods: self.input.target.sets.get(BASE_SET).map_or(0, |s| s.pods),
             descriptors: self.decisions.clone(),
             metrics: self.input.metrics.clone(),
-            history: self.history.iter().copied().collect(),
+            history: points.collect(),
         }
+    }
+}
+
+fn resource(config: &ExtensionConfig, owner: &Owner) -> Resource {
+    Resource {
+        name: config.name.clone(),
+        version: content_version(config.canonical.as_bytes()),
+        body: config.body.clone().into(),
+        origin: format!("{}/{}", owner.namespace, owner.name),
     }
 }

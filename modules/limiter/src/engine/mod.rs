@@ -4,40 +4,31 @@
 mod demand;
 mod entry;
 mod view;
+mod writes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use trimtab_crds::istio::EnvoyFilter;
-use trimtab_crds::limiter::LimiterStatus;
 use trimtab_kit::clock::Clock;
 use trimtab_kit::queue::LatestQueue;
 use trimtab_kit::sources::{Harvest, MetricSource, Sampler};
-use trimtab_xds::{Resource, SnapshotCache, content_version};
+use trimtab_xds::{Resource, SnapshotCache};
 
 use crate::index::{Index, LimiterKey};
 use crate::input::Settings;
-use crate::translate::{EXTENSION_CONFIG_TYPE, ExtensionConfig};
+use crate::translate::EXTENSION_CONFIG_TYPE;
 pub use demand::DemandBook;
 use entry::Entry;
+pub use entry::FIRST_SAMPLE;
 pub use view::{LimiterView, Point};
-
-/// What the writers do for one limiter.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// Objects that must exist, all of them; `None` = leave the objects as they are.
-    pub desired: Option<Arc<Vec<EnvoyFilter>>>,
-    /// Status to write, when it changed.
-    pub status: Option<LimiterStatus>,
-    /// Failed attempts before this one.
-    pub attempt: u32,
-}
 
 /// How often moving values in a status are refreshed when nothing else changed: each status write costs the API server
 /// an event to every watcher.
 const STATUS_REFRESH: Duration = Duration::from_secs(30);
+/// Limiters up to which views come with their histories.
+pub const MAX_HISTORIES: usize = 2000;
 /// Entries decided under one hold of the lock.
 const BATCH: usize = 512;
 
@@ -51,8 +42,8 @@ pub struct Engine {
     settings: Mutex<Arc<Settings>>,
     clock: Arc<dyn Clock>,
     xds: SnapshotCache,
-    /// Work for the writers.
-    pub queue: LatestQueue<LimiterKey, Job>,
+    /// Limiters with something to write; a writer asks for what it is when it takes one, so nothing old is written.
+    pub queue: LatestQueue<LimiterKey, ()>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -89,44 +80,68 @@ impl Engine {
         })
     }
 
-    /// Takes over what events have changed. Returns whether demands may have changed.
+    /// Takes over what events have changed. Returns whether some limiter waits for its first samples.
     pub fn absorb_events(&self) -> bool {
         let (dirty, gone) = self.index.take_changes();
-        let any = !dirty.is_empty() || !gone.is_empty();
         for key in gone {
             self.forget(&key);
         }
+        let mut pending = false;
         for batch in dirty.chunks(BATCH) {
             let mut pushes = Pushes::default();
+            let mut entries = self.entries.lock();
+            let settings = self.settings.lock().clone();
+            let now = self.clock.monotonic();
             for key in batch {
                 let Some(resolved) = self.index.resolve(key) else {
                     continue;
                 };
-                let mut entries = self.entries.lock();
-                let settings = self.settings.lock().clone();
-                let now = self.clock.monotonic();
                 let entry = entries
                     .entry(key.clone())
                     .or_insert_with(|| Entry::new(&resolved, now));
-                entry.update(resolved, settings);
+                entry.update(resolved, settings.clone());
+                self.trim_samples(key, entry);
                 self.step(key, entry, true, &mut pushes);
+                pending |= entry.pending(now);
             }
+            // Under the lock: a value that was computed later must not be overtaken by this one.
             self.push(pushes);
+            drop(entries);
         }
-        any
+        pending
+    }
+
+    /// Whether any limiter waits for its first samples.
+    pub fn any_pending(&self) -> bool {
+        let now = self.clock.monotonic();
+        self.entries.lock().values().any(|e| e.pending(now))
+    }
+
+    /// Forgets samples of metrics that are not in use any more.
+    fn trim_samples(&self, key: &LimiterKey, entry: &mut Entry) {
+        let wanted = entry.wanted();
+        let mut sampler = self.sampler.lock();
+        for set in &entry.sampled_sets {
+            let names = wanted.get(set);
+            sampler.retain_metrics(&sample_key(key, set), |n| {
+                names.is_some_and(|names| names.contains(n))
+            });
+        }
     }
 
     fn forget(&self, key: &LimiterKey) {
-        let Some(entry) = self.entries.lock().remove(key) else {
+        let mut entries = self.entries.lock();
+        let Some(entry) = entries.remove(key) else {
             return;
         };
         let mut sampler = self.sampler.lock();
-        for set in entry.sets() {
-            sampler.forget(&sample_key(key, &set));
+        for set in &entry.sampled_sets {
+            sampler.forget(&sample_key(key, set));
         }
         drop(sampler);
         self.xds
             .update(EXTENSION_CONFIG_TYPE, Vec::new(), &entry.resource_names());
+        drop(entries);
         tracing::info!(limiter = %entry.input.owner, "limiter is gone");
     }
 
@@ -195,37 +210,26 @@ impl Engine {
                     self.step(key, entry, false, &mut pushes);
                 }
             }
-            drop(entries);
             self.push(pushes);
+            drop(entries);
         }
     }
 
-    /// Decides one entry; queues writes and collects pushes when something changed.
+    /// Decides one entry; queues a write and collects pushes when something changed.
     fn step(&self, key: &LimiterKey, entry: &mut Entry, dirty: bool, pushes: &mut Pushes) {
         let now = self.clock.monotonic();
         let pending = entry.pending(now);
         let changed = !pending && entry.decide(self.clock.now().as_second());
         if changed || dirty {
             let translation = entry.translate();
-            for config in &translation.extension_configs {
-                pushes.set.push(resource(config, entry));
+            if let Some(outputs) = entry.keep_outputs(translation, pending) {
+                pushes.set.extend(outputs.set);
+                pushes.remove.extend(outputs.remove);
             }
-            pushes.remove.extend(entry.keep_outputs(translation));
         }
-        let status = entry.status(self.clock.now());
-        let write_status = !pending && entry.should_write(&status, now, STATUS_REFRESH);
-        if changed || dirty || write_status {
-            self.queue.push(
-                key.clone(),
-                Job {
-                    desired: entry.desired(),
-                    status: write_status.then(|| status.clone()),
-                    attempt: 0,
-                },
-            );
-        }
-        if write_status {
-            entry.note_status(status, now);
+        entry.refresh_status(self.clock.now());
+        if changed || dirty || (!pending && entry.should_write(now, STATUS_REFRESH)) {
+            self.queue.push(key.clone(), ());
         }
     }
 
@@ -236,65 +240,11 @@ impl Engine {
         }
     }
 
-    /// Notes how a write went; a failure shows in the status.
-    pub fn written(&self, key: &LimiterKey, error: Option<(&'static str, String)>) {
-        self.annotate(key, |entry| {
-            let changed = entry.apply_error != error;
-            entry.apply_error = error;
-            changed
-        });
-    }
-
-    /// Notes that a proxy refused (`Some`) or took (`None`) a value of the limiter `origin` (`namespace/name`).
-    pub fn delivered(&self, origin: &str, rejection: Option<&str>) {
-        let Some((namespace, name)) = origin.split_once('/') else {
-            return;
-        };
-        for form in [crate::index::Form::V1alpha2, crate::index::Form::First] {
-            let key = LimiterKey {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                form,
-            };
-            self.annotate(&key, |entry| {
-                let changed = entry.rejected.as_deref() != rejection;
-                entry.rejected = rejection.map(str::to_owned);
-                changed
-            });
-        }
-    }
-
-    fn annotate(&self, key: &LimiterKey, f: impl FnOnce(&mut Entry) -> bool) {
-        let mut entries = self.entries.lock();
-        let Some(entry) = entries.get_mut(key) else {
-            return;
-        };
-        if f(entry) {
-            let now = self.clock.monotonic();
-            let status = entry.status(self.clock.now());
-            entry.note_status(status.clone(), now);
-            self.queue.push(
-                key.clone(),
-                Job {
-                    desired: entry.desired(),
-                    status: Some(status),
-                    attempt: 0,
-                },
-            );
-        }
-    }
-
-    /// A status write was lost: the next decision writes it again.
-    pub fn status_lost(&self, key: &LimiterKey) {
-        if let Some(entry) = self.entries.lock().get_mut(key) {
-            entry.forget_status();
-        }
-    }
-
-    /// Views of all limiters, sorted.
+    /// Views of all limiters, sorted. With more than [`MAX_HISTORIES`] limiters the histories are left out.
     pub fn views(&self) -> Vec<LimiterView> {
         let entries = self.entries.lock();
-        let mut out: Vec<LimiterView> = entries.values().map(Entry::view).collect();
+        let history = entries.len() <= MAX_HISTORIES;
+        let mut out: Vec<LimiterView> = entries.values().map(|e| e.view(history)).collect();
         drop(entries);
         out.sort_by(|a, b| {
             (&a.namespace, &a.name, &a.api_version).cmp(&(&b.namespace, &b.name, &b.api_version))
@@ -316,16 +266,6 @@ impl Engine {
 /// Stable key of a limiter's set in the sampler.
 fn sample_key(key: &LimiterKey, set: &str) -> String {
     format!("{}/{}/{:?}/{set}", key.namespace, key.name, key.form)
-}
-
-fn resource(config: &ExtensionConfig, entry: &Entry) -> Resource {
-    let owner = &entry.input.owner;
-    Resource {
-        name: config.name.clone(),
-        version: content_version(config.canonical.as_bytes()),
-        body: config.body.clone().into(),
-        origin: format!("{}/{}", owner.namespace, owner.name),
-    }
 }
 
 #[cfg(test)]

@@ -139,21 +139,99 @@ fn value_match(m: &Matcher, path: &str) -> Result<ValueMatch, Problem> {
     })
 }
 
-/// RE2 and the `regex` crate share their syntax but for rare classes; what this refuses, Envoy refuses too.
+/// Envoy's expressions are RE2's. The `regex` crate has the same syntax and a little more; what is more is refused here,
+/// since a proxy that refuses an expression refuses all of its routes with it.
 fn regex_check(text: &str, path: &str) -> Result<(), Problem> {
-    regex::Regex::new(text).map(drop).map_err(|e| {
-        let why = e.to_string();
-        let why = why
-            .lines()
-            .last()
-            .unwrap_or("")
-            .trim_start_matches("error: ");
+    let refused = |why: &str| {
         Problem::new(
             format!("{path}.regex_match"),
             "InvalidRegex",
             format!("\"{text}\" is no RE2 expression: {why}"),
         )
-    })
+    };
+    if let Err(error) = regex::Regex::new(text) {
+        let why = error.to_string();
+        let why = why.lines().last().unwrap_or("");
+        return Err(refused(why.trim_start_matches("error: ")));
+    }
+    not_re2(text).map_or(Ok(()), |why| Err(refused(why)))
+}
+
+/// The first thing in a valid expression of the `regex` crate that RE2 does not know.
+fn not_re2(text: &str) -> Option<&'static str> {
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let tail = rest.get(c.len_utf8()..).unwrap_or("");
+        rest = tail;
+        match c {
+            '\\' => {
+                if tail.starts_with(['u', 'U', '<', '>']) || tail.starts_with("b{") {
+                    return Some("it has an escape that RE2 does not know");
+                }
+                if tail.starts_with(['p', 'P']) && !is_re2_class(tail.get(1..).unwrap_or("")) {
+                    return Some(
+                        "it has a Unicode class that RE2 does not know: use a short name like \\p{Lu} or a script",
+                    );
+                }
+                let escaped = tail.chars().next().map_or(0, char::len_utf8);
+                rest = tail.get(escaped..).unwrap_or("");
+            }
+            '(' if tail.starts_with('?') => {
+                let flags = tail.get(1..).unwrap_or("");
+                let end = flags.find([')', ':', '<', '>']).unwrap_or(0);
+                let named = flags.starts_with(['P', '<']);
+                if !named
+                    && flags
+                        .get(..end)
+                        .is_some_and(|f| f.contains(|c| !"imsU-".contains(c)))
+                {
+                    return Some("it has a flag that RE2 does not know: use i, m, s and U");
+                }
+            }
+            '{' => {
+                let numbers = tail.split('}').next().unwrap_or("").split(',');
+                if numbers
+                    .filter_map(|n| n.trim().parse::<u64>().ok())
+                    .any(|n| n > 1000)
+                {
+                    return Some("it repeats more than 1000 times");
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether RE2 has the Unicode class whose name follows `\p`: general categories by their short names, and scripts.
+fn is_re2_class(after: &str) -> bool {
+    const SCRIPTS: [&str; 14] = [
+        "Arabic",
+        "Armenian",
+        "Common",
+        "Cyrillic",
+        "Devanagari",
+        "Georgian",
+        "Greek",
+        "Han",
+        "Hangul",
+        "Hebrew",
+        "Hiragana",
+        "Katakana",
+        "Latin",
+        "Thai",
+    ];
+    let Some(braced) = after.strip_prefix('{') else {
+        return true; // one letter
+    };
+    let name = braced
+        .split('}')
+        .next()
+        .unwrap_or("")
+        .trim_start_matches('^');
+    let general =
+        matches!(name.len(), 1 | 2) && "CLMNPSZ".contains(name.chars().next().unwrap_or(' '));
+    general && name != "LC" || SCRIPTS.contains(&name)
 }
 
 fn addresses(m: &Matcher, path: &str) -> Result<Vec<Address>, Problem> {
