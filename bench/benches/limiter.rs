@@ -36,10 +36,10 @@ fn expressions(c: &mut Criterion) {
     let mut group =
         c.benchmark_group("compile a condition: trimtab (with placeholders) vs cel crate");
     group.bench_function("trimtab", |b| {
-        b.iter(|| Expression::compile(black_box(OURS)).unwrap())
+        b.iter(|| Expression::compile(black_box(OURS)).unwrap());
     });
     group.bench_function("cel", |b| {
-        b.iter(|| cel::Program::compile(black_box(PLAIN)).unwrap())
+        b.iter(|| cel::Program::compile(black_box(PLAIN)).unwrap());
     });
     group.finish();
 
@@ -48,7 +48,7 @@ fn expressions(c: &mut Criterion) {
     let expression = Expression::compile(OURS).unwrap();
     assert!(expression.condition(&[0.9, 3.0]).unwrap());
     group.bench_function("trimtab", |b| {
-        b.iter(|| expression.condition(black_box(&[0.9, 3.0])).unwrap())
+        b.iter(|| expression.condition(black_box(&[0.9, 3.0])).unwrap());
     });
     let program = cel::Program::compile(PLAIN).unwrap();
     let plain = |values: &[f64; 2]| {
@@ -109,13 +109,13 @@ fn one_limiter(c: &mut Criterion) {
     let mut group = c.benchmark_group("one limiter, step by step");
     let plain = input(Delivery::EnvoyFilter);
     group.bench_function("validate", |b| {
-        b.iter(|| validate(black_box(&plain.owner), black_box(&plain.spec)))
+        b.iter(|| validate(black_box(&plain.owner), black_box(&plain.spec)));
     });
     let validated = validate(&plain.owner, &plain.spec);
     let decisions = decide(&plain, &validated);
     assert_eq!(decisions.first().and_then(|d| d.quota), Some(10));
     group.bench_function("decide", |b| {
-        b.iter(|| decide(black_box(&plain), &validated))
+        b.iter(|| decide(black_box(&plain), &validated));
     });
     for (name, delivery) in [
         ("translate to EnvoyFilter", Delivery::EnvoyFilter),
@@ -129,7 +129,7 @@ fn one_limiter(c: &mut Criterion) {
             usize::from(delivery == Delivery::Ecds)
         );
         group.bench_function(name, |b| {
-            b.iter(|| translate(black_box(&input), &validated, &decisions))
+            b.iter(|| translate(black_box(&input), &validated, &decisions));
         });
     }
     group.finish();
@@ -195,7 +195,7 @@ fn ticks(c: &mut Criterion) {
         );
         group.throughput(Throughput::Elements(size as u64));
         group.bench_with_input(BenchmarkId::new("demands", size), &size, |b, _| {
-            b.iter(|| engine.demands(0))
+            b.iter(|| engine.demands(0));
         });
         group.bench_with_input(BenchmarkId::new("absorb_harvest", size), &size, |b, _| {
             b.iter_batched(

@@ -52,6 +52,10 @@ pub struct EnvoyFilterSpec {
     /// Order among EnvoyFilters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
+    /// Fields that we do not write: seen, so that a hand edit of them is noticed.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub others: BTreeMap<String, Value>,
 }
 
 /// `networking.istio.io/v1` DestinationRule: host and subsets.

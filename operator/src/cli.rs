@@ -210,6 +210,10 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         let client = kube::Client::try_default()
             .await
             .context("no cluster: set KUBECONFIG, run in a pod, or use --standalone DIR")?;
+        let config = Config {
+            in_cluster: true,
+            ..config
+        };
         return Operator::start(config, client, shutdown)
             .await?
             .wait()

@@ -22,6 +22,9 @@ pub struct Config {
     pub metrics: Metrics,
     /// The limiter module.
     pub limiter: LimiterConfig,
+    /// Set by the command line, not by the file: proxies are on other machines.
+    #[serde(skip)]
+    pub in_cluster: bool,
 }
 
 /// The HTTP endpoints.
@@ -46,7 +49,8 @@ impl Default for Http {
 pub struct Xds {
     /// Where to listen. Loopback unless set; a cluster needs `0.0.0.0:15010`.
     pub address: SocketAddr,
-    /// `host:port` as proxies reach it; written into generated EnvoyFilters. Empty: the address where it listens.
+    /// `host:port` as proxies reach it; written into generated EnvoyFilters. Empty: the address where it listens in
+    /// standalone mode; in a cluster delivery ECDS is then refused.
     pub advertise: String,
 }
 

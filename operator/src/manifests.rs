@@ -39,17 +39,27 @@ pub fn title(object: &Value) -> String {
 
 /// Reads YAML and JSON files; folders are read recursively, in order of name. Lists are taken apart.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
+    let mut out = Vec::new();
+    for file in files(paths)? {
+        out.extend(read_file(&file)?);
+    }
+    Ok(out)
+}
+
+/// The files that [`read`] reads, in order.
+pub fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
         collect(path, &mut files)?;
     }
-    let mut out = Vec::new();
-    for file in files {
-        let text = std::fs::read_to_string(&file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
-        out.extend(parse(&file, &text)?);
-    }
-    Ok(out)
+    Ok(files)
+}
+
+/// The documents of one file.
+pub fn read_file(file: &Path) -> anyhow::Result<Vec<Document>> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    parse(file, &text)
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use kube::Client;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_kit::apply::Applier;
@@ -125,12 +125,23 @@ impl Operator {
 
     /// Waits until shutdown, or until a part ends that should not.
     pub async fn wait(self) -> anyhow::Result<()> {
-        let result = self.host.await.context("the module host panicked")?;
-        self.shutdown.cancel();
+        let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
+        let host = self.host;
+        parts.spawn(async move {
+            host.await.context("the module host panicked")??;
+            Ok(())
+        });
         for server in self.servers {
-            server.await.context("a server panicked")??;
+            parts.spawn(async move { server.await.context("a server panicked")? });
         }
-        Ok(result?)
+        let mut first = Ok(());
+        while let Some(ended) = parts.join_next().await {
+            // Whatever ends, ends all: an operator without its xDS or HTTP server is worse than a restarted one.
+            self.shutdown.cancel();
+            let result = ended.context("a part panicked").and_then(|r| r);
+            first = first.and(result);
+        }
+        first
     }
 
     /// Stops and waits.
@@ -142,10 +153,13 @@ impl Operator {
 
 /// `host:port` of the xDS server for generated objects.
 fn advertised(config: &Config, listening: SocketAddr) -> String {
-    if config.xds.advertise.is_empty() {
-        listening.to_string()
-    } else {
+    if !config.xds.advertise.is_empty() {
         config.xds.advertise.clone()
+    } else if config.in_cluster {
+        // Loopback would lead every proxy to itself: without an address ECDS is refused, with a condition that says why.
+        String::new()
+    } else {
+        listening.to_string()
     }
 }
 

@@ -88,7 +88,7 @@ fn identity(object: &Value) -> Identity {
 pub struct Folder {
     dir: PathBuf,
     embedded: Embedded,
-    known: BTreeMap<Identity, Value>,
+    known: BTreeMap<Identity, Document>,
     complaint: String,
 }
 
@@ -106,21 +106,20 @@ impl Folder {
     /// Brings the API up to date with the folder. Returns what was refused, a line each.
     pub async fn sync(&mut self) -> anyhow::Result<Vec<String>> {
         let mut refused = Vec::new();
-        let documents = manifests::read(std::slice::from_ref(&self.dir))?;
-        let mut seen = BTreeMap::new();
-        for document in documents {
-            let id = identity(&document.object);
-            if self.known.get(&id) != Some(&document.object) {
-                if let Err(error) = load(&self.embedded, &document) {
-                    refused.push(format!("{error:#}"));
-                    if let Some(before) = self.known.get(&id) {
-                        seen.insert(id, before.clone());
+        let mut seen: BTreeMap<Identity, Document> = BTreeMap::new();
+        for file in manifests::files(std::slice::from_ref(&self.dir))? {
+            match manifests::read_file(&file) {
+                Ok(documents) => {
+                    for document in documents {
+                        self.take(document, &mut seen, &mut refused);
                     }
-                    continue;
                 }
-                tracing::info!(object = %document.title(), "loaded");
+                Err(error) => {
+                    refused.push(format!("{error:#}"));
+                    let before = self.known.iter().filter(|(_, d)| d.file == file);
+                    seen.extend(before.map(|(id, d)| (id.clone(), d.clone())));
+                }
             }
-            seen.insert(id, document.object);
         }
         let gone: Vec<Identity> = self
             .known
@@ -133,6 +132,26 @@ impl Folder {
         }
         self.known = seen;
         Ok(refused)
+    }
+
+    /// Loads one document unless it is loaded already; one that is refused leaves what it was before.
+    fn take(
+        &self,
+        document: Document,
+        seen: &mut BTreeMap<Identity, Document>,
+        refused: &mut Vec<String>,
+    ) {
+        let id = identity(&document.object);
+        let before = self.known.get(&id);
+        if before.is_none_or(|b| b.object != document.object) {
+            if let Err(error) = load(&self.embedded, &document) {
+                refused.push(format!("{error:#}"));
+                seen.extend(before.map(|b| (id, b.clone())));
+                return;
+            }
+            tracing::info!(object = %document.title(), "loaded");
+        }
+        seen.insert(id, document);
     }
 
     /// Follows until shutdown. A complaint is logged once, not twice a second.

@@ -172,7 +172,7 @@ where
         .list(&kube::api::ListParams::default())
         .await
         .with_context(|| format!("list of {}", K::plural(&())))?;
-    index.reset(list.items.into_iter().map(Arc::new).collect());
+    index.reset(list.items.into_iter().map(Arc::new).collect(), &[]);
     Ok(())
 }
 

@@ -3,13 +3,13 @@
 //! A live object is remembered as a hash of the fields that we own; an object whose hash is the desired one is not written,
 //! so a restart writes nothing. A hand edit changes the hash and is repaired.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
@@ -195,10 +195,19 @@ where
         (object.namespace().unwrap_or_default(), object.name_any())
     }
 
+    /// Name of the owner: of the controlling owner reference, since labels hold 63 characters; else of our label.
+    fn owner_of(&self, object: &K) -> Option<String> {
+        let references = object.owner_references();
+        let controller = references.iter().find(|r| r.controller == Some(true));
+        controller
+            .map(|r| r.name.clone())
+            .or_else(|| object.labels().get(self.owner_label).cloned())
+    }
+
     fn remember(&self, object: &K) -> Option<u64> {
         let hash = self.hash(object).ok()?;
         let key = Self::key(object);
-        let owner = object.labels().get(self.owner_label).cloned();
+        let owner = self.owner_of(object);
         let mut objects = self.objects.lock();
         let old = objects.live.insert(
             key.clone(),
@@ -232,7 +241,7 @@ where
 
     /// Makes the generated objects of `owner` be exactly `desired`: applies what differs, deletes what is not wanted.
     ///
-    /// Returns the number of writes. Stops at the first failure; a later call goes on.
+    /// Returns the number of writes. One object that fails does not stop the others; the first failure is returned.
     pub async fn converge(
         &self,
         namespace: &str,
@@ -240,27 +249,29 @@ where
         desired: &[K],
     ) -> Result<usize, ApplyError> {
         let mut writes = 0;
+        let mut failed = None;
         for object in desired {
-            writes += usize::from(self.apply(object).await?);
+            match self.apply(object).await {
+                Ok(written) => writes += usize::from(written),
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
         let wanted: Vec<String> = desired.iter().map(ResourceExt::name_any).collect();
-        let surplus: Vec<String> = {
-            let objects = self.objects.lock();
-            let names = objects
-                .by_owner
-                .get(&(namespace.to_owned(), owner.to_owned()));
-            names
-                .into_iter()
-                .flatten()
-                .filter(|n| !wanted.contains(n))
-                .cloned()
-                .collect()
-        };
-        for name in surplus {
-            self.delete(namespace, &name).await?;
-            writes += 1;
+        for name in self.surplus(namespace, owner, &wanted) {
+            match self.delete(namespace, &name).await {
+                Ok(()) => writes += 1,
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(writes)
+        failed.map_or(Ok(writes), Err)
+    }
+
+    /// Names of the owner's objects that are not wanted.
+    fn surplus(&self, namespace: &str, owner: &str, wanted: &[String]) -> Vec<String> {
+        let objects = self.objects.lock();
+        let key = (namespace.to_owned(), owner.to_owned());
+        let names = objects.by_owner.get(&key).into_iter().flatten();
+        names.filter(|n| !wanted.contains(n)).cloned().collect()
     }
 
     /// Applies one object unless it is as wanted. Returns whether it was written.
@@ -286,21 +297,36 @@ where
         body["kind"] = K::kind(&()).into();
         let api: Api<K> = Api::namespaced(self.client.clone(), &key.0);
         let params = PatchParams::apply(self.manager).force();
-        let result = call(what, api.patch(&key.1, &params, &Patch::Apply(&body))).await;
-        let answer = result.inspect_err(|_| {
-            self.counts.failed.fetch_add(1, Ordering::Relaxed);
-        })?;
-        self.counts.applied.fetch_add(1, Ordering::Relaxed);
+        let mut answer =
+            self.counted(call(what, api.patch(&key.1, &params, &Patch::Apply(&body))).await)?;
+        if self.remember(&answer) != Some(desired) {
+            // Somebody else's manager owns a field more: apply cannot take it away, a replacement can.
+            let whole = replacement(&answer, &body).map_err(encode)?;
+            let params = PostParams {
+                field_manager: Some(self.manager.to_owned()),
+                ..PostParams::default()
+            };
+            answer = self.counted(call(what, api.replace(&key.1, &params, &whole)).await)?;
+        }
         if let Some(observed) = self.remember(&answer)
             && observed != desired
         {
-            tracing::warn!(object = %what(), "the API server changed the object on its way in (a webhook?): it is left so");
+            tracing::warn!(object = %what(), "the API server changes the object on its way in (a webhook?): it is left so");
             self.objects
                 .lock()
                 .rewritten
                 .insert(key, (desired, observed));
         }
         Ok(true)
+    }
+
+    fn counted(&self, result: Result<K, ApplyError>) -> Result<K, ApplyError> {
+        let counter = match &result {
+            Ok(_) => &self.counts.applied,
+            Err(_) => &self.counts.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        result
     }
 
     async fn delete(&self, namespace: &str, name: &str) -> Result<(), ApplyError> {
@@ -333,8 +359,8 @@ where
     }
 
     fn notify(&self, object: &K) {
-        if let Some(owner) = object.labels().get(self.owner_label) {
-            (self.on_change)(&object.namespace().unwrap_or_default(), owner);
+        if let Some(owner) = self.owner_of(object) {
+            (self.on_change)(&object.namespace().unwrap_or_default(), &owner);
         }
     }
 }
@@ -377,19 +403,47 @@ where
 
     fn delete(&self, object: Arc<K>) {
         // An object that lost our labels by hand leaves the watch without them: whose it was is in our memory only.
-        let owner = self
-            .forget(&object)
-            .or_else(|| object.labels().get(self.owner_label).cloned());
+        let owner = self.forget(&object).or_else(|| self.owner_of(&object));
         if let Some(owner) = owner {
             (self.on_change)(&object.namespace().unwrap_or_default(), &owner);
         }
     }
 
-    fn reset(&self, objects: Vec<Arc<K>>) {
-        *self.objects.lock() = Objects::default();
+    fn reset(&self, objects: Vec<Arc<K>>, _unreadable: &[Key]) {
+        let before = std::mem::take(&mut *self.objects.lock());
         for object in &objects {
             self.remember(object);
             self.notify(object);
         }
+        // Deleted while the watch was away.
+        let live: HashSet<Key> = self.objects.lock().live.keys().cloned().collect();
+        for (key, lost) in before.live {
+            if let Some(owner) = lost.owner
+                && !live.contains(&key)
+            {
+                (self.on_change)(&key.0, &owner);
+            }
+        }
     }
+}
+
+/// `body` in the place of everything but the metadata of `live`, whose labels and owners of ours it renews.
+fn replacement<K>(live: &K, body: &serde_json::Value) -> Result<K, serde_json::Error>
+where
+    K: Serialize + DeserializeOwned,
+{
+    let mut whole = body.clone();
+    let mut metadata = serde_json::to_value(live)?["metadata"].take();
+    for field in ["labels", "ownerReferences"] {
+        if let Some(wanted) = body["metadata"].get(field) {
+            match (metadata.get_mut(field), wanted) {
+                (Some(serde_json::Value::Object(have)), serde_json::Value::Object(wanted)) => {
+                    have.extend(wanted.clone());
+                }
+                _ => metadata[field] = wanted.clone(),
+            }
+        }
+    }
+    whole["metadata"] = metadata;
+    serde_json::from_value(whole)
 }

@@ -20,7 +20,8 @@ pub trait Feed<K>: Send + Sync {
     /// An object is gone.
     fn delete(&self, object: Arc<K>);
     /// The complete list after a (re)list: what is not in it is gone.
-    fn reset(&self, objects: Vec<Arc<K>>);
+    /// Objects named in `unreadable` (namespace, name) exist too, but cannot be decoded: what was known of them stays.
+    fn reset(&self, objects: Vec<Arc<K>>, unreadable: &[(String, String)]);
     /// An object cannot be decoded; what was known of it stays.
     fn undecodable(&self, _namespace: &str, _name: &str, _error: &str) {}
 }
@@ -54,9 +55,7 @@ pub async fn run<K>(
             absent = follow(&api, &config, &feeds, &ready) => absent,
         };
         if absent {
-            for feed in &feeds {
-                feed.reset(Vec::new());
-            }
+            // What is known stays: a 404 may pass, and an API that is removed deletes its objects first.
             ready.release();
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -83,7 +82,7 @@ where
     )
     .default_backoff();
     futures::pin_mut!(stream);
-    let mut listed: Vec<Arc<K>> = Vec::new();
+    let mut listed = Listed::default();
     loop {
         match stream.try_next().await {
             Ok(Some(event)) => dispatch(event, feeds, &mut listed, ready),
@@ -108,51 +107,77 @@ fn is_absent(error: &watcher::Error) -> bool {
     }
 }
 
+/// A list that is under way.
+struct Listed<K> {
+    objects: Vec<Arc<K>>,
+    unreadable: Vec<(String, String)>,
+}
+
+impl<K> Default for Listed<K> {
+    fn default() -> Self {
+        Self {
+            objects: Vec::new(),
+            unreadable: Vec::new(),
+        }
+    }
+}
+
+/// The object, or namespace, name and error of one that cannot be decoded.
+fn decoded<K>(guard: DeserializeGuard<K>) -> Result<Arc<K>, (String, String, String)> {
+    guard.0.map(Arc::new).map_err(|invalid| {
+        let namespace = invalid.metadata.namespace.clone().unwrap_or_default();
+        let name = invalid.metadata.name.clone().unwrap_or_default();
+        (namespace, name, invalid.error)
+    })
+}
+
 fn dispatch<K>(
     event: watcher::Event<DeserializeGuard<K>>,
     feeds: &[Arc<dyn Feed<K>>],
-    listed: &mut Vec<Arc<K>>,
+    listed: &mut Listed<K>,
     ready: &Blocker,
 ) where
     K: Resource<DynamicType = ()>,
 {
-    let decoded = |guard: DeserializeGuard<K>| -> Option<Arc<K>> {
-        match guard.0 {
-            Ok(object) => Some(Arc::new(object)),
-            Err(invalid) => {
-                let namespace = invalid.metadata.namespace.clone().unwrap_or_default();
-                let name = invalid.metadata.name.clone().unwrap_or_default();
-                tracing::warn!(kind = %K::kind(&()), %namespace, %name, error = %invalid.error, "object cannot be decoded; what was known of it is kept");
-                for feed in feeds {
-                    feed.undecodable(&namespace, &name, &invalid.error);
-                }
-                None
-            }
+    let complain = |(namespace, name, error): (String, String, String)| {
+        tracing::warn!(kind = %K::kind(&()), %namespace, %name, %error, "object cannot be decoded; what was known of it is kept");
+        for feed in feeds {
+            feed.undecodable(&namespace, &name, &error);
         }
+        (namespace, name)
     };
     match event {
-        watcher::Event::Init => listed.clear(),
-        watcher::Event::InitApply(guard) => listed.extend(decoded(guard)),
+        watcher::Event::Init => *listed = Listed::default(),
+        watcher::Event::InitApply(guard) => match decoded(guard) {
+            Ok(object) => listed.objects.push(object),
+            Err(bad) => listed.unreadable.push(complain(bad)),
+        },
         watcher::Event::InitDone => {
             let all = std::mem::take(listed);
             for feed in feeds {
-                feed.reset(all.clone());
+                feed.reset(all.objects.clone(), &all.unreadable);
             }
             ready.release();
         }
-        watcher::Event::Apply(guard) => {
-            if let Some(object) = decoded(guard) {
+        watcher::Event::Apply(guard) => match decoded(guard) {
+            Ok(object) => {
                 for feed in feeds {
                     feed.apply(object.clone());
                 }
             }
-        }
-        watcher::Event::Delete(guard) => {
-            if let Some(object) = decoded(guard) {
+            Err(bad) => {
+                complain(bad);
+            }
+        },
+        watcher::Event::Delete(guard) => match decoded(guard) {
+            Ok(object) => {
                 for feed in feeds {
                     feed.delete(object.clone());
                 }
             }
-        }
+            Err(bad) => {
+                complain(bad);
+            }
+        },
     }
 }

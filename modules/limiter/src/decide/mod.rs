@@ -51,7 +51,8 @@ fn refused(input: &LimiterInput, set: &str, index: usize, problem: &Problem) -> 
     {
         out.quota = Some(quota);
         out.total = last_decision(input, set, out.index).and_then(|l| l.total);
-        out.reason = format!("{problem}; the last decision ({quota} per pod) stays until this is corrected");
+        out.reason =
+            format!("{problem}; the last decision ({quota} per pod) stays until this is corrected");
     }
     out
 }
@@ -63,7 +64,11 @@ fn unresolved(checked: &Checked, input: &LimiterInput) -> DescriptorStatus {
     };
     match (&problem, &input.target.problem) {
         (Some(problem), _) => {
-            let shown = Problem::new(problem.field.clone(), problem.reason, problem.message.clone());
+            let shown = Problem::new(
+                problem.field.clone(),
+                problem.reason,
+                problem.message.clone(),
+            );
             refused(input, &checked.set, checked.index, &shown)
         }
         (None, Some(shadowed)) => DescriptorStatus {
@@ -82,7 +87,11 @@ fn unresolved(checked: &Checked, input: &LimiterInput) -> DescriptorStatus {
 }
 
 /// What was decided before, when that was something.
-fn last_decision<'a>(input: &'a LimiterInput, set: &str, index: i32) -> Option<&'a DescriptorStatus> {
+fn last_decision<'a>(
+    input: &'a LimiterInput,
+    set: &str,
+    index: i32,
+) -> Option<&'a DescriptorStatus> {
     input.previous.iter().find(|d| {
         let decided = !matches!(d.state, DescriptorState::Refused | DescriptorState::Unknown);
         d.set == set && d.index == index && (decided || d.quota.is_some())

@@ -6,7 +6,12 @@ use super::{blank, gather, last_decision, share};
 use crate::input::LimiterInput;
 use crate::validate::{Rule, Strategy};
 
-pub(super) fn stand_in(input: &LimiterInput, rule: &Rule, why: &str, expired: bool) -> DescriptorStatus {
+pub(super) fn stand_in(
+    input: &LimiterInput,
+    rule: &Rule,
+    why: &str,
+    expired: bool,
+) -> DescriptorStatus {
     let mut out = blank(&rule.set, rule.index);
     let last = last_decision(input, &rule.set, out.index).map(|last| kept(input, rule, last));
     let hold = input.hold_for();

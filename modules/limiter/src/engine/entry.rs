@@ -12,10 +12,10 @@ use trimtab_xds::{Resource, content_version};
 
 use super::view::{LimiterView, Point};
 use crate::decide::{decide, metric_key};
+use crate::error::Owner;
 use crate::index::{LimiterObject, Resolved};
 use crate::input::{LimiterInput, Reading, ReadingState, Settings};
 use crate::status::{Report, same_decisions, state_name, status};
-use crate::error::Owner;
 use crate::translate::{ExtensionConfig, Translation, translate};
 use crate::validate::{Validated, delivery_problem, validate};
 
@@ -202,9 +202,7 @@ impl Entry {
             Freshness::Fresh => ReadingState::Fresh,
             Freshness::Held { .. } => ReadingState::Held,
             // Nothing measured since the start of the process: an earlier decision is held for as long.
-            Freshness::Never if now.saturating_sub(reading.since) <= hold => {
-                ReadingState::Waiting
-            }
+            Freshness::Never if now.saturating_sub(reading.since) <= hold => ReadingState::Waiting,
             Freshness::Never | Freshness::Expired { .. } => ReadingState::Expired,
         };
         self.input.metrics.insert(
@@ -314,9 +312,8 @@ impl Entry {
     fn frozen(&self) -> bool {
         let live_rule_refused = self.validated.rules.iter().any(|c| {
             let index = i32::try_from(c.index).unwrap_or(i32::MAX);
-            let live = |d: &DescriptorStatus| {
-                d.set == c.set && d.index == index && d.quota.is_some()
-            };
+            let live =
+                |d: &DescriptorStatus| d.set == c.set && d.index == index && d.quota.is_some();
             c.rule.is_err() && self.input.previous.iter().any(live)
         });
         live_rule_refused

@@ -31,6 +31,11 @@ impl State {
         {
             return; // a status write of our own: nothing to decide (no loop)
         }
+        let uid = self.limiters.get(key).map(|old| old.owner.uid.clone());
+        if uid.is_some_and(|uid| !uid.is_empty() && uid != object.owner.uid) {
+            // Deleted and made anew while nobody looked: nothing of the old one is of use.
+            self.gone.push(key.clone());
+        }
         self.limiters.insert(key.clone(), object);
         // A limiter of the other form may be shadowed now.
         self.touch_name(&key.namespace, &key.name);
@@ -218,14 +223,18 @@ macro_rules! limiter_feed {
                 self.with(|s| s.drop_limiter(&key));
             }
 
-            fn reset(&self, objects: Vec<Arc<$kind>>) {
+            fn reset(&self, objects: Vec<Arc<$kind>>, unreadable: &[Name]) {
                 self.with(|s| {
                     let kept: HashSet<LimiterKey> =
                         objects.iter().map(|o| key_of(o.as_ref(), $form)).collect();
+                    let known = |k: &LimiterKey| {
+                        kept.contains(k)
+                            || unreadable.contains(&(k.namespace.clone(), k.name.clone()))
+                    };
                     let gone: Vec<LimiterKey> = s
                         .limiters
                         .keys()
-                        .filter(|k| k.form == $form && !kept.contains(*k))
+                        .filter(|k| k.form == $form && !known(*k))
                         .cloned()
                         .collect();
                     for key in &gone {
@@ -291,12 +300,14 @@ macro_rules! facts_feed {
                 self.with(|s| s.$drop(&name_of(object.as_ref())));
             }
 
-            fn reset(&self, objects: Vec<Arc<$kind>>) {
+            fn reset(&self, objects: Vec<Arc<$kind>>, unreadable: &[Name]) {
                 self.with(|s| {
                     let kept: HashSet<Name> = objects.iter().map(|o| name_of(o.as_ref())).collect();
                     let names: fn(&State) -> Vec<Name> = $names;
-                    let gone: Vec<Name> =
-                        names(s).into_iter().filter(|n| !kept.contains(n)).collect();
+                    let gone: Vec<Name> = names(s)
+                        .into_iter()
+                        .filter(|n| !kept.contains(n) && !unreadable.contains(n))
+                        .collect();
                     for name in &gone {
                         s.$drop(name);
                     }

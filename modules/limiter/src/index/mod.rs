@@ -1,6 +1,6 @@
 //! State from watches: limiters, Services, pods, DestinationRules, ServiceEntries; and which limiters an event touches.
 //!
-//! No event costs more than the limiters that it touches: pods are found by label pairs, limiters by the first pair of
+//! No event costs more than the limiters that it touches: pods are found by label pairs, limiters by the rarest pair of
 //! their selector. A relist is one pass.
 
 mod feeds;
@@ -97,6 +97,13 @@ pub(crate) struct ServiceEntryFacts {
     endpoints: i64,
 }
 
+/// Under what a limiter is found when a pod changes.
+#[derive(Debug)]
+struct Registration {
+    pair: (String, String, String),
+    selector: BTreeMap<String, String>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     limiters: HashMap<LimiterKey, LimiterObject>,
@@ -106,9 +113,9 @@ struct State {
     rules_by_host: HashMap<String, HashSet<Name>>,
     entries: HashMap<Name, ServiceEntryFacts>,
     entries_by_host: HashMap<Name, HashSet<Name>>,
-    /// (namespace or `*`, label, value) of the first pair of a limiter's selector.
+    /// (namespace or `*`, label, value) of one pair of a limiter's selector.
     by_pair: HashMap<(String, String, String), HashSet<LimiterKey>>,
-    registered: HashMap<LimiterKey, (String, String, String)>,
+    registered: HashMap<LimiterKey, Registration>,
     /// Limiters by `spec.host`, qualified: a name with one dot may be meant either way, and then is the same on all sides.
     by_entry_host: HashMap<String, HashSet<LimiterKey>>,
     dirty: HashSet<LimiterKey>,
@@ -248,26 +255,38 @@ impl State {
         for (label, value) in labels {
             for scope in [namespace, "*"] {
                 let pair = (scope.to_owned(), label.clone(), value.clone());
-                if let Some(keys) = self.by_pair.get(&pair) {
-                    self.dirty.extend(keys.iter().cloned());
+                for key in self.by_pair.get(&pair).into_iter().flatten() {
+                    let selector = self.registered.get(key).map(|r| &r.selector);
+                    let selects = |s: &BTreeMap<String, String>| {
+                        s.iter().all(|(k, v)| labels.get(k) == Some(v))
+                    };
+                    if selector.is_some_and(selects) {
+                        self.dirty.insert(key.clone());
+                    }
                 }
             }
         }
     }
 
+    /// Registers under the pair that the fewest pods have.
     fn register(&mut self, key: &LimiterKey, scope: &str, selector: &BTreeMap<String, String>) {
-        if let Some((label, value)) = selector.first_key_value() {
+        let rarest = selector
+            .iter()
+            .min_by_key(|(label, value)| self.pods.count(scope, label, value));
+        if let Some((label, value)) = rarest {
             let pair = (scope.to_owned(), label.clone(), value.clone());
-            self.by_pair
-                .entry(pair.clone())
-                .or_default()
-                .insert(key.clone());
-            self.registered.insert(key.clone(), pair);
+            let keys = self.by_pair.entry(pair.clone()).or_default();
+            keys.insert(key.clone());
+            let registration = Registration {
+                pair,
+                selector: selector.clone(),
+            };
+            self.registered.insert(key.clone(), registration);
         }
     }
 
     fn unregister(&mut self, key: &LimiterKey) {
-        if let Some(pair) = self.registered.remove(key)
+        if let Some(Registration { pair, .. }) = self.registered.remove(key)
             && let Some(keys) = self.by_pair.get_mut(&pair)
         {
             keys.remove(key);

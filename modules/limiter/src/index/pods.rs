@@ -71,6 +71,12 @@ impl PodIndex {
         Some(old.labels)
     }
 
+    /// Number of pods with a label; 0 for `*`, where nobody counts.
+    pub fn count(&self, namespace: &str, label: &str, value: &str) -> usize {
+        let pair = (namespace.to_owned(), label.to_owned(), value.to_owned());
+        self.by_pair.get(&pair).map_or(0, HashSet::len)
+    }
+
     /// Pods with all of `labels`, sorted. `*` = all namespaces, which scans.
     pub fn select(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<PodFacts> {
         let fits = |e: &Entry| labels.iter().all(|(k, v)| e.labels.get(k) == Some(v));

@@ -234,25 +234,28 @@ fn a_relist_keeps_what_is_there_and_drops_what_is_not() {
         object::<Pod>(pod("a-0", &json!({"app": "a"}), "True")),
         object::<Pod>(pod("a-2", &json!({"app": "a"}), "True")),
     ];
-    index.reset(list.clone());
+    index.reset(list.clone(), &[]);
     assert_eq!(touched(&index), ["a"]);
     let names: Vec<String> = index.resolve(&key("a")).unwrap().pods["_base"]
         .iter()
         .map(|p| p.name.to_string())
         .collect();
     assert_eq!(names, ["a-0", "a-2"]);
-    index.reset(list);
+    index.reset(list, &[]);
     assert_eq!(
         touched(&index),
         Vec::<String>::new(),
         "the same list again is no change"
     );
 
-    index.reset(vec![object::<v1alpha2::SmartLimiter>(limiter(
-        "b",
-        1,
-        &json!({}),
-    ))]);
+    index.reset(
+        vec![object::<v1alpha2::SmartLimiter>(limiter(
+            "b",
+            1,
+            &json!({}),
+        ))],
+        &[],
+    );
     let (dirty, gone) = index.take_changes();
     assert_eq!((dirty, gone), (vec![key("b")], vec![key("a")]));
     assert!(index.resolve(&key("a")).is_none());
@@ -384,4 +387,16 @@ fn subsets_of_external_hosts_are_found() {
             "{host}"
         );
     }
+}
+
+#[test]
+fn an_object_that_is_unreadable_in_a_relist_is_not_gone() {
+    let index = stand();
+    let kept = [("default".to_owned(), "a".to_owned())];
+    Feed::<v1alpha2::SmartLimiter>::reset(&*index, Vec::new(), &kept);
+    Feed::<Service>::reset(&*index, Vec::new(), &kept);
+    assert_eq!(index.take_changes().1, []);
+    assert_eq!(counts(&index, "a"), [("_base".into(), 1)]);
+    Feed::<Service>::reset(&*index, Vec::new(), &[]);
+    assert_eq!(problem(&index, "a"), Some(TargetProblem::ServiceNotFound));
 }

@@ -9,6 +9,7 @@ use trimtab_crds::istio::{EnvoyFilter, EnvoyFilterSpec, WorkloadSelector};
 use trimtab_crds::limiter::BASE_SET;
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
 use trimtab_kit::envoyfilter::{PatchBuilder, PatchContext, RoutePlace, typed_struct};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::extension_config::filter_name;
 use super::limit::{FILTER_NAME, LOCAL_RATE_LIMIT, Profile, STAT_PREFIX};
@@ -232,10 +233,7 @@ fn object(input: &LimiterInput, set: &str, patches: Vec<Value>) -> EnvoyFilter {
                 owner.api_version.split('/').next().unwrap_or_default()
             ),
         ),
-        (
-            OWNER_NAME_LABEL.to_owned(),
-            owner.name.chars().take(63).collect(),
-        ),
+        (OWNER_NAME_LABEL.to_owned(), label_value(&owner.name)),
     ]);
     if let Some(revision) = &owner.revision {
         meta_labels.insert("istio.io/rev".to_owned(), revision.clone());
@@ -259,7 +257,16 @@ fn object(input: &LimiterInput, set: &str, patches: Vec<Value>) -> EnvoyFilter {
         spec: EnvoyFilterSpec {
             workload_selector: (!labels.is_empty()).then_some(WorkloadSelector { labels }),
             config_patches: patches,
-            priority: None,
+            ..EnvoyFilterSpec::default()
         },
     }
+}
+
+/// A name as a label value: names are up to 253 characters, values 63. A long one ends in its hash.
+fn label_value(name: &str) -> String {
+    if name.len() <= 63 {
+        return name.to_owned();
+    }
+    let head: String = name.chars().take(46).collect();
+    format!("{head}-{:016x}", xxh3_64(name.as_bytes()))
 }

@@ -45,7 +45,8 @@ impl Profile {
             headers: action
                 .headers_to_add
                 .iter()
-                .map(|HeaderToAdd { key, value }| (key.clone(), value.clone()))
+                // Envoy reads %NAME% as a command; Slime's users write plain values.
+                .map(|HeaderToAdd { key, value }| (key.clone(), value.replace('%', "%%")))
                 .collect(),
             body: response.body,
         }
