@@ -51,14 +51,26 @@ fn expressions(c: &mut Criterion) {
         b.iter(|| expression.condition(black_box(&[0.9, 3.0])).unwrap());
     });
     let program = cel::Program::compile(PLAIN).unwrap();
-    let plain = |values: &[f64; 2]| {
+    // A new context for each evaluation, with its standard library either built anew, as the crate's examples do, or shared.
+    let library = Arc::new(cel::Env::stdlib());
+    let run = |mut context: cel::Context<'_, '_>, values: &[f64; 2]| {
         let map = HashMap::from([("cpu".to_owned(), values[0]), ("pod".to_owned(), values[1])]);
-        let mut context = cel::Context::default();
         context.add_variable_from_value("m", map);
         program.execute(&context).unwrap()
     };
-    assert_eq!(plain(&[0.9, 3.0]), cel::Value::Bool(true));
+    let plain = |values: &[f64; 2]| run(cel::Context::default(), values);
+    let shared = |values: &[f64; 2]| run(cel::Context::with_env(Arc::clone(&library)), values);
+    for values in [[0.9, 3.0], [0.9, 1.0]] {
+        let expected = cel::Value::Bool(expression.condition(&values).unwrap());
+        assert_eq!(
+            (plain(&values), shared(&values)),
+            (expected.clone(), expected)
+        );
+    }
     group.bench_function("cel", |b| b.iter(|| plain(black_box(&[0.9, 3.0]))));
+    group.bench_function("cel, shared library", |b| {
+        b.iter(|| shared(black_box(&[0.9, 3.0])));
+    });
     group.finish();
 }
 

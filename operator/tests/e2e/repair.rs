@@ -3,11 +3,12 @@
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
+use trimtab::lab::process::wait_until;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::first_form;
 use trimtab_embedded::Filter;
 
-use crate::support::{Dial, bucket, filters, mesh, operator, pod, status, status_where};
+use crate::support::{BOUND, Dial, bucket, filters, mesh, operator, pod, status, status_where};
 
 #[tokio::test]
 async fn the_example_follows_metric_and_pods() {
@@ -247,5 +248,131 @@ async fn an_invalid_edit_and_a_lost_service_take_nothing_away() {
         "the limit in force stays"
     );
     assert!(status(&embedded).await.observed_generation.is_some());
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn fields_that_a_hand_edit_adds_are_taken_away() {
+    let (embedded, dial) = (mesh(true), Dial::default());
+    dial.set(0.9);
+    let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
+    bucket(&embedded, Some(15)).await;
+    let api: Api<EnvoyFilter> = Api::namespaced(embedded.client(), "default");
+    let edit = json!({"spec": {"priority": 7, "workloadSelector": {"labels": {"no": "pod"}}, "targetRefs": [{"name": "x"}]}});
+    let params = PatchParams {
+        field_manager: Some("somebody".to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch("a.default.ratelimit", &params, &Patch::Merge(&edit))
+        .await
+        .unwrap();
+    wait_until("the added fields are gone", BOUND, || async {
+        let spec = api
+            .get("a.default.ratelimit")
+            .await
+            .map_err(|e| e.to_string())?
+            .spec;
+        let labels = spec.workload_selector.clone().unwrap_or_default().labels;
+        if spec.priority.is_none() && spec.others.is_empty() && !labels.contains_key("no") {
+            Ok(())
+        } else {
+            Err(format!("{:?} {:?} {labels:?}", spec.priority, spec.others))
+        }
+    })
+    .await
+    .unwrap();
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deletion_in_a_gap_of_the_watch_is_repaired() {
+    let (embedded, dial) = (mesh(true), Dial::default());
+    dial.set(0.9);
+    let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
+    bucket(&embedded, Some(15)).await;
+    embedded
+        .faults()
+        .drop_watches(Filter::any().resource("envoyfilters"));
+    let api: Api<EnvoyFilter> = Api::namespaced(embedded.client(), "default");
+    api.delete("a.default.ratelimit", &DeleteParams::default())
+        .await
+        .unwrap();
+    embedded.expire_history("envoyfilters");
+    bucket(&embedded, Some(15)).await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_that_is_refused_shows_and_is_tried_again() {
+    let (embedded, dial) = (mesh(true), Dial::default());
+    dial.set(0.9);
+    embedded
+        .faults()
+        .fail_next(Filter::any().verb("patch").resource("envoyfilters"), 3, 403);
+    let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
+    let seen = status_where(&embedded, "Applied is False", |s| {
+        s.conditions
+            .iter()
+            .any(|c| c.type_ == "Applied" && c.status == "False")
+    })
+    .await;
+    let applied = seen.conditions.iter().find(|c| c.type_ == "Applied");
+    assert_eq!(applied.unwrap().reason, "Forbidden");
+    bucket(&embedded, Some(15)).await;
+    status_where(&embedded, "Applied is True again", |s| {
+        s.conditions
+            .iter()
+            .any(|c| c.type_ == "Applied" && c.status == "True")
+    })
+    .await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mistake_in_an_edit_keeps_the_limit_that_is_in_force() {
+    let (embedded, dial) = (mesh(true), Dial::default());
+    dial.set(0.9);
+    let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
+    bucket(&embedded, Some(15)).await;
+    let api: Api<first_form::SmartLimiter> = Api::namespaced(embedded.client(), "default");
+    for (condition, reason) in [
+        ("{cpuu}>0.8", "UnknownMetric"),
+        ("{cpu}>(", "InvalidExpression"),
+    ] {
+        let edit = json!({"spec": {"descriptors": [{"condition": condition, "action": {"quota": "30/{pod}", "fill_interval": {"seconds": 1}}}]}});
+        api.patch("a", &PatchParams::default(), &Patch::Merge(&edit))
+            .await
+            .unwrap();
+        let seen = status_where(&embedded, reason, |s| {
+            s.conditions
+                .iter()
+                .any(|c| c.type_ == "Accepted" && c.reason == reason)
+        })
+        .await;
+        assert_eq!(seen.limit.as_deref(), Some("15/1s per pod"), "{condition}");
+        bucket(&embedded, Some(15)).await;
+    }
+    let edit = json!({"spec": {"descriptors": [{"condition": "{cpu}>0.8", "action": {"quota": "60/{pod}", "fill_interval": {"seconds": 1}}}]}});
+    api.patch("a", &PatchParams::default(), &Patch::Merge(&edit))
+        .await
+        .unwrap();
+    bucket(&embedded, Some(30)).await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_long_name_is_cleaned_up_too() {
+    let (embedded, dial) = (mesh(false), Dial::default());
+    dial.set(0.9);
+    let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
+    let name = "gateway-".to_owned() + &"x".repeat(70);
+    embedded
+        .load(json!({"apiVersion": "microservice.slime.io/v1alpha2", "kind": "SmartLimiter", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"workloadSelector": {"app": "a"}, "sets": {"_base": {"descriptor": [
+                {"condition": "{cpu}>0.8", "action": {"quota": "30", "fill_interval": {"seconds": 1}}}]}}}}))
+        .unwrap();
+    bucket(&embedded, Some(30)).await;
+    dial.set(0.1);
+    bucket(&embedded, None).await;
     operator.stop().await.unwrap();
 }

@@ -213,14 +213,25 @@ async fn l09_an_invalid_edit_is_never_applied() {
     ]));
     for _ in 0..12 {
         stand.tick(30).await;
-        assert_eq!(stand.quotas("a"), [None, Some(7)]);
+        assert_eq!(
+            stand.quotas("a"),
+            [Some(5), Some(7)],
+            "what was in force stays"
+        );
+        assert_eq!(
+            stand.view("a").descriptors[0].state,
+            DescriptorState::Refused
+        );
     }
     let jobs = stand.jobs().await;
     let written = json!(jobs.values().next().unwrap().desired.as_deref().unwrap()).to_string();
-    assert!(
-        written.contains("\"maxTokens\":7") && !written.contains("\"maxTokens\":1,"),
-        "{written}"
-    );
+    for (tokens, there) in [(1, false), (5, true)] {
+        assert_eq!(
+            written.contains(&format!("\"maxTokens\":{tokens},")),
+            there,
+            "{tokens}: {written}"
+        );
+    }
 }
 
 #[tokio::test]

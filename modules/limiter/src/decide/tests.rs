@@ -144,7 +144,8 @@ fn without_value(
     previous: Option<(DescriptorState, Option<i64>)>,
     fallback: Option<(FallbackAction, Option<i64>)>,
 ) -> (DescriptorState, Option<i64>) {
-    let mut i = input("{cpu}>0.8", "5", "single", 2);
+    // The quota needs a value too, so it cannot be computed anew for the pods of now.
+    let mut i = input("{cpu}>0.8", "{cpu}*10", "single", 2);
     i.metrics.insert(
         "_base.cpu".into(),
         Reading {
@@ -214,6 +215,51 @@ fn a_missing_value_never_drops_a_limit_in_silence() {
     assert_eq!(
         without_value(R::Expired, limiting, Some((F::Limit, Some(0)))),
         (S::Fallback, Some(0))
+    );
+}
+
+#[test]
+fn what_is_held_follows_the_pods() {
+    let mut i = input("{cpu}>0.8", "30/{pod}", "single", 6);
+    i.metrics.insert(
+        "_base.cpu".into(),
+        Reading {
+            value: None,
+            state: ReadingState::Waiting,
+            failure: None,
+        },
+    );
+    i.previous = vec![DescriptorStatus {
+        set: "_base".into(),
+        state: DescriptorState::Limiting,
+        quota: Some(10),
+        ..DescriptorStatus::default()
+    }];
+    assert_eq!(
+        (decided(&i).state, decided(&i).quota),
+        (DescriptorState::Held, Some(5))
+    );
+}
+
+#[test]
+fn a_mistake_takes_nothing_away() {
+    let mut i = input("{nosuch}>0.8", "5", "single", 2);
+    i.previous = vec![DescriptorStatus {
+        set: "_base".into(),
+        state: DescriptorState::Limiting,
+        quota: Some(10),
+        ..DescriptorStatus::default()
+    }];
+    let d = decided(&i);
+    assert_eq!(
+        (d.state, d.quota, d.refusal.as_deref()),
+        (DescriptorState::Refused, Some(10), Some("UnknownMetric"))
+    );
+    assert!(
+        d.reason
+            .ends_with("the last decision (10 per pod) stays until this is corrected"),
+        "{}",
+        d.reason
     );
 }
 

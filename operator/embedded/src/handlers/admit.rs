@@ -278,15 +278,16 @@ fn strip_nulls(value: &mut Value) {
 
 /// Checks a name: DNS-1123 subdomain, or a stricter label where the kind asks for it.
 pub(super) fn check_name(target: &Target, name: &str) -> Result<(), ApiError> {
-    let label = |text: &str| {
+    // As the API server has it: only whole labels end at 63 characters, parts of a subdomain do not.
+    let part = |text: &str| {
         !text.is_empty()
-            && text.len() <= 63
             && text
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !text.starts_with('-')
             && !text.ends_with('-')
     };
+    let label = |text: &str| text.len() <= 63 && part(text);
     let kind = target.resource.kind.as_str();
     let (ok, what) = match (target.resource.builtin, kind) {
         (true, "Namespace") => (label(name), "a lowercase RFC 1123 label"),
@@ -295,7 +296,7 @@ pub(super) fn check_name(target: &Target, name: &str) -> Result<(), ApiError> {
             "a DNS-1035 label",
         ),
         _ => (
-            name.len() <= 253 && name.split('.').all(label),
+            name.len() <= 253 && name.split('.').all(part),
             "a lowercase RFC 1123 subdomain",
         ),
     };
