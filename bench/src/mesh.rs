@@ -134,6 +134,6 @@ where
     let objects = objects
         .map(|o| Ok(Arc::new(serde_json::from_value(o)?)))
         .collect::<anyhow::Result<Vec<Arc<K>>>>()?;
-    Feed::<K>::reset(index, objects);
+    Feed::<K>::reset(index, objects, &[]);
     Ok(())
 }

@@ -166,9 +166,16 @@ pub async fn bucket(embedded: &Embedded, tokens: Option<i64>) {
     .unwrap();
 }
 
+/// Tokens of the first bucket, whatever the filter is called.
 pub fn tokens_of(filter: &EnvoyFilter) -> Option<i64> {
     filter.spec.config_patches.iter().find_map(|p| {
-        p.pointer("/patch/value/typed_per_filter_config/envoy.filters.http.local_ratelimit/value/descriptors/0/tokenBucket/maxTokens")
-            .and_then(Value::as_i64)
+        let filters = p
+            .pointer("/patch/value/typed_per_filter_config")?
+            .as_object()?;
+        let bucket = filters
+            .values()
+            .next()?
+            .pointer("/value/descriptors/0/tokenBucket/maxTokens")?;
+        bucket.as_i64()
     })
 }
