@@ -364,20 +364,20 @@ async fn write(
     client: &Client,
     key: &LimiterKey,
 ) -> Result<(), ApplyError> {
-    let applied = match engine.desired(key) {
+    let outcome = match engine.desired(key) {
         Some(desired) => applier
             .converge(&key.namespace, &key.name, &desired)
             .await
             .map(drop),
         None => Ok(()),
     };
-    let error = applied.as_ref().err().map(|e| (e.reason(), e.to_string()));
+    let error = outcome.as_ref().err().map(|e| (e.reason(), e.to_string()));
     engine.note_apply(key, error);
     if let Some(status) = engine.status_to_write(key) {
         write_status(client, key, &status).await?;
         engine.note_status(key, status);
     }
-    applied
+    outcome
 }
 
 async fn write_status(

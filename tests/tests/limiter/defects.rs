@@ -18,7 +18,7 @@ use trimtab_xds::ECDS;
 
 use crate::cases::{self, Case};
 use crate::lab::{Mesh, drive_case, folder, free, limited, pod};
-use crate::stand::{FakeSource, Job, Stand, base, limiter, one, pod as pod_object};
+use crate::stand::{FakeSource, Job, Stand, base, every_field, limiter, one, pod as pod_object};
 
 fn number(text: &str) -> f64 {
     Expression::compile(text).unwrap().number(&[]).unwrap()
@@ -103,43 +103,6 @@ async fn l03_a_global_limiter_without_a_rate_limit_service_stops_nobody() {
         stand.view("g").reason
     );
     assert_eq!(stand.quotas("local"), [Some(3)]);
-}
-
-/// A spec with every documented field, in snake_case or lowerCamelCase.
-fn every_field(camel: bool) -> Value {
-    let k = |snake: &str| -> String {
-        let mut words = snake.split('_');
-        let first = words.next().unwrap_or_default().to_owned();
-        if !camel {
-            return snake.to_owned();
-        }
-        words.fold(first, |out, word| {
-            let (head, tail) = word.split_at(1);
-            format!("{out}{}{tail}", head.to_uppercase())
-        })
-    };
-    let matches = json!([
-        {"name": "a", k("exact_match"): "b"},
-        {"name": "a", k("regex_match"): "b", k("invert_match"): true},
-        {"name": "a", k("prefix_match"): "b"},
-        {"name": "a", k("suffix_match"): "b"},
-        {"name": "a", k("is_exact_match_empty"): true},
-        {"name": "a", k("present_match"): true},
-        {"name": "a", k("present_match_separate"): true},
-        {"name": "a", "useQueryMatch": true, k("exact_match"): "b"},
-        {"name": "a", "matchSource": "QueryMatch", k("exact_match"): "b"},
-        {"name": "a", "matchSource": "JsonBodyMatch", k("exact_match"): "b"},
-        {"matchSource": "SourceIpMatch", k("exact_match"): "10.0.0.1"},
-    ]);
-    json!({
-        "sets": {"_base": {"descriptor": [
-            {"condition": "true", "match": matches, "target": {"direction": "outbound", "port": 80, "route": ["a/b"], "host": ["a"]},
-             "action": {"quota": "1", k("fill_interval"): {"seconds": 1, "nanos": 5}, "strategy": "single", k("headers_to_add"): [{"key": "a", "value": "b"}]}},
-            {"condition": "true", k("custom_key"): "a", k("custom_value"): "b", "action": {"quota": "1", k("fill_interval"): {"seconds": 1}}},
-        ]}},
-        "rls": "rls.default", "workloadSelector": {"app": "a"}, "gateway": true, "host": "a.example.com",
-        "target": {"direction": "inbound", "port": 9080},
-    })
 }
 
 #[tokio::test]
