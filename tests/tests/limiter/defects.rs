@@ -1,24 +1,17 @@
 //! The defects of Slime's limiter, each with a test that shows that it is not here. The numbers are those of
 //! `docs/slime-compatibility.md`.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use trimtab::lab::envoy::Envoy;
 use trimtab::lab::http::Request;
-use trimtab::lab::prometheus::Prometheus;
 use trimtab_crds::istio::{DestinationRule, ServiceEntry};
 use trimtab_crds::limiter::{Delivery, DescriptorState, v1alpha2};
-use trimtab_kit::sources::{
-    Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource,
-};
 use trimtab_limiter::decide::expression::Expression;
 use trimtab_xds::ECDS;
 
 use crate::cases::{self, Case};
 use crate::lab::{Mesh, drive_case, folder, free, limited, pod};
-use crate::stand::{FakeSource, Job, Stand, base, every_field, limiter, one, pod as pod_object};
+use crate::stand::{Job, Stand, base, every_field, limiter, on_prometheus, one, pod as pod_object};
 
 fn number(text: &str) -> f64 {
     Expression::compile(text).unwrap().number(&[]).unwrap()
@@ -332,24 +325,6 @@ async fn l14_present_match_separate_does_not_leak_to_siblings() {
         &Request::get("/").header("user", "a"),
     )
     .await;
-}
-
-/// A stand on a real Prometheus with these handlers.
-async fn on_prometheus(test: &str, handlers: &[(&str, &str)]) -> (Stand, Prometheus) {
-    let prometheus = Prometheus::start(&folder(test), Duration::from_secs(1), &[])
-        .await
-        .unwrap();
-    let mut config = PrometheusConfig::new(prometheus.url());
-    for (name, query) in handlers {
-        config
-            .handlers
-            .insert((*name).to_owned(), Handler::new(*query, HandlerType::Value));
-    }
-    let source: Arc<dyn MetricSource> = Arc::new(PrometheusSource::new(config).unwrap());
-    (
-        Stand::with_sources(vec![source], Arc::new(FakeSource::default())),
-        prometheus,
-    )
 }
 
 #[tokio::test]

@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::lab::folder;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use trimtab::lab::prometheus::Prometheus;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{LimiterStatus, v1alpha2};
 use trimtab_kit::clock::ManualClock;
-use trimtab_kit::sources::{Demand, Failure, Harvest, MetricSource, Sample, SourceHealth};
+use trimtab_kit::sources::{
+    Demand, Failure, Handler, HandlerType, Harvest, MetricSource, PrometheusConfig,
+    PrometheusSource, Sample, SourceHealth,
+};
 use trimtab_kit::watch::Feed;
 use trimtab_limiter::engine::{Engine, LimiterView};
 use trimtab_limiter::index::{Index, LimiterKey};
@@ -270,4 +275,22 @@ pub(crate) fn every_field(camel: bool) -> Value {
         "rls": "rls.default", "workloadSelector": {"app": "a"}, "gateway": true, "host": "a.example.com",
         "target": {"direction": "inbound", "port": 9080},
     })
+}
+
+/// A stand on a real Prometheus with these handlers.
+pub(crate) async fn on_prometheus(test: &str, handlers: &[(&str, &str)]) -> (Stand, Prometheus) {
+    let prometheus = Prometheus::start(&folder(test), Duration::from_secs(1), &[])
+        .await
+        .unwrap();
+    let mut config = PrometheusConfig::new(prometheus.url());
+    for (name, query) in handlers {
+        config
+            .handlers
+            .insert((*name).to_owned(), Handler::new(*query, HandlerType::Value));
+    }
+    let source: Arc<dyn MetricSource> = Arc::new(PrometheusSource::new(config).unwrap());
+    (
+        Stand::with_sources(vec![source], Arc::new(FakeSource::default())),
+        prometheus,
+    )
 }
