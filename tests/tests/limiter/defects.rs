@@ -181,7 +181,7 @@ async fn l09_an_invalid_edit_is_never_applied() {
     }
     let jobs = stand.jobs().await;
     let written = json!(jobs.values().next().unwrap().desired.as_deref().unwrap()).to_string();
-    for (tokens, there) in [(1, false), (5, true)] {
+    for (tokens, there) in [(1, false), (5, true), (6, false), (7, true)] {
         assert_eq!(
             written.contains(&format!("\"maxTokens\":{tokens},")),
             there,

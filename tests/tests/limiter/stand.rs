@@ -82,8 +82,8 @@ impl MetricSource for FakeSource {
 /// What a writer would write for one limiter.
 pub(crate) struct Job {
     /// Objects that must exist; `None` = leave them as they are.
-    pub desired: Option<Arc<Vec<EnvoyFilter>>>,
-    pub status: Option<LimiterStatus>,
+    pub desired: Option<Vec<EnvoyFilter>>,
+    pub status: Option<Arc<LimiterStatus>>,
 }
 
 pub(crate) struct Stand {

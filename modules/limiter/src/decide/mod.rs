@@ -23,7 +23,7 @@ pub fn decide(input: &LimiterInput, validated: &Validated) -> Vec<DescriptorStat
         .rules
         .iter()
         .map(|checked| match &checked.rule {
-            Err(problem) => refused(input, &checked.set, checked.index, problem),
+            Err(problem) => broken(input, checked, problem),
             Ok(_) if target => unresolved(checked, input),
             Ok(rule) => decide_rule(input, rule),
         })
@@ -83,6 +83,23 @@ fn unresolved(checked: &Checked, input: &LimiterInput) -> DescriptorStatus {
             reason: "the limiter is refused as a whole: see its conditions".to_owned(),
             ..blank(&checked.set, checked.index)
         },
+    }
+}
+
+/// A descriptor with a mistake: the version before stays in force when it is known.
+fn broken(input: &LimiterInput, checked: &Checked, problem: &Problem) -> DescriptorStatus {
+    let Some(rule) = &checked.kept else {
+        return refused(input, &checked.set, checked.index, problem);
+    };
+    let kept = decide_rule(input, rule);
+    DescriptorStatus {
+        state: DescriptorState::Refused,
+        refusal: Some(problem.reason.to_owned()),
+        reason: format!(
+            "{problem}; the version before stays in force until this is corrected ({})",
+            kept.reason
+        ),
+        ..kept
     }
 }
 

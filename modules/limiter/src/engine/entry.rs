@@ -10,7 +10,7 @@ use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterStatus, duration_
 use trimtab_kit::sources::{Freshness, PodFacts, Sample, Sampler};
 use trimtab_xds::{Resource, content_version};
 
-use super::view::{LimiterView, Point};
+use super::view::{Dot, LimiterView};
 use crate::decide::{decide, metric_key};
 use crate::error::Owner;
 use crate::index::{LimiterObject, Resolved};
@@ -40,9 +40,10 @@ pub(super) struct Entry {
     pub service: String,
     first_seen: Duration,
     decisions: Vec<DescriptorStatus>,
-    desired: Option<Arc<Vec<EnvoyFilter>>>,
+    /// As JSON: a tenth of the memory of the objects, and read only when something is written.
+    desired: Option<Box<str>>,
     resources: BTreeSet<String>,
-    written: Option<LimiterStatus>,
+    written: Option<Arc<LimiterStatus>>,
     written_at: Duration,
     pub apply_error: Option<(&'static str, String)>,
     /// Refusals by node.
@@ -53,8 +54,8 @@ pub(super) struct Entry {
     pub retrying: bool,
     /// Failed writes in a row.
     pub failures: u32,
-    latest: LimiterStatus,
-    history: VecDeque<Point>,
+    latest: Arc<LimiterStatus>,
+    history: VecDeque<Dot>,
     validated_for: Option<(i64, Arc<trimtab_crds::limiter::LimiterSpec>)>,
 }
 
@@ -62,7 +63,7 @@ impl Entry {
     pub fn new(resolved: &Resolved, now: Duration) -> Self {
         let object = resolved.object.clone();
         let previous = object.previous();
-        let seen = (object.status.observed_generation.is_some()).then(|| (*object.status).clone());
+        let seen = (object.status.observed_generation.is_some()).then(|| object.status.clone());
         Self {
             input: LimiterInput {
                 owner: object.owner.clone(),
@@ -87,7 +88,7 @@ impl Entry {
             sampled_sets: BTreeSet::new(),
             retrying: false,
             failures: 0,
-            latest: LimiterStatus::default(),
+            latest: Arc::default(),
             history: VecDeque::new(),
             validated_for: None,
         }
@@ -106,7 +107,9 @@ impl Entry {
             .as_ref()
             .is_some_and(|(g, s)| *g == object.owner.generation && *s == object.spec)
         {
-            self.validated = validate(&object.owner, &object.spec);
+            let mut validated = validate(&object.owner, &object.spec);
+            validated.keep_from(&self.validated);
+            self.validated = validated;
             self.validated_for = Some((object.owner.generation, object.spec.clone()));
             self.input.spec = (*object.spec).clone();
         }
@@ -282,15 +285,11 @@ impl Entry {
             .find(|(k, r)| !k.ends_with(".pod") && r.value.is_some())
             .and_then(|(_, r)| r.value);
         let limit = self.decisions.iter().filter_map(|d| d.quota).min();
-        let point = Point {
-            at: unix_seconds,
-            limit,
-            metric,
-        };
-        if self.history.back().is_some_and(|p| p.at == unix_seconds) {
+        let dot = Dot::new(unix_seconds, limit, metric);
+        if self.history.back().is_some_and(|d| d.is_at(unix_seconds)) {
             self.history.pop_back();
         }
-        self.history.push_back(point);
+        self.history.push_back(dot);
         if self.history.len() > HISTORY {
             self.history.pop_front();
         }
@@ -314,7 +313,7 @@ impl Entry {
             let index = i32::try_from(c.index).unwrap_or(i32::MAX);
             let live =
                 |d: &DescriptorStatus| d.set == c.set && d.index == index && d.quota.is_some();
-            c.rule.is_err() && self.input.previous.iter().any(live)
+            c.in_force().is_none() && self.input.previous.iter().any(live)
         });
         live_rule_refused
             || self.input.target.problem.is_some()
@@ -324,7 +323,7 @@ impl Entry {
     }
 
     /// Keeps the outputs of a translation and returns what changes in the xDS cache; `None` when the outputs of before stay.
-    pub fn keep_outputs(&mut self, translation: Translation, pending: bool) -> Option<Outputs> {
+    pub fn keep_outputs(&mut self, translation: &Translation, pending: bool) -> Option<Outputs> {
         if self.frozen() || (pending && self.decisions.is_empty()) {
             return None;
         }
@@ -333,15 +332,18 @@ impl Entry {
             .iter()
             .map(|c| resource(c, &self.input.owner))
             .collect();
-        self.desired = Some(Arc::new(translation.envoy_filters));
+        self.desired = serde_json::to_string(&translation.envoy_filters)
+            .ok()
+            .map(String::into_boxed_str);
         let now: BTreeSet<String> = set.iter().map(|r| r.name.clone()).collect();
         let remove = self.resources.difference(&now).cloned().collect();
         self.resources = now;
         Some(Outputs { set, remove })
     }
 
-    pub fn desired(&self) -> Option<Arc<Vec<EnvoyFilter>>> {
-        self.desired.clone()
+    /// Objects that must exist; `None` = leave them as they are.
+    pub fn desired(&self) -> Option<Vec<EnvoyFilter>> {
+        serde_json::from_str(self.desired.as_deref()?).ok()
     }
 
     pub fn resource_names(&self) -> Vec<String> {
@@ -361,7 +363,7 @@ impl Entry {
             .as_ref()
             .map(|s| s.conditions.as_slice())
             .unwrap_or_default();
-        self.latest = status(
+        let latest = status(
             &self.input,
             &self.validated,
             &self.decisions,
@@ -369,6 +371,9 @@ impl Entry {
             before,
             now,
         );
+        if *self.latest != latest {
+            self.latest = Arc::new(latest);
+        }
     }
 
     fn rejection(&self) -> Option<String> {
@@ -381,8 +386,8 @@ impl Entry {
     }
 
     /// The status of the last [`Self::refresh_status`].
-    pub fn latest(&self) -> &LimiterStatus {
-        &self.latest
+    pub fn latest(&self) -> Arc<LimiterStatus> {
+        self.latest.clone()
     }
 
     /// Whether the latest status says something that the written one does not, or moving values in it are old.
@@ -395,7 +400,7 @@ impl Entry {
         }
     }
 
-    pub fn note_status(&mut self, status: LimiterStatus, now: Duration) {
+    pub fn note_status(&mut self, status: Arc<LimiterStatus>, now: Duration) {
         self.written = Some(status);
         self.written_at = now;
     }
@@ -403,7 +408,7 @@ impl Entry {
     pub fn view(&self, history: bool) -> LimiterView {
         let status = &self.latest;
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        let points = self.history.iter().copied().filter(|_| history);
+        let points = self.history.iter().map(Dot::point).filter(|_| history);
         LimiterView {
             api_version: self.input.owner.api_version.clone(),
             namespace: self.input.owner.namespace.clone(),

@@ -222,7 +222,7 @@ impl Engine {
         let changed = !pending && entry.decide(self.clock.now().as_second());
         if changed || dirty {
             let translation = entry.translate();
-            if let Some(outputs) = entry.keep_outputs(translation, pending) {
+            if let Some(outputs) = entry.keep_outputs(&translation, pending) {
                 pushes.set.extend(outputs.set);
                 pushes.remove.extend(outputs.remove);
             }

@@ -35,6 +35,43 @@ pub struct LimiterView {
     pub history: Vec<Point>,
 }
 
+/// A point as the engine keeps it: 12 bytes, since every limiter has a history.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dot {
+    at: u32,
+    /// `u32::MAX` = no limit; a quota of that size is shown one smaller.
+    limit: u32,
+    /// NaN = none.
+    metric: f32,
+}
+
+impl Dot {
+    #[allow(clippy::cast_possible_truncation)] // a plot needs no more digits
+    pub fn new(at: i64, limit: Option<i64>, metric: Option<f64>) -> Self {
+        Self {
+            at: u32::try_from(at).unwrap_or(u32::MAX),
+            limit: limit.map_or(u32::MAX, |l| u32::try_from(l).unwrap_or(u32::MAX - 1)),
+            metric: metric.map_or(f32::NAN, |m| m as f32),
+        }
+    }
+
+    pub fn is_at(self, at: i64) -> bool {
+        i64::from(self.at) == at
+    }
+
+    pub fn point(&self) -> Point {
+        // Through text: 0.9 stays 0.9, where a cast gives 0.8999999761581421.
+        let metric = (!self.metric.is_nan())
+            .then(|| self.metric.to_string().parse().ok())
+            .flatten();
+        Point {
+            at: i64::from(self.at),
+            limit: (self.limit != u32::MAX).then_some(i64::from(self.limit)),
+            metric,
+        }
+    }
+}
+
 /// One point of a limiter's history.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Point {

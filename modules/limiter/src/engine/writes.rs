@@ -17,12 +17,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Objects that must exist now, all of them; `None` = leave the objects as they are.
-    pub fn desired(&self, key: &LimiterKey) -> Option<Arc<Vec<EnvoyFilter>>> {
+    pub fn desired(&self, key: &LimiterKey) -> Option<Vec<EnvoyFilter>> {
         self.entries.lock().get(key).and_then(Entry::desired)
     }
 
     /// The status to write now; `None` when the one that was written says the same.
-    pub fn status_to_write(&self, key: &LimiterKey) -> Option<LimiterStatus> {
+    pub fn status_to_write(&self, key: &LimiterKey) -> Option<Arc<LimiterStatus>> {
         let mut entries = self.entries.lock();
         let entry = entries.get_mut(key)?;
         let now = self.clock.monotonic();
@@ -30,11 +30,11 @@ impl Engine {
         if entry.pending(now) || !entry.should_write(now, STATUS_REFRESH) {
             return None;
         }
-        Some(entry.latest().clone())
+        Some(entry.latest())
     }
 
     /// A status is at the API server.
-    pub fn note_status(&self, key: &LimiterKey, status: LimiterStatus) {
+    pub fn note_status(&self, key: &LimiterKey, status: Arc<LimiterStatus>) {
         let now = self.clock.monotonic();
         if let Some(entry) = self.entries.lock().get_mut(key) {
             entry.note_status(status, now);

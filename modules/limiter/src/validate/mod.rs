@@ -76,16 +76,34 @@ pub struct Checked {
     pub index: usize,
     /// The rule, or what is wrong with it.
     pub rule: Result<Rule, Problem>,
+    /// The version before, of a descriptor that an edit has broken: it stays in force.
+    pub kept: Option<Rule>,
+}
+
+impl Checked {
+    /// The rule in force.
+    pub fn in_force(&self) -> Option<&Rule> {
+        self.rule.as_ref().ok().or(self.kept.as_ref())
+    }
 }
 
 impl Validated {
-    /// Rules that passed; none when the object is refused.
+    /// Rules in force; none when the object is refused.
     pub fn good(&self) -> impl Iterator<Item = &Rule> {
         let whole = self.object.is_empty();
         self.rules
             .iter()
             .filter(move |_| whole)
-            .filter_map(|c| c.rule.as_ref().ok())
+            .filter_map(Checked::in_force)
+    }
+
+    /// Keeps the rules of `before` for descriptors that an edit has broken.
+    pub fn keep_from(&mut self, before: &Self) {
+        for broken in self.rules.iter_mut().filter(|c| c.rule.is_err()) {
+            let same = |c: &&Checked| c.set == broken.set && c.index == broken.index;
+            let old = before.rules.iter().find(same);
+            broken.kept = old.and_then(Checked::in_force).cloned();
+        }
     }
 
     /// All problems, the object's first.
@@ -110,6 +128,7 @@ pub fn validate(owner: &Owner, spec: &LimiterSpec) -> Validated {
                 set: set.clone(),
                 index,
                 rule,
+                kept: None,
             });
         }
     }
