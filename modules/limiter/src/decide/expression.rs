@@ -1,6 +1,6 @@
 //! Expressions of `condition` and `quota`: compiled once, evaluated on doubles.
 //!
-//! One evaluator, the `cel` crate, after [`super::scan`]. No input panics: length, nesting and operators are
+//! One evaluator, the `cel` crate, after the placeholder pass in `scan.rs`. No input panics: length, nesting and operators are
 //! bounded before the parser sees the text.
 
 use std::sync::{Arc, OnceLock};
