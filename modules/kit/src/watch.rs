@@ -123,8 +123,17 @@ impl<K> Default for Listed<K> {
 }
 
 /// The object, or namespace, name and error of one that cannot be decoded.
-fn decoded<K>(guard: DeserializeGuard<K>) -> Result<Arc<K>, (String, String, String)> {
-    guard.0.map(Arc::new).map_err(|invalid| {
+///
+/// Managed fields go at once: nobody reads them, and they are a third of many objects.
+fn decoded<K>(guard: DeserializeGuard<K>) -> Result<Arc<K>, (String, String, String)>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let pruned = guard.0.map(|mut object| {
+        object.meta_mut().managed_fields = None;
+        Arc::new(object)
+    });
+    pruned.map_err(|invalid| {
         let namespace = invalid.metadata.namespace.clone().unwrap_or_default();
         let name = invalid.metadata.name.clone().unwrap_or_default();
         (namespace, name, invalid.error)

@@ -39,7 +39,7 @@ pub fn status(
     now: Timestamp,
 ) -> LimiterStatus {
     let mut conditions = vec![
-        accepted(validated, decisions, report),
+        accepted(input, validated, decisions, report),
         applied(input, report),
         metrics_available(input),
         resolved(input),
@@ -130,7 +130,12 @@ impl Draft {
     }
 }
 
-fn accepted(validated: &Validated, decisions: &[DescriptorStatus], report: &Report<'_>) -> Draft {
+fn accepted(
+    input: &LimiterInput,
+    validated: &Validated,
+    decisions: &[DescriptorStatus],
+    report: &Report<'_>,
+) -> Draft {
     if let Some(error) = report.undecodable {
         return Draft::new(
             "Accepted",
@@ -148,11 +153,12 @@ fn accepted(validated: &Validated, decisions: &[DescriptorStatus], report: &Repo
         };
         return Draft::new("Accepted", false, first.reason, format!("{first}{more}"));
     }
-    // Found only with the mesh at hand: unknown metrics, missing subsets, expressions that do not evaluate.
-    if let Some(bad) = decisions
+    // Found only with the mesh at hand: unknown metrics, missing subsets, expressions that do not evaluate. A target that
+    // is missing is told by Resolved.
+    let bad = decisions
         .iter()
-        .find(|d| d.state == DescriptorState::Refused)
-    {
+        .find(|d| d.state == DescriptorState::Refused);
+    if let Some(bad) = bad.filter(|_| input.target.problem.is_none()) {
         return Draft::new(
             "Accepted",
             false,

@@ -9,6 +9,7 @@ use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterStatus, duration_millis};
 use trimtab_kit::sources::{Freshness, PodFacts, Sample, Sampler};
 use trimtab_xds::{Resource, content_version};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::view::{Dot, LimiterView};
 use crate::decide::{decide, metric_key};
@@ -23,6 +24,11 @@ use crate::validate::{Validated, delivery_problem, validate};
 const HISTORY: usize = 120;
 /// How long the first sample may take: longer than the time limit of a query.
 pub const FIRST_SAMPLE: Duration = Duration::from_secs(10);
+/// How often moving values in a status are refreshed when nothing else changed: each status write costs the API server
+/// an event to every watcher.
+const STATUS_REFRESH: Duration = Duration::from_secs(30);
+/// Over which time refreshes are spread.
+const SPREAD_MILLIS: u64 = 15_000;
 /// `holdFor` when neither limiter nor operator say a readable one.
 const DEFAULT_HOLD: Duration = Duration::from_secs(60);
 
@@ -45,6 +51,8 @@ pub(super) struct Entry {
     resources: BTreeSet<String>,
     written: Option<Arc<LimiterStatus>>,
     written_at: Duration,
+    /// How old moving values in the status may get; differs by limiter, so that not all are written at once.
+    refresh_after: Duration,
     pub apply_error: Option<(&'static str, String)>,
     /// Refusals by node.
     pub rejected: BTreeMap<String, String>,
@@ -83,6 +91,7 @@ impl Entry {
             resources: BTreeSet::new(),
             written: seen,
             written_at: now,
+            refresh_after: refresh_after(&resolved.object.owner),
             apply_error: None,
             rejected: BTreeMap::new(),
             sampled_sets: BTreeSet::new(),
@@ -391,10 +400,10 @@ impl Entry {
     }
 
     /// Whether the latest status says something that the written one does not, or moving values in it are old.
-    pub fn should_write(&self, now: Duration, refresh: Duration) -> bool {
+    pub fn should_write(&self, now: Duration) -> bool {
         match &self.written {
             Some(written) if same_decisions(written, &self.latest) => {
-                *written != self.latest && now.saturating_sub(self.written_at) >= refresh
+                *written != self.latest && now.saturating_sub(self.written_at) >= self.refresh_after
             }
             None | Some(_) => true,
         }
@@ -423,6 +432,11 @@ impl Entry {
             history: points.collect(),
         }
     }
+}
+
+fn refresh_after(owner: &Owner) -> Duration {
+    let hash = xxh3_64(owner.to_string().as_bytes());
+    STATUS_REFRESH + Duration::from_millis(hash % SPREAD_MILLIS)
 }
 
 fn resource(config: &ExtensionConfig, owner: &Owner) -> Resource {

@@ -8,7 +8,6 @@ mod writes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use trimtab_kit::clock::Clock;
@@ -24,9 +23,6 @@ use entry::Entry;
 pub use entry::FIRST_SAMPLE;
 pub use view::{LimiterView, Point};
 
-/// How often moving values in a status are refreshed when nothing else changed: each status write costs the API server
-/// an event to every watcher.
-const STATUS_REFRESH: Duration = Duration::from_secs(30);
 /// Limiters up to which views come with their histories.
 pub const MAX_HISTORIES: usize = 2000;
 /// Entries decided under one hold of the lock.
@@ -228,7 +224,7 @@ impl Engine {
             }
         }
         entry.refresh_status(self.clock.now());
-        if changed || dirty || (!pending && entry.should_write(now, STATUS_REFRESH)) {
+        if changed || dirty || (!pending && entry.should_write(now)) {
             self.queue.push(key.clone(), ());
         }
     }
@@ -267,6 +263,3 @@ impl Engine {
 fn sample_key(key: &LimiterKey, set: &str) -> String {
     format!("{}/{}/{:?}/{set}", key.namespace, key.name, key.form)
 }
-
-#[cfg(test)]
-mod tests;

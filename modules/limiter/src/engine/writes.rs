@@ -6,8 +6,8 @@ use std::time::Duration;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::LimiterStatus;
 
+use super::Engine;
 use super::entry::Entry;
-use super::{Engine, STATUS_REFRESH};
 use crate::index::{Form, LimiterKey};
 
 /// First pause after a failed write; it doubles.
@@ -27,7 +27,7 @@ impl Engine {
         let entry = entries.get_mut(key)?;
         let now = self.clock.monotonic();
         entry.refresh_status(self.clock.now());
-        if entry.pending(now) || !entry.should_write(now, STATUS_REFRESH) {
+        if entry.pending(now) || !entry.should_write(now) {
             return None;
         }
         Some(entry.latest())
