@@ -126,15 +126,28 @@ fn decide_rule(input: &LimiterInput, rule: &Rule) -> DescriptorStatus {
     match try_rule(input, rule) {
         Ok(status) => status,
         Err(Undecided::Problem(p)) => refused(input, &rule.set, rule.index, &p),
-        Err(Undecided::Missing { why, expired }) => stand_in::stand_in(input, rule, &why, expired),
+        Err(Undecided::Missing { why, how_long }) => {
+            stand_in::stand_in(input, rule, &why, how_long)
+        }
     }
+}
+
+/// Since when a decision lacks what it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// A metric, for less than `holdFor`.
+    NotLong,
+    /// A metric, for longer.
+    TooLong,
+    /// No metric is missing: the values give no number, as with no Ready pods. That may last; nobody is waited for.
+    Elsewhere,
 }
 
 enum Undecided {
     /// The user must act.
     Problem(Problem),
     /// No value now.
-    Missing { why: String, expired: bool },
+    Missing { why: String, how_long: Missing },
 }
 
 fn try_rule(input: &LimiterInput, rule: &Rule) -> Result<DescriptorStatus, Undecided> {
@@ -302,7 +315,11 @@ fn gather(
                 "no value for {name} ({})",
                 reading.failure.as_deref().unwrap_or("nothing measured yet")
             ),
-            expired: reading.state == ReadingState::Expired,
+            how_long: if reading.state == ReadingState::Expired {
+                Missing::TooLong
+            } else {
+                Missing::NotLong
+            },
         }),
     }
 }
@@ -319,7 +336,7 @@ fn unknown(input: &LimiterInput, rule: &Rule, name: &str, key: &str, field: &str
     if input.settings.known_metrics.contains(bare) || input.spec.metrics.contains_key(bare) {
         return Undecided::Missing {
             why: format!("no value for {name} (nothing measured yet)"),
-            expired: false,
+            how_long: Missing::NotLong,
         };
     }
     let mut known: Vec<&str> = input
@@ -354,7 +371,7 @@ fn evaluated<T>(
         // With no Ready pods a division by {pod} is infinite: that passes, it is nobody's mistake.
         ExpressionError::NotFinite { .. } => Undecided::Missing {
             why: e.to_string(),
-            expired: false,
+            how_long: Missing::Elsewhere,
         },
         other => Undecided::Problem(Problem::new(
             format!("{}.{field}", rule.path),

@@ -2,7 +2,7 @@
 
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, Fallback, FallbackAction};
 
-use super::{blank, gather, last_decision, share};
+use super::{Missing, blank, gather, last_decision, share};
 use crate::input::LimiterInput;
 use crate::validate::{Rule, Strategy};
 
@@ -10,19 +10,23 @@ pub(super) fn stand_in(
     input: &LimiterInput,
     rule: &Rule,
     why: &str,
-    expired: bool,
+    how_long: Missing,
 ) -> DescriptorStatus {
     let mut out = blank(&rule.set, rule.index);
     let last = last_decision(input, &rule.set, out.index).map(|last| kept(input, rule, last));
     let hold = input.hold_for();
-    if expired {
+    if how_long == Missing::TooLong {
         out.state = DescriptorState::Fallback;
         fall_back(input, rule, why, last, &mut out);
     } else if let Some((quota, total)) = last {
         out.state = DescriptorState::Held;
         (out.quota, out.total) = (quota, total);
         let what = spoken(quota);
-        out.reason = format!("{why}: the last decision ({what}) holds for up to {hold}");
+        out.reason = if how_long == Missing::Elsewhere {
+            format!("{why}: the last decision ({what}) stays until there is a number again")
+        } else {
+            format!("{why}: the last decision ({what}) holds for up to {hold}")
+        };
     } else {
         out.reason = format!("{why}: no decision yet, no limit");
     }
