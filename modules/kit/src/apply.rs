@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -100,10 +100,24 @@ struct Objects {
     by_owner: HashMap<Key, Vec<String>>,
     /// Desired hash and what the API server made of it: a mutating webhook must not cause an endless loop.
     rewritten: HashMap<Key, (u64, u64)>,
+    /// Changes by others, newest run of them.
+    contested: HashMap<Key, Contest>,
 }
 
+/// How often an object was changed by somebody else lately.
+#[derive(Clone, Copy, Debug)]
+struct Contest {
+    changes: u32,
+    last: Instant,
+}
+
+/// Changes that are repaired at once.
+const QUICK_REPAIRS: u32 = 5;
+/// Longest pause between repairs, and the calm after which changes are counted anew.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// Called with (namespace, owner name) when a generated object changes, so that drift is repaired.
-pub type OnChange = Box<dyn Fn(&str, &str) + Send + Sync>;
+pub type OnChange = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
 /// Counts of writes, for metrics and tests.
 #[derive(Debug, Default)]
@@ -235,6 +249,7 @@ where
         let mut objects = self.objects.lock();
         let owner = objects.live.remove(&key).and_then(|o| o.owner);
         objects.rewritten.remove(&key);
+        objects.contested.remove(&key);
         objects.unlink(&key, owner.clone());
         owner
     }
@@ -358,6 +373,40 @@ where
         Ok(())
     }
 
+    /// Has a change by somebody else repaired: at once, but with growing pauses when it comes again and again, since two
+    /// writers that revert each other would have istiod push without end.
+    fn repair(&self, object: &K) {
+        let now = Instant::now();
+        let changes = {
+            let mut objects = self.objects.lock();
+            let contest = objects
+                .contested
+                .entry(Self::key(object))
+                .or_insert(Contest {
+                    changes: 0,
+                    last: now,
+                });
+            if now.duration_since(contest.last) > LONGEST_PAUSE {
+                contest.changes = 0;
+            }
+            contest.changes += 1;
+            contest.last = now;
+            contest.changes
+        };
+        let Some(owner) = self.owner_of(object).filter(|_| changes > QUICK_REPAIRS) else {
+            self.notify(object);
+            return;
+        };
+        let pause = Duration::from_secs(1 << (changes - QUICK_REPAIRS).min(6)).min(LONGEST_PAUSE);
+        let namespace = object.namespace().unwrap_or_default();
+        tracing::warn!(%namespace, name = %object.name_any(), changes, pause_s = pause.as_secs(), "somebody else keeps changing this object; repairing it more slowly");
+        let on_change = self.on_change.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            on_change(&namespace, &owner);
+        });
+    }
+
     fn notify(&self, object: &K) {
         if let Some(owner) = self.owner_of(object) {
             (self.on_change)(&object.namespace().unwrap_or_default(), &owner);
@@ -397,7 +446,7 @@ where
             .get(&Self::key(&object))
             .map(|l| l.hash);
         if self.remember(&object) != before {
-            self.notify(&object);
+            self.repair(&object);
         }
     }
 

@@ -97,7 +97,7 @@ impl LimiterModule {
                 OWNER_NAME_LABEL,
                 "istio.io/rev",
             ],
-            Box::new(move |namespace, owner| index.touch(namespace, owner)),
+            Arc::new(move |namespace, owner| index.touch(namespace, owner)),
         );
         Limiter {
             engine,

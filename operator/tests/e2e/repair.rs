@@ -376,3 +376,38 @@ async fn a_long_name_is_cleaned_up_too() {
     bucket(&embedded, None).await;
     operator.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_fight_over_an_object_slows_down() {
+    let (embedded, dial) = (mesh(true), Dial::default());
+    dial.set(0.9);
+    let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
+    bucket(&embedded, Some(15)).await;
+    let api: Api<EnvoyFilter> = Api::namespaced(embedded.client(), "default");
+    let edit = json!({"spec": {"configPatches": []}});
+    let before = embedded.writes("envoyfilters", "apply");
+    // Somebody reverts every repair at once, for as long as the quick repairs last and a little more.
+    let started = tokio::time::Instant::now();
+    let mut reverts = 0;
+    while started.elapsed() < std::time::Duration::from_secs(4) {
+        let filter = api.get("a.default.ratelimit").await.unwrap();
+        if !filter.spec.config_patches.is_empty() {
+            api.patch(
+                "a.default.ratelimit",
+                &PatchParams::default(),
+                &Patch::Merge(&edit),
+            )
+            .await
+            .unwrap();
+            reverts += 1;
+        }
+        tokio::task::yield_now().await;
+    }
+    let repairs = embedded.writes("envoyfilters", "apply") - before;
+    assert!(
+        (3..=9).contains(&repairs),
+        "{repairs} repairs of {reverts} reverts in 4 s"
+    );
+    bucket(&embedded, Some(15)).await;
+    operator.stop().await.unwrap();
+}
