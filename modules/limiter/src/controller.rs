@@ -30,6 +30,8 @@ pub const FIELD_MANAGER: &str = "trimtab/limiter";
 pub const STATUS_MANAGER: &str = "trimtab/limiter-status";
 /// Concurrent writes.
 const WRITERS: usize = 16;
+/// How often limiters are looked at that no sample may ever come for.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Events are gathered for this long: a relist or a roll-out is then one pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
@@ -222,6 +224,7 @@ async fn events(
     started.cancel();
     kick.notify_waiters();
     let deadline = tokio::time::Instant::now() + FIRST_SAMPLE;
+    let mut settling = tokio::time::interval(SETTLE);
     let mut waiting = true;
     loop {
         // Proxies that reconnect keep what they have until the first decisions are there: a value that rests on nothing
@@ -235,6 +238,10 @@ async fn events(
             () = shutdown.cancelled() => return,
             () = engine.index.changed() => {}
             () = tokio::time::sleep(DEBOUNCE), if waiting => continue,
+            _ = settling.tick() => {
+                engine.settle();
+                continue;
+            }
         }
         tokio::time::sleep(DEBOUNCE).await;
         if engine.absorb_events() {

@@ -133,3 +133,41 @@ async fn a_restart_holds_the_limit_of_a_metric_that_nobody_has_pushed_yet() {
     after.tick(5).await;
     assert_eq!(after.quotas("a"), [None]);
 }
+
+#[tokio::test]
+async fn a_metric_that_is_never_pushed_again_falls_back() {
+    let mut spec = one("{queue}>10", "9");
+    spec["fallback"] = json!({"action": "NoLimit"});
+    let (before, after) = (Stand::new(), Stand::new());
+    before.source.set("queue", 12.0);
+    before.service("a", 1);
+    before.limiter("a", 1, &spec);
+    before.tick(1).await;
+    restarted(&before, &spec, &after).await;
+    after.tick(30).await;
+    after.engine.settle();
+    assert_eq!(after.quotas("a"), [Some(9)], "held for 60 s");
+    after.tick(40).await;
+    after.engine.settle();
+    assert_eq!(
+        (after.view("a").descriptors[0].state, after.quotas("a")),
+        (DescriptorState::Fallback, vec![None])
+    );
+}
+
+#[tokio::test]
+async fn an_own_query_that_nobody_answers_is_told_in_the_end() {
+    let stand = Stand::new();
+    stand.service("a", 1);
+    let mut spec = one("{mine}>1", "9");
+    spec["metrics"] = json!({"mine": {"query": "up"}});
+    stand.limiter("a", 1, &spec);
+    stand.tick(1).await;
+    stand.tick(11).await;
+    stand.engine.settle();
+    assert_eq!(
+        stand.view("a").descriptors[0].state,
+        DescriptorState::Unknown,
+        "this stand says that there is a Prometheus, which never answers"
+    );
+}

@@ -163,6 +163,26 @@ impl Entry {
         }
     }
 
+    /// Whether a metric waits to be pushed again, with nobody to ask.
+    pub fn unsampled(&self) -> bool {
+        let waits = |r: &Reading| r.state == ReadingState::Waiting && r.failure.is_none();
+        self.input.metrics.values().any(waits)
+    }
+
+    /// Ends that wait after `holdFor`. Returns whether it ended.
+    pub fn expire_unsampled(&mut self, now: Duration) -> bool {
+        let over = self.unsampled() && now.saturating_sub(self.first_seen) > self.hold_for();
+        if over {
+            for reading in self.input.metrics.values_mut() {
+                if reading.state == ReadingState::Waiting && reading.failure.is_none() {
+                    reading.state = ReadingState::Expired;
+                    reading.failure = Some("not pushed since the operator started".to_owned());
+                }
+            }
+        }
+        over
+    }
+
     /// Metric names by set, without pod counts, which need no source.
     pub fn wanted(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -6,7 +6,7 @@ mod entry;
 mod view;
 mod writes;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -36,6 +36,8 @@ pub struct Engine {
     /// Metric sources; the first that provides a name gives its value.
     pub sources: Vec<Arc<dyn MetricSource>>,
     settings: Mutex<Arc<Settings>>,
+    /// Limiters that time alone will decide: no sample may ever come for them.
+    unsettled: Mutex<BTreeSet<LimiterKey>>,
     clock: Arc<dyn Clock>,
     xds: SnapshotCache,
     /// Limiters with something to write; a writer asks for what it is when it takes one, so nothing old is written.
@@ -70,6 +72,7 @@ impl Engine {
             sampler: Mutex::default(),
             sources,
             settings: Mutex::new(Arc::new(settings)),
+            unsettled: Mutex::default(),
             clock,
             xds,
             queue: LatestQueue::default(),
@@ -113,6 +116,25 @@ impl Engine {
         self.entries.lock().values().any(|e| e.pending(now))
     }
 
+    /// Decides the limiters whose wait for a first sample or for a push is over. Cheap when there are none.
+    pub fn settle(&self) {
+        let waiting: Vec<LimiterKey> = self.unsettled.lock().iter().cloned().collect();
+        let now = self.clock.monotonic();
+        for key in waiting {
+            let mut pushes = Pushes::default();
+            let mut entries = self.entries.lock();
+            let Some(entry) = entries.get_mut(&key) else {
+                self.unsettled.lock().remove(&key);
+                continue;
+            };
+            let over = entry.expire_unsampled(now) || !(entry.pending(now) || entry.unsampled());
+            if over {
+                self.step(&key, entry, true, &mut pushes);
+                self.push(pushes);
+            }
+        }
+    }
+
     /// Forgets samples of metrics that are not in use any more.
     fn trim_samples(&self, key: &LimiterKey, entry: &mut Entry) {
         let wanted = entry.wanted();
@@ -150,8 +172,7 @@ impl Engine {
 
     /// Names that sources provide may grow while running (pushed metrics, grouped series).
     fn refresh_known_metrics(&self) {
-        let known: std::collections::BTreeSet<String> =
-            self.sources.iter().flat_map(|s| s.provides()).collect();
+        let known: BTreeSet<String> = self.sources.iter().flat_map(|s| s.provides()).collect();
         let mut settings = self.settings.lock();
         if settings.known_metrics != known {
             *settings = Arc::new(Settings {
@@ -216,6 +237,11 @@ impl Engine {
         let now = self.clock.monotonic();
         let pending = entry.pending(now);
         let changed = !pending && entry.decide(self.clock.now().as_second());
+        if pending || entry.unsampled() {
+            self.unsettled.lock().insert(key.clone());
+        } else {
+            self.unsettled.lock().remove(key);
+        }
         if changed || dirty {
             let translation = entry.translate();
             if let Some(outputs) = entry.keep_outputs(&translation, pending) {
