@@ -42,6 +42,9 @@ pub struct TargetFacts {
     /// By set name: `_base` and the subsets that exist.
     #[serde(default)]
     pub sets: BTreeMap<String, SetFacts>,
+    /// Another limiter, before this one by name, has the same pods: two filters of one name would count a request twice.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
     /// Why the target cannot be found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<TargetProblem>,

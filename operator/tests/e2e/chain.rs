@@ -1,6 +1,7 @@
 //! The whole chain over ECDS: a metric changes, a real Envoy has the new limit, an open connection survives.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use trimtab::lab::envoy::Envoy;
@@ -12,6 +13,16 @@ use trimtab::lab::process::wait_until;
 use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
 
 use crate::support::{BOUND, Dial, filters, folder, mesh, operator};
+
+/// Refusals among 40 requests.
+async fn refusals(listen: SocketAddr) -> Result<usize, String> {
+    let mut refused = 0;
+    for _ in 0..40 {
+        let answer = send(listen, &Request::get("/")).await;
+        refused += usize::from(answer.map_err(|e| e.to_string())?.status == 429);
+    }
+    Ok(refused)
+}
 
 #[tokio::test]
 async fn a_metric_reaches_envoy_without_a_drain_and_survives_kill_9_of_envoy() {
@@ -94,17 +105,7 @@ async fn a_metric_reaches_envoy_without_a_drain_and_survives_kill_9_of_envoy() {
 
     dial.set(0.5);
     wait_until("the limit is off", BOUND, || async {
-        let mut refused = 0;
-        for _ in 0..40 {
-            if send(listen, &Request::get("/"))
-                .await
-                .map_err(|e| e.to_string())?
-                .status
-                == 429
-            {
-                refused += 1;
-            }
-        }
+        let refused = refusals(listen).await?;
         if refused == 0 {
             Ok(())
         } else {
@@ -119,17 +120,7 @@ async fn a_metric_reaches_envoy_without_a_drain_and_survives_kill_9_of_envoy() {
     envoy.kill();
     envoy.restart().await.unwrap();
     wait_until("the limit is in force in the new Envoy", BOUND, || async {
-        let mut refused = 0;
-        for _ in 0..40 {
-            if send(listen, &Request::get("/"))
-                .await
-                .map_err(|e| e.to_string())?
-                .status
-                == 429
-            {
-                refused += 1;
-            }
-        }
+        let refused = refusals(listen).await?;
         if refused > 0 {
             Ok(())
         } else {

@@ -258,6 +258,39 @@ async fn two_limiters_of_one_gateway_do_not_disturb_each_other() {
 }
 
 #[tokio::test]
+async fn limiters_of_two_services_with_the_same_pods_both_hold() {
+    let (a, mut other) = (cases::load("single"), cases::input("single"));
+    other.owner.name = "other".to_owned();
+    other.target.shared = true;
+    // Three a minute by one, two by the other: with one filter name the later would replace the earlier.
+    let tokens = |input: &mut trimtab_limiter::input::LimiterInput, quota: &str| {
+        for descriptor in input.spec.sets.values_mut().flatten() {
+            descriptor.action.quota = quota.to_owned();
+            descriptor.action.fill_interval = Some(trimtab_crds::limiter::FillInterval {
+                seconds: 60,
+                nanos: 0,
+            });
+        }
+    };
+    for (first, second, passed) in [("3", "5", 3), ("5", "2", 2)] {
+        let (mut one, mut two) = (a.input.clone(), other.clone());
+        tokens(&mut one, first);
+        tokens(&mut two, second);
+        let mut filters = cases::Case::of(one).envoy_filters();
+        filters.extend(cases::Case::of(two).envoy_filters());
+        let pod = pod().await;
+        let mesh = Mesh::new(pod.address());
+        let dir = folder(&format!("same-pods-{passed}"));
+        let _envoy = Envoy::start(&mesh.merged(&filters), &dir).await.unwrap();
+        assert_eq!(
+            tally(mesh.inbound, 8, &Request::get("/"), 429).await,
+            (passed, 8 - passed),
+            "the tighter of {first} and {second} holds, and no request counts twice"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_filter_that_the_user_inserts_is_used() {
     let mut filters = cases::load("insert-disabled").envoy_filters();
     let inserting = cases::load("target-all-ports").envoy_filters();

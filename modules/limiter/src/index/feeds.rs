@@ -44,6 +44,8 @@ impl State {
     fn drop_limiter(&mut self, key: &LimiterKey) {
         if let Some(old) = self.limiters.remove(key) {
             self.unregister(key);
+            let touched = self.peers.leave(key);
+            self.dirty.extend(touched);
             if let Some(keys) = old
                 .spec
                 .host

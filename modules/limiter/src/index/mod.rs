@@ -4,6 +4,7 @@
 //! their selector. A relist is one pass.
 
 mod feeds;
+mod peers;
 mod pods;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,6 +18,7 @@ use trimtab_kit::sources::PodFacts;
 
 use crate::error::Owner;
 use crate::input::{SetFacts, TargetFacts, TargetProblem};
+use peers::Peers;
 use pods::PodIndex;
 
 /// Which of the two published forms an object has.
@@ -116,6 +118,7 @@ struct State {
     /// (namespace or `*`, label, value) of one pair of a limiter's selector.
     by_pair: HashMap<(String, String, String), HashSet<LimiterKey>>,
     registered: HashMap<LimiterKey, Registration>,
+    peers: Peers,
     /// Limiters by `spec.host`, qualified: a name with one dot may be meant either way, and then is the same on all sides.
     by_entry_host: HashMap<String, HashSet<LimiterKey>>,
     dirty: HashSet<LimiterKey>,
@@ -187,7 +190,11 @@ impl Index {
         };
         state.unregister(key);
         match found {
-            Err(problem) => out.target.problem = Some(problem),
+            Err(problem) => {
+                let touched = state.peers.leave(key);
+                state.dirty.extend(touched);
+                out.target.problem = Some(problem);
+            }
             Ok(selector) => {
                 let everywhere = key.namespace == self.root_namespace
                     && !out.object.spec.workload_selector.is_empty();
@@ -197,8 +204,12 @@ impl Index {
                     key.namespace.as_str()
                 };
                 state.register(key, scope, &selector);
+                out.target.shared = state.shared(key, &out.object, &selector);
                 state.fill_sets(key, scope, selector, &mut out);
             }
+        }
+        if !state.dirty.is_empty() {
+            self.wake.notify_one();
         }
         Some(out)
     }
@@ -283,6 +294,24 @@ impl State {
             };
             self.registered.insert(key.clone(), registration);
         }
+    }
+
+    /// Whether another Service's limiter, before this one by name, has the same pods.
+    fn shared(
+        &mut self,
+        key: &LimiterKey,
+        object: &LimiterObject,
+        selector: &BTreeMap<String, String>,
+    ) -> bool {
+        let spec = &object.spec;
+        let of_service = spec.workload_selector.is_empty() && !spec.gateway && spec.host.is_none();
+        let (shared, touched) = if of_service {
+            self.peers.join(key, selector)
+        } else {
+            (false, self.peers.leave(key))
+        };
+        self.dirty.extend(touched);
+        shared
     }
 
     fn unregister(&mut self, key: &LimiterKey) {

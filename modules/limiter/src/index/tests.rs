@@ -400,3 +400,36 @@ fn an_object_that_is_unreadable_in_a_relist_is_not_gone() {
     Feed::<Service>::reset(&*index, Vec::new(), &[]);
     assert_eq!(problem(&index, "a"), Some(TargetProblem::ServiceNotFound));
 }
+
+/// Whether the limiter must leave the plain filter name to another one.
+fn shares(index: &Index, name: &str) -> bool {
+    index.resolve(&key(name)).unwrap().target.shared
+}
+
+#[test]
+fn of_limiters_with_the_same_pods_the_first_by_name_keeps_the_plain_filter() {
+    let index = stand();
+    assert!(!shares(&index, "a"));
+    // A second Service of the same pods.
+    put::<Service>(
+        &index,
+        json!({"metadata": {"namespace": "default", "name": "b"}, "spec": {"selector": {"app": "a"}}}),
+    );
+    put::<v1alpha2::SmartLimiter>(&index, limiter("b", 1, &json!({})));
+    assert_eq!(touched(&index), ["b"]);
+    assert!(shares(&index, "b"));
+    assert_eq!(touched(&index), ["a"], "a is looked at again, once");
+    assert!(!shares(&index, "a"));
+    assert_eq!(touched(&index), [""; 0]);
+    // When the first goes, the second takes its place.
+    Feed::<v1alpha2::SmartLimiter>::delete(&*index, object(limiter("a", 1, &json!({}))));
+    assert_eq!(touched(&index), ["b"]);
+    assert!(!shares(&index, "b"));
+    // A selector of its own keeps out of it.
+    put::<v1alpha2::SmartLimiter>(
+        &index,
+        limiter("a", 1, &json!({"workloadSelector": {"app": "a"}})),
+    );
+    touched(&index);
+    assert!(!shares(&index, "a") && !shares(&index, "b"));
+}

@@ -154,11 +154,12 @@ fn covers(wide: &RoutePlace, narrow: &RoutePlace) -> bool {
 /// Name of the filter of a set with this answer.
 ///
 /// Slime's name for the plain answer of a Service's limiter. Where several objects meet on one workload (subsets,
-/// gateways, selectors) or answers differ, a name of its own: two filters of one name would each count every request,
+/// gateways, selectors, Services of the same pods) or answers differ, a name of its own: two filters of one name would each count every request,
 /// and a route has one configuration for each name. The name in Slime's style also stays when users insert the filter.
 fn local_filter_name(input: &LimiterInput, set: &str, profile: &Profile) -> String {
     let spec = &input.spec;
     let alone = set == BASE_SET
+        && !input.target.shared
         && !spec.gateway
         && spec.workload_selector.is_empty()
         && spec.host.is_none();
