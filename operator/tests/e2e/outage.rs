@@ -96,3 +96,39 @@ async fn prometheus_is_killed_and_comes_back() {
     operator.stop().await.unwrap();
     let _ = std::fs::remove_dir_all(dir);
 }
+
+#[tokio::test]
+async fn the_series_of_a_group_limit_by_their_name() {
+    let dir = folder("group");
+    let pod = PodSpec {
+        namespace: "default".to_owned(),
+        pod: "a-0".to_owned(),
+        capacity: 0.5,
+    };
+    let upstream = Upstream::start(free_address().unwrap(), pod, Clock::real())
+        .await
+        .unwrap();
+    let target = Target::new(upstream.address(), METRICS_PATH);
+    let prometheus = Prometheus::start(&dir, Duration::from_secs(1), &[target])
+        .await
+        .unwrap();
+    let embedded = mesh(true);
+    let mut limiter = serde_json::json!({"apiVersion": "microservice.netease.com/v1alpha1", "kind": "SmartLimiter",
+        "metadata": {"name": "a", "namespace": "default"},
+        "spec": {"descriptors": [{"condition": r#"{{index . "{pod=\"a-0\"}"}} > 0.8"#,
+            "action": {"quota": "30/{pod}", "fill_interval": {"seconds": 1}}}]}});
+    embedded.load(limiter.clone()).unwrap();
+    let text = format!(
+        "{{limiter: {{refresh: 200ms}}, metrics: {{prometheus: {{address: '{}', handlers: {{load: {{query: 'sum by (pod) (workload_cpu_ratio) * 0 + 0.9', type: 1}}}}}}}}}}",
+        prometheus.url()
+    );
+    let operator = Operator::start(config(&text), embedded.client(), CancellationToken::new())
+        .await
+        .unwrap();
+    bucket(&embedded, Some(15)).await;
+    limiter["spec"]["descriptors"][0]["condition"] = r#"{{index . "{pod=\"a-0\"}"}} > 0.95"#.into();
+    embedded.load(limiter).unwrap();
+    bucket(&embedded, None).await;
+    operator.stop().await.unwrap();
+    let _ = std::fs::remove_dir_all(dir);
+}

@@ -273,6 +273,21 @@ mod tests {
     }
 
     #[test]
+    fn series_of_a_group_are_named_in_quotes() {
+        let text = r#"{{index . "{version=\"v1\",zone=\"a b\"}"}} > {{index ._base "cpu.sum"}}"#;
+        let e = Expression::compile(text).unwrap();
+        assert_eq!(e.names(), [r#"{version="v1",zone="a b"}"#, "_base.cpu.sum"]);
+        for bad in [
+            r#"{{index . "a}}"#,
+            r#"{{index . }}"#,
+            r#"{{index . "a b"}}"#,
+            r#"{{index . "\"}}"#,
+        ] {
+            assert!(Expression::compile(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn l5_less_than_works() {
         assert!(truth("5<6", &[]));
         assert!(truth("{rt99} <= 250.5", &[250.5]));

@@ -333,7 +333,12 @@ fn unknown(input: &LimiterInput, rule: &Rule, name: &str, key: &str, field: &str
             "queries of a limiter need a Prometheus: set metrics.prometheus.address in the operator's configuration",
         ));
     }
-    if input.settings.known_metrics.contains(bare) || input.spec.metrics.contains_key(bare) {
+    // A series of a Group query is known when it has been seen.
+    let series = bare.starts_with('{') && input.settings.prometheus;
+    if series
+        || input.settings.known_metrics.contains(bare)
+        || input.spec.metrics.contains_key(bare)
+    {
         return Undecided::Missing {
             why: format!("no value for {name} (nothing measured yet)"),
             how_long: Missing::NotLong,

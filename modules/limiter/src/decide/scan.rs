@@ -265,7 +265,7 @@ impl Scanner<'_> {
     }
 }
 
-/// A metric name as written in a placeholder: no blanks, no empty parts. Names of grouped series hold `=`, `"` and `,`.
+/// A metric name as written in a placeholder: no blanks, no empty parts.
 fn checked(name: &str) -> Option<&str> {
     let ok = !name.is_empty()
         && !name.starts_with('.')
@@ -273,23 +273,43 @@ fn checked(name: &str) -> Option<&str> {
         && !name.contains("..")
         && name
             .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_.:-=\",/".contains(c));
+            .all(|c| c.is_ascii_alphanumeric() || "_.:-/".contains(c));
     ok.then_some(name)
 }
 
-/// `.a.b.c` or `index .a "b" "c"` as a dotted name.
+/// `.a.b.c` or `index .a "b" "c"` as a dotted name. A quoted part may be the name of a series, `"{version=\"v1\"}"`.
 fn template_path(inner: &str) -> Option<String> {
     if let Some(path) = inner.strip_prefix('.') {
         return checked(path).map(str::to_owned);
     }
-    let mut words = inner.strip_prefix("index ")?.split_whitespace();
+    let rest = inner.strip_prefix("index ")?.trim_start();
+    let (base, mut rest) = rest.split_once(char::is_whitespace)?;
     let mut parts = Vec::new();
-    match words.next()? {
-        "." => {}
-        base => parts.push(base.strip_prefix('.')?.to_owned()),
+    if base != "." {
+        parts.push(checked(base.strip_prefix('.')?)?.to_owned());
     }
-    for word in words {
-        parts.push(word.strip_prefix('"')?.strip_suffix('"')?.to_owned());
+    while !rest.trim_start().is_empty() {
+        let (part, after) = quoted(rest.trim_start())?;
+        if !part.starts_with('{') {
+            checked(&part)?;
+        }
+        parts.push(part);
+        rest = after;
     }
-    checked(&parts.join(".")).map(str::to_owned)
+    (!parts.is_empty()).then(|| parts.join("."))
+}
+
+/// A quoted text with `\"` and `\\` in it, and what follows.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut out = String::new();
+    let mut chars = text.strip_prefix('"')?.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((out, text.get(at + 2..)?)),
+            '\\' => out.push(chars.next()?.1),
+            c if c.is_control() => return None,
+            c => out.push(c),
+        }
+    }
+    None
 }

@@ -255,8 +255,10 @@ impl Entry {
             let derived = name.rsplit_once('.').map(|(base, _)| base);
             custom.contains_key(name) || derived.is_some_and(|base| custom.contains_key(base))
         };
-        let sampled_soon =
-            |name: &String| self.input.settings.known_metrics.contains(name) || own(name);
+        let sampled_soon = |name: &String| {
+            let series = name.starts_with('{') && self.input.settings.prometheus;
+            series || self.input.settings.known_metrics.contains(name) || own(name)
+        };
         now.saturating_sub(self.first_seen) < FIRST_SAMPLE
             && self.wanted().iter().any(|(set, names)| {
                 names.iter().any(|n| {
