@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(e.names(), [r#"{version="v1",zone="a b"}"#, "_base.cpu.sum"]);
         for bad in [
             r#"{{index . "a}}"#,
-            r#"{{index . }}"#,
+            "{{index . }}",
             r#"{{index . "a b"}}"#,
             r#"{{index . "\"}}"#,
         ] {
