@@ -103,6 +103,7 @@ fn input(delivery: Delivery) -> LimiterInput {
             selector,
             sets,
             problem: None,
+            shared: false,
         },
         metrics: metrics
             .into_iter()
