@@ -3,9 +3,15 @@
 //! This crate holds data only: no client, no clock, no I/O. The CRD manifests in
 //! `crds/manifests/` are generated from it (`trimtab crds`); a test fails when they are stale.
 
+pub mod dubbo;
+pub mod duration;
 pub mod istio;
 pub mod limiter;
 pub mod manifests;
+pub mod metaprotocol;
+pub mod redis;
+mod schema;
+pub mod status;
 
 /// Value of `app.kubernetes.io/managed-by` on every object that Trimtab generates.
 pub const MANAGED_BY: &str = "trimtab";

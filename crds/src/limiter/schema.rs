@@ -150,6 +150,22 @@ pub(super) fn matcher(schema: &mut Schema) {
     );
 }
 
+/// Removes the rules of everything below: what the operator reports was checked in the spec, and an API server counts the
+/// cost of a rule by the largest list that may hold it, which in a status without bounds exceeds its budget.
+pub(super) fn without_rules(schema: &mut Schema) {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                map.remove("x-kubernetes-validations");
+                map.values_mut().for_each(strip);
+            }
+            Value::Array(list) => list.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    schema.ensure_object().values_mut().for_each(strip);
+}
+
 /// Restricts a string property to durations.
 pub(super) fn duration(schema: &mut Schema) {
     schema.insert("pattern".into(), json!(DURATION_PATTERN));

@@ -11,6 +11,7 @@ use super::descriptor::{FillInterval, Matcher, Target};
 /// Observed state of a SmartLimiter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = super::schema::without_rules)]
 pub struct LimiterStatus {
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -61,7 +61,7 @@ fn prune_map(
     });
 }
 
-/// Fills in the defaults of absent fields, and of nulls where null is not allowed.
+/// Fills in the defaults of absent fields, and of nulls where null is not allowed; such a null without a default goes.
 pub(crate) fn default(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -85,6 +85,9 @@ pub(crate) fn default(schema: &Schema, value: &mut Value) {
                     }
                 }
             }
+            map.retain(|name, child| {
+                !child.is_null() || schema.field(name).is_none_or(|of| of.nullable)
+            });
         }
         Value::Array(items) => {
             if let Some(of) = schema.items.as_deref() {
@@ -132,6 +135,9 @@ mod tests {
         let mut o = json!({"spec": {"n": null, "map": {"k": {}}}});
         default(&schema(), &mut o);
         assert_eq!(o, json!({"spec": {"n": 3, "map": {"k": {"v": "d"}}}}));
+        let mut null = json!({"spec": {"list": null, "unknown": null, "map": {"k": null}}});
+        default(&schema(), &mut null);
+        assert_eq!(null, json!({"spec": {"n": 3, "unknown": null, "map": {}}}));
         let mut absent = json!({});
         default(&schema(), &mut absent);
         assert_eq!(absent, json!({}));

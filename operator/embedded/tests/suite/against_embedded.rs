@@ -18,7 +18,8 @@ cases! {
     apply: creates_and_is_idempotent, conflicts_name_manager_and_field, an_update_takes_ownership,
         fields_not_sent_any_more_go, two_managers_share_keyed_lists, status_is_applied_apart,
         managed_fields_are_not_accepted;
-    schema: refusals_name_the_fields, defaults_and_pruning, strict_writes_name_unknown_fields,
+    schema: refusals_name_the_fields, defaults_and_pruning, nulls_of_fields_that_are_not_nullable_go,
+        strict_writes_name_unknown_fields,
         transition_rules_see_the_old_value;
     collect: finalizers_hold_an_object, dependents_go_with_their_last_owner, orphans_stay,
         an_object_of_a_dead_owner_is_collected, a_namespace_takes_its_content_along;

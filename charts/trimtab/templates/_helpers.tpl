@@ -1,0 +1,74 @@
+{{- define "trimtab.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Name of all objects: the release, and the chart unless the release is named after it. */}}
+{{- define "trimtab.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if contains (include "trimtab.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "trimtab.name" .) | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trimtab.selector" -}}
+app.kubernetes.io/name: {{ include "trimtab.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Labels of all objects. Users' labels cannot replace the chart's own. */}}
+{{- define "trimtab.labels" -}}
+{{- $own := include "trimtab.selector" . | fromYaml -}}
+{{- $own = merge $own (dict
+      "app.kubernetes.io/version" .Chart.AppVersion
+      "app.kubernetes.io/managed-by" .Release.Service
+      "app.kubernetes.io/part-of" "trimtab"
+      "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_")
+    ) .Values.commonLabels -}}
+{{- toYaml $own -}}
+{{- end -}}
+
+{{- define "trimtab.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "trimtab.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name: name the ServiceAccount to use, or set serviceAccount.create to true" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trimtab.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The operator's configuration: the chart's defaults, and the user's values over them. */}}
+{{- define "trimtab.config" -}}
+{{- $host := printf "%s.%s.svc.%s" (include "trimtab.fullname" .) .Release.Namespace .Values.clusterDomain -}}
+{{- $config := dict
+      "http" (dict "address" "0.0.0.0:8080")
+      "xds" (dict "address" "0.0.0.0:15010" "advertise" (printf "%s:%v" $host .Values.service.ports.xds)) -}}
+{{- if include "trimtab.hasMds" . -}}
+{{- $_ := set $config "metrics" (dict "mds" (dict "address" "0.0.0.0:8084")) -}}
+{{- end -}}
+{{- mergeOverwrite $config (deepCopy .Values.config) | toYaml -}}
+{{- end -}}
+
+{{/* Not empty when pushed metrics are configured, also with `mds: {}`. */}}
+{{- define "trimtab.hasMds" -}}
+{{- if hasKey (default dict .Values.config.metrics) "mds" -}}true{{- end -}}
+{{- end -}}
+
+{{/* Container ports by name, from the configuration. */}}
+{{- define "trimtab.ports" -}}
+{{- $config := include "trimtab.config" . | fromYaml -}}
+http: {{ $config.http.address | regexFind "[0-9]+$" }}
+xds: {{ $config.xds.address | regexFind "[0-9]+$" }}
+{{- if include "trimtab.hasMds" . }}
+mds: {{ $config.metrics.mds.address | regexFind "[0-9]+$" }}
+{{- end }}
+{{- end -}}

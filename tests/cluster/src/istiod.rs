@@ -1,0 +1,142 @@
+//! `pilot-discovery` against a cluster.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use trimtab::lab::ports::{free_address, free_port};
+
+use crate::child::{Child, Spec};
+use crate::{Cluster, ClusterError, Result, tools};
+
+const START_BOUND: Duration = Duration::from_secs(60);
+
+/// The release line of istiod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Minor {
+    /// The newest that can be built.
+    Newest,
+    /// The one before.
+    Previous,
+}
+
+/// A running istiod; dropping it ends it.
+#[derive(Debug)]
+pub struct Istiod {
+    grpc: SocketAddr,
+    http: SocketAddr,
+    minor: Minor,
+    _process: Child,
+}
+
+/// Stock Envoy has no Istio filters: `istio.stats` comes from a metrics provider (there is none), the other two have
+/// switches. mTLS is off because the proxies have no agent that would fetch certificates.
+const MESH: &str = r#"{"rootNamespace": "istio-system", "trustDomain": "cluster.local", "enableAutoMtls": false,
+"enablePrometheusMerge": false, "accessLogFile": "", "defaultProviders": {"metrics": [], "accessLogging": []},
+"defaultConfig": {"proxyMetadata": {}}}"#;
+
+/// The same for what sidecars accept.
+const PLAIN_TEXT: &str = r#"{"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication",
+"metadata": {"name": "default", "namespace": "istio-system"}, "spec": {"mtls": {"mode": "DISABLE"}}}"#;
+
+impl Istiod {
+    /// Starts istiod of the newest minor.
+    pub async fn start(cluster: &Cluster) -> Result<Self> {
+        Self::start_minor(cluster, Minor::Newest).await
+    }
+
+    /// Starts istiod of a given minor. Several may run against one cluster.
+    pub async fn start_minor(cluster: &Cluster, minor: Minor) -> Result<Self> {
+        let (grpc, http, monitoring) = (free_address()?, free_address()?, free_address()?);
+        let dir = cluster.dir().join(format!("istiod-{}", grpc.port()));
+        std::fs::create_dir_all(&dir).map_err(ClusterError::file(&dir))?;
+        let mesh = dir.join("mesh.json");
+        std::fs::write(&mesh, MESH).map_err(ClusterError::file(&mesh))?;
+        let namespace = "istio-system";
+        // It exists when another istiod or test made it.
+        let _ = cluster
+            .kubectl(&["create", "namespace", namespace], "")
+            .await;
+        cluster.kubectl(&["apply", "-f", "-"], PLAIN_TEXT).await?;
+        let mut process = Child::start(Spec {
+            name: "istiod",
+            program: tools::find(match minor {
+                Minor::Newest => "pilot-discovery",
+                Minor::Previous => "istio-previous/pilot-discovery",
+            })?,
+            args: [
+                "discovery".to_owned(),
+                format!("--kubeconfig={}", cluster.kubeconfig().display()),
+                format!("--meshConfig={}", mesh.display()),
+                format!("--networksConfig={}", dir.join("none").display()),
+                format!("--grpcAddr={grpc}"),
+                "--secureGRPCAddr=".to_owned(),
+                format!("--httpAddr={http}"),
+                "--httpsAddr=".to_owned(),
+                format!("--monitoringAddr={monitoring}"),
+                format!("--ctrlz_port={}", free_port()?),
+                "--log_output_level=default:warn".to_owned(),
+            ]
+            .map(Into::into)
+            .to_vec(),
+            env: environment(namespace),
+            dir,
+            remove: None,
+        })?;
+        process
+            .wait_ready(START_BOUND, || async move {
+                trimtab::lab::http::get(http, "/ready")
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            })
+            .await?;
+        Ok(Self {
+            grpc,
+            http,
+            minor,
+            _process: process,
+        })
+    }
+
+    /// Where proxies connect, plain text.
+    pub fn grpc(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Its debug interface: `/debug/configz`, `/debug/syncz`, ...
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Its version as proxies report theirs.
+    pub fn version(&self) -> &'static str {
+        match self.minor {
+            Minor::Newest => "1.31.0",
+            Minor::Previous => "1.30.4",
+        }
+    }
+}
+
+fn environment(namespace: &str) -> Vec<(String, String)> {
+    [
+        ("POD_NAME", "istiod"),
+        ("POD_NAMESPACE", namespace),
+        ("SERVICE_ACCOUNT", "istiod"),
+        ("CLUSTER_ID", "Kubernetes"),
+        ("REVISION", "default"),
+        ("PILOT_CERT_PROVIDER", "istiod"),
+        ("ENABLE_LEADER_ELECTION", "false"),
+        ("PILOT_ENABLE_ALPN_FILTER", "false"),
+        ("PILOT_ENABLE_METADATA_EXCHANGE", "false"),
+        // No webhooks: nothing calls them, the injector has no cluster to inject into.
+        ("INJECTION_WEBHOOK_CONFIG_NAME", ""),
+        ("VALIDATION_WEBHOOK_CONFIG_NAME", ""),
+        // Changes of one test arrive alone, so that waiting for more only costs time.
+        ("PILOT_DEBOUNCE_AFTER", "20ms"),
+        ("PILOT_DEBOUNCE_MAX", "500ms"),
+        ("PILOT_PUSH_THROTTLE", "100"),
+        ("PILOT_MAX_REQUESTS_PER_SECOND", "1000"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}

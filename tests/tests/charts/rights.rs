@@ -1,0 +1,242 @@
+//! The operator with the rights of the chart's ClusterRole and no more: it does its work, and it uses every one of them.
+
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use trimtab::config::Config;
+use trimtab::lab::LabError;
+use trimtab::lab::process::wait_until;
+use trimtab::operator::Operator;
+use trimtab::{manifests, standalone};
+use trimtab_crds::istio::EnvoyFilter;
+use trimtab_crds::limiter::{LimiterStatus, first_form, v1alpha2};
+use trimtab_embedded::Embedded;
+
+use crate::guard::{Guard, Log, rights};
+use crate::helm::{configuration, object, render, repository};
+
+const BOUND: Duration = Duration::from_secs(60);
+const METRICS: &str = "config.metrics.metricsServer={}";
+
+/// The limiter of the example in the first form, with metrics of metrics-server, and one in the present form.
+fn mesh() -> Embedded {
+    let embedded = standalone::embedded().unwrap();
+    for document in manifests::read(&[repository().join("examples/quickstart")]).unwrap() {
+        standalone::load(&embedded, &document).unwrap();
+    }
+    limiter(&embedded, "true");
+    embedded
+}
+
+fn limiter(embedded: &Embedded, condition: &str) {
+    let object = json!({"apiVersion": "microservice.slime.io/v1alpha2", "kind": "SmartLimiter",
+        "metadata": {"name": "always", "namespace": "default"},
+        "spec": {"workloadSelector": {"app": "a"}, "sets": {"_base": {"descriptor": [
+            {"condition": condition, "action": {"quota": "30", "fill_interval": {"seconds": 1}}}]}}}});
+    embedded.load(object).unwrap();
+}
+
+/// The EnvoyFilter of the limiter in the present form.
+async fn filter(embedded: &Embedded) -> Option<EnvoyFilter> {
+    let api: Api<EnvoyFilter> = Api::namespaced(embedded.client(), "default");
+    let name = "always.default.ratelimit";
+    api.get_opt(name).await.unwrap()
+}
+
+async fn filter_where(
+    embedded: &Embedded,
+    what: &str,
+    good: impl Fn(Option<&EnvoyFilter>) -> bool,
+) -> Result<(), LabError> {
+    wait_until(what, BOUND, || async {
+        let found = filter(embedded).await;
+        if good(found.as_ref()) {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
+    })
+    .await
+}
+
+async fn status_is_written(embedded: &Embedded) -> Result<(), LabError> {
+    wait_until("both have a status", BOUND, || async {
+        let present: Api<v1alpha2::SmartLimiter> = Api::namespaced(embedded.client(), "default");
+        let first: Api<first_form::SmartLimiter> = Api::namespaced(embedded.client(), "default");
+        let told = |status: Option<LimiterStatus>| status.is_some_and(|s| s.state.is_some());
+        let one = present.get("always").await.map_err(|e| e.to_string())?;
+        let two = first.get("a").await.map_err(|e| e.to_string())?;
+        if told(one.status) && told(two.status) {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
+    })
+    .await
+}
+
+/// The chart's configuration, on free ports of loopback.
+fn config(text: &str) -> Config {
+    let mut config: Config = serde_saphyr::from_str(&configuration(text)).unwrap();
+    config.http.address = ([127, 0, 0, 1], 0).into();
+    config.xds.address = ([127, 0, 0, 1], 0).into();
+    config.in_cluster = true;
+    "100ms".clone_into(&mut config.limiter.refresh);
+    config
+}
+
+fn role(text: &str) -> Value {
+    object(text, "ClusterRole", "trimtab")
+}
+
+/// Everything that an operator does with the API server.
+async fn whole_life(
+    operator: &Operator,
+    embedded: &Embedded,
+    guard: &Guard,
+) -> Result<(), LabError> {
+    filter_where(embedded, "an EnvoyFilter", |f| f.is_some()).await?;
+    status_is_written(embedded).await?;
+    wait_until("ready", BOUND, || async {
+        let missing = operator.readiness.missing();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{missing:?}"))
+        }
+    })
+    .await?;
+    // A field that another manager added can only be taken away by an update.
+    let api: Api<EnvoyFilter> = Api::namespaced(embedded.client(), "default");
+    let somebody = PatchParams {
+        field_manager: Some("somebody".to_owned()),
+        ..PatchParams::default()
+    };
+    let edit = Patch::Merge(json!({"spec": {"priority": 7}}));
+    api.patch("always.default.ratelimit", &somebody, &edit)
+        .await
+        .unwrap();
+    filter_where(embedded, "the added field is gone", |f| {
+        f.is_some_and(|f| f.spec.priority.is_none())
+    })
+    .await?;
+    limiter(embedded, "false");
+    filter_where(embedded, "the EnvoyFilter is gone", |f| f.is_none()).await?;
+    let asked = |log: &Log| log.used.iter().any(|r| r.0 == "metrics.k8s.io");
+    wait_until("metrics-server is asked", BOUND, || async {
+        if guard.with_log(asked) {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_operator_works_with_its_rights_and_needs_each_of_them() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let text = render("trimtab", &["--set-json", METRICS]).unwrap();
+    let granted = rights(&role(&text));
+    let embedded = mesh();
+    let guard = Guard::new(embedded.client(), granted.clone());
+    let operator = Operator::start(config(&text), guard.client(), CancellationToken::new())
+        .await
+        .unwrap();
+    let outcome = whole_life(&operator, &embedded, &guard).await;
+    operator.stop().await.unwrap();
+    guard.with_log(|log| {
+        assert!(
+            log.refused.is_empty(),
+            "missing in the ClusterRole: {:?}",
+            log.refused
+        );
+        outcome.unwrap();
+        let idle: Vec<_> = granted.difference(&log.used).collect();
+        assert!(idle.is_empty(), "granted and never used: {idle:?}");
+    });
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_noticed() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let text = render("trimtab", &[]).unwrap();
+    let mut granted = rights(&role(&text));
+    let create = ("networking.istio.io", "envoyfilters", "create");
+    let create = (
+        create.0.to_owned(),
+        create.1.to_owned(),
+        create.2.to_owned(),
+    );
+    assert!(granted.remove(&create));
+    let embedded = mesh();
+    let guard = Guard::new(embedded.client(), granted);
+    let operator = Operator::start(config(&text), guard.client(), CancellationToken::new())
+        .await
+        .unwrap();
+    wait_until("the refusal is told in the status", BOUND, || async {
+        let api: Api<v1alpha2::SmartLimiter> = Api::namespaced(embedded.client(), "default");
+        let status = api.get("always").await.map_err(|e| e.to_string())?.status;
+        let conditions = status.unwrap_or_default().conditions;
+        let applied = conditions.iter().find(|c| c.type_ == "Applied");
+        match applied {
+            Some(c) if c.reason == "Forbidden" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    operator.stop().await.unwrap();
+    assert!(guard.with_log(|log| log.refused == [create].into()));
+    assert!(filter(&embedded).await.is_none());
+}
+
+#[test]
+fn rights_that_few_need_are_off() {
+    let of = |arguments: &[&str]| rights(&role(&render("trimtab", arguments).unwrap()));
+    let default = of(&[]);
+    let more = of(&[
+        "--set-json",
+        METRICS,
+        "--set",
+        "rbac.ownerReferencesPermissionEnforcement=true",
+    ]);
+    let added: Vec<_> = more
+        .difference(&default)
+        .map(|r| (&*r.0, &*r.1, &*r.2))
+        .collect();
+    assert_eq!(
+        added,
+        [
+            ("metrics.k8s.io", "pods", "list"),
+            (
+                "microservice.netease.com",
+                "smartlimiters/finalizers",
+                "update"
+            ),
+            (
+                "microservice.slime.io",
+                "smartlimiters/finalizers",
+                "update"
+            ),
+        ]
+    );
+    assert!(default.is_subset(&more));
+}
+
+#[test]
+fn the_role_is_bound_to_the_account_that_the_pod_uses() {
+    let text = render("trimtab", &["--set", "serviceAccount.name=mesh"]).unwrap();
+    let binding = object(&text, "ClusterRoleBinding", "trimtab");
+    assert_eq!(binding["roleRef"]["name"], "trimtab");
+    assert_eq!(
+        binding["subjects"],
+        json!([{"kind": "ServiceAccount", "name": "mesh", "namespace": "istio-system"}])
+    );
+    object(&text, "ServiceAccount", "mesh");
+    let pod = &object(&text, "Deployment", "trimtab")["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], "mesh");
+}

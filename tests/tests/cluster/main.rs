@@ -1,0 +1,18 @@
+//! Trimtab against a real control plane: kube-apiserver, kube-controller-manager, istiod, Envoy, helm.
+//!
+//! All tests share one cluster and have a namespace each.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test"
+)]
+
+#[path = "../../../operator/embedded/tests/conformance/mod.rs"]
+mod conformance;
+
+mod against_real;
+mod limits;
+mod sidecars;
+mod stand;

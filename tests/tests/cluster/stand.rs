@@ -1,0 +1,164 @@
+//! What the tests share: one cluster, one istiod of each minor, one operator installed by the chart.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+use trimtab::config::Config;
+use trimtab::lab::http::Request;
+use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
+use trimtab::operator::Operator;
+use trimtab_cluster::{Cluster, Connection, Istiod, Minor, Namespace, Pod, wait_for};
+
+/// Namespace of the chart's release.
+pub const RELEASE_NAMESPACE: &str = "trimtab-system";
+
+/// How long a change may take from the object to the proxy.
+pub const BOUND: Duration = Duration::from_secs(30);
+
+static NEWEST: OnceCell<Istiod> = OnceCell::const_new();
+static PREVIOUS: OnceCell<Istiod> = OnceCell::const_new();
+static OPERATOR: OnceCell<SocketAddr> = OnceCell::const_new();
+
+pub async fn cluster() -> &'static Cluster {
+    Cluster::shared().await.unwrap()
+}
+
+pub async fn istiod(minor: Minor) -> &'static Istiod {
+    let cell = match minor {
+        Minor::Newest => &NEWEST,
+        Minor::Previous => &PREVIOUS,
+    };
+    let start = || async { Istiod::start_minor(cluster().await, minor).await.unwrap() };
+    cell.get_or_init(start).await
+}
+
+/// Installs the chart and runs the operator with the token of its ServiceAccount and the configuration of its ConfigMap,
+/// but for the addresses; the address of its HTTP endpoints.
+///
+/// One for all tests, as in production: two would write the same objects in turn.
+pub async fn operator() -> SocketAddr {
+    *OPERATOR.get_or_init(start_operator).await
+}
+
+async fn start_operator() -> SocketAddr {
+    let cluster = cluster().await;
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/trimtab");
+    let install = [
+        "install",
+        "trimtab",
+        chart,
+        "-n",
+        RELEASE_NAMESPACE,
+        "--create-namespace",
+    ];
+    cluster.helm(&install).await.unwrap();
+    let token = service_account_token(cluster, RELEASE_NAMESPACE, "trimtab").await;
+    let mut config = chart_config(cluster, RELEASE_NAMESPACE, "trimtab").await;
+    config.limiter.refresh = "500ms".to_owned();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    // A runtime of its own: that of a test ends with the test.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async move {
+            // Made here, because a client's connections belong to the runtime in which it is made.
+            let client = cluster.client_with_token(&token).await.unwrap();
+            let operator = Operator::start(config, client, CancellationToken::new())
+                .await
+                .unwrap();
+            sender.send(operator.http).unwrap();
+            operator.wait().await.unwrap();
+        });
+    });
+    receiver.await.unwrap()
+}
+
+/// The token that the API server gives out for a ServiceAccount.
+pub async fn service_account_token(cluster: &Cluster, namespace: &str, name: &str) -> String {
+    let create = ["-n", namespace, "create", "token", name, "--duration=2h"];
+    cluster
+        .kubectl(&create, "")
+        .await
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+/// The configuration of an installed chart, listening on free loopback ports.
+pub async fn chart_config(cluster: &Cluster, namespace: &str, name: &str) -> Config {
+    let get = [
+        "-n",
+        namespace,
+        "get",
+        "configmap",
+        name,
+        "-o",
+        "jsonpath={.data.config\\.yaml}",
+    ];
+    let text = cluster.kubectl(&get, "").await.unwrap();
+    let mut config: Config = serde_saphyr::from_str(&text).unwrap();
+    config.check().unwrap();
+    config.http.address = trimtab::lab::ports::free_address().unwrap();
+    config.xds.address = trimtab::lab::ports::free_address().unwrap();
+    config.xds.advertise = config.xds.address.to_string();
+    config
+}
+
+/// An application of a pod: it answers and counts.
+pub async fn application(pod: &Pod, port: u16) -> Upstream {
+    let spec = PodSpec {
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        capacity: 1000.0,
+    };
+    Upstream::start(pod.address(port), spec, Clock::real())
+        .await
+        .unwrap()
+}
+
+/// A file of `examples/`, for a namespace.
+pub fn example(name: &str) -> String {
+    let path = format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// Sends `count` requests over one connection; how many got each status.
+pub async fn statuses(
+    connection: &mut Connection,
+    host: &str,
+    request: &Request,
+    count: usize,
+) -> std::collections::BTreeMap<u16, usize> {
+    let mut all = std::collections::BTreeMap::new();
+    for _ in 0..count {
+        let (status, _) = connection.send(host, request).await.unwrap();
+        *all.entry(status).or_default() += 1;
+    }
+    all
+}
+
+/// Waits until the SmartLimiter says `state` in its status.
+pub async fn limiter_state(namespace: &Namespace<'_>, name: &str, state: &str) -> Value {
+    wait_for(&format!("{name} to be {state}"), BOUND, || async {
+        let get = [
+            "get",
+            "smartlimiters.microservice.slime.io",
+            name,
+            "-o",
+            "json",
+        ];
+        let text = namespace
+            .kubectl(&get, "")
+            .await
+            .map_err(|error| error.to_string())?;
+        let object: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if object["status"]["state"] == state {
+            return Ok(object);
+        }
+        Err(object["status"].to_string())
+    })
+    .await
+    .unwrap()
+}
