@@ -104,6 +104,7 @@ fn input(delivery: Delivery) -> LimiterInput {
             sets,
             problem: None,
             shared: false,
+            ports: Vec::new(),
         },
         metrics: metrics
             .into_iter()

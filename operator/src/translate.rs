@@ -17,7 +17,7 @@ use trimtab_limiter::decide::decide;
 use trimtab_limiter::index::{Index, LimiterKey};
 use trimtab_limiter::input::{LimiterInput, Reading, Settings};
 use trimtab_limiter::translate::translate;
-use trimtab_limiter::validate::validate;
+use trimtab_limiter::validate::validate_for;
 
 use crate::manifests::{self, Document};
 use crate::standalone;
@@ -127,7 +127,7 @@ fn one(
         previous: Vec::new(),
         settings: settings.clone(),
     };
-    let validated = validate(&owner, &input.spec);
+    let validated = validate_for(&owner, &input.spec, &input.target.ports);
     for problem in validated.problems() {
         out.refused.push(format!("{owner}: {problem}"));
     }

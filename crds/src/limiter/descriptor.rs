@@ -135,7 +135,7 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["", "inbound", "outbound"]))]
     pub direction: Option<String>,
-    /// Inbound: the workload's port, 0 = all ports. Outbound: appended to the virtual host's name.
+    /// Inbound: the Service's port, or the workload's port behind it, 0 = all ports. Outbound: appended to the virtual host's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65535))]
     pub port: Option<i32>,

@@ -23,7 +23,6 @@ use super::{
     version = "v1alpha1",
     kind = "SmartLimiter",
     plural = "smartlimiters",
-    shortname = "sml",
     category = "trimtab",
     namespaced,
     status = "LimiterStatus",

@@ -42,6 +42,9 @@ pub struct TargetFacts {
     /// By set name: `_base` and the subsets that exist.
     #[serde(default)]
     pub sets: BTreeMap<String, SetFacts>,
+    /// Ports of the limiter's Service, sorted; empty: not known, or the pods are not found by a Service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<ServicePort>,
     /// Another limiter, before this one by name, has the same pods: two filters of one name would count a request twice.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
@@ -60,6 +63,17 @@ pub struct SetFacts {
     /// Ready pods.
     #[serde(default)]
     pub pods: i64,
+}
+
+/// A port of a Service. istiod names inbound virtual hosts by `port`, not by `target`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServicePort {
+    /// The Service's port.
+    pub port: u16,
+    /// The workload's port; none when the Service gives the name of a container port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<u16>,
 }
 
 /// Why a target cannot be found.

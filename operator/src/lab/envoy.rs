@@ -62,11 +62,25 @@ pub fn validate(config: &Value) -> Result<(), String> {
     Err(text.trim().replace(&*file.to_string_lossy(), "bootstrap"))
 }
 
+/// The admin interface of an Envoy, whoever started it.
+#[derive(Clone, Copy, Debug)]
+pub struct Admin {
+    address: SocketAddr,
+}
+
 /// A running Envoy; dropping it kills it.
 #[derive(Debug)]
 pub struct Envoy {
     process: Process,
-    admin: SocketAddr,
+    admin: Admin,
+}
+
+impl std::ops::Deref for Envoy {
+    type Target = Admin;
+
+    fn deref(&self) -> &Admin {
+        &self.admin
+    }
 }
 
 impl Envoy {
@@ -101,13 +115,16 @@ impl Envoy {
             args,
             log: dir.join("envoy.log"),
         })?;
-        let mut envoy = Self { process, admin };
+        let mut envoy = Self {
+            process,
+            admin: Admin::new(admin),
+        };
         envoy.wait_ready().await?;
         Ok(envoy)
     }
 
     async fn wait_ready(&mut self) -> Result<(), LabError> {
-        let admin = self.admin;
+        let admin = self.admin();
         self.process
             .wait_ready(START_BOUND, || async move {
                 http::get(admin, "/ready")
@@ -118,24 +135,42 @@ impl Envoy {
             .await
     }
 
-    /// Address of the admin interface.
-    pub fn admin(&self) -> SocketAddr {
-        self.admin
-    }
-
     /// The process, for its id and its log.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on the same configuration, ready when this returns.
+    pub async fn restart(&mut self) -> Result<(), LabError> {
+        self.process.restart()?;
+        self.wait_ready().await
+    }
+}
+
+impl Admin {
+    /// The admin interface at an address.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address }
+    }
+
+    /// Address of the admin interface.
+    pub fn admin(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Whether it serves now.
     pub async fn ready(&self) -> bool {
-        http::get(self.admin, "/ready").await.is_ok()
+        http::get(self.address, "/ready").await.is_ok()
     }
 
     /// Counters and gauges whose name begins with `prefix`.
     pub async fn stats(&self, prefix: &str) -> Result<BTreeMap<String, u64>, LabError> {
-        let text = http::get(self.admin, "/stats").await?;
+        let text = http::get(self.address, "/stats").await?;
         let parse = |line: &str| {
             let (name, value) = line.split_once(": ")?;
             // Histograms and texts are no numbers and are left out.
@@ -152,7 +187,7 @@ impl Envoy {
 
     /// The metrics as Prometheus scrapes them.
     pub async fn prometheus_text(&self) -> Result<String, LabError> {
-        http::get(self.admin, "/stats/prometheus").await
+        http::get(self.address, "/stats/prometheus").await
     }
 
     /// The configuration that is in force, endpoints included.
@@ -177,21 +212,10 @@ impl Envoy {
             .ok_or_else(|| LabError::Config(format!("the proxy has no listener named {name}")))
     }
 
-    /// Kills it as `kill -9` does.
-    pub fn kill(&mut self) {
-        self.process.kill();
-    }
-
-    /// Starts it again on the same configuration, ready when this returns.
-    pub async fn restart(&mut self) -> Result<(), LabError> {
-        self.process.restart()?;
-        self.wait_ready().await
-    }
-
     async fn json(&self, path: &str) -> Result<Value, LabError> {
-        let text = http::get(self.admin, path).await?;
+        let text = http::get(self.address, path).await?;
         serde_json::from_str(&text).map_err(|error| LabError::Http {
-            address: self.admin,
+            address: self.address,
             path: path.to_owned(),
             reason: format!("not JSON: {error}"),
         })

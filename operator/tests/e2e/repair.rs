@@ -273,7 +273,7 @@ async fn fields_that_a_hand_edit_adds_are_taken_away() {
             .map_err(|e| e.to_string())?
             .spec;
         let labels = spec.workload_selector.clone().unwrap_or_default().labels;
-        if spec.priority.is_none() && spec.others.is_empty() && !labels.contains_key("no") {
+        if spec.priority == Some(10) && spec.others.is_empty() && !labels.contains_key("no") {
             Ok(())
         } else {
             Err(format!("{:?} {:?} {labels:?}", spec.priority, spec.others))

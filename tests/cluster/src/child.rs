@@ -12,14 +12,14 @@ use trimtab::lab::LabError;
 use crate::{ClusterError, Result};
 
 /// The shell holds the read end of a pipe whose write end only the parent has: when the parent ends, by whatever
-/// signal, the read ends, and the program is killed and its data removed. Statics of a test process are never dropped,
-/// so a `Drop` alone would leave a control plane behind after each run.
+/// signal, the read ends, and the program is killed, with the processes that it started, and its data removed. Statics
+/// of a test process are never dropped, so a `Drop` alone would leave a control plane behind after each run.
 const GUARD: &str = r#"
 exec 3<&0
 remove="$1"; shift
-"$@" </dev/null 3<&- &
+setsid "$@" </dev/null 3<&- &
 child=$!
-( while read -r _ <&3; do :; done; kill -9 "$child" 2>/dev/null; wait; [ -z "$remove" ] || rm -rf "$remove" ) &
+( while read -r _ <&3; do :; done; kill -s KILL -- "-$child" 2>/dev/null; wait; [ -z "$remove" ] || rm -rf "$remove" ) &
 exec 3<&-
 wait "$child"
 "#;

@@ -353,7 +353,7 @@ fn start_api_server(dir: &Path, port: u16, etcd: &str) -> Result<Child> {
 
 fn start_controllers(dir: &Path, kubeconfig: &Path) -> Result<Child> {
     let controllers = "garbage-collector-controller,namespace-controller,endpointslice-controller,\
-                       serviceaccount-controller,root-ca-certificate-publisher-controller";
+                       serviceaccount-controller";
     Child::start(Spec {
         name: "kube-controller-manager",
         program: tools::find("kube-controller-manager")?,

@@ -4,12 +4,13 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::ports::free_address;
+use trimtab::lab::envoy::{Admin, Envoy, find};
+use trimtab::lab::ports::{free_address, free_port};
 
+use crate::child::{Child, Spec};
 use crate::relay::Relay;
 use crate::{
-    Cluster, ClusterError, Connection, Istiod, Pod, Result, original_destination, wait_for,
+    Cluster, ClusterError, Connection, Istiod, Pod, Result, original_destination, tools, wait_for,
 };
 
 const INBOUND: u16 = 15006;
@@ -51,8 +52,16 @@ impl Default for ProxyOptions {
 #[derive(Debug)]
 pub struct Proxy {
     pod: Pod,
-    envoy: Envoy,
+    admin: Admin,
+    _process: Owner,
     _relay: Relay,
+}
+
+/// Who started the Envoy; held for its end.
+#[derive(Debug)]
+enum Owner {
+    Us { _envoy: Envoy },
+    Agent { _agent: Child },
 }
 
 impl Proxy {
@@ -78,14 +87,82 @@ impl Proxy {
         let envoy = Envoy::start(&bootstrap, &dir).await?;
         Ok(Self {
             pod: pod.clone(),
-            envoy,
+            admin: *envoy,
+            _process: Owner::Us { _envoy: envoy },
+            _relay: relay,
+        })
+    }
+
+    /// Starts a sidecar as its container does: `pilot-agent` makes the bootstrap from Istio's template, merges `overrides`
+    /// (what the annotation `sidecar.istio.io/bootstrapOverride` mounts) and starts a stock Envoy.
+    pub async fn start_by_agent(
+        cluster: &Cluster,
+        istiod: &Istiod,
+        pod: &Pod,
+        overrides: &Value,
+    ) -> Result<Self> {
+        let relay = Relay::start(istiod.grpc(), pod.local()).await?;
+        let admin = Admin::new(free_address()?);
+        let dir = cluster
+            .dir()
+            .join(format!("{}.{}", pod.name, pod.namespace));
+        std::fs::create_dir_all(dir.join("etc")).map_err(ClusterError::file(&dir))?;
+        let write = |name: &str, text: &str| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).map_err(ClusterError::file(&path))?;
+            Ok::<_, ClusterError>(path.display().to_string())
+        };
+        let template = tools::find("envoy_bootstrap.json")?;
+        let template = std::fs::read_to_string(&template)
+            .map_err(ClusterError::file(&template))?
+            // Its own listeners (metrics, readiness) would be on all interfaces of this machine.
+            .replace("{{ .wildcard }}", "127.0.0.1");
+        let template = write("template.json", &template)?;
+        let overrides = write("overrides.json", &overrides.to_string())?;
+        let config = json!({
+            "discoveryAddress": relay.address().to_string(),
+            "binaryPath": find()?,
+            "configPath": dir.join("etc"),
+            "controlPlaneAuthPolicy": "NONE",
+            "proxyAdminPort": admin.admin().port(),
+            "proxyBootstrapTemplatePath": template,
+            "concurrency": 1,
+            // It has no setting for the address, and 0 is refused.
+            "statusPort": free_port()?,
+        });
+        let mut agent = Child::start(Spec {
+            name: "pilot-agent",
+            program: tools::find("pilot-agent")?,
+            args: vec![
+                "proxy".into(),
+                "sidecar".into(),
+                format!("--domain={}.svc.cluster.local", pod.namespace).into(),
+                "--log_output_level=default:warn".into(),
+            ],
+            env: agent_environment(cluster, pod, &config, overrides)?,
+            dir,
+            remove: None,
+        })?;
+        agent
+            .wait_ready(PUSH_BOUND, || async move {
+                if admin.ready().await {
+                    Ok(())
+                } else {
+                    Err("Envoy is not ready".to_owned())
+                }
+            })
+            .await?;
+        Ok(Self {
+            pod: pod.clone(),
+            admin,
+            _process: Owner::Agent { _agent: agent },
             _relay: relay,
         })
     }
 
     /// The Envoy: statistics and configuration.
-    pub fn envoy(&self) -> &Envoy {
-        &self.envoy
+    pub fn envoy(&self) -> &Admin {
+        &self.admin
     }
 
     /// The pod.
@@ -133,7 +210,7 @@ impl Proxy {
         check: impl Fn(&Value) -> std::result::Result<T, String>,
     ) -> Result<T> {
         wait_for(what, PUSH_BOUND, || async {
-            let dump = self.envoy.config_dump().await;
+            let dump = self.admin.config_dump().await;
             check(&dump.map_err(|error| error.to_string())?)
         })
         .await
@@ -141,7 +218,7 @@ impl Proxy {
 
     /// The dynamic listeners in force by name.
     pub async fn listeners(&self) -> Result<Vec<Value>> {
-        Ok(listeners(&self.envoy.config_dump().await?))
+        Ok(listeners(&self.admin.config_dump().await?))
     }
 }
 
@@ -160,6 +237,39 @@ pub(crate) fn listeners(dump: &Value) -> Vec<Value> {
         .map(|entry| entry["active_state"]["listener"].clone())
         .filter(|listener| !listener.is_null())
         .collect()
+}
+
+fn agent_environment(
+    cluster: &Cluster,
+    pod: &Pod,
+    config: &Value,
+    overrides: String,
+) -> Result<Vec<(String, String)>> {
+    let labels = serde_json::to_string(&pod.labels)
+        .map_err(|error| ClusterError::Other(error.to_string()))?;
+    // Any certificate will do: the agent wants one to be there, and no proxy asks for certificates as mTLS is off.
+    let root = cluster
+        .dir()
+        .join("certs/apiserver.crt")
+        .display()
+        .to_string();
+    Ok([
+        ("POD_NAME", pod.name.clone()),
+        ("POD_NAMESPACE", pod.namespace.clone()),
+        ("INSTANCE_IP", pod.ip.to_string()),
+        ("SERVICE_ACCOUNT", "default".to_owned()),
+        ("ISTIO_META_CLUSTER_ID", "Kubernetes".to_owned()),
+        ("ISTIO_METAJSON_LABELS", labels),
+        ("ISTIO_BOOTSTRAP_OVERRIDE", overrides),
+        ("JWT_POLICY", "none".to_owned()),
+        ("CA_ROOT_CA", root.clone()),
+        ("XDS_ROOT_CA", root),
+        ("PROXY_CONFIG", config.to_string()),
+        ("ENVOY_STATUS_PORT", free_port()?.to_string()),
+        ("ENVOY_PROMETHEUS_PORT", free_port()?.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec())
 }
 
 fn bootstrap(

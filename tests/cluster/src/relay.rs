@@ -1,6 +1,6 @@
 //! What the network of a pod does, done to the configuration instead.
 //!
-//! A relay stands between istiod and one Envoy, passes the aggregated discovery stream (delta) through, and changes only:
+//! A relay stands between istiod and one Envoy, passes the aggregated discovery stream through, and changes only:
 //! endpoint addresses of pods, which become the loopback addresses where the tests' processes listen ([`net`]);
 //! the bind address of listeners on all interfaces, which becomes that of the pod, since many proxies share one machine;
 //! and the `original_dst` listener filter, in whose place comes PROXY protocol, since there is no `iptables`.
@@ -92,40 +92,64 @@ impl AggregatedDiscoveryService for Service {
 
     async fn stream_aggregated_resources(
         &self,
-        _: Request<Streaming<DiscoveryRequest>>,
+        request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented(
-            "the relay passes delta streams: set api_type DELTA_GRPC",
-        ))
+        let answers = self
+            .client()
+            .stream_aggregated_resources(good(request))
+            .await?;
+        let pod = self.pod;
+        let mapped = answers.into_inner().map(move |item| {
+            let mut answer = item?;
+            rewrite_all(&mut answer.resources, pod)?;
+            Ok(answer)
+        });
+        Ok(Response::new(Box::pin(mapped)))
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let mut client = AggregatedDiscoveryServiceClient::new(self.upstream.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
-        // An error of the proxy's side ends the stream to istiod.
-        let requests = request
-            .into_inner()
-            .take_while(|item| std::future::ready(item.is_ok()))
-            .filter_map(|item| std::future::ready(item.ok()));
-        let answers = client.delta_aggregated_resources(requests).await?;
+        let answers = self
+            .client()
+            .delta_aggregated_resources(good(request))
+            .await?;
         let pod = self.pod;
         let mapped = answers.into_inner().map(move |item| {
             let mut answer = item?;
-            for resource in answer
-                .resources
-                .iter_mut()
-                .filter_map(|r| r.resource.as_mut())
-            {
-                rewrite(resource, pod).map_err(|error| Status::internal(error.to_string()))?;
-            }
+            let resources = answer.resources.iter_mut();
+            rewrite_all(resources.filter_map(|r| r.resource.as_mut()), pod)?;
             Ok(answer)
         });
         Ok(Response::new(Box::pin(mapped)))
     }
+}
+
+impl Service {
+    fn client(&self) -> AggregatedDiscoveryServiceClient<Channel> {
+        AggregatedDiscoveryServiceClient::new(self.upstream.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+}
+
+/// The requests up to the first error, which ends the stream to istiod.
+fn good<T: Send + 'static>(request: Request<Streaming<T>>) -> impl Stream<Item = T> + Send {
+    request
+        .into_inner()
+        .take_while(|item| std::future::ready(item.is_ok()))
+        .filter_map(|item| std::future::ready(item.ok()))
+}
+
+fn rewrite_all<'r>(
+    resources: impl IntoIterator<Item = &'r mut Any>,
+    pod: Ipv4Addr,
+) -> Result<(), Status> {
+    for resource in resources {
+        rewrite(resource, pod).map_err(|error| Status::internal(error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Changes one resource as described at the module.

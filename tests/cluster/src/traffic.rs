@@ -2,6 +2,7 @@
 //! original destination.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -12,6 +13,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use trimtab::lab::http::Request;
 
 use crate::{ClusterError, Result};
+
+/// Nothing on this machine takes that long unless it hangs.
+const ANSWER_BOUND: Duration = Duration::from_secs(10);
 
 /// Opens a connection to the listener `through` of a proxy as if the client had called `destination`.
 pub async fn original_destination(
@@ -68,12 +72,16 @@ impl Connection {
         let message = message
             .body(Full::new(Bytes::from(request.body.clone())))
             .map_err(|error| other(&error))?;
-        self.sender.ready().await.map_err(|error| other(&error))?;
-        let answer = self.sender.send_request(message).await;
-        let (parts, body) = answer.map_err(|error| other(&error))?.into_parts();
-        let body = body.collect().await.map_err(|error| other(&error))?;
-        let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-        Ok((parts.status.as_u16(), text))
+        let exchange = async {
+            self.sender.ready().await?;
+            let (parts, body) = self.sender.send_request(message).await?.into_parts();
+            Ok::<_, hyper::Error>((parts.status.as_u16(), body.collect().await?.to_bytes()))
+        };
+        let (status, body) = tokio::time::timeout(ANSWER_BOUND, exchange)
+            .await
+            .map_err(|_| other(&format!("no answer within {ANSWER_BOUND:?}")))?
+            .map_err(|error| other(&error))?;
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
     /// Whether the peer has closed it.

@@ -115,12 +115,12 @@ async fn whole_life(
         field_manager: Some("somebody".to_owned()),
         ..PatchParams::default()
     };
-    let edit = Patch::Merge(json!({"spec": {"priority": 7}}));
+    let edit = Patch::Merge(json!({"spec": {"targetRefs": [{"name": "x"}]}}));
     api.patch("always.default.ratelimit", &somebody, &edit)
         .await
         .unwrap();
     filter_where(embedded, "the added field is gone", |f| {
-        f.is_some_and(|f| f.spec.priority.is_none())
+        f.is_some_and(|f| f.spec.others.is_empty())
     })
     .await?;
     limiter(embedded, "false");

@@ -13,6 +13,8 @@
 mod conformance;
 
 mod against_real;
+mod charts;
+mod facts;
 mod limits;
 mod sidecars;
 mod stand;

@@ -10,7 +10,7 @@ use trimtab_limiter::decide::decide;
 use trimtab_limiter::input::LimiterInput;
 use trimtab_limiter::status::{Report, status};
 use trimtab_limiter::translate::{Translation, translate};
-use trimtab_limiter::validate::{Validated, delivery_problem, validate};
+use trimtab_limiter::validate::{Validated, delivery_problem, validate_for};
 
 /// An input with all that is made of it.
 pub(crate) struct Case {
@@ -55,7 +55,7 @@ pub(crate) fn load(name: &str) -> Case {
 
 impl Case {
     pub(crate) fn of(input: LimiterInput) -> Self {
-        let validated = validate(&input.owner, &input.spec);
+        let validated = validate_for(&input.owner, &input.spec, &input.target.ports);
         let decisions = decide(&input, &validated);
         let translation = translate(&input, &validated, &decisions);
         Self {

@@ -1,5 +1,6 @@
 //! Decisions of the engine that need time, restarts or edits to be seen.
 
+use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 use trimtab_crds::limiter::DescriptorState;
 use trimtab_kit::sources::Failure;
@@ -169,5 +170,49 @@ async fn an_own_query_that_nobody_answers_is_told_in_the_end() {
         stand.view("a").descriptors[0].state,
         DescriptorState::Unknown,
         "this stand says that there is a Prometheus, which never answers"
+    );
+}
+
+#[tokio::test]
+async fn an_inbound_port_follows_the_ports_of_the_service() {
+    let stand = Stand::new();
+    let action = json!({"quota": "5", "fill_interval": {"seconds": 1}});
+    let rule = json!({"condition": "true", "action": action, "target": {"port": 9080}});
+    let lead_to = |target: u16| {
+        stand.put::<Service>(json!({"metadata": {"namespace": "default", "name": "a"},
+            "spec": {"selector": {"app": "a"}, "ports": [{"port": 80, "targetPort": target}]}}));
+    };
+    // The limiter is there before its Service, and before the Service's port is right.
+    stand.limiter("a", 1, &base(&[rule]));
+    stand.tick(1).await;
+    lead_to(9081);
+    stand.tick(1).await;
+    assert_eq!(stand.quotas("a"), [None]);
+    let reason = stand.view("a").descriptors[0].reason.clone();
+    assert!(
+        reason.contains("Service default/a has no port 9080: use 80 (workload port 9081)"),
+        "{reason}"
+    );
+    let written = || async {
+        let jobs = stand.jobs().await;
+        let desired = jobs.into_values().next().and_then(|job| job.desired);
+        json!(desired.unwrap_or_default()).to_string()
+    };
+    let filters = written().await;
+    assert!(!filters.contains("inbound|http"), "{filters}");
+
+    lead_to(9080);
+    stand.tick(1).await;
+    assert_eq!(stand.quotas("a"), [Some(5)]);
+    let filters = written().await;
+    assert!(filters.contains("\"inbound|http|80\""), "{filters}");
+
+    lead_to(9081);
+    stand.tick(1).await;
+    let view = stand.view("a");
+    assert_eq!(
+        (view.descriptors[0].state, view.descriptors[0].quota),
+        (DescriptorState::Refused, Some(5)),
+        "what was in force stays until it is corrected"
     );
 }

@@ -31,6 +31,9 @@ pub(crate) const BOUND: Duration = Duration::from_secs(30);
 /// Host of the service that the workload calls.
 pub(crate) const RATINGS: &str = "ratings.default.svc.cluster.local:9080";
 
+/// Host of the second Service port of a workload port.
+pub(crate) const SECOND: &str = "second";
+
 /// A bootstrap that has a place for every target of the golden cases.
 pub(crate) struct Mesh {
     pub proxy: Proxy,
@@ -38,6 +41,8 @@ pub(crate) struct Mesh {
     pub inbound: SocketAddr,
     /// Inbound port 9090.
     pub other: SocketAddr,
+    /// Inbound port 9081, which two ports of its Service lead to: 80, and 8080 with the host [`SECOND`].
+    pub service: SocketAddr,
     /// Outbound port 9080.
     pub outbound: SocketAddr,
     /// Gateway port 80.
@@ -52,7 +57,7 @@ pub(crate) fn nowhere() -> SocketAddr {
 impl Mesh {
     pub(crate) fn new(pod: SocketAddr) -> Self {
         let at = || free_address().expect("a port");
-        let (inbound, other, outbound, gateway) = (at(), at(), at(), at());
+        let (inbound, other, service, outbound, gateway) = (at(), at(), at(), at(), at());
         let route = |host: &str, port: u16, name: &str, prefix: &str| Route {
             name: name.to_owned(),
             prefix: prefix.to_owned(),
@@ -75,12 +80,14 @@ impl Mesh {
         let proxy = Proxy::new("reviews-1.default", "default", &BTreeMap::new(), at())
             .listener(Listener::inbound(9080, inbound, pod).trusting(1))
             .listener(Listener::inbound(9090, other, pod).trusting(1))
+            .listener(of_service(service, pod))
             .listener(Listener::outbound(9080, outbound, vec![ratings, details]))
             .listener(Listener::gateway(80, gateway, vec![a, b]).trusting(1));
         Self {
             proxy,
             inbound,
             other,
+            service,
             outbound,
             gateway,
         }
@@ -94,6 +101,17 @@ impl Mesh {
         assert_eq!(report.skipped, Vec::<String>::new());
         config
     }
+}
+
+/// Virtual hosts have the Service's ports in their names, the listener has the workload's.
+fn of_service(listen: SocketAddr, pod: SocketAddr) -> Listener {
+    let mut listener = Listener::inbound(9081, listen, pod).trusting(1);
+    let mut second = listener.virtual_hosts[0].clone();
+    "inbound|http|80".clone_into(&mut listener.virtual_hosts[0].name);
+    "inbound|http|8080".clone_into(&mut second.name);
+    second.domains = vec![SECOND.to_owned()];
+    listener.virtual_hosts.push(second);
+    listener
 }
 
 /// A proxy that all of the objects are for.

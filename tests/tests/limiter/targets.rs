@@ -5,7 +5,7 @@ use trimtab::lab::http::Request;
 use trimtab_crds::limiter::Delivery;
 
 use crate::cases;
-use crate::lab::{Mesh, RATINGS, drive_case, folder, free, limited, pod, tally};
+use crate::lab::{Mesh, RATINGS, SECOND, drive_case, folder, free, limited, pod, tally};
 
 const BOTH: [Delivery; 2] = [Delivery::EnvoyFilter, Delivery::Ecds];
 
@@ -20,6 +20,35 @@ async fn an_inbound_port() {
         limited("9080", driven.mesh.inbound, &Request::get("/")).await;
         free("9090", driven.mesh.other, &Request::get("/")).await;
         free("outbound", driven.mesh.outbound, &to(RATINGS, "/")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_of_the_service() {
+    for delivery in BOTH {
+        let driven = drive_case("target-service-port", delivery).await;
+        limited("80", driven.mesh.service, &Request::get("/")).await;
+        free("8080", driven.mesh.service, &to(SECOND, "/")).await;
+        free("9080", driven.mesh.inbound, &Request::get("/")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_of_the_workload_means_the_ports_of_the_service() {
+    for delivery in BOTH {
+        let driven = drive_case("target-workload-port", delivery).await;
+        limited("80", driven.mesh.service, &Request::get("/")).await;
+        limited("8080", driven.mesh.service, &to(SECOND, "/")).await;
+        free("9080", driven.mesh.inbound, &Request::get("/")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_written_twice_counts_once() {
+    for delivery in BOTH {
+        let driven = drive_case("target-host-with-port", delivery).await;
+        limited("the host", driven.mesh.outbound, &to(RATINGS, "/")).await;
+        limited("the route", driven.mesh.outbound, &to(RATINGS, "/slow")).await;
     }
 }
 

@@ -15,10 +15,10 @@ use super::view::{Dot, LimiterView};
 use crate::decide::{decide, metric_key};
 use crate::error::Owner;
 use crate::index::{LimiterObject, Resolved};
-use crate::input::{LimiterInput, Reading, ReadingState, Settings};
+use crate::input::{LimiterInput, Reading, ReadingState, ServicePort, Settings, TargetFacts};
 use crate::status::{Report, same_decisions, state_name, status};
 use crate::translate::{ExtensionConfig, Translation, translate};
-use crate::validate::{Validated, delivery_problem, validate};
+use crate::validate::{Validated, delivery_problem, validate_for};
 
 /// Points kept for the status page.
 const HISTORY: usize = 120;
@@ -65,6 +65,8 @@ pub(super) struct Entry {
     latest: Arc<LimiterStatus>,
     history: VecDeque<Dot>,
     validated_for: Option<(i64, Arc<trimtab_crds::limiter::LimiterSpec>)>,
+    /// Ports that the rules are valid for; none until the target has been found.
+    ports: Option<Vec<ServicePort>>,
 }
 
 impl Entry {
@@ -100,6 +102,7 @@ impl Entry {
             latest: Arc::default(),
             history: VecDeque::new(),
             validated_for: None,
+            ports: None,
         }
     }
 
@@ -111,17 +114,7 @@ impl Entry {
             pods,
             service,
         } = resolved;
-        if !self
-            .validated_for
-            .as_ref()
-            .is_some_and(|(g, s)| *g == object.owner.generation && *s == object.spec)
-        {
-            let mut validated = validate(&object.owner, &object.spec);
-            validated.keep_from(&self.validated);
-            self.validated = validated;
-            self.validated_for = Some((object.owner.generation, object.spec.clone()));
-            self.input.spec = (*object.spec).clone();
-        }
+        self.check(&object, &target);
         self.input.owner = object.owner.clone();
         self.input.target = target;
         self.input.settings = settings;
@@ -142,6 +135,29 @@ impl Entry {
                 .metrics
                 .insert(format!("{set}.pod"), Reading::fresh(facts.pods as f64));
         }
+    }
+
+    /// Validates again when the spec or the Service's ports have changed.
+    fn check(&mut self, object: &LimiterObject, target: &TargetFacts) {
+        let found = target.problem.is_none();
+        let ports_changed = found && self.ports.as_ref() != Some(&target.ports);
+        let same = |(g, s): &(i64, Arc<_>)| *g == object.owner.generation && *s == object.spec;
+        if !ports_changed && self.validated_for.as_ref().is_some_and(same) {
+            return;
+        }
+        // Rules of before the target was found were never in force, and their ports may be wrong.
+        let first_found = found && self.ports.is_none();
+        if found {
+            self.ports = Some(target.ports.clone());
+        }
+        let ports = self.ports.as_deref().unwrap_or_default();
+        let mut validated = validate_for(&object.owner, &object.spec, ports);
+        if !first_found {
+            validated.keep_from(&self.validated);
+        }
+        self.validated = validated;
+        self.validated_for = Some((object.owner.generation, object.spec.clone()));
+        self.input.spec = (*object.spec).clone();
     }
 
     /// A name that an earlier run has measured and that no source knows yet, as with pushed metrics, is not unknown: its

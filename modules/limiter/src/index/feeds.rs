@@ -1,19 +1,21 @@
 //! Watch events into the index, kind by kind.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 use trimtab_crds::istio::{DestinationRule, ServiceEntry};
 use trimtab_crds::limiter::{LimiterSpec, LimiterStatus, first_form, v1alpha2};
 use trimtab_kit::watch::Feed;
 
 use super::{
-    DestinationRuleFacts, Form, Index, LimiterKey, LimiterObject, Name, ServiceEntryFacts, State,
-    qualified,
+    DestinationRuleFacts, Form, Index, LimiterKey, LimiterObject, Name, ServiceEntryFacts,
+    ServiceFacts, State, qualified,
 };
 use crate::error::Owner;
+use crate::input::ServicePort;
 
 fn name_of<K: Resource>(object: &K) -> Name {
     (
@@ -142,13 +144,13 @@ impl State {
 
     fn put_service(&mut self, service: &Service) {
         let name = name_of(service);
-        let selector = service
-            .spec
-            .as_ref()
-            .and_then(|s| s.selector.clone())
-            .unwrap_or_default();
-        if self.services.get(&name) != Some(&selector) {
-            self.services.insert(name.clone(), selector);
+        let spec = service.spec.as_ref();
+        let facts = ServiceFacts {
+            selector: spec.and_then(|s| s.selector.clone()).unwrap_or_default(),
+            ports: spec.map(ports).unwrap_or_default(),
+        };
+        if self.services.get(&name) != Some(&facts) {
+            self.services.insert(name.clone(), facts);
             self.touch_name(&name.0, &name.1);
         }
     }
@@ -171,6 +173,25 @@ impl State {
             self.touch_pairs(&name.0, &labels);
         }
     }
+}
+
+/// Ports of a Service, sorted. As for the API server, a `targetPort` of 0 or "" is an absent one.
+fn ports(spec: &ServiceSpec) -> Box<[ServicePort]> {
+    let sorted: BTreeSet<ServicePort> = spec
+        .ports
+        .iter()
+        .flatten()
+        .filter_map(|p| {
+            let port = u16::try_from(p.port).ok()?;
+            let target = match &p.target_port {
+                None | Some(IntOrString::Int(0)) => Some(port),
+                Some(IntOrString::Int(number)) => Some(u16::try_from(*number).ok()?),
+                Some(IntOrString::String(name)) => name.is_empty().then_some(port),
+            };
+            Some(ServicePort { port, target })
+        })
+        .collect();
+    sorted.into_iter().collect()
 }
 
 fn key_of<K: Resource>(object: &K, form: Form) -> LimiterKey {

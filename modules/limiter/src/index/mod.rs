@@ -17,7 +17,7 @@ use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterSpec, LimiterStat
 use trimtab_kit::sources::PodFacts;
 
 use crate::error::Owner;
-use crate::input::{SetFacts, TargetFacts, TargetProblem};
+use crate::input::{ServicePort, SetFacts, TargetFacts, TargetProblem};
 use peers::Peers;
 use pods::PodIndex;
 
@@ -82,9 +82,21 @@ impl LimiterObject {
     pub fn previous(&self) -> Vec<DescriptorStatus> {
         self.status.descriptors.clone()
     }
+
+    /// Whether its pods are those of the Service of its name.
+    fn of_service(&self) -> bool {
+        let spec = &self.spec;
+        spec.workload_selector.is_empty() && !spec.gateway && spec.host.is_none()
+    }
 }
 
 type Name = (String, String);
+
+#[derive(Debug, PartialEq, Eq)]
+struct ServiceFacts {
+    selector: BTreeMap<String, String>,
+    ports: Box<[ServicePort]>,
+}
 
 #[derive(Debug)]
 pub(crate) struct DestinationRuleFacts {
@@ -109,7 +121,7 @@ struct Registration {
 #[derive(Debug, Default)]
 struct State {
     limiters: HashMap<LimiterKey, LimiterObject>,
-    services: HashMap<Name, BTreeMap<String, String>>,
+    services: HashMap<Name, ServiceFacts>,
     pods: PodIndex,
     rules: HashMap<Name, DestinationRuleFacts>,
     rules_by_host: HashMap<String, HashSet<Name>>,
@@ -205,6 +217,9 @@ impl Index {
                 };
                 state.register(key, scope, &selector);
                 out.target.shared = state.shared(key, &out.object, &selector);
+                if out.object.of_service() {
+                    out.target.ports = state.ports(key);
+                }
                 state.fill_sets(key, scope, selector, &mut out);
             }
         }
@@ -303,9 +318,7 @@ impl State {
         object: &LimiterObject,
         selector: &BTreeMap<String, String>,
     ) -> bool {
-        let spec = &object.spec;
-        let of_service = spec.workload_selector.is_empty() && !spec.gateway && spec.host.is_none();
-        let (shared, touched) = if of_service {
+        let (shared, touched) = if object.of_service() {
             self.peers.join(key, selector)
         } else {
             (false, self.peers.leave(key))
@@ -370,10 +383,18 @@ impl State {
             .services
             .get(&(key.namespace.clone(), key.name.clone()))
             .ok_or(TargetProblem::ServiceNotFound)?;
-        if service.is_empty() {
+        if service.selector.is_empty() {
             return Err(TargetProblem::ServiceWithoutSelector);
         }
-        Ok(service.clone())
+        Ok(service.selector.clone())
+    }
+
+    /// Ports of the limiter's Service.
+    fn ports(&self, key: &LimiterKey) -> Vec<ServicePort> {
+        self.services
+            .get(&(key.namespace.clone(), key.name.clone()))
+            .map(|service| service.ports.to_vec())
+            .unwrap_or_default()
     }
 
     fn fill_sets(

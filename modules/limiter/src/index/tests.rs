@@ -10,7 +10,7 @@ use trimtab_crds::limiter::{first_form, v1alpha2};
 use trimtab_kit::watch::Feed;
 
 use super::{Form, Index, LimiterKey};
-use crate::input::TargetProblem;
+use crate::input::{ServicePort, TargetProblem};
 
 fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
     Arc::new(serde_json::from_value(value).unwrap())
@@ -223,6 +223,63 @@ fn a_service_that_comes_changes_and_goes() {
     index.delete(object::<Service>(service("a")));
     assert_eq!(touched(&index), ["a"]);
     assert_eq!(problem(&index, "a"), Some(TargetProblem::ServiceNotFound));
+}
+
+/// Ports of the limiter's Service, as `<port>-><target>`.
+fn ports(index: &Index, name: &str) -> Vec<String> {
+    let target = index.resolve(&key(name)).unwrap().target;
+    let show = |p: &ServicePort| {
+        let target = p.target.map_or("named".to_owned(), |t| t.to_string());
+        format!("{}->{target}", p.port)
+    };
+    target.ports.iter().map(show).collect()
+}
+
+#[test]
+fn the_ports_of_a_service_are_known_and_a_change_touches_its_limiter() {
+    let index = stand();
+    assert_eq!(ports(&index, "a"), [""; 0]);
+    let put_ports = |list: Value| {
+        let mut with = service("a");
+        with["spec"]["ports"] = list;
+        put::<Service>(&index, with);
+    };
+    put_ports(json!([
+        {"port": 9000, "targetPort": "grpc"}, {"port": 80, "targetPort": 9080}, {"port": 81},
+        {"port": 82, "targetPort": 0}, {"port": 83, "targetPort": ""},
+        {"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"},
+    ]));
+    assert_eq!(touched(&index), ["a"]);
+    let all = [
+        "53->53",
+        "80->9080",
+        "81->81",
+        "82->82",
+        "83->83",
+        "9000->named",
+    ];
+    assert_eq!(ports(&index, "a"), all);
+    put_ports(json!([{"port": 80, "targetPort": 9080}]));
+    assert_eq!(touched(&index), ["a"]);
+    put_ports(json!([{"name": "http", "port": 80, "targetPort": 9080}]));
+    assert_eq!(
+        touched(&index),
+        [""; 0],
+        "a name says nothing about the target"
+    );
+    put_ports(json!([{"port": 80, "targetPort": 9081}]));
+    assert_eq!(touched(&index), ["a"]);
+    assert_eq!(ports(&index, "a"), ["80->9081"]);
+
+    put::<v1alpha2::SmartLimiter>(
+        &index,
+        limiter("a", 2, &json!({"workloadSelector": {"app": "a"}})),
+    );
+    assert_eq!(
+        ports(&index, "a"),
+        [""; 0],
+        "pods of a selector are not those of the Service"
+    );
 }
 
 #[test]

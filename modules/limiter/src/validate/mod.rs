@@ -14,6 +14,7 @@ pub use matches::{Address, RuleMatch, Test, ValueMatch};
 
 use crate::decide::expression::Expression;
 use crate::error::{Owner, Problem};
+use crate::input::ServicePort;
 use trimtab_kit::envoyfilter::RoutePlace;
 
 /// How a quota is meant.
@@ -114,8 +115,23 @@ impl Validated {
     }
 }
 
-/// Checks `spec` without looking at the mesh.
+/// What all descriptors of a limiter are checked with.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    owner: &'a Owner,
+    spec: &'a LimiterSpec,
+    ports: &'a [ServicePort],
+}
+
+/// Checks `spec` without looking at the mesh: an inbound port stands for itself.
 pub fn validate(owner: &Owner, spec: &LimiterSpec) -> Validated {
+    validate_for(owner, spec, &[])
+}
+
+/// Checks `spec` for a Service with `ports` ([`TargetFacts::ports`](crate::input::TargetFacts::ports)): an inbound port
+/// that is none of them is the workload's, and stands for the Service ports that lead to it.
+pub fn validate_for(owner: &Owner, spec: &LimiterSpec, ports: &[ServicePort]) -> Validated {
+    let scope = Scope { owner, spec, ports };
     let mut out = Validated {
         object: object_problems(spec),
         rules: Vec::new(),
@@ -123,7 +139,7 @@ pub fn validate(owner: &Owner, spec: &LimiterSpec) -> Validated {
     for (set, descriptors) in &spec.sets {
         for (index, descriptor) in descriptors.iter().enumerate() {
             let path = owner.descriptor_path(set, index);
-            let rule = check(spec, set, index, &path, descriptor);
+            let rule = check(scope, set, index, &path, descriptor);
             out.rules.push(Checked {
                 set: set.clone(),
                 index,
@@ -210,7 +226,7 @@ fn object_problems(spec: &LimiterSpec) -> Vec<Problem> {
 }
 
 fn check(
-    spec: &LimiterSpec,
+    scope: Scope<'_>,
     set: &str,
     index: usize,
     path: &str,
@@ -220,7 +236,7 @@ fn check(
     let quota = compile(&d.action.quota, &format!("{path}.action.quota"))?;
     let strategy = action::check(&d.action, &format!("{path}.action"))?;
     let matches = matches::check(d, path)?;
-    let gateway_base_only = spec.gateway && set != BASE_SET;
+    let gateway_base_only = scope.spec.gateway && set != BASE_SET;
     if gateway_base_only {
         return Err(Problem::new(
             path,
@@ -228,7 +244,7 @@ fn check(
             "subsets cannot be used with gateway: true: move the descriptor to the set _base",
         ));
     }
-    let places = target::check(spec, d, path)?;
+    let places = target::check(scope, d, path)?;
     Ok(Rule {
         set: set.to_owned(),
         index,
