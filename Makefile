@@ -6,20 +6,25 @@ FOR ?= 60s
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps quickstart test check fmt clippy doc generated deny bench update-golden clean
+.PHONY: help deps cluster quickstart test check fmt clippy doc generated deny bench update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-deps: ## install Envoy, Prometheus and kubectl for tests and quickstart (once, into ~/.cache/trimtab)
+deps: ## install Envoy, Prometheus, kubectl, and build the control plane of the tests (once, into ~/.cache/trimtab)
 	@scripts/deps.sh
+	@scripts/cluster-tools.sh
+
+cluster: ## start the control plane of the tests for yourself; prints its KUBECONFIG, Ctrl-C ends it
+	@scripts/cluster-tools.sh
+	@$(WITH_TOOLS) cargo run -q -p trimtab-cluster --bin cluster
 
 quickstart: ## see it work on this machine: make quickstart FOR=60s
 	@scripts/deps.sh --optional
 	@test -x $(CARGO_TARGET_DIR)/debug/trimtab || echo "building trimtab (the first build takes some minutes)"
 	@$(WITH_TOOLS) cargo run -q -p trimtab -- quickstart --for $(FOR)
 
-test: deps ## all tests, with the real Envoy, Prometheus and kubectl
+test: deps ## all tests, with the real Envoy, Prometheus, kube-apiserver, istiod, helm and kubectl
 	$(WITH_TOOLS) cargo test --workspace --no-fail-fast
 
 check: fmt clippy doc generated deny ## formatting, lints, docs, generated files, dependencies
@@ -49,3 +54,6 @@ update-golden: ## write the golden files anew; look at the difference before you
 
 clean: ## remove build output (the installed tools stay)
 	cargo clean
+
+clean-cache: ## remove the installed tools and the build output: the next make starts from nothing
+	scripts/clean-cache.sh

@@ -13,8 +13,8 @@ RECIPE=2
 ISTIO_VERSION=1.31.0
 ISTIO_PREVIOUS_VERSION=1.30.4
 
-# The Go release that the go.mod files name. Another one is fetched by the go command itself (GOTOOLCHAIN), from the
-# module proxy; without any go command the toolchain comes from PyPI.
+# The Go release line that the go.mod files name. When the go command is of another one, it fetches this one itself
+# (GOTOOLCHAIN) from the module proxy; without any go command the toolchain comes from PyPI.
 GO_RELEASE=1.26.6
 
 find_go() {
@@ -67,10 +67,12 @@ build() {
 
 # in_module MODULE COMMAND...: with caches of its own, so that removing them harms nobody.
 in_module() {
-  local module="$1" go
+  local module="$1" go toolchain=local
   shift
   go="$(find_go)"
-  (cd "$MODULES/$module" && PATH="$(dirname "$go"):$PATH" CGO_ENABLED=0 GOFLAGS=-modcacherw GOTOOLCHAIN=auto \
+  # Kubernetes built with another Go than its go.mod names has served a broken OpenAPI.
+  [[ "$("$go" env GOVERSION)" == go"${GO_RELEASE%.*}"* ]] || toolchain="go$GO_RELEASE"
+  (cd "$MODULES/$module" && PATH="$(dirname "$go"):$PATH" CGO_ENABLED=0 GOFLAGS=-modcacherw GOTOOLCHAIN="$toolchain" \
     GOMODCACHE="$TRIMTAB_CACHE/go/mod" GOCACHE="$TRIMTAB_CACHE/go/build" "$@")
 }
 

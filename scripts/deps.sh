@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build, the tests and the quickstart need, once, into $TRIMTAB_CACHE (default ~/.cache/trimtab).
-#   deps.sh             every tool of the tests; stops at the end with exit 1 if one is missing
+#   deps.sh             every tool of the tests but the control plane (cluster-tools.sh); exit 1 if one is missing
 #   deps.sh --optional  the same, but a tool that cannot be installed is only reported
 #   deps.sh cargo-deny  only the tool of `make check`
 set -euo pipefail

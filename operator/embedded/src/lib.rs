@@ -12,7 +12,12 @@
 //! - built-in kinds are stored as sent: their fields are not validated, and only the defaults that clients rely on
 //!   are filled in;
 //! - bodies are JSON or YAML, never protobuf: `kubectl create -f` works, `kubectl create configmap NAME` does not;
-//! - an update without a `resourceVersion` is unconditional for all kinds.
+//! - an update without a `resourceVersion` is unconditional for all kinds;
+//! - a refusal for a missing required field does not add that CEL rules were not checked;
+//! - the cost of CEL rules is not counted: a real API server refuses a CRD whose rules may cost too much;
+//! - `managedFields` are ordered by name of the manager.
+//!
+//! The conformance cases run against this API and, in `tests/tests/cluster/against_real.rs`, against a real kube-apiserver.
 
 mod apply;
 mod builtin;

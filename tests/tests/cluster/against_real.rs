@@ -1,5 +1,5 @@
 //! The conformance cases of the embedded API against a real kube-apiserver: what holds in both is what the embedded API
-//! may promise. `docs/embedded-api.md` lists what is left.
+//! may promise. The documentation of the crate lists what is left.
 
 use trimtab_cluster::Cluster;
 

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Removes what the other scripts installed and built. Debian packages stay.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# A folder that is not ours would be lost if TRIMTAB_CACHE named it by mistake.
+for part in envoy prometheus kubectl tools cluster go go-toolchain target; do
+  [[ -e "$TRIMTAB_CACHE/$part" ]] || continue
+  say "removing $TRIMTAB_CACHE/$part"
+  rm -rf "${TRIMTAB_CACHE:?}/$part"
+done
