@@ -112,7 +112,7 @@ link_all() {
 
 # What is left of earlier versions, and the Go caches: several gigabytes that only a change of a version needs again.
 tidy() {
-  local module keep=" bin " path
+  local module keep=" bin runs " path
   for module in kubernetes istio istio-previous helm ratelimit; do keep+="$(basename "$(folder "$module")") "; done
   for path in "$CLUSTER"/*; do
     [[ "$keep" == *" $(basename "$path") "* ]] || rm -rf "$path"
