@@ -73,12 +73,17 @@ async fn the_operator_chart_is_installed_upgraded_and_uninstalled() {
     let refused = cluster.helm(&wrong).await.unwrap_err().to_string();
     assert!(refused.contains("replicaCount"), "{refused}");
 
+    uninstalled(cluster, &namespace).await;
+}
+
+/// Nothing of the release is left.
+async fn uninstalled(cluster: &Cluster, namespace: &str) {
     cluster
-        .helm(&["uninstall", "other", "-n", &namespace])
+        .helm(&["uninstall", "other", "-n", namespace])
         .await
         .unwrap();
     for kind in ["deployment", "service", "configmap", "serviceaccount"] {
-        let gone = get(cluster, &["-n", &namespace, kind, "other"])
+        let gone = get(cluster, &["-n", namespace, kind, "other"])
             .await
             .unwrap_err();
         assert!(gone.contains("NotFound"), "{kind}: {gone}");

@@ -86,7 +86,7 @@ async fn answers(stand: &Stand, connection: &mut trimtab_cluster::Connection, st
     .unwrap();
 }
 
-const EXTENSION: &str = r#"
+const EXTENSION: &str = r"
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
 metadata: {name: filter, namespace: NAMESPACE}
@@ -102,7 +102,7 @@ spec:
         config_discovery:
           config_source: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 5s}
           type_urls: [type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit]
-"#;
+";
 
 fn extension_config(tokens: u32) -> String {
     format!(

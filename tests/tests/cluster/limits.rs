@@ -151,10 +151,10 @@ where
     wait_for("the limit to go", BOUND, || async {
         let mut connection = open().await.map_err(|error| error.to_string())?;
         let counts = statuses(&mut connection, host, request, 12).await;
-        if counts.get(&429).is_none() {
-            Ok(())
-        } else {
+        if counts.contains_key(&429) {
             Err(format!("{counts:?}"))
+        } else {
+            Ok(())
         }
     })
     .await
@@ -170,11 +170,11 @@ async fn outbound(minor: Minor, delivery: &str) {
         .pod("reviews-0", &[("app", "reviews")])
         .await
         .unwrap();
-    let callee = namespace
+    let server = namespace
         .pod("ratings-0", &[("app", "ratings")])
         .await
         .unwrap();
-    let app = application(&callee, 9081).await;
+    let app = application(&server, 9081).await;
     let proxy = Proxy::start(cluster, istiod, &caller).await.unwrap();
     let host = format!("ratings.{}.svc.cluster.local", namespace.name());
     let vip = format!("{}:80", service_ip(&namespace, "ratings").await)
@@ -212,11 +212,11 @@ async fn gateway(minor: Minor, delivery: &str) {
         .pod("edge-0", &[("istio", namespace.name())])
         .await
         .unwrap();
-    let callee = namespace
+    let server = namespace
         .pod("ratings-0", &[("app", "ratings")])
         .await
         .unwrap();
-    let _app = application(&callee, 9081).await;
+    let _app = application(&server, 9081).await;
     let options = ProxyOptions {
         kind: Kind::Gateway,
         ..ProxyOptions::default()

@@ -57,7 +57,7 @@ async fn start_operator() -> SocketAddr {
     cluster.helm(&install).await.unwrap();
     let token = service_account_token(cluster, RELEASE_NAMESPACE, "trimtab").await;
     let mut config = chart_config(cluster, RELEASE_NAMESPACE, "trimtab").await;
-    config.limiter.refresh = "500ms".to_owned();
+    "500ms".clone_into(&mut config.limiter.refresh);
     let (sender, receiver) = tokio::sync::oneshot::channel();
     // A runtime of its own: that of a test ends with the test.
     std::thread::spawn(move || {
