@@ -1,6 +1,6 @@
 //! The shared state: tables by type, who wants what, and what became of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::broadcast;
 
-use crate::ECDS;
 use crate::index::Index;
-use crate::stats::Stats;
-use crate::stream::StreamState;
-use crate::table::{Resource, Table};
+use crate::nodes::{NodeInfo, gather};
+use crate::stats::{Stats, TypeCounters, TypeStats};
+use crate::stream::{StreamSettings, StreamState};
+use crate::table::{Change, Resource, Scoped, Table};
+use crate::types::{ECDS, rank};
 
 /// Deliveries kept for a receiver that is behind; then it is told that it lagged.
 const DELIVERIES: usize = 8192;
@@ -82,12 +83,47 @@ pub(crate) struct TypeStore {
     pub(crate) url: Arc<str>,
     pub(crate) table: RwLock<Table>,
     pub(crate) index: Mutex<Index>,
+    pub(crate) counters: TypeCounters,
+}
+
+impl TypeStore {
+    fn apply(&self, set: Vec<Scoped>, remove: &[String], stats: &Stats) -> Vec<Change> {
+        let changes = self.table.write().apply(set, remove, Instant::now());
+        Stats::add(&stats.changes, changes.len());
+        Stats::add(&self.counters.changes, changes.len());
+        changes
+    }
+
+    /// The table is written before the index is read, and a stream enters the index before it reads the table: one of
+    /// the two always sees the other.
+    fn announce(&self, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        let concerned = self.index.lock().concerned(changes);
+        for stream in concerned {
+            stream.changed();
+        }
+    }
+}
+
+/// A change of one type, for [`SnapshotCache::update_all`].
+#[derive(Debug, Clone, Default)]
+pub struct Update {
+    /// The type.
+    pub type_url: String,
+    /// What to set.
+    pub set: Vec<Scoped>,
+    /// Names to remove; a name that is also set is set.
+    pub remove: Vec<String>,
 }
 
 #[derive(Debug)]
 struct Inner {
     types: RwLock<BTreeMap<String, Arc<TypeStore>>>,
     streams: Mutex<BTreeMap<u64, Arc<StreamState>>>,
+    /// Open streams by identity.
+    identities: Mutex<HashMap<String, usize>>,
     next_stream: AtomicU64,
     ready: AtomicBool,
     stats: Stats,
@@ -113,6 +149,7 @@ impl SnapshotCache {
             inner: Arc::new(Inner {
                 types: RwLock::default(),
                 streams: Mutex::default(),
+                identities: Mutex::default(),
                 next_stream: AtomicU64::new(1),
                 ready: AtomicBool::new(false),
                 stats: Stats::default(),
@@ -128,26 +165,59 @@ impl SnapshotCache {
         self.store_or_create(type_url);
     }
 
-    /// Sets and removes resources of one type in one atomic change; returns how many really changed.
+    /// Sets and removes resources of one type, visible to all, in one atomic change; returns how many really changed.
     ///
     /// The same version again is no change and wakes nobody. A name in both lists is set. Only the streams that
-    /// subscribe to a changed name are woken.
+    /// subscribe to a changed name are woken: O(changed + concerned streams).
     pub fn update(&self, type_url: &str, set: Vec<Resource>, remove: &[String]) -> usize {
+        let set = set.into_iter().map(Scoped::from).collect();
+        self.update_scoped(type_url, set, remove)
+    }
+
+    /// As [`Self::update`], for resources that not everyone may see.
+    ///
+    /// All variants of a name must be given together: they replace what the name had. Streams that can see neither the
+    /// old nor the new content of a name are not woken, unless they subscribe to that very name.
+    pub fn update_scoped(&self, type_url: &str, set: Vec<Scoped>, remove: &[String]) -> usize {
         if set.is_empty() && remove.is_empty() {
             return 0;
         }
         let store = self.store_or_create(type_url);
-        let changed = store.table.write().apply(set, remove, Instant::now());
-        if !changed.is_empty() {
-            Stats::add(&self.inner.stats.changes, changed.len());
-            // The table is written before the index is read, and a stream enters the index before it reads the table:
-            // one of the two always sees the other.
-            let concerned = store.index.lock().concerned(&changed);
-            for stream in concerned {
-                stream.wake();
-            }
+        let changes = store.apply(set, remove, &self.inner.stats);
+        store.announce(&changes);
+        changes.len()
+    }
+
+    /// Changes several types, so that a client never sees a reference to what does not exist yet: first clusters,
+    /// endpoints, listeners and routes are set, then the other way round removed, and streams are told at the end.
+    /// Returns how many really changed.
+    pub fn update_all(&self, mut updates: Vec<Update>) -> usize {
+        updates.sort_by_key(|update| rank(&update.type_url));
+        let mut rest = Vec::new();
+        let mut changed = Vec::new();
+        for update in updates {
+            let store = self.store_or_create(&update.type_url);
+            let set: std::collections::BTreeSet<&str> = update
+                .set
+                .iter()
+                .map(|scoped| scoped.resource.name.as_str())
+                .collect();
+            let mut remove = update.remove;
+            remove.retain(|name| !set.contains(name.as_str()));
+            changed.push((
+                Arc::clone(&store),
+                store.apply(update.set, &[], &self.inner.stats),
+            ));
+            rest.push((store, remove));
         }
-        changed.len()
+        for (store, remove) in rest.into_iter().rev() {
+            let gone = store.apply(Vec::new(), &remove, &self.inner.stats);
+            changed.push((store, gone));
+        }
+        for (store, changes) in &changed {
+            store.announce(changes);
+        }
+        changed.iter().map(|(_, changes)| changes.len()).sum()
     }
 
     /// Opens the door: until then streams are refused, so that no client takes an empty cache for the truth.
@@ -160,11 +230,12 @@ impl SnapshotCache {
         self.inner.ready.load(Ordering::Acquire)
     }
 
-    /// The current content of a name.
+    /// The current content of a name: of its first variant, whoever may see it.
     pub fn get(&self, type_url: &str, name: &str) -> Option<Arc<Resource>> {
         let store = self.store(type_url)?;
         let table = store.table.read();
-        table.get(name).map(|entry| Arc::clone(&entry.resource))
+        let first = table.variants(name).first()?;
+        Some(Arc::clone(&first.resource))
     }
 
     /// The current names of a type, sorted.
@@ -184,11 +255,32 @@ impl SnapshotCache {
 
     /// Every type on every stream, by age of the stream.
     pub fn streams(&self) -> Vec<StreamInfo> {
-        let streams: Vec<Arc<StreamState>> = self.inner.streams.lock().values().cloned().collect();
         let now = Instant::now();
-        streams
+        self.all_streams()
             .iter()
             .flat_map(|stream| stream.describe(now))
+            .collect()
+    }
+
+    /// What each connected node was sent, accepted and refused, by node id: O(everything that is subscribed).
+    pub fn nodes(&self) -> Vec<NodeInfo> {
+        gather(&self.all_streams(), None)
+    }
+
+    /// The same of one node; `None` while it is not connected.
+    pub fn node(&self, id: &str) -> Option<NodeInfo> {
+        gather(&self.all_streams(), Some(id)).pop()
+    }
+
+    /// The counters of each type, sorted by type.
+    pub fn type_stats(&self) -> Vec<TypeStats> {
+        let types: Vec<Arc<TypeStore>> = self.inner.types.read().values().cloned().collect();
+        types
+            .iter()
+            .map(|store| {
+                let names = store.table.read().names().count();
+                store.counters.read(&store.url, names)
+            })
             .collect()
     }
 
@@ -216,18 +308,46 @@ impl SnapshotCache {
                 url: type_url.into(),
                 table: RwLock::default(),
                 index: Mutex::default(),
+                counters: TypeCounters::default(),
             })
         });
         Arc::clone(store)
     }
 
-    pub(crate) fn open(&self, delta: bool) -> Arc<StreamState> {
+    fn all_streams(&self) -> Vec<Arc<StreamState>> {
+        self.inner.streams.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn open(&self, delta: bool, settings: StreamSettings) -> Arc<StreamState> {
         let id = self.inner.next_stream.fetch_add(1, Ordering::Relaxed);
-        let stream = Arc::new(StreamState::new(id, delta, Instant::now()));
+        let stream = Arc::new(StreamState::new(id, delta, Instant::now(), settings));
         self.inner.streams.lock().insert(id, Arc::clone(&stream));
         Stats::add(&self.inner.stats.streams_opened, 1);
         Stats::add(&self.inner.stats.streams_active, 1);
         stream
+    }
+
+    /// Counts a stream of an identity; false if it has as many as it may. O(1).
+    pub(crate) fn admit(&self, identity: &str, most: usize) -> bool {
+        let mut identities = self.inner.identities.lock();
+        let count = identities.entry(identity.to_owned()).or_default();
+        let room = *count < most;
+        if room {
+            *count += 1;
+        } else if *count == 0 {
+            identities.remove(identity);
+        }
+        room
+    }
+
+    pub(crate) fn release(&self, identity: &str) {
+        let mut identities = self.inner.identities.lock();
+        if let Some(count) = identities.get_mut(identity) {
+            *count -= 1;
+            if *count == 0 {
+                identities.remove(identity);
+            }
+        }
     }
 
     pub(crate) fn close(&self, stream: &StreamState) {

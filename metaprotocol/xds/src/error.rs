@@ -1,6 +1,7 @@
 //! What can go wrong outside of a stream.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why the server stopped or could not start.
 #[derive(Debug, thiserror::Error)]
@@ -20,5 +21,30 @@ pub enum ServeError {
         /// What tonic said.
         #[source]
         source: tonic::transport::Error,
+    },
+    /// The certificates cannot be used at the start.
+    #[error("the xDS server has no certificates: {0}")]
+    Tls(#[from] TlsError),
+}
+
+/// Why certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{} cannot be read ({source}); check the path and its permissions", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file has the wrong content.
+    #[error("{} cannot be used ({reason}); put a PEM file with matching certificate and key there", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
 }

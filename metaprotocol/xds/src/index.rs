@@ -3,13 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::scope::{Audience, View};
 use crate::stream::StreamState;
+use crate::table::Change;
 
-/// Name to streams, and the streams that want everything.
+type Streams = BTreeMap<u64, Arc<StreamState>>;
+
+/// Name to streams, and the streams that want everything, in all and by audience.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    by_name: HashMap<Arc<str>, BTreeMap<u64, Arc<StreamState>>>,
-    wildcard: BTreeMap<u64, Arc<StreamState>>,
+    by_name: HashMap<Arc<str>, Streams>,
+    wildcard: Streams,
+    by_audience: HashMap<Audience, Streams>,
 }
 
 impl Index {
@@ -29,24 +34,98 @@ impl Index {
         }
     }
 
-    pub(crate) fn watch_all(&mut self, on: bool, stream: &Arc<StreamState>) {
-        if on {
-            self.wildcard.insert(stream.id(), Arc::clone(stream));
-        } else {
-            self.forget_wildcard(stream.id());
+    pub(crate) fn watch_all(&mut self, on: bool, stream: &Arc<StreamState>, view: &View) {
+        if !on {
+            self.forget_wildcard(stream.id(), view);
+            return;
+        }
+        self.wildcard.insert(stream.id(), Arc::clone(stream));
+        for audience in &view.0 {
+            let streams = self.by_audience.entry(audience.clone()).or_default();
+            streams.insert(stream.id(), Arc::clone(stream));
         }
     }
 
-    pub(crate) fn forget_wildcard(&mut self, stream: u64) {
-        self.wildcard.remove(&stream);
+    pub(crate) fn forget_wildcard(&mut self, stream: u64, view: &View) {
+        if self.wildcard.remove(&stream).is_none() {
+            return;
+        }
+        for audience in &view.0 {
+            if let Some(streams) = self.by_audience.get_mut(audience) {
+                streams.remove(&stream);
+                if streams.is_empty() {
+                    self.by_audience.remove(audience);
+                }
+            }
+        }
     }
 
-    /// The streams that a change of these names concerns, each once.
-    pub(crate) fn concerned(&self, names: &[Arc<str>]) -> Vec<Arc<StreamState>> {
-        let mut found = self.wildcard.clone();
-        for streams in names.iter().filter_map(|name| self.by_name.get(name)) {
+    /// The streams that these changes concern, each once: O(found log found), whatever the number of other streams.
+    pub(crate) fn concerned(&self, changes: &[Change]) -> Vec<Arc<StreamState>> {
+        let mut found = if changes.iter().any(|change| change.reach.all) {
+            self.wildcard.clone()
+        } else {
+            Streams::new()
+        };
+        let mut add = |streams: &Streams| {
             found.extend(streams.iter().map(|(id, stream)| (*id, Arc::clone(stream))));
+        };
+        for change in changes {
+            if let Some(streams) = self.by_name.get(&change.name) {
+                add(streams);
+            }
+            for audience in &change.reach.audiences {
+                if let Some(streams) = self.by_audience.get(audience) {
+                    add(streams);
+                }
+            }
         }
         found.into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::scope::{Reach, Scope};
+    use crate::stream::StreamSettings;
+
+    fn group(name: &str) -> Audience {
+        Audience::Group(name.into())
+    }
+
+    fn woken(index: &Index, scope: &Scope, name: &str) -> Vec<u64> {
+        let mut reach = Reach::default();
+        reach.add(scope);
+        let change = Change {
+            name: name.into(),
+            reach,
+        };
+        let streams = index.concerned(&[change]);
+        streams.iter().map(|stream| stream.id()).collect()
+    }
+
+    #[test]
+    fn a_change_concerns_those_who_see_it_and_nothing_of_a_stream_that_left_stays() {
+        let mut index = Index::default();
+        let views = [View([group("a")].into()), View([group("b")].into())];
+        let stream = |id| {
+            let settings = StreamSettings::default();
+            Arc::new(StreamState::new(id, true, Instant::now(), settings))
+        };
+        for (id, view) in (1..).zip(&views) {
+            index.watch_all(true, &stream(id), view);
+        }
+        index.watch("named".into(), &stream(3));
+        assert_eq!(woken(&index, &Scope::All, "x"), [1, 2]);
+        assert_eq!(woken(&index, &Scope::only([group("b")]), "x"), [2]);
+        assert_eq!(woken(&index, &Scope::only([group("c")]), "named"), [3]);
+        index.forget_wildcard(1, &views[0]);
+        index.watch_all(false, &stream(2), &views[1]);
+        index.unwatch("named", 3);
+        assert!(index.by_name.is_empty() && index.wildcard.is_empty());
+        assert!(index.by_audience.is_empty());
     }
 }

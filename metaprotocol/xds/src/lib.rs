@@ -2,8 +2,20 @@
 //!
 //! [`SnapshotCache`] is the state of the world: the host puts encoded resources in, atomically and versioned by
 //! content, and the cache wakes exactly the streams that subscribe to what changed. Each stream is driven by a sans-IO
-//! session that has no clock, no socket and no channel, so every protocol rule is a plain unit test. [`serve`] is the
-//! thin tonic shell: state-of-the-world and delta, on the aggregated service and on the extension config service.
+//! session that has no clock, no socket and no channel, so every protocol rule is a plain unit test. [`serve`] and
+//! [`serve_with`] are the thin tonic shell: state-of-the-world and delta, on the aggregated service and on those of
+//! clusters, endpoints, listeners, routes and extension configs, plain or with mutual TLS.
+//!
+//! A [`Scope`] says which clients may see a resource; a client learns nothing of the others, and a change of them costs
+//! it nothing. [`SnapshotCache::nodes`] tells what each client was sent, accepted and refused.
+//!
+//! | path | cost |
+//! |---|---|
+//! | [`SnapshotCache::update_scoped`] | changed names + streams that they concern |
+//! | a push | names that changed for the stream since its last one (of listeners and clusters over state of the world: all that it sees, as the protocol demands) |
+//! | an ACK or a NACK | names in the message that it answers |
+//! | a subscription | names in it; a wildcard: names that the stream may see |
+//! | a stream without changes | nothing |
 //!
 //! ```
 //! use trimtab_xds::{ECDS, Resource, SnapshotCache, content_version};
@@ -20,21 +32,35 @@
 //! cache.mark_ready();
 //! ```
 
+mod accept;
 mod cache;
 mod changelog;
 mod error;
+mod histogram;
+mod identity;
 mod index;
+mod nodes;
+mod options;
+mod pins;
+mod responses;
+mod scope;
 mod server;
+mod services;
 mod session;
 mod stats;
 mod stream;
 mod table;
+mod tls;
+mod types;
 
-pub use cache::{Delivery, SnapshotCache, StreamInfo};
-pub use error::ServeError;
-pub use server::serve;
-pub use stats::Stats;
-pub use table::{Resource, content_version};
-
-/// Type URL of an extension config, the resource of the extension config discovery service.
-pub const ECDS: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+pub use cache::{Delivery, SnapshotCache, StreamInfo, Update};
+pub use error::{ServeError, TlsError};
+pub use histogram::Times;
+pub use identity::{GROUP_KEY, IdentityError, NodeTrust, SpiffeId};
+pub use nodes::{NodeInfo, Refusal, ResourceInfo, Stamp, Subscription};
+pub use options::{Limits, ServerOptions, TlsFiles};
+pub use scope::{Audience, Scope};
+pub use server::{serve, serve_with};
+pub use stats::{Stats, TypeStats};
+pub use table::{Resource, Scoped, content_version};
+pub use types::{CDS, DRDS, ECDS, EDS, GENERIC_RDS, LDS, RDS, TRDS, xdstp_name, xdstp_name_with};

@@ -1,37 +1,31 @@
 //! The tonic shell.
 
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
-use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_service_server::{
-    ExtensionConfigDiscoveryService, ExtensionConfigDiscoveryServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::ECDS;
+use crate::accept::{PeerInfo, incoming};
 use crate::cache::SnapshotCache;
 use crate::error::ServeError;
+use crate::options::{Limits, ServerOptions};
+use crate::responses::{Responses, open};
+use crate::services::routes;
 use crate::session::{Action, Push, Session, delta, sotw};
 use crate::stats::Stats;
-use crate::stream::{Protocol, Responses, open};
+use crate::stream::{Protocol, StreamSettings};
+use crate::tls::TlsSource;
 
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client that does not read may hold up the shutdown.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-
-struct Sotw;
+/// State of the world.
+pub(crate) struct Sotw;
 
 impl Protocol for Sotw {
     type Request = DiscoveryRequest;
@@ -55,7 +49,8 @@ impl Protocol for Sotw {
     }
 }
 
-struct Delta;
+/// Changes only.
+pub(crate) struct Delta;
 
 impl Protocol for Delta {
     type Request = DeltaDiscoveryRequest;
@@ -79,110 +74,111 @@ impl Protocol for Delta {
     }
 }
 
+/// What every stream is opened with.
 #[derive(Clone)]
-struct Service {
+pub(crate) struct Service {
     cache: SnapshotCache,
+    options: Arc<ServerOptions>,
+    limits: Arc<Limits>,
     shutdown: CancellationToken,
 }
 
 impl Service {
-    fn open<P: Protocol>(
+    pub(crate) fn open<P: Protocol>(
         &self,
         only: Option<&'static str>,
         request: Request<Streaming<P::Request>>,
     ) -> Result<Response<Responses<P>>, Status> {
+        let stats = self.cache.stats();
         if !self.cache.is_ready() {
-            Stats::add(&self.cache.stats().streams_refused, 1);
+            Stats::add(&stats.streams_refused, 1);
             return Err(Status::unavailable(
                 "the first snapshot is not complete yet; try again",
             ));
         }
+        let most = self.limits.streams;
+        if usize::try_from(Stats::read(&stats.streams_active)).is_ok_and(|open| open >= most) {
+            Stats::add(&stats.limited_streams, 1);
+            return Err(Status::resource_exhausted(format!(
+                "the xDS server has {most} streams open, and more are not allowed; try another replica, or raise the limit of streams"
+            )));
+        }
+        let settings = StreamSettings {
+            info: request
+                .extensions()
+                .get::<PeerInfo>()
+                .cloned()
+                .unwrap_or_default(),
+            trust: self.options.trust_nodes,
+            limits: Arc::clone(&self.limits),
+            debounce: self.options.debounce,
+        };
         Ok(Response::new(open(
             &self.cache,
             only,
             request.into_inner(),
+            settings,
+            self.options.max_connection_age,
             &self.shutdown,
         )))
     }
 }
 
-#[tonic::async_trait]
-impl ExtensionConfigDiscoveryService for Service {
-    type StreamExtensionConfigsStream = Responses<Sotw>;
-    type DeltaExtensionConfigsStream = Responses<Delta>;
-
-    async fn stream_extension_configs(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamExtensionConfigsStream>, Status> {
-        self.open(Some(ECDS), request)
-    }
-
-    async fn delta_extension_configs(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaExtensionConfigsStream>, Status> {
-        self.open(Some(ECDS), request)
-    }
-
-    async fn fetch_extension_configs(
-        &self,
-        _request: Request<DiscoveryRequest>,
-    ) -> Result<Response<DiscoveryResponse>, Status> {
-        Err(Status::unimplemented(
-            "polling is not served; use StreamExtensionConfigs or DeltaExtensionConfigs",
-        ))
-    }
-}
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Service {
-    type StreamAggregatedResourcesStream = Responses<Sotw>;
-    type DeltaAggregatedResourcesStream = Responses<Delta>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.open(None, request)
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        self.open(None, request)
-    }
-}
-
 /// Serves the cache on a bound listener until `shutdown`; then streams end with OK, so that clients go elsewhere.
 ///
-/// A client that does not read holds up the end for a few seconds at most.
+/// A client that does not read holds up the end for a few seconds at most. The listener is plain; the limits are those
+/// of [`Limits::default`].
 pub async fn serve(
     cache: SnapshotCache,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
+    serve_with(cache, listener, ServerOptions::default(), shutdown).await
+}
+
+/// As [`serve`], with options. Fails at once if the certificates cannot be used.
+pub async fn serve_with(
+    cache: SnapshotCache,
+    listener: TcpListener,
+    options: ServerOptions,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
     let addr = listener.local_addr().map_err(ServeError::Listener)?;
+    // Ends the tasks beside the server however the server ends.
+    let done = shutdown.child_token();
+    let _done = done.clone().drop_guard();
+    let tls = match &options.tls {
+        Some(files) => Some(TlsSource::start(files.clone(), cache.clone(), done.clone()).await?),
+        None => None,
+    };
+    let connections = incoming(listener, tls, cache.clone(), done);
+    let mut builder = Server::builder()
+        .http2_keepalive_interval(Some(options.keepalive_interval))
+        .http2_keepalive_timeout(Some(options.keepalive_timeout));
+    if let Some(age) = options.max_connection_age {
+        // Streams end by themselves soon after; the rest of the time is for clients that hold on.
+        builder = builder
+            .max_connection_age(age)
+            .max_connection_age_grace(age * 2);
+    }
+    let grace = options.shutdown_grace;
+    let limits = Arc::new(options.limits.clone());
     let service = Service {
         cache,
+        options: Arc::new(options),
         shutdown: shutdown.clone(),
+        limits,
     };
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(ExtensionConfigDiscoveryServiceServer::new(service.clone()))
-        .add_service(AggregatedDiscoveryServiceServer::new(service))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown.clone().cancelled_owned(),
-        );
+    let routes = routes(&service, service.limits.message_bytes);
+    let server = builder
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
     let mut server: Pin<Box<_>> = Box::pin(server);
     tokio::select! {
         ended = &mut server => return ended.map_err(|source| ServeError::Transport { addr, source }),
         () = shutdown.cancelled() => {}
     }
-    match tokio::time::timeout(SHUTDOWN_GRACE, server).await {
+    match tokio::time::timeout(grace, server).await {
         Ok(ended) => ended.map_err(|source| ServeError::Transport { addr, source }),
         Err(_) => Ok(()),
     }

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::histogram::{Histogram, Times};
+
 /// Plain counters of one [`SnapshotCache`](crate::SnapshotCache). All only grow, except `streams_active`.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -12,6 +14,20 @@ pub struct Stats {
     pub streams_opened: AtomicU64,
     /// Streams refused because the cache was not ready.
     pub streams_refused: AtomicU64,
+    /// Streams refused or ended because a client has too many.
+    pub limited_streams: AtomicU64,
+    /// Streams ended because a client subscribed to too many names.
+    pub limited_names: AtomicU64,
+    /// Streams ended because a request was too large.
+    pub limited_bytes: AtomicU64,
+    /// Streams ended because of a request that is no valid message, or that nobody may send.
+    pub malformed: AtomicU64,
+    /// Connections refused because of their certificate or handshake.
+    pub tls_refused: AtomicU64,
+    /// Changed certificate files that were taken into use.
+    pub tls_reloads: AtomicU64,
+    /// Changed certificate files that could not be used.
+    pub tls_reload_failures: AtomicU64,
     /// Response messages handed to the transport.
     pub pushes: AtomicU64,
     /// Resources in these messages.
@@ -62,4 +78,80 @@ impl Stats {
         self.convergence_sum_micros
             .fetch_add(micros, Ordering::Relaxed);
     }
+}
+
+/// Counters of one type, kept beside its table.
+#[derive(Debug, Default)]
+pub(crate) struct TypeCounters {
+    pub(crate) sotw: AtomicU64,
+    pub(crate) delta: AtomicU64,
+    pub(crate) pushes: AtomicU64,
+    pub(crate) resources: AtomicU64,
+    pub(crate) removed: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) acks: AtomicU64,
+    pub(crate) nacks: AtomicU64,
+    pub(crate) denied: AtomicU64,
+    pub(crate) changes: AtomicU64,
+    pub(crate) push: Histogram,
+    pub(crate) convergence: Histogram,
+}
+
+impl TypeCounters {
+    pub(crate) fn subscriptions(&self, delta: bool) -> &AtomicU64 {
+        if delta { &self.delta } else { &self.sotw }
+    }
+
+    pub(crate) fn read(&self, type_url: &str, names: usize) -> TypeStats {
+        let read = Stats::read;
+        TypeStats {
+            type_url: type_url.to_owned(),
+            names,
+            streams_sotw: read(&self.sotw),
+            streams_delta: read(&self.delta),
+            pushes: read(&self.pushes),
+            resources: read(&self.resources),
+            removed: read(&self.removed),
+            bytes: read(&self.bytes),
+            acks: read(&self.acks),
+            nacks: read(&self.nacks),
+            denied: read(&self.denied),
+            changes: read(&self.changes),
+            push: self.push.read(),
+            convergence: self.convergence.read(),
+        }
+    }
+}
+
+/// A reading of the counters of one type. All only grow, except `names` and `streams_*`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TypeStats {
+    /// The type.
+    pub type_url: String,
+    /// Names that exist now.
+    pub names: usize,
+    /// State-of-the-world streams that ask for this type now.
+    pub streams_sotw: u64,
+    /// Delta streams that ask for this type now.
+    pub streams_delta: u64,
+    /// Response messages handed to the transport.
+    pub pushes: u64,
+    /// Resources in these messages.
+    pub resources: u64,
+    /// Removals in these messages.
+    pub removed: u64,
+    /// Bytes of resource bodies in these messages.
+    pub bytes: u64,
+    /// Responses that clients accepted.
+    pub acks: u64,
+    /// Responses that clients refused.
+    pub nacks: u64,
+    /// Questions for names that exist but that the client must not see.
+    pub denied: u64,
+    /// Changes of resources that took effect.
+    pub changes: u64,
+    /// From publication (or subscription, if later) to the transport; the longest wait of each message.
+    pub push: Times,
+    /// From publication (or subscription, if later) to acceptance, of each resource.
+    pub convergence: Times,
 }

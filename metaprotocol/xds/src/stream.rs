@@ -1,24 +1,23 @@
-//! One stream: a reader task that feeds requests to the sessions, and a response stream that asks them what to send.
-//!
-//! The transport polls [`Responses`] only when the client can take more, and a message is made at that moment, so there
-//! is no queue to grow or to go stale, and reading goes on while writing is blocked.
+//! The state of one stream: who the client is, and a session for each type that it asks for.
 
-use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use envoy_types::pb::envoy::config::core::v3::{Node, node::UserAgentVersionType};
-use futures::Stream;
+use envoy_types::pb::envoy::config::core::v3::Node;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
+use crate::accept::PeerInfo;
 use crate::cache::{Delivery, SnapshotCache, StreamInfo, TypeStore};
-use crate::session::{Action, Push, Session};
+use crate::identity::{NodeTrust, Peer};
+use crate::nodes::{NodeInfo, ResourceInfo, Subscription};
+use crate::options::Limits;
+use crate::session::{Action, Mode, Push, ResourceState, Session};
 use crate::stats::Stats;
+use crate::types::{is_full_state, rank};
 
 /// The differences between state of the world and delta that the shell has to know.
 pub(crate) trait Protocol: Send + Sync + Unpin + 'static {
@@ -32,43 +31,21 @@ pub(crate) trait Protocol: Send + Sync + Unpin + 'static {
     fn render(type_url: &str, push: Push) -> Self::Response;
 }
 
-/// Who is at the other end.
-#[derive(Debug, Default)]
-struct Peer {
-    id: String,
-    /// Refusals are remembered under this key: another build of the proxy may accept what this one refused.
-    key: Arc<str>,
-}
-
-impl Peer {
-    fn new(node: &Node) -> Self {
-        if node.id.is_empty() {
-            return Self::default();
-        }
-        let build = match &node.user_agent_version_type {
-            Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
-            Some(UserAgentVersionType::UserAgentBuildVersion(build)) => build
-                .version
-                .as_ref()
-                .map(|version| {
-                    format!(
-                        "{}.{}.{}",
-                        version.major_number, version.minor_number, version.patch
-                    )
-                })
-                .unwrap_or_default(),
-            None => String::new(),
-        };
-        Self {
-            id: node.id.clone(),
-            key: format!("{}|{}|{build}", node.id, node.user_agent_name).into(),
-        }
-    }
+/// What the server decided for a stream before its first request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StreamSettings {
+    pub(crate) info: PeerInfo,
+    pub(crate) trust: NodeTrust,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) debounce: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Inside {
     peer: Option<Peer>,
+    /// What this stream is counted under.
+    identity: Option<String>,
+    /// In the order of [`rank`].
     sessions: Vec<(Arc<TypeStore>, Session)>,
     end: Option<Result<(), Status>>,
 }
@@ -79,17 +56,22 @@ pub(crate) struct StreamState {
     id: u64,
     delta: bool,
     started: Instant,
-    waker: AtomicWaker,
+    settings: StreamSettings,
+    pub(crate) waker: AtomicWaker,
+    /// When to look at the changes that were gathered, in microseconds after the start; 0 if there are none.
+    due: AtomicU64,
     inside: Mutex<Inside>,
 }
 
 impl StreamState {
-    pub(crate) fn new(id: u64, delta: bool, started: Instant) -> Self {
+    pub(crate) fn new(id: u64, delta: bool, started: Instant, settings: StreamSettings) -> Self {
         Self {
             id,
             delta,
             started,
+            settings,
             waker: AtomicWaker::new(),
+            due: AtomicU64::new(0),
             inside: Mutex::default(),
         }
     }
@@ -101,6 +83,68 @@ impl StreamState {
     /// Lets the writer look whether there is something to send.
     pub(crate) fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// Something changed that may concern this stream. Never waits.
+    pub(crate) fn changed(&self) {
+        let debounce = self.settings.debounce;
+        if !debounce.is_zero() {
+            let due = self.started.elapsed() + debounce;
+            let due = u64::try_from(due.as_micros()).unwrap_or(u64::MAX).max(1);
+            // The first change of a group sets the time.
+            let _ = self
+                .due
+                .compare_exchange(0, due, Ordering::AcqRel, Ordering::Acquire);
+        }
+        self.wake();
+    }
+
+    /// When the changes that were gathered are due, if there are any.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        match self.due.load(Ordering::Acquire) {
+            0 => None,
+            micros => Some(self.started + Duration::from_micros(micros)),
+        }
+    }
+
+    /// Before the look at them, so that a change in between sets a new time.
+    pub(crate) fn no_longer_due(&self) {
+        self.due.store(0, Ordering::Release);
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.settings.limits
+    }
+
+    /// What the client holds of everything it asked for; `None` for a client other than `only`, or still without a name.
+    pub(crate) fn report(
+        &self,
+        only: Option<&str>,
+        resource: impl Fn(ResourceState) -> ResourceInfo,
+    ) -> Option<NodeInfo> {
+        let inside = self.inside.lock();
+        let peer = inside.peer.as_ref()?;
+        if only.is_some_and(|only| only != peer.id) {
+            return None;
+        }
+        let subscription = |(store, session): &(Arc<TypeStore>, Session)| Subscription {
+            type_url: store.url.to_string(),
+            stream: self.id,
+            delta: self.delta,
+            wildcard: session.is_wildcard(),
+            last_refusal: session.last_nack.clone(),
+            resources: session
+                .resources(&store.table.read())
+                .into_iter()
+                .map(&resource)
+                .collect(),
+        };
+        Some(NodeInfo {
+            id: peer.id.clone(),
+            identity: peer.spiffe.as_ref().map(ToString::to_string),
+            audiences: peer.view.0.iter().map(ToString::to_string).collect(),
+            subscriptions: inside.sessions.iter().map(subscription).collect(),
+        })
     }
 
     pub(crate) fn describe(&self, now: Instant) -> Vec<StreamInfo> {
@@ -131,13 +175,17 @@ impl StreamState {
         inside.sessions.iter().map(info).collect()
     }
 
-    fn end(&self, result: Result<(), Status>) {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.inside.lock().end.is_some()
+    }
+
+    pub(crate) fn end(&self, result: Result<(), Status>) {
         self.inside.lock().end.get_or_insert(result);
         self.wake();
     }
 
-    /// Takes one request.
-    fn accept<P: Protocol>(
+    /// Takes one request. An answer is O(names in the answered message), a subscription O(names in it).
+    pub(crate) fn accept<P: Protocol>(
         self: &Arc<Self>,
         cache: &SnapshotCache,
         only: Option<&str>,
@@ -150,17 +198,7 @@ impl StreamState {
         if inside.end.is_some() {
             return Ok(());
         }
-        let Inside { peer, sessions, .. } = &mut *inside;
-        match (&*peer, node) {
-            (None, node) => *peer = Some(Peer::new(&node.unwrap_or_default())),
-            (Some(known), Some(node)) if !node.id.is_empty() && node.id != known.id => {
-                return Err(Status::invalid_argument(format!(
-                    "node.id changed from '{}' to '{}' on one stream; open a new stream for another node",
-                    known.id, node.id
-                )));
-            }
-            _ => {}
-        }
+        self.identify(cache, &mut inside, node)?;
         let Some(store) = cache.store(&url) else {
             // Silence, not an error: an error would end the stream for all the other types on it.
             Stats::add(&cache.stats().unknown_types, 1);
@@ -171,24 +209,112 @@ impl StreamState {
             );
             return Ok(());
         };
+        let Inside { peer, sessions, .. } = &mut *inside;
         let Some(peer) = peer else { return Ok(()) };
-        let place = sessions
-            .iter()
-            .position(|(known, _)| Arc::ptr_eq(known, &store))
-            .unwrap_or_else(|| {
-                let session = Session::new(Arc::clone(&peer.key), self.id, P::DELTA, now);
-                sessions.push((Arc::clone(&store), session));
-                sessions.len() - 1
-            });
+        let place = self.session_of::<P>(sessions, &store, peer, now);
+        let mut asks = false;
         if let Some((_, session)) = sessions.get_mut(place) {
-            let actions = P::handle(session, request, now);
-            for action in actions {
+            for action in P::handle(session, request, now) {
+                asks |= matches!(action, Action::Watch(_));
                 self.perform(cache, &store, peer, action);
             }
         }
+        let result = if asks {
+            self.check_names(cache, sessions)
+        } else {
+            Ok(())
+        };
         drop(inside);
         self.wake();
+        result
+    }
+
+    /// The first request says who the client is; later ones must not say otherwise.
+    fn identify(
+        &self,
+        cache: &SnapshotCache,
+        inside: &mut Inside,
+        node: Option<Node>,
+    ) -> Result<(), Status> {
+        if let Some(known) = &inside.peer {
+            return match node {
+                Some(node) if !node.id.is_empty() && node.id != known.id => {
+                    Err(Status::invalid_argument(format!(
+                        "node.id changed from '{}' to '{}' on one stream; open a new stream for another node",
+                        known.id, node.id
+                    )))
+                }
+                _ => Ok(()),
+            };
+        }
+        let info = &self.settings.info;
+        let peer = Peer::new(
+            &node.unwrap_or_default(),
+            info.spiffe.clone(),
+            self.settings.trust,
+        )
+        .map_err(Status::permission_denied)?;
+        let identity = match (&peer.spiffe, info.addr) {
+            (Some(id), _) => id.to_string(),
+            (None, Some(addr)) if peer.id.is_empty() => addr.ip().to_string(),
+            _ => peer.id.clone(),
+        };
+        let most = self.limits().streams_per_identity;
+        if !cache.admit(&identity, most) {
+            Stats::add(&cache.stats().limited_streams, 1);
+            return Err(Status::resource_exhausted(format!(
+                "'{identity}' has {most} streams open, and more are not allowed; close some, or raise the limit of streams per identity"
+            )));
+        }
+        inside.identity = Some(identity);
+        inside.peer = Some(peer);
         Ok(())
+    }
+
+    fn session_of<P: Protocol>(
+        &self,
+        sessions: &mut Vec<(Arc<TypeStore>, Session)>,
+        store: &Arc<TypeStore>,
+        peer: &Peer,
+        now: Instant,
+    ) -> usize {
+        let known = |(other, _): &(Arc<TypeStore>, Session)| Arc::ptr_eq(other, store);
+        if let Some(place) = sessions.iter().position(known) {
+            return place;
+        }
+        let mode = match (P::DELTA, is_full_state(&store.url)) {
+            (true, _) => Mode::Delta,
+            (false, true) => Mode::FullSotw,
+            (false, false) => Mode::Sotw,
+        };
+        let session = Session::new(
+            Arc::clone(&peer.key),
+            self.id,
+            mode,
+            Arc::clone(&peer.view),
+            now,
+        );
+        Stats::add(store.counters.subscriptions(self.delta), 1);
+        let rank_of = rank(&store.url);
+        let place = sessions.partition_point(|(other, _)| rank(&other.url) <= rank_of);
+        sessions.insert(place, (Arc::clone(store), session));
+        place
+    }
+
+    fn check_names(
+        &self,
+        cache: &SnapshotCache,
+        sessions: &[(Arc<TypeStore>, Session)],
+    ) -> Result<(), Status> {
+        let most = self.limits().names_per_stream;
+        let names: usize = sessions.iter().map(|(_, s)| s.subscriptions()).sum();
+        if names <= most {
+            return Ok(());
+        }
+        Stats::add(&cache.stats().limited_names, 1);
+        Err(Status::resource_exhausted(format!(
+            "the stream subscribes to {names} names, and {most} are allowed; ask for fewer, use the wildcard, or raise the limit of names per stream"
+        )))
     }
 
     fn perform(
@@ -202,9 +328,15 @@ impl StreamState {
         match action {
             Action::Watch(name) => store.index.lock().watch(name, self),
             Action::Unwatch(name) => store.index.lock().unwatch(&name, self.id),
-            Action::WatchAll(on) => store.index.lock().watch_all(on, self),
-            Action::Ack => Stats::add(&stats.acks, 1),
-            Action::Nack => Stats::add(&stats.nacks, 1),
+            Action::WatchAll(on) => store.index.lock().watch_all(on, self, &peer.view),
+            Action::Ack => {
+                Stats::add(&stats.acks, 1);
+                Stats::add(&store.counters.acks, 1);
+            }
+            Action::Nack => {
+                Stats::add(&stats.nacks, 1);
+                Stats::add(&store.counters.nacks, 1);
+            }
             Action::Stale => Stats::add(&stats.stale_nonces, 1),
             Action::Unpin(name) => store.table.write().unpin(&name, &peer.key),
             Action::Accepted {
@@ -213,6 +345,7 @@ impl StreamState {
                 latency,
             } => {
                 stats.converged(latency);
+                store.counters.convergence.observe(latency);
                 cache.report(|| Delivery::Acked {
                     node: peer.id.clone(),
                     type_url: store.url.to_string(),
@@ -250,8 +383,8 @@ impl StreamState {
         }
     }
 
-    /// The next message, the end, or nothing for now.
-    fn poll<P: Protocol>(
+    /// The next message, the end, or nothing for now. O(types of the stream) if there is nothing to do.
+    pub(crate) fn poll<P: Protocol>(
         &self,
         cache: &SnapshotCache,
     ) -> Poll<Option<Result<P::Response, Status>>> {
@@ -262,36 +395,57 @@ impl StreamState {
         }
         for (store, session) in &mut inside.sessions {
             let push = session.next_push(&store.table.read(), now);
+            Stats::add(&store.counters.denied, session.take_denied());
             if let Some(push) = push {
-                let stats = cache.stats();
-                Stats::add(&stats.pushes, 1);
-                Stats::add(&stats.resources, push.items.len());
-                Stats::add(
-                    &stats.bytes,
-                    push.items
-                        .iter()
-                        .map(|item| item.entry.resource.body.len())
-                        .sum(),
-                );
+                count(cache.stats(), store, &push);
                 return Poll::Ready(Some(Ok(P::render(&store.url, push))));
             }
         }
         Poll::Pending
     }
 
-    fn leave(&self, cache: &SnapshotCache) {
+    pub(crate) fn leave(&self, cache: &SnapshotCache) {
         let mut inside = self.inside.lock();
         // No request may enter the index again after this point.
         inside.end.get_or_insert(Ok(()));
-        for (store, session) in std::mem::take(&mut inside.sessions) {
-            let mut index = store.index.lock();
-            for name in session.subscribed() {
-                index.unwatch(name, self.id);
+        let Inside {
+            peer,
+            identity,
+            sessions,
+            ..
+        } = &mut *inside;
+        if let Some(peer) = peer {
+            for (store, session) in std::mem::take(sessions) {
+                let mut index = store.index.lock();
+                for name in session.subscribed() {
+                    index.unwatch(name, self.id);
+                }
+                index.forget_wildcard(self.id, &peer.view);
+                let subscriptions = store.counters.subscriptions(self.delta);
+                subscriptions.fetch_sub(1, Ordering::Relaxed);
             }
-            index.forget_wildcard(self.id);
+        }
+        if let Some(identity) = identity.take() {
+            cache.release(&identity);
         }
         drop(inside);
         cache.close(self);
+    }
+}
+
+fn count(stats: &Stats, store: &TypeStore, push: &Push) {
+    let bytes = push.items.iter().map(|item| item.entry.resource.body.len());
+    let bytes = bytes.sum();
+    let counters = &store.counters;
+    Stats::add(&stats.pushes, 1);
+    Stats::add(&stats.resources, push.items.len());
+    Stats::add(&stats.bytes, bytes);
+    Stats::add(&counters.pushes, 1);
+    Stats::add(&counters.resources, push.items.len());
+    Stats::add(&counters.removed, push.removed.len());
+    Stats::add(&counters.bytes, bytes);
+    if let Some(waited) = push.waited {
+        counters.push.observe(waited);
     }
 }
 
@@ -338,67 +492,4 @@ fn requested_type<P: Protocol>(
         )),
         None => Ok(url),
     }
-}
-
-/// The response half of a stream. Dropping it ends the reader and forgets the stream.
-pub(crate) struct Responses<P> {
-    cache: SnapshotCache,
-    stream: Arc<StreamState>,
-    _reader: DropGuard,
-    protocol: PhantomData<P>,
-}
-
-impl<P: Protocol> Stream for Responses<P> {
-    type Item = Result<P::Response, Status>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // Registered before the look, so that a change in between wakes again.
-        self.stream.waker.register(context.waker());
-        self.stream.poll::<P>(&self.cache)
-    }
-}
-
-impl<P> Drop for Responses<P> {
-    fn drop(&mut self) {
-        self.stream.leave(&self.cache);
-    }
-}
-
-/// Starts a stream; `only` is the type of a service that serves just one.
-pub(crate) fn open<P: Protocol>(
-    cache: &SnapshotCache,
-    only: Option<&'static str>,
-    mut requests: Streaming<P::Request>,
-    shutdown: &CancellationToken,
-) -> Responses<P> {
-    let stream = cache.open(P::DELTA);
-    let done = shutdown.child_token();
-    let responses = Responses {
-        cache: cache.clone(),
-        stream: Arc::clone(&stream),
-        _reader: done.clone().drop_guard(),
-        protocol: PhantomData,
-    };
-    let cache = cache.clone();
-    tokio::spawn(async move {
-        let end = loop {
-            let message = tokio::select! {
-                biased;
-                () = done.cancelled() => break Ok(()),
-                message = requests.message() => message,
-            };
-            match message {
-                Ok(Some(request)) => {
-                    if let Err(status) = stream.accept::<P>(&cache, only, request) {
-                        break Err(status);
-                    }
-                }
-                Ok(None) => break Ok(()),
-                // The client is gone or does not speak the protocol; the status says which.
-                Err(status) => break Err(status),
-            }
-        };
-        stream.end(end);
-    });
-    responses
 }

@@ -6,6 +6,8 @@
     reason = "helpers of tests fail the test"
 )]
 
+#[path = "common/certs.rs"]
+mod certs;
 mod common;
 
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
+use certs::{Authority, Files, Pair};
 use common::{BOUND, Server, wait_until};
 use envoy_types::pb::envoy::config::core::v3::{RuntimeFractionalPercent, TypedExtensionConfig};
 use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
@@ -26,7 +29,10 @@ use prost::Message;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::Receiver;
-use trimtab_xds::{Delivery, ECDS, Resource, content_version};
+use trimtab_xds::{
+    Audience, Delivery, ECDS, Resource, Scope, Scoped, ServerOptions, SnapshotCache,
+    content_version,
+};
 
 const FILTER: &str = "trimtab.limits";
 const FILTER_TYPE: &str =
@@ -68,7 +74,8 @@ fn envoy_binary() -> PathBuf {
     })
 }
 
-fn bootstrap(xds: SocketAddr, delta: bool) -> serde_json::Value {
+/// The bootstrap of a proxy; `tls` is the transport socket towards the server, or null.
+fn bootstrap(xds: SocketAddr, delta: bool, tls: &serde_json::Value) -> serde_json::Value {
     let address =
         |addr: &str, port: u16| json!({"socket_address": {"address": addr, "port_value": port}});
     let api_type = if delta { "DELTA_GRPC" } else { "GRPC" };
@@ -115,6 +122,7 @@ fn bootstrap(xds: SocketAddr, delta: bool) -> serde_json::Value {
             "clusters": [{
                 "name": "xds",
                 "type": "STATIC",
+                "transport_socket": tls,
                 "typed_extension_protocol_options": {
                     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -129,14 +137,14 @@ fn bootstrap(xds: SocketAddr, delta: bool) -> serde_json::Value {
     })
 }
 
-fn start_envoy(xds: SocketAddr, delta: bool) -> Envoy {
+fn start_envoy(xds: SocketAddr, delta: bool, tls: &serde_json::Value) -> Envoy {
     let directory =
         std::env::temp_dir().join(format!("trimtab-xds-{}-{}", std::process::id(), xds.port()));
     std::fs::create_dir_all(&directory).expect("a directory");
     let log = std::fs::File::create(directory.join("log")).expect("a log file");
     let child = Command::new(envoy_binary())
         .arg("--config-yaml")
-        .arg(bootstrap(xds, delta).to_string())
+        .arg(bootstrap(xds, delta, tls).to_string())
         .args([
             "--use-dynamic-base-id",
             "--concurrency",
@@ -349,7 +357,7 @@ async fn limits_follow_pushes(delta: bool) {
     let server = Server::start().await;
     let mut deliveries = server.cache.deliveries();
     server.cache.update(ECDS, vec![limit(3, hour())], &[]);
-    let envoy = start_envoy(server.addr, delta);
+    let envoy = start_envoy(server.addr, delta, &serde_json::Value::Null);
     let mut connection = Connection::open(envoy.listener().await).await;
     assert!(
         matches!(delivered(&mut deliveries).await, Delivery::Acked { node, .. } if node == "proxy-1")
@@ -391,4 +399,63 @@ async fn envoy_follows_pushed_limits_over_sotw() {
 #[tokio::test]
 async fn envoy_follows_pushed_limits_over_delta() {
     limits_follow_pushes(true).await;
+}
+
+/// TLS with the certificate of a workload, as Envoy is told of it.
+fn tls_of(pair: &Pair, authority: &Authority) -> serde_json::Value {
+    let inline = |text: &str| json!({"inline_string": text});
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": ["h2"],
+                "tls_certificates": [{
+                    "certificate_chain": inline(&pair.certificate),
+                    "private_key": inline(&pair.key),
+                }],
+                "validation_context": {"trusted_ca": inline(&authority.pem)},
+            },
+        },
+    })
+}
+
+#[tokio::test]
+async fn envoy_gets_the_limit_of_its_namespace_over_mutual_tls() {
+    let authority = Authority::new();
+    let files = Files::new();
+    files.fill(&authority.server(), &authority.pem);
+    let options = ServerOptions {
+        tls: Some(files.tls()),
+        ..ServerOptions::default()
+    };
+    let cache = SnapshotCache::new();
+    cache.mark_ready();
+    let server = Server::start_as(cache, options).await;
+    let of = |namespace: &str, tokens| Scoped {
+        resource: limit(tokens, hour()),
+        scope: Scope::only([Audience::Namespace(namespace.to_owned())]),
+    };
+    let set = vec![of("bank", 1), of("shop", 3)];
+    server.cache.update_scoped(ECDS, set, &[]);
+    let mut deliveries = server.cache.deliveries();
+    let cart = authority.client(&["spiffe://mesh.test/ns/shop/sa/cart"]);
+    let envoy = start_envoy(server.addr, true, &tls_of(&cart, &authority));
+    let mut connection = Connection::open(envoy.listener().await).await;
+    assert!(matches!(
+        delivered(&mut deliveries).await,
+        Delivery::Acked { .. }
+    ));
+    assert_eq!(connection.burst(5).await, (3, 2));
+    // A change for another namespace is none for this one: the next report is of its own.
+    server
+        .cache
+        .update_scoped(ECDS, vec![of("bank", 2), of("shop", 4)], &[]);
+    let Delivery::Acked { version, .. } = delivered(&mut deliveries).await else {
+        panic!("refused");
+    };
+    assert_eq!(version, limit(4, hour()).version);
+    assert_eq!(connection.burst(5).await, (4, 1));
+    drop(envoy);
+    server.stop().await;
 }

@@ -3,8 +3,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Action, Held, Item, Push, Session};
-use crate::table::Pin;
+use super::{Action, Held, Item, Push, Refusal, Session};
+use crate::pins::Pin;
+
+/// Longest text of a refusal that is kept, in bytes: enough for Envoy's reasons, too little to fill the memory with.
+const MAX_MESSAGE: usize = 8 * 1024;
+
+fn shortened(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE {
+        let end = (0..=MAX_MESSAGE)
+            .rev()
+            .find(|at| message.is_char_boundary(*at));
+        message.truncate(end.unwrap_or_default());
+    }
+    message
+}
 
 impl Session {
     /// Takes the answer to the outstanding message; false if the nonce is not of that message.
@@ -24,7 +37,7 @@ impl Session {
         let push = outstanding.push;
         match error {
             None => self.accept(&push, now, actions),
-            Some(message) => self.reject(&push, message, now, actions),
+            Some(message) => self.reject(&push, shortened(message), now, actions),
         }
         // What was in flight may have changed meanwhile in a way that looked like no difference then.
         for item in &push.items {
@@ -36,6 +49,8 @@ impl Session {
     fn accept(&mut self, push: &Push, now: Instant, actions: &mut Vec<Action>) {
         actions.push(Action::Ack);
         self.last_acked = Some(push.version.clone());
+        self.widen_trial();
+        self.unsure = false;
         for item in &push.items {
             let mut start = self.started;
             // Left while in flight, then covered by a wildcard: the client holds it, so it must hear of its removal.
@@ -45,13 +60,21 @@ impl Session {
             if let Some(known) = self.known.get_mut(&item.name) {
                 start = known.since;
                 known.held = Held::Has(Arc::clone(&item.entry));
+                if !item.fresh {
+                    continue;
+                }
+                known.acked = Some(now);
                 known.alone = false;
                 if !item.fallback {
+                    known.refusal = None;
                     known.rejected = None;
                     if std::mem::take(&mut known.pinned) {
                         actions.push(Action::Unpin(Arc::clone(&item.name)));
                     }
                 }
+            }
+            if !item.fresh {
+                continue;
             }
             actions.push(Action::Accepted {
                 name: Arc::clone(&item.name),
@@ -64,6 +87,11 @@ impl Session {
     fn reject(&mut self, push: &Push, message: String, now: Instant, actions: &mut Vec<Action>) {
         actions.push(Action::Nack);
         self.last_nack = Some(message.clone());
+        self.note_refusal(push, &message, now);
+        if self.full {
+            self.reject_full(push, message, actions);
+            return;
+        }
         match push.items.as_slice() {
             [] => {
                 let name = if push.removed.len() == 1 {
@@ -84,9 +112,11 @@ impl Session {
             // One bad resource must not hold back its neighbours: each is tried alone, and only the bad is reported.
             items => {
                 for item in items {
-                    if let Some(known) = self.known.get_mut(&item.name) {
+                    // It may have been applied or not: only an acknowledged message can tell.
+                    if self.wildcard || self.known.contains_key(&item.name) {
+                        let known = self.learn(Arc::clone(&item.name), false, now);
                         known.alone = true;
-                        known.owed |= item.owed;
+                        known.owed = true;
                     }
                 }
                 // The client may have ignored the removals as well.
@@ -100,7 +130,27 @@ impl Session {
         }
     }
 
-    fn reject_fallback(&mut self, item: &Item, message: String, actions: &mut Vec<Action>) {
+    /// Remembers what was said for the admin view, if it can only be about one resource.
+    fn note_refusal(&mut self, push: &Push, message: &str, now: Instant) {
+        let mut news = push.items.iter().filter(|item| item.fresh);
+        if let (Some(item), None) = (news.next(), news.next())
+            && push.removed.is_empty()
+            && let Some(known) = self.known.get_mut(&item.name)
+        {
+            known.refusal = Some(Box::new(Refusal {
+                version: item.entry.version().to_owned(),
+                message: message.to_owned(),
+                at: now,
+            }));
+        }
+    }
+
+    pub(super) fn reject_fallback(
+        &mut self,
+        item: &Item,
+        message: String,
+        actions: &mut Vec<Action>,
+    ) {
         if let Some(known) = self.known.get_mut(&item.name) {
             known.hopeless = true;
             known.owed |= item.owed;
@@ -114,7 +164,7 @@ impl Session {
         });
     }
 
-    fn reject_one(&mut self, item: &Item, message: String, actions: &mut Vec<Action>) {
+    pub(super) fn reject_one(&mut self, item: &Item, message: String, actions: &mut Vec<Action>) {
         let mut good = None;
         if let Some(known) = self.known.get_mut(&item.name) {
             known.rejected = Some(item.entry.version().to_owned());

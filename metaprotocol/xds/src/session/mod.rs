@@ -6,10 +6,12 @@
 
 mod answer;
 pub(crate) mod delta;
+mod full;
 mod plan;
 #[cfg(test)]
 mod random;
 pub(crate) mod sotw;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +20,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::plan::Verdict;
-use crate::table::{Entry, Pin, Table, content_version};
+use crate::pins::Pin;
+use crate::scope::View;
+use crate::table::{Entry, Table, content_version};
+
+pub(crate) use self::state::ResourceState;
 
 /// Most resources in one message: enough to fill a first answer in few round trips, few enough to isolate a bad one.
 const MAX_RESOURCES: usize = 64;
@@ -107,6 +113,30 @@ struct Known {
     hopeless: bool,
     queued: bool,
     since: Instant,
+    /// The content last sent, and when.
+    sent: Option<(Arc<Entry>, Instant)>,
+    /// When the content that it holds was accepted on this stream.
+    acked: Option<Instant>,
+    refusal: Option<Box<Refusal>>,
+}
+
+/// The last refusal of a name; forgotten when a newer content is accepted.
+#[derive(Debug)]
+struct Refusal {
+    version: String,
+    message: String,
+    at: Instant,
+}
+
+/// Which rules of the protocol a session follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// State of the world, where a response says nothing about what it lacks.
+    Sotw,
+    /// State of the world, where a response lists everything.
+    FullSotw,
+    /// Changes only.
+    Delta,
 }
 
 /// One resource on its way.
@@ -118,6 +148,8 @@ pub(crate) struct Item {
     fallback: bool,
     /// The client asked for it; a refusal does not settle that.
     owed: bool,
+    /// New to the client; false for what a full message only repeats.
+    fresh: bool,
 }
 
 /// One message to the client; the protocol renders it.
@@ -127,6 +159,8 @@ pub(crate) struct Push {
     pub(crate) removed: Vec<Arc<str>>,
     pub(crate) version: String,
     pub(crate) nonce: String,
+    /// The longest time that news in it waited since publication, or since subscription if that came later.
+    pub(crate) waited: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -144,7 +178,16 @@ struct Outstanding {
 pub(crate) struct Session {
     node: Arc<str>,
     stream: u64,
+    view: Arc<View>,
     delta: bool,
+    /// A response lists everything.
+    full: bool,
+    /// Most news in one full message; shrinks while a bad one is looked for.
+    trial: usize,
+    /// The client may hold what no full message repeats: from before the stream, or because it refused a removal.
+    unsure: bool,
+    /// Questions for names that exist but that this client must not see.
+    denied: usize,
     first: bool,
     wildcard: bool,
     /// The wildcard came from an empty list of names, so it ends with the first name.
@@ -167,11 +210,22 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(node: Arc<str>, stream: u64, delta: bool, now: Instant) -> Self {
+    pub(crate) fn new(
+        node: Arc<str>,
+        stream: u64,
+        mode: Mode,
+        view: Arc<View>,
+        now: Instant,
+    ) -> Self {
         Self {
             node,
             stream,
-            delta,
+            view,
+            delta: mode == Mode::Delta,
+            full: mode == Mode::FullSotw,
+            trial: usize::MAX,
+            unsure: mode == Mode::FullSotw,
+            denied: 0,
             first: true,
             wildcard: false,
             legacy: false,
@@ -203,6 +257,16 @@ impl Session {
             .map(|(name, _)| name)
     }
 
+    /// Number of names subscribed one by one.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscribed().count()
+    }
+
+    /// Questions for names that this client must not see, since the last call.
+    pub(crate) fn take_denied(&mut self) -> usize {
+        std::mem::take(&mut self.denied)
+    }
+
     /// How long the client has owed an answer.
     pub(crate) fn outstanding_for(&self, now: Instant) -> Option<Duration> {
         self.outstanding
@@ -211,10 +275,16 @@ impl Session {
     }
 
     /// The next message, if there is something to say and the last one was answered.
+    ///
+    /// O(names that changed since the last call and may concern the client), and never more than O(names that it sees);
+    /// nothing to do is O(1). Messages of full types cost what they contain besides.
     pub(crate) fn next_push(&mut self, table: &Table, now: Instant) -> Option<Push> {
         self.catch_up(table, now);
         if self.outstanding.is_some() {
             return None;
+        }
+        if self.full {
+            return self.next_full(table, now);
         }
         let mut items: Vec<Item> = Vec::new();
         let mut removed = Vec::new();
@@ -240,6 +310,7 @@ impl Session {
                         entry,
                         fallback,
                         owed,
+                        fresh: true,
                     });
                     if alone {
                         break;
@@ -259,16 +330,25 @@ impl Session {
         // The stream id is in the nonce so that an answer to an earlier stream never matches by accident.
         let nonce = format!("{:x}-{}", self.stream, self.nonces);
         let version = match items.as_slice() {
-            [only] => only.entry.version().to_owned(),
+            [only] if !self.full => only.entry.version().to_owned(),
             all => version_of_many(all, &removed),
         };
         self.last_nonce.clone_from(&nonce);
         self.last_sent = Some(version.clone());
+        let mut waited = None;
+        for item in items.iter().filter(|item| item.fresh) {
+            if let Some(known) = self.known.get_mut(&item.name) {
+                let start = known.since.max(item.entry.published);
+                waited = waited.max(Some(now.saturating_duration_since(start)));
+                known.sent = Some((Arc::clone(&item.entry), now));
+            }
+        }
         let push = Push {
             items,
             removed,
             version,
             nonce,
+            waited,
         };
         self.outstanding = Some(Outstanding {
             push: push.clone(),
@@ -306,6 +386,9 @@ impl Session {
             hopeless: false,
             queued: false,
             since: now,
+            sent: None,
+            acked: None,
+            refusal: None,
         });
         known.explicit |= explicit;
         known

@@ -26,7 +26,12 @@ impl Session {
             return;
         }
         let behind = usize::try_from(head - cursor).unwrap_or(usize::MAX);
-        let short = self.wildcard || behind <= self.known.len();
+        let seen = if self.wildcard {
+            table.count_visible(&self.view)
+        } else {
+            0
+        };
+        let short = behind <= self.known.len() + seen;
         match table.since(cursor) {
             Some(changes) if short && !self.rescan => {
                 for name in changes {
@@ -43,7 +48,7 @@ impl Session {
         if self.wildcard {
             names.extend(
                 table
-                    .names()
+                    .visible(&self.view)
                     .filter(|name| !self.known.contains_key(*name))
                     .cloned(),
             );
@@ -56,7 +61,7 @@ impl Session {
 
     /// Queues a name if the client may have to hear about it.
     fn examine(&mut self, name: &Arc<str>, table: &Table, now: Instant) {
-        let current = table.get(name);
+        let current = table.get(name, &self.view);
         let Some(known) = self.known.get(name) else {
             if self.wildcard && current.is_some() {
                 self.learn(Arc::clone(name), false, now);
@@ -65,7 +70,7 @@ impl Session {
             return;
         };
         let differs = match current {
-            None if self.delta => known.held.version().is_some() || known.owed,
+            None if self.delta || self.full => known.held.version().is_some() || known.owed,
             None => !known.explicit,
             Some(entry) => {
                 let version = Some(entry.version());
@@ -79,33 +84,21 @@ impl Session {
     }
 
     pub(super) fn decide(&mut self, name: &Arc<str>, table: &Table) -> Verdict {
-        let delta = self.delta;
+        let Some(entry) = table.get(name, &self.view) else {
+            return self.decide_missing(name, table);
+        };
         let Some(known) = self.known.get_mut(name) else {
             return Verdict::Skip;
         };
         known.queued = false;
         let owed = std::mem::take(&mut known.owed);
-        let Some(entry) = table.get(name) else {
-            let tell = delta && (owed || known.held.version().is_some());
-            if delta {
-                known.held = Held::Nothing;
-                known.rejected = None;
-            } else {
-                // Nothing can be said now, so the question stays open.
-                known.owed = owed;
-            }
-            if !known.explicit {
-                self.known.remove(name);
-            }
-            return if tell { Verdict::Remove } else { Verdict::Skip };
-        };
         let pin = table.pin_of(name, &self.node);
         known.pinned = pin.is_some();
         // A new stream of a node that refused this content before: it gets what it had accepted, if that is known.
-        // If not, it gets the content once more, since it waits for an answer of some kind.
+        // If not, it gets the content once more, since it waits for an answer of some kind; a full message is one.
         if let Some(pin) = pin
             && pin.bad == entry.version()
-            && pin.good.is_some()
+            && (pin.good.is_some() || self.full)
             && known.held.version() != Some(entry.version())
         {
             known.rejected = Some(pin.bad.clone());
@@ -142,5 +135,30 @@ impl Session {
                 Verdict::Skip
             }
         }
+    }
+
+    /// For a name that does not exist, or not for this client.
+    fn decide_missing(&mut self, name: &Arc<str>, table: &Table) -> Verdict {
+        let tells = self.delta || self.full;
+        let Some(known) = self.known.get_mut(name) else {
+            return Verdict::Skip;
+        };
+        known.queued = false;
+        let owed = std::mem::take(&mut known.owed);
+        if owed && !table.variants(name).is_empty() {
+            self.denied += 1;
+        }
+        let tell = tells && (owed || known.held.version().is_some());
+        if tells {
+            known.held = Held::Nothing;
+            known.rejected = None;
+        } else {
+            // Nothing can be said now, so the question stays open.
+            known.owed = owed;
+        }
+        if !known.explicit {
+            self.known.remove(name);
+        }
+        if tell { Verdict::Remove } else { Verdict::Skip }
     }
 }

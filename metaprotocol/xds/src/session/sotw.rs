@@ -62,6 +62,8 @@ impl Session {
             .filter(|name| !wanted.contains(&***name))
             .cloned()
             .collect();
+        // A client of a full type waits for a first answer even if it is empty.
+        self.greet |= self.full && (starred || legacy) && !self.wildcard;
         self.set_wildcard(starred || legacy, actions);
         for name in gone {
             if self.wildcard {

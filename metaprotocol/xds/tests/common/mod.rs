@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use trimtab_xds::{ServeError, SnapshotCache, serve};
+use trimtab_xds::{ServeError, ServerOptions, SnapshotCache, serve_with};
 
 /// Far more than anything here takes; only a hang reaches it.
 pub const BOUND: Duration = Duration::from_secs(10);
@@ -25,12 +25,21 @@ impl Server {
     }
 
     pub async fn start_with(cache: SnapshotCache) -> Self {
+        Self::start_as(cache, ServerOptions::default()).await
+    }
+
+    pub async fn start_as(cache: SnapshotCache, options: ServerOptions) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a free port");
         let addr = listener.local_addr().expect("an address");
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(serve(cache.clone(), listener, shutdown.clone()));
+        let task = tokio::spawn(serve_with(
+            cache.clone(),
+            listener,
+            options,
+            shutdown.clone(),
+        ));
         Self {
             cache,
             addr,

@@ -1,6 +1,7 @@
 //! The protocol rules, one case each.
 
 mod answers;
+mod full;
 mod subscriptions;
 
 use std::time::Instant;
@@ -9,16 +10,17 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_types::pb::google::rpc;
 
-use super::{Action, Push, Session};
-use crate::table::{Resource, Table};
+use super::{Action, Mode, Push, Session};
+use crate::scope::View;
+use crate::table::{Resource, Scoped, Table};
 
-fn resource(name: &str, version: &str) -> Resource {
-    Resource {
+fn resource(name: &str, version: &str) -> Scoped {
+    Scoped::from(Resource {
         name: name.into(),
         version: version.into(),
         body: Bytes::from(format!("{name}@{version}")),
         origin: format!("default/{name}"),
-    }
+    })
 }
 
 fn refusal(text: &str) -> rpc::Status {
@@ -42,10 +44,17 @@ struct Rig {
 
 impl Rig {
     fn new(delta: bool) -> Self {
+        Self::seeing(
+            if delta { Mode::Delta } else { Mode::Sotw },
+            View::default(),
+        )
+    }
+
+    fn seeing(mode: Mode, view: View) -> Self {
         let now = Instant::now();
         Self {
             table: Table::default(),
-            session: Session::new("node".into(), 1, delta, now),
+            session: Session::new("node".into(), 1, mode, view.into(), now),
             now,
         }
     }
@@ -104,12 +113,13 @@ impl Rig {
     }
 
     fn reconnect(&mut self) {
-        self.session = Session::new(
-            "node".into(),
-            self.session.stream + 1,
-            self.session.delta,
-            self.now,
-        );
+        let mode = match (self.session.delta, self.session.full) {
+            (true, _) => Mode::Delta,
+            (false, true) => Mode::FullSotw,
+            (false, false) => Mode::Sotw,
+        };
+        let view = std::sync::Arc::clone(&self.session.view);
+        self.session = Session::new("node".into(), self.session.stream + 1, mode, view, self.now);
     }
 }
 

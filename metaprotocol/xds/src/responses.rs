@@ -1,0 +1,162 @@
+//! The two halves of a stream: a reader task that feeds requests to the sessions, and a response stream that asks them
+//! what to send.
+//!
+//! The transport polls [`Responses`] only when the client can take more, and a message is made at that moment, so there
+//! is no queue to grow or to go stale, and reading goes on while writing is blocked.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::Stream;
+use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Code, Status, Streaming};
+
+use crate::cache::SnapshotCache;
+use crate::stats::Stats;
+use crate::stream::{Protocol, StreamSettings, StreamState};
+
+/// The response half of a stream. Dropping it ends the reader and forgets the stream.
+pub(crate) struct Responses<P> {
+    cache: SnapshotCache,
+    stream: Arc<StreamState>,
+    pause: Option<Pin<Box<Sleep>>>,
+    _reader: DropGuard,
+    protocol: PhantomData<P>,
+}
+
+impl<P> Responses<P> {
+    /// Whether changes are still gathered; the context is woken when they are due.
+    fn gathering(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(due) = self.stream.due() else {
+            return false;
+        };
+        if due > Instant::now() {
+            let pause = self
+                .pause
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
+            if pause.as_mut().poll(context).is_pending() {
+                return true;
+            }
+        }
+        self.pause = None;
+        self.stream.no_longer_due();
+        false
+    }
+}
+
+impl<P: Protocol> Stream for Responses<P> {
+    type Item = Result<P::Response, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // Registered before the look, so that a change in between wakes again.
+        self.stream.waker.register(context.waker());
+        if !self.stream.has_ended() && self.gathering(context) {
+            return Poll::Pending;
+        }
+        self.stream.poll::<P>(&self.cache)
+    }
+}
+
+impl<P> Drop for Responses<P> {
+    fn drop(&mut self) {
+        self.stream.leave(&self.cache);
+    }
+}
+
+/// Starts a stream; `only` is the type of a service that serves just one, `age` how long the stream may live.
+pub(crate) fn open<P: Protocol>(
+    cache: &SnapshotCache,
+    only: Option<&'static str>,
+    mut requests: Streaming<P::Request>,
+    settings: StreamSettings,
+    age: Option<Duration>,
+    shutdown: &CancellationToken,
+) -> Responses<P> {
+    let stream = cache.open(P::DELTA, settings);
+    let done = shutdown.child_token();
+    let responses = Responses {
+        cache: cache.clone(),
+        stream: Arc::clone(&stream),
+        pause: None,
+        _reader: done.clone().drop_guard(),
+        protocol: PhantomData,
+    };
+    let cache = cache.clone();
+    tokio::spawn(async move {
+        let patience = stream.limits().first_request;
+        let old = tokio::time::sleep(age.map_or(FOREVER, |age| jittered(age, stream.id())));
+        tokio::pin!(old);
+        let mut first = true;
+        let end = loop {
+            let message = tokio::select! {
+                biased;
+                () = done.cancelled() => break Ok(()),
+                () = &mut old, if age.is_some() => break Ok(()),
+                message = requests.message() => message,
+                () = tokio::time::sleep(patience), if first => {
+                    break Err(Status::deadline_exceeded(
+                        "no request came on the stream; send the first request when the stream is opened",
+                    ));
+                }
+            };
+            first = false;
+            match message {
+                Ok(Some(request)) => {
+                    if let Err(status) = stream.accept::<P>(&cache, only, request) {
+                        note_end(&cache, &status);
+                        break Err(status);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                // The client is gone or does not speak the protocol; the status says which.
+                Err(status) => {
+                    note_end(&cache, &status);
+                    break Err(status);
+                }
+            }
+        };
+        stream.end(end);
+    });
+    responses
+}
+
+/// Longer than any process lives; a timer needs some value.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Up to a tenth longer, so that the streams that were opened together do not end together.
+fn jittered(age: Duration, stream: u64) -> Duration {
+    let share = u32::try_from(xxhash_rust::xxh3::xxh3_64(&stream.to_le_bytes()) % 1000);
+    age + age / 10 * share.unwrap_or_default() / 1000
+}
+
+fn note_end(cache: &SnapshotCache, end: &Status) {
+    let stats = cache.stats();
+    match end.code() {
+        Code::OutOfRange => Stats::add(&stats.limited_bytes, 1),
+        Code::InvalidArgument | Code::Internal | Code::PermissionDenied => {
+            Stats::add(&stats.malformed, 1);
+        }
+        // Limits count themselves, and a client that is gone is no fault.
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::jittered;
+    use std::time::Duration;
+
+    #[test]
+    fn ages_spread_over_a_tenth() {
+        let age = Duration::from_secs(1000);
+        let ages: Vec<u64> = (0..100).map(|id| jittered(age, id).as_secs()).collect();
+        assert!(ages.iter().all(|age| (1000..=1100).contains(age)));
+        let (low, high) = (ages.iter().min().unwrap(), ages.iter().max().unwrap());
+        assert!(high - low > 80, "from {low} to {high}");
+    }
+}

@@ -1,0 +1,50 @@
+//! What a session knows about each resource at its client, for the admin view.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Held, Session};
+use crate::table::Table;
+
+/// One resource at one client; times are those that the session was given.
+#[derive(Debug)]
+pub(crate) struct ResourceState {
+    pub(crate) name: Arc<str>,
+    /// Version that the client should hold.
+    pub(crate) current: Option<String>,
+    pub(crate) sent: Option<(String, Instant)>,
+    /// The time is missing if the client only announced it when it connected.
+    pub(crate) acked: Option<(String, Option<Instant>)>,
+    pub(crate) refused: Option<(String, String, Instant)>,
+}
+
+impl Session {
+    /// Every resource that the client asked for or holds, sorted by name: O(n log n) in their number.
+    pub(crate) fn resources(&self, table: &Table) -> Vec<ResourceState> {
+        let mut states: Vec<ResourceState> = self
+            .known
+            .iter()
+            .map(|(name, known)| ResourceState {
+                name: Arc::clone(name),
+                current: table
+                    .get(name, &self.view)
+                    .map(|entry| entry.version().to_owned()),
+                sent: known
+                    .sent
+                    .as_ref()
+                    .map(|(entry, at)| (entry.version().to_owned(), *at)),
+                acked: match &known.held {
+                    Held::Nothing => None,
+                    Held::Announced(version) => Some((version.clone(), None)),
+                    Held::Has(entry) => Some((entry.version().to_owned(), known.acked)),
+                },
+                refused: known
+                    .refusal
+                    .as_ref()
+                    .map(|r| (r.version.clone(), r.message.clone(), r.at)),
+            })
+            .collect();
+        states.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        states
+    }
+}
