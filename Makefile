@@ -13,6 +13,7 @@ help: ## this list
 
 deps: ## install Envoy, Prometheus, kubectl, and build the control plane of the tests (once, into ~/.cache/trimtab)
 	@scripts/deps.sh
+	@scripts/protocol-tools.sh
 	@scripts/cluster-tools.sh
 
 cluster: ## start the control plane of the tests for yourself; prints its KUBECONFIG, Ctrl-C ends it

@@ -2,10 +2,13 @@
 
 pub mod cli;
 pub mod config;
+pub mod describe;
 pub mod http;
 pub mod lab;
 pub mod manifests;
+pub mod nodes;
 pub mod operator;
 pub mod quickstart;
 pub mod standalone;
 pub mod translate;
+pub mod xds_series;

@@ -12,6 +12,7 @@ mod chain;
 mod cli;
 mod crash;
 mod kubectl;
+mod metaprotocol;
 mod outage;
 mod quickstart;
 mod repair;

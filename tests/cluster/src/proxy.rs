@@ -10,7 +10,8 @@ use trimtab::lab::ports::{free_address, free_port};
 use crate::child::{Child, Spec};
 use crate::relay::Relay;
 use crate::{
-    Cluster, ClusterError, Connection, Istiod, Pod, Result, original_destination, tools, wait_for,
+    Cluster, ClusterError, Connection, Forwarder, Istiod, Pod, Result, original_destination, tools,
+    wait_for,
 };
 
 const INBOUND: u16 = 15006;
@@ -194,6 +195,13 @@ impl Proxy {
         original_destination(self.pod.local(), through, destination).await
     }
 
+    /// An address where any client reaches a service through the sidecar, as if it were in the pod.
+    pub async fn tunnel(&self, destination: SocketAddrV4) -> Result<Forwarder> {
+        let (pod, through) = (self.pod.local(), self.pod.address(OUTBOUND));
+        let open = move || original_destination(pod, through, destination);
+        Forwarder::start(SocketAddr::from(([127, 0, 0, 1], 0)), open).await
+    }
+
     /// A connection to a port of a gateway.
     pub async fn gateway(&self, port: u16) -> Result<Connection> {
         let address = self.pod.address(port);
@@ -216,14 +224,21 @@ impl Proxy {
         .await
     }
 
-    /// The dynamic listeners in force by name.
-    pub async fn listeners(&self) -> Result<Vec<Value>> {
-        Ok(listeners(&self.admin.config_dump().await?))
+    /// Waits until a listener of istiod contains `text`. The whole dump does not do: it lists every compiled-in extension.
+    pub async fn wait_listener(&self, text: &str) -> Result<()> {
+        self.wait_config(&format!("{text} in a listener"), |dump| {
+            let found = listeners(dump).iter().any(|l| l.to_string().contains(text));
+            if found {
+                return Ok(());
+            }
+            Err("no listener has it".to_owned())
+        })
+        .await
     }
 }
 
 /// The active dynamic listeners of a configuration dump.
-pub(crate) fn listeners(dump: &Value) -> Vec<Value> {
+fn listeners(dump: &Value) -> Vec<Value> {
     dump["configs"]
         .as_array()
         .into_iter()
