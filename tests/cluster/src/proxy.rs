@@ -224,11 +224,19 @@ impl Proxy {
         .await
     }
 
+    /// When a listener was last changed. (Counters of the listener manager also count what other tests do to the mesh.)
+    pub async fn listener_updated(&self, name: &str) -> Result<String> {
+        let dump = self.admin.config_dump().await?;
+        active_listeners(&dump)
+            .find(|state| state["listener"]["name"] == name)
+            .and_then(|state| Some(state["last_updated"].as_str()?.to_owned()))
+            .ok_or_else(|| ClusterError::Other(format!("the proxy has no listener {name}")))
+    }
+
     /// Waits until a listener of istiod contains `text`. The whole dump does not do: it lists every compiled-in extension.
     pub async fn wait_listener(&self, text: &str) -> Result<()> {
         self.wait_config(&format!("{text} in a listener"), |dump| {
-            let found = listeners(dump).iter().any(|l| l.to_string().contains(text));
-            if found {
+            if active_listeners(dump).any(|state| state["listener"].to_string().contains(text)) {
                 return Ok(());
             }
             Err("no listener has it".to_owned())
@@ -238,7 +246,7 @@ impl Proxy {
 }
 
 /// The active dynamic listeners of a configuration dump.
-fn listeners(dump: &Value) -> Vec<Value> {
+fn active_listeners(dump: &Value) -> impl Iterator<Item = &Value> {
     dump["configs"]
         .as_array()
         .into_iter()
@@ -249,9 +257,7 @@ fn listeners(dump: &Value) -> Vec<Value> {
                 .into_iter()
                 .flatten()
         })
-        .map(|entry| entry["active_state"]["listener"].clone())
-        .filter(|listener| !listener.is_null())
-        .collect()
+        .map(|entry| &entry["active_state"])
 }
 
 fn agent_environment(
