@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use trimtab_crds::duration;
 
 use crate::input::{
-    AccessLog, Capabilities, DataPlane, Delivery, ProxySelector, Scope, Settings, StockFilter,
-    Tracing,
+    AccessLog, Capabilities, DataPlane, Delivery, Ports, ProxySelector, Scope, Settings,
+    StockFilter, Tracing,
 };
 use crate::span::Span;
 use crate::vip::Ranges;
@@ -29,6 +29,8 @@ pub struct MetaprotocolConfig {
     pub domain: String,
     /// Where outbound EnvoyFilters go when a router has no `exportTo`.
     pub scope: Scope,
+    /// Which ports are managed.
+    pub ports: Ports,
     /// Which proxies have Aeraki's filter; empty: all of them.
     pub aeraki_proxies: ProxySelector,
     /// Static cluster of the xDS server in the bootstrap of Aeraki's proxies.
@@ -88,6 +90,8 @@ impl Default for MetaprotocolConfig {
             root_namespace: "istio-system".to_owned(),
             domain: "cluster.local".to_owned(),
             scope: Scope::Root,
+            // Traffic of somebody who asked for nothing is left alone.
+            ports: Ports::Referenced,
             aeraki_proxies: ProxySelector::default(),
             aeraki_xds_cluster: "aeraki-xds".to_owned(),
             filters,
@@ -173,6 +177,7 @@ impl MetaprotocolConfig {
         Settings {
             root_namespace: self.root_namespace.clone(),
             scope: self.scope,
+            ports: self.ports,
             data_planes: planes.iter().copied().collect(),
             aeraki_proxies: self.aeraki_proxies.clone(),
             capabilities: Capabilities {

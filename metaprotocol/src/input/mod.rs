@@ -22,8 +22,8 @@ pub use router::{
     Mirror, Retries, Route, Router, TokenBucket, ValueMatch, WeightedDestination,
 };
 pub use settings::{
-    AccessLog, Capabilities, DataPlane, Delivery, LogEncoding, ProxySelector, Scope, Settings,
-    StockFilter, Tracing,
+    AccessLog, Capabilities, DataPlane, Delivery, LogEncoding, Ports, ProxySelector, Scope,
+    Settings, StockFilter, Tracing,
 };
 
 /// Everything about one port of one host at one time.
@@ -210,6 +210,18 @@ pub struct GatewayBinding {
 }
 
 impl ServicePortInput {
+    /// Whether Trimtab touches this port, see [`Ports`].
+    pub fn managed(&self) -> bool {
+        let named = self.router.is_some()
+            || self.redis.is_some()
+            || self.redis_destinations.contains_key(&self.host)
+            || (self.protocol == Protocol::Dubbo && !self.dubbo_policies.is_empty());
+        match self.settings.ports {
+            Ports::All => true,
+            Ports::Referenced => named || matches!(self.protocol, Protocol::MetaProtocol { .. }),
+        }
+    }
+
     /// The service as `Kind namespace/name`, for messages.
     pub fn object(&self) -> String {
         format!(

@@ -14,6 +14,8 @@ pub struct Settings {
     pub root_namespace: String,
     /// Where outbound EnvoyFilters go when the router has no `exportTo`.
     pub scope: Scope,
+    /// Which ports are managed.
+    pub ports: Ports,
     /// Data planes in use. With both, each proxy gets the output that it can run.
     pub data_planes: BTreeSet<DataPlane>,
     /// Which proxies have Aeraki's filter.
@@ -50,6 +52,7 @@ impl Default for Settings {
         Self {
             root_namespace: "istio-system".to_owned(),
             scope: Scope::Root,
+            ports: Ports::All,
             data_planes: BTreeSet::from([DataPlane::Aeraki]),
             aeraki_proxies: ProxySelector::default(),
             capabilities: Capabilities::default(),
@@ -77,6 +80,18 @@ pub enum Scope {
     Root,
     /// The namespace of the service.
     ServiceNamespace,
+}
+
+/// Which ports are managed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ports {
+    /// Those named `tcp-metaprotocol-*`, and of the others those whose host an object of a user names: a port that is only
+    /// called `tcp-redis` keeps Istio's TCP proxy.
+    Referenced,
+    /// All whose name or `appProtocol` says a protocol, as Aeraki does.
+    #[default]
+    All,
 }
 
 /// A family of proxies.

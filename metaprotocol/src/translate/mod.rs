@@ -20,9 +20,12 @@ pub use objects::{
     HOST_ANNOTATION, LONGEST_NAME, MODULE, OWNER_NAMESPACE_LABEL, object_name, owner_name,
 };
 
-/// Translates one service port for all data planes in use.
+/// Translates one service port for all data planes in use; nothing comes of a port that is not managed.
 pub fn translate(input: &ServicePortInput) -> Translation {
     let mut out = Translation::default();
+    if !input.managed() {
+        return out;
+    }
     let mut accepted = Vec::new();
     for target in targets(input, &mut out) {
         let plan = plan(input, target);
