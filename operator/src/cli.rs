@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::limiter::duration_millis;
+use trimtab_metaprotocol::standalone::Listen;
 
+use crate::bootstrap::BootstrapArgs;
 use crate::config::Config;
 use crate::describe::{self, What, XdsCommand};
 use crate::operator::Operator;
@@ -59,6 +61,8 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Print the bootstrap of a plain Envoy that gets its configuration from run --standalone
+    Bootstrap(BootstrapArgs),
     /// What applies, and why
     Describe {
         #[command(subcommand)]
@@ -99,6 +103,12 @@ struct RunArgs {
     /// With --standalone: serve the embedded API here for kubectl, e.g. 127.0.0.1:8001
     #[arg(long, value_name = "ADDR", requires = "standalone")]
     serve_api: Option<SocketAddr>,
+    /// With --standalone: address on which plain Envoys listen for services
+    #[arg(long, value_name = "ADDR", requires = "standalone", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    bind: IpAddr,
+    /// With --standalone: added to the ports of services, as an ordinary user may not open those below 1024
+    #[arg(long, value_name = "N", requires = "standalone", default_value_t = 0)]
+    port_offset: u16,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -189,6 +199,10 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             let result = translate::run(&files, &metrics, &config).await?;
             print_objects(&result, matches!(output, Format::Json), xds)
         }
+        Command::Bootstrap(args) => {
+            say(&args.text()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Describe { what } => {
             say(&describe::describe(what).await?)?;
             Ok(ExitCode::SUCCESS)
@@ -249,6 +263,14 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
             .await?
             .wait()
             .await;
+    };
+    let listen = Listen::Address {
+        address: args.bind,
+        port_offset: args.port_offset,
+    };
+    let config = Config {
+        data_plane: Some(listen),
+        ..config
     };
     let embedded = standalone::embedded()?;
     let mut folder = standalone::Folder::new(&dir, embedded.clone());

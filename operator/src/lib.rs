@@ -1,7 +1,9 @@
 //! The Trimtab operator: CLI, module host, HTTP endpoints, standalone mode, quickstart.
 
+pub mod bootstrap;
 pub mod cli;
 pub mod config;
+pub mod data_plane;
 pub mod describe;
 pub mod http;
 pub mod lab;

@@ -26,6 +26,7 @@ use trimtab_metaprotocol::engine::Engine as MetaprotocolEngine;
 use trimtab_xds::SnapshotCache;
 
 use crate::config::Config;
+use crate::data_plane;
 use crate::http;
 use crate::xds_series::XdsCollector;
 
@@ -101,7 +102,7 @@ impl Operator {
         let (engine, applier) = (limiter.engine.clone(), limiter.applier.clone());
         host.add(limiter);
         let metaprotocol = add_metaprotocol(&config, &cache, xds_address, &mut host);
-        host.spawn("xds: open", open(cache.clone(), context.clone()));
+        add_opening(&config, &cache, xds_address, &mut host);
         let collector = Box::new(XdsCollector(cache.clone()));
         context.registry.lock().register_collector(collector);
 
@@ -181,6 +182,16 @@ fn add_metaprotocol(
     let handles = (module.engine.clone(), module.appliers.clone());
     host.add(module);
     Some(handles)
+}
+
+/// What is served to plain Envoys in standalone mode, and the task that opens the xDS server.
+fn add_opening(config: &Config, cache: &SnapshotCache, xds_address: SocketAddr, host: &mut Host) {
+    if let (Some(listen), false) = (&config.data_plane, config.in_cluster) {
+        let address = advertised(config, xds_address);
+        data_plane::add(&config.metaprotocol, listen.clone(), &address, cache, host);
+    }
+    let context = host.context().clone();
+    host.spawn("xds: open", open(cache.clone(), context));
 }
 
 /// Opens the xDS server once nothing blocks: every module has put in what it had to. A proxy that reconnects to half a

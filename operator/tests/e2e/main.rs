@@ -17,4 +17,5 @@ mod outage;
 mod quickstart;
 mod repair;
 mod sources;
+mod standalone;
 mod support;
