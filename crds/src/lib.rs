@@ -5,6 +5,7 @@
 
 pub mod dubbo;
 pub mod duration;
+pub mod fence;
 pub mod istio;
 pub mod limiter;
 pub mod manifests;

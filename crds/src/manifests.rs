@@ -3,7 +3,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{dubbo, istio, limiter, metaprotocol, redis};
+use crate::{dubbo, fence, istio, limiter, metaprotocol, redis};
 
 /// Our CRDs with their file names in `crds/manifests/`, sorted by name.
 pub fn trimtab_crds() -> Vec<(&'static str, CustomResourceDefinition)> {
@@ -23,6 +23,10 @@ pub fn trimtab_crds() -> Vec<(&'static str, CustomResourceDefinition)> {
         (
             "microservice.netease.com_smartlimiters.yaml",
             limiter::first_form::SmartLimiter::crd(),
+        ),
+        (
+            "microservice.slime.io_servicefences.yaml",
+            fence::ServiceFence::crd(),
         ),
         (
             "microservice.slime.io_smartlimiters.yaml",

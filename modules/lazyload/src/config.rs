@@ -1,0 +1,456 @@
+//! Configuration of the lazyload module. Unknown keys are errors.
+//!
+//! Keys of Slime's `general` keep their names and meanings; the others are ours.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use trimtab_crds::duration;
+use trimtab_crds::fence::Mode;
+
+/// `lazyload:` in the operator's configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct LazyloadConfig {
+    /// Whether the module runs.
+    pub enabled: bool,
+    /// Mode of fences that do not say.
+    pub mode: Mode,
+    /// Domain of the cluster.
+    pub domain: String,
+    /// Istio's root namespace.
+    pub istio_namespace: String,
+    /// Trimtab's own namespace.
+    pub namespace: String,
+    /// Istio revision that generated objects get as label `istio.io/rev`; empty: the fence's own label, or none.
+    pub revision: String,
+    /// Services that every scope has: hosts, or `namespace/*`. Istio's namespace and Trimtab's are always in.
+    pub stable_host: Vec<String>,
+    /// Hosts that stand for others.
+    pub domain_aliases: Vec<DomainAlias>,
+    /// Keep the short name as well as the full one when learning. Accepted for Slime's sake: a Sidecar can only import
+    /// full names, so that it changes `status.metricStatus` alone.
+    pub enable_short_domain: bool,
+    /// Label whose value is the fence's name on the pods of a fence without `workloadSelector` (Slime's `global.service`).
+    pub workload_label: String,
+    /// ServiceFences that Trimtab makes.
+    pub fences: AutoFence,
+    /// Where calls are learned from.
+    pub learn: Learn,
+    /// How long learned dependencies are kept.
+    pub retention: Retention,
+    /// What carries the calls to hosts that are not in scope.
+    pub fallback: Fallback,
+    /// Bounds of writes.
+    pub writes: Writes,
+    /// Fences with their own series in `/metrics`, at most.
+    pub export_fences: usize,
+}
+
+impl Default for LazyloadConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            mode: Mode::Enforce,
+            domain: "cluster.local".to_owned(),
+            istio_namespace: "istio-system".to_owned(),
+            namespace: "trimtab-system".to_owned(),
+            revision: String::new(),
+            stable_host: Vec::new(),
+            domain_aliases: Vec::new(),
+            enable_short_domain: false,
+            workload_label: "app".to_owned(),
+            fences: AutoFence::default(),
+            learn: Learn::default(),
+            retention: Retention::default(),
+            fallback: Fallback::default(),
+            writes: Writes::default(),
+            export_fences: 1000,
+        }
+    }
+}
+
+/// A rule of Slime's `domainAliases`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DomainAlias {
+    /// RE2; applies to a host that it matches exactly once.
+    pub pattern: String,
+    /// Hosts to add; `$name` or `$1` stands for a group of the pattern.
+    pub templates: Vec<String>,
+}
+
+/// Which ServiceFences Trimtab makes, and deletes again when they are no longer wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct AutoFence {
+    /// Make a ServiceFence for each Service that is to be fenced.
+    pub auto_fence: bool,
+    /// Whether a Service is fenced when neither it nor its Namespace says.
+    pub default_fence: bool,
+    /// Namespaces that get no fences, separated by commas; excludes `whiteNamespaceList`.
+    pub black_namespace_list: String,
+    /// The only namespaces that get fences, separated by commas.
+    pub white_namespace_list: String,
+    /// Label selectors; a Namespace must match one of them. Empty: every Namespace.
+    pub management_selectors: Vec<BTreeMap<String, String>>,
+    /// `labelKey[:alias]`: a fence for each value of this pod label.
+    pub fence_label_key_alias: String,
+}
+
+/// Where calls are learned from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Learn {
+    /// The access log server; absent: closed.
+    pub access_log: Option<AccessLog>,
+    /// Queries to Prometheus; absent: none. Only with them learned dependencies can expire.
+    pub prometheus: Option<PrometheusLearning>,
+    /// Backends of routes, principals of policies, host names in pod templates.
+    pub hints: bool,
+    /// Hosts that one workload is remembered to have called, at most; calls of more are counted and not kept.
+    pub hosts_per_caller: usize,
+}
+
+impl Default for Learn {
+    fn default() -> Self {
+        Self {
+            access_log: Some(AccessLog::default()),
+            prometheus: None,
+            hints: true,
+            hosts_per_caller: 2000,
+        }
+    }
+}
+
+/// The access log server (`envoy.service.accesslog.v3`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct AccessLog {
+    /// Where to listen. Loopback unless set; a cluster needs `0.0.0.0:8082`.
+    pub address: SocketAddr,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 8082)),
+        }
+    }
+}
+
+/// Learning from Istio's telemetry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct PrometheusLearning {
+    /// Base URL.
+    pub address: String,
+    /// Pause between queries.
+    pub interval: String,
+    /// Time limit of one query.
+    pub timeout: String,
+    /// Query for HTTP calls; its answer must have the labels `source_workload`, `source_workload_namespace` and
+    /// `destination_service`. Empty: the one for the mesh.
+    pub requests: String,
+    /// The same for TCP connections.
+    pub connections: String,
+}
+
+impl Default for PrometheusLearning {
+    fn default() -> Self {
+        Self {
+            address: "http://prometheus.istio-system:9090".to_owned(),
+            interval: "15s".to_owned(),
+            timeout: "10s".to_owned(),
+            requests: String::new(),
+            connections: String::new(),
+        }
+    }
+}
+
+/// How long learned dependencies are kept, in time that was watched: time in which the telemetry of the caller was there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Retention {
+    /// At least this long.
+    pub min: String,
+    /// At least this many times the longest pause between two calls.
+    pub gap_factor: u32,
+    /// A dependency that has expired stays in the Sidecar for this long.
+    pub grace: String,
+    /// An expired dependency is remembered for this long, so that its next call tells how seldom it is called.
+    pub remember: String,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            min: "72h".to_owned(),
+            gap_factor: 3,
+            grace: "5m".to_owned(),
+            remember: "840h".to_owned(),
+        }
+    }
+}
+
+/// What carries the calls to hosts that are not in scope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Fallback {
+    /// Whether Trimtab wires the fallback. False: unknown calls go where Istio's `outboundTrafficPolicy` sends them.
+    pub enabled: bool,
+    /// `cluster`: one fallback for the mesh; `namespace`: one in each of `namespaces`.
+    pub global_sidecar_mode: GlobalSidecarMode,
+    /// Namespace of the fallback in cluster mode; empty: Trimtab's.
+    pub cluster_gs_namespace: String,
+    /// Namespaces of the fallbacks in namespace mode.
+    pub namespace: Vec<String>,
+    /// HTTP ports of services whose unknown calls are carried.
+    pub wormhole_port: Vec<String>,
+    /// Find HTTP ports in the mesh, besides.
+    pub auto_port: bool,
+    /// Also drop found ports that no service has any more.
+    pub cleanup_wormhole_port: bool,
+    /// Also take ports named `grpc` and `http2`.
+    pub support_h2: bool,
+    /// Carry unknown TCP and TLS connections too. Without it they go where Istio sends them.
+    pub tcp: bool,
+    /// Rules for hosts that go elsewhere.
+    pub dispatches: Vec<Dispatch>,
+    /// Unknown calls go to `PassthroughCluster` instead of the fallback.
+    pub passthrough_by_default: bool,
+    /// Set the source headers by a Lua filter, for proxies that do not know `%ENVIRONMENT()%`.
+    pub add_env_header_via_lua: bool,
+    /// RE2 for `match.proxy.proxyVersion` of every patch.
+    pub proxy_version: String,
+}
+
+impl Default for Fallback {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            global_sidecar_mode: GlobalSidecarMode::Cluster,
+            cluster_gs_namespace: String::new(),
+            namespace: Vec::new(),
+            wormhole_port: Vec::new(),
+            auto_port: true,
+            cleanup_wormhole_port: false,
+            support_h2: true,
+            tcp: false,
+            dispatches: Vec::new(),
+            passthrough_by_default: false,
+            add_env_header_via_lua: false,
+            proxy_version: String::new(),
+        }
+    }
+}
+
+/// Slime's `globalSidecarMode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum GlobalSidecarMode {
+    /// One fallback for the mesh.
+    #[default]
+    Cluster,
+    /// One in each namespace.
+    Namespace,
+}
+
+/// A rule of Slime's `dispatches`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Dispatch {
+    /// Name of the virtual host.
+    pub name: String,
+    /// Domains as in an Envoy virtual host.
+    pub domains: Vec<String>,
+    /// RE2 on `:authority`, in place of `domains`.
+    pub domain_regex: String,
+    /// An Istio cluster name, `PassthroughCluster`, or `_GLOBAL_SIDECAR` for the fallback.
+    pub cluster: String,
+}
+
+/// Bounds of writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Writes {
+    /// Changes are gathered for this long, so that istiod pushes once for all of them.
+    pub gather: String,
+    /// Sidecars written a minute, at most; the rest waits. 0: no bound.
+    pub per_minute: u32,
+}
+
+impl Default for Writes {
+    fn default() -> Self {
+        Self {
+            gather: "100ms".to_owned(),
+            per_minute: 600,
+        }
+    }
+}
+
+/// A duration of the configuration that [`LazyloadConfig::check`] has seen.
+pub(crate) fn time(text: &str) -> Duration {
+    duration::parse(text).unwrap_or_default()
+}
+
+impl LazyloadConfig {
+    /// Namespace of the fallback in cluster mode.
+    pub fn fallback_namespace(&self) -> &str {
+        if self.fallback.cluster_gs_namespace.is_empty() {
+            &self.namespace
+        } else {
+            &self.fallback.cluster_gs_namespace
+        }
+    }
+
+    /// Checks what types cannot say. The error names the key and the fix.
+    pub fn check(&self) -> Result<(), String> {
+        for (key, value) in [
+            ("retention.min", &self.retention.min),
+            ("retention.grace", &self.retention.grace),
+            ("retention.remember", &self.retention.remember),
+            ("writes.gather", &self.writes.gather),
+        ] {
+            duration_of(key, value)?;
+        }
+        if let Some(prometheus) = &self.learn.prometheus {
+            duration_of("learn.prometheus.interval", &prometheus.interval)?;
+            duration_of("learn.prometheus.timeout", &prometheus.timeout)?;
+        }
+        for (key, value) in [
+            ("domain", &self.domain),
+            ("istioNamespace", &self.istio_namespace),
+            ("workloadLabel", &self.workload_label),
+            ("namespace", &self.namespace),
+        ] {
+            if value.is_empty() {
+                return Err(format!("lazyload.{key} is empty: give a name"));
+            }
+        }
+        self.check_fences()?;
+        self.check_fallback()
+    }
+
+    fn check_fences(&self) -> Result<(), String> {
+        let auto = &self.fences;
+        if !auto.black_namespace_list.is_empty() && !auto.white_namespace_list.is_empty() {
+            return Err(
+                "lazyload.fences.blackNamespaceList and lazyload.fences.whiteNamespaceList are both set: \
+                 remove one of them"
+                    .to_owned(),
+            );
+        }
+        for alias in &self.domain_aliases {
+            regex(
+                &format!("domainAliases: pattern \"{}\"", alias.pattern),
+                &alias.pattern,
+            )?;
+            if alias.templates.is_empty() {
+                return Err(format!(
+                    "lazyload.domainAliases: pattern \"{}\" has no templates: add the hosts that it stands for",
+                    alias.pattern
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_fallback(&self) -> Result<(), String> {
+        let fallback = &self.fallback;
+        for port in &fallback.wormhole_port {
+            if !port.parse::<u16>().is_ok_and(|p| p > 0) {
+                return Err(format!(
+                    "lazyload.fallback.wormholePort: \"{port}\" is not a port: write a number from 1 to 65535"
+                ));
+            }
+        }
+        if fallback.global_sidecar_mode == GlobalSidecarMode::Namespace
+            && fallback.namespace.is_empty()
+        {
+            return Err(
+                "lazyload.fallback.namespace is empty: namespace mode needs the namespaces \
+                 that get a fallback"
+                    .to_owned(),
+            );
+        }
+        for dispatch in &fallback.dispatches {
+            let at = format!("lazyload.fallback.dispatches: \"{}\"", dispatch.name);
+            if dispatch.name.is_empty() || dispatch.cluster.is_empty() {
+                return Err(format!("{at} needs a name and a cluster"));
+            }
+            if dispatch.domains.is_empty() == dispatch.domain_regex.is_empty() {
+                return Err(format!("{at} needs either domains or domainRegex"));
+            }
+            if !dispatch.domain_regex.is_empty() {
+                regex(
+                    &format!(
+                        "fallback.dispatches: domainRegex \"{}\"",
+                        dispatch.domain_regex
+                    ),
+                    &dispatch.domain_regex,
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn duration_of(key: &str, value: &str) -> Result<Duration, String> {
+    duration::parse(value).ok_or_else(|| {
+        format!("lazyload.{key}: \"{value}\" is not a duration: write for example 5m")
+    })
+}
+
+fn regex(what: &str, pattern: &str) -> Result<Regex, String> {
+    Regex::new(pattern).map_err(|e| format!("lazyload.{what} is not a regular expression: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> String {
+        let config: LazyloadConfig = serde_saphyr::from_str(text).unwrap();
+        config.check().unwrap_err()
+    }
+
+    #[test]
+    fn the_default_is_valid() {
+        LazyloadConfig::default().check().unwrap();
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_the_key() {
+        for (text, key) in [
+            ("retention: {min: soon}", "retention.min"),
+            ("fallback: {wormholePort: ['http']}", "wormholePort"),
+            (
+                "fallback: {globalSidecarMode: namespace}",
+                "fallback.namespace",
+            ),
+            (
+                "fallback: {dispatches: [{name: a, cluster: b}]}",
+                "dispatches",
+            ),
+            (
+                "domainAliases: [{pattern: '(', templates: [a]}]",
+                "domainAliases",
+            ),
+            (
+                "domainAliases: [{pattern: 'a', templates: []}]",
+                "templates",
+            ),
+            (
+                "fences: {blackNamespaceList: a, whiteNamespaceList: b}",
+                "blackNamespaceList",
+            ),
+        ] {
+            let message = problem(text);
+            assert!(message.contains(key), "{text}: {message}");
+        }
+    }
+}

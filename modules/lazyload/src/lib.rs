@@ -1,0 +1,21 @@
+//! Lazy scoping: sidecars that know only what their workload calls.
+//!
+//! ```text
+//!  watches ───────────────> mesh ──┐
+//!  access logs ─┐                  ├─> scope ─> translate ─> Sidecar (server-side apply)
+//!  Prometheus ──┼─> learn ─> edges ┘      └───> status ────> ServiceFence status
+//!  hints ───────┘
+//!  fallback: EnvoyFilters and a stock Envoy that carry the first call
+//! ```
+//!
+//! `mesh`, `edges`, `scope`, `translate`, `fallback`, `status` and the parsers of `learn` are pure: time comes in as an
+//! argument. `engine` keeps state and does no I/O; `controller` and the servers of `learn` have the effects.
+
+pub mod config;
+pub mod edges;
+pub mod fallback;
+pub mod learn;
+pub mod mesh;
+pub mod object;
+pub mod scope;
+pub mod translate;

@@ -1,0 +1,99 @@
+//! Names that all rooms share: who calls, what is called, how it is known.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Who calls: a workload as Istio's telemetry names it (`source_workload_namespace`, `source_workload`).
+///
+/// The workload is the controller that a user wrote: the Deployment of a ReplicaSet's pods, the CronJob of a Job's,
+/// else the direct owner; a bare pod is its own workload.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Caller {
+    /// Namespace of the pods.
+    pub namespace: Arc<str>,
+    /// Name of the workload.
+    pub workload: Arc<str>,
+}
+
+impl Caller {
+    /// A caller.
+    pub fn new(namespace: &str, workload: &str) -> Self {
+        Self {
+            namespace: namespace.into(),
+            workload: workload.into(),
+        }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.workload)
+    }
+}
+
+/// How a dependency is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Evidence {
+    /// An access log entry of an HTTP request or a TCP connection.
+    AccessLog,
+    /// A series of Istio's telemetry.
+    Prometheus,
+    /// A principal of an AuthorizationPolicy of the host.
+    Policy,
+    /// A host name in the environment or the arguments of the pod template.
+    Template,
+    /// `status.metricStatus`, as Slime learned it or as an earlier run wrote it.
+    Restored,
+}
+
+impl Evidence {
+    /// The name in status and series.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AccessLog => "AccessLog",
+            Self::Prometheus => "Prometheus",
+            Self::Policy => "Policy",
+            Self::Template => "Template",
+            Self::Restored => "Restored",
+        }
+    }
+}
+
+/// A ServiceFence. Shown as `namespace/name`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FenceKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for FenceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What the learners ask of the mesh: who is behind an address or a pod name, and which host a name or an address is.
+///
+/// Calls are on the path of every access log entry: they must be look-ups, never scans.
+pub trait Directory: Send + Sync {
+    /// The workload whose pod has this address, host-network pods excepted.
+    fn caller_at(&self, address: IpAddr) -> Option<Caller>;
+
+    /// The workload of a pod.
+    fn caller_of_pod(&self, namespace: &str, pod: &str) -> Option<Caller>;
+
+    /// The full host name of `name` as a client in `namespace` means it.
+    ///
+    /// `name` has no port and may be short (`b`, `b.a`, `b.a.svc`), the name of a headless service's pod, an ExternalName,
+    /// or a host that a wildcard of a ServiceEntry covers (the answer is the wildcard). `None`: no such service is known.
+    fn host_of_name(&self, name: &str, namespace: &str) -> Option<Arc<str>>;
+
+    /// The hosts behind an address: of a ClusterIP or a ServiceEntry's address (also in a CIDR range), or of an endpoint
+    /// (headless services first, and only those when there are any). Sorted.
+    fn hosts_at(&self, address: IpAddr, port: u16) -> Vec<Arc<str>>;
+}
