@@ -11,6 +11,7 @@
 //! `mesh`, `edges`, `scope`, `translate`, `fallback`, `status` and the parsers of `learn` are pure: time comes in as an
 //! argument. `engine` keeps state and does no I/O; `controller` and the servers of `learn` have the effects.
 
+pub mod auto;
 pub mod config;
 pub mod edges;
 pub mod fallback;
