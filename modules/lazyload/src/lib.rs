@@ -19,4 +19,5 @@ pub mod learn;
 pub mod mesh;
 pub mod object;
 pub mod scope;
+pub mod status;
 pub mod translate;

@@ -1,0 +1,405 @@
+//! Status of a ServiceFence from what was made of it. Pure.
+//!
+//! | condition | true | false |
+//! |---|---|---|
+//! | `Accepted` | the spec is taken | the first part that is not, and what to change |
+//! | `FallbackReady` | calls to hosts out of scope are carried | by what they are not; no scope is made narrower then |
+//! | `Programmed` | the Sidecar is written | why not; what is there stays |
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use trimtab_crds::fence::{DEPENDENCIES_MAX, Dependency, Domain, FenceStatus, Mode, ScopeSize};
+
+use crate::object::FenceKey;
+
+/// Longest message of a condition.
+const MAX_MESSAGE: usize = 1024;
+/// Remarks that a message lists.
+const MAX_LISTED: usize = 5;
+/// A mesh that has grown or shrunk by less than this share of its size is no news.
+const NEWS_SHARE: i64 = 10;
+
+/// What stands between a fence and its Sidecar, or between the Sidecar and its effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The Sidecar is as it must be.
+    Written,
+    /// The fence only learns.
+    Observing,
+    /// The Sidecar of another fence of the same pods has this fence's scope too.
+    MergedInto(FenceKey),
+    /// A user's Sidecar is there for the same pods; named `namespace/name`.
+    UserSidecar(String),
+    /// The first Sidecar waits until the fallback carries calls.
+    WaitsForFallback,
+    /// Nothing can be made of the fence: see `Accepted`.
+    Refused,
+    /// The mode needs what this Istio does not have.
+    Unsupported(String),
+    /// A write failed: reason and message.
+    WriteFailed(&'static str, String),
+}
+
+/// What calls to hosts out of scope meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FallbackState {
+    /// The configuration does without a fallback.
+    Unused,
+    /// Wired, with ready pods.
+    Ready,
+    /// Not yet or no longer: why, and what to do.
+    NotReady(String),
+}
+
+/// Something in the spec that is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// PascalCase.
+    pub reason: &'static str,
+    /// Field, what is wrong, and the fix.
+    pub message: String,
+}
+
+/// What became of one fence.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// The mode that is in force.
+    pub mode: Mode,
+    /// What is wrong with the spec.
+    pub refusals: &'a [Refusal],
+    /// Worth knowing, without effect on the Sidecar.
+    pub warnings: &'a [String],
+    /// How far it got.
+    pub standing: &'a Standing,
+    /// The fallback.
+    pub fallback: &'a FallbackState,
+    /// Hosts by dependency.
+    pub domains: &'a BTreeMap<String, Domain>,
+    /// Learned calls in Slime's form.
+    pub metric_status: &'a BTreeMap<String, String>,
+    /// Learned calls in ours, sorted by host and caller.
+    pub dependencies: &'a [Dependency],
+    /// Size of the scope.
+    pub size: &'a ScopeSize,
+    /// Entries of the Sidecar.
+    pub entries: usize,
+}
+
+/// The status. Transition times and what is no news are kept from `before`.
+pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceStatus {
+    let drafts = [accepted(facts), fallback(facts), programmed(facts)];
+    let mut dependencies = facts.dependencies.to_vec();
+    dependencies.truncate(DEPENDENCIES_MAX);
+    let mut out = FenceStatus {
+        observed_generation: Some(facts.generation),
+        mode: Some(facts.mode),
+        domains: facts.domains.clone(),
+        metric_status: facts.metric_status.clone(),
+        visitor: before.visitor.clone(),
+        dependencies,
+        scope: Some(facts.size.clone()),
+        conditions: drafts
+            .into_iter()
+            .map(|d| d.stamped(facts.generation, &before.conditions, now))
+            .collect(),
+    };
+    if !is_news(&out, before) {
+        out.dependencies.clone_from(&before.dependencies);
+        out.scope.clone_from(&before.scope);
+    }
+    out
+}
+
+/// Whether anything is different that a reader or a restart needs: not times of calls, and not the mesh by a little.
+fn is_news(new: &FenceStatus, old: &FenceStatus) -> bool {
+    let bare = |status: &FenceStatus| {
+        let mut bare = status.clone();
+        bare.scope = None;
+        for dependency in &mut bare.dependencies {
+            dependency.last_seen.clear();
+        }
+        bare
+    };
+    let (Some(a), Some(b)) = (&new.scope, &old.scope) else {
+        return true;
+    };
+    let far = |a: i64, b: i64| (a - b).abs() * NEWS_SHARE > a.abs().max(b.abs());
+    bare(new) != bare(old)
+        || a.services != b.services
+        || far(a.mesh_services, b.mesh_services)
+        || far(a.bytes, b.bytes)
+        || far(a.mesh_bytes, b.mesh_bytes)
+}
+
+struct Draft {
+    kind: &'static str,
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Draft {
+    fn new(
+        kind: &'static str,
+        status: bool,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            status,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    fn stamped(self, generation: i64, before: &[Condition], now: Timestamp) -> Condition {
+        let status = if self.status { "True" } else { "False" };
+        let kept = before
+            .iter()
+            .find(|c| c.type_ == self.kind && c.status == status)
+            .map(|c| c.last_transition_time.clone());
+        // Times of conditions have whole seconds at an API server.
+        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        Condition {
+            type_: self.kind.to_owned(),
+            status: status.to_owned(),
+            reason: self.reason.to_owned(),
+            message: self.message.chars().take(MAX_MESSAGE).collect(),
+            observed_generation: Some(generation),
+            last_transition_time: kept.unwrap_or(Time(now)),
+        }
+    }
+}
+
+fn listed<T: AsRef<str>>(items: &[T]) -> String {
+    let mut shown: Vec<&str> = items.iter().take(MAX_LISTED).map(AsRef::as_ref).collect();
+    let more;
+    if items.len() > MAX_LISTED {
+        more = format!("and {} more", items.len() - MAX_LISTED);
+        shown.push(&more);
+    }
+    shown.join("; ")
+}
+
+fn accepted(facts: &Facts<'_>) -> Draft {
+    if let Some(first) = facts.refusals.first() {
+        let messages: Vec<&String> = facts.refusals.iter().map(|r| &r.message).collect();
+        return Draft::new("Accepted", false, first.reason, listed(&messages));
+    }
+    if facts.warnings.is_empty() {
+        return Draft::new("Accepted", true, "Accepted", "everything is accepted");
+    }
+    Draft::new(
+        "Accepted",
+        true,
+        "AcceptedWithRemarks",
+        listed(facts.warnings),
+    )
+}
+
+fn fallback(facts: &Facts<'_>) -> Draft {
+    let draft =
+        |status, reason, message: &str| Draft::new("FallbackReady", status, reason, message);
+    match facts.fallback {
+        FallbackState::Unused => draft(
+            true,
+            "NotUsed",
+            "the configuration does without a fallback: calls to hosts out of scope go where outboundTrafficPolicy sends them",
+        ),
+        FallbackState::Ready => draft(true, "Ready", "calls to hosts out of scope are carried"),
+        FallbackState::NotReady(why) => draft(false, "NotReady", why),
+    }
+}
+
+fn programmed(facts: &Facts<'_>) -> Draft {
+    let draft = |status, reason, message: String| Draft::new("Programmed", status, reason, message);
+    match facts.standing {
+        Standing::Written => draft(
+            true,
+            "Programmed",
+            format!("the Sidecar imports {} hosts", facts.entries),
+        ),
+        Standing::MergedInto(other) => draft(
+            true,
+            "Merged",
+            format!("the Sidecar of ServiceFence {other} is for the same pods and has this scope too"),
+        ),
+        Standing::Observing => draft(
+            false,
+            "Observing",
+            "no Sidecar is written: set enable to true and mode to Enforce for one".to_owned(),
+        ),
+        Standing::UserSidecar(name) => draft(
+            false,
+            "UserSidecar",
+            format!("Sidecar {name} is for the same pods and was not made by Trimtab: it stays alone; delete it to let this fence act"),
+        ),
+        Standing::WaitsForFallback => draft(
+            false,
+            "WaitsForFallback",
+            "a first Sidecar is written once calls to hosts out of scope are carried: see FallbackReady".to_owned(),
+        ),
+        Standing::Refused => draft(
+            false,
+            "Refused",
+            "see Accepted; a Sidecar that is there stays as it is".to_owned(),
+        ),
+        Standing::Unsupported(why) => draft(false, "Unsupported", why.clone()),
+        Standing::WriteFailed(reason, message) => draft(
+            false,
+            reason,
+            format!("{message}; the last good state stays and the write is tried again"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts<'a>(
+        standing: &'a Standing,
+        fallback: &'a FallbackState,
+        dependencies: &'a [Dependency],
+        size: &'a ScopeSize,
+    ) -> Facts<'a> {
+        static NONE: BTreeMap<String, Domain> = BTreeMap::new();
+        static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+        Facts {
+            generation: 3,
+            mode: Mode::Enforce,
+            refusals: &[],
+            warnings: &[],
+            standing,
+            fallback,
+            domains: &NONE,
+            metric_status: &NOTHING,
+            dependencies,
+            size,
+            entries: 2,
+        }
+    }
+
+    fn condition<'a>(status: &'a FenceStatus, kind: &str) -> &'a Condition {
+        status.conditions.iter().find(|c| c.type_ == kind).unwrap()
+    }
+
+    #[test]
+    fn a_later_call_alone_is_no_news() {
+        let size = ScopeSize {
+            services: 1,
+            mesh_services: 100,
+            bytes: 1000,
+            mesh_bytes: 100_000,
+        };
+        let seen = |at: &str| {
+            vec![Dependency {
+                host: "a".into(),
+                last_seen: at.into(),
+                ..Dependency::default()
+            }]
+        };
+        let first = status(
+            &facts(&Standing::Written, &FallbackState::Ready, &seen("1"), &size),
+            &FenceStatus::default(),
+            Timestamp::UNIX_EPOCH,
+        );
+        let grown = ScopeSize {
+            mesh_services: 105,
+            ..size.clone()
+        };
+        let later = status(
+            &facts(
+                &Standing::Written,
+                &FallbackState::Ready,
+                &seen("2"),
+                &grown,
+            ),
+            &first,
+            Timestamp::MAX,
+        );
+        assert_eq!(later, first);
+        let doubled = ScopeSize {
+            mesh_services: 200,
+            ..size
+        };
+        let news = status(
+            &facts(
+                &Standing::Written,
+                &FallbackState::Ready,
+                &seen("2"),
+                &doubled,
+            ),
+            &first,
+            Timestamp::MAX,
+        );
+        assert_eq!(news.scope.unwrap().mesh_services, 200);
+        assert_eq!(
+            news.dependencies[0].last_seen, "2",
+            "what is written is up to date"
+        );
+    }
+
+    #[test]
+    fn each_standing_has_its_reason_and_keeps_its_time() {
+        let size = ScopeSize::default();
+        let other = FenceKey {
+            namespace: "a".into(),
+            name: "b".into(),
+        };
+        for (standing, wanted, reason) in [
+            (Standing::Written, "True", "Programmed"),
+            (Standing::MergedInto(other), "True", "Merged"),
+            (Standing::Observing, "False", "Observing"),
+            (Standing::UserSidecar("a/b".into()), "False", "UserSidecar"),
+            (Standing::WaitsForFallback, "False", "WaitsForFallback"),
+            (Standing::Refused, "False", "Refused"),
+            (Standing::Unsupported("x".into()), "False", "Unsupported"),
+            (
+                Standing::WriteFailed("Forbidden", "x".into()),
+                "False",
+                "Forbidden",
+            ),
+        ] {
+            let fallback = FallbackState::NotReady("no pods".into());
+            let facts = facts(&standing, &fallback, &[], &size);
+            let first = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
+            let programmed = condition(&first, "Programmed");
+            assert_eq!(
+                (programmed.status.as_str(), programmed.reason.as_str()),
+                (wanted, reason)
+            );
+            assert_eq!(condition(&first, "FallbackReady").message, "no pods");
+            let again = status(&facts, &first, Timestamp::MAX);
+            assert_eq!(again, first, "nothing has changed, so no time has");
+        }
+    }
+
+    #[test]
+    fn refusals_come_before_remarks() {
+        let (size, refusals) = (
+            ScopeSize::default(),
+            [Refusal {
+                reason: "ServiceNotFound",
+                message: "m".into(),
+            }],
+        );
+        let warnings: Vec<String> = (0..7).map(|i| format!("w{i}")).collect();
+        let mut facts = facts(&Standing::Written, &FallbackState::Unused, &[], &size);
+        facts.warnings = &warnings;
+        let remarked = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
+        assert!(
+            condition(&remarked, "Accepted")
+                .message
+                .ends_with("and 2 more")
+        );
+        facts.refusals = &refusals;
+        let refused = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(condition(&refused, "Accepted").reason, "ServiceNotFound");
+    }
+}
