@@ -12,5 +12,6 @@ pub mod envoyfilter;
 pub mod host;
 pub mod queue;
 pub mod readiness;
+pub mod retry;
 pub mod sources;
 pub mod watch;
