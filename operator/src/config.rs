@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use trimtab_crds::limiter::duration_millis;
 use trimtab_kit::sources::{MdsConfig, MetricsServerConfig, PrometheusConfig};
+use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_limiter::config::LimiterConfig;
 use trimtab_metaprotocol::config::MetaprotocolConfig;
 use trimtab_metaprotocol::standalone::Listen;
@@ -28,6 +29,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The limiter module.
     pub limiter: LimiterConfig,
+    /// The lazyload module.
+    pub lazyload: LazyloadConfig,
     /// The MetaProtocol module.
     pub metaprotocol: MetaprotocolConfig,
     /// Set by the command line, not by the file: proxies are on other machines.
@@ -115,6 +118,7 @@ impl Config {
             prometheus.validate()?;
         }
         self.xds.check().map_err(anyhow::Error::msg)?;
+        self.lazyload.check().map_err(anyhow::Error::msg)?;
         self.metaprotocol.check().map_err(anyhow::Error::msg)?;
         let mut taken = BTreeSet::new();
         let mds = self
@@ -122,12 +126,15 @@ impl Config {
             .mds
             .as_ref()
             .map(|m| ("metrics.mds.address", m.address));
+        let access_log = self.lazyload.learn.access_log.as_ref();
+        let access_log = access_log.map(|l| ("lazyload.learn.accessLog.address", l.address));
         for (field, address) in [
             ("http.address", self.http.address),
             ("xds.address", self.xds.address),
         ]
         .into_iter()
         .chain(mds)
+        .chain(access_log)
         {
             if address.port() != 0 && !taken.insert(address) {
                 bail!("{field}: {address} is used twice: choose another port");

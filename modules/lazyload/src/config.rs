@@ -105,7 +105,7 @@ pub struct AutoFence {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Learn {
-    /// The access log server; absent: closed.
+    /// The access log server; absent: the port stays closed.
     pub access_log: Option<AccessLog>,
     /// Queries to Prometheus; absent: none. Only with them learned dependencies can expire.
     pub prometheus: Option<PrometheusLearning>,
@@ -118,7 +118,7 @@ pub struct Learn {
 impl Default for Learn {
     fn default() -> Self {
         Self {
-            access_log: Some(AccessLog::default()),
+            access_log: None,
             prometheus: None,
             hints: true,
             hosts_per_caller: 2000,
