@@ -1,0 +1,341 @@
+//! The edges of all callers: flat maps of small numbers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::names::Names;
+use super::rules::{Aged, EdgeState, Limits, Proofs, Record, millis};
+use super::{Seen, Sighting};
+use crate::object::{Caller, Evidence};
+
+/// An edge: caller and host.
+type Key = (u32, u32);
+
+/// Hosts of one caller.
+#[derive(Debug, Default)]
+struct Row {
+    hosts: Vec<u32>,
+    /// Full, and no host can make room for another.
+    stuck: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Index {
+    pub(super) limits: Limits,
+    callers: Names<Caller>,
+    hosts: Names<Arc<str>>,
+    rows: Vec<Row>,
+    edges: HashMap<Key, Record>,
+    /// Edges in their grace, and when it ends; `None` until the next tick says what time it is.
+    graces: BTreeMap<Key, Option<Duration>>,
+    pub(super) changes: BTreeSet<Caller>,
+    pub(super) refused: u64,
+}
+
+impl Index {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            callers: Names::default(),
+            hosts: Names::default(),
+            rows: Vec::new(),
+            edges: HashMap::new(),
+            graces: BTreeMap::new(),
+            changes: BTreeSet::new(),
+            refused: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.edges.len()
+    }
+
+    pub(super) fn callers(&self) -> Vec<Caller> {
+        let mut callers: Vec<Caller> = self.callers.iter().map(|(c, _)| c.clone()).collect();
+        callers.sort_unstable();
+        callers
+    }
+
+    pub(super) fn caller(&self, caller: &Caller) -> Option<u32> {
+        self.callers.id(caller)
+    }
+
+    /// Hosts and records of a caller, sorted by host.
+    pub(super) fn of(&self, caller: &Caller) -> Vec<(Arc<str>, Record)> {
+        let Some(id) = self.callers.id(caller) else {
+            return Vec::new();
+        };
+        let mut edges: Vec<_> = self.rows[id as usize]
+            .hosts
+            .iter()
+            .filter_map(|host| {
+                let record = self.edges.get(&(id, *host))?;
+                Some((self.hosts.name(*host)?.clone(), *record))
+            })
+            .collect();
+        edges.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        edges
+    }
+
+    pub(super) fn get(&self, caller: &Caller, host: &str) -> Option<&Record> {
+        let key = (self.callers.id(caller)?, self.hosts.id(host)?);
+        self.edges.get(&key)
+    }
+
+    /// A sighting whose caller has the number `caller`, if it has one.
+    pub(super) fn see(&mut self, caller: Option<u32>, seen: &Sighting<'_>, now: i64) -> Seen {
+        let proofs = Proofs::of(seen.evidence);
+        let host = seen.host.as_str();
+        if let (Some(caller), Some(host)) = (caller, self.hosts.id(host))
+            && let Some(record) = self.edges.get_mut(&(caller, host))
+        {
+            if record.state == EdgeState::Expired && !seen.revives {
+                return Seen::Known;
+            }
+            let grace = record.state == EdgeState::Expiring;
+            if record.call(proofs, seen.known, now, &self.limits) {
+                self.mark(caller);
+            }
+            if grace {
+                self.graces.remove(&(caller, host));
+            }
+            return Seen::Known;
+        }
+        if !self.room(caller, seen.known) {
+            self.refused += 1;
+            return Seen::Refused;
+        }
+        let record = Record::new(proofs, seen.known, now);
+        if self.insert(&seen.caller, &seen.host.to_shared(), record) {
+            Seen::New
+        } else {
+            Seen::Refused
+        }
+    }
+
+    /// Whether the caller may have one host more. A known host takes the place of an unknown one or of a tombstone.
+    fn room(&mut self, caller: Option<u32>, known: bool) -> bool {
+        let Some(caller) = caller else {
+            return self.limits.hosts_per_caller > 0;
+        };
+        let row = &mut self.rows[caller as usize];
+        if row.hosts.len() < self.limits.hosts_per_caller {
+            return true;
+        }
+        if !known || row.stuck {
+            return false;
+        }
+        let edges = &self.edges;
+        let least = row
+            .hosts
+            .iter()
+            .filter_map(|host| edges.get(&(caller, *host)).map(|r| (*host, r)))
+            .filter(|(_, r)| !r.known || r.state == EdgeState::Expired)
+            .min_by_key(|(host, r)| (r.known, r.last, *host));
+        let Some((host, _)) = least else {
+            row.stuck = true;
+            return false;
+        };
+        self.remove((caller, host));
+        true
+    }
+
+    fn insert(&mut self, caller: &Caller, host: &Arc<str>, record: Record) -> bool {
+        let id = match self.callers.id(caller) {
+            Some(id) => id,
+            None => match self.callers.take(caller) {
+                Some(id) => id,
+                None => return false,
+            },
+        };
+        let Some(host) = self.hosts.take(host) else {
+            return false;
+        };
+        if self.rows.len() <= id as usize {
+            self.rows.resize_with(id as usize + 1, Row::default);
+        }
+        self.rows[id as usize].hosts.push(host);
+        if record.state == EdgeState::Expiring {
+            self.graces.insert((id, host), None);
+        }
+        self.edges.insert((id, host), record);
+        self.mark(id);
+        true
+    }
+
+    fn remove(&mut self, key: Key) {
+        let (caller, host) = key;
+        if self.edges.remove(&key).is_none() {
+            return;
+        }
+        self.mark(caller);
+        self.graces.remove(&key);
+        self.hosts.drop_user(host);
+        let row = &mut self.rows[caller as usize];
+        row.hosts.retain(|h| *h != host);
+        row.stuck = false;
+        if row.hosts.is_empty() {
+            *row = Row::default();
+            self.callers.drop_user(caller);
+        }
+    }
+
+    fn mark(&mut self, caller: u32) {
+        if let Some(caller) = self.callers.name(caller)
+            && !self.changes.contains(caller)
+        {
+            self.changes.insert(caller.clone());
+        }
+    }
+
+    pub(super) fn watched(&mut self, caller: &Caller, by: Duration) {
+        let Some(id) = self.callers.id(caller) else {
+            return;
+        };
+        let by = millis(by);
+        let mut gone = Vec::new();
+        let mut changed = false;
+        for host in &self.rows[id as usize].hosts {
+            let key = (id, *host);
+            let Some(record) = self.edges.get_mut(&key) else {
+                continue;
+            };
+            match record.age(by, &self.limits) {
+                Aged::Nothing => continue,
+                Aged::Changed => {}
+                Aged::Expiring => {
+                    self.graces.insert(key, None);
+                }
+                Aged::Gone => gone.push(key),
+            }
+            changed = true;
+        }
+        if changed {
+            self.rows[id as usize].stuck = false;
+            self.mark(id);
+        }
+        for key in gone {
+            self.remove(key);
+        }
+    }
+
+    /// Ends graces; the answer is when the next one ends.
+    pub(super) fn tick(&mut self, monotonic: Duration) -> Option<Duration> {
+        let mut over = Vec::new();
+        for (key, end) in &mut self.graces {
+            let end = *end.get_or_insert_with(|| monotonic.saturating_add(self.limits.grace));
+            let confirmed = self.edges.get(key).is_some_and(|r| r.confirmed);
+            if end <= monotonic && confirmed {
+                over.push(*key);
+            }
+        }
+        for key in over {
+            self.graces.remove(&key);
+            if let Some(record) = self.edges.get_mut(&key) {
+                record.state = EdgeState::Expired;
+                record.confirmed = false;
+            }
+            self.rows[key.0 as usize].stuck = false;
+            self.mark(key.0);
+        }
+        let ends = self.graces.values().flatten();
+        ends.filter(|end| **end > monotonic).min().copied()
+    }
+
+    /// Joins what was written of an edge. Whether there is room for it.
+    pub(super) fn merge(&mut self, caller: &Caller, host: &Arc<str>, other: Record) -> bool {
+        let id = self.callers.id(caller);
+        let key = id.zip(self.hosts.id(&**host));
+        let Some((key, mine)) = key.and_then(|key| Some((key, self.edges.get_mut(&key)?))) else {
+            if self.room(id, other.known) && self.insert(caller, host, other) {
+                return true;
+            }
+            self.refused += 1;
+            return false;
+        };
+        let joined = mine.join(&other, &self.limits);
+        let changed = !joined.written_alike(mine, &self.limits);
+        *mine = joined;
+        match joined.state {
+            EdgeState::Expiring => {
+                self.graces.entry(key).or_insert(None);
+            }
+            EdgeState::Active | EdgeState::Expired => {
+                self.graces.remove(&key);
+            }
+        }
+        if changed {
+            self.mark(key.0);
+        }
+        true
+    }
+
+    /// Makes these the hints of a caller.
+    pub(super) fn hints(
+        &mut self,
+        caller: &Caller,
+        hints: &BTreeMap<Arc<str>, BTreeSet<Evidence>>,
+        now: i64,
+    ) {
+        let proofs_of = |evidence: &BTreeSet<Evidence>| {
+            let all = evidence.iter().map(|e| Proofs::of(*e));
+            all.fold(Proofs::default(), Proofs::with)
+        };
+        for (host, old) in self.of(caller) {
+            let new = hints.get(&host).map(proofs_of).unwrap_or_default();
+            self.rehint(caller, &host, old.proofs, new, now);
+        }
+        for (host, evidence) in hints {
+            if self.get(caller, host).is_none() {
+                let record = Record::new(proofs_of(evidence), true, now);
+                let id = self.callers.id(caller);
+                if !self.room(id, true) || !self.insert(caller, host, record) {
+                    self.refused += 1;
+                }
+            }
+        }
+    }
+
+    fn rehint(&mut self, caller: &Caller, host: &str, old: Proofs, new: Proofs, now: i64) {
+        let proofs = old.without(Proofs::hints()).with(new);
+        let Some(key) = self.callers.id(caller).zip(self.hosts.id(host)) else {
+            return;
+        };
+        if proofs.is_empty() {
+            self.remove(key);
+            return;
+        }
+        let Some(record) = self.edges.get_mut(&key) else {
+            return;
+        };
+        let revived = !new.is_empty() && record.state != EdgeState::Active;
+        if proofs == old && !revived {
+            return;
+        }
+        record.proofs = proofs;
+        if !new.is_empty() {
+            record.idle = 0;
+            record.known = true;
+            record.state = EdgeState::Active;
+            record.confirmed = false;
+            record.written = record.last.min(now);
+            self.graces.remove(&key);
+        }
+        self.mark(key.0);
+    }
+
+    /// Forgets a caller.
+    pub(super) fn forget(&mut self, caller: &Caller) {
+        if let Some(id) = self.callers.id(caller) {
+            for host in self.rows[id as usize].hosts.clone() {
+                self.remove((id, host));
+            }
+        }
+    }
+
+    /// Callers, and hosts that some caller has.
+    pub(super) fn name_counts(&self) -> (usize, usize) {
+        (self.callers.len(), self.hosts.len())
+    }
+}
