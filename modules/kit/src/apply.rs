@@ -290,6 +290,19 @@ where
         failed.map_or(Ok(writes), Err)
     }
 
+    /// Whether the live object is as `object` says, as far as the watch has told: it would not be written.
+    pub fn is_as_wanted(&self, object: &K) -> bool {
+        self.hash(object)
+            .is_ok_and(|desired| self.matches(&Self::key(object), desired))
+    }
+
+    fn matches(&self, key: &Key, desired: u64) -> bool {
+        let objects = self.objects.lock();
+        let live = objects.live.get(key).map(|l| l.hash);
+        let rewritten = objects.rewritten.get(key);
+        live == Some(desired) || live.is_some_and(|l| rewritten == Some(&(desired, l)))
+    }
+
     /// Applies one object unless it is as wanted. Returns whether it was written.
     async fn apply(&self, object: &K) -> Result<bool, ApplyError> {
         let key = Self::key(object);
@@ -299,14 +312,9 @@ where
             source,
         };
         let desired = self.hash(object).map_err(encode)?;
-        {
-            let objects = self.objects.lock();
-            let live = objects.live.get(&key).map(|l| l.hash);
-            let rewritten = objects.rewritten.get(&key);
-            if live == Some(desired) || live.is_some_and(|l| rewritten == Some(&(desired, l))) {
-                self.counts.unchanged.fetch_add(1, Ordering::Relaxed);
-                return Ok(false);
-            }
+        if self.matches(&key, desired) {
+            self.counts.unchanged.fetch_add(1, Ordering::Relaxed);
+            return Ok(false);
         }
         let mut body = serde_json::to_value(object).map_err(encode)?;
         body["apiVersion"] = K::api_version(&()).into();

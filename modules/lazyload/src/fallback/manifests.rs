@@ -1,6 +1,6 @@
 //! The Kubernetes objects of the fallback.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -109,13 +109,14 @@ fn selector() -> Value {
     json!({"app": NAME})
 }
 
-/// Every HTTP port leads to the one listener.
+/// The HTTP ports of the fallback's Service: every one leads to the one listener.
+pub fn service_ports(ports: &BTreeSet<u16>) -> Vec<Value> {
+    let port = |port: &u16| json!({"name": format!("http-{port}"), "port": port, "protocol": "TCP", "targetPort": "http"});
+    ports.iter().map(port).collect()
+}
+
 fn service(input: &FallbackInput) -> Value {
-    let mut ports: Vec<Value> = input
-        .all_ports()
-        .iter()
-        .map(|port| json!({"name": format!("http-{port}"), "port": port, "protocol": "TCP", "targetPort": "http"}))
-        .collect();
+    let mut ports = service_ports(&input.all_ports());
     if input.config.fallback.tcp {
         ports.push(json!({"name": "tcp-proxy-protocol", "port": TCP_PORT, "protocol": "TCP", "targetPort": "tcp"}));
     }

@@ -35,7 +35,7 @@ use crate::config::{GlobalSidecarMode, LazyloadConfig};
 use proxy::ProxyOptions;
 
 pub use envoy_filter::filters;
-pub use manifests::{Deploy, manifests};
+pub use manifests::{Deploy, manifests, service_ports};
 pub use routes::{DESTINATION_HEADER, SOURCE_HEADER, SOURCE_NAMESPACE_HEADER};
 pub use tcp::TCP_CLUSTER;
 

@@ -1,0 +1,281 @@
+//! From a fence to its Sidecar: scope, other fences of the same pods, users' Sidecars, the fallback.
+
+use std::collections::BTreeSet;
+
+use trimtab_crds::fence::Mode;
+
+use super::{Desired, Engine, Entry, Inner, Work};
+use crate::config::LazyloadConfig;
+use crate::edges::{Edge, EdgeState};
+use crate::mesh::ResolvedFence;
+use crate::object::{Caller, FenceKey};
+use crate::scope::{self, Claim, Learned, Role, ScopeInput};
+use crate::status::{FallbackState, Refusal, Standing};
+use crate::translate::{self, Hosts, Owner};
+use trimtab_crds::fence::DependencyState;
+
+fn learned(edge: Edge) -> Learned {
+    Learned {
+        host: edge.host,
+        state: match edge.state {
+            EdgeState::Active => DependencyState::Active,
+            EdgeState::Expiring => DependencyState::Expiring,
+            EdgeState::Expired => DependencyState::Expired,
+        },
+        evidence: edge.evidence.into_iter().collect(),
+        last_seen: Some(edge.last_seen),
+    }
+}
+
+/// The mode that is in force. `enable: false` learns only.
+fn mode(resolved: &ResolvedFence, config: &LazyloadConfig) -> Mode {
+    if resolved.spec.enable {
+        resolved.spec.mode.unwrap_or(config.mode)
+    } else {
+        Mode::Observe
+    }
+}
+
+impl Engine {
+    /// Reads back what a fence's status says was learned: by an earlier run, by another replica, or by Slime.
+    pub(super) fn restore(&self, key: &FenceKey) {
+        let Some(resolved) = self.index.resolve(key) else {
+            return;
+        };
+        let now = self.clock.now();
+        let known = {
+            let inner = self.inner.lock();
+            let entry = inner.fences.get(key);
+            entry.is_some_and(|e| {
+                e.stored.dependencies == resolved.status.dependencies && e.generation > 0
+            })
+        };
+        if known {
+            return;
+        }
+        let status = &resolved.status;
+        let callers: BTreeSet<&String> = status.dependencies.iter().map(|d| &d.caller).collect();
+        for name in callers {
+            let own: Vec<_> = status
+                .dependencies
+                .iter()
+                .filter(|d| d.caller == *name)
+                .cloned()
+                .collect();
+            self.edges
+                .restore(&Caller::new(&key.namespace, name), &own, now);
+        }
+        if status.dependencies.is_empty() && !status.metric_status.is_empty() {
+            let stand_in = Caller::new(&key.namespace, &key.name);
+            let mut callers: Vec<&Caller> = resolved.callers.iter().collect();
+            if callers.is_empty() {
+                callers.push(&stand_in);
+            }
+            for caller in callers {
+                let known = |host: &str| self.index.knows(host);
+                self.edges
+                    .restore_metric_status(caller, &status.metric_status, known, now);
+            }
+        }
+    }
+
+    /// Works out the fences of `dirty`, and what that means for others of the same pods.
+    pub(super) fn compute(&self, dirty: &BTreeSet<FenceKey>) {
+        let mut decide = BTreeSet::new();
+        for key in dirty {
+            decide.insert(key.clone());
+            match self.index.resolve(key) {
+                Some(resolved) => {
+                    decide.extend(resolved.overlapping.iter().cloned());
+                    self.scope(key, &resolved);
+                }
+                None => self.gone(key),
+            }
+        }
+        for key in decide {
+            if let Some(resolved) = self.index.resolve(&key) {
+                self.decide(&key, &resolved);
+                self.queue.push(Work::Fence(key), ());
+            }
+        }
+    }
+
+    fn gone(&self, key: &FenceKey) {
+        let mut inner = self.inner.lock();
+        if inner.fences.remove(key).is_some() {
+            inner.timers.retain(|(_, k)| k != key);
+            drop(inner);
+            self.queue.push(Work::Fence(key.clone()), ());
+        }
+    }
+
+    /// Step one: what the fence alone asks for.
+    fn scope(&self, key: &FenceKey, resolved: &ResolvedFence) {
+        let config = self.config();
+        let settings = self.settings.read().clone();
+        let mut callers = resolved.callers.clone();
+        // What Slime had learned of a workload without pods hangs on the fence's name.
+        callers.insert(Caller::new(&key.namespace, &key.name));
+        let learned: Vec<Learned> = callers
+            .iter()
+            .flat_map(|caller| self.edges.of(caller))
+            .map(learned)
+            .collect();
+        let (before, fading) = {
+            let inner = self.inner.lock();
+            inner.fences.get(key).map_or_else(
+                || (resolved.status.domains.clone(), <_>::default()),
+                |e| (e.scope.domains.clone(), e.scope.fading.clone()),
+            )
+        };
+        let scope = scope::compute(
+            &ScopeInput {
+                fence: key,
+                spec: &resolved.spec,
+                created: resolved.created,
+                learned: &learned,
+                before: &before,
+                fading: &fading,
+                now: self.clock.now(),
+                settings: &settings,
+            },
+            self.index.as_ref(),
+        );
+        self.index.depend(key, &scope.consulted);
+        let mode = mode(resolved, &config);
+        let mut inner = self.inner.lock();
+        inner.timers.retain(|(_, k)| k != key);
+        if let Some(next) = scope.next {
+            inner.timers.insert((next, key.clone()));
+        }
+        let entry = inner.fences.entry(key.clone()).or_default();
+        entry.generation = resolved.generation;
+        entry.mode = mode;
+        entry.callers = callers;
+        entry.claim = resolved.selector.as_ref().map(|selector| Claim {
+            key: key.clone(),
+            created: resolved.created,
+            selector: selector.clone(),
+            writes: mode != Mode::Observe && resolved.user_sidecars.is_empty(),
+        });
+        entry.refusals = refusals(resolved);
+        entry.scope = scope;
+        entry.stored = resolved.status.clone();
+    }
+
+    /// Step two: what is written.
+    fn decide(&self, key: &FenceKey, resolved: &ResolvedFence) {
+        let config = self.config();
+        let fallback = self.fallback_state(&key.namespace);
+        let mut inner = self.inner.lock();
+        let Some(mine) = inner.fences.get(key).and_then(|e| e.claim.clone()) else {
+            if let Some(entry) = inner.fences.get_mut(key) {
+                entry.standing = Some(Standing::Refused);
+                entry.desired = Desired::Keep;
+            }
+            return;
+        };
+        let others: Vec<Claim> = resolved
+            .overlapping
+            .iter()
+            .filter_map(|k| inner.fences.get(k)?.claim.clone())
+            .collect();
+        let role = scope::role(&mine, &others);
+        let union = match &role {
+            Role::Writes { with, .. } => union(&inner, key, with),
+            Role::MergedInto(_) => union(&inner, key, &[]),
+        };
+        let live = inner.live.get(key).cloned();
+        let Some(entry) = inner.fences.get_mut(key) else {
+            return;
+        };
+        entry.union = union;
+        entry.warnings = warnings(entry, &role);
+        let (standing, desired) = outcome(key, resolved, entry, &role, &fallback, live, &config);
+        entry.standing = Some(standing);
+        entry.desired = desired;
+    }
+}
+
+fn union(inner: &Inner, key: &FenceKey, with: &[FenceKey]) -> scope::Union {
+    let scopes = std::iter::once(key)
+        .chain(with)
+        .filter_map(|k| inner.fences.get(k))
+        .map(|e| &e.scope);
+    scope::merge(scopes)
+}
+
+fn refusals(resolved: &ResolvedFence) -> Vec<Refusal> {
+    resolved
+        .problems
+        .iter()
+        .map(|problem| Refusal {
+            reason: problem.reason(),
+            message: problem.to_string(),
+        })
+        .collect()
+}
+
+fn warnings(entry: &Entry, role: &Role) -> Vec<String> {
+    let mut out: Vec<String> = entry
+        .scope
+        .warnings
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if let Role::Writes { partly, .. } = role {
+        out.extend(partly.iter().map(|other| {
+            format!("ServiceFence {other} selects some of the same pods: both Sidecars have the hosts of both; let one selector be part of the other")
+        }));
+    }
+    out
+}
+
+/// Where the fence stands and what is written.
+fn outcome(
+    key: &FenceKey,
+    resolved: &ResolvedFence,
+    entry: &Entry,
+    role: &Role,
+    fallback: &FallbackState,
+    live: Option<BTreeSet<String>>,
+    config: &LazyloadConfig,
+) -> (Standing, Desired) {
+    if let Some(name) = resolved.user_sidecars.iter().next() {
+        return (Standing::UserSidecar(name.to_string()), Desired::None);
+    }
+    match entry.mode {
+        Mode::Observe => return (Standing::Observing, Desired::None),
+        Mode::Exclude => {
+            let why = "mode Exclude needs a Sidecar that knows exclusions, which Istio up to 1.31 does not have: set mode to Observe or Enforce".to_owned();
+            return (Standing::Unsupported(why), Desired::None);
+        }
+        Mode::Enforce => {}
+    }
+    if let Role::MergedInto(other) = role {
+        return (Standing::MergedInto(other.clone()), Desired::None);
+    }
+    let mut hosts: BTreeSet<String> = entry.union.entries.keys().cloned().collect();
+    if let FallbackState::NotReady(_) = fallback {
+        let Some(live) = live else {
+            return (Standing::WaitsForFallback, Desired::None);
+        };
+        // Wider is safe at any time, narrower only while unknown calls are carried.
+        if !live.iter().any(|entry| entry == scope::EVERYTHING) {
+            hosts.remove(scope::NOTHING);
+            hosts.extend(live.into_iter().filter(|entry| entry != scope::NOTHING));
+        }
+    }
+    let owner = Owner {
+        key,
+        uid: &resolved.uid,
+        revision: resolved.revision.as_deref(),
+    };
+    let selector = entry
+        .claim
+        .as_ref()
+        .map(|c| c.selector.clone())
+        .unwrap_or_default();
+    let sidecar = translate::sidecar(&owner, &selector, Hosts::Only(&hosts), &config.revision);
+    (Standing::Written, Desired::Write(Box::new(sidecar)))
+}

@@ -1,0 +1,217 @@
+//! State between events and writes: which fences there are, what was made of each, and what is to be written. No I/O.
+
+mod compute;
+mod ports;
+mod view;
+mod wiring;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+use trimtab_crds::fence::{FenceStatus, Mode};
+use trimtab_crds::istio::Sidecar;
+use trimtab_kit::clock::Clock;
+use trimtab_kit::queue::LatestQueue;
+use trimtab_kit::retry::Retries;
+
+use crate::auto::AutoFences;
+use crate::config::LazyloadConfig;
+use crate::edges::{EdgeStore, Limits};
+use crate::mesh::Index;
+use crate::object::{Caller, FenceKey};
+use crate::scope::{Claim, Scope, Settings, Union};
+use crate::status::{Refusal, Standing};
+
+pub use ports::HttpPorts;
+pub use view::{DependencyView, EdgeView, FenceView, MeshView};
+pub use wiring::{Wiring, WiringState};
+pub use writes::Plan;
+
+/// Something to write.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Work {
+    /// Status and Sidecar of a fence.
+    Fence(FenceKey),
+    /// Whether a fence must be made or deleted.
+    Auto(FenceKey),
+    /// The EnvoyFilters and the Service of the fallback.
+    Wiring,
+}
+
+/// What must be at the API server.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Desired {
+    /// This Sidecar.
+    Write(Box<Sidecar>),
+    /// No Sidecar of ours.
+    None,
+    /// Whatever is there.
+    #[default]
+    Keep,
+}
+
+/// What was made of one fence.
+#[derive(Debug, Default)]
+struct Entry {
+    generation: i64,
+    mode: Mode,
+    callers: BTreeSet<Caller>,
+    claim: Option<Claim>,
+    refusals: Vec<Refusal>,
+    warnings: Vec<String>,
+    scope: Scope,
+    /// What the Sidecar has when other fences select the same pods.
+    union: Union,
+    standing: Option<Standing>,
+    desired: Desired,
+    /// As the API server has it.
+    stored: FenceStatus,
+    /// As it was written last, or is to be.
+    wanted: FenceStatus,
+    write_error: Option<(&'static str, String)>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    fences: BTreeMap<FenceKey, Entry>,
+    timers: BTreeSet<(Timestamp, FenceKey)>,
+    /// Hosts of each live Sidecar of ours, by its fence.
+    live: BTreeMap<FenceKey, BTreeSet<String>>,
+    wiring: WiringState,
+    /// Fences whose scope or state must be worked out again, for other reasons than events.
+    again: BTreeSet<FenceKey>,
+}
+
+/// Decides; the controller carries out.
+pub struct Engine {
+    /// The mesh.
+    pub index: Arc<Index>,
+    /// Who calls what.
+    pub edges: Arc<EdgeStore>,
+    /// Fences that Trimtab makes.
+    pub auto: Arc<AutoFences>,
+    /// HTTP ports of the mesh.
+    pub ports: Arc<HttpPorts>,
+    /// What is to be written.
+    pub queue: LatestQueue<Work, ()>,
+    /// Writes that failed.
+    pub retries: Retries<Work>,
+    clock: Arc<dyn Clock>,
+    config: RwLock<Arc<LazyloadConfig>>,
+    settings: RwLock<Arc<Settings>>,
+    inner: Mutex<Inner>,
+    wake: Arc<Notify>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("fences", &self.inner.lock().fences.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine that knows nothing yet.
+    pub fn new(config: Arc<LazyloadConfig>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let wake = Arc::new(Notify::new());
+        let limits = Limits::new(&config.retention, config.learn.hosts_per_caller);
+        Arc::new(Self {
+            index: Index::new(&config),
+            edges: Arc::new(EdgeStore::new(limits)),
+            auto: AutoFences::new(config.clone(), wake.clone()),
+            ports: HttpPorts::new(&config.fallback, wake.clone()),
+            queue: LatestQueue::default(),
+            retries: Retries::default(),
+            clock,
+            settings: RwLock::new(Arc::new(wiring::settings(&config))),
+            config: RwLock::new(config),
+            inner: Mutex::default(),
+            wake,
+        })
+    }
+
+    /// The configuration that is in force.
+    pub fn config(&self) -> Arc<LazyloadConfig> {
+        self.config.read().clone()
+    }
+
+    /// Takes a changed configuration over: everything is worked out again.
+    pub fn reconfigure(&self, config: Arc<LazyloadConfig>) {
+        self.auto.reconfigure(config.clone());
+        self.ports.reconfigure(&config.fallback);
+        *self.settings.write() = Arc::new(wiring::settings(&config));
+        *self.config.write() = config;
+        let mut inner = self.inner.lock();
+        let all: Vec<FenceKey> = inner.fences.keys().cloned().collect();
+        inner.again.extend(all);
+        drop(inner);
+        self.queue.push(Work::Wiring, ());
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is something for [`Self::absorb`], by events or by time.
+    pub async fn changed(&self) {
+        let pause = self.next_timer();
+        let timer = async {
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.index.changed() => {}
+            () = self.edges.changed() => {}
+            () = self.wake.notified() => {}
+            () = timer => {}
+        }
+    }
+
+    /// Until a scope changes by itself.
+    fn next_timer(&self) -> Option<Duration> {
+        let now = self.clock.now();
+        let due = self.inner.lock().timers.first().map(|(at, _)| *at);
+        let scope = due.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let grace = self.edges.tick(self.clock.monotonic());
+        let grace = grace.map(|at| at.saturating_sub(self.clock.monotonic()));
+        // A clock that was set back must not stop the timers.
+        [scope, grace]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|d| d.clamp(Duration::from_millis(10), Duration::from_secs(60)))
+    }
+
+    /// Takes over what events, sightings and time have changed, and queues what follows.
+    pub fn absorb(&self) {
+        self.edges.tick(self.clock.monotonic());
+        let changes = self.index.take_changes();
+        let mut dirty = changes.fences;
+        {
+            let mut inner = self.inner.lock();
+            dirty.append(&mut inner.again);
+            let now = self.clock.now();
+            while inner.timers.first().is_some_and(|(at, _)| *at <= now) {
+                dirty.extend(inner.timers.pop_first().map(|(_, key)| key));
+            }
+        }
+        for key in &dirty {
+            self.restore(key);
+        }
+        for caller in self.edges.take_changes() {
+            dirty.extend(self.index.fences_of(&caller));
+        }
+        self.compute(&dirty);
+        for key in self.auto.take_changes() {
+            self.queue.push(Work::Auto(key), ());
+        }
+        if self.wiring_changed() {
+            self.queue.push(Work::Wiring, ());
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What people and the JSON API see.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use trimtab_crds::fence::{Dependency, DependencyState, ScopeSize};
+
+use super::Engine;
+use crate::object::{Caller, FenceKey};
+use crate::scope::Scope;
+
+/// A fence as it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FenceView {
+    /// The fence.
+    pub fence: FenceKey,
+    /// Mode in force.
+    pub mode: String,
+    /// Pods that it is for.
+    pub selector: BTreeMap<String, String>,
+    /// Workloads of these pods, now or once.
+    pub callers: BTreeSet<String>,
+    /// Conditions: type, status, reason and message.
+    pub conditions: Vec<[String; 4]>,
+    /// Entries of the Sidecar, with why each is there.
+    pub entries: BTreeMap<String, Vec<String>>,
+    /// What was learned.
+    pub dependencies: Vec<DependencyView>,
+    /// Size against the mesh.
+    pub size: ScopeSize,
+}
+
+/// A learned dependency.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DependencyView {
+    /// Workload.
+    pub caller: String,
+    /// Host.
+    pub host: String,
+    /// How it is known.
+    pub evidence: Vec<String>,
+    /// RFC 3339.
+    pub first_seen: String,
+    /// RFC 3339.
+    pub last_seen: String,
+    /// State.
+    pub state: DependencyState,
+}
+
+/// One edge of the mesh's graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeView {
+    /// `namespace/workload`.
+    pub caller: String,
+    /// Host.
+    pub host: String,
+    /// How it is known.
+    pub evidence: Vec<String>,
+    /// Seconds since the last call.
+    pub age: i64,
+    /// Whether it is in scope.
+    pub in_scope: bool,
+}
+
+/// The mesh in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshView {
+    /// Fences.
+    pub fences: usize,
+    /// Fences by reason of `Programmed`.
+    pub by_reason: BTreeMap<String, usize>,
+    /// Workloads with edges.
+    pub callers: usize,
+    /// Edges.
+    pub edges: usize,
+    /// Calls that were not kept for want of room.
+    pub refused: u64,
+    /// Services in the scopes of enforced fences, summed.
+    pub services_in_scope: i64,
+    /// The same without Sidecars.
+    pub services_in_mesh: i64,
+    /// Estimated bytes in scope, summed.
+    pub bytes_in_scope: i64,
+    /// The same without Sidecars.
+    pub bytes_in_mesh: i64,
+}
+
+/// A call to a name that is no service of the mesh is told apart from one that is imported.
+pub(super) fn mark_unresolved(dependency: &mut Dependency, scope: &Scope) {
+    if dependency.state == DependencyState::Active && scope.unresolved.contains(&dependency.host) {
+        dependency.state = DependencyState::Unresolved;
+    }
+}
+
+impl Engine {
+    /// A fence; `None`: there is none of this name.
+    pub fn fence_view(&self, key: &FenceKey) -> Option<FenceView> {
+        let inner = self.inner.lock();
+        let entry = inner.fences.get(key)?;
+        let dependencies = entry.callers.iter().flat_map(|caller| {
+            self.edges.to_dependencies(caller).into_iter().map(|mut d| {
+                mark_unresolved(&mut d, &entry.scope);
+                DependencyView {
+                    caller: d.caller,
+                    host: d.host,
+                    evidence: d.evidence,
+                    first_seen: d.first_seen,
+                    last_seen: d.last_seen,
+                    state: d.state,
+                }
+            })
+        });
+        let conditions = entry.wanted.conditions.iter().map(|c| {
+            [
+                c.type_.clone(),
+                c.status.clone(),
+                c.reason.clone(),
+                c.message.clone(),
+            ]
+        });
+        let entries = entry.union.entries.iter().map(|(entry, reasons)| {
+            (
+                entry.clone(),
+                reasons.iter().map(ToString::to_string).collect(),
+            )
+        });
+        Some(FenceView {
+            fence: key.clone(),
+            mode: entry.mode.as_str().to_owned(),
+            selector: entry
+                .claim
+                .as_ref()
+                .map(|c| c.selector.clone())
+                .unwrap_or_default(),
+            callers: entry.callers.iter().map(ToString::to_string).collect(),
+            conditions: conditions.collect(),
+            entries: entries.collect(),
+            dependencies: dependencies.collect(),
+            size: entry.union.size.clone(),
+        })
+    }
+
+    /// Size of a fence's scope against the mesh.
+    pub fn scope_size(&self, key: &FenceKey) -> Option<ScopeSize> {
+        let inner = self.inner.lock();
+        inner.fences.get(key).map(|e| e.union.size.clone())
+    }
+
+    /// Names of all fences, sorted.
+    pub fn fences(&self) -> Vec<FenceKey> {
+        self.inner.lock().fences.keys().cloned().collect()
+    }
+
+    /// Fences that a pod belongs to, sorted.
+    pub fn fences_of_pod(&self, namespace: &str, pod: &str) -> Vec<FenceKey> {
+        use crate::object::Directory;
+        let caller = self.index.caller_of_pod(namespace, pod);
+        caller
+            .map(|c| self.index.fences_of(&c).into_iter().collect())
+            .unwrap_or_default()
+    }
+
+    /// The edges of all callers, at most `limit`, sorted by caller and host.
+    pub fn edge_views(&self, limit: usize) -> Vec<EdgeView> {
+        let now = self.clock.now();
+        let mut out = Vec::new();
+        for caller in self.edges.callers() {
+            for edge in self.edges.of(&caller) {
+                if out.len() == limit {
+                    return out;
+                }
+                out.push(EdgeView {
+                    caller: caller.to_string(),
+                    host: edge.host.to_string(),
+                    evidence: edge
+                        .evidence
+                        .iter()
+                        .map(|e| e.as_str().to_owned())
+                        .collect(),
+                    age: now.duration_since(edge.last_seen).as_secs().max(0),
+                    in_scope: edge.in_scope(),
+                });
+            }
+        }
+        out
+    }
+
+    /// The mesh in numbers.
+    pub fn mesh_view(&self) -> MeshView {
+        let counts = self.edges.counts();
+        let inner = self.inner.lock();
+        let mut out = MeshView {
+            fences: inner.fences.len(),
+            callers: counts.callers,
+            edges: counts.edges,
+            refused: counts.refused,
+            ..MeshView::default()
+        };
+        for entry in inner.fences.values() {
+            let programmed = entry
+                .wanted
+                .conditions
+                .iter()
+                .find(|c| c.type_ == "Programmed");
+            let reason = programmed.map_or("Pending", |c| c.reason.as_str());
+            *out.by_reason.entry(reason.to_owned()).or_default() += 1;
+            if reason == "Programmed" {
+                out.services_in_scope += entry.union.size.services;
+                out.services_in_mesh += entry.union.size.mesh_services;
+                out.bytes_in_scope += entry.union.size.bytes;
+                out.bytes_in_mesh += entry.union.size.mesh_bytes;
+            }
+        }
+        out
+    }
+
+    /// Forgets what was learned of a fence's workloads, as Slime's `svfReset` does. False: there is no such fence.
+    pub fn forget(&self, key: &FenceKey) -> bool {
+        let callers: Vec<Caller> = {
+            let inner = self.inner.lock();
+            let Some(entry) = inner.fences.get(key) else {
+                return false;
+            };
+            entry.callers.iter().cloned().collect()
+        };
+        for caller in &callers {
+            self.edges.forget(caller);
+        }
+        self.inner.lock().again.insert(key.clone());
+        self.wake.notify_one();
+        true
+    }
+}

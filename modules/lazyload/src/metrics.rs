@@ -1,0 +1,237 @@
+//! Series of the lazyload module, read from the engine at scrape time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use trimtab_kit::apply::ApplyCounts;
+
+use crate::controller::{Appliers, Learned};
+use crate::engine::Engine;
+use crate::learn::{Skip, Skipped};
+
+/// Collector of the module's series. Series with a fence's name are bounded in number.
+#[derive(Debug)]
+pub struct LazyloadCollector {
+    engine: Arc<Engine>,
+    appliers: Appliers,
+    learned: Arc<Learned>,
+    export: usize,
+}
+
+impl LazyloadCollector {
+    /// At most `export` fences get their own series.
+    pub fn new(
+        engine: Arc<Engine>,
+        appliers: Appliers,
+        learned: Arc<Learned>,
+        export: usize,
+    ) -> Self {
+        Self {
+            engine,
+            appliers,
+            learned,
+            export,
+        }
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+fn gauges(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: &[(Labels, i64)],
+) -> std::fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in rows {
+        ConstGauge::<i64>::new(*value).encode(family.encode_family(labels)?)?;
+    }
+    Ok(())
+}
+
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: &[(Labels, u64)],
+) -> std::fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in rows {
+        ConstCounter::<u64>::new(*value).encode(family.encode_family(labels)?)?;
+    }
+    Ok(())
+}
+
+fn number(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn writes(encoder: &mut DescriptorEncoder<'_>, appliers: &Appliers) -> std::fmt::Result {
+    let of = |kind: &str, counts: &ApplyCounts| {
+        [
+            ("applied", &counts.applied),
+            ("unchanged", &counts.unchanged),
+            ("deleted", &counts.deleted),
+            ("failed", &counts.failed),
+        ]
+        .map(|(result, count)| {
+            let labels = vec![("kind", kind.to_owned()), ("result", result.to_owned())];
+            (labels, count.load(Ordering::Relaxed))
+        })
+    };
+    let mut rows = of("Sidecar", &appliers.sidecars.counts).to_vec();
+    rows.extend(of("EnvoyFilter", &appliers.filters.counts));
+    counters(
+        encoder,
+        "trimtab_lazyload_apply",
+        "Generated objects by kind and result of the write",
+        &rows,
+    )
+}
+
+impl LazyloadCollector {
+    fn fences(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+        let mesh = self.engine.mesh_view();
+        let by_reason: Vec<(Labels, i64)> = mesh
+            .by_reason
+            .iter()
+            .map(|(reason, n)| (vec![("reason", reason.clone())], number(*n)))
+            .collect();
+        gauges(
+            encoder,
+            "trimtab_lazyload_fences",
+            "ServiceFences by the reason of their condition Programmed",
+            &by_reason,
+        )?;
+        let scope = |own: i64, mesh: i64| {
+            [
+                (vec![("of", "scope".to_owned())], own),
+                (vec![("of", "mesh".to_owned())], mesh),
+            ]
+        };
+        gauges(
+            encoder,
+            "trimtab_lazyload_services",
+            "Services that the proxies of scoped fences get, summed over fences, and what they would get without",
+            &scope(mesh.services_in_scope, mesh.services_in_mesh),
+        )?;
+        gauges(
+            encoder,
+            "trimtab_lazyload_config_bytes",
+            "Estimated configuration of a proxy of each scoped fence, summed over fences, and without scope",
+            &scope(mesh.bytes_in_scope, mesh.bytes_in_mesh),
+        )?;
+        let rows = [(vec![], number(mesh.callers))];
+        gauges(
+            encoder,
+            "trimtab_lazyload_callers",
+            "Workloads with learned dependencies",
+            &rows,
+        )?;
+        let rows = [(vec![], number(mesh.edges))];
+        gauges(
+            encoder,
+            "trimtab_lazyload_edges",
+            "Learned dependencies, remembered ones included",
+            &rows,
+        )?;
+        let rows = [(vec![], number(self.engine.queue.depth()))];
+        gauges(
+            encoder,
+            "trimtab_lazyload_queue_depth",
+            "Writes that wait or run",
+            &rows,
+        )?;
+        let mut rows = Vec::new();
+        for key in self.engine.fences().into_iter().take(self.export) {
+            if let Some(size) = self.engine.scope_size(&key) {
+                let labels = vec![
+                    ("namespace", key.namespace.clone()),
+                    ("name", key.name.clone()),
+                ];
+                rows.push((labels, size.services));
+            }
+        }
+        gauges(
+            encoder,
+            "trimtab_lazyload_scope_services",
+            "Services in the scope of a fence",
+            &rows,
+        )
+    }
+
+    fn learning(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+        let (logs, metrics) = (&self.learned.access_logs, &self.learned.prometheus);
+        let source = |name: &str| vec![("source", name.to_owned())];
+        let both = |a: u64, b: u64| [(source("AccessLog"), a), (source("Prometheus"), b)];
+        counters(
+            encoder,
+            "trimtab_lazyload_sightings",
+            "Calls that were learned from, by source",
+            &both(logs.sightings(), metrics.sightings()),
+        )?;
+        counters(
+            encoder,
+            "trimtab_lazyload_new_edges",
+            "Dependencies that were new, by source",
+            &both(logs.new_edges(), metrics.new_edges()),
+        )?;
+        let skipped = |name: &'static str, skipped: Skipped| {
+            Skip::ALL.map(|skip| {
+                let mut labels = source(name);
+                labels.push(("reason", skip.as_str().to_owned()));
+                (labels, skipped.get(skip))
+            })
+        };
+        let mut rows = skipped("AccessLog", logs.skipped()).to_vec();
+        rows.extend(skipped("Prometheus", metrics.skipped()));
+        counters(
+            encoder,
+            "trimtab_lazyload_skipped",
+            "Entries and series that taught nothing, by source and reason",
+            &rows,
+        )?;
+        let rows = [(vec![], logs.entries())];
+        counters(
+            encoder,
+            "trimtab_lazyload_access_log_entries",
+            "Access log entries received",
+            &rows,
+        )?;
+        let rows = [(vec![], i64::try_from(logs.streams()).unwrap_or(i64::MAX))];
+        gauges(
+            encoder,
+            "trimtab_lazyload_access_log_streams",
+            "Open streams of access logs",
+            &rows,
+        )?;
+        let rows = [(vec![], metrics.queries())];
+        counters(
+            encoder,
+            "trimtab_lazyload_prometheus_queries",
+            "Queries to Prometheus",
+            &rows,
+        )?;
+        let rows = [(vec![], metrics.failures())];
+        counters(
+            encoder,
+            "trimtab_lazyload_prometheus_failures",
+            "Queries to Prometheus without a complete answer",
+            &rows,
+        )
+    }
+}
+
+impl Collector for LazyloadCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        self.fences(&mut encoder)?;
+        self.learning(&mut encoder)?;
+        writes(&mut encoder, &self.appliers)
+    }
+}
