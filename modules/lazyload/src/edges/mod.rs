@@ -52,7 +52,7 @@ impl HostName<'_> {
     }
 
     /// The name, allocated only if it is not yet shared.
-    fn to_shared(&self) -> Arc<str> {
+    pub(crate) fn to_shared(&self) -> Arc<str> {
         match self {
             Self::Shared(name) => name.clone(),
             Self::Text(name) => (**name).into(),

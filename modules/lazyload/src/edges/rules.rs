@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use trimtab_crds::duration;
 
-use crate::config::Retention;
+use crate::config::{Retention, time};
 use crate::object::Evidence;
 
 /// How long edges live, and how many there may be.
@@ -26,7 +25,6 @@ pub struct Limits {
 impl Limits {
     /// From the configuration, which [`crate::config::LazyloadConfig::check`] has seen.
     pub fn new(retention: &Retention, hosts_per_caller: usize) -> Self {
-        let time = |text: &str| duration::parse(text).unwrap_or_default();
         Self {
             min: time(&retention.min),
             gap_factor: retention.gap_factor,

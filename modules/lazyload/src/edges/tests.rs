@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use trimtab_crds::fence::{Dependency, DependencyState};
+use trimtab_crds::fence::Dependency;
+use trimtab_crds::fence::DependencyState::{Active, Expired, Expiring, Unresolved};
 
 use super::*;
 
@@ -199,7 +200,6 @@ fn what_nobody_calls_is_written_a_few_times() {
             writes.push((dependency.idle.unwrap(), dependency.state));
         }
     }
-    use DependencyState::{Active, Expired, Expiring};
     let expected = [
         ("36h", Active),
         ("54h", Active),
@@ -263,7 +263,6 @@ fn an_unknown_name_goes_without_grace_and_becomes_known() {
         .iter()
         .map(|d| d.state)
         .collect();
-    use DependencyState::{Active, Unresolved};
     assert_eq!(states, [Unresolved, Active]);
     watch(&store, 73);
     assert_eq!(&*one(&store).host, "y.example");

@@ -14,6 +14,7 @@ pub(super) const ACCESS_LOG: &str = "trimtab-access-log";
 
 const HTTP_OPTIONS: &str =
     "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+const HTTP_OPTIONS_NAME: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const DYNAMIC: &str =
     "type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig";
 
@@ -39,7 +40,11 @@ pub(super) fn by_name() -> Value {
             "typed_config": {"@type": DYNAMIC, "dns_cache_config": dns_cache()},
         },
     });
-    with_http(cluster)
+    let mut cluster = with_http(cluster);
+    // Envoy asks for it, although nothing here speaks TLS.
+    cluster["typed_extension_protocol_options"][HTTP_OPTIONS_NAME]["upstream_http_protocol_options"] =
+        json!({"auto_sni": true, "auto_san_validation": true});
+    cluster
 }
 
 /// One cache for the filter and the cluster, as Envoy asks for.
@@ -105,7 +110,7 @@ fn with_http(mut cluster: Value) -> Value {
 fn http_options(options: &Value) -> Value {
     let mut options = options.clone();
     options["@type"] = json!(HTTP_OPTIONS);
-    json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options})
+    json!({HTTP_OPTIONS_NAME: options})
 }
 
 /// Envoy's default of 1024 would refuse calls of a mesh in its first minute.

@@ -1,0 +1,341 @@
+//! Access log messages to sightings. Pure.
+//!
+//! | sender | source | destination |
+//! |---|---|---|
+//! | the fallback | metadata `trimtab`: `source_namespace` and `source_pod`, or `source` (`NAMESPACE/POD`); else the peer's address | `:authority`; else the original destination: metadata `destination` (`IP:PORT`) or the local address; else the SNI |
+//! | a sidecar, outbound | its own node id | the upstream cluster; for a cluster of no service as with the fallback |
+//! | a sidecar, inbound (Slime's global-sidecar) | the peer's address | as with the fallback |
+
+use std::net::IpAddr;
+
+use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress};
+use envoy_types::pb::envoy::data::accesslog::v3::{AccessLogCommon, HttpAccessLogEntry};
+use envoy_types::pb::envoy::service::accesslog::v3::StreamAccessLogsMessage;
+use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::{
+    Identifier, LogEntries,
+};
+use envoy_types::pb::google::protobuf::Struct;
+use envoy_types::pb::google::protobuf::value::Kind;
+
+use super::host::{self, Target};
+use super::{Rules, Skip, Skipped};
+use crate::edges::{HostName, Sighting};
+use crate::object::{Caller, Directory, Evidence};
+
+/// Namespace of the dynamic metadata that the fallback's filters set.
+pub const METADATA: &str = "trimtab";
+/// Key of [`METADATA`]: the namespace of the calling pod.
+pub const SOURCE_NAMESPACE: &str = "source_namespace";
+/// Key of [`METADATA`]: the name of the calling pod.
+pub const SOURCE_POD: &str = "source_pod";
+/// Key of [`METADATA`]: both, as `NAMESPACE/POD`.
+pub const SOURCE: &str = "source";
+/// Key of [`METADATA`]: where the call was going, `IP:PORT`.
+pub const DESTINATION: &str = "destination";
+
+/// Port of an authority that names none.
+const DEFAULT_PORT: u16 = 80;
+
+/// Who sends a stream of logs, as its first message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A fallback, or any proxy that Istio does not run.
+    Fallback,
+    /// A proxy that Istio runs: node id `sidecar~IP~POD.NAMESPACE~DOMAIN`.
+    Proxy {
+        /// First address of the pod.
+        address: Option<IpAddr>,
+        /// Namespace of the pod.
+        namespace: String,
+        /// Name of the pod.
+        pod: String,
+    },
+}
+
+impl Sender {
+    /// Reads the identifier of a stream's first message.
+    pub fn new(identifier: Option<&Identifier>) -> Self {
+        let node = identifier.and_then(|i| i.node.as_ref());
+        node.and_then(|node| Self::proxy(&node.id))
+            .unwrap_or(Self::Fallback)
+    }
+
+    fn proxy(id: &str) -> Option<Self> {
+        let mut parts = id.split('~');
+        if !matches!(parts.next()?, "sidecar" | "router") {
+            return None;
+        }
+        let address = parts.next()?.parse().ok();
+        // Names of pods may have dots, namespaces have none.
+        let (pod, namespace) = parts.next()?.rsplit_once('.')?;
+        Some(Self::Proxy {
+            address,
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+        })
+    }
+
+    fn caller(&self, directory: &dyn Directory) -> Option<Caller> {
+        match self {
+            Self::Fallback => None,
+            Self::Proxy {
+                address,
+                namespace,
+                pod,
+            } => directory
+                .caller_of_pod(namespace, pod)
+                .or_else(|| address.and_then(|a| directory.caller_at(a))),
+        }
+    }
+
+    /// Whether an entry of a cluster without a direction was logged for a call that came in.
+    fn is_peer(&self, peer: Option<IpAddr>) -> bool {
+        match (self, peer) {
+            (Self::Proxy { address, .. }, Some(peer)) => {
+                !peer.is_loopback() && address.is_some_and(|own| own != peer)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The sightings of one message.
+#[derive(Debug, Default)]
+pub struct Learned<'m> {
+    /// What was seen.
+    pub sightings: Vec<Sighting<'m>>,
+    /// How many entries the message has.
+    pub entries: u64,
+    /// What taught nothing.
+    pub skipped: Skipped,
+}
+
+/// Reads one message of a sender.
+pub fn learn<'m>(
+    message: &'m StreamAccessLogsMessage,
+    sender: &Sender,
+    directory: &dyn Directory,
+    rules: &Rules,
+) -> Learned<'m> {
+    let mut reader = Reader {
+        sender,
+        own: sender.caller(directory),
+        directory,
+        rules,
+        learned: Learned::default(),
+    };
+    match &message.log_entries {
+        Some(LogEntries::HttpLogs(logs)) => {
+            reader.learned.sightings.reserve(logs.log_entry.len());
+            for entry in &logs.log_entry {
+                reader.entry(entry.common_properties.as_ref(), authority(entry));
+            }
+        }
+        Some(LogEntries::TcpLogs(logs)) => {
+            reader.learned.sightings.reserve(logs.log_entry.len());
+            for entry in &logs.log_entry {
+                reader.entry(entry.common_properties.as_ref(), "");
+            }
+        }
+        None => {}
+    }
+    reader.learned
+}
+
+fn authority(entry: &HttpAccessLogEntry) -> &str {
+    entry.request.as_ref().map_or("", |r| &r.authority)
+}
+
+/// What an upstream cluster tells.
+enum Cluster<'m> {
+    /// `outbound|PORT|SUBSET|HOST`, or with `_.` as gateways have it.
+    Service(&'m str),
+    Inbound,
+    /// None, `PassthroughCluster`, `BlackHoleCluster`, a cluster of the fallback, ...
+    Other,
+}
+
+fn cluster(name: &str) -> Cluster<'_> {
+    let host = name
+        .strip_prefix("outbound|")
+        .and_then(|rest| rest.splitn(3, '|').nth(2))
+        .or_else(|| {
+            let rest = name.strip_prefix("outbound_.")?;
+            rest.splitn(3, "_.").nth(2)
+        });
+    match host {
+        Some(host) => Cluster::Service(host),
+        None if name.starts_with("inbound|") || name.starts_with("InboundPassthroughCluster") => {
+            Cluster::Inbound
+        }
+        None => Cluster::Other,
+    }
+}
+
+struct Reader<'m, 'e> {
+    sender: &'e Sender,
+    own: Option<Caller>,
+    directory: &'e dyn Directory,
+    rules: &'e Rules,
+    learned: Learned<'m>,
+}
+
+impl<'m> Reader<'m, '_> {
+    fn entry(&mut self, common: Option<&'m AccessLogCommon>, authority: &'m str) {
+        self.learned.entries += 1;
+        let outcome = match common {
+            Some(common) => self.read(common, authority),
+            None => Err(Skip::Malformed),
+        };
+        if let Err(skip) = outcome {
+            self.learned.skipped.add(skip, 1);
+        }
+    }
+
+    fn read(&mut self, common: &'m AccessLogCommon, authority: &'m str) -> Result<(), Skip> {
+        let cluster = match self.sender {
+            Sender::Fallback => Cluster::Inbound,
+            Sender::Proxy { .. } => cluster(&common.upstream_cluster),
+        };
+        let metadata = metadata(common);
+        let peer = socket(common.downstream_direct_remote_address.as_ref())
+            .or_else(|| socket(common.downstream_remote_address.as_ref()))
+            .map(|(address, _)| address);
+        let inbound = match cluster {
+            Cluster::Inbound => true,
+            Cluster::Service(_) => false,
+            Cluster::Other => self.sender.is_peer(peer),
+        };
+        let caller = if inbound {
+            self.source(metadata, peer)
+        } else {
+            self.own.clone()
+        };
+        let caller = caller.ok_or(Skip::SourceUnknown)?;
+        if let Cluster::Service(host) = cluster
+            && !self.rules.is_fallback(host)
+        {
+            let host = host::clean(host).ok_or(Skip::Malformed)?;
+            self.keep(caller, vec![(HostName::Text(host), true)]);
+            return Ok(());
+        }
+        let hosts = self.destination(common, metadata, authority, &caller.namespace)?;
+        self.keep(caller, hosts);
+        Ok(())
+    }
+
+    fn source(&self, metadata: Option<&Struct>, peer: Option<IpAddr>) -> Option<Caller> {
+        let pod = metadata.and_then(|metadata| {
+            let namespace = text(metadata, SOURCE_NAMESPACE);
+            let pod = text(metadata, SOURCE_POD);
+            let pod = namespace.zip(pod);
+            pod.or_else(|| text(metadata, SOURCE)?.split_once('/'))
+        });
+        pod.and_then(|(namespace, pod)| self.directory.caller_of_pod(namespace, pod))
+            .or_else(|| self.directory.caller_at(peer?))
+    }
+
+    fn destination(
+        &mut self,
+        common: &'m AccessLogCommon,
+        metadata: Option<&'m Struct>,
+        authority: &'m str,
+        namespace: &str,
+    ) -> Result<Vec<(HostName<'m>, bool)>, Skip> {
+        let (rules, directory) = (self.rules, self.directory);
+        let skipped = &mut self.learned.skipped;
+        let mut hosts =
+            |target, port| rules.hosts(target, port, namespace, directory, &mut *skipped);
+        // A broken authority is the client's; the address still tells where it went.
+        let mut skip = Skip::DestinationUnknown;
+        if !authority.is_empty() {
+            match host::target(authority) {
+                None => skip = Skip::Malformed,
+                Some(target) => {
+                    let found = hosts(target, DEFAULT_PORT);
+                    if !found.is_empty() {
+                        return Ok(found);
+                    }
+                }
+            }
+        }
+        let original = metadata.and_then(|metadata| text(metadata, DESTINATION));
+        let address = original
+            .and_then(host::target)
+            .or_else(|| {
+                let (address, port) = socket(common.downstream_local_address.as_ref())?;
+                Some(Target::Address(address, Some(port)))
+            })
+            .filter(|target| matches!(target, Target::Address(..)));
+        if let Some(target) = address {
+            let found = hosts(target, 0);
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        let sni = common.tls_properties.as_ref();
+        let sni = sni.map_or("", |tls| &tls.tls_sni_hostname);
+        if let Some(host) = sni_host(sni) {
+            let found = hosts(host, 0);
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Err(skip)
+    }
+
+    fn keep(&mut self, caller: Caller, mut hosts: Vec<(HostName<'m>, bool)>) {
+        let last = hosts.pop();
+        for (host, known) in hosts {
+            let sighting = Sighting::new(caller.clone(), host, known, Evidence::AccessLog);
+            self.learned.sightings.push(sighting);
+        }
+        if let Some((host, known)) = last {
+            let sighting = Sighting::new(caller, host, known, Evidence::AccessLog);
+            self.learned.sightings.push(sighting);
+        }
+    }
+}
+
+/// The host of a server name, which is a cluster name when it comes from one of Istio's proxies.
+fn sni_host(sni: &str) -> Option<Target<'_>> {
+    match cluster(sni) {
+        Cluster::Service(host) => host::target(host),
+        Cluster::Inbound => None,
+        Cluster::Other => host::target(sni),
+    }
+}
+
+fn metadata(common: &AccessLogCommon) -> Option<&Struct> {
+    common.metadata.as_ref()?.filter_metadata.get(METADATA)
+}
+
+fn text<'m>(metadata: &'m Struct, key: &str) -> Option<&'m str> {
+    match metadata.fields.get(key)?.kind.as_ref()? {
+        Kind::StringValue(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn socket(address: Option<&Address>) -> Option<(IpAddr, u16)> {
+    let Some(AddressKind::SocketAddress(SocketAddress {
+        address,
+        port_specifier,
+        ..
+    })) = &address?.address
+    else {
+        return None;
+    };
+    let port = match port_specifier {
+        Some(PortSpecifier::PortValue(port)) => u16::try_from(*port).unwrap_or(0),
+        _ => 0,
+    };
+    let address: IpAddr = address.parse().ok()?;
+    // An IPv6 socket shows an IPv4 peer in IPv6 clothes.
+    Some((address.to_canonical(), port))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,332 @@
+//! Dependencies that objects declare, before the first call. Pure.
+//!
+//! | object | hint |
+//! |---|---|
+//! | pod template | host names in values of `env` and in `args` and `command` that are services of the mesh |
+//! | AuthorizationPolicy | service accounts and namespaces that may call the workloads it selects |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Rules;
+use super::host::{Target, target};
+use crate::object::Directory;
+
+/// Longer values are configuration files or certificates; looking for names in them finds what nobody calls.
+const LONGEST_VALUE: usize = 16 << 10;
+/// Names that one template may declare.
+const MOST_NAMES: usize = 1000;
+/// Where a pod's containers are, in a Pod, a Deployment and its like, and a CronJob.
+const POD_SPECS: [&str; 3] = [
+    "/spec",
+    "/spec/template/spec",
+    "/spec/jobTemplate/spec/template/spec",
+];
+
+/// The services that a pod template in `namespace` names in environment, arguments and commands, sorted.
+///
+/// `object` is a Pod, something with a pod template, or the template itself. Names with a dot count wherever they are
+/// (`b.a`, `b.a.svc`, `kafka-0.kafka.a.svc.cluster.local:9092,...`); a name of one label must stand before a port or after
+/// `://`, since any word could be the name of a service. Only names and addresses that the mesh knows count.
+pub fn template_hosts(
+    object: &Value,
+    namespace: &str,
+    directory: &dyn Directory,
+    rules: &Rules,
+) -> BTreeSet<Arc<str>> {
+    let mut hosts = BTreeSet::new();
+    let texts = POD_SPECS
+        .iter()
+        .filter_map(|at| object.pointer(at))
+        .flat_map(container_texts);
+    for text in texts.filter(|text| text.len() <= LONGEST_VALUE) {
+        for name in names(text) {
+            if hosts.len() >= MOST_NAMES {
+                return hosts;
+            }
+            match target(name) {
+                Some(Target::Name(name, _)) => {
+                    hosts.extend(directory.host_of_name(&name, namespace))
+                }
+                Some(Target::Address(address, Some(port))) if is_service_like(address) => {
+                    hosts.extend(directory.hosts_at(address, port));
+                }
+                _ => {}
+            }
+        }
+    }
+    hosts.retain(|host| !rules.is_fallback(host));
+    hosts
+}
+
+fn is_service_like(address: IpAddr) -> bool {
+    !address.is_loopback() && !address.is_unspecified()
+}
+
+/// Values of `env`, and `args` and `command`, of all containers.
+fn container_texts(spec: &Value) -> Vec<&str> {
+    let lists = ["containers", "initContainers"];
+    let containers = lists.iter().flat_map(|list| items(spec.get(list)));
+    containers
+        .flat_map(|container| {
+            let env = items(container.get("env")).filter_map(|env| env.get("value"));
+            let args = items(container.get("args")).chain(items(container.get("command")));
+            env.chain(args).filter_map(Value::as_str)
+        })
+        .collect()
+}
+
+fn items(list: Option<&Value>) -> impl Iterator<Item = &Value> {
+    list.and_then(Value::as_array).into_iter().flatten()
+}
+
+/// Pieces of a text that may be hosts, with their ports.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+    text.split(move |c| !is_host(c))
+        .scan(0, move |at, piece| {
+            // How the text goes on before the piece tells whether it is a URL's host.
+            let before = &text[..*at];
+            *at += piece.len();
+            *at += text[*at..].chars().next().map_or(0, char::len_utf8);
+            let after_scheme = before.ends_with("://") || before.ends_with('@');
+            Some(candidate(piece, after_scheme))
+        })
+        .flatten()
+}
+
+fn candidate(piece: &str, after_scheme: bool) -> Option<&str> {
+    let piece = piece.trim_matches(|c| matches!(c, ':' | '.'));
+    let (name, port) = piece.split_once(':').unwrap_or((piece, ""));
+    let has_port = port.parse::<u16>().is_ok();
+    let host = if port.is_empty() || has_port {
+        piece
+    } else {
+        name
+    };
+    (!name.is_empty() && (name.contains('.') || has_port || after_scheme)).then_some(host)
+}
+
+/// Who may call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// Workloads of a service account.
+    ServiceAccount {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// All workloads of a namespace.
+    Namespace(String),
+}
+
+/// What an AuthorizationPolicy allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyHint {
+    /// Namespace of the policy, and of the workloads unless it is the root namespace.
+    pub namespace: String,
+    /// Labels of the workloads that may be called; empty: all.
+    pub selector: BTreeMap<String, String>,
+    /// Services that may be called, from `targetRefs`; empty: those of the selected workloads.
+    pub services: BTreeSet<String>,
+    /// Who may call them.
+    pub sources: BTreeSet<Source>,
+}
+
+/// What an AuthorizationPolicy says about who calls whom. `None`: nothing, since it denies, names nobody, or names
+/// everybody.
+///
+/// Read are `principals` (`TRUST_DOMAIN/ns/NAMESPACE/sa/NAME`), `serviceAccounts` (`NAME` or `NAMESPACE/NAME`) and
+/// `namespaces` of `rules[].from[].source`. Patterns with `*` are no hints, except `TRUST_DOMAIN/ns/NAMESPACE/*`.
+pub fn policy_hint(policy: &Value) -> Option<PolicyHint> {
+    let action = policy.pointer("/spec/action").and_then(Value::as_str);
+    if !matches!(action, None | Some("ALLOW")) {
+        return None;
+    }
+    let namespace = policy.pointer("/metadata/namespace")?.as_str()?;
+    let from = items(policy.pointer("/spec/rules")).flat_map(|rule| items(rule.get("from")));
+    let mut sources = BTreeSet::new();
+    for source in from.filter_map(|from| from.get("source")) {
+        let texts = |key: &str| items(source.get(key)).filter_map(Value::as_str);
+        sources.extend(texts("principals").filter_map(principal));
+        sources.extend(texts("serviceAccounts").filter_map(|text| account(text, namespace)));
+        let plain = texts("namespaces").filter(|text| is_name(text));
+        sources.extend(plain.map(|text| Source::Namespace(text.to_owned())));
+    }
+    let labels = policy.pointer("/spec/selector/matchLabels");
+    let labels = labels.and_then(Value::as_object).into_iter().flatten();
+    let selector =
+        labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    let refs = items(policy.pointer("/spec/targetRefs"));
+    let services = refs
+        .filter(|target| target.get("kind").and_then(Value::as_str) == Some("Service"))
+        .filter_map(|target| target.get("name")?.as_str().map(str::to_owned));
+    (!sources.is_empty()).then(|| PolicyHint {
+        namespace: namespace.to_owned(),
+        selector: selector.collect(),
+        services: services.collect(),
+        sources,
+    })
+}
+
+fn principal(text: &str) -> Option<Source> {
+    let text = text.strip_prefix("spiffe://").unwrap_or(text);
+    let (_, rest) = text.split_once("/ns/")?;
+    let (namespace, rest) = rest.split_once('/')?;
+    if !is_name(namespace) {
+        return None;
+    }
+    let name = rest.strip_prefix("sa/").unwrap_or(rest);
+    if name == "*" {
+        return Some(Source::Namespace(namespace.to_owned()));
+    }
+    (rest != name && is_name(name)).then(|| Source::ServiceAccount {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
+fn account(text: &str, own: &str) -> Option<Source> {
+    let (namespace, name) = text.split_once('/').unwrap_or((own, text));
+    (is_name(namespace) && is_name(name)).then(|| Source::ServiceAccount {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['*', '/'])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::learn::testing::small;
+
+    fn hosts(value: &str) -> Vec<String> {
+        let pod = json!({"spec": {"containers": [{"env": [{"name": "X", "value": value}]}]}});
+        let hosts = template_hosts(&pod, "shop", &small(), &Rules::default());
+        let names = hosts
+            .iter()
+            .map(|h| h.trim_end_matches(".svc.cluster.local").to_owned());
+        names.collect()
+    }
+
+    #[test]
+    fn names_of_services_are_found_in_all_kinds_of_strings() {
+        for (value, expected) in [
+            ("http://a:8080/path?x=b.shop", &["a.shop", "b.shop"][..]),
+            ("redis://user:secret@redis.data.svc:6379/0", &["redis.data"]),
+            (
+                "a.shop:9092,b.shop.svc.cluster.local:9092",
+                &["a.shop", "b.shop"],
+            ),
+            ("--upstream=redis.data", &["redis.data"]),
+            ("host=redis.data;port=6379", &["redis.data"]),
+            ("b:80", &["b.shop"]),
+            ("jdbc:mysql://a/db", &["a.shop"]),
+            ("10.1.0.1:80", &["a.shop"]),
+            ("See a.shop.", &["a.shop"]),
+            ("über://a.shop→b.shop", &["a.shop", "b.shop"]),
+            // Words are no names, and names of others are no services.
+            ("a", &[]),
+            ("a b and -a", &[]),
+            ("https://example.com/a", &[]),
+            ("127.0.0.1:80", &[]),
+            ("10.1.0.1", &[]),
+            ("http://global-sidecar.shop", &[]),
+        ] {
+            assert_eq!(hosts(value), expected, "{value}");
+        }
+        assert!(hosts(&"a.shop ".repeat(3000)).is_empty());
+    }
+
+    #[test]
+    fn templates_are_found_wherever_they_are() {
+        let spec = json!({
+            "initContainers": [{"command": ["wait", "b:80"]}],
+            "containers": [{"args": ["--redis", "redis.data:6379"], "env": [{"name": "P", "valueFrom": {}}]}],
+        });
+        let b = "b.shop.svc.cluster.local";
+        for object in [
+            json!({"spec": spec}),
+            json!({"spec": {"template": {"spec": spec}}}),
+            json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": spec}}}}}),
+        ] {
+            let hosts = template_hosts(&object, "shop", &small(), &Rules::default());
+            let expected = [b, "redis.data.svc.cluster.local"];
+            assert_eq!(hosts, expected.map(Arc::from).into());
+        }
+    }
+
+    fn policy(action: &str, source: &Value) -> Value {
+        json!({
+            "metadata": {"namespace": "shop", "name": "p"},
+            "spec": {
+                "action": action,
+                "selector": {"matchLabels": {"app": "a"}},
+                "rules": [{"from": [{"source": source}]}],
+            },
+        })
+    }
+
+    #[test]
+    fn policies_tell_who_may_call() {
+        let account = |namespace: &str, name: &str| Source::ServiceAccount {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let source = json!({
+            "principals": [
+                "cluster.local/ns/web/sa/front", "spiffe://td/ns/web/sa/other", "cluster.local/ns/all/*",
+                "*", "*/ns/*/sa/x", "cluster.local/ns/web/sa/x*", "nonsense",
+            ],
+            "serviceAccounts": ["own", "web/third"],
+            "namespaces": ["jobs", "team-*"],
+        });
+        let hint = policy_hint(&policy("ALLOW", &source)).unwrap();
+        let expected = [
+            account("web", "front"),
+            account("web", "other"),
+            account("web", "third"),
+            account("shop", "own"),
+            Source::Namespace("all".to_owned()),
+            Source::Namespace("jobs".to_owned()),
+        ];
+        assert_eq!(hint.sources, expected.into());
+        assert_eq!(hint.selector["app"], "a");
+        assert_eq!((hint.namespace.as_str(), hint.services.len()), ("shop", 0));
+
+        assert_eq!(policy_hint(&policy("DENY", &source)), None);
+        assert_eq!(
+            policy_hint(&policy("ALLOW", &json!({"ipBlocks": ["10.0.0.0/8"]}))),
+            None
+        );
+        let mut targeted = policy("ALLOW", &source);
+        targeted["spec"]["targetRefs"] =
+            json!([{"kind": "Service", "name": "a"}, {"kind": "Gateway", "name": "g"}]);
+        assert_eq!(
+            policy_hint(&targeted).unwrap().services,
+            ["a".to_owned()].into()
+        );
+    }
+
+    #[test]
+    fn other_shapes_are_no_hints() {
+        for object in [
+            json!(null),
+            json!({}),
+            json!({"spec": []}),
+            json!({"spec": {"containers": {"a": 1}}}),
+        ] {
+            assert!(template_hosts(&object, "shop", &small(), &Rules::default()).is_empty());
+            assert_eq!(policy_hint(&object), None);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Learning from Istio's telemetry in Prometheus.
+//!
+//! Two grouped queries for the mesh, one for HTTP and one for TCP, whatever its size. A counter that has moved is a call.
+//! A caller whose own proxy's telemetry is there in two complete answers, one after the other, was watched in between:
+//! only then do its other edges age.
+
+mod client;
+mod counters;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use trimtab_crds::duration;
+use trimtab_kit::clock::Clock;
+
+use super::{Rules, SkipCounters, Skipped};
+use crate::config::PrometheusLearning;
+use crate::edges::EdgeStore;
+use crate::object::Directory;
+use client::Client;
+use counters::{Counters, Window};
+
+pub use client::AskError;
+
+/// Query for HTTP calls unless one is configured.
+pub const REQUESTS: &str = "sum by (source_workload, source_workload_namespace, destination_service, \
+     destination_service_namespace, reporter) (istio_requests_total)";
+/// Query for TCP connections unless one is configured.
+pub const CONNECTIONS: &str = "sum by (source_workload, source_workload_namespace, destination_service, \
+     destination_service_namespace, reporter) (istio_tcp_connections_opened_total)";
+
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What was asked and learned since the start.
+#[derive(Debug, Default)]
+pub struct PrometheusStats {
+    queries: AtomicU64,
+    failures: AtomicU64,
+    series: AtomicU64,
+    sightings: AtomicU64,
+    new_edges: AtomicU64,
+    windows: AtomicU64,
+    watched: AtomicU64,
+    skipped: SkipCounters,
+    error: Mutex<Option<String>>,
+}
+
+impl PrometheusStats {
+    /// Queries sent.
+    pub fn queries(&self) -> u64 {
+        self.queries.load(Ordering::Relaxed)
+    }
+
+    /// Queries that got no answer that can be used.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Series of the last answers.
+    pub fn series(&self) -> u64 {
+        self.series.load(Ordering::Relaxed)
+    }
+
+    /// Calls that were seen.
+    pub fn sightings(&self) -> u64 {
+        self.sightings.load(Ordering::Relaxed)
+    }
+
+    /// Edges that were new.
+    pub fn new_edges(&self) -> u64 {
+        self.new_edges.load(Ordering::Relaxed)
+    }
+
+    /// Pairs of complete answers, one after the other.
+    pub fn windows(&self) -> u64 {
+        self.windows.load(Ordering::Relaxed)
+    }
+
+    /// Callers that were watched in the last of them.
+    pub fn watched(&self) -> u64 {
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    /// Series that told nothing, by reason.
+    pub fn skipped(&self) -> Skipped {
+        self.skipped.get()
+    }
+
+    /// What is wrong now.
+    pub fn error(&self) -> Option<String> {
+        self.error.lock().clone()
+    }
+
+    fn report(&self, error: Option<String>) {
+        let mut last = self.error.lock();
+        if *last == error {
+            return;
+        }
+        match &error {
+            Some(error) => tracing::warn!(
+                error,
+                "lazyload.learn.prometheus: nothing expires until this is repaired"
+            ),
+            None => tracing::info!("lazyload.learn.prometheus: answers are complete again"),
+        }
+        *last = error;
+    }
+}
+
+/// What the learner needs of its host.
+#[derive(Clone)]
+pub struct Backend {
+    /// Who is who in the mesh.
+    pub directory: Arc<dyn Directory>,
+    /// What is not a dependency although it is called.
+    pub rules: Rules,
+    /// Where calls are kept.
+    pub store: Arc<EdgeStore>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What the learner counts.
+    pub stats: Arc<PrometheusStats>,
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backend").finish_non_exhaustive()
+    }
+}
+
+/// Asks until `shutdown`. Fails at once if the address is no URL; an address that does not answer is only reported.
+pub async fn run(
+    config: &PrometheusLearning,
+    backend: &Backend,
+    shutdown: CancellationToken,
+) -> Result<(), AskError> {
+    let mut learner = Learner::new(config, backend.clone())?;
+    loop {
+        learner.round().await;
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(learner.interval) => {}
+        }
+    }
+}
+
+struct Learner {
+    backend: Backend,
+    client: Client,
+    queries: [String; 2],
+    interval: Duration,
+    counters: Counters,
+}
+
+impl Learner {
+    fn new(config: &PrometheusLearning, backend: Backend) -> Result<Self, AskError> {
+        let time = |text: &str, default| {
+            let time = duration::parse(text).unwrap_or(default);
+            time.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL)
+        };
+        let query = |own: &str, default: &str| {
+            let text = if own.is_empty() { default } else { own };
+            text.to_owned()
+        };
+        let timeout = time(&config.timeout, Duration::from_secs(10));
+        Ok(Self {
+            backend,
+            client: Client::new(&config.address, timeout)?,
+            queries: [
+                query(&config.requests, REQUESTS),
+                query(&config.connections, CONNECTIONS),
+            ],
+            interval: time(&config.interval, Duration::from_secs(15)),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Asks both queries and tells the store what they say.
+    async fn round(&mut self) {
+        let [requests, connections] = &self.queries;
+        let (requests, connections) =
+            tokio::join!(self.client.ask(requests), self.client.ask(connections));
+        let stats = self.backend.stats.clone();
+        stats.queries.fetch_add(2, Ordering::Relaxed);
+        let mut errors = Vec::new();
+        let answers = [requests, connections].map(|answer| match answer {
+            Ok(answer) => {
+                errors.extend(answer.warning.clone());
+                Some(answer)
+            }
+            Err(error) => {
+                stats.failures.fetch_add(1, Ordering::Relaxed);
+                errors.push(error.to_string());
+                None
+            }
+        });
+        let series = answers.iter().flatten().map(|a| a.rows.len() as u64).sum();
+        if series == 0 && errors.is_empty() {
+            errors.push(
+                "Prometheus has no series of Istio's telemetry: check that it scrapes the proxies, or set \
+                 lazyload.learn.prometheus.requests"
+                    .to_owned(),
+            );
+        }
+        errors.dedup();
+        stats.report((!errors.is_empty()).then(|| errors.join("; ")));
+        stats.series.store(series, Ordering::Relaxed);
+        let window = Window {
+            at: self.backend.clock.monotonic(),
+            longest: self.interval * 2 + self.client.timeout(),
+        };
+        self.absorb(&answers, &window);
+    }
+
+    fn absorb(&mut self, answers: &[Option<client::Answer>; 2], window: &Window) {
+        let Backend {
+            directory,
+            rules,
+            store,
+            clock,
+            stats,
+        } = &self.backend;
+        let mut news = self.counters.absorb(answers, window, &**directory, rules);
+        if let Some((callers, by)) = &news.watched {
+            store.watched(callers, *by);
+            stats.windows.fetch_add(1, Ordering::Relaxed);
+            stats.watched.store(callers.len() as u64, Ordering::Relaxed);
+        } else {
+            stats.watched.store(0, Ordering::Relaxed);
+        }
+        // After the time in which they were called, so that they are called and not idle.
+        let tally = store.see_all(&news.sightings, clock.now());
+        news.skipped.add(super::Skip::Limit, tally.refused);
+        stats.skipped.add(&news.skipped);
+        let seen = news.sightings.len() as u64;
+        stats.sightings.fetch_add(seen, Ordering::Relaxed);
+        stats.new_edges.fetch_add(tally.new, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

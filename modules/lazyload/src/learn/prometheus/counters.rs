@@ -1,0 +1,208 @@
+//! Counters of two answers, one after the other: who called what, and who was watched. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::client::{Answer, Row};
+use crate::edges::Sighting;
+use crate::learn::{Rules, Skip, Skipped, host};
+use crate::object::{Caller, Directory, Evidence};
+
+/// When an answer came, and how old the one before may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// Monotonic time.
+    pub(super) at: Duration,
+    /// Two answers further apart are not one after the other.
+    pub(super) longest: Duration,
+}
+
+/// What an answer tells.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) sightings: Vec<Sighting<'static>>,
+    /// Callers that were watched, and for how long.
+    pub(super) watched: Option<(Vec<Caller>, Duration)>,
+    pub(super) skipped: Skipped,
+}
+
+/// Counters as they were in the answer before.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    queries: [Query; 2],
+    /// When the answer before came, if it was complete.
+    complete: Option<Duration>,
+}
+
+/// Counters of one query.
+#[derive(Debug, Default)]
+struct Query {
+    answered: bool,
+    values: HashMap<u128, f64>,
+    /// Callers with series of their own proxy, and how many.
+    present: BTreeMap<Caller, usize>,
+}
+
+/// What one query's answer did.
+#[derive(Default)]
+struct Step {
+    present: BTreeMap<Caller, usize>,
+    /// Callers of which a proxy was lost or restarted: what it counted last is not known.
+    disturbed: BTreeSet<Caller>,
+}
+
+impl Counters {
+    /// Takes the answers of both queries; `None` for one that failed.
+    pub(super) fn absorb(
+        &mut self,
+        answers: &[Option<Answer>; 2],
+        window: &Window,
+        directory: &dyn Directory,
+        rules: &Rules,
+    ) -> News {
+        let mut news = News::default();
+        let before: Vec<_> = self.queries.iter().map(|q| q.present.clone()).collect();
+        let mut steps = Vec::new();
+        for (query, answer) in self.queries.iter_mut().zip(answers) {
+            if let Some(answer) = answer {
+                steps.push(query.absorb(answer, directory, rules, &mut news));
+            }
+        }
+        let full = |answer: &Option<Answer>| answer.as_ref().is_some_and(|a| a.warning.is_none());
+        let some = steps.iter().any(|step| !step.present.is_empty());
+        let complete = answers.iter().all(full) && some;
+        let last = self.complete.take();
+        if !complete {
+            return news;
+        }
+        self.complete = Some(window.at);
+        let by = last.and_then(|last| window.at.checked_sub(last));
+        if let Some(by) = by.filter(|by| *by <= window.longest) {
+            news.watched = Some((watched(&before, &steps), by));
+        }
+        news
+    }
+}
+
+/// Callers whose telemetry was there before and is there now, undisturbed.
+fn watched(before: &[BTreeMap<Caller, usize>], steps: &[Step]) -> Vec<Caller> {
+    let callers: BTreeSet<&Caller> = before.iter().flat_map(BTreeMap::keys).collect();
+    let steady = |caller: &&Caller| {
+        before.iter().zip(steps).all(|(before, step)| {
+            let now = step.present.get(*caller).copied().unwrap_or(0);
+            let then = before.get(*caller).copied().unwrap_or(0);
+            now >= then && !step.disturbed.contains(*caller)
+        })
+    };
+    callers.into_iter().filter(steady).cloned().collect()
+}
+
+impl Query {
+    fn absorb(
+        &mut self,
+        answer: &Answer,
+        directory: &dyn Directory,
+        rules: &Rules,
+        news: &mut News,
+    ) -> Step {
+        let mut step = Step::default();
+        let mut values = HashMap::with_capacity(answer.rows.len());
+        for row in &answer.rows {
+            let Some(caller) = caller(row) else {
+                news.skipped.add(Skip::SourceUnknown, 1);
+                continue;
+            };
+            let key = key(&row.0);
+            let old = self.values.get(&key).copied();
+            values.insert(key, row.1);
+            if is_own(row) {
+                *step.present.entry(caller.clone()).or_default() += 1;
+                if old.is_some_and(|old| row.1 < old) {
+                    step.disturbed.insert(caller.clone());
+                }
+            }
+            // Of the first answer nobody knows when the calls were.
+            if old.is_none_or(|old| row.1 > old || row.1 < old) {
+                sightings(row, &caller, self.answered, directory, rules, news);
+            }
+        }
+        if answer.warning.is_some() {
+            // What is not in it may only be missing.
+            self.values.extend(values);
+        } else {
+            self.values = values;
+            self.present.clone_from(&step.present);
+        }
+        self.answered = true;
+        step
+    }
+}
+
+fn sightings(
+    row: &Row,
+    caller: &Caller,
+    revives: bool,
+    directory: &dyn Directory,
+    rules: &Rules,
+    news: &mut News,
+) {
+    let text = label(row, "destination_service");
+    if row.1.is_nan() {
+        news.skipped.add(Skip::Malformed, 1);
+        return;
+    }
+    if text.is_empty() || text == "unknown" || text.ends_with("Cluster") {
+        news.skipped.add(Skip::DestinationUnknown, 1);
+        return;
+    }
+    let Some(target) = host::target(text) else {
+        news.skipped.add(Skip::Malformed, 1);
+        return;
+    };
+    let namespace = match label(row, "destination_service_namespace") {
+        "" | "unknown" => &caller.namespace,
+        namespace => namespace,
+    };
+    let hosts = rules.hosts(target, 0, namespace, directory, &mut news.skipped);
+    if hosts.is_empty() {
+        news.skipped.add(Skip::DestinationUnknown, 1);
+    }
+    for (host, known) in hosts {
+        let host = crate::edges::HostName::Shared(host.to_shared());
+        let mut sighting = Sighting::new(caller.clone(), host, known, Evidence::Prometheus);
+        sighting.revives = revives;
+        news.sightings.push(sighting);
+    }
+}
+
+fn label<'r>(row: &'r Row, name: &str) -> &'r str {
+    row.0.get(name).map_or("", String::as_str)
+}
+
+/// The caller of a series, if somebody is known.
+fn caller(row: &Row) -> Option<Caller> {
+    let workload = label(row, "source_workload");
+    let namespace = label(row, "source_workload_namespace");
+    let known = |name: &str| !name.is_empty() && name != "unknown";
+    (known(workload) && known(namespace)).then(|| Caller::new(namespace, workload))
+}
+
+/// Whether the caller's own proxy counts. A query without that label is taken to be of callers' proxies.
+fn is_own(row: &Row) -> bool {
+    matches!(label(row, "reporter"), "source" | "")
+}
+
+/// A series by all of its labels.
+fn key(labels: &BTreeMap<String, String>) -> u128 {
+    let mut hash = Xxh3::new();
+    for (name, value) in labels {
+        for text in [name, value] {
+            hash.update(text.as_bytes());
+            // No text has this byte, so that no two lists of labels look the same.
+            hash.update(&[0xff]);
+        }
+    }
+    hash.digest128()
+}

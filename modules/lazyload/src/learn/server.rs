@@ -1,0 +1,260 @@
+//! The access log server: `envoy.service.accesslog.v3`.
+//!
+//! Every replica can receive. A stream is read message by message; each message is one batch for the store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::{
+    AccessLogService, AccessLogServiceServer,
+};
+use envoy_types::pb::envoy::service::accesslog::v3::{
+    StreamAccessLogsMessage, StreamAccessLogsResponse,
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+use trimtab_kit::clock::Clock;
+
+use super::access_log::{Sender, learn};
+use super::{Rules, SkipCounters, Skipped};
+use crate::edges::EdgeStore;
+use crate::object::Directory;
+
+/// A stream that is silent for so long while the server stops has nothing more to say.
+const DRAINED: Duration = Duration::from_millis(100);
+
+/// Bounds of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// What is not a dependency although it is called.
+    pub rules: Rules,
+    /// Largest message in bytes. Envoy sends what it has gathered at 16 KiB, unless configured.
+    pub message_bytes: usize,
+    /// Streams at the same time; more are refused, and Envoy tries again.
+    pub streams: u64,
+    /// Pause after which a silent connection is asked whether it is there.
+    pub keepalive_interval: Duration,
+    /// Time for its answer.
+    pub keepalive_timeout: Duration,
+    /// Time for streams to end when the server stops.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            message_bytes: 4 << 20,
+            streams: 10_000,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
+            shutdown_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What the server did since the start.
+#[derive(Debug, Default)]
+pub struct ServerStats {
+    entries: AtomicU64,
+    sightings: AtomicU64,
+    new_edges: AtomicU64,
+    streams: AtomicU64,
+    refused_streams: AtomicU64,
+    broken_streams: AtomicU64,
+    skipped: SkipCounters,
+}
+
+impl ServerStats {
+    /// Entries read.
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// Calls that they told.
+    pub fn sightings(&self) -> u64 {
+        self.sightings.load(Ordering::Relaxed)
+    }
+
+    /// Edges that were new.
+    pub fn new_edges(&self) -> u64 {
+        self.new_edges.load(Ordering::Relaxed)
+    }
+
+    /// Streams that are open now.
+    pub fn streams(&self) -> u64 {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Streams that were one too many.
+    pub fn refused_streams(&self) -> u64 {
+        self.refused_streams.load(Ordering::Relaxed)
+    }
+
+    /// Streams that ended by a reset, a message that is no protobuf, or one that is too large.
+    pub fn broken_streams(&self) -> u64 {
+        self.broken_streams.load(Ordering::Relaxed)
+    }
+
+    /// Entries that told nothing, by reason.
+    pub fn skipped(&self) -> Skipped {
+        self.skipped.get()
+    }
+}
+
+/// What the server needs of its host.
+#[derive(Clone)]
+pub struct Backend {
+    /// Who is who in the mesh.
+    pub directory: Arc<dyn Directory>,
+    /// Where calls are kept.
+    pub store: Arc<EdgeStore>,
+    /// Time of sightings.
+    pub clock: Arc<dyn Clock>,
+    /// What the server counts.
+    pub stats: Arc<ServerStats>,
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backend").finish_non_exhaustive()
+    }
+}
+
+/// The server cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "lazyload.learn.accessLog: the server on {address} failed: {source}; check the network of this host"
+)]
+pub struct ServeError {
+    address: String,
+    source: tonic::transport::Error,
+}
+
+/// Serves until `shutdown`, and then for as long as open streams have something to say, at most
+/// [`ServerOptions::shutdown_grace`].
+pub async fn serve(
+    listener: TcpListener,
+    backend: Backend,
+    options: ServerOptions,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let address = listener
+        .local_addr()
+        .map_or_else(|e| e.to_string(), |a| a.to_string());
+    let mut builder = Server::builder()
+        .http2_keepalive_interval(Some(options.keepalive_interval))
+        .http2_keepalive_timeout(Some(options.keepalive_timeout));
+    let (grace, bytes) = (options.shutdown_grace, options.message_bytes);
+    let service = Service {
+        backend,
+        options: Arc::new(options),
+        shutdown: shutdown.clone(),
+    };
+    let service = AccessLogServiceServer::new(service).max_decoding_message_size(bytes);
+    let server = builder.add_service(service).serve_with_incoming_shutdown(
+        TcpListenerStream::new(listener),
+        shutdown.clone().cancelled_owned(),
+    );
+    let mut server = Box::pin(server);
+    let ended = tokio::select! {
+        ended = &mut server => Some(ended),
+        () = shutdown.cancelled() => tokio::time::timeout(grace, server).await.ok(),
+    };
+    match ended {
+        Some(Err(source)) => Err(ServeError { address, source }),
+        Some(Ok(())) | None => Ok(()),
+    }
+}
+
+struct Service {
+    backend: Backend,
+    options: Arc<ServerOptions>,
+    shutdown: CancellationToken,
+}
+
+/// Counts a stream while it lives.
+struct Open(Arc<ServerStats>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Service {
+    fn open(&self) -> Result<Open, Status> {
+        let stats = &self.backend.stats;
+        let open = Open(stats.clone());
+        if stats.streams.fetch_add(1, Ordering::Relaxed) < self.options.streams {
+            return Ok(open);
+        }
+        stats.refused_streams.fetch_add(1, Ordering::Relaxed);
+        Err(Status::resource_exhausted(format!(
+            "there are {} access log streams already",
+            self.options.streams
+        )))
+    }
+
+    fn take(&self, message: &StreamAccessLogsMessage, sender: &Sender) {
+        let Backend {
+            directory,
+            store,
+            clock,
+            stats,
+        } = &self.backend;
+        let learned = learn(message, sender, &**directory, &self.options.rules);
+        let tally = store.see_all(&learned.sightings, clock.now());
+        let mut skipped = learned.skipped;
+        skipped.add(super::Skip::Limit, tally.refused);
+        stats.entries.fetch_add(learned.entries, Ordering::Relaxed);
+        stats
+            .sightings
+            .fetch_add(learned.sightings.len() as u64, Ordering::Relaxed);
+        stats.new_edges.fetch_add(tally.new, Ordering::Relaxed);
+        stats.skipped.add(&skipped);
+    }
+}
+
+#[tonic::async_trait]
+impl AccessLogService for Service {
+    async fn stream_access_logs(
+        &self,
+        request: Request<Streaming<StreamAccessLogsMessage>>,
+    ) -> Result<Response<StreamAccessLogsResponse>, Status> {
+        let _open = self.open()?;
+        let mut messages = request.into_inner();
+        let mut sender = None;
+        loop {
+            let message = tokio::select! {
+                message = messages.message() => message,
+                () = self.shutdown.cancelled() => {
+                    let rest = tokio::time::timeout(DRAINED, messages.message()).await;
+                    rest.unwrap_or(Ok(None))
+                }
+            };
+            match message {
+                Ok(Some(message)) => {
+                    // Only the first message of a stream says who sends.
+                    let sender =
+                        sender.get_or_insert_with(|| Sender::new(message.identifier.as_ref()));
+                    self.take(&message, sender);
+                }
+                Ok(None) => return Ok(Response::new(StreamAccessLogsResponse {})),
+                Err(status) => {
+                    let broken = &self.backend.stats.broken_streams;
+                    broken.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(%status, "an access log stream broke off");
+                    return Err(status);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
