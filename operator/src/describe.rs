@@ -1,5 +1,7 @@
 //! `trimtab describe` and `trimtab xds`: what applies and why, from a running operator or from files.
 
+mod fence;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -37,6 +39,11 @@ pub enum What {
     /// A MetaRouter: what is made of it, and which way a call takes
     #[command(alias = "mr")]
     Metarouter(RouterArgs),
+    /// A ServiceFence: what its workload may reach, why, and what was learned
+    #[command(alias = "svf")]
+    Servicefence(fence::NameArgs),
+    /// A pod: the ServiceFences that it belongs to
+    Pod(fence::NameArgs),
 }
 
 /// A MetaRouter.
@@ -119,7 +126,11 @@ impl Server {
 
 /// Answers `trimtab describe`.
 pub async fn describe(what: What) -> anyhow::Result<String> {
-    let What::Metarouter(args) = what;
+    let args = match what {
+        What::Metarouter(args) => args,
+        What::Servicefence(args) => return fence::fence(args).await,
+        What::Pod(args) => return fence::pod(args).await,
+    };
     let view = if args.files.is_empty() {
         let path = ["metaprotocol", "routers", &args.namespace, &args.name];
         match args.server.ask::<RouterView>(&path).await? {

@@ -1,5 +1,7 @@
 //! HTTP endpoints: health, readiness, metrics, JSON API, status page.
 
+mod fences;
+
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -14,6 +16,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trimtab_kit::readiness::Readiness;
+use trimtab_lazyload::engine::Engine as LazyloadEngine;
 use trimtab_limiter::engine::Engine;
 use trimtab_metaprotocol::engine::Engine as MetaprotocolEngine;
 use trimtab_xds::SnapshotCache;
@@ -31,6 +34,8 @@ pub struct State {
     pub limiter: Arc<Engine>,
     /// Layer-7 hosts; `None`: the module is switched off.
     pub metaprotocol: Option<Arc<MetaprotocolEngine>>,
+    /// ServiceFences; `None`: the module is switched off.
+    pub lazyload: Option<Arc<LazyloadEngine>>,
     /// xDS streams.
     pub cache: SnapshotCache,
 }
@@ -59,6 +64,7 @@ pub async fn serve(
         .route("/api/v1/xds/streams", get(streams))
         .route("/api/v1/xds/nodes", get(all_nodes))
         .route("/api/v1/xds/nodes/{node}", get(one_node))
+        .merge(fences::routes())
         .with_state(state);
     axum::serve(listener, app)
         .with_graceful_shutdown(shutdown.cancelled_owned())

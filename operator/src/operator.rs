@@ -19,6 +19,8 @@ use trimtab_kit::readiness::Readiness;
 use trimtab_kit::sources::{
     MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_service,
 };
+use trimtab_lazyload::controller::{Appliers as LazyloadAppliers, Lazyload, LazyloadModule};
+use trimtab_lazyload::engine::Engine as LazyloadEngine;
 use trimtab_limiter::controller::LimiterModule;
 use trimtab_limiter::engine::Engine;
 use trimtab_metaprotocol::controller::{Appliers, Metaprotocol, MetaprotocolModule};
@@ -48,6 +50,10 @@ pub struct Operator {
     pub applier: Arc<Applier<EnvoyFilter>>,
     /// What the MetaProtocol module makes of each host, with its writers; `None`: it is switched off.
     pub metaprotocol: Option<(Arc<MetaprotocolEngine>, Appliers)>,
+    /// What the lazyload module makes of each fence, with its writers; `None`: it is switched off.
+    pub lazyload: Option<(Arc<LazyloadEngine>, LazyloadAppliers)>,
+    /// Where access logs arrive.
+    pub access_logs: Option<SocketAddr>,
     /// Named blockers of readiness.
     pub readiness: Readiness,
     /// The xDS cache.
@@ -102,6 +108,7 @@ impl Operator {
         let (engine, applier) = (limiter.engine.clone(), limiter.applier.clone());
         host.add(limiter);
         let metaprotocol = add_metaprotocol(&config, &cache, xds_address, &mut host);
+        let (lazyload, access_logs) = add_lazyload(&config, &mut host).await?;
         add_opening(&config, &cache, xds_address, &mut host);
         let collector = Box::new(XdsCollector(cache.clone()));
         context.registry.lock().register_collector(collector);
@@ -113,6 +120,7 @@ impl Operator {
                 readiness: context.readiness.clone(),
                 limiter: engine.clone(),
                 metaprotocol: metaprotocol.as_ref().map(|(engine, _)| engine.clone()),
+                lazyload: lazyload.as_ref().map(|(engine, _)| engine.clone()),
                 cache: cache.clone(),
             },
             shutdown.clone(),
@@ -128,6 +136,8 @@ impl Operator {
             limiter: engine,
             applier,
             metaprotocol,
+            lazyload,
+            access_logs,
             readiness: context.readiness,
             cache,
             shutdown,
@@ -182,6 +192,31 @@ fn add_metaprotocol(
     let handles = (module.engine.clone(), module.appliers.clone());
     host.add(module);
     Some(handles)
+}
+
+type LazyloadHandles = Option<(Arc<LazyloadEngine>, LazyloadAppliers)>;
+
+/// The module, and where it takes access logs.
+async fn add_lazyload(
+    config: &Config,
+    host: &mut Host,
+) -> anyhow::Result<(LazyloadHandles, Option<SocketAddr>)> {
+    if !config.lazyload.enabled {
+        return Ok((None, None));
+    }
+    let listener = match &config.lazyload.learn.access_log {
+        Some(logs) => Some(bind("lazyload.learn.accessLog.address", logs.address).await?),
+        None => None,
+    };
+    let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    let module: Lazyload = LazyloadModule {
+        config: Arc::new(config.lazyload.clone()),
+        access_logs: listener,
+    }
+    .build(host);
+    let handles = (module.engine.clone(), module.appliers.clone());
+    host.add(module);
+    Ok((Some(handles), address))
 }
 
 /// What is served to plain Envoys in standalone mode, and the task that opens the xDS server.
