@@ -1,1 +1,247 @@
+//! From what a fence names and learned to the hosts that its proxies get. Pure: time comes in as an argument.
 //!
+//! [`compute`] gives the scope of one fence, [`merge`] what is written when several fences are on one workload, and
+//! [`role`] which of them writes it. Entries are exact, `namespace/host`, which istiod looks up instead of scanning, except
+//! where a ServiceEntry or a VirtualService has a wildcard itself.
+
+mod compute;
+mod domains;
+mod merge;
+pub mod names;
+mod predict;
+pub mod services;
+mod settings;
+pub mod size;
+mod strategy;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use thiserror::Error;
+use trimtab_crds::fence::{DependencyState, Domain, ScopeSize, ServiceFenceSpec};
+
+use crate::object::{Evidence, FenceKey};
+
+pub use compute::compute;
+pub(crate) use merge::contains;
+pub use merge::{Claim, Role, Union, merge, role};
+pub use services::{Labels, Services};
+pub use settings::Settings;
+
+/// Entry of a scope that imports nothing.
+pub const NOTHING: &str = "~/*";
+/// Entry of a scope that imports the whole mesh.
+pub const EVERYTHING: &str = "*/*";
+
+/// A learned dependency of one caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// Host, as the directory gave it: a full name, or the wildcard of a ServiceEntry.
+    pub host: Arc<str>,
+    /// What became of it. `Unresolved` counts as `Active`: the scope finds out by itself.
+    pub state: DependencyState,
+    /// How it is known.
+    pub evidence: BTreeSet<Evidence>,
+    /// Last call.
+    pub last_seen: Option<Timestamp>,
+}
+
+/// What a scope is made from, besides the mesh.
+#[derive(Clone, Copy, Debug)]
+pub struct ScopeInput<'a> {
+    /// The fence; its namespace is the client's.
+    pub fence: &'a FenceKey,
+    /// What the user wrote.
+    pub spec: &'a ServiceFenceSpec,
+    /// When the fence was made: `auto` counts from there until the first call.
+    pub created: Option<Timestamp>,
+    /// Of all callers; a host may be there several times, then its best state counts.
+    pub learned: &'a [Learned],
+    /// `domains` of the last scope, or of the stored status.
+    pub before: &'a BTreeMap<String, Domain>,
+    /// `fading` of the last scope; empty after a restart: the grace begins anew.
+    pub fading: &'a BTreeMap<String, Timestamp>,
+    /// The time.
+    pub now: Timestamp,
+    /// Configuration.
+    pub settings: &'a Settings,
+}
+
+/// The scope of one fence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Entries of the Sidecar, `namespace/host`, with why each is there. Never empty: [`NOTHING`] stands for none.
+    pub entries: BTreeMap<String, BTreeSet<Reason>>,
+    /// Dependencies in Slime's form.
+    pub domains: BTreeMap<String, Domain>,
+    /// Dependencies that nothing names any more, and since when; to be given back as [`ScopeInput::fading`].
+    pub fading: BTreeMap<String, Timestamp>,
+    /// Named or learned hosts for which there is no service that the namespace may see.
+    pub unresolved: BTreeSet<String>,
+    /// What the user should know.
+    pub warnings: BTreeSet<Warning>,
+    /// When the scope changes by itself.
+    pub next: Option<Timestamp>,
+    /// What istiod will import.
+    pub imports: Imports,
+    /// Size of the imports against what the namespace gets without a Sidecar.
+    pub size: ScopeSize,
+    /// What was looked up: when none of it changes, the scope stays as it is, sizes excepted.
+    pub consulted: Consulted,
+}
+
+/// Prediction of what istiod imports for a list of entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imports {
+    /// `namespace/host` of services, with their estimated bytes.
+    pub services: BTreeMap<String, u64>,
+    /// `namespace/name` of VirtualServices, with the estimated bytes of their rules.
+    pub routes: BTreeMap<String, u64>,
+}
+
+/// What a scope was computed from: how [`crate::mesh::Index::scope`] knows which fences an event touches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Consulted {
+    /// Hosts, also those that do not exist; a wildcard stands for all hosts under it.
+    pub hosts: BTreeSet<String>,
+    /// Namespaces whose whole content counts.
+    pub namespaces: BTreeSet<String>,
+    /// Label selectors of Services.
+    pub selectors: BTreeSet<Labels>,
+    /// VirtualServices by namespace and name.
+    pub routes: BTreeSet<(String, String)>,
+}
+
+/// Why an entry is in a scope.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Istio's or Trimtab's own namespace.
+    Essential,
+    /// Carries unknown calls.
+    Fallback,
+    /// `stableHost` of the configuration, as written.
+    Stable(String),
+    /// `spec.host`, as written.
+    Static(String),
+    /// `spec.namespaceSelector`: the namespace.
+    Namespace(String),
+    /// `spec.labelSelector`: the selector.
+    Label(String),
+    /// Learned: the host and its evidence.
+    Learned(String, BTreeSet<Evidence>),
+    /// Nothing names the dependency any more; it stays for the grace.
+    Fading(String),
+    /// Alias of a host.
+    Alias(String),
+    /// A VirtualService (`namespace/name`) of a host.
+    Route(String, String),
+    /// The host that an ExternalName stands for.
+    Target(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Essential => write!(f, "essential"),
+            Self::Fallback => write!(f, "fallback"),
+            Self::Stable(text) => write!(f, "stableHost {text}"),
+            Self::Static(text) => write!(f, "spec.host {text}"),
+            Self::Namespace(text) => write!(f, "spec.namespaceSelector {text}"),
+            Self::Label(text) => write!(f, "spec.labelSelector {text}"),
+            Self::Learned(host, evidence) => {
+                let names: Vec<&str> = evidence.iter().map(|e| e.as_str()).collect();
+                write!(f, "learned {host} ({})", names.join(", "))
+            }
+            Self::Fading(text) => write!(f, "leaving: {text}"),
+            Self::Alias(of) => write!(f, "alias of {of}"),
+            Self::Route(route, of) => write!(f, "VirtualService {route} of {of}"),
+            Self::Target(of) => write!(f, "ExternalName {of}"),
+        }
+    }
+}
+
+/// What a user should know of a scope. The message names the object and the fix.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum Warning {
+    /// Not a host name.
+    #[error(
+        "{field} \"{host}\" is not a host: write a name without port, for example reviews.default.svc.cluster.local"
+    )]
+    Refused {
+        /// Where it stands.
+        field: &'static str,
+        /// The text.
+        host: String,
+    },
+    /// A static host that matches nothing.
+    #[error("{field} \"{host}\": there is no such service, so that nothing is imported: correct the name")]
+    Unknown {
+        /// Where it stands.
+        field: &'static str,
+        /// The text.
+        host: String,
+    },
+    /// Everything is imported.
+    #[error("{field} \"*/*\" imports the whole mesh: name namespaces or hosts")]
+    Everything {
+        /// Where it stands.
+        field: &'static str,
+    },
+    /// A strategy that cannot be timed.
+    #[error("spec.host \"{host}\": {what}, so that it never expires: set a valid time")]
+    Untimed {
+        /// The dependency.
+        host: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A selector without labels.
+    #[error("spec.labelSelector[{index}] has no labels and selects nothing: add labels")]
+    EmptySelector {
+        /// Which one.
+        index: usize,
+    },
+    /// A service that this namespace may not see.
+    #[error("{host} is not exported to {client}: change exportTo of {object}")]
+    HiddenService {
+        /// Host.
+        host: String,
+        /// The client's namespace.
+        client: String,
+        /// Kind, namespace and name.
+        object: String,
+    },
+    /// A DestinationRule that this namespace may not see.
+    #[error(
+        "DestinationRule {rule} of {host} is not exported to {client}, so that its policy does not apply to these calls: \
+         change its exportTo"
+    )]
+    HiddenRule {
+        /// Namespace and name.
+        rule: String,
+        /// Host.
+        host: String,
+        /// The client's namespace.
+        client: String,
+    },
+    /// A host in several namespaces.
+    #[error("{host} is in the namespaces {all}; {chosen} is taken: write namespace/host in spec.host to take another")]
+    Duplicate {
+        /// Host.
+        host: String,
+        /// All visible namespaces.
+        all: String,
+        /// The one taken.
+        chosen: String,
+    },
+    /// A chain of ExternalNames that does not end.
+    #[error("{host}: the ExternalName leads through more than {limit} names: shorten the chain")]
+    LongChain {
+        /// Where it was left.
+        host: String,
+        /// The limit.
+        limit: usize,
+    },
+}

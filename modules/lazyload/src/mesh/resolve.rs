@@ -1,0 +1,199 @@
+//! A fence with what it depends on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use thiserror::Error;
+use trimtab_crds::fence::{FenceStatus, Mode, ServiceFenceSpec};
+
+use super::Name;
+use super::fences::FenceRow;
+use super::state::State;
+use crate::object::{Caller, FenceKey};
+use crate::scope::{Claim, Labels};
+use crate::translate::{Owner, REVISION_LABEL};
+
+/// Why a fence cannot be put into force as it is written. The message names the fix.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum Problem {
+    /// `fromService` without the Service.
+    #[error(
+        "workloadSelector.fromService: there is no Service {namespace}/{name}: make it, or write workloadSelector.labels"
+    )]
+    MissingService {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+    /// `fromService` with a Service that selects nothing.
+    #[error(
+        "workloadSelector.fromService: Service {namespace}/{name} has no selector: write workloadSelector.labels"
+    )]
+    NoSelector {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+    /// The object cannot be read; what was known before is in force.
+    #[error("the ServiceFence cannot be read, its last readable form stays in force: {0}")]
+    Undecodable(String),
+}
+
+/// A fence with what it depends on, its scope excepted.
+#[derive(Clone, Debug)]
+pub struct ResolvedFence {
+    /// The fence.
+    pub key: FenceKey,
+    /// What the user wrote.
+    pub spec: Arc<ServiceFenceSpec>,
+    /// Labels.
+    pub labels: Labels,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// Status as the API server has it.
+    pub status: Arc<FenceStatus>,
+    /// The mode asked for: of the spec, else of the configuration; `Observe` when it is not enabled.
+    pub mode: Mode,
+    /// Labels of its pods; `None` when they cannot be known, see `problems`: no Sidecar can be written.
+    pub selector: Option<Labels>,
+    /// Number of its pods.
+    pub pods: usize,
+    /// Its workloads, and those that only the stored status names: a workload without pods keeps what it learned.
+    pub callers: BTreeSet<Caller>,
+    /// Other fences that may select the same pods, sorted.
+    pub overlaps: Vec<Claim>,
+    /// Users' Sidecars that select the same pods, sorted: none of ours may be written beside them.
+    pub user_sidecars: Vec<String>,
+    /// The user's Sidecar for the whole namespace; one of ours goes before it.
+    pub default_sidecar: Option<String>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+impl ResolvedFence {
+    /// For [`crate::scope::role`]; `None` without a selector.
+    pub fn claim(&self) -> Option<Claim> {
+        Some(Claim {
+            key: self.key.clone(),
+            created: self.created,
+            selector: self.selector.clone()?,
+            writes: self.mode != Mode::Observe,
+        })
+    }
+
+    /// For [`crate::translate::sidecar`].
+    pub fn owner(&self) -> Owner<'_> {
+        Owner {
+            key: &self.key,
+            uid: &self.uid,
+            revision: self.labels.get(REVISION_LABEL).map(String::as_str),
+        }
+    }
+}
+
+impl State {
+    fn mode_of(&self, spec: &ServiceFenceSpec) -> Mode {
+        if spec.enable {
+            spec.mode.unwrap_or(self.mode)
+        } else {
+            Mode::Observe
+        }
+    }
+
+    pub(super) fn selector_of(&self, key: &FenceKey, row: &FenceRow) -> Result<Labels, Problem> {
+        let written = row.spec.workload_selector.as_ref();
+        if let Some(labels) = written.map(|w| &w.labels).filter(|l| !l.is_empty()) {
+            return Ok(labels.clone());
+        }
+        if !written.is_some_and(|w| w.from_service) {
+            let pair = (self.workload_label.clone(), key.name.clone());
+            return Ok(Labels::from([pair]));
+        }
+        let (namespace, name) = (key.namespace.clone(), key.name.clone());
+        match self.registry.service(&namespace, &name) {
+            None => Err(Problem::MissingService { namespace, name }),
+            Some(info) if info.selector.is_empty() => Err(Problem::NoSelector { namespace, name }),
+            Some(info) => Ok(info.selector.clone()),
+        }
+    }
+
+    pub(super) fn fences_of(&self, caller: &Caller) -> Vec<FenceKey> {
+        let groups = self.pods.of_caller(caller);
+        let mut out: BTreeSet<FenceKey> =
+            groups.flat_map(|g| self.by_selector.of_group(g)).collect();
+        out.extend(self.by_stored.get(caller).into_iter().flatten().cloned());
+        out.into_iter().collect()
+    }
+
+    fn claims(&self, key: &FenceKey, selector: &Labels) -> Vec<Claim> {
+        let near = self
+            .by_selector
+            .overlapping(&key.namespace, selector, &self.pods);
+        let others = near.into_iter().filter(|other| other != key);
+        others
+            .filter_map(|key| {
+                let row = self.fences.get(&key)?;
+                Some(Claim {
+                    created: row.created,
+                    selector: row.selector.clone()?,
+                    writes: self.mode_of(&row.spec) != Mode::Observe,
+                    key,
+                })
+            })
+            .collect()
+    }
+
+    /// The user's Sidecar without a selector in a namespace; of several the first by name.
+    fn default_sidecar(&self, namespace: &str) -> Option<String> {
+        let from: Name = (namespace.to_owned(), String::new());
+        let here = self.sidecars.range(from..);
+        let mut here = here.take_while(|((owner, _), _)| owner == namespace);
+        let found = here.find(|(_, selector)| selector.is_none());
+        found.map(|((_, name), _)| name.clone())
+    }
+
+    pub(super) fn resolve(&self, key: &FenceKey) -> Option<ResolvedFence> {
+        let row = self.fences.get(key)?;
+        let mut problems: Vec<Problem> = self.selector_of(key, row).err().into_iter().collect();
+        problems.extend(row.undecodable.clone().map(Problem::Undecodable));
+        let mut callers = row.stored_callers(key);
+        let mut pods = 0;
+        let mut overlaps = Vec::new();
+        let mut user_sidecars = Vec::new();
+        if let Some(selector) = &row.selector {
+            for group in self.pods.select(&key.namespace, selector) {
+                pods += self.pods.count(group);
+                callers.insert(group.caller.clone());
+            }
+            overlaps = self.claims(key, selector);
+            let sidecars =
+                self.sidecar_selectors
+                    .overlapping(&key.namespace, selector, &self.pods);
+            user_sidecars = sidecars.into_iter().map(|(_, name)| name).collect();
+        }
+        Some(ResolvedFence {
+            key: key.clone(),
+            spec: row.spec.clone(),
+            labels: row.labels.clone(),
+            uid: row.uid.clone(),
+            generation: row.generation,
+            created: row.created,
+            status: row.status.clone(),
+            mode: self.mode_of(&row.spec),
+            selector: row.selector.clone(),
+            pods,
+            callers,
+            overlaps,
+            user_sidecars,
+            default_sidecar: self.default_sidecar(&key.namespace),
+            problems,
+        })
+    }
+}

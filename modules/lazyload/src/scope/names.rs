@@ -1,0 +1,129 @@
+//! From a name as a client says it to the full host name.
+
+use super::services::Services;
+
+/// Lower case, without the trailing dot. `None`: empty, with a port, or no host name.
+pub fn normal(name: &str) -> Option<String> {
+    let name = name.trim().trim_end_matches('.').to_ascii_lowercase();
+    let odd = |c: char| c == ':' || c == '/' || c.is_whitespace() || c.is_control();
+    (!name.is_empty() && !name.contains(odd)).then_some(name)
+}
+
+/// Name and namespace of the Service that a host is of: `name.namespace.svc.domain` and nothing else.
+pub fn service_of<'a>(host: &'a str, domain: &str) -> Option<(&'a str, &'a str)> {
+    let rest = host.strip_suffix(domain)?.strip_suffix(".svc.")?;
+    let (name, namespace) = rest.split_once('.')?;
+    let whole = !name.is_empty() && !namespace.is_empty() && !namespace.contains('.');
+    (whole && !name.starts_with('*')).then_some((name, namespace))
+}
+
+/// Host of a Service.
+pub fn service_host(name: &str, namespace: &str, domain: &str) -> String {
+    format!("{name}.{namespace}.svc.{domain}")
+}
+
+/// The host as Istio reads it in its own objects: a name without a dot is of the object's namespace.
+pub fn config_host(host: &str, namespace: &str, domain: &str) -> String {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if host.contains('.') || host == "*" || host.is_empty() {
+        host
+    } else {
+        service_host(&host, namespace, domain)
+    }
+}
+
+/// Whether a pattern that begins with `*` covers a host, or the other, narrower pattern.
+pub fn covers(pattern: &str, host: &str) -> bool {
+    pattern.strip_prefix('*').is_some_and(|suffix| {
+        host.len() > pattern.len() - 1 && host.trim_start_matches('*').ends_with(suffix)
+    })
+}
+
+/// The key that wildcards are found by: what stands after the first dot, for `*.b.c` and `*-a.b.c` alike.
+pub fn wild_key(pattern: &str) -> &str {
+    pattern.split_once('.').map_or("", |(_, rest)| rest)
+}
+
+/// Keys of all wildcards that may cover a host, the longest first; the last is that of `*`.
+pub fn wild_keys(host: &str) -> impl Iterator<Item = &str> {
+    let dots = host.match_indices('.').map(|(at, _)| &host[at + 1..]);
+    dots.chain([""])
+}
+
+/// What a look-up of a name found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The full host, or the wildcard that covers the name.
+    pub host: Option<String>,
+    /// Hosts that were asked for on the way: when one of them comes or goes, the answer may be another.
+    pub asked: Vec<String>,
+}
+
+/// Full host names that a name may stand for in a namespace, best first, each with whether only a headless Service counts.
+fn candidates(name: &str, namespace: &str, domain: &str) -> Vec<(String, bool)> {
+    let long = name
+        .strip_suffix(domain)
+        .and_then(|rest| rest.strip_suffix('.'))
+        .filter(|rest| rest.ends_with(".svc"));
+    let (rest, full) = match long.unwrap_or(name).strip_suffix(".svc") {
+        Some(rest) => (rest, true),
+        None => (name, false),
+    };
+    let labels: Vec<&str> = rest.split('.').collect();
+    let host = |service: &str, namespace: &str| service_host(service, namespace, domain);
+    match labels.as_slice() {
+        [service] if !full => vec![(host(service, namespace), false)],
+        [a, b] if full => vec![(host(a, b), false)],
+        [a, b] => vec![(host(a, b), false), (host(b, namespace), true)],
+        [_, service, namespace] => vec![(host(service, namespace), true)],
+        _ => Vec::new(),
+    }
+}
+
+/// The host that `name` (as of [`normal`]) means to a client in `namespace`.
+///
+/// Order: the exact host, a Service by a short name, the Service of a pod's name, a VirtualService's own host, a wildcard.
+/// A name of one label is first of all a Service of the client's namespace, as its DNS search path has it.
+pub fn find(services: &dyn Services, name: &str, namespace: &str, domain: &str) -> Found {
+    let mut asked = vec![name.to_owned()];
+    let done = |host: String, asked| Found {
+        host: Some(host),
+        asked,
+    };
+    let exact = !services.host(name).is_empty();
+    if exact && name.contains('.') {
+        return done(name.to_owned(), asked);
+    }
+    for (host, only_headless) in candidates(name, namespace, domain) {
+        if host == name {
+            continue;
+        }
+        let entries = services.host(&host);
+        asked.push(host.clone());
+        if entries.iter().any(|e| e.headless || !only_headless) {
+            return done(host, asked);
+        }
+    }
+    if exact {
+        return done(name.to_owned(), asked);
+    }
+    let routes = services.routes(name);
+    if routes.iter().flat_map(|r| &r.hosts).any(|h| **h == *name) {
+        return done(name.to_owned(), asked);
+    }
+    let entries = services.covering(name);
+    let visible = entries
+        .iter()
+        .find(|e| e.exports.visible(&e.namespace, namespace));
+    if let Some(entry) = visible.or(entries.first()) {
+        return done(entry.host.to_string(), asked);
+    }
+    let hosts = routes.iter().flat_map(|r| &r.hosts);
+    let longest = hosts
+        .filter(|h| covers(h, name))
+        .max_by_key(|h| (h.len(), std::cmp::Reverse((*h).clone())));
+    Found {
+        host: longest.map(ToString::to_string),
+        asked,
+    }
+}

@@ -1,0 +1,245 @@
+//! What a scope needs to know of the mesh, and the reading of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::size;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// Namespaces that see an object (`exportTo`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exports {
+    own: bool,
+    names: Option<Box<[String]>>,
+}
+
+impl Exports {
+    /// Everybody.
+    pub const ALL: Self = Self {
+        own: true,
+        names: None,
+    };
+
+    /// Reads a list as Istio does: `*` = all, `.` = the object's namespace, `~` = nobody, else a namespace. Empty = all.
+    pub fn new<'a>(list: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut own = false;
+        let mut names = Vec::new();
+        let mut any = false;
+        for item in list.into_iter().map(str::trim).filter(|i| !i.is_empty()) {
+            any = true;
+            match item {
+                "*" => return Self::ALL,
+                "." => own = true,
+                "~" => {}
+                name => names.push(name.to_owned()),
+            }
+        }
+        if any {
+            names.sort();
+            Self {
+                own,
+                names: Some(names.into()),
+            }
+        } else {
+            Self::ALL
+        }
+    }
+
+    /// Whether a client in `client` sees the object in `owner`.
+    pub fn visible(&self, owner: &str, client: &str) -> bool {
+        match &self.names {
+            None => true,
+            Some(names) => {
+                (self.own && owner == client) || names.iter().any(|name| name == client)
+            }
+        }
+    }
+
+    /// The namespaces that see the object in `owner`; `None` = all.
+    pub fn clients<'a>(&'a self, owner: &'a str) -> Option<impl Iterator<Item = &'a str>> {
+        let own = self.own && self.names.iter().flatten().all(|name| name != owner);
+        let names = self.names.as_ref()?;
+        Some(
+            names
+                .iter()
+                .map(String::as_str)
+                .chain(own.then_some(owner)),
+        )
+    }
+}
+
+/// Which registry a host comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Registry {
+    /// A Service.
+    Kubernetes,
+    /// A ServiceEntry.
+    ServiceEntry,
+}
+
+/// What istiod makes of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/2 and gRPC.
+    Http2,
+    /// TLS or HTTPS, passed through.
+    Tls,
+    /// Any other TCP.
+    Tcp,
+    /// Not said: HTTP and TCP are told apart on the connection.
+    Auto,
+}
+
+impl Protocol {
+    /// As istiod selects it: `appProtocol`, else the part of the name before the first dash. `None`: not carried (UDP).
+    pub fn of(transport: &str, name: &str, app_protocol: Option<&str>) -> Option<Self> {
+        if transport.eq_ignore_ascii_case("UDP") || transport.eq_ignore_ascii_case("SCTP") {
+            return None;
+        }
+        let said = app_protocol.filter(|p| !p.is_empty()).unwrap_or_else(|| {
+            if name.starts_with("grpc-web") {
+                "grpc-web"
+            } else {
+                name.split('-').next().unwrap_or_default()
+            }
+        });
+        Some(match said.to_ascii_lowercase().as_str() {
+            "http" | "grpc-web" | "kubernetes.io/ws" => Self::Http,
+            "http2" | "grpc" | "kubernetes.io/h2c" => Self::Http2,
+            "https" | "tls" | "kubernetes.io/wss" => Self::Tls,
+            "tcp" | "mongo" | "redis" | "mysql" => Self::Tcp,
+            _ => Self::Auto,
+        })
+    }
+}
+
+/// A port of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// Number.
+    pub number: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// A host in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEntry {
+    /// Full host name in lower case; of a ServiceEntry it may begin with `*`.
+    pub host: Arc<str>,
+    /// Namespace of the object.
+    pub namespace: Arc<str>,
+    /// Name of the object.
+    pub name: Arc<str>,
+    /// Kind of the object.
+    pub registry: Registry,
+    /// When the object was made.
+    pub created: Option<Timestamp>,
+    /// Who sees it.
+    pub exports: Exports,
+    /// Ports, sorted.
+    pub ports: Box<[Port]>,
+    /// Host that an ExternalName stands for.
+    pub target: Option<Arc<str>>,
+    /// Labels of the object.
+    pub labels: Arc<Labels>,
+    /// No virtual address: clients pick an endpoint themselves.
+    pub headless: bool,
+    /// Static endpoints of a ServiceEntry.
+    pub endpoints: usize,
+}
+
+/// A VirtualService.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// Full host names, wildcards too; empty for a delegate.
+    pub hosts: Box<[Arc<str>]>,
+    /// Whether sidecars get it.
+    pub mesh: bool,
+    /// Who sees it.
+    pub exports: Exports,
+    /// Full names of the destinations of all rules, mirrors too; sorted, each once.
+    pub destinations: Box<[Arc<str>]>,
+    /// Namespace and name of the VirtualServices that HTTP rules delegate to; sorted.
+    pub delegates: Box<[(Arc<str>, Arc<str>)]>,
+    /// Number of rules.
+    pub rules: usize,
+}
+
+/// A DestinationRule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// Full host name or wildcard.
+    pub host: Arc<str>,
+    /// Who sees it.
+    pub exports: Exports,
+}
+
+/// Sizes of many services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Number of services.
+    pub services: u64,
+    /// Estimated configuration in bytes, see [`size`].
+    pub bytes: u64,
+}
+
+/// The mesh as a scope reads it. Answers are sorted, and each costs what it gives back.
+pub trait Services {
+    /// Entries of exactly this host (a wildcard is found by its own text), by namespace and name.
+    fn host(&self, host: &str) -> Vec<Arc<HostEntry>>;
+    /// Wildcard entries that cover the host, the longest first; not the host itself.
+    fn covering(&self, host: &str) -> Vec<Arc<HostEntry>>;
+    /// Entries whose host is this wildcard or lies under it.
+    fn under(&self, pattern: &str) -> Vec<Arc<HostEntry>>;
+    /// Entries in a namespace.
+    fn in_namespace(&self, namespace: &str) -> Vec<Arc<HostEntry>>;
+    /// Entries of Services with all of these labels; none for no labels.
+    fn labelled(&self, labels: &Labels) -> Vec<Arc<HostEntry>>;
+    /// VirtualServices of sidecars with a host that is or covers this one.
+    fn routes(&self, host: &str) -> Vec<Arc<Route>>;
+    /// VirtualServices of sidecars with a host that is this wildcard or lies under it.
+    fn routes_under(&self, pattern: &str) -> Vec<Arc<Route>>;
+    /// VirtualServices of sidecars in a namespace.
+    fn routes_in(&self, namespace: &str) -> Vec<Arc<Route>>;
+    /// A VirtualService by name, whatever gateways it is for.
+    fn route(&self, namespace: &str, name: &str) -> Option<Arc<Route>>;
+    /// DestinationRules whose host is or covers this one, the longest first.
+    fn rules(&self, host: &str) -> Vec<Arc<Rule>>;
+    /// Number of endpoints.
+    fn endpoints(&self, entry: &HostEntry) -> usize;
+    /// What a client in a namespace gets without a Sidecar. Constant time; a host in two namespaces counts twice.
+    fn totals(&self, client: &str) -> Totals;
+}
+
+impl HostEntry {
+    /// Order in which one of several entries of a host is taken: the client's namespace, Services, the oldest.
+    pub fn preference(&self, client: &str) -> impl Ord + use<> {
+        (
+            &*self.namespace != client,
+            self.registry,
+            self.created.unwrap_or(Timestamp::MAX),
+            self.namespace.clone(),
+            self.name.clone(),
+        )
+    }
+
+    /// Estimated configuration in bytes.
+    pub fn bytes(&self, endpoints: usize) -> u64 {
+        size::of_service(&self.ports, endpoints)
+    }
+}
