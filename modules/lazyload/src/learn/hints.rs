@@ -49,7 +49,7 @@ pub fn template_hosts(
             }
             match target(name) {
                 Some(Target::Name(name, _)) => {
-                    hosts.extend(directory.host_of_name(&name, namespace))
+                    hosts.extend(directory.host_of_name(&name, namespace));
                 }
                 Some(Target::Address(address, Some(port))) if is_service_like(address) => {
                     hosts.extend(directory.hosts_at(address, port));

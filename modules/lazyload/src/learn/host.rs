@@ -88,20 +88,20 @@ pub fn clean(name: &str) -> Option<Cow<'_, str>> {
 mod tests {
     use super::*;
 
-    fn name(text: &str, port: Option<u16>) -> Option<Target<'_>> {
-        Some(Target::Name(text.into(), port))
+    fn name(text: &str, port: Option<u16>) -> Target<'_> {
+        Target::Name(text.into(), port)
     }
 
     #[test]
     fn names_and_addresses_are_told_apart() {
         let address = |text: &str, port| Some(Target::Address(text.parse().unwrap(), port));
-        assert_eq!(target("A.b:80"), name("a.b", Some(80)));
-        assert_eq!(target("a.b.svc."), name("a.b.svc", None));
+        assert_eq!(target("A.b:80"), Some(name("a.b", Some(80))));
+        assert_eq!(target("a.b.svc."), Some(name("a.b.svc", None)));
         assert_eq!(target("10.0.0.1:9080"), address("10.0.0.1", Some(9080)));
         assert_eq!(target("[fd00::1]:9080"), address("fd00::1", Some(9080)));
         assert_eq!(target("fd00::1"), address("fd00::1", None));
-        assert_eq!(target("10.example.com"), name("10.example.com", None));
-        assert_eq!(target("_sip._tcp.a"), name("_sip._tcp.a", None));
+        assert_eq!(target("10.example.com"), Some(name("10.example.com", None)));
+        assert_eq!(target("_sip._tcp.a"), Some(name("_sip._tcp.a", None)));
     }
 
     #[test]

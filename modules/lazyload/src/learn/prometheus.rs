@@ -100,12 +100,13 @@ impl PrometheusStats {
         if *last == error {
             return;
         }
-        match &error {
-            Some(error) => tracing::warn!(
+        if let Some(error) = &error {
+            tracing::warn!(
                 error,
                 "lazyload.learn.prometheus: nothing expires until this is repaired"
-            ),
-            None => tracing::info!("lazyload.learn.prometheus: answers are complete again"),
+            );
+        } else {
+            tracing::info!("lazyload.learn.prometheus: answers are complete again");
         }
         *last = error;
     }

@@ -95,7 +95,7 @@ impl ServerStats {
         self.refused_streams.load(Ordering::Relaxed)
     }
 
-    /// Streams that ended by a reset, a message that is no protobuf, or one that is too large.
+    /// Streams that ended by a message that is no protobuf or too large, or by a lost connection.
     pub fn broken_streams(&self) -> u64 {
         self.broken_streams.load(Ordering::Relaxed)
     }

@@ -59,7 +59,7 @@ pub(super) struct Answer {
 }
 
 pub(super) struct Client {
-    client: QueryClient,
+    http: QueryClient,
     address: String,
     timeout: Duration,
 }
@@ -82,7 +82,7 @@ impl Client {
             .build()
             .map_err(|e| refused(chain(&e)))?;
         Ok(Self {
-            client: QueryClient::from(http, address).map_err(|e| refused(chain(&e)))?,
+            http: QueryClient::from(http, address).map_err(|e| refused(chain(&e)))?,
             address: address.to_owned(),
             timeout,
         })
@@ -106,7 +106,7 @@ impl Client {
     async fn request(&self, query: &str) -> Result<Vec<u8>, String> {
         // Prometheus stops too when nobody waits any more.
         let millis = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
-        let request = self.client.query(query).timeout(millis);
+        let request = self.http.query(query).timeout(millis);
         let response = request.post_raw().await.map_err(|e| {
             format!(
                 "cannot be asked: {}; check the address and that Prometheus runs",

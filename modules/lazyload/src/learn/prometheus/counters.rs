@@ -124,7 +124,7 @@ impl Query {
                 }
             }
             // Of the first answer nobody knows when the calls were.
-            if old.is_none_or(|old| row.1 > old || row.1 < old) {
+            if old.is_none_or(|old| row.1.to_bits() != old.to_bits()) {
                 sightings(row, &caller, self.answered, directory, rules, news);
             }
         }
