@@ -13,10 +13,13 @@
 
 pub mod auto;
 pub mod config;
+pub mod controller;
 pub mod edges;
+pub mod engine;
 pub mod fallback;
 pub mod learn;
 pub mod mesh;
+pub mod metrics;
 pub mod object;
 pub mod scope;
 pub mod status;

@@ -55,7 +55,11 @@ fn text(view: &FenceView) -> String {
 fn write(out: &mut String, view: &FenceView) -> std::fmt::Result {
     writeln!(out, "ServiceFence {}", view.fence)?;
     writeln!(out, "  mode:      {}", view.mode)?;
-    let selector: Vec<String> = view.selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let selector: Vec<String> = view
+        .selector
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
     writeln!(out, "  pods with: {}", selector.join(", "))?;
     for [kind, status, reason, message] in &view.conditions {
         writeln!(out, "  {kind}: {status} ({reason}): {message}")?;
@@ -70,17 +74,29 @@ fn write(out: &mut String, view: &FenceView) -> std::fmt::Result {
         bytes(size.mesh_bytes)
     )?;
     writeln!(out, "  hosts:")?;
-    let width = view.entries.keys().map(String::len).max().unwrap_or_default();
+    let width = view
+        .entries
+        .keys()
+        .map(String::len)
+        .max()
+        .unwrap_or_default();
     for (entry, reasons) in &view.entries {
         writeln!(out, "    {entry:width$}  {}", reasons.join("; "))?;
     }
     let mut by_caller: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for dependency in &view.dependencies {
-        by_caller.entry(&dependency.caller).or_default().push(dependency);
+        by_caller
+            .entry(&dependency.caller)
+            .or_default()
+            .push(dependency);
     }
     for (caller, dependencies) in by_caller {
         writeln!(out, "  learned of {caller}:")?;
-        let width = dependencies.iter().map(|d| d.host.len()).max().unwrap_or_default();
+        let width = dependencies
+            .iter()
+            .map(|d| d.host.len())
+            .max()
+            .unwrap_or_default();
         for d in dependencies {
             writeln!(
                 out,

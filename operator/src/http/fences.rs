@@ -22,7 +22,10 @@ pub(super) fn routes() -> Router<State> {
         .route("/api/v1/lazyload", get(mesh))
         .route("/api/v1/lazyload/fences", get(fences))
         .route("/api/v1/lazyload/fences/{namespace}/{name}", get(fence))
-        .route("/api/v1/lazyload/fences/{namespace}/{name}/forget", post(forget))
+        .route(
+            "/api/v1/lazyload/fences/{namespace}/{name}/forget",
+            post(forget),
+        )
         .route("/api/v1/lazyload/pods/{namespace}/{name}", get(pod))
         .route("/api/v1/lazyload/edges", get(edges))
         .route("/lazyload/debug/svfReset", get(reset))
@@ -62,15 +65,23 @@ async fn fences(Extract(state): Extract<State>) -> Response {
     Json(json!({"items": items})).into_response()
 }
 
-async fn fence(Extract(state): Extract<State>, Path((namespace, name)): Path<(String, String)>) -> Response {
+async fn fence(
+    Extract(state): Extract<State>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
     let Some(engine) = &state.lazyload else {
         return off();
     };
     let key = FenceKey { namespace, name };
-    engine.fence_view(&key).map_or_else(|| missing(&key), |view| Json(view).into_response())
+    engine
+        .fence_view(&key)
+        .map_or_else(|| missing(&key), |view| Json(view).into_response())
 }
 
-async fn forget(Extract(state): Extract<State>, Path((namespace, name)): Path<(String, String)>) -> Response {
+async fn forget(
+    Extract(state): Extract<State>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
     let Some(engine) = &state.lazyload else {
         return off();
     };
@@ -82,14 +93,22 @@ async fn forget(Extract(state): Extract<State>, Path((namespace, name)): Path<(S
     }
 }
 
-async fn pod(Extract(state): Extract<State>, Path((namespace, name)): Path<(String, String)>) -> Response {
+async fn pod(
+    Extract(state): Extract<State>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
     let Some(engine) = &state.lazyload else {
         return off();
     };
     let fences = engine.fences_of_pod(&namespace, &name);
-    let items: Vec<FenceView> = fences.iter().filter_map(|key| engine.fence_view(key)).collect();
+    let items: Vec<FenceView> = fences
+        .iter()
+        .filter_map(|key| engine.fence_view(key))
+        .collect();
     if items.is_empty() {
-        let text = format!("no ServiceFence selects the pod {namespace}/{name}, or there is no such pod\n");
+        let text = format!(
+            "no ServiceFence selects the pod {namespace}/{name}, or there is no such pod\n"
+        );
         return (StatusCode::NOT_FOUND, text).into_response();
     }
     Json(json!({"items": items})).into_response()
@@ -119,7 +138,9 @@ async fn reset(Extract(state): Extract<State>, Query(query): Query<ResetQuery>) 
     let Some(engine) = &state.lazyload else {
         return off();
     };
-    let meant = |key: &FenceKey| key.namespace == query.ns && query.name.as_ref().is_none_or(|n| *n == key.name);
+    let meant = |key: &FenceKey| {
+        key.namespace == query.ns && query.name.as_ref().is_none_or(|n| *n == key.name)
+    };
     let keys: BTreeSet<FenceKey> = engine.fences().into_iter().filter(meant).collect();
     for key in &keys {
         engine.forget(key);

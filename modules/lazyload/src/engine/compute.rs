@@ -2,17 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use trimtab_crds::fence::Mode;
+use trimtab_crds::fence::{DependencyState, Mode};
 
 use super::{Desired, Engine, Entry, Inner, Work};
 use crate::config::LazyloadConfig;
 use crate::edges::{Edge, EdgeState};
-use crate::mesh::ResolvedFence;
-use crate::object::{Caller, FenceKey};
+use crate::mesh::{Problem, ResolvedFence};
+use crate::object::{Caller, Directory, FenceKey};
 use crate::scope::{self, Claim, Learned, Role, ScopeInput};
 use crate::status::{FallbackState, Refusal, Standing};
-use crate::translate::{self, Hosts, Owner};
-use trimtab_crds::fence::DependencyState;
+use crate::translate::{self, Hosts};
 
 fn learned(edge: Edge) -> Learned {
     Learned {
@@ -24,15 +23,6 @@ fn learned(edge: Edge) -> Learned {
         },
         evidence: edge.evidence.into_iter().collect(),
         last_seen: Some(edge.last_seen),
-    }
-}
-
-/// The mode that is in force. `enable: false` learns only.
-fn mode(resolved: &ResolvedFence, config: &LazyloadConfig) -> Mode {
-    if resolved.spec.enable {
-        resolved.spec.mode.unwrap_or(config.mode)
-    } else {
-        Mode::Observe
     }
 }
 
@@ -72,7 +62,7 @@ impl Engine {
                 callers.push(&stand_in);
             }
             for caller in callers {
-                let known = |host: &str| self.index.knows(host);
+                let known = |host: &str| self.index.host_of_name(host, &key.namespace).is_some();
                 self.edges
                     .restore_metric_status(caller, &status.metric_status, known, now);
             }
@@ -86,7 +76,7 @@ impl Engine {
             decide.insert(key.clone());
             match self.index.resolve(key) {
                 Some(resolved) => {
-                    decide.extend(resolved.overlapping.iter().cloned());
+                    decide.extend(resolved.overlaps.iter().map(|o| o.key.clone()));
                     self.scope(key, &resolved);
                 }
                 None => self.gone(key),
@@ -111,7 +101,6 @@ impl Engine {
 
     /// Step one: what the fence alone asks for.
     fn scope(&self, key: &FenceKey, resolved: &ResolvedFence) {
-        let config = self.config();
         let settings = self.settings.read().clone();
         let mut callers = resolved.callers.clone();
         // What Slime had learned of a workload without pods hangs on the fence's name.
@@ -128,21 +117,16 @@ impl Engine {
                 |e| (e.scope.domains.clone(), e.scope.fading.clone()),
             )
         };
-        let scope = scope::compute(
-            &ScopeInput {
-                fence: key,
-                spec: &resolved.spec,
-                created: resolved.created,
-                learned: &learned,
-                before: &before,
-                fading: &fading,
-                now: self.clock.now(),
-                settings: &settings,
-            },
-            self.index.as_ref(),
-        );
-        self.index.depend(key, &scope.consulted);
-        let mode = mode(resolved, &config);
+        let scope = self.index.scope(&ScopeInput {
+            fence: key,
+            spec: &resolved.spec,
+            created: resolved.created,
+            learned: &learned,
+            before: &before,
+            fading: &fading,
+            now: self.clock.now(),
+            settings: &settings,
+        });
         let mut inner = self.inner.lock();
         inner.timers.retain(|(_, k)| k != key);
         if let Some(next) = scope.next {
@@ -150,17 +134,16 @@ impl Engine {
         }
         let entry = inner.fences.entry(key.clone()).or_default();
         entry.generation = resolved.generation;
-        entry.mode = mode;
+        entry.mode = resolved.mode;
         entry.callers = callers;
-        entry.claim = resolved.selector.as_ref().map(|selector| Claim {
-            key: key.clone(),
-            created: resolved.created,
-            selector: selector.clone(),
-            writes: mode != Mode::Observe && resolved.user_sidecars.is_empty(),
+        // Beside a user's Sidecar none of ours is written, so that none can stand for others either.
+        entry.claim = resolved.claim().map(|claim| Claim {
+            writes: claim.writes && resolved.user_sidecars.is_empty(),
+            ..claim
         });
         entry.refusals = refusals(resolved);
         entry.scope = scope;
-        entry.stored = resolved.status.clone();
+        entry.stored = resolved.status.as_ref().clone();
     }
 
     /// Step two: what is written.
@@ -176,9 +159,9 @@ impl Engine {
             return;
         };
         let others: Vec<Claim> = resolved
-            .overlapping
+            .overlaps
             .iter()
-            .filter_map(|k| inner.fences.get(k)?.claim.clone())
+            .filter_map(|o| inner.fences.get(&o.key)?.claim.clone())
             .collect();
         let role = scope::role(&mine, &others);
         let union = match &role {
@@ -191,7 +174,7 @@ impl Engine {
         };
         entry.union = union;
         entry.warnings = warnings(entry, &role);
-        let (standing, desired) = outcome(key, resolved, entry, &role, &fallback, live, &config);
+        let (standing, desired) = outcome(resolved, entry, &role, &fallback, live, &config);
         entry.standing = Some(standing);
         entry.desired = desired;
     }
@@ -205,12 +188,20 @@ fn union(inner: &Inner, key: &FenceKey, with: &[FenceKey]) -> scope::Union {
     scope::merge(scopes)
 }
 
+fn reason(problem: &Problem) -> &'static str {
+    match problem {
+        Problem::MissingService { .. } => "ServiceNotFound",
+        Problem::NoSelector { .. } => "ServiceWithoutSelector",
+        Problem::Undecodable(_) => "NotReadable",
+    }
+}
+
 fn refusals(resolved: &ResolvedFence) -> Vec<Refusal> {
     resolved
         .problems
         .iter()
         .map(|problem| Refusal {
-            reason: problem.reason(),
+            reason: reason(problem),
             message: problem.to_string(),
         })
         .collect()
@@ -233,7 +224,6 @@ fn warnings(entry: &Entry, role: &Role) -> Vec<String> {
 
 /// Where the fence stands and what is written.
 fn outcome(
-    key: &FenceKey,
     resolved: &ResolvedFence,
     entry: &Entry,
     role: &Role,
@@ -241,8 +231,8 @@ fn outcome(
     live: Option<BTreeSet<String>>,
     config: &LazyloadConfig,
 ) -> (Standing, Desired) {
-    if let Some(name) = resolved.user_sidecars.iter().next() {
-        return (Standing::UserSidecar(name.to_string()), Desired::None);
+    if let Some(name) = resolved.user_sidecars.first() {
+        return (Standing::UserSidecar(name.clone()), Desired::None);
     }
     match entry.mode {
         Mode::Observe => return (Standing::Observing, Desired::None),
@@ -266,16 +256,16 @@ fn outcome(
             hosts.extend(live.into_iter().filter(|entry| entry != scope::NOTHING));
         }
     }
-    let owner = Owner {
-        key,
-        uid: &resolved.uid,
-        revision: resolved.revision.as_deref(),
-    };
     let selector = entry
         .claim
         .as_ref()
         .map(|c| c.selector.clone())
         .unwrap_or_default();
-    let sidecar = translate::sidecar(&owner, &selector, Hosts::Only(&hosts), &config.revision);
+    let sidecar = translate::sidecar(
+        &resolved.owner(),
+        &selector,
+        Hosts::Only(&hosts),
+        &config.revision,
+    );
     (Standing::Written, Desired::Write(Box::new(sidecar)))
 }

@@ -145,6 +145,7 @@ impl Engine {
     pub fn reconfigure(&self, config: Arc<LazyloadConfig>) {
         self.auto.reconfigure(config.clone());
         self.ports.reconfigure(&config.fallback);
+        self.index.configure(&config);
         *self.settings.write() = Arc::new(wiring::settings(&config));
         *self.config.write() = config;
         let mut inner = self.inner.lock();
@@ -200,7 +201,7 @@ impl Engine {
                 dirty.extend(inner.timers.pop_first().map(|(_, key)| key));
             }
         }
-        for key in &dirty {
+        for key in dirty.iter().chain(&changes.statuses) {
             self.restore(key);
         }
         for caller in self.edges.take_changes() {

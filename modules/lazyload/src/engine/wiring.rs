@@ -97,10 +97,15 @@ impl Engine {
         let mut ready = BTreeSet::new();
         for namespace in places(&config) {
             let host = host(&config, &namespace);
-            let there = !self.index.host(&host).is_empty();
+            let (there, endpoints) = {
+                let mesh = self.index.services();
+                let entries = mesh.host(&host);
+                let counts = entries.iter().map(|entry| mesh.endpoints(entry));
+                (!entries.is_empty(), counts.sum::<usize>())
+            };
             let was = self.inner.lock().wiring.ready.contains(&namespace);
             // Pods that are restarted take nothing away: their Service stays.
-            if there && (was || self.index.endpoints(&host, &namespace) > 0) {
+            if there && (was || endpoints > 0) {
                 ready.insert(namespace);
             }
         }
@@ -153,7 +158,7 @@ impl Engine {
         });
         for namespace in &ready {
             out.state.insert(namespace.clone(), found.clone());
-            let entries = self.index.host(&host(&config, namespace));
+            let entries = self.index.services().host(&host(&config, namespace));
             let has: BTreeSet<u16> = entries
                 .iter()
                 .flat_map(|e| e.ports.iter().map(|p| p.number))

@@ -55,7 +55,12 @@ pub(super) fn predict(scope: &mut Scope, client: &str, services: &dyn Services) 
             .collect(),
         routes: routes
             .values()
-            .map(|r| (format!("{}/{}", r.namespace, r.name), size::of_rules(r.rules)))
+            .map(|r| {
+                (
+                    format!("{}/{}", r.namespace, r.name),
+                    size::of_rules(r.rules),
+                )
+            })
             .collect(),
     };
     let mesh = services.totals(client);

@@ -62,7 +62,8 @@ fn feed<K: DeserializeOwned>(index: &Index, object: &Value)
 where
     Index: Feed<K>,
 {
-    let object: K = serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{object}: {e}"));
+    let object: K =
+        serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{object}: {e}"));
     index.apply(Arc::new(object));
 }
 
@@ -143,7 +144,11 @@ fn evidence(name: &str) -> Evidence {
 fn learned(status: &FenceStatus) -> Vec<Learned> {
     let edges = status.dependencies.iter().map(|d| Learned {
         host: d.host.as_str().into(),
-        state: if d.state == DependencyState::Unresolved { DependencyState::Active } else { d.state },
+        state: if d.state == DependencyState::Unresolved {
+            DependencyState::Active
+        } else {
+            d.state
+        },
         evidence: d.evidence.iter().map(|e| evidence(e)).collect(),
         last_seen: d.last_seen.parse().ok(),
     });
@@ -242,7 +247,12 @@ fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
     let object = union.as_ref().map(|union| {
         let hosts: BTreeSet<String> = union.entries.keys().cloned().collect();
         let selector = fence.selector.clone().expect("a selector");
-        sidecar(&fence.owner(), &selector, Hosts::Only(&hosts), &setup.config.revision)
+        sidecar(
+            &fence.owner(),
+            &selector,
+            Hosts::Only(&hosts),
+            &setup.config.revision,
+        )
     });
     let entries: BTreeMap<&String, Vec<String>> =
         scope.entries.iter().map(|(e, r)| (e, texts(r))).collect();
@@ -276,7 +286,11 @@ fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
     if let Some(name) = &fence.default_sidecar {
         out["defaultSidecar"] = json!(name);
     }
-    let empty = |v: &Value| v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(serde_json::Map::is_empty);
+    let empty = |v: &Value| {
+        v.is_null()
+            || v.as_array().is_some_and(Vec::is_empty)
+            || v.as_object().is_some_and(serde_json::Map::is_empty)
+    };
     if let Some(fields) = out.as_object_mut() {
         fields.retain(|_, v| !empty(v));
     }
