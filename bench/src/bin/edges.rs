@@ -130,14 +130,14 @@ fn at(seconds: u64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn socket(address: IpAddr, port: u32) -> Option<Address> {
-    Some(Address {
+fn socket(address: IpAddr, port: u32) -> Address {
+    Address {
         address: Some(AddressKind::SocketAddress(SocketAddress {
             address: address.to_string(),
             port_specifier: Some(PortSpecifier::PortValue(port)),
             ..SocketAddress::default()
         })),
-    })
+    }
 }
 
 /// An entry with the fields that Envoy fills.
@@ -145,11 +145,11 @@ fn entry(c: usize, host: &str) -> HttpAccessLogEntry {
     let time = |nanos| Some(ProtoDuration { seconds: 0, nanos });
     HttpAccessLogEntry {
         common_properties: Some(AccessLogCommon {
-            downstream_remote_address: socket(address(c), 40_123),
-            downstream_direct_remote_address: socket(address(c), 40_123),
-            downstream_local_address: socket(address(900_000), 15_080),
-            upstream_remote_address: socket(address(800_000), 8080),
-            upstream_local_address: socket(address(900_000), 51_000),
+            downstream_remote_address: Some(socket(address(c), 40_123)),
+            downstream_direct_remote_address: Some(socket(address(c), 40_123)),
+            downstream_local_address: Some(socket(address(900_000), 15_080)),
+            upstream_remote_address: Some(socket(address(800_000), 8080)),
+            upstream_local_address: Some(socket(address(900_000), 51_000)),
             upstream_cluster: "first-call".to_owned(),
             route_name: "default".to_owned(),
             start_time: Some(ProtoTimestamp {

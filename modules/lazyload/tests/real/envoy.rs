@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,8 @@ use trimtab_lazyload::edges::{EdgeStore, Limits};
 use trimtab_lazyload::learn::server::{Backend, ServerOptions, serve};
 use trimtab_lazyload::object::{Caller, Directory};
 
-const BOUND: Duration = Duration::from_secs(60);
+use crate::process::{self, BOUND, Process, free_port};
+
 const A: &str = "a.shop.svc.cluster.local";
 const REDIS: &str = "redis.data.svc.cluster.local";
 
@@ -46,78 +46,39 @@ impl Directory for Mesh {
     }
 }
 
-struct Envoy {
-    process: Child,
-    folder: PathBuf,
-}
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// `ENVOY_BIN`, or the one that `make deps` installed.
-fn program() -> PathBuf {
-    if let Some(path) = std::env::var_os("ENVOY_BIN") {
-        return path.into();
-    }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
-        PathBuf::from,
-    );
-    let libraries = fs::read_dir(cache.join("trimtab/envoy/lib"));
-    let found = libraries
+/// An Envoy that runs this configuration.
+fn start(name: &str, config: &Value) -> Process {
+    let libraries = fs::read_dir(process::cache().join("envoy/lib"));
+    let cached: Vec<PathBuf> = libraries
         .into_iter()
         .flatten()
         .flatten()
         .map(|entry| entry.path().join("site-packages/envoy/_bin/envoy"))
-        .find(|path| path.exists());
-    found.expect("no Envoy: run `make deps`, or set ENVOY_BIN")
+        .collect();
+    let program = process::find("ENVOY_BIN", &cached, "envoy");
+    let files = [("envoy.json", config.to_string())];
+    let args = [
+        "--disable-hot-restart",
+        "--concurrency",
+        "1",
+        "-l",
+        "warning",
+        "-c",
+        "{folder}/envoy.json",
+    ];
+    Process::start(program, name, &files, &args)
 }
 
-impl Envoy {
-    fn start(name: &str, config: &Value) -> Self {
-        let unique = format!("trimtab-lazyload-{name}-{}", std::process::id());
-        let folder = std::env::temp_dir().join(unique);
-        fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("envoy.json");
-        fs::write(&file, config.to_string()).unwrap();
-        let log = fs::File::create(folder.join("envoy.log")).unwrap();
-        let process = Command::new(program())
-            .args([
-                "--disable-hot-restart",
-                "--concurrency",
-                "1",
-                "-l",
-                "warning",
-                "-c",
-            ])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Self { process, folder }
-    }
-
-    /// Sends text until there is an answer; Envoy needs a moment to listen.
-    async fn ask(&mut self, port: u16, text: &str) -> String {
-        let started = std::time::Instant::now();
-        loop {
-            if let Ok(answer) = ask(port, text).await
-                && !answer.is_empty()
-            {
-                return answer;
-            }
-            let ended = self.process.try_wait().unwrap();
-            let log = fs::read_to_string(self.folder.join("envoy.log")).unwrap_or_default();
-            assert!(ended.is_none() && started.elapsed() < BOUND, "{log}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+/// Sends text until there is an answer; Envoy needs a moment to listen.
+async fn answer(envoy: &mut Process, port: u16, text: &str) -> String {
+    loop {
+        if let Ok(answer) = ask(port, text).await
+            && !answer.is_empty()
+        {
+            return answer;
         }
+        envoy.check();
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -128,11 +89,6 @@ async fn ask(port: u16, text: &str) -> std::io::Result<String> {
     let reading = stream.read_to_string(&mut answer);
     tokio::time::timeout(Duration::from_secs(5), reading).await??;
     Ok(answer)
-}
-
-fn free_port() -> u16 {
-    let listener = StdListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn socket(port: u16) -> Value {
@@ -287,13 +243,11 @@ async fn the_fallback_tells_who_calls_what() {
         (redis, tcp),
     ];
     let config = bootstrap("fallback-1", learning.address, &listeners, &[upstream]);
-    let mut envoy = Envoy::start("fallback", &config);
-    envoy.ask(plain, &format!("{GET}A:8080\r\n\r\n")).await;
+    let mut envoy = start("fallback", &config);
+    answer(&mut envoy, plain, &format!("{GET}A:8080\r\n\r\n")).await;
     learning.edges(&[&format!("shop/front {A}")]).await;
-    envoy
-        .ask(marked, &format!("{GET}api.example.com\r\n\r\n"))
-        .await;
-    envoy.ask(redis, "PING").await;
+    answer(&mut envoy, marked, &format!("{GET}api.example.com\r\n\r\n")).await;
+    answer(&mut envoy, redis, "PING").await;
     learning
         .edges(&[
             &format!("shop/front {A}"),
@@ -324,9 +278,9 @@ async fn a_sidecar_tells_which_service_it_called() {
     let to = http(&[], &json!({"route": {"cluster": name}}));
     let id = "sidecar~127.0.0.1~back-1.shop~shop.svc.cluster.local";
     let config = bootstrap(id, learning.address, &[(port, to)], &[cluster]);
-    let mut envoy = Envoy::start("sidecar", &config);
+    let mut envoy = start("sidecar", &config);
     // The name that the client used does not matter: the proxy knows where the call went.
-    let answer = envoy.ask(port, &format!("{GET}whatever\r\n\r\n")).await;
-    assert!(answer.ends_with("ok"), "{answer}");
+    let text = answer(&mut envoy, port, &format!("{GET}whatever\r\n\r\n")).await;
+    assert!(text.ends_with("ok"), "{text}");
     learning.edges(&[&format!("shop/back {A}")]).await;
 }
