@@ -80,8 +80,19 @@ impl Operator {
         extra: Vec<Arc<dyn MetricSource>>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let clock = Arc::new(SystemClock::new());
+        Self::start_at(config, client, extra, clock, shutdown).await
+    }
+
+    /// Starts with another clock too.
+    pub async fn start_at(
+        config: Config,
+        client: Client,
+        extra: Vec<Arc<dyn MetricSource>>,
+        clock: Arc<dyn Clock>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
         config.check()?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let context = Context {
             client: client.clone(),
             clock,

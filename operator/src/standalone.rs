@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use trimtab_crds::istio::{EnvoyFilter, VirtualService};
+use trimtab_crds::istio::{EnvoyFilter, Sidecar, VirtualService};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use trimtab_embedded::Embedded;
 
@@ -265,6 +265,7 @@ async fn write_once(
 ) -> anyhow::Result<()> {
     let mut now = BTreeMap::new();
     collect::<EnvoyFilter>(client, &mut now).await?;
+    collect::<Sidecar>(client, &mut now).await?;
     collect::<VirtualService>(client, &mut now).await?;
     for (name, text) in &now {
         if written.get(name) != Some(text) {

@@ -222,7 +222,7 @@ fn programmed(facts: &Facts<'_>) -> Draft {
         Standing::Written => draft(
             true,
             "Programmed",
-            format!("the Sidecar imports {} hosts", facts.entries),
+            format!("the Sidecar names {} host{}", facts.entries, if facts.entries == 1 { "" } else { "s" }),
         ),
         Standing::MergedInto(other) => draft(
             true,

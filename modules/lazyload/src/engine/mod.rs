@@ -32,6 +32,11 @@ pub use view::{DependencyView, EdgeView, FenceView, MeshView};
 pub use wiring::{Wiring, WiringState};
 pub use writes::Plan;
 
+/// Timers are not looked at more often.
+const SHORTEST_TIMER: Duration = Duration::from_millis(10);
+/// Nor less often while there are any: a clock may be set forward.
+const LONGEST_TIMER: Duration = Duration::from_secs(1);
+
 /// Something to write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Work {
@@ -180,12 +185,11 @@ impl Engine {
         let scope = due.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         let grace = self.edges.tick(self.clock.monotonic());
         let grace = grace.map(|at| at.saturating_sub(self.clock.monotonic()));
-        // A clock that was set back must not stop the timers.
         [scope, grace]
             .into_iter()
             .flatten()
             .min()
-            .map(|d| d.clamp(Duration::from_millis(10), Duration::from_secs(60)))
+            .map(|d| d.clamp(SHORTEST_TIMER, LONGEST_TIMER))
     }
 
     /// Takes over what events, sightings and time have changed, and queues what follows.

@@ -8,8 +8,10 @@ use kube::api::ObjectMeta;
 use trimtab_crds::fence::ServiceFence;
 use trimtab_crds::istio::{Sidecar, SidecarEgress, SidecarSpec, WorkloadSelector};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
+use trimtab_kit::apply::MODULE_LABEL;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::fallback::MODULE;
 use crate::object::FenceKey;
 use crate::scope::{EVERYTHING, Labels, NOTHING};
 
@@ -46,6 +48,7 @@ pub fn sidecar(owner: &Owner<'_>, selector: &Labels, hosts: Hosts<'_>, revision:
     let key = owner.key;
     let mut labels = BTreeMap::from([
         (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
+        (MODULE_LABEL.to_owned(), MODULE.to_owned()),
         (OWNER_KIND_LABEL.to_owned(), OWNER_KIND.to_owned()),
         (OWNER_NAME_LABEL.to_owned(), label_value(&key.name)),
     ]);
