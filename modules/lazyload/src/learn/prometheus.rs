@@ -141,10 +141,14 @@ pub async fn run(
 ) -> Result<(), AskError> {
     let mut learner = Learner::new(config, backend.clone())?;
     loop {
-        learner.round().await;
+        let interval = learner.interval;
+        let round = async {
+            learner.round().await;
+            tokio::time::sleep(interval).await;
+        };
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(learner.interval) => {}
+            () = round => {}
         }
     }
 }

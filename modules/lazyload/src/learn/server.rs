@@ -12,7 +12,8 @@ use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::{
 use envoy_types::pb::envoy::service::accesslog::v3::{
     StreamAccessLogsMessage, StreamAccessLogsResponse,
 };
-use tokio::net::TcpListener;
+use futures::{Stream, StreamExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -26,6 +27,8 @@ use crate::object::Directory;
 
 /// A stream that is silent for so long while the server stops has nothing more to say.
 const DRAINED: Duration = Duration::from_millis(100);
+/// Pause after a connection that could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bounds of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,10 +159,9 @@ pub async fn serve(
         shutdown: shutdown.clone(),
     };
     let service = AccessLogServiceServer::new(service).max_decoding_message_size(bytes);
-    let server = builder.add_service(service).serve_with_incoming_shutdown(
-        TcpListenerStream::new(listener),
-        shutdown.clone().cancelled_owned(),
-    );
+    let server = builder
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming(listener), shutdown.clone().cancelled_owned());
     let mut server = Box::pin(server);
     let ended = tokio::select! {
         ended = &mut server => Some(ended),
@@ -169,6 +171,17 @@ pub async fn serve(
         Some(Err(source)) => Err(ServeError { address, source }),
         Some(Ok(())) | None => Ok(()),
     }
+}
+
+/// Connections. One that cannot be taken, for example for want of file descriptors, does not end the server.
+fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
+    TcpListenerStream::new(listener).filter_map(|connection| async {
+        if let Err(error) = &connection {
+            tracing::warn!(%error, "lazyload.learn.accessLog: a connection could not be taken");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        connection.ok().map(Ok)
+    })
 }
 
 struct Service {

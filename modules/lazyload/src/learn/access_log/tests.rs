@@ -204,6 +204,9 @@ fn a_sidecar_tells_the_service_of_what_it_sends() {
     ] {
         assert_eq!(to(cluster, "a:80"), [&*a], "{cluster}");
     }
+    // Istio's own way to the application is not a peer.
+    let looped = http(common("127.0.0.6:4000", "10.9.9.9:80", &[]), "a");
+    assert_eq!(read(&looped, &sidecar()), [&*a]);
     assert_eq!(to("outbound|80||a b", "a"), ["Malformed"]);
     let tcp = tcp(AccessLogCommon {
         upstream_cluster: format!("outbound|6379||{A}"),

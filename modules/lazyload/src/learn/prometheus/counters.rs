@@ -10,6 +10,17 @@ use crate::edges::Sighting;
 use crate::learn::{Rules, Skip, Skipped, host};
 use crate::object::{Caller, Directory, Evidence};
 
+/// Destinations that name no service.
+const NOWHERE: [&str; 7] = [
+    "",
+    "unknown",
+    "PassthroughCluster",
+    "BlackHoleCluster",
+    "InboundPassthroughCluster",
+    "InboundPassthroughClusterIpv4",
+    "InboundPassthroughClusterIpv6",
+];
+
 /// When an answer came, and how old the one before may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
@@ -153,7 +164,7 @@ fn sightings(
         news.skipped.add(Skip::Malformed, 1);
         return;
     }
-    if text.is_empty() || text == "unknown" || text.ends_with("Cluster") {
+    if NOWHERE.contains(&text) {
         news.skipped.add(Skip::DestinationUnknown, 1);
         return;
     }
