@@ -3,4 +3,5 @@
 pub mod host;
 pub mod mesh;
 pub mod probe;
+pub mod synthetic;
 pub mod usage;

@@ -132,18 +132,28 @@ fn address(block: u8, number: usize) -> Ipv4Addr {
 pub fn synthetic(services: usize, degree: usize, seed: u64) -> Synthetic {
     let mut lot = Lot::new(seed);
     let mut mesh = Synthetic {
-        services: (0..services).map(|i| service(i, services, &mut lot)).collect(),
+        services: (0..services)
+            .map(|i| service(i, services, &mut lot))
+            .collect(),
         externals: (0..services / 20).map(external).collect(),
         callers: Vec::new(),
         edges: Vec::new(),
     };
-    for service in mesh.services.iter().filter(|s| !matches!(s.kind, Kind::Alias(_))) {
+    for service in mesh
+        .services
+        .iter()
+        .filter(|s| !matches!(s.kind, Kind::Alias(_)))
+    {
         let caller = Caller::new(&service.namespace, &service.name);
         mesh.callers.push((caller, service.pods));
     }
     for cron in 0..services / 20 {
-        let caller = Caller::new(&format!("ns{}", cron % (services / NAMESPACE).max(1)), &format!("cron{cron}"));
-        mesh.callers.push((caller, [address(192, 2 * cron), address(192, 2 * cron + 1)]));
+        let caller = Caller::new(
+            &format!("ns{}", cron % (services / NAMESPACE).max(1)),
+            &format!("cron{cron}"),
+        );
+        mesh.callers
+            .push((caller, [address(192, 2 * cron), address(192, 2 * cron + 1)]));
     }
     mesh.edges = truth::edges(&mesh, degree, &mut lot);
     mesh

@@ -61,7 +61,12 @@ impl Objects {
         }
         for (caller, addresses) in &mesh.callers {
             for (number, address) in addresses.iter().enumerate() {
-                out.pods.push(typed(pod(&caller.namespace, &caller.workload, number, *address))?);
+                out.pods.push(typed(pod(
+                    &caller.namespace,
+                    &caller.workload,
+                    number,
+                    *address,
+                ))?);
             }
             out.fences.push(typed(json!({
                 "metadata": {"name": caller.workload, "namespace": caller.namespace, "uid": caller.to_string(), "generation": 1},
@@ -74,7 +79,9 @@ impl Objects {
 
 fn kube_service(mesh: &Synthetic, service: &Service) -> Value {
     let spec = match service.kind {
-        Kind::Alias(to) => json!({"type": "ExternalName", "externalName": mesh.services[to].host()}),
+        Kind::Alias(to) => {
+            json!({"type": "ExternalName", "externalName": mesh.services[to].host()})
+        }
         Kind::Headless => json!({"clusterIP": "None"}),
         _ => json!({"clusterIP": service.address.to_string()}),
     };

@@ -49,7 +49,11 @@ impl TrueEdge {
 
 pub(super) fn edges(mesh: &Synthetic, degree: usize, lot: &mut Lot) -> Vec<TrueEdge> {
     let mut out = Vec::new();
-    let services = mesh.services.iter().filter(|s| !matches!(s.kind, Kind::Alias(_))).count();
+    let services = mesh
+        .services
+        .iter()
+        .filter(|s| !matches!(s.kind, Kind::Alias(_)))
+        .count();
     for caller in 0..mesh.callers.len() {
         let cron = caller >= services;
         let mut callees = BTreeSet::new();
@@ -110,7 +114,10 @@ fn edge(mesh: &Synthetic, caller: usize, callee: usize, lot: &mut Lot) -> TrueEd
     let (form, mut needs) = match mesh.services.get(callee) {
         None => {
             let external = &mesh.externals[callee - mesh.services.len()];
-            (Form::Name(external.host.clone()), vec![external.imported.clone()])
+            (
+                Form::Name(external.host.clone()),
+                vec![external.imported.clone()],
+            )
         }
         Some(service) => {
             let own = mesh.callers[caller].0.namespace.as_ref() == service.namespace;
