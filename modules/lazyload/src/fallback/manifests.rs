@@ -74,6 +74,9 @@ fn of_namespace(input: &FallbackInput, namespace: &str) -> Vec<Value> {
     let mut service = object("v1", "Service", service(input));
     // Slime's own word that nothing is to be fenced here.
     service["metadata"]["labels"]["slime.io/serviceFenced"] = json!("false");
+    let mut deployment = object("apps/v1", "Deployment", deployment(input, &config));
+    // Several ports with one target are meant; all of them are HTTP, so that one inbound listener does.
+    deployment["metadata"]["annotations"] = json!({"galley.istio.io/analyze-suppress": "IST0137"});
     vec![
         object(
             "v1",
@@ -95,7 +98,7 @@ fn of_namespace(input: &FallbackInput, namespace: &str) -> Vec<Value> {
                 "selector": {"matchLabels": selector()},
             }}),
         ),
-        object("apps/v1", "Deployment", deployment(input, &config)),
+        deployment,
     ]
 }
 
@@ -111,13 +114,15 @@ fn selector() -> Value {
 
 /// Every HTTP port leads to the one listener.
 fn service(input: &FallbackInput) -> Value {
+    let options = input.proxy_options();
+    let port = |name: String, port: u16, target: u16| json!({"name": name, "port": port, "protocol": "TCP", "targetPort": target});
     let mut ports: Vec<Value> = input
         .all_ports()
-        .iter()
-        .map(|port| json!({"name": format!("http-{port}"), "port": port, "protocol": "TCP", "targetPort": "http"}))
+        .into_iter()
+        .map(|number| port(format!("http-{number}"), number, options.http.port()))
         .collect();
-    if input.config.fallback.tcp {
-        ports.push(json!({"name": "tcp-proxy-protocol", "port": TCP_PORT, "protocol": "TCP", "targetPort": "tcp"}));
+    if let Some(tcp) = options.tcp {
+        ports.push(port("tcp-proxy-protocol".to_owned(), TCP_PORT, tcp.port()));
     }
     json!({"spec": {"type": "ClusterIP", "selector": selector(), "ports": ports}})
 }
