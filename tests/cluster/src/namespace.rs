@@ -48,9 +48,18 @@ impl Pod {
 impl<'c> Namespace<'c> {
     /// Makes a namespace whose name begins with `prefix` and that no other test has.
     pub async fn create(cluster: &'c Cluster, prefix: &str) -> Result<Self> {
-        let client = cluster.client().await?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{prefix}-{}-{number}", std::process::id());
+        Self::named(
+            cluster,
+            &format!("{prefix}-{}-{number}", std::process::id()),
+        )
+        .await
+    }
+
+    /// Makes the namespace of this name, which only one test may use.
+    pub async fn named(cluster: &'c Cluster, name: &str) -> Result<Self> {
+        let client = cluster.client().await?;
+        let name = name.to_owned();
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         let object = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
         let api: Api<KubeNamespace> = Api::all(client.clone());

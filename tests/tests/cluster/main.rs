@@ -12,12 +12,16 @@
 #[path = "../../../operator/embedded/tests/conformance/mod.rs"]
 mod conformance;
 
+#[path = "../lazyload/collector.rs"]
+mod collector;
 #[path = "../metaprotocol/peers.rs"]
 mod peers;
 
 mod against_real;
 mod charts;
 mod facts;
+mod fallback;
+mod lazyload;
 mod limits;
 mod protocols;
 mod sidecars;

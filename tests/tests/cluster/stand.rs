@@ -11,6 +11,7 @@ use trimtab::lab::http::Request;
 use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab::operator::Operator;
 use trimtab_cluster::{Cluster, Connection, Istiod, Minor, Namespace, Pod, wait_for};
+use trimtab_lazyload::config::AccessLog;
 
 /// Namespace of the chart's release.
 pub const RELEASE_NAMESPACE: &str = "trimtab-system";
@@ -20,7 +21,15 @@ pub const BOUND: Duration = Duration::from_secs(30);
 
 static NEWEST: OnceCell<Istiod> = OnceCell::const_new();
 static PREVIOUS: OnceCell<Istiod> = OnceCell::const_new();
-static OPERATOR: OnceCell<(SocketAddr, SocketAddr)> = OnceCell::const_new();
+static OPERATOR: OnceCell<Addresses> = OnceCell::const_new();
+
+/// Where the operator listens.
+#[derive(Clone, Copy)]
+pub struct Addresses {
+    pub http: SocketAddr,
+    pub xds: SocketAddr,
+    pub access_logs: SocketAddr,
+}
 
 pub async fn cluster() -> &'static Cluster {
     Cluster::shared().await.unwrap()
@@ -40,19 +49,27 @@ pub async fn istiod(minor: Minor) -> &'static Istiod {
 ///
 /// One for all tests, as in production: two would write the same objects in turn.
 pub async fn operator() -> SocketAddr {
-    OPERATOR.get_or_init(start_operator).await.0
+    addresses().await.http
 }
 
 /// The address of its xDS server.
 pub async fn operator_xds() -> SocketAddr {
-    OPERATOR.get_or_init(start_operator).await.1
+    addresses().await.xds
 }
+
+/// Where it listens.
+pub async fn addresses() -> Addresses {
+    *OPERATOR.get_or_init(start_operator).await
+}
+
+/// Fallbacks of the namespaces of the tests, each for itself.
+const LAZYLOAD: &str = r#"config.lazyload={"fallback": {"globalSidecarMode": "namespace", "namespace": ["lazy"], "tcp": true}}"#;
 
 /// Stock proxies whose bootstrap knows the authority of our xDS server; each test sees its own namespace.
 const METAPROTOCOL: &str = r#"config.metaprotocol={"dataPlane": "Envoy", "scope": "serviceNamespace",
     "deliveries": ["routeDiscovery", "ecds", "inline"]}"#;
 
-async fn start_operator() -> (SocketAddr, SocketAddr) {
+async fn start_operator() -> Addresses {
     let cluster = cluster().await;
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/trimtab");
     let install = [
@@ -64,6 +81,8 @@ async fn start_operator() -> (SocketAddr, SocketAddr) {
         "--create-namespace",
         "--set-json",
         METAPROTOCOL,
+        "--set-json",
+        LAZYLOAD,
     ];
     cluster.helm(&install).await.unwrap();
     let token = service_account_token(cluster, RELEASE_NAMESPACE, "trimtab").await;
@@ -79,7 +98,12 @@ async fn start_operator() -> (SocketAddr, SocketAddr) {
             let operator = Operator::start(config, client, CancellationToken::new())
                 .await
                 .unwrap();
-            sender.send((operator.http, operator.xds)).unwrap();
+            let addresses = Addresses {
+                http: operator.http,
+                xds: operator.xds,
+                access_logs: operator.access_logs.unwrap(),
+            };
+            sender.send(addresses).ok().unwrap();
             operator.wait().await.unwrap();
         });
     });
@@ -114,6 +138,9 @@ pub async fn chart_config(cluster: &Cluster, namespace: &str, name: &str) -> Con
     config.http.address = trimtab::lab::ports::free_address().unwrap();
     config.xds.address = trimtab::lab::ports::free_address().unwrap();
     config.xds.advertise = config.xds.address.to_string();
+    config.lazyload.learn.access_log = Some(AccessLog {
+        address: trimtab::lab::ports::free_address().unwrap(),
+    });
     config
 }
 

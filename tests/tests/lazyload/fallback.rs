@@ -377,6 +377,23 @@ async fn a_fallback_pod_may_go_at_any_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_go_on_when_nobody_takes_the_log() {
+    let deaf = ProxyOptions {
+        access_log: free_address().unwrap().to_string(),
+        ..options(None)
+    };
+    let fallback = Fallback::start("deaf", deaf).await;
+    let server = Http::start().await;
+    for _ in 0..100 {
+        let to = server.address.to_string();
+        assert_eq!(
+            straight(fallback.options.http, HOST, Some(&to)).await.0,
+            200
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn probes_follow_the_proxy() {
     let fallback = Fallback::start("probes", options(None)).await;
     let probe = fallback.options.probe;

@@ -154,7 +154,8 @@ async fn answer(
                 shared.go_on.notified().await;
                 Ok(Frame::data(Bytes::from("second")))
             });
-            hyper::Response::builder().body(StreamBody::new(first.chain(second).boxed()).boxed_unsync())
+            hyper::Response::builder()
+                .body(StreamBody::new(first.chain(second).boxed()).boxed_unsync())
         }
         _ => hyper::Response::builder().body(Full::from(body).boxed_unsync()),
     };

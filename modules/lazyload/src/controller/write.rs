@@ -123,7 +123,7 @@ impl Runtime {
                 "apiVersion": "v1",
                 "kind": "Service",
                 "metadata": {"name": NAME},
-                "spec": {"ports": service_ports(ports)},
+                "spec": {"ports": service_ports(ports, wiring.target)},
             });
             let params = PatchParams::apply(FIELD_MANAGER).force();
             let patch = Patch::Apply(&body);

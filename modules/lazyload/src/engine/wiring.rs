@@ -28,6 +28,8 @@ pub struct Wiring {
     pub filters: Vec<EnvoyFilter>,
     /// Ports that the Service of each fallback must have, by its namespace, when they differ from what it has.
     pub ports: BTreeMap<String, BTreeSet<u16>>,
+    /// Port of the fallback's pods that takes HTTP.
+    pub target: u16,
     /// What is wired when it is written.
     state: BTreeMap<String, BTreeSet<u16>>,
 }
@@ -140,7 +142,10 @@ impl Engine {
             ..FallbackInput::default()
         };
         let wanted = input.all_ports();
-        let mut out = Wiring::default();
+        let mut out = Wiring {
+            target: input.proxy_options().http.port(),
+            ..Wiring::default()
+        };
         let mut in_force = config.as_ref().clone();
         match config.fallback.global_sidecar_mode {
             // Without a fallback, unknown calls go where Istio sends them.

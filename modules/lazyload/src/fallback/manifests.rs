@@ -74,6 +74,9 @@ fn of_namespace(input: &FallbackInput, namespace: &str) -> Vec<Value> {
     let mut service = object("v1", "Service", service(input));
     // Slime's own word that nothing is to be fenced here.
     service["metadata"]["labels"]["slime.io/serviceFenced"] = json!("false");
+    let mut deployment = object("apps/v1", "Deployment", deployment(input, &config));
+    // Several ports with one target are meant; all of them are HTTP, so that one inbound listener does.
+    deployment["metadata"]["annotations"] = json!({"galley.istio.io/analyze-suppress": "IST0137"});
     vec![
         object(
             "v1",
@@ -95,7 +98,7 @@ fn of_namespace(input: &FallbackInput, namespace: &str) -> Vec<Value> {
                 "selector": {"matchLabels": selector()},
             }}),
         ),
-        object("apps/v1", "Deployment", deployment(input, &config)),
+        deployment,
     ]
 }
 
@@ -109,16 +112,17 @@ fn selector() -> Value {
     json!({"app": NAME})
 }
 
-/// The HTTP ports of the fallback's Service: every one leads to the one listener.
-pub fn service_ports(ports: &BTreeSet<u16>) -> Vec<Value> {
-    let port = |port: &u16| json!({"name": format!("http-{port}"), "port": port, "protocol": "TCP", "targetPort": "http"});
+/// The HTTP ports of the fallback's Service: every one leads to the one listener, at `target`.
+pub fn service_ports(ports: &BTreeSet<u16>, target: u16) -> Vec<Value> {
+    let port = |port: &u16| json!({"name": format!("http-{port}"), "port": port, "protocol": "TCP", "targetPort": target});
     ports.iter().map(port).collect()
 }
 
 fn service(input: &FallbackInput) -> Value {
-    let mut ports = service_ports(&input.all_ports());
-    if input.config.fallback.tcp {
-        ports.push(json!({"name": "tcp-proxy-protocol", "port": TCP_PORT, "protocol": "TCP", "targetPort": "tcp"}));
+    let options = input.proxy_options();
+    let mut ports = service_ports(&input.all_ports(), options.http.port());
+    if let Some(tcp) = options.tcp {
+        ports.push(json!({"name": "tcp-proxy-protocol", "port": TCP_PORT, "protocol": "TCP", "targetPort": tcp.port()}));
     }
     json!({"spec": {"type": "ClusterIP", "selector": selector(), "ports": ports}})
 }

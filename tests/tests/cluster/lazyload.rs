@@ -1,0 +1,272 @@
+//! Lazy scoping through a real istiod: a ServiceFence makes a proxy's configuration small, the first call to what it does
+//! not know arrives by the fallback, and the scope follows.
+
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use trimtab::lab::envoy::Envoy;
+use trimtab::lab::http::Request;
+use trimtab::lab::ports::free_address;
+use trimtab::lab::upstream::Upstream;
+use trimtab_cluster::{Cluster, Minor, Namespace, Pod, Proxy, wait_for};
+use trimtab_lazyload::config::GlobalSidecarMode;
+use trimtab_lazyload::fallback::proxy::{ProxyOptions as FallbackOptions, bootstrap};
+use trimtab_lazyload::fallback::{FallbackInput, manifests};
+
+use crate::stand::{BOUND, addresses, application, cluster, istiod};
+
+/// Namespace with a fallback, as the operator of the tests is configured.
+const NAMESPACE: &str = "lazy";
+const PORT: u16 = 9080;
+/// Services that the caller does not need.
+const OTHERS: usize = 60;
+
+fn services(namespace: &str) -> Value {
+    let names = (0..OTHERS)
+        .map(|i| format!("other{i}"))
+        .chain(["reviews".to_owned()]);
+    let service = |name: String| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
+            "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": PORT}]}})
+    };
+    names.map(service).collect()
+}
+
+fn fence(namespace: &str) -> Value {
+    json!({"apiVersion": "microservice.slime.io/v1alpha1", "kind": "ServiceFence",
+        "metadata": {"name": "caller", "namespace": namespace},
+        "spec": {"enable": true, "workloadSelector": {"labels": {"app": "caller"}}}})
+}
+
+async fn apply(cluster: &Cluster, objects: &[Value]) {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    cluster
+        .kubectl(&["apply", "-f", "-"], &list.to_string())
+        .await
+        .unwrap();
+}
+
+struct Stand {
+    namespace: Namespace<'static>,
+    reviews: Pod,
+    app: Upstream,
+    fallback: Envoy,
+    proxy: Proxy,
+}
+
+/// A namespace with many services, a fallback that is ready, and a caller that knows everything.
+async fn stand() -> Stand {
+    let (cluster, istiod) = (cluster().await, istiod(Minor::Newest).await);
+    let namespace = Namespace::named(cluster, NAMESPACE).await.unwrap();
+    let disabled = ["label", "namespace", NAMESPACE, "istio-injection=disabled"];
+    cluster.kubectl(&disabled, "").await.unwrap();
+    let mut input = FallbackInput::default();
+    input.ports.insert(PORT);
+    input.config.fallback.tcp = true;
+    input.config.fallback.global_sidecar_mode = GlobalSidecarMode::Namespace;
+    input.config.fallback.namespace = vec![NAMESPACE.to_owned()];
+    let Value::Array(mut objects) = services(NAMESPACE) else {
+        unreachable!("a list");
+    };
+    objects.extend(manifests(&input));
+    apply(cluster, &objects).await;
+    let reviews = namespace
+        .pod("reviews-0", &[("app", "reviews")])
+        .await
+        .unwrap();
+    let fallback_pod = namespace
+        .pod("global-sidecar-0", &[("app", "global-sidecar")])
+        .await
+        .unwrap();
+    let options = FallbackOptions {
+        http: fallback_pod.address(15080),
+        tcp: Some(fallback_pod.address(15081)),
+        probe: fallback_pod.address(18181),
+        admin: free_address().unwrap(),
+        access_log: addresses().await.access_logs.to_string(),
+        refuse: Vec::new(),
+        ..FallbackOptions::default()
+    };
+    let fallback = Envoy::start(&bootstrap(&options), &cluster.dir().join("fallback.lazy"))
+        .await
+        .unwrap();
+    let caller = namespace
+        .pod("caller-0", &[("app", "caller")])
+        .await
+        .unwrap();
+    Stand {
+        app: application(&reviews, PORT).await,
+        namespace,
+        reviews,
+        fallback,
+        proxy: Proxy::start_by_agent(cluster, istiod, &caller, &json!({}))
+            .await
+            .unwrap(),
+    }
+}
+
+/// Names of the clusters of services, and bytes of the whole configuration.
+fn size(dump: &Value) -> (Vec<String>, usize) {
+    let clusters = dump["configs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|section| {
+            section["dynamic_active_clusters"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default()
+        });
+    let names = clusters.map(|c| c["cluster"]["name"].as_str().unwrap_or_default().to_owned());
+    (
+        names.filter(|n| n.starts_with("outbound|")).collect(),
+        dump.to_string().len(),
+    )
+}
+
+impl Stand {
+    async fn carried(&self) -> u64 {
+        self.fallback
+            .stat("http.http.downstream_rq_total")
+            .await
+            .unwrap()
+    }
+
+    async fn call(&self) -> u16 {
+        let destination = SocketAddrV4::new(self.reviews.local(), PORT);
+        let mut connection = self.proxy.outbound(destination).await.unwrap();
+        connection
+            .send("reviews:9080", &Request::get("/"))
+            .await
+            .unwrap()
+            .0
+    }
+
+    /// The configuration once it is good.
+    async fn config(
+        &self,
+        what: &str,
+        good: impl Fn(&[String]) -> bool + Send + Sync,
+    ) -> (usize, usize) {
+        self.proxy
+            .wait_config(what, |dump| {
+                let (clusters, bytes) = size(dump);
+                if good(&clusters) {
+                    Ok((clusters.len(), bytes))
+                } else {
+                    Err(format!("{clusters:?}"))
+                }
+            })
+            .await
+            .unwrap()
+    }
+
+    async fn fence(&self) -> Value {
+        let get = ["get", "servicefence", "caller", "-o", "json"];
+        let text = self.namespace.kubectl(&get, "").await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+fn knows(clusters: &[String], host: &str) -> bool {
+    clusters
+        .iter()
+        .any(|c| c.contains(&format!("||{host}.{NAMESPACE}.")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_makes_the_configuration_small_and_the_first_call_widens_it() {
+    let stand = stand().await;
+    let wide = stand
+        .config("everything", |c| knows(c, "other0") && knows(c, "reviews"))
+        .await;
+    apply(cluster().await, &[fence(NAMESPACE)]).await;
+    let narrow = stand
+        .config("the fallback alone", |c| {
+            !knows(c, "reviews") && !knows(c, "other0") && knows(c, "global-sidecar")
+        })
+        .await;
+    assert!(
+        narrow.0 * 4 < wide.0,
+        "clusters: {} of {}",
+        narrow.0,
+        wide.0
+    );
+    assert!(narrow.1 * 2 < wide.1, "bytes: {} of {}", narrow.1, wide.1);
+
+    let begun = Instant::now();
+    assert_eq!(stand.call().await, 200);
+    let first = begun.elapsed();
+    assert_eq!(
+        (stand.app.requests(), stand.carried().await),
+        (1, 1),
+        "the fallback carried it"
+    );
+    stand.config("reviews", |c| knows(c, "reviews")).await;
+    let known = begun.elapsed();
+    // Routes come after clusters.
+    let direct = wait_for("a call past the fallback", BOUND, || async {
+        let before = stand.carried().await;
+        let status = stand.call().await;
+        assert_eq!(status, 200);
+        if stand.carried().await == before {
+            Ok(())
+        } else {
+            Err("still by the fallback".to_owned())
+        }
+    });
+    direct.await.unwrap();
+    let after = stand
+        .config("reviews and no more", |c| {
+            knows(c, "reviews") && !knows(c, "other0")
+        })
+        .await;
+    println!(
+        "clusters and bytes: all {wide:?}, fenced {narrow:?}, learned {after:?}; first call {first:?}, in scope after {known:?}"
+    );
+    for _ in 0..200 {
+        assert_eq!(stand.call().await, 200);
+    }
+
+    let fence = stand.fence().await;
+    let condition = |kind: &str| {
+        let all = fence["status"]["conditions"].as_array().unwrap().iter();
+        all.filter(|c| c["type"] == kind)
+            .map(|c| c["status"].clone())
+            .next()
+    };
+    for kind in ["Accepted", "FallbackReady", "Programmed"] {
+        assert_eq!(condition(kind), Some(json!("True")), "{fence:#}");
+    }
+    let learned = &fence["status"]["dependencies"][0];
+    assert_eq!(
+        learned["host"],
+        format!("reviews.{NAMESPACE}.svc.cluster.local")
+    );
+    assert_eq!(
+        (&learned["caller"], &learned["evidence"]),
+        (&json!("caller-0"), &json!(["AccessLog"]))
+    );
+    let text = cluster()
+        .await
+        .istioctl(&["analyze", "-n", NAMESPACE, "-o", "json"])
+        .await
+        .unwrap();
+    let found: Vec<Value> = serde_json::from_str(text.trim()).unwrap();
+    // Of every EnvoyFilter it says that it exposes internals.
+    let odd: Vec<&Value> = found.iter().filter(|m| m["code"] != "IST0133").collect();
+    assert!(odd.is_empty(), "{odd:#?}");
+
+    cluster()
+        .await
+        .kubectl(&["-n", NAMESPACE, "delete", "servicefence", "caller"], "")
+        .await
+        .unwrap();
+    let again = stand.config("everything again", |c| {
+        knows(c, "other0") && knows(c, "reviews")
+    });
+    tokio::time::timeout(BOUND + Duration::from_secs(5), again)
+        .await
+        .unwrap();
+}
