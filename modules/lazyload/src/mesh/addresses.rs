@@ -23,7 +23,10 @@ pub(super) struct Addresses {
 }
 
 fn add(hosts: &mut Hosts, address: IpAddr, host: &Arc<str>) {
-    hosts.entry(address.to_canonical()).or_default().push(host.clone());
+    hosts
+        .entry(address.to_canonical())
+        .or_default()
+        .push(host.clone());
 }
 
 fn take(hosts: &mut Hosts, address: IpAddr, host: &Arc<str>) {
@@ -52,7 +55,11 @@ impl Addresses {
     pub(super) fn set_range(&mut self, range: IpNet, host: &Arc<str>, there: bool) {
         if there {
             self.ranges.push((range, host.clone()));
-        } else if let Some(at) = self.ranges.iter().position(|(r, h)| *r == range && h == host) {
+        } else if let Some(at) = self
+            .ranges
+            .iter()
+            .position(|(r, h)| *r == range && h == host)
+        {
             self.ranges.remove(at);
         }
     }
@@ -70,7 +77,11 @@ impl Addresses {
         }
         let behind: BTreeSet<&Arc<str>> = self.behind.get(&address).into_iter().flatten().collect();
         let headless = |h: &&&Arc<str>| registry.host(h).iter().any(|e| e.headless);
-        let first: Vec<Arc<str>> = behind.iter().filter(headless).map(|h| (*h).clone()).collect();
+        let first: Vec<Arc<str>> = behind
+            .iter()
+            .filter(headless)
+            .map(|h| (*h).clone())
+            .collect();
         if first.is_empty() {
             behind.into_iter().cloned().collect()
         } else {
@@ -83,7 +94,10 @@ impl Addresses {
 fn with_port(hosts: BTreeSet<&Arc<str>>, port: u16, registry: &Registry) -> Vec<Arc<str>> {
     let listens = |host: &&&Arc<str>| {
         let entries = registry.host(host);
-        entries.iter().flat_map(|e| &e.ports).any(|p| p.number == port)
+        entries
+            .iter()
+            .flat_map(|e| &e.ports)
+            .any(|p| p.number == port)
     };
     let matching: Vec<Arc<str>> = hosts.iter().filter(listens).map(|h| (*h).clone()).collect();
     if matching.is_empty() {

@@ -72,7 +72,11 @@ pub(super) fn service(object: &Service, domain: &str) -> ServiceRow {
         .external_name
         .filter(|_| spec.type_.as_deref() == Some("ExternalName"));
     let cluster_ips = spec.cluster_ips.into_iter().flatten();
-    let addresses: Vec<IpAddr> = spec.cluster_ip.iter().cloned().chain(cluster_ips)
+    let addresses: Vec<IpAddr> = spec
+        .cluster_ip
+        .iter()
+        .cloned()
+        .chain(cluster_ips)
         .filter_map(|ip| ip.parse().ok())
         .collect::<std::collections::BTreeSet<_>>()
         .into_iter()
@@ -127,7 +131,11 @@ pub(super) fn service_entry(object: &ServiceEntry) -> EntryRow {
         })
         .collect();
     ports.sort_unstable();
-    let mut hosts: Vec<String> = spec.hosts.iter().map(|h| h.trim_end_matches('.').to_ascii_lowercase()).collect();
+    let mut hosts: Vec<String> = spec
+        .hosts
+        .iter()
+        .map(|h| h.trim_end_matches('.').to_ascii_lowercase())
+        .collect();
     hosts.retain(|h| !h.is_empty());
     hosts.sort();
     hosts.dedup();

@@ -115,7 +115,12 @@ impl<K: Ord + Clone> Selectors<K> {
     }
 
     /// Objects that may select a pod that `selector` selects: one selector holds the other, or a pod has both.
-    pub(super) fn overlapping(&self, namespace: &str, selector: &Labels, pods: &Pods) -> BTreeSet<K> {
+    pub(super) fn overlapping(
+        &self,
+        namespace: &str,
+        selector: &Labels,
+        pods: &Pods,
+    ) -> BTreeSet<K> {
         let near = self.near(namespace, selector);
         let nested = near.filter(|(_, s)| contains(s, selector) || contains(selector, s));
         let mut out: BTreeSet<K> = nested.map(|(key, _)| key.clone()).collect();

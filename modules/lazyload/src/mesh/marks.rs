@@ -98,7 +98,10 @@ impl Marks {
             add(&mut self.hosts, come.clone(), fence);
             if come.starts_with('*') {
                 let patterns = self.patterns.entry(wild_key(come).to_owned()).or_default();
-                patterns.entry(come.clone()).or_default().insert(fence.clone());
+                patterns
+                    .entry(come.clone())
+                    .or_default()
+                    .insert(fence.clone());
             }
         }
         let (before, after) = (keys(old), keys(new));
@@ -128,7 +131,13 @@ impl Marks {
     }
 
     pub(super) fn namespace(&self, namespace: &str, out: &mut Fences) {
-        out.extend(self.namespaces.get(namespace).into_iter().flatten().cloned());
+        out.extend(
+            self.namespaces
+                .get(namespace)
+                .into_iter()
+                .flatten()
+                .cloned(),
+        );
     }
 
     pub(super) fn route(&self, name: &(String, String), out: &mut Fences) {

@@ -140,7 +140,8 @@ impl Index {
     pub fn namespaces(&self) -> BTreeMap<String, Labels> {
         let state = self.state.read();
         let all = state.namespaces.iter();
-        all.map(|(name, row)| (name.clone(), row.labels.clone())).collect()
+        all.map(|(name, row)| (name.clone(), row.labels.clone()))
+            .collect()
     }
 
     /// Namespace and value of every pod label of this key. Scans the labels of all workloads.

@@ -156,7 +156,9 @@ impl Pods {
             let pair = (namespace.clone(), k.clone(), v.clone());
             self.by_pair.get(&pair)
         });
-        let smallest = sets.min_by_key(|set| set.map_or(0, BTreeSet::len)).flatten();
+        let smallest = sets
+            .min_by_key(|set| set.map_or(0, BTreeSet::len))
+            .flatten();
         let fits = |g: &&Arc<Group>| selector.iter().all(|(k, v)| g.labels.get(k) == Some(v));
         smallest.into_iter().flatten().filter(fits)
     }
@@ -182,7 +184,9 @@ impl Pods {
     /// Namespaces and values of a label. Scans all pairs.
     pub(super) fn values(&self, key: &str) -> BTreeSet<(String, String)> {
         let pairs = self.by_pair.keys().filter(|(_, k, _)| k == key);
-        pairs.map(|(ns, _, v)| (ns.to_string(), v.clone())).collect()
+        pairs
+            .map(|(ns, _, v)| (ns.to_string(), v.clone()))
+            .collect()
     }
 }
 
@@ -196,7 +200,10 @@ fn addresses_of(pod: &Pod) -> Vec<IpAddr> {
     let first = status.and_then(|s| s.pod_ip.as_deref());
     let all = status.and_then(|s| s.pod_ips.as_ref());
     let all = all.into_iter().flatten().map(|ip| ip.ip.as_str());
-    let parsed = first.into_iter().chain(all).filter_map(|ip| ip.parse().ok());
+    let parsed = first
+        .into_iter()
+        .chain(all)
+        .filter_map(|ip| ip.parse().ok());
     let distinct: BTreeSet<IpAddr> = parsed.map(|ip: IpAddr| ip.to_canonical()).collect();
     distinct.into_iter().collect()
 }
@@ -222,5 +229,8 @@ pub(super) fn workload_of(pod: &Pod) -> String {
         }
         _ => None,
     };
-    workload.filter(|w| !w.is_empty()).unwrap_or(name).to_owned()
+    workload
+        .filter(|w| !w.is_empty())
+        .unwrap_or(name)
+        .to_owned()
 }

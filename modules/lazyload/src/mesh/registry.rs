@@ -77,7 +77,11 @@ impl Registry {
     }
 
     /// Takes a Service in or out. Gives the old one.
-    pub(super) fn set_service(&mut self, name: &Name, row: Option<ServiceRow>) -> Option<ServiceRow> {
+    pub(super) fn set_service(
+        &mut self,
+        name: &Name,
+        row: Option<ServiceRow>,
+    ) -> Option<ServiceRow> {
         let old = self.services.remove(name);
         if let Some(old) = &old {
             self.unlink(&old.entry);
@@ -226,18 +230,31 @@ impl Services for Registry {
 
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<HostEntry>> {
         let entries = self.by_namespace.get(namespace);
-        entries.into_iter().flat_map(|e| e.values()).cloned().collect()
+        entries
+            .into_iter()
+            .flat_map(|e| e.values())
+            .cloned()
+            .collect()
     }
 
     fn labelled(&self, labels: &Labels) -> Vec<Arc<HostEntry>> {
         let sets = labels
             .iter()
             .map(|(k, v)| self.by_label.get(&(k.clone(), v.clone())));
-        let smallest = sets.min_by_key(|set| set.map_or(0, BTreeSet::len)).flatten();
-        let rows = smallest.into_iter().flatten().filter_map(|n| self.services.get(n));
-        rows.filter(|row| labels.iter().all(|(k, v)| row.info.labels.get(k) == Some(v)))
-            .map(|row| row.entry.clone())
-            .collect()
+        let smallest = sets
+            .min_by_key(|set| set.map_or(0, BTreeSet::len))
+            .flatten();
+        let rows = smallest
+            .into_iter()
+            .flatten()
+            .filter_map(|n| self.services.get(n));
+        rows.filter(|row| {
+            labels
+                .iter()
+                .all(|(k, v)| row.info.labels.get(k) == Some(v))
+        })
+        .map(|row| row.entry.clone())
+        .collect()
     }
 
     fn routes(&self, host: &str) -> Vec<Arc<Route>> {
@@ -254,7 +271,9 @@ impl Services for Registry {
         let from = (namespace.to_owned(), String::new());
         let routes = self.routes.range(from..);
         let here = routes.take_while(|((owner, _), _)| owner == namespace);
-        here.filter(|(_, r)| r.mesh).map(|(_, r)| r.clone()).collect()
+        here.filter(|(_, r)| r.mesh)
+            .map(|(_, r)| r.clone())
+            .collect()
     }
 
     fn route(&self, namespace: &str, name: &str) -> Option<Arc<Route>> {

@@ -173,9 +173,9 @@ impl State {
                 callers.insert(group.caller.clone());
             }
             overlaps = self.claims(key, selector);
-            let sidecars =
-                self.sidecar_selectors
-                    .overlapping(&key.namespace, selector, &self.pods);
+            let sidecars = self
+                .sidecar_selectors
+                .overlapping(&key.namespace, selector, &self.pods);
             user_sidecars = sidecars.into_iter().map(|(_, name)| name).collect();
         }
         Some(ResolvedFence {

@@ -20,7 +20,7 @@ use super::{Changes, Name};
 use crate::config::LazyloadConfig;
 use crate::object::{Caller, FenceKey};
 use crate::scope::Labels;
-use crate::scope::services::{HostEntry, Rule, Route};
+use crate::scope::services::{HostEntry, Route, Rule};
 
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct NamespaceRow {
@@ -164,7 +164,11 @@ impl State {
             for address in &row.addresses {
                 self.addresses.set_behind(*address, &row.host, there);
                 let count = &mut counts[usize::from(address.is_ipv6())];
-                *count = if there { *count + 1 } else { count.saturating_sub(1) };
+                *count = if there {
+                    *count + 1
+                } else {
+                    count.saturating_sub(1)
+                };
             }
             let most = counts[0].max(counts[1]);
             if most == 0 {
@@ -310,7 +314,9 @@ impl State {
             name: String::new(),
         };
         let keys = self.fences.range(from..).map(|(key, _)| key);
-        keys.take_while(|k| k.namespace == namespace).cloned().collect()
+        keys.take_while(|k| k.namespace == namespace)
+            .cloned()
+            .collect()
     }
 
     // --- fences ---
@@ -338,7 +344,8 @@ impl State {
             row.selector = self.selector_of(key, row).ok();
         }
         let old = self.fences.remove(key);
-        let callers = |row: Option<&FenceRow>| row.map(|r| r.stored_callers(key)).unwrap_or_default();
+        let callers =
+            |row: Option<&FenceRow>| row.map(|r| r.stored_callers(key)).unwrap_or_default();
         let (before, after) = (callers(old.as_ref()), callers(new.as_ref()));
         for caller in before.difference(&after) {
             if let Some(keys) = self.by_stored.get_mut(caller) {

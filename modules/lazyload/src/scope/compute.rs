@@ -140,7 +140,12 @@ impl Builder<'_> {
     }
 
     fn find(&mut self, name: &str) -> Option<String> {
-        let found = find(self.services, name, self.client, &self.input.settings.domain);
+        let found = find(
+            self.services,
+            name,
+            self.client,
+            &self.input.settings.domain,
+        );
         self.out.consulted.hosts.extend(found.asked);
         found.host
     }
@@ -228,7 +233,12 @@ impl Builder<'_> {
 
     /// Imports a dependency. Gives its hosts in Slime's order: itself, where its routes lead, its aliases.
     /// `None`: it is refused, or learned and unknown.
-    fn dependency(&mut self, text: &str, field: &'static str, reason: &Reason) -> Option<Vec<String>> {
+    fn dependency(
+        &mut self,
+        text: &str,
+        field: &'static str,
+        reason: &Reason,
+    ) -> Option<Vec<String>> {
         let is_learned = matches!(reason, Reason::Learned(..) | Reason::Fading(_));
         let named = parse(text, self.client);
         let (namespace, name) = match named {

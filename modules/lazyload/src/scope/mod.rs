@@ -176,7 +176,9 @@ pub enum Warning {
         host: String,
     },
     /// A static host that matches nothing.
-    #[error("{field} \"{host}\": there is no such service, so that nothing is imported: correct the name")]
+    #[error(
+        "{field} \"{host}\": there is no such service, so that nothing is imported: correct the name"
+    )]
     Unknown {
         /// Where it stands.
         field: &'static str,
@@ -227,7 +229,9 @@ pub enum Warning {
         client: String,
     },
     /// A host in several namespaces.
-    #[error("{host} is in the namespaces {all}; {chosen} is taken: write namespace/host in spec.host to take another")]
+    #[error(
+        "{host} is in the namespaces {all}; {chosen} is taken: write namespace/host in spec.host to take another"
+    )]
     Duplicate {
         /// Host.
         host: String,

@@ -53,9 +53,7 @@ impl Exports {
     pub fn visible(&self, owner: &str, client: &str) -> bool {
         match &self.names {
             None => true,
-            Some(names) => {
-                (self.own && owner == client) || names.iter().any(|name| name == client)
-            }
+            Some(names) => (self.own && owner == client) || names.iter().any(|name| name == client),
         }
     }
 
@@ -63,12 +61,7 @@ impl Exports {
     pub fn clients<'a>(&'a self, owner: &'a str) -> Option<impl Iterator<Item = &'a str>> {
         let own = self.own && self.names.iter().flatten().all(|name| name != owner);
         let names = self.names.as_ref()?;
-        Some(
-            names
-                .iter()
-                .map(String::as_str)
-                .chain(own.then_some(owner)),
-        )
+        Some(names.iter().map(String::as_str).chain(own.then_some(owner)))
     }
 }
 

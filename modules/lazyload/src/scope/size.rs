@@ -36,5 +36,7 @@ pub fn of_service(ports: &[Port], endpoints: usize) -> u64 {
 
 /// The rules of a VirtualService.
 pub fn of_rules(rules: usize) -> u64 {
-    u64::try_from(rules).unwrap_or(u64::MAX).saturating_mul(ROUTE)
+    u64::try_from(rules)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(ROUTE)
 }

@@ -15,7 +15,9 @@ use trimtab_kit::watch::Feed;
 use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_lazyload::mesh::{Index, ResolvedFence};
 use trimtab_lazyload::object::{Evidence, FenceKey};
-use trimtab_lazyload::scope::{Learned, Role, Scope, ScopeInput, Settings, Union, merge, role};
+use trimtab_lazyload::scope::{
+    Learned, Role, Scope, ScopeInput, Settings, Union, compute, merge, role,
+};
 use trimtab_lazyload::translate::{Hosts, sidecar};
 
 /// First document of a case.
@@ -62,7 +64,8 @@ fn feed<K: DeserializeOwned>(index: &Index, object: &Value)
 where
     Index: Feed<K>,
 {
-    let object: K = serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{object}: {e}"));
+    let object: K =
+        serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{object}: {e}"));
     index.apply(Arc::new(object));
 }
 
@@ -143,7 +146,11 @@ fn evidence(name: &str) -> Evidence {
 fn learned(status: &FenceStatus) -> Vec<Learned> {
     let edges = status.dependencies.iter().map(|d| Learned {
         host: d.host.as_str().into(),
-        state: if d.state == DependencyState::Unresolved { DependencyState::Active } else { d.state },
+        state: if d.state == DependencyState::Unresolved {
+            DependencyState::Active
+        } else {
+            d.state
+        },
         evidence: d.evidence.iter().map(|e| evidence(e)).collect(),
         last_seen: d.last_seen.parse().ok(),
     });
@@ -152,6 +159,7 @@ fn learned(status: &FenceStatus) -> Vec<Learned> {
 
 impl Mesh {
     /// Documents; a first one of kind Config is the setup.
+    #[allow(dead_code, reason = "not every test reads files")]
     pub fn parse(text: &str) -> Result<Self, String> {
         let values: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|e| e.to_string())?;
         let mut mesh = Self::default();
@@ -175,12 +183,27 @@ impl Mesh {
         index
     }
 
-    /// Scope of a fence.
+    /// Scope of a fence; later events find it.
     pub fn part(&self, index: &Index, key: &FenceKey) -> Option<Part> {
+        self.with(index, key, |input| index.scope(input))
+    }
+
+    /// Scope of a fence as it would be now.
+    #[allow(dead_code, reason = "not every test compares")]
+    pub fn peek(&self, index: &Index, key: &FenceKey) -> Option<Part> {
+        self.with(index, key, |input| compute(input, &*index.services()))
+    }
+
+    fn with(
+        &self,
+        index: &Index,
+        key: &FenceKey,
+        scope: impl FnOnce(&ScopeInput<'_>) -> Scope,
+    ) -> Option<Part> {
         let fence = index.resolve(key)?;
         let settings = Settings::new(&self.setup.config, self.setup.fallback.clone());
         let none = BTreeMap::new();
-        let scope = index.scope(&ScopeInput {
+        let scope = scope(&ScopeInput {
             fence: key,
             spec: &fence.spec,
             created: fence.created,
@@ -242,7 +265,12 @@ fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
     let object = union.as_ref().map(|union| {
         let hosts: BTreeSet<String> = union.entries.keys().cloned().collect();
         let selector = fence.selector.clone().expect("a selector");
-        sidecar(&fence.owner(), &selector, Hosts::Only(&hosts), &setup.config.revision)
+        sidecar(
+            &fence.owner(),
+            &selector,
+            Hosts::Only(&hosts),
+            &setup.config.revision,
+        )
     });
     let entries: BTreeMap<&String, Vec<String>> =
         scope.entries.iter().map(|(e, r)| (e, texts(r))).collect();
@@ -276,7 +304,11 @@ fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
     if let Some(name) = &fence.default_sidecar {
         out["defaultSidecar"] = json!(name);
     }
-    let empty = |v: &Value| v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(serde_json::Map::is_empty);
+    let empty = |v: &Value| {
+        v.is_null()
+            || v.as_array().is_some_and(Vec::is_empty)
+            || v.as_object().is_some_and(serde_json::Map::is_empty)
+    };
     if let Some(fields) = out.as_object_mut() {
         fields.retain(|_, v| !empty(v));
     }
