@@ -1,1 +1,398 @@
+use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use trimtab_crds::fence::ServiceFence;
+use trimtab_crds::istio::{ServiceEntry, VirtualService};
+use trimtab_kit::watch::Feed;
+
+use super::pods::workload_of;
+use super::*;
+use crate::object::Directory;
+use crate::scope::Services;
+
+fn put<K: DeserializeOwned>(index: &Index, object: Value)
+where
+    Index: Feed<K>,
+{
+    index.apply(Arc::new(serde_json::from_value::<K>(object).unwrap()));
+}
+
+fn meta(namespace: &str, name: &str) -> Value {
+    json!({"name": name, "namespace": namespace})
+}
+
+fn service(index: &Index, namespace: &str, name: &str, spec: Value) {
+    put::<Service>(
+        index,
+        json!({"metadata": meta(namespace, name), "spec": spec}),
+    );
+}
+
+fn entry(index: &Index, namespace: &str, name: &str, spec: Value) {
+    put::<ServiceEntry>(
+        index,
+        json!({"metadata": meta(namespace, name), "spec": spec}),
+    );
+}
+
+fn slice(index: &Index, service: &str, addresses: Value) {
+    let mut metadata = meta("a", &format!("{service}-1"));
+    metadata["labels"] = json!({"kubernetes.io/service-name": service});
+    put::<EndpointSlice>(
+        index,
+        json!({"metadata": metadata, "addressType": "IPv4", "endpoints": [{"addresses": addresses}]}),
+    );
+}
+
+fn pod(labels: Value, owner: Option<(&str, &str)>, ips: &[&str], spec: Value) -> Value {
+    let ips: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+    let mut metadata = json!({"name": "p-0", "namespace": "a", "labels": labels});
+    if let Some((kind, name)) = owner {
+        metadata["ownerReferences"] = json!([
+            {"apiVersion": "v1", "kind": "Node", "name": "other", "uid": "1"},
+            {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "2", "controller": true},
+        ]);
+    }
+    json!({"metadata": metadata, "spec": spec, "status": {"phase": "Running", "podIPs": ips}})
+}
+
+fn index() -> Arc<Index> {
+    Index::new(&LazyloadConfig::default())
+}
+
+#[test]
+fn workloads_are_named_as_the_injector_names_them() {
+    for (labels, owner, wanted) in [
+        (
+            json!({"pod-template-hash": "6d4"}),
+            Some(("ReplicaSet", "web-6d4")),
+            "web",
+        ),
+        (
+            json!({"pod-template-hash": "x"}),
+            Some(("ReplicaSet", "web-6d4")),
+            "web-6d4",
+        ),
+        (json!({}), Some(("ReplicaSet", "web-6d4")), "web-6d4"),
+        (json!({}), Some(("Job", "clean-12345678")), "clean"),
+        (json!({}), Some(("Job", "clean-1234567890")), "clean"),
+        (json!({}), Some(("Job", "clean-1234567")), "clean-1234567"),
+        (
+            json!({}),
+            Some(("Job", "clean-12345678901")),
+            "clean-12345678901",
+        ),
+        (json!({}), Some(("StatefulSet", "db")), "db"),
+        (
+            json!({"deploymentconfig": "os"}),
+            Some(("ReplicationController", "os-12")),
+            "os",
+        ),
+        (json!({}), Some(("ReplicationController", "rc-12")), "rc-12"),
+        (json!({}), None, "p-0"),
+    ] {
+        let pod: Pod =
+            serde_json::from_value(pod(labels, owner, &[], json!({"containers": []}))).unwrap();
+        assert_eq!(workload_of(&pod), wanted);
+    }
+}
+
+#[test]
+fn callers_are_found_by_either_address_and_by_pod() {
+    let index = index();
+    let plain = json!({"containers": []});
+    let owner = Some(("StatefulSet", "db"));
+    put::<Pod>(
+        &index,
+        pod(json!({}), owner, &["10.0.0.1", "fd00::1"], plain.clone()),
+    );
+    let db = Some(Caller::new("a", "db"));
+    assert_eq!(index.caller_at("10.0.0.1".parse().unwrap()), db);
+    assert_eq!(index.caller_at("fd00::1".parse().unwrap()), db);
+    assert_eq!(index.caller_at("::ffff:10.0.0.1".parse().unwrap()), db);
+    assert_eq!(index.caller_at("10.0.0.2".parse().unwrap()), None);
+    assert_eq!(index.caller_of_pod("a", "p-0"), db);
+
+    // An address that a pod got before the end of its last owner was seen.
+    let mut new = pod(json!({}), None, &["10.0.0.1"], plain.clone());
+    new["metadata"]["name"] = json!("new");
+    put::<Pod>(&index, new);
+    assert_eq!(
+        index.caller_at("10.0.0.1".parse().unwrap()),
+        Some(Caller::new("a", "new"))
+    );
+    let mut ended = pod(json!({}), owner, &["10.0.0.1", "fd00::1"], plain);
+    ended["status"]["phase"] = json!("Succeeded");
+    put::<Pod>(&index, ended);
+    assert_eq!(index.caller_at("fd00::1".parse().unwrap()), None);
+    assert_eq!(
+        index.caller_of_pod("a", "p-0"),
+        db,
+        "its labels still count"
+    );
+}
+
+#[test]
+fn pods_on_the_host_network_have_no_address_of_their_own() {
+    let index = index();
+    let spec = json!({"containers": [], "hostNetwork": true});
+    put::<Pod>(&index, pod(json!({}), None, &["10.0.0.1"], spec));
+    assert_eq!(index.caller_at("10.0.0.1".parse().unwrap()), None);
+    assert_eq!(
+        index.caller_of_pod("a", "p-0"),
+        Some(Caller::new("a", "p-0"))
+    );
+}
+
+#[test]
+fn names_mean_what_they_mean_to_the_client() {
+    let index = index();
+    service(&index, "a", "web", json!({}));
+    service(&index, "b", "web", json!({}));
+    service(&index, "b", "only", json!({}));
+    service(&index, "a", "kafka", json!({"clusterIP": "None"}));
+    service(
+        &index,
+        "a",
+        "out",
+        json!({"type": "ExternalName", "externalName": "db.example.com"}),
+    );
+    entry(
+        &index,
+        "b",
+        "wild",
+        json!({"hosts": ["*.example.com", "*.api.example.com", "single"]}),
+    );
+    entry(
+        &index,
+        "a",
+        "wild",
+        json!({"hosts": ["*.example.com"], "exportTo": ["."]}),
+    );
+    put::<VirtualService>(
+        &index,
+        json!({"metadata": meta("b", "v"), "spec": {"hosts": ["x.api.example.com", "virtual.only", "*.virtual"]}}),
+    );
+    for (name, host) in [
+        ("web", Some("web.a.svc.cluster.local")),
+        ("WEB.", Some("web.a.svc.cluster.local")),
+        ("web.b", Some("web.b.svc.cluster.local")),
+        ("web.b.svc", Some("web.b.svc.cluster.local")),
+        ("web.b.svc.cluster.local", Some("web.b.svc.cluster.local")),
+        ("Web.B.svc.cluster.local.", Some("web.b.svc.cluster.local")),
+        ("only", None),
+        ("only.b", Some("only.b.svc.cluster.local")),
+        ("kafka-0.kafka", Some("kafka.a.svc.cluster.local")),
+        ("kafka-0.kafka.a", Some("kafka.a.svc.cluster.local")),
+        ("kafka-0.kafka.a.svc", Some("kafka.a.svc.cluster.local")),
+        (
+            "kafka-0.kafka.a.svc.cluster.local",
+            Some("kafka.a.svc.cluster.local"),
+        ),
+        ("web-0.web.a.svc.cluster.local", None),
+        ("out", Some("out.a.svc.cluster.local")),
+        ("www.example.com", Some("*.example.com")),
+        ("y.api.example.com", Some("*.api.example.com")),
+        ("x.api.example.com", Some("x.api.example.com")),
+        ("*.example.com", Some("*.example.com")),
+        ("example.com", None),
+        ("single", Some("single")),
+        ("virtual.only", Some("virtual.only")),
+        ("z.virtual", Some("*.virtual")),
+        ("web:80", None),
+        ("", None),
+        ("10.0.0.1", None),
+    ] {
+        assert_eq!(index.host_of_name(name, "a").as_deref(), host, "{name}");
+    }
+}
+
+#[test]
+fn addresses_lead_to_hosts() {
+    let index = index();
+    service(
+        &index,
+        "a",
+        "web",
+        json!({"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::9"], "ports": [{"port": 80}]}),
+    );
+    service(&index, "a", "plain", json!({"clusterIP": "10.96.0.2"}));
+    service(&index, "a", "head", json!({"clusterIP": "None"}));
+    slice(&index, "plain", json!(["10.1.0.1", "10.1.0.2"]));
+    slice(&index, "head", json!(["10.1.0.1"]));
+    let ports = |number: u16| json!([{"number": number, "name": "tcp", "protocol": "TCP"}]);
+    entry(
+        &index,
+        "a",
+        "one",
+        json!({"hosts": ["one.example.com"], "addresses": ["192.0.2.1"], "ports": ports(1)}),
+    );
+    entry(
+        &index,
+        "a",
+        "two",
+        json!({"hosts": ["two.example.com"], "addresses": ["192.0.2.1"], "ports": ports(2)}),
+    );
+    entry(
+        &index,
+        "a",
+        "net",
+        json!({"hosts": ["net.example.com"], "addresses": ["192.0.2.0/24", "2001:db8::/32"], "ports": ports(1)}),
+    );
+    entry(
+        &index,
+        "a",
+        "wide",
+        json!({"hosts": ["wide.example.com"], "addresses": ["192.0.0.0/16"],
+        "resolution": "STATIC", "endpoints": [{"address": "203.0.113.1"}], "ports": ports(1)}),
+    );
+    let at = |address: &str, port| -> Vec<String> {
+        let hosts = index.hosts_at(address.parse().unwrap(), port);
+        hosts.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(at("10.96.0.1", 80), ["web.a.svc.cluster.local"]);
+    assert_eq!(at("fd00::9", 80), ["web.a.svc.cluster.local"]);
+    assert_eq!(
+        at("10.1.0.1", 80),
+        ["head.a.svc.cluster.local"],
+        "headless first"
+    );
+    assert_eq!(at("10.1.0.2", 80), ["plain.a.svc.cluster.local"]);
+    assert_eq!(at("192.0.2.1", 1), ["one.example.com"]);
+    assert_eq!(at("192.0.2.1", 3), ["one.example.com", "two.example.com"]);
+    assert_eq!(
+        at("192.0.2.9", 1),
+        ["net.example.com"],
+        "the longest prefix"
+    );
+    assert_eq!(at("192.0.3.9", 1), ["wide.example.com"]);
+    assert_eq!(at("2001:db8::5", 1), ["net.example.com"]);
+    assert_eq!(at("203.0.113.1", 1), ["wide.example.com"]);
+    assert!(at("198.51.100.1", 1).is_empty());
+
+    Feed::<ServiceEntry>::reset(&*index, Vec::new(), &[("a".to_owned(), "one".to_owned())]);
+    Feed::<EndpointSlice>::reset(&*index, Vec::new(), &[]);
+    assert_eq!(
+        at("192.0.2.1", 3),
+        ["one.example.com"],
+        "an unreadable object stays"
+    );
+    assert!(at("10.1.0.1", 80).is_empty());
+    assert!(at("192.0.2.9", 1).is_empty());
+}
+
+#[test]
+fn totals_follow_what_each_namespace_sees() {
+    let index = index();
+    service(
+        &index,
+        "a",
+        "web",
+        json!({"ports": [{"port": 80, "name": "http"}]}),
+    );
+    let hidden = json!({"metadata": {"name": "own", "namespace": "b", "annotations": {"networking.istio.io/exportTo": "., b, c"}},
+        "spec": {"ports": [{"port": 80, "name": "http"}]}});
+    put::<Service>(&index, hidden.clone());
+    let services = |client: &str| index.services().totals(client).services;
+    assert_eq!((services("a"), services("b"), services("c")), (1, 2, 2));
+    let before = index.services().totals("a").bytes;
+    slice(&index, "web", json!(["10.1.0.1", "10.1.0.2", "fd00::1"]));
+    assert_eq!(
+        index.services().totals("a").bytes - before,
+        2 * crate::scope::size::ENDPOINT
+    );
+    let mut other = hidden;
+    other["metadata"]["annotations"] = json!({});
+    put::<Service>(&index, other);
+    assert_eq!((services("a"), services("b")), (2, 2));
+    Feed::<Service>::reset(&*index, Vec::new(), &[]);
+    assert_eq!(index.services().totals("b").services, 0);
+    assert_eq!(index.services().totals("b").bytes, 0);
+}
+
+fn fence(name: &str, spec: Value, status: Value) -> ServiceFence {
+    let object = json!({"apiVersion": "microservice.slime.io/v1alpha1", "kind": "ServiceFence",
+        "metadata": {"name": name, "namespace": "a", "generation": 1}, "spec": spec, "status": status});
+    serde_json::from_value(object).unwrap()
+}
+
+#[test]
+fn a_roll_out_marks_no_fence() {
+    let index = index();
+    index.apply(Arc::new(fence("web", json!({"enable": true}), json!({}))));
+    let plain = json!({"containers": []});
+    let labels = json!({"app": "web"});
+    put::<Pod>(
+        &index,
+        pod(
+            labels.clone(),
+            Some(("StatefulSet", "web")),
+            &["10.0.0.1"],
+            plain.clone(),
+        ),
+    );
+    let first = index.take_changes();
+    assert_eq!(first.fences.len(), 1);
+    assert!(first.workloads);
+    let mut second = pod(labels, Some(("StatefulSet", "web")), &["10.0.0.2"], plain);
+    second["metadata"]["name"] = json!("p-1");
+    put::<Pod>(&index, second);
+    Feed::<Pod>::delete(
+        &*index,
+        Arc::new(serde_json::from_value(json!({"metadata": meta("a", "p-0")})).unwrap()),
+    );
+    assert!(index.take_changes().is_empty());
+    let caller = Caller::new("a", "web");
+    assert_eq!(index.fences_of(&caller).len(), 1);
+    assert_eq!(index.caller_at("10.0.0.2".parse().unwrap()), Some(caller));
+}
+
+#[test]
+fn a_status_is_reported_and_marks_a_fence_only_for_its_callers() {
+    let index = index();
+    let key = FenceKey {
+        namespace: "a".to_owned(),
+        name: "web".to_owned(),
+    };
+    index.apply(Arc::new(fence("web", json!({}), json!({}))));
+    index.take_changes();
+    index.apply(Arc::new(fence(
+        "web",
+        json!({}),
+        json!({"metricStatus": {"x": "1"}}),
+    )));
+    let changes = index.take_changes();
+    assert!(changes.fences.is_empty());
+    assert!(changes.statuses.contains(&key));
+    let learned = json!({"dependencies": [{"host": "b", "caller": "nightly"}]});
+    index.apply(Arc::new(fence("web", json!({}), learned)));
+    assert!(index.take_changes().fences.contains(&key));
+    let nightly = Caller::new("a", "nightly");
+    assert_eq!(index.fences_of(&nightly), std::slice::from_ref(&key));
+    assert!(index.resolve(&key).unwrap().callers.contains(&nightly));
+    Feed::<ServiceFence>::undecodable(&*index, "a", "web", "bad");
+    assert_eq!(
+        index.resolve(&key).unwrap().problems,
+        [Problem::Undecodable("bad".to_owned())]
+    );
+    Feed::<ServiceFence>::delete(&*index, Arc::new(fence("web", json!({}), json!({}))));
+    assert!(index.take_changes().fences.contains(&key));
+    assert!(index.resolve(&key).is_none());
+    assert!(index.fences_of(&nightly).is_empty());
+}
+
+#[tokio::test]
+async fn whoever_waits_is_woken() {
+    let index = index();
+    service(&index, "a", "web", json!({}));
+    index.changed().await;
+    assert!(
+        index
+            .take_changes()
+            .services
+            .contains(&("a".to_owned(), "web".to_owned()))
+    );
+}

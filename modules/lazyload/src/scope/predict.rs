@@ -13,10 +13,12 @@ use super::{Imports, Scope, size};
 pub(super) fn predict(scope: &mut Scope, client: &str, services: &dyn Services) {
     let mut hosts: BTreeMap<Arc<str>, Arc<HostEntry>> = BTreeMap::new();
     let mut routes: BTreeMap<(Arc<str>, Arc<str>), Arc<Route>> = BTreeMap::new();
-    for entry in scope.entries.keys() {
-        let Some((namespace, host)) = entry.split_once('/') else {
+    let entries: Vec<String> = scope.entries.keys().cloned().collect();
+    for entry in &entries {
+        let Some((namespace, host)) = entry.split_once('/').filter(|(_, host)| *host != "*") else {
             continue;
         };
+        scope.consulted.hosts.insert(host.to_owned());
         let (found, ruled) = if host.starts_with('*') {
             (services.under(host), services.routes_under(host))
         } else {

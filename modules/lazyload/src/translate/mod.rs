@@ -106,3 +106,6 @@ pub(crate) fn label_value(name: &str) -> String {
     let head: String = name.chars().take(46).collect();
     format!("{head}-{:016x}", xxh3_64(name.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,9 @@ use trimtab_kit::watch::Feed;
 use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_lazyload::mesh::{Index, ResolvedFence};
 use trimtab_lazyload::object::{Evidence, FenceKey};
-use trimtab_lazyload::scope::{Learned, Role, Scope, ScopeInput, Settings, Union, merge, role};
+use trimtab_lazyload::scope::{
+    Learned, Role, Scope, ScopeInput, Settings, Union, compute, merge, role,
+};
 use trimtab_lazyload::translate::{Hosts, sidecar};
 
 /// First document of a case.
@@ -157,6 +159,7 @@ fn learned(status: &FenceStatus) -> Vec<Learned> {
 
 impl Mesh {
     /// Documents; a first one of kind Config is the setup.
+    #[allow(dead_code, reason = "not every test reads files")]
     pub fn parse(text: &str) -> Result<Self, String> {
         let values: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|e| e.to_string())?;
         let mut mesh = Self::default();
@@ -180,12 +183,27 @@ impl Mesh {
         index
     }
 
-    /// Scope of a fence.
+    /// Scope of a fence; later events find it.
     pub fn part(&self, index: &Index, key: &FenceKey) -> Option<Part> {
+        self.with(index, key, |input| index.scope(input))
+    }
+
+    /// Scope of a fence as it would be now.
+    #[allow(dead_code, reason = "not every test compares")]
+    pub fn peek(&self, index: &Index, key: &FenceKey) -> Option<Part> {
+        self.with(index, key, |input| compute(input, &*index.services()))
+    }
+
+    fn with(
+        &self,
+        index: &Index,
+        key: &FenceKey,
+        scope: impl FnOnce(&ScopeInput<'_>) -> Scope,
+    ) -> Option<Part> {
         let fence = index.resolve(key)?;
         let settings = Settings::new(&self.setup.config, self.setup.fallback.clone());
         let none = BTreeMap::new();
-        let scope = index.scope(&ScopeInput {
+        let scope = scope(&ScopeInput {
             fence: key,
             spec: &fence.spec,
             created: fence.created,
