@@ -4,7 +4,7 @@ mod xds;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ pub struct Config {
     pub lazyload: LazyloadConfig,
     /// The MetaProtocol module.
     pub metaprotocol: MetaprotocolConfig,
+    /// The file itself, which is followed for changes; `None`: there is none.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     /// Set by the command line, not by the file: proxies are on other machines.
     #[serde(skip)]
     pub in_cluster: bool,
@@ -93,8 +96,9 @@ impl Config {
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-        let config: Self = serde_saphyr::from_str(&text)
+        let mut config: Self = serde_saphyr::from_str(&text)
             .map_err(|e| anyhow::anyhow!("configuration {}: {e}", path.display()))?;
+        config.file = Some(path.to_owned());
         config
             .check()
             .with_context(|| format!("configuration {}", path.display()))?;

@@ -11,6 +11,7 @@ pub mod manifests;
 pub mod nodes;
 pub mod operator;
 pub mod quickstart;
+pub mod reload;
 pub mod standalone;
 pub mod translate;
 pub mod xds_series;

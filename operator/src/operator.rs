@@ -30,6 +30,7 @@ use trimtab_xds::SnapshotCache;
 use crate::config::Config;
 use crate::data_plane;
 use crate::http;
+use crate::reload;
 use crate::xds_series::XdsCollector;
 
 /// How often it is looked at whether the xDS server can be opened.
@@ -227,6 +228,11 @@ async fn add_lazyload(
     .build(host);
     let handles = (module.engine.clone(), module.appliers.clone());
     host.add(module);
+    if let Some(file) = config.file.clone() {
+        let (engine, shutdown) = (handles.0.clone(), host.context().shutdown.clone());
+        let following = reload::follow(file, config.clone(), engine, shutdown);
+        host.spawn("configuration file", following);
+    }
     Ok((Some(handles), address))
 }
 
