@@ -26,8 +26,8 @@ const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterCon
 const OTHER_HOST: &str =
     "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
 const ACCESS_LOGS: &str = "type.googleapis.com/envoy.extensions.access_loggers.grpc.v3";
-/// A call that could not begin is begun again on another proxy.
-const ATTEMPTS: u32 = 3;
+/// Longest time to connect to a fallback proxy, which is near; then another one is tried.
+const REACHED_WITHIN: &str = "1s";
 
 /// The fallback proxies as one pod reaches them.
 pub(super) struct Detour {
@@ -54,6 +54,11 @@ impl Detour {
         }
     }
 
+    /// Attempts to begin a call or to connect: each proxy twice, as others may take a turn in between.
+    pub(super) fn attempts(&self) -> usize {
+        2 * self.to.len().max(1)
+    }
+
     /// A cluster that leads to the fallback proxies' listeners for a port of services. It is no EDS cluster, as those
     /// proxies are known by the addresses that the operator was started with.
     pub(super) fn cluster(&self, name: &str, port: u16) -> Value {
@@ -67,8 +72,9 @@ impl Detour {
             "name": name,
             "alt_stat_name": name.replace('.', "_"),
             "type": "STATIC",
-            "connect_timeout": CONNECT_TIMEOUT,
-            "lb_policy": "LEAST_REQUEST",
+            "connect_timeout": REACHED_WITHIN,
+            // So that another attempt to connect goes to another proxy.
+            "lb_policy": "ROUND_ROBIN",
             "circuit_breakers": {"thresholds": [{
                 "max_connections": most,
                 "max_pending_requests": most,
@@ -82,9 +88,10 @@ impl Detour {
                 "enforcing_consecutive_5xx": 0,
                 "enforcing_success_rate": 0,
                 "enforcing_local_origin_success_rate": 0,
-                "interval": "1s",
+                // Short, as one that is back may be the only one soon.
+                "interval": "0.200s",
                 "base_ejection_time": "1s",
-                "max_ejection_time": "5s",
+                "max_ejection_time": "1s",
                 "max_ejection_percent": 100,
             },
             // The fallback proxy sees which pod calls.
@@ -98,9 +105,9 @@ impl Detour {
 
     /// The virtual host for all hosts that no other one takes. Limits are held by the fallback proxy, and not twice.
     pub(super) fn virtual_host(&self, port: u16, limits: &[&HttpLimit]) -> Value {
-        let mut retry = json!({"retry_on": RETRY_ON, "num_retries": ATTEMPTS});
+        let mut retry = json!({"retry_on": RETRY_ON, "num_retries": self.attempts()});
         if self.to.len() > 1 {
-            retry["host_selection_retry_max_attempts"] = json!(ATTEMPTS);
+            retry["host_selection_retry_max_attempts"] = json!(self.attempts());
             retry["retry_host_predicate"] = json!([{
                 "name": "envoy.retry_host_predicates.previous_hosts",
                 "typed_config": typed_struct(OTHER_HOST, &json!({})),

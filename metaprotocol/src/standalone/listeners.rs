@@ -19,9 +19,6 @@ const LOCAL_RATE_LIMIT: &str =
 /// The listener that redirected connections arrive at.
 pub(super) const CAPTURE: &str = "capture";
 
-/// Attempts to connect to a server of a service.
-const ATTEMPTS: u32 = 3;
-
 /// A port of a service.
 pub(super) type Member<'a> = (&'a ServiceInput, &'a PortInput);
 
@@ -195,11 +192,11 @@ pub(super) fn capture(port: u16) -> Value {
     })
 }
 
-/// Bytes to a cluster, with a log of connections, and where one may lead through a fallback proxy with another attempt.
-pub(super) fn tcp(cluster: &str, careful: bool, log: Option<Value>) -> Value {
+/// Bytes to a cluster, with so many attempts to connect, and a log of connections.
+pub(super) fn tcp(cluster: &str, attempts: Option<usize>, log: Option<Value>) -> Value {
     let mut config = json!({"stat_prefix": cluster, "cluster": cluster});
-    if careful {
-        config["max_connect_attempts"] = json!(ATTEMPTS);
+    if let Some(attempts) = attempts {
+        config["max_connect_attempts"] = json!(attempts);
     }
     if let Some(log) = log {
         config["access_log"] = json!([log]);
@@ -211,7 +208,7 @@ pub(super) fn tcp(cluster: &str, careful: bool, log: Option<Value>) -> Value {
 
 /// Bytes to a cluster.
 pub(super) fn tcp_proxy(cluster: &str) -> Value {
-    tcp(cluster, false, None)
+    tcp(cluster, None, None)
 }
 
 fn filter(name: &str, type_url: &str, config: &Value) -> Value {

@@ -217,8 +217,8 @@ impl<'a> Maker<'a> {
                     let cluster = detour.cluster(&name, port.number);
                     self.out.put(CDS, &name, cluster, &origin, Some(&key));
                 }
-                let careful = self.side.detour().is_some();
-                vec![listeners::tcp(&name, careful, log)]
+                let attempts = self.side.detour().map(Detour::attempts);
+                vec![listeners::tcp(&name, attempts, log)]
             }
         };
         let mut listener = listeners::listener(place, &self.side.listen, &filters);
