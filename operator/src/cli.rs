@@ -10,10 +10,11 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::limiter::duration_millis;
-use trimtab_metaprotocol::standalone::Listen;
+use trimtab_metaprotocol::standalone::{FallbackInput, Listen, XdsAddress};
 
 use crate::bootstrap::BootstrapArgs;
 use crate::config::Config;
+use crate::data_plane::Proxies;
 use crate::describe::{self, What, XdsCommand};
 use crate::operator::Operator;
 use crate::{manifests, quickstart, standalone, translate};
@@ -109,6 +110,29 @@ struct RunArgs {
     /// With --standalone: added to the ports of services, as an ordinary user may not open those below 1024
     #[arg(long, value_name = "N", requires = "standalone", default_value_t = 0)]
     port_offset: u16,
+    /// With --standalone: address of a fallback proxy (group trimtab/fallback), which carries calls that a pod's Sidecar
+    /// leaves out; once for each, and without any Sidecars are not followed
+    #[arg(long, value_name = "ADDR", requires = "standalone")]
+    fallback: Vec<IpAddr>,
+    /// With --fallback: receiver of the access logs of fallback proxies
+    #[arg(long, value_name = "HOST:PORT", requires = "fallback")]
+    access_log: Option<XdsAddress>,
+}
+
+impl RunArgs {
+    fn proxies(&self) -> Proxies {
+        let fallback = FallbackInput {
+            addresses: self.fallback.clone(),
+            access_log: self.access_log.clone(),
+        };
+        Proxies {
+            listen: Listen::Address {
+                address: self.bind,
+                port_offset: self.port_offset,
+            },
+            fallback: Some(fallback).filter(|f| !f.addresses.is_empty()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -251,7 +275,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let config = configuration(args.config.as_deref())?;
     let shutdown = CancellationToken::new();
     stop_on_signal(shutdown.clone());
-    let Some(dir) = args.standalone else {
+    let Some(dir) = args.standalone.clone() else {
         let client = kube::Client::try_default()
             .await
             .context("no cluster: set KUBECONFIG, run in a pod, or use --standalone DIR")?;
@@ -264,12 +288,8 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
             .wait()
             .await;
     };
-    let listen = Listen::Address {
-        address: args.bind,
-        port_offset: args.port_offset,
-    };
     let config = Config {
-        data_plane: Some(listen),
+        data_plane: Some(args.proxies()),
         ..config
     };
     let embedded = standalone::embedded()?;

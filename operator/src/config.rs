@@ -13,7 +13,8 @@ use trimtab_kit::sources::{MdsConfig, MetricsServerConfig, PrometheusConfig};
 use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_limiter::config::LimiterConfig;
 use trimtab_metaprotocol::config::MetaprotocolConfig;
-use trimtab_metaprotocol::standalone::Listen;
+
+use crate::data_plane::Proxies;
 
 pub use xds::{Tls, Trust, Xds, XdsLimits};
 
@@ -39,9 +40,9 @@ pub struct Config {
     /// Set by the command line, not by the file: proxies are on other machines.
     #[serde(skip)]
     pub in_cluster: bool,
-    /// Set by the command line in standalone mode: where plain Envoys listen. `None`: they are served nothing.
+    /// Set by the command line in standalone mode: what plain Envoys are told. `None`: they are served nothing.
     #[serde(skip)]
-    pub data_plane: Option<Listen>,
+    pub data_plane: Option<Proxies>,
 }
 
 /// The HTTP endpoints.

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -15,7 +16,9 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::{DestinationRule, EnvoyFilter, Gateway, ServiceEntry, VirtualService};
+use trimtab_crds::istio::{
+    DestinationRule, EnvoyFilter, Gateway, ServiceEntry, Sidecar, VirtualService,
+};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
@@ -27,9 +30,9 @@ use trimtab_metaprotocol::controller::secret;
 use trimtab_metaprotocol::input::Settings;
 use trimtab_metaprotocol::resolve::Mesh;
 use trimtab_metaprotocol::standalone::{
-    HttpLimit, Listen, Opened, Served, Surroundings, discover, limits, resources,
+    FallbackInput, HttpLimit, Listen, Opened, Surroundings, World, discover, limits, world,
 };
-use trimtab_xds::{Scope, SnapshotCache};
+use trimtab_xds::SnapshotCache;
 
 /// Blocker of readiness until the first configuration is in the xDS cache.
 pub const FIRST_CONFIGURATION: &str = "standalone: first configuration";
@@ -102,6 +105,7 @@ struct Objects {
     rules: Arc<Mirror<DestinationRule>>,
     virtual_services: Arc<Mirror<VirtualService>>,
     filters: Arc<Mirror<EnvoyFilter>>,
+    sidecars: Arc<Mirror<Sidecar>>,
     gateways: Arc<Mirror<Gateway>>,
     routers: Arc<Mirror<MetaRouter>>,
     protocols: Arc<Mirror<ApplicationProtocol>>,
@@ -132,6 +136,7 @@ impl Objects {
             rules: mirror(host, optional.clone(), wake),
             virtual_services: mirror(host, optional.clone(), wake),
             filters: mirror(host, generated, wake),
+            sidecars: mirror(host, optional.clone(), wake),
             gateways: mirror(host, optional.clone(), wake),
             routers: mirror(host, optional.clone(), wake),
             protocols: mirror(host, optional.clone(), wake),
@@ -169,6 +174,19 @@ impl Objects {
             .collect()
     }
 
+    /// Addresses of the pods that have one and have not ended.
+    fn pod_addresses(&self) -> BTreeMap<Name, IpAddr> {
+        let pods = self.pods.objects.lock();
+        let address = |pod: &Pod| {
+            let status = pod.status.as_ref()?;
+            let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+            status.pod_ip.as_ref().filter(|_| !ended)?.parse().ok()
+        };
+        let all = pods.iter();
+        all.filter_map(|(name, pod)| Some((name.clone(), address(pod)?)))
+            .collect()
+    }
+
     /// Limits of SmartLimiters, with what of them is not done.
     fn limits(&self, domain: &str, notes: &mut BTreeSet<String>) -> Vec<HttpLimit> {
         let services = self.services.objects.lock();
@@ -200,16 +218,25 @@ impl Objects {
     }
 }
 
+/// What proxies are told of themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Where plain Envoys listen.
+    pub listen: Listen,
+    /// The fallback proxies; absent: there are none, and nobody's view is limited.
+    pub fallback: Option<FallbackInput>,
+}
+
 /// The data plane, declared.
 struct DataPlane {
     objects: Objects,
-    listen: Listen,
+    proxies: Proxies,
     domain: String,
     settings: Arc<Settings>,
     cache: SnapshotCache,
     wake: Arc<Notify>,
     /// What was served last.
-    last: Option<Served>,
+    last: Option<World>,
     /// What was logged last.
     notes: BTreeSet<String>,
 }
@@ -218,7 +245,7 @@ struct DataPlane {
 /// `cache`.
 pub fn add(
     config: &MetaprotocolConfig,
-    listen: Listen,
+    proxies: Proxies,
     xds_address: &str,
     cache: &SnapshotCache,
     host: &mut Host,
@@ -230,7 +257,7 @@ pub fn add(
     };
     let plane = DataPlane {
         objects: Objects::declare(host, config.read_secrets, &wake),
-        listen,
+        proxies,
         domain,
         settings: Arc::new(config.settings(xds_address)),
         cache: cache.clone(),
@@ -256,11 +283,12 @@ impl DataPlane {
         self.publish();
         blocker.release();
         loop {
+            let due = self.last.as_ref().and_then(World::due);
             tokio::select! {
                 () = context.shutdown.cancelled() => return,
-                () = self.wake.notified() => {}
+                () = self.wake.notified() => tokio::time::sleep(GATHERING).await,
+                () = until(due) => {}
             }
-            tokio::time::sleep(GATHERING).await;
             self.publish();
         }
     }
@@ -268,22 +296,26 @@ impl DataPlane {
     fn publish(&mut self) {
         let mut notes = BTreeSet::new();
         let around = Surroundings {
-            listen: self.listen.clone(),
+            listen: self.proxies.listen.clone(),
+            fallback: self.proxies.fallback.clone(),
             pod_labels: self.objects.pod_labels(),
+            pod_addresses: self.objects.pod_addresses(),
+            sidecars: self.objects.sidecars.all(),
             virtual_services: self.objects.virtual_services.all(),
             limits: self.objects.limits(&self.domain, &mut notes),
         };
         let found = discover(&self.objects.mesh(&self.domain, &self.settings), &around);
-        let served = resources(&found.input, self.last.as_ref());
-        self.cache
-            .update_all(served.updates(self.last.as_ref(), &Scope::All));
+        let world = world(&found.input, self.last.as_ref(), Instant::now());
+        self.cache.update_all(world.updates(self.last.as_ref()));
+        let served = world.everyone();
         let problems = found.problems.iter().chain(&served.problems);
         notes.extend(problems.map(ToString::to_string));
         notes.extend(served.refusals.iter().map(|r| r.problem.to_string()));
         for note in notes.difference(&self.notes) {
             tracing::warn!("{note}");
         }
-        let before = self.last.as_ref().map_or(&[][..], |l| &l.opened);
+        let before = self.last.as_ref();
+        let before = before.map_or(&[][..], |l| &l.everyone().opened);
         for Opened {
             host,
             port,
@@ -293,6 +325,14 @@ impl DataPlane {
             tracing::info!(%host, port, ?addresses, "proxies listen");
         }
         self.notes = notes;
-        self.last = Some(served);
+        self.last = Some(world);
+    }
+}
+
+/// Waits for a time, or for ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }

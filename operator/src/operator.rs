@@ -238,9 +238,9 @@ async fn add_lazyload(
 
 /// What is served to plain Envoys in standalone mode, and the task that opens the xDS server.
 fn add_opening(config: &Config, cache: &SnapshotCache, xds_address: SocketAddr, host: &mut Host) {
-    if let (Some(listen), false) = (&config.data_plane, config.in_cluster) {
+    if let (Some(proxies), false) = (&config.data_plane, config.in_cluster) {
         let address = advertised(config, xds_address);
-        data_plane::add(&config.metaprotocol, listen.clone(), &address, cache, host);
+        data_plane::add(&config.metaprotocol, proxies.clone(), &address, cache, host);
     }
     let context = host.context().clone();
     host.spawn("xds: open", open(cache.clone(), context));

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use trimtab_xds::GROUP_KEY;
 
@@ -26,8 +27,9 @@ const TLS_CONTEXT: &str =
 /// Where the admin interface listens unless told otherwise: it can stop the proxy and shows its configuration.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
 
-/// Where the xDS server is, as the proxy reaches it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a server is, as the proxy reaches it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct XdsAddress {
     /// Name or address, without brackets.
     pub host: String,
@@ -64,6 +66,20 @@ impl FromStr for XdsAddress {
             host: host.to_owned(),
             port,
         })
+    }
+}
+
+impl TryFrom<String> for XdsAddress {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<XdsAddress> for String {
+    fn from(address: XdsAddress) -> Self {
+        address.to_string()
     }
 }
 

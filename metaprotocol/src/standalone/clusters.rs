@@ -12,10 +12,10 @@ use crate::input::outbound_cluster;
 
 /// Where connections go that were redirected to the proxy and are for no service of ours.
 pub(super) const PASSTHROUGH: &str = "passthrough";
-const HTTP_OPTIONS: &str =
+pub(super) const HTTP_OPTIONS: &str =
     "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// As istiod's.
-const CONNECT_TIMEOUT: &str = "10s";
+pub(super) const CONNECT_TIMEOUT: &str = "10s";
 
 /// A cluster, and its endpoints where they are a resource of their own.
 pub(super) struct Made {

@@ -7,13 +7,14 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
 use serde_json::Value;
-use trimtab_crds::istio::{DestinationRule, ServiceEntry, VirtualService};
+use trimtab_crds::istio::{DestinationRule, ServiceEntry, Sidecar, VirtualService};
 
 use super::input::{
-    EndpointInput, HttpLimit, Listen, PortInput, ServiceInput, Speaks, StandaloneInput,
+    EndpointInput, FallbackInput, HttpLimit, Listen, PortInput, ServiceInput, Speaks,
+    StandaloneInput,
 };
 use super::ports::{balancing, not_followed, of_entry_port, of_service_port};
-use super::{served, virtual_service};
+use super::{served, sidecar, virtual_service};
 use crate::error::{Owner, Problem};
 use crate::input::{ServicePortInput, Source};
 use crate::resolve::Mesh;
@@ -26,9 +27,15 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub struct Surroundings {
     /// Where proxies listen.
     pub listen: Listen,
-    /// Labels of pods by namespace and name, for subsets. An endpoint that names no pod of these has the labels of its
-    /// EndpointSlice, so that slices written by hand can tell versions apart.
+    /// Labels of pods by namespace and name, for subsets and Sidecars. An endpoint that names no pod of these has the
+    /// labels of its EndpointSlice, so that slices written by hand can tell versions apart.
     pub pod_labels: BTreeMap<(String, String), BTreeMap<String, String>>,
+    /// Addresses of pods by namespace and name.
+    pub pod_addresses: BTreeMap<(String, String), IpAddr>,
+    /// What the proxies of pods see.
+    pub sidecars: Vec<Sidecar>,
+    /// Where calls to hosts go that a pod's proxy does not see; absent: proxies of pods see all, too.
+    pub fallback: Option<FallbackInput>,
     /// Routes of HTTP services.
     pub virtual_services: Vec<VirtualService>,
     /// Limits of HTTP calls.
@@ -72,12 +79,21 @@ pub fn discover(mesh: &Mesh, around: &Surroundings) -> Discovered {
     }
     reader.rules(&mut services);
     reader.routes(&mut services);
+    let sidecars = sidecar::Reader {
+        around,
+        services: &services,
+        domain: domain_of(mesh),
+        root: &mesh.settings.root_namespace,
+    };
+    let pods = sidecars.pods(&mut reader.problems);
     served::sort(&mut reader.problems);
     Discovered {
         input: StandaloneInput {
             listen: around.listen.clone(),
             services: services.into_values().collect(),
             limits: around.limits.clone(),
+            fallback: around.fallback.clone(),
+            pods,
         },
         problems: reader.problems,
     }
@@ -92,10 +108,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn domain(&self) -> &str {
-        match self.mesh.domain.as_str() {
-            "" => "cluster.local",
-            domain => domain,
-        }
+        domain_of(self.mesh)
     }
 
     fn service(&mut self, service: &Service) -> Option<ServiceInput> {
@@ -351,17 +364,7 @@ impl Reader<'_> {
         namespace: &str,
         services: &BTreeMap<String, ServiceInput>,
     ) -> String {
-        if services.contains_key(host) {
-            return host.to_owned();
-        }
-        let domain = self.domain();
-        let candidates = [
-            format!("{host}.{namespace}.svc.{domain}"),
-            format!("{host}.svc.{domain}"),
-            format!("{host}.{domain}"),
-        ];
-        let found = candidates.iter().find(|c| services.contains_key(*c));
-        found.cloned().unwrap_or_else(|| host.to_owned())
+        full(host, namespace, self.domain(), services)
     }
 
     fn not_done<K: ResourceExt>(&mut self, kind: &str, object: &K, field: &str, text: &str) {
@@ -374,7 +377,33 @@ impl Reader<'_> {
     }
 }
 
-fn owner<K: ResourceExt>(kind: &str, object: &K) -> Owner {
+fn domain_of(mesh: &Mesh) -> &str {
+    match mesh.domain.as_str() {
+        "" => "cluster.local",
+        domain => domain,
+    }
+}
+
+/// The full host of a name that may be short.
+pub(super) fn full(
+    host: &str,
+    namespace: &str,
+    domain: &str,
+    services: &BTreeMap<String, ServiceInput>,
+) -> String {
+    if services.contains_key(host) {
+        return host.to_owned();
+    }
+    let candidates = [
+        format!("{host}.{namespace}.svc.{domain}"),
+        format!("{host}.svc.{domain}"),
+        format!("{host}.{domain}"),
+    ];
+    let found = candidates.iter().find(|c| services.contains_key(*c));
+    found.cloned().unwrap_or_else(|| host.to_owned())
+}
+
+pub(super) fn owner<K: ResourceExt>(kind: &str, object: &K) -> Owner {
     Owner {
         kind: kind.to_owned(),
         namespace: object.namespace().unwrap_or_default(),
@@ -385,7 +414,7 @@ fn owner<K: ResourceExt>(kind: &str, object: &K) -> Owner {
 }
 
 /// Oldest first, then by name; an object without a time is new.
-fn age<K: ResourceExt>(object: &K) -> (bool, Option<jiff::Timestamp>, String, String) {
+pub(super) fn age<K: ResourceExt>(object: &K) -> (bool, Option<jiff::Timestamp>, String, String) {
     let created = object.creation_timestamp().map(|t| t.0);
     (
         created.is_none(),

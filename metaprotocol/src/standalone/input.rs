@@ -1,11 +1,12 @@
 //! The resolved input of a proxy without Istio: services, what is behind them, and what is done with calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::bootstrap::XdsAddress;
 use crate::error::Owner;
 use crate::input::{Mirror, ServicePortInput, Source, ValueMatch, WeightedDestination};
 use crate::span::Span;
@@ -23,6 +24,45 @@ pub struct StandaloneInput {
     /// Limits of HTTP calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<HttpLimit>,
+    /// The fallback proxies; absent: nobody asks one for help.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<FallbackInput>,
+    /// Pods whose proxies see a part of the services, which needs fallback proxies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<PodInput>,
+}
+
+/// The fallback proxies: they see all services, and carry the calls that other proxies have no route for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FallbackInput {
+    /// Where they listen: one proxy on each address, at the ports where other proxies listen.
+    pub addresses: Vec<IpAddr>,
+    /// Receiver of their access logs, `HOST:PORT`; absent: none are written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<XdsAddress>,
+}
+
+/// A pod whose proxy sees a part of the services. It listens on the pod's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodInput {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Address of the pod, which must be one of the proxy's machine.
+    pub address: IpAddr,
+    /// Hosts of the services that it sees.
+    #[serde(default)]
+    pub hosts: BTreeSet<String>,
+}
+
+impl PodInput {
+    /// The group of its proxy.
+    pub(super) fn group(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
 }
 
 /// Where proxies listen for the calls to a service.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use trimtab_kit::envoyfilter::typed_struct;
 
 use super::clusters::PASSTHROUGH;
-use super::input::{HttpLimit, Listen, PortInput, ServiceInput, StandaloneInput};
+use super::input::{HttpLimit, Listen, PortInput, ServiceInput};
 use crate::error::Problem;
 
 const CONNECTION_MANAGER: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -38,7 +38,7 @@ impl Place<'_> {
 
 /// Gives every port its place; the ports that have none are reported.
 pub(super) fn places<'a>(
-    input: &'a StandaloneInput,
+    listen: &Listen,
     services: &[&'a ServiceInput],
     problems: &mut Vec<Problem>,
 ) -> Vec<Place<'a>> {
@@ -48,7 +48,7 @@ pub(super) fn places<'a>(
         .iter()
         .flat_map(|s| s.ports.iter().map(move |p| (*s, p)));
     for (service, port) in ports {
-        let addresses = match addresses(&input.listen, service, port) {
+        let addresses = match addresses(listen, service, port) {
             Ok(addresses) => addresses,
             Err(problem) => {
                 problems.push(*problem);
@@ -192,18 +192,31 @@ pub(super) fn capture(port: u16) -> Value {
     })
 }
 
+/// Bytes to a cluster, with so many attempts to connect, and a log of connections.
+pub(super) fn tcp(cluster: &str, attempts: Option<usize>, log: Option<Value>) -> Value {
+    let mut config = json!({"stat_prefix": cluster, "cluster": cluster});
+    if let Some(attempts) = attempts {
+        config["max_connect_attempts"] = json!(attempts);
+    }
+    if let Some(log) = log {
+        config["access_log"] = json!([log]);
+        // A connection may be open for days.
+        config["access_log_options"] = json!({"flush_access_log_on_connected": true});
+    }
+    filter("envoy.filters.network.tcp_proxy", TCP_PROXY, &config)
+}
+
 /// Bytes to a cluster.
 pub(super) fn tcp_proxy(cluster: &str) -> Value {
-    let config = json!({"stat_prefix": cluster, "cluster": cluster});
-    filter("envoy.filters.network.tcp_proxy", TCP_PROXY, &config)
+    tcp(cluster, None, None)
 }
 
 fn filter(name: &str, type_url: &str, config: &Value) -> Value {
     json!({"name": name, "typed_config": typed_struct(type_url, config)})
 }
 
-/// HTTP by the routes with the name of the place.
-pub(super) fn http(name: &str, limits: &[&HttpLimit]) -> Value {
+/// HTTP by the routes with the name of the place, with a log of calls.
+pub(super) fn http(name: &str, limits: &[&HttpLimit], log: Option<Value>) -> Value {
     let mut filters: Vec<Value> = Vec::new();
     for limit in limits {
         // Several ports may have the same limit, and a filter must be there once.
@@ -214,7 +227,7 @@ pub(super) fn http(name: &str, limits: &[&HttpLimit]) -> Value {
     }
     filters.push(json!({"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}));
     let source = json!({"ads": {}, "resource_api_version": "V3"});
-    let config = json!({
+    let mut config = json!({
         "stat_prefix": name,
         "rds": {"config_source": source, "route_config_name": name},
         "http_filters": filters,
@@ -224,6 +237,11 @@ pub(super) fn http(name: &str, limits: &[&HttpLimit]) -> Value {
         "skip_xff_append": true,
         "server_header_transformation": "PASS_THROUGH",
     });
+    if let Some(log) = log {
+        config["access_log"] = json!([log]);
+        // A stream may be open for days.
+        config["access_log_options"] = json!({"flush_access_log_on_new_request": true});
+    }
     filter(
         "envoy.filters.network.http_connection_manager",
         CONNECTION_MANAGER,

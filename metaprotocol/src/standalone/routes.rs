@@ -10,7 +10,7 @@ use crate::error::Problem;
 use crate::input::{Destination, ValueMatch, WeightedDestination, outbound_cluster};
 
 /// Where the call never reached a server, so that nothing is done twice.
-const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
+pub(super) const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
 const ATTEMPTS: u32 = 2;
 
 /// What routes may refer to.
@@ -21,9 +21,10 @@ pub(super) struct Known<'a> {
     pub(super) services: &'a [&'a ServiceInput],
 }
 
-/// The route configuration of a place of HTTP.
+/// The route configuration of a place of HTTP, with the services that are seen. What the names mean goes by all.
 pub(super) fn configuration(
     place: &Place<'_>,
+    seen: &dyn Fn(&Member<'_>) -> bool,
     known: &Known<'_>,
     limits: &[&HttpLimit],
     problems: &mut Vec<Problem>,
@@ -38,6 +39,7 @@ pub(super) fn configuration(
     let hosts: Vec<Value> = place
         .members
         .iter()
+        .filter(|member| seen(member))
         .map(|member| {
             let (service, port) = member;
             // Alone on its listener a service takes every call, whatever address the caller wrote.

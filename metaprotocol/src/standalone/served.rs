@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use trimtab_xds::{
@@ -21,13 +22,32 @@ pub const TYPES: [&str; 7] = [CDS, EDS, LDS, RDS, TRDS, DRDS, GENERIC_RDS];
 pub(super) type PortKey = (String, u16);
 
 /// One resource.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct Item {
     content: Value,
     body: Vec<u8>,
     origin: String,
     /// The port that alone it is for.
     port: Option<PortKey>,
+}
+
+/// The binary form says nothing: the order of maps in it is arbitrary.
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.content, &self.origin, &self.port) == (&other.content, &other.origin, &other.port)
+    }
+}
+
+impl Item {
+    /// The resource with this name.
+    pub(super) fn resource(&self, name: &str) -> Resource {
+        Resource {
+            name: name.to_owned(),
+            version: content_version(self.content.to_string().as_bytes()),
+            body: self.body.clone().into(),
+            origin: self.origin.clone(),
+        }
+    }
 }
 
 /// Where callers find a service.
@@ -44,7 +64,7 @@ pub struct Opened {
 /// Everything that proxies are served.
 #[derive(Clone, Debug, Default)]
 pub struct Served {
-    pub(super) items: BTreeMap<(String, String), Item>,
+    pub(super) items: BTreeMap<(String, String), Arc<Item>>,
     /// The MetaRouter of each port that was accepted as a whole: what stays in force while a newer one has a mistake.
     pub(super) in_force: BTreeMap<PortKey, Router>,
     /// Where callers find services, sorted by host and port.
@@ -58,7 +78,7 @@ pub struct Served {
 impl Served {
     /// Names of a type, sorted.
     pub fn names<'a>(&'a self, type_url: &'a str) -> impl Iterator<Item = &'a str> {
-        let of_type = move |(key, _): &(&'a (String, String), &'a Item)| key.0 == type_url;
+        let of_type = move |(key, _): &(&'a (String, String), &'a Arc<Item>)| key.0 == type_url;
         self.items
             .iter()
             .filter(of_type)
@@ -97,12 +117,7 @@ impl Served {
                 key.0 == type_url && old.is_none_or(|o| o.content != item.content)
             })
             .map(|(key, item)| Scoped {
-                resource: Resource {
-                    name: key.1.clone(),
-                    version: content_version(item.content.to_string().as_bytes()),
-                    body: item.body.clone().into(),
-                    origin: item.origin.clone(),
-                },
+                resource: item.resource(&key.1),
                 scope: scope.clone(),
             })
             .collect()
@@ -131,7 +146,7 @@ impl Served {
                     port: port.cloned(),
                 };
                 self.items
-                    .insert((type_url.to_owned(), name.to_owned()), item);
+                    .insert((type_url.to_owned(), name.to_owned()), Arc::new(item));
             }
             Err(why) => self.problems.push(Problem::new(
                 origin,
@@ -151,7 +166,8 @@ impl Served {
             origin: resource.origin,
             port: Some(port.clone()),
         };
-        self.items.insert((resource.type_url, resource.name), item);
+        self.items
+            .insert((resource.type_url, resource.name), Arc::new(item));
     }
 
     /// Takes over all that was served for a port, endpoints aside: they are not what is wrong.

@@ -47,12 +47,19 @@ pub enum Scope {
     All,
     /// Clients that belong to one of these; nobody if it is empty.
     Only(Arc<BTreeSet<Audience>>),
+    /// Clients that belong to none of these; everyone if it is empty.
+    Except(Arc<BTreeSet<Audience>>),
 }
 
 impl Scope {
     /// A scope of some audiences.
     pub fn only(audiences: impl IntoIterator<Item = Audience>) -> Self {
         Self::Only(Arc::new(audiences.into_iter().collect()))
+    }
+
+    /// A scope of everyone but some audiences.
+    pub fn except(audiences: impl IntoIterator<Item = Audience>) -> Self {
+        Self::Except(Arc::new(audiences.into_iter().collect()))
     }
 }
 
@@ -65,15 +72,22 @@ impl View {
     pub(crate) fn admits(&self, scope: &Scope) -> bool {
         match scope {
             Scope::All => true,
-            Scope::Only(audiences) if audiences.len() < self.0.len() => {
-                audiences.iter().any(|audience| self.0.contains(audience))
-            }
-            Scope::Only(audiences) => self.0.iter().any(|audience| audiences.contains(audience)),
+            Scope::Only(audiences) => self.is_in(audiences),
+            Scope::Except(audiences) => !self.is_in(audiences),
+        }
+    }
+
+    fn is_in(&self, audiences: &BTreeSet<Audience>) -> bool {
+        if audiences.len() < self.0.len() {
+            audiences.iter().any(|audience| self.0.contains(audience))
+        } else {
+            self.0.iter().any(|audience| audiences.contains(audience))
         }
     }
 }
 
-/// Whom a change concerns: everyone who could see the resource before or can see it now.
+/// Whom a change concerns: everyone who could see the resource before or can see it now. Those that a scope excepts are
+/// not told apart: they look, and find that nothing changed for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
     pub(crate) all: bool,
@@ -83,7 +97,7 @@ pub(crate) struct Reach {
 impl Reach {
     pub(crate) fn add(&mut self, scope: &Scope) {
         match scope {
-            Scope::All => self.all = true,
+            Scope::All | Scope::Except(_) => self.all = true,
             Scope::Only(audiences) => self.audiences.extend(audiences.iter().cloned()),
         }
     }
@@ -110,5 +124,21 @@ mod tests {
             "a group is no namespace"
         );
         assert!(!View::default().admits(&Scope::only([space("a")])));
+    }
+
+    #[test]
+    fn an_exception_is_the_opposite_of_a_scope_of_the_same_audiences() {
+        let view = View([space("a"), Audience::Node("n".into())].into());
+        for audiences in [
+            vec![],
+            vec![space("a")],
+            vec![space("b")],
+            vec![space("b"), space("c"), Audience::Node("n".into())],
+        ] {
+            for view in [&view, &View::default()] {
+                let only = view.admits(&Scope::only(audiences.clone()));
+                assert_ne!(only, view.admits(&Scope::except(audiences.clone())));
+            }
+        }
     }
 }

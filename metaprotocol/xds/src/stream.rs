@@ -17,7 +17,7 @@ use crate::nodes::{NodeInfo, ResourceInfo, Subscription};
 use crate::options::Limits;
 use crate::session::{Action, Mode, Push, ResourceState, Session};
 use crate::stats::Stats;
-use crate::types::{is_full_state, rank};
+use crate::types::{is_full_state, is_of_clusters, rank, refers_to_clusters};
 
 /// The differences between state of the world and delta that the shell has to know.
 pub(crate) trait Protocol: Send + Sync + Unpin + 'static {
@@ -393,8 +393,14 @@ impl StreamState {
         if let Some(end) = &mut inside.end {
             return Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err));
         }
+        let mut unanswered = false;
         for (store, session) in &mut inside.sessions {
+            // A proxy answers for clusters when it can use them; before that, a route to them would lose calls.
+            if unanswered && refers_to_clusters(&store.url) {
+                continue;
+            }
             let push = session.next_push(&store.table.read(), now);
+            unanswered |= is_of_clusters(&store.url) && session.outstanding_for(now).is_some();
             Stats::add(&store.counters.denied, session.take_denied());
             if let Some(push) = push {
                 count(cache.stats(), store, &push);

@@ -88,7 +88,7 @@ type Variants = Vec<Arc<Entry>>;
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     entries: HashMap<Arc<str>, Variants>,
-    /// Names with a variant for everyone.
+    /// Names with a variant for everyone, or for everyone with exceptions.
     public: HashSet<Arc<str>>,
     by_audience: HashMap<Audience, HashSet<Arc<str>>>,
     log: ChangeLog,
@@ -154,7 +154,7 @@ impl Table {
         for entry in &variants {
             reach.add(&entry.scope);
             match &entry.scope {
-                Scope::All => {
+                Scope::All | Scope::Except(_) => {
                     self.public.insert(Arc::clone(&name));
                 }
                 Scope::Only(audiences) => {
@@ -205,7 +205,8 @@ impl Table {
         self.entries.keys()
     }
 
-    /// The names that a stream sees; a name with several variants may come more than once.
+    /// The names that a stream may see: all that it does, and those whose scope excepts it. A name with several variants
+    /// may come more than once.
     pub(crate) fn visible<'a>(&'a self, view: &'a View) -> impl Iterator<Item = &'a Arc<str>> {
         let special = view.0.iter().filter_map(|a| self.by_audience.get(a));
         self.public.iter().chain(special.flatten())
@@ -374,6 +375,36 @@ mod tests {
         );
         table.apply(vec![], &["a".to_owned()], now);
         assert!(audiences(&table).is_empty());
+    }
+
+    #[test]
+    fn an_excepted_view_sees_the_variant_for_it_or_nothing() {
+        let mut table = Table::default();
+        let now = Instant::now();
+        let (only, rest) = (Scope::only([space("x")]), Scope::except([space("x")]));
+        let set = vec![
+            scoped("a", "x", only),
+            scoped("a", "rest", rest.clone()),
+            scoped("b", "rest", rest.clone()),
+        ];
+        table.apply(set, &[], now);
+        let x = View([space("x")].into());
+        let seen = |table: &Table, name: &str, view: &View| {
+            table.get(name, view).map(|e| e.version().to_owned())
+        };
+        assert_eq!(seen(&table, "a", &x).as_deref(), Some("x"));
+        assert_eq!(seen(&table, "b", &x), None);
+        for name in ["a", "b"] {
+            let other = seen(&table, name, &View::default());
+            assert_eq!(other.as_deref(), Some("rest"));
+        }
+        let again = vec![scoped("b", "rest", rest)];
+        assert!(table.apply(again, &[], now).is_empty(), "nothing changed");
+        let changed = table.apply(vec![resource("b", "rest")], &[], now);
+        assert!(changed[0].reach.all);
+        assert_eq!(seen(&table, "b", &x).as_deref(), Some("rest"));
+        table.apply(vec![], &["a".to_owned(), "b".to_owned()], now);
+        assert_eq!(table.visible(&x).count(), 0);
     }
 
     #[test]

@@ -97,6 +97,16 @@ pub(crate) fn rank(type_url: &str) -> u8 {
     }
 }
 
+/// Whether these are the clusters or the endpoints of clusters.
+pub(crate) fn is_of_clusters(type_url: &str) -> bool {
+    matches!(type_url, CDS | EDS)
+}
+
+/// Whether these may name clusters. Extension configs may too, but those served here are limits, which do not wait.
+pub(crate) fn refers_to_clusters(type_url: &str) -> bool {
+    !matches!(type_url, CDS | EDS | ECDS)
+}
+
 /// Whether a state-of-the-world response must list everything because what it lacks is removed:
 /// <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#deleting-resources>.
 pub(crate) fn is_full_state(type_url: &str) -> bool {

@@ -64,6 +64,18 @@ struct Stand {
     fallback: Envoy,
 }
 
+/// A fallback for the callers of a namespace, and for no other test.
+fn input(namespace: &str) -> FallbackInput {
+    let mut input = FallbackInput::default();
+    input.ports.extend([PORT, OTHER_PORT]);
+    input.config.fallback.tcp = true;
+    input.config.fallback.global_sidecar_mode = GlobalSidecarMode::Namespace;
+    input.config.fallback.namespace = vec![namespace.to_owned()];
+    namespace.clone_into(&mut input.config.fallback.cluster_gs_namespace);
+    input.workload_selector = BTreeMap::from([("net".to_owned(), namespace.to_owned())]);
+    input
+}
+
 /// What a namespace has before its caller starts.
 async fn stand(prefix: &str, minor: Minor, policy: &str, change: fn(&mut FallbackInput)) -> Stand {
     let cluster = cluster().await;
@@ -79,13 +91,7 @@ async fn stand(prefix: &str, minor: Minor, policy: &str, change: fn(&mut Fallbac
         .apply(&SERVICES.replace("POLICY", policy))
         .await
         .unwrap();
-    let mut input = FallbackInput::default();
-    input.ports.extend([PORT, OTHER_PORT]);
-    input.config.fallback.tcp = true;
-    input.config.fallback.global_sidecar_mode = GlobalSidecarMode::Namespace;
-    input.config.fallback.namespace = vec![namespace.name().to_owned()];
-    input.config.fallback.cluster_gs_namespace = namespace.name().to_owned();
-    input.workload_selector = BTreeMap::from([("net".to_owned(), namespace.name().to_owned())]);
+    let mut input = input(namespace.name());
     change(&mut input);
     let filters = filters(&input)
         .into_iter()

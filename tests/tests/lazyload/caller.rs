@@ -21,7 +21,7 @@ use crate::collector::{BOUND, Collector};
 const EXTENSIONS: &str = "type.googleapis.com/envoy.extensions.filters.";
 
 /// Address that the caller's pod has.
-pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+pub(crate) const POD: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// A destination that the tests' fallback refuses; other loopback addresses are where the tests' servers are.
 pub(crate) const REFUSED: Ipv4Addr = Ipv4Addr::new(127, 66, 0, 1);

@@ -127,9 +127,11 @@ impl AccessLogService for Entries {
         while let Some(message) = stream.message().await? {
             match message.log_entries {
                 Some(LogEntries::HttpLogs(logs)) => {
-                    self.http.lock().unwrap().extend(logs.log_entry)
+                    self.http.lock().unwrap().extend(logs.log_entry);
                 }
-                Some(LogEntries::TcpLogs(logs)) => self.tcp.lock().unwrap().extend(logs.log_entry),
+                Some(LogEntries::TcpLogs(logs)) => {
+                    self.tcp.lock().unwrap().extend(logs.log_entry);
+                }
                 None => {}
             }
         }

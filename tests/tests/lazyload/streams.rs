@@ -111,10 +111,9 @@ async fn a_websocket_is_carried() {
 async fn a_grpc_stream_goes_both_ways() {
     let stand = stand("grpc").await;
     let (address, server, _stop) = Grpc::start();
-    let mut client =
-        AggregatedDiscoveryServiceClient::connect(tunnel(&stand.caller, address).await)
-            .await
-            .unwrap();
+    let tunnel = tunnel(&stand.caller, address).await;
+    let at = format!("http://{}", tunnel.address());
+    let mut client = AggregatedDiscoveryServiceClient::connect(at).await.unwrap();
     let (requests, receiver) = tokio::sync::mpsc::channel::<DiscoveryRequest>(1);
     let outgoing = futures::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|request| (request, receiver))
@@ -165,19 +164,15 @@ async fn a_grpc_stream_goes_both_ways() {
 }
 
 /// An address where a client that knows nothing of the PROXY protocol reaches a server by the caller's proxy.
-async fn tunnel(caller: &Caller, to: SocketAddr) -> String {
+async fn tunnel(caller: &Caller, to: SocketAddr) -> Forwarder {
     let through = caller.listener();
     let SocketAddr::V4(to) = to else {
         panic!("{to} is not IPv4")
     };
     let open = move || trimtab_cluster::original_destination(POD, through, to);
-    let forwarder = Forwarder::start(SocketAddr::from((POD, 0)), open)
+    Forwarder::start(SocketAddr::from((POD, 0)), open)
         .await
-        .unwrap();
-    let address = forwarder.address();
-    // It lives as long as the test's process.
-    std::mem::forget(forwarder);
-    format!("http://{address}")
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,9 @@
 //! Objects to a mesh, and the golden cases.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -9,7 +11,8 @@ use serde_json::Value;
 use trimtab_metaprotocol::error::Problem;
 use trimtab_metaprotocol::resolve::Mesh;
 use trimtab_metaprotocol::standalone::{
-    HttpLimit, Listen, Served, StandaloneInput, Surroundings, discover, resources,
+    FallbackInput, HttpLimit, Listen, Served, StandaloneInput, Surroundings, World, discover,
+    resources, world,
 };
 
 /// Objects with what belongs to them.
@@ -23,15 +26,20 @@ pub(crate) struct Case {
     pub limits: Vec<HttpLimit>,
     #[serde(default)]
     pub pod_labels: Vec<Pod>,
+    #[serde(default)]
+    pub fallback: Option<FallbackInput>,
 }
 
-/// Labels of a pod.
+/// Labels of a pod, and where it is.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pod {
-    namespace: String,
-    name: String,
-    labels: BTreeMap<String, String>,
+    pub namespace: String,
+    pub name: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub address: Option<IpAddr>,
 }
 
 fn of<T: DeserializeOwned>(object: &Value) -> T {
@@ -45,11 +53,15 @@ impl Case {
         let mut around = Surroundings {
             listen: self.listen.clone(),
             limits: self.limits.clone(),
+            fallback: self.fallback.clone(),
             ..Surroundings::default()
         };
         for pod in &self.pod_labels {
             let key = (pod.namespace.clone(), pod.name.clone());
-            around.pod_labels.insert(key, pod.labels.clone());
+            around.pod_labels.insert(key.clone(), pod.labels.clone());
+            around
+                .pod_addresses
+                .extend(pod.address.map(|address| (key, address)));
         }
         for object in &self.objects {
             match object["kind"].as_str().expect("a kind") {
@@ -58,6 +70,7 @@ impl Case {
                 "ServiceEntry" => mesh.service_entries.push(of(object)),
                 "DestinationRule" => mesh.destination_rules.push(of(object)),
                 "VirtualService" => around.virtual_services.push(of(object)),
+                "Sidecar" => around.sidecars.push(of(object)),
                 "MetaRouter" => mesh.routers.push(of(object)),
                 "RedisService" => mesh.redis_services.push(of(object)),
                 "RedisDestination" => mesh.redis_destinations.push(of(object)),
@@ -68,7 +81,12 @@ impl Case {
         (found.input, found.problems)
     }
 
-    /// What is served.
+    /// What every proxy is served.
+    pub(crate) fn world(&self, before: Option<&World>) -> World {
+        world(&self.input().0, before, Instant::now())
+    }
+
+    /// What is served to proxies that see all.
     pub(crate) fn served(&self, before: Option<&Served>) -> Served {
         resources(&self.input().0, before)
     }

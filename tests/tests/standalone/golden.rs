@@ -17,9 +17,8 @@ use crate::lab::Stand;
 const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters.network";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 
-fn render(case: &Case) -> String {
-    let (input, found) = case.input();
-    let served = resources(&input, None);
+/// All resources by type and name.
+fn shown(served: &Served) -> Value {
     let mut all = Map::new();
     for type_url in TYPES {
         let mut of_type = Map::new();
@@ -34,6 +33,25 @@ fn render(case: &Case) -> String {
             all.insert(message.to_owned(), Value::Object(of_type));
         }
     }
+    Value::Object(all)
+}
+
+/// What a group has, where it differs from what all have.
+fn beside(own: &Value, all: &Value) -> Value {
+    let mut out = own.clone();
+    for (type_url, of_type) in out.as_object_mut().expect("types") {
+        for (name, content) in of_type.as_object_mut().expect("names") {
+            if *content == all[type_url][name] {
+                *content = json!("as for all");
+            }
+        }
+    }
+    out
+}
+
+fn render(case: &Case) -> String {
+    let (input, found) = case.input();
+    let served = resources(&input, None);
     let lines = |problems: &[Problem]| -> Vec<String> {
         problems
             .iter()
@@ -47,11 +65,24 @@ fn render(case: &Case) -> String {
         .map(|o| format!("{}:{} at {:?}", o.host, o.port, o.addresses))
         .collect();
     let problems = [lines(&found), lines(&served.problems), lines(&refused)].concat();
-    let out = json!({
+    let mut out = json!({
         "opened": opened,
         "problems": problems,
-        "resources": all,
+        "resources": shown(&served),
     });
+    let world = case.world(None);
+    let mut groups: Vec<(String, Value)> = Vec::new();
+    for group in world.groups() {
+        let own = world.of_group(group).expect("what it is served");
+        let own = beside(&shown(own), &out["resources"]);
+        match groups.iter_mut().find(|(_, other)| *other == own) {
+            Some((names, _)) => *names = format!("{names} and {group}"),
+            None => groups.push((group.to_owned(), own)),
+        }
+    }
+    if !groups.is_empty() {
+        out["groups"] = groups.into_iter().collect::<Map<_, _>>().into();
+    }
     serde_saphyr::to_string(&out).expect("YAML")
 }
 
@@ -72,9 +103,13 @@ fn the_same_input_in_another_order_gives_the_same_and_no_update() {
         let first = case.served(None);
         let mut turned = case.clone();
         turned.objects.reverse();
+        turned.pod_labels.reverse();
         let second = turned.served(Some(&first));
         assert_eq!(render(&case), render(&turned), "{name}");
-        for update in second.updates(Some(&first), &Scope::All) {
+        let whole = case.world(None);
+        let again = turned.world(Some(&whole)).updates(Some(&whole));
+        let updates = second.updates(Some(&first), &Scope::All);
+        for update in updates.into_iter().chain(again) {
             assert!(
                 update.set.is_empty() && update.remove.is_empty(),
                 "{name}: {}",
@@ -158,9 +193,12 @@ fn with(mut value: Value, field: &str, to: Value) -> Value {
 #[test]
 fn a_real_envoy_takes_every_case_from_a_file() {
     for (name, case) in all() {
-        let config = as_static(&case.served(None));
-        if let Err(reason) = envoy::validate(&config) {
-            panic!("{name}: {reason}");
+        let world = case.world(None);
+        let own = world.groups().filter_map(|g| world.of_group(g));
+        for served in own.chain([world.everyone()]) {
+            if let Err(reason) = envoy::validate(&as_static(served)) {
+                panic!("{name}: {reason}");
+            }
         }
     }
 }

@@ -26,7 +26,8 @@ use crate::lab::{Stand, until};
 
 const HOST: &str = "reviews.shop.svc.cluster.local";
 
-async fn pod(name: &str) -> Upstream {
+/// A server of HTTP that answers with its name.
+pub(crate) async fn pod(name: &str) -> Upstream {
     let spec = PodSpec {
         namespace: "shop".into(),
         pod: name.into(),

@@ -46,8 +46,19 @@ pub(crate) fn options(server: SocketAddr) -> BootstrapOptions {
 impl Stand {
     /// A proxy that is served this, ready when this returns.
     pub(crate) async fn start(name: &str, served: &Served) -> Self {
+        let all = served.updates(None, &Scope::All);
+        let mut out = Self::start_with(name, |cache| {
+            cache.update_all(all);
+        })
+        .await;
+        out.served = served.clone();
+        out
+    }
+
+    /// A proxy of a server that is filled by this.
+    pub(crate) async fn start_with(name: &str, fill: impl FnOnce(&SnapshotCache)) -> Self {
         let cache = SnapshotCache::new();
-        cache.update_all(served.updates(None, &Scope::All));
+        fill(&cache);
         cache.mark_ready();
         let (address, stop) = server(&cache, ServerOptions::default()).await;
         let config = bootstrap(&options(address));
@@ -55,7 +66,7 @@ impl Stand {
         Self {
             envoy: envoy.unwrap_or_else(|e| panic!("{name}: {e}")),
             cache,
-            served: served.clone(),
+            served: Served::default(),
             _stop: stop,
         }
     }

@@ -16,4 +16,6 @@ mod cases;
 mod golden;
 mod http;
 mod lab;
+mod logs;
+mod scoped;
 mod thrift;

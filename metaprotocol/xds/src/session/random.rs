@@ -41,6 +41,12 @@ enum Content {
     Others(u8),
     /// A variant for the client, and one for everyone.
     Both(u8, u8),
+    /// For everyone but the client.
+    NotMine(u8),
+    /// For everyone but others, so that the client sees it.
+    NotOthers(u8),
+    /// A variant for the client, and one for everyone else.
+    Apart(u8, u8),
 }
 
 fn content() -> impl Strategy<Value = Content> {
@@ -49,7 +55,10 @@ fn content() -> impl Strategy<Value = Content> {
         4 => version.clone().prop_map(Content::All),
         2 => version.clone().prop_map(Content::Mine),
         1 => version.clone().prop_map(Content::Others),
-        1 => (version.clone(), version).prop_map(|(mine, all)| Content::Both(mine, all)),
+        1 => (version.clone(), version.clone()).prop_map(|(mine, all)| Content::Both(mine, all)),
+        2 => version.clone().prop_map(Content::NotMine),
+        1 => version.clone().prop_map(Content::NotOthers),
+        1 => (version.clone(), version).prop_map(|(mine, rest)| Content::Apart(mine, rest)),
     ]
 }
 
@@ -64,6 +73,15 @@ fn scoped(name: &str, content: &Content) -> Vec<Scoped> {
         Content::Mine(version) => vec![(version, Scope::only([mine()]))],
         Content::Others(version) => vec![(version, others())],
         Content::Both(own, all) => vec![(own, Scope::only([mine()])), (all, Scope::All)],
+        Content::NotMine(version) => vec![(version, Scope::except([mine()]))],
+        Content::NotOthers(version) => vec![(
+            version,
+            Scope::except([Audience::Namespace("others".into())]),
+        )],
+        Content::Apart(own, rest) => vec![
+            (own, Scope::only([mine()])),
+            (rest, Scope::except([mine()])),
+        ],
     };
     let variant = |(version, scope): (u8, Scope)| Scoped {
         resource: Resource {

@@ -81,10 +81,19 @@ async fn clusters_come_first_and_routes_last_however_the_types_were_asked_for() 
         remove: strings(&["a", "never-was"]),
     });
     assert_eq!(server.cache.update_all(updates.collect()), 4);
+    let mut of_clusters = Vec::new();
     for url in order {
+        if url == LDS {
+            // What refers to clusters waits until the client can use them.
+            for response in std::mem::take(&mut of_clusters) {
+                client.silent().await;
+                client.send(ack_delta(&response));
+            }
+        }
         let response = client.next().await;
         assert_eq!(response.type_url, url);
         assert_eq!(changes(&response), (strings(&["a@1"]), vec![]));
+        of_clusters.push(response);
     }
     server.stop().await;
 }

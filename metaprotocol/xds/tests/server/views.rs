@@ -80,6 +80,48 @@ async fn a_name_that_must_not_be_seen_is_answered_as_if_it_did_not_exist() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_group_that_becomes_an_exception_loses_what_it_had() {
+    let server = Server::start().await;
+    let except = || Scope::except([Audience::Group("mine".into())]);
+    server.cache.update(LDS, vec![resource("a", "1")], &[]);
+    let mut sotw = Sotw::connect(&server, ADS).await;
+    sotw.send(ask(node("s", "mine"), LDS, &[]));
+    let first = sotw.next().await;
+    assert_eq!(listed(&first), ["a@1"]);
+    sotw.send(ack(&first, &[]));
+    let mut clients = Vec::new();
+    for (id, group) in [("d", "mine"), ("o", "other")] {
+        let mut client = Delta::connect(&server, ADS_DELTA).await;
+        client.send(ask_delta(node(id, group), LDS, &["*"]));
+        let first = client.next().await;
+        assert_eq!(changes(&first).0, ["a@1"]);
+        client.send(ack_delta(&first));
+        clients.push(client);
+    }
+    let [mine, other] = clients.as_mut_slice() else {
+        panic!("two clients");
+    };
+    let moved = vec![scoped("a", "1", except())];
+    assert_eq!(server.cache.update_scoped(LDS, moved, &[]), 1);
+    let without = sotw.next().await;
+    assert_eq!(listed(&without), Vec::<String>::new());
+    sotw.send(ack(&without, &[]));
+    let without = mine.next().await;
+    assert_eq!(changes(&without), (vec![], strings(&["a"])));
+    mine.send(ack_delta(&without));
+    other.silent().await;
+
+    // A variant of its own, which only it is told of.
+    let own = scoped("a", "2", group("mine"));
+    let both = vec![own, scoped("a", "1", except())];
+    server.cache.update_scoped(LDS, both, &[]);
+    assert_eq!(listed(&sotw.next().await), ["a@2"]);
+    assert_eq!(changes(&mine.next().await).0, ["a@2"]);
+    other.silent().await;
+    server.stop().await;
+}
+
 /// A client that accepted `a@1` and `b@1`, asked for `none`, and refused `a@2`.
 async fn refusing(server: &Server) -> Sotw {
     server

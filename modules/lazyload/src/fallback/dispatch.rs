@@ -11,28 +11,28 @@ use crate::config::Dispatch;
 /// A dispatch's condition and the dispatch, in the order in which they are tried: Envoy's order of domains, exact names,
 /// then `*.suffix`, then `prefix.*`, the longer first; then regular expressions in the order written; then `*`.
 pub(super) fn ordered(dispatches: &[Dispatch]) -> Vec<(&Dispatch, Option<String>)> {
-    let mut by_domain: Vec<((u8, usize), &Dispatch, &str)> = dispatches
+    let mut by_domain: Vec<(&Dispatch, &str)> = dispatches
         .iter()
         .flat_map(|dispatch| {
             let domains = dispatch.domains.iter();
-            domains.map(move |domain| (rank(domain), dispatch, domain.as_str()))
+            domains.map(move |domain| (dispatch, domain.as_str()))
         })
         .collect();
     // Stable: equal ones stay in the order written.
-    by_domain.sort_by_key(|(rank, _, _)| *rank);
-    let everything = by_domain.partition_point(|(_, _, domain)| *domain != "*");
-    let named = |(_, dispatch, domain): &((u8, usize), &'_ Dispatch, &str)| -> Option<String> {
-        let _ = dispatch;
-        (*domain != "*").then(|| pattern(domain))
-    };
-    let (names, rest) = by_domain.split_at(everything);
-    let names = names.iter().map(|entry| (entry.1, named(entry)));
-    let patterns = dispatches
+    by_domain.sort_by_key(|(_, domain)| rank(domain));
+    let (everything, specific): (Vec<_>, Vec<_>) = by_domain
+        .into_iter()
+        .partition(|(_, domain)| *domain == "*");
+    let regexes = dispatches
         .iter()
         .filter(|dispatch| !dispatch.domain_regex.is_empty())
         .map(|dispatch| (dispatch, Some(dispatch.domain_regex.clone())));
-    let rest = rest.iter().map(|entry| (entry.1, named(entry)));
-    names.chain(patterns).chain(rest).collect()
+    specific
+        .into_iter()
+        .map(|(dispatch, domain)| (dispatch, Some(pattern(domain))))
+        .chain(regexes)
+        .chain(everything.into_iter().map(|(dispatch, _)| (dispatch, None)))
+        .collect()
 }
 
 /// Kind of a domain, then the longer first.

@@ -30,21 +30,21 @@ fn filter(input: &FallbackInput, place: &Place) -> EnvoyFilter {
                 "HTTP_FILTER",
                 None,
                 "INSERT_BEFORE",
-                json!({"listener": {"portNumber": port, "filterChain": {"filter": {
+                &json!({"listener": {"portNumber": port, "filterChain": {"filter": {
                     "name": HTTP_CONNECTION_MANAGER,
                     "subFilter": {"name": ROUTER},
                 }}}}),
-                lua_filter(),
+                &lua_filter(),
             );
         }
         for catch_all in CatchAll::BOTH {
             // Each is put first, so that the last to be put is the first to be tried.
             for route in routes(input, place, catch_all).into_iter().rev() {
-                patches.insert_route(port, catch_all, None, route);
+                patches.insert_route(port, catch_all, None, &route);
             }
             // A fallback must never be sent to itself: its own proxies keep what Istio does.
             let keep = catch_all.keep("trimtab-fallback-itself", None);
-            patches.insert_route(port, catch_all, Some(PROXY_METADATA), keep);
+            patches.insert_route(port, catch_all, Some(PROXY_METADATA), &keep);
         }
     }
     if fallback.tcp {
@@ -84,9 +84,10 @@ impl Patches<'_> {
         apply_to: &str,
         metadata: Option<(&str, &str)>,
         operation: &str,
-        mut place: Value,
-        value: Value,
+        place: &Value,
+        value: &Value,
     ) {
+        let mut place = place.clone();
         place["context"] = json!(PatchContext::SidecarOutbound.as_str());
         let mut proxy = Map::new();
         if !self.proxy_version.is_empty() {
@@ -110,12 +111,12 @@ impl Patches<'_> {
         port: u16,
         catch_all: CatchAll,
         metadata: Option<(&str, &str)>,
-        route: Value,
+        route: &Value,
     ) {
         let place = json!({"routeConfiguration": {
             "name": port.to_string(),
             "vhost": {"name": catch_all.vhost()},
         }});
-        self.push("HTTP_ROUTE", metadata, "INSERT_FIRST", place, route);
+        self.push("HTTP_ROUTE", metadata, "INSERT_FIRST", &place, route);
     }
 }

@@ -49,7 +49,7 @@ pub fn discover<'a>(
         let of_services = services
             .into_iter()
             .filter(|service| service.metadata.name.as_deref() != Some(NAME))
-            .flat_map(|service| service.spec.as_ref()?.ports.as_ref())
+            .filter_map(|service| service.spec.as_ref()?.ports.as_ref())
             .flatten()
             .filter(|port| wanted(of_service_port(port)))
             .filter_map(|port| u16::try_from(port.port).ok());
@@ -99,12 +99,12 @@ mod tests {
 
     use super::*;
 
-    fn service(name: &str, ports: Value) -> Service {
+    fn service(name: &str, ports: &Value) -> Service {
         serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"ports": ports}}))
             .unwrap()
     }
 
-    fn entry(ports: Value) -> ServiceEntry {
+    fn entry(ports: &Value) -> ServiceEntry {
         serde_json::from_value(json!({
             "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": {"name": "e"},
             "spec": {"hosts": ["e.com"], "ports": ports},
@@ -112,7 +112,7 @@ mod tests {
         .unwrap()
     }
 
-    fn found(ports: Value, fallback: &Fallback) -> Vec<u16> {
+    fn found(ports: &Value, fallback: &Fallback) -> Vec<u16> {
         let services = [service("a", ports)];
         discover(&services, &[], fallback, &BTreeSet::new())
             .into_iter()
@@ -139,17 +139,17 @@ mod tests {
             {"port": 15, "name": "httpx"},
         ]);
         let all = Fallback::default();
-        assert_eq!(found(ports.clone(), &all), [1, 2, 3, 4, 5, 6, 8, 9]);
+        assert_eq!(found(&ports, &all), [1, 2, 3, 4, 5, 6, 8, 9]);
         let old = Fallback {
             support_h2: false,
             ..Fallback::default()
         };
-        assert_eq!(found(ports, &old), [1, 2, 6, 9]);
+        assert_eq!(found(&ports, &old), [1, 2, 6, 9]);
     }
 
     #[test]
     fn ports_of_service_entries_by_protocol() {
-        let entries = [entry(json!([
+        let entries = [entry(&json!([
             {"number": 80, "name": "x", "protocol": "HTTP"},
             {"number": 81, "name": "http", "protocol": "TLS"},
             {"number": 82, "name": "x", "protocol": "GRPC-Web"},
@@ -161,8 +161,8 @@ mod tests {
     #[test]
     fn the_fallback_itself_and_its_tcp_port_are_left_out() {
         let services = [
-            service(NAME, json!([{"port": 9090, "name": "http-9090"}])),
-            service("a", json!([{"port": TCP_PORT, "name": "http"}])),
+            service(NAME, &json!([{"port": 9090, "name": "http-9090"}])),
+            service("a", &json!([{"port": TCP_PORT, "name": "http"}])),
         ];
         let ports = discover(&services, &[], &Fallback::default(), &BTreeSet::new());
         assert!(ports.is_empty());
@@ -189,7 +189,7 @@ mod tests {
             auto_port: false,
             ..keep
         };
-        let services = [service("a", json!([{"port": 80, "name": "http"}]))];
+        let services = [service("a", &json!([{"port": 80, "name": "http"}]))];
         assert_eq!(
             discover(&services, &[], &off, &before),
             BTreeSet::from([9080])

@@ -26,8 +26,8 @@ pub(super) fn patches(input: &FallbackInput, place: &Place, patches: &mut Patche
         "CLUSTER",
         None,
         "ADD",
-        json!({}),
-        cluster(&input.host(&place.namespace)),
+        &json!({}),
+        &cluster(&input.host(&place.namespace)),
     );
     let own = if input.registry_only {
         "BlackHoleCluster"
@@ -39,16 +39,22 @@ pub(super) fn patches(input: &FallbackInput, place: &Place, patches: &mut Patche
         "FILTER_CHAIN",
         None,
         "ADD",
-        json!({"listener": {"name": listener}}),
-        link_local(own),
+        &json!({"listener": {"name": listener}}),
+        &link_local(own),
     );
     // The later patch wins, so that the fallback's own proxies keep what Istio gave them: no loop.
     for (cluster, metadata) in [(TCP_CLUSTER, None), (own, Some(PROXY_METADATA))] {
         let catch_all = filter_match(&json!({"name": listener}), chain);
-        patches.push("NETWORK_FILTER", metadata, "MERGE", catch_all, to(cluster));
+        patches.push(
+            "NETWORK_FILTER",
+            metadata,
+            "MERGE",
+            &catch_all,
+            &to(cluster),
+        );
         for port in input.all_ports() {
             let not_http = filter_match(&json!({"portNumber": port}), NOT_HTTP);
-            patches.push("NETWORK_FILTER", metadata, "MERGE", not_http, to(cluster));
+            patches.push("NETWORK_FILTER", metadata, "MERGE", &not_http, &to(cluster));
         }
     }
 }

@@ -12,6 +12,9 @@ pub(super) const BY_NAME: &str = "by-name";
 pub(super) const ADMIN: &str = "admin";
 pub(super) const ACCESS_LOG: &str = "trimtab-access-log";
 
+/// Where Trimtab takes access logs unless the address says otherwise.
+const ACCESS_LOG_PORT: u16 = 8082;
+
 const HTTP_OPTIONS: &str =
     "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const HTTP_OPTIONS_NAME: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -58,14 +61,13 @@ pub(super) fn admin(at: SocketAddr) -> Value {
 
 /// Trimtab's server; by DNS unless it is an address.
 pub(super) fn access_log(at: &str) -> Value {
-    let mut cluster = match at.parse::<SocketAddr>() {
-        Ok(at) => fixed(ACCESS_LOG, "STATIC", &address(at)),
-        Err(_) => {
-            let (host, port) = at.rsplit_once(':').unwrap_or((at, ""));
-            let port: u16 = port.parse().unwrap_or(8082);
-            let at = json!({"socket_address": {"address": host, "port_value": port}});
-            fixed(ACCESS_LOG, "STRICT_DNS", &at)
-        }
+    let mut cluster = if let Ok(at) = at.parse::<SocketAddr>() {
+        fixed(ACCESS_LOG, "STATIC", &address(at))
+    } else {
+        let (host, port) = at.rsplit_once(':').unwrap_or((at, ""));
+        let port: u16 = port.parse().unwrap_or(ACCESS_LOG_PORT);
+        let at = json!({"socket_address": {"address": host, "port_value": port}});
+        fixed(ACCESS_LOG, "STRICT_DNS", &at)
     };
     cluster["typed_extension_protocol_options"] =
         http_options(&json!({"explicit_http_config": {"http2_protocol_options": {

@@ -36,7 +36,7 @@ end
 "#;
 
 pub(super) fn listener(options: &ProxyOptions) -> Value {
-    let mut manager = manager("http", &routes(options), http_filters(options));
+    let mut manager = manager("http", &routes(options), &http_filters(options));
     manager["access_log"] = json!(logs::http(options));
     manager["access_log_options"] = json!({"access_log_flush_interval": logs::FIRST_LOOK});
     // What the client sent arrives as it was sent, and the server's answer too.
@@ -64,14 +64,14 @@ pub(super) fn probe_listener(options: &ProxyOptions) -> Value {
         "pass_through_mode": false,
         "headers": [{"name": ":path", "string_match": {"exact": READY}}],
     });
-    let filters = vec![
+    let filters = [
         filter("health_check", "health_check.v3.HealthCheck", &ready),
         filter("router", "router.v3.Router", &json!({})),
     ];
     json!({
         "name": "probe",
         "address": address(options.probe),
-        "filter_chains": [{"filters": [network_filter(&manager("probe", &routes, filters))]}],
+        "filter_chains": [{"filters": [network_filter(&manager("probe", &routes, &filters))]}],
     })
 }
 
@@ -79,7 +79,7 @@ fn network_filter(manager: &Value) -> Value {
     json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager})
 }
 
-fn manager(name: &str, routes: &Value, filters: Vec<Value>) -> Value {
+fn manager(name: &str, routes: &Value, filters: &[Value]) -> Value {
     json!({
         "@type": MANAGER,
         "stat_prefix": name,
@@ -107,10 +107,10 @@ fn routes(options: &ProxyOptions) -> Value {
     let passed = json!({"string_match": {"contains": VIA}});
     let mut by_address = route(
         "by-address",
-        header(DESTINATION_HEADER, is_address),
+        &header(DESTINATION_HEADER, is_address),
         DESTINATION,
     );
-    let mut by_name = route("by-name", json!({"prefix": "/"}), BY_NAME);
+    let mut by_name = route("by-name", &json!({"prefix": "/"}), BY_NAME);
     // A name may lead back here, by an alias or a search domain; then the second pass ends it.
     by_name["request_headers_to_add"] = json!([{
         "header": {"key": "via", "value": VIA},
@@ -139,7 +139,7 @@ fn routes(options: &ProxyOptions) -> Value {
 }
 
 /// No time limits, and a connection that the server closed in the same moment is not the client's trouble.
-fn route(name: &str, condition: Value, cluster: &str) -> Value {
+fn route(name: &str, condition: &Value, cluster: &str) -> Value {
     json!({
         "name": name,
         "match": condition,
