@@ -17,3 +17,4 @@ mod fallback;
 mod golden;
 mod servers;
 mod streams;
+mod whole;

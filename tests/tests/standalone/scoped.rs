@@ -92,8 +92,15 @@ impl Lab {
         cache.mark_ready();
         let (address, stop) = server(&cache, ServerOptions::default()).await;
         let mut all = Vec::new();
-        let groups = mesh.fallbacks.iter().map(|a| format!("trimtab/fallback/{a}"));
-        for (i, group) in ["shop/web-1".to_owned()].into_iter().chain(groups).enumerate() {
+        let groups = mesh
+            .fallbacks
+            .iter()
+            .map(|a| format!("trimtab/fallback/{a}"));
+        for (i, group) in ["shop/web-1".to_owned()]
+            .into_iter()
+            .chain(groups)
+            .enumerate()
+        {
             let mut options = options(address);
             options.node = format!("proxy-{i}");
             options.group = Some(group);
@@ -125,8 +132,16 @@ impl Lab {
 
     /// Waits until all proxies hold all that they are served.
     async fn settled(&self) {
-        let groups = self.mesh.fallbacks.iter().map(|a| format!("trimtab/fallback/{a}"));
-        for (i, group) in ["shop/web-1".to_owned()].into_iter().chain(groups).enumerate() {
+        let groups = self
+            .mesh
+            .fallbacks
+            .iter()
+            .map(|a| format!("trimtab/fallback/{a}"));
+        for (i, group) in ["shop/web-1".to_owned()]
+            .into_iter()
+            .chain(groups)
+            .enumerate()
+        {
             let served = self.world.of_group(&group).expect("what it is served");
             let node = format!("proxy-{i}");
             until(&format!("{group} has all"), || {
@@ -134,7 +149,10 @@ impl Lab {
                     return false;
                 };
                 [CDS, LDS, RDS].iter().all(|type_url| {
-                    let of = info.subscriptions.iter().filter(|s| s.type_url == *type_url);
+                    let of = info
+                        .subscriptions
+                        .iter()
+                        .filter(|s| s.type_url == *type_url);
                     let all: Vec<_> = of.flat_map(|s| &s.resources).collect();
                     if let Some(refused) = all.iter().find_map(|r| r.refused.as_ref()) {
                         panic!("{group} refused: {}", refused.message);
@@ -144,7 +162,8 @@ impl Lab {
                         .filter(|r| r.current.is_some() && r.acked.is_some())
                         .map(|r| r.name.as_str())
                         .collect();
-                    all.iter().all(|r| r.in_step()) && served.names(type_url).all(|n| held.contains(n))
+                    all.iter().all(|r| r.in_step())
+                        && served.names(type_url).all(|n| held.contains(n))
                 })
             })
             .await;
@@ -171,7 +190,11 @@ impl Lab {
 
     /// Connections of TCP that came through the fallback proxies.
     async fn tcp_detours(&self) -> u64 {
-        let name = format!("tcp.outbound|{}||{}.downstream_cx_total", self.mesh.tcp, host("bytes"));
+        let name = format!(
+            "tcp.outbound|{}||{}.downstream_cx_total",
+            self.mesh.tcp,
+            host("bytes")
+        );
         let mut sum = 0;
         for envoy in &self.fallbacks {
             sum += envoy.stat(&name).await.expect("a number");
@@ -255,7 +278,10 @@ async fn what_a_pod_does_not_see_goes_through_the_fallback_until_it_sees_it() {
     assert_eq!(lab.tcp_detours().await, 1);
     let other = Request::get("/").header("host", "nobody.shop");
     let answer = held.send(&other).await.expect("an answer");
-    assert_eq!(answer.status, 404, "the fallback proxy does not know it either");
+    assert_eq!(
+        answer.status, 404,
+        "the fallback proxy does not know it either"
+    );
 
     lab.see(&["a", "b", "bytes"]).await;
     let before = lab.detours().await;
@@ -295,7 +321,9 @@ async fn no_call_is_lost_while_the_scope_grows_and_shrinks() {
                 let (mut good, mut bad) = (0, Vec::new());
                 while !stop.load(Ordering::Relaxed) {
                     match connection.send(&request).await {
-                        Ok(answer) if answer.status == 200 && answer.body.trim() == name => good += 1,
+                        Ok(answer) if answer.status == 200 && answer.body.trim() == name => {
+                            good += 1
+                        }
                         other => bad.push(format!("{other:?}")),
                     }
                     if bad.len() > 5 {
