@@ -1,5 +1,11 @@
 //! What holds for every mesh.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a broken test must stop with its reason"
+)]
+
 mod mesh;
 
 use std::collections::{BTreeMap, BTreeSet};
