@@ -1,5 +1,11 @@
 //! Every case of `tests/golden/lazyload` gives its output: objects of a mesh in, Sidecars with their reasons out.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a broken test must stop with its reason"
+)]
+
 mod mesh;
 
 use std::collections::BTreeMap;

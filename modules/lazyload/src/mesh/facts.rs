@@ -136,7 +136,8 @@ pub(super) fn service_entry(object: &ServiceEntry) -> EntryRow {
         .iter()
         .map(|h| h.trim_end_matches('.').to_ascii_lowercase())
         .collect();
-    hosts.retain(|h| !h.is_empty());
+    // istiod refuses `*` alone.
+    hosts.retain(|h| !h.is_empty() && h != "*");
     hosts.sort();
     hosts.dedup();
     let exports = Exports::new(spec.export_to.iter().map(String::as_str));

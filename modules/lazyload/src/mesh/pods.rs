@@ -33,7 +33,7 @@ type Pair = (Arc<str>, String, String);
 
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    pods: HashMap<Name, Row>,
+    rows: HashMap<Name, Row>,
     groups: HashMap<Arc<Group>, usize>,
     by_pair: HashMap<Pair, BTreeSet<Arc<Group>>>,
     by_caller: HashMap<Caller, BTreeSet<Arc<Group>>>,
@@ -59,7 +59,7 @@ impl Pods {
             labels: pod.labels().clone().into_iter().collect(),
         };
         let addresses = addresses_of(pod);
-        let old = self.pods.get(&name);
+        let old = self.rows.get(&name);
         if old.is_some_and(|o| *o.group == group && *o.addresses == *addresses) {
             return Vec::new();
         }
@@ -73,13 +73,13 @@ impl Pods {
             pods.push((name.clone(), group.clone()));
         }
         let addresses = addresses.into();
-        self.pods.insert(name, Row { group, addresses });
+        self.rows.insert(name, Row { group, addresses });
         changed
     }
 
     /// Takes a pod out. Gives the group that has gone with it, if any.
     pub(super) fn remove(&mut self, name: &Name) -> Vec<Arc<Group>> {
-        let Some(row) = self.pods.remove(name) else {
+        let Some(row) = self.rows.remove(name) else {
             return Vec::new();
         };
         for address in &row.addresses {
@@ -142,7 +142,7 @@ impl Pods {
     }
 
     pub(super) fn names(&self) -> Vec<Name> {
-        self.pods.keys().cloned().collect()
+        self.rows.keys().cloned().collect()
     }
 
     /// Groups with all of these labels.
@@ -178,7 +178,7 @@ impl Pods {
     }
 
     pub(super) fn caller_of(&self, name: &Name) -> Option<Caller> {
-        Some(self.pods.get(name)?.group.caller.clone())
+        Some(self.rows.get(name)?.group.caller.clone())
     }
 
     /// Namespaces and values of a label. Scans all pairs.

@@ -18,7 +18,7 @@ pub struct Registry {
     routes: BTreeMap<Name, Arc<Route>>,
     rules: HashMap<Name, Arc<Rule>>,
     hosts: HostMap<HostEntry>,
-    by_namespace: HashMap<Arc<str>, BTreeMap<(Arc<str>, Arc<str>), Arc<HostEntry>>>,
+    by_namespace: HashMap<Arc<str>, ByHost>,
     by_label: HashMap<(String, String), BTreeSet<Name>>,
     route_hosts: HostMap<Route>,
     rule_hosts: HostMap<Rule>,
@@ -27,6 +27,9 @@ pub struct Registry {
     /// By the namespace that sees them; `None`: all do.
     totals: HashMap<Option<String>, Sum>,
 }
+
+/// Entries by host and name of the object.
+type ByHost = BTreeMap<(Arc<str>, Arc<str>), Arc<HostEntry>>;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {

@@ -63,13 +63,13 @@ pub struct ResolvedFence {
     pub mode: Mode,
     /// Labels of its pods; `None` when they cannot be known, see `problems`: no Sidecar can be written.
     pub selector: Option<Labels>,
-    /// Number of its pods.
+    /// Number of its pods; one that comes or goes without a new workload is no event.
     pub pods: usize,
     /// Its workloads, and those that only the stored status names: a workload without pods keeps what it learned.
     pub callers: BTreeSet<Caller>,
     /// Other fences that may select the same pods, sorted.
     pub overlaps: Vec<Claim>,
-    /// Users' Sidecars that select the same pods, sorted: none of ours may be written beside them.
+    /// Users' Sidecars that select the same pods or have the fence's name, sorted: none of ours may be written then.
     pub user_sidecars: Vec<String>,
     /// The user's Sidecar for the whole namespace; one of ours goes before it.
     pub default_sidecar: Option<String>,
@@ -78,13 +78,13 @@ pub struct ResolvedFence {
 }
 
 impl ResolvedFence {
-    /// For [`crate::scope::role`]; `None` without a selector.
+    /// For [`crate::scope::role`]; `None` without a selector. It writes unless it only observes or a user's Sidecar is there.
     pub fn claim(&self) -> Option<Claim> {
         Some(Claim {
             key: self.key.clone(),
             created: self.created,
             selector: self.selector.clone()?,
-            writes: self.mode != Mode::Observe,
+            writes: self.mode != Mode::Observe && self.user_sidecars.is_empty(),
         })
     }
 
@@ -140,14 +140,30 @@ impl State {
         others
             .filter_map(|key| {
                 let row = self.fences.get(&key)?;
+                let selector = row.selector.clone()?;
                 Some(Claim {
                     created: row.created,
-                    selector: row.selector.clone()?,
-                    writes: self.mode_of(&row.spec) != Mode::Observe,
+                    writes: self.mode_of(&row.spec) != Mode::Observe
+                        && self.users_sidecars(&key, &selector).is_empty(),
+                    selector,
                     key,
                 })
             })
             .collect()
+    }
+
+    /// Users' Sidecars that forbid one of ours: on the same pods, or of the same name.
+    fn users_sidecars(&self, key: &FenceKey, selector: &Labels) -> Vec<String> {
+        let pods = &self.pods;
+        let near = self
+            .sidecar_selectors
+            .overlapping(&key.namespace, selector, pods);
+        let mut out: BTreeSet<String> = near.into_iter().map(|(_, name)| name).collect();
+        let own: Name = (key.namespace.clone(), key.name.clone());
+        if self.sidecars.contains_key(&own) {
+            out.insert(own.1);
+        }
+        out.into_iter().collect()
     }
 
     /// The user's Sidecar without a selector in a namespace; of several the first by name.
@@ -155,7 +171,7 @@ impl State {
         let from: Name = (namespace.to_owned(), String::new());
         let here = self.sidecars.range(from..);
         let mut here = here.take_while(|((owner, _), _)| owner == namespace);
-        let found = here.find(|(_, selector)| selector.is_none());
+        let found = here.find(|(_, row)| row.selector.is_none());
         found.map(|((_, name), _)| name.clone())
     }
 

@@ -28,6 +28,12 @@ pub(super) struct NamespaceRow {
     pub(super) lazy_xds: Option<String>,
 }
 
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct SidecarRow {
+    /// `None`: for the whole namespace.
+    pub(super) selector: Option<Labels>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) domain: String,
@@ -42,8 +48,8 @@ pub(super) struct State {
     pub(super) fences: BTreeMap<FenceKey, FenceRow>,
     pub(super) by_selector: Selectors<FenceKey>,
     pub(super) by_stored: HashMap<Caller, BTreeSet<FenceKey>>,
-    /// Users' Sidecars with their selectors; `None`: for the whole namespace.
-    pub(super) sidecars: BTreeMap<Name, Option<Labels>>,
+    /// Users' Sidecars.
+    pub(super) sidecars: BTreeMap<Name, SidecarRow>,
     pub(super) sidecar_selectors: Selectors<Name>,
     pub(super) namespaces: BTreeMap<String, NamespaceRow>,
     pub(super) marks: Marks,
@@ -81,26 +87,24 @@ impl State {
         self.changes.mesh = true;
     }
 
-    fn set_service(&mut self, name: &Name, new: Option<ServiceRow>) {
-        if self.registry.services.get(name) == new.as_ref() {
+    fn set_service(&mut self, name: &Name, new: Option<&ServiceRow>) {
+        if self.registry.services.get(name) == new {
             return;
         }
-        let old = self.registry.set_service(name, new.clone());
-        for (row, there) in [(&old, false), (&new, true)] {
-            for address in row.iter().flat_map(|r| &r.addresses) {
-                if let Some(row) = row {
-                    self.addresses.set_virtual(*address, &row.entry.host, there);
-                }
+        let old = self.registry.set_service(name, new.cloned());
+        let old = old.as_ref();
+        for (row, there) in [(old, false), (new, true)] {
+            let Some(row) = row else { continue };
+            for address in &row.addresses {
+                self.addresses.set_virtual(*address, &row.entry.host, there);
             }
         }
-        let entry = |row: &Option<ServiceRow>| row.as_ref().map(|r| r.entry.clone());
-        if entry(&old) != entry(&new) {
-            for entry in [entry(&old), entry(&new)].iter().flatten() {
-                self.touch_entry(entry);
+        if old.map(|r| &r.entry) != new.map(|r| &r.entry) {
+            for row in [old, new].into_iter().flatten() {
+                self.touch_entry(&row.entry);
             }
         }
-        let info = |row: &Option<ServiceRow>| row.as_ref().map(|r| r.info.clone());
-        if info(&old) != info(&new) {
+        if old.map(|r| &r.info) != new.map(|r| &r.info) {
             self.changes.services.insert(name.clone());
             self.refresh(&FenceKey {
                 namespace: name.0.clone(),
@@ -111,19 +115,20 @@ impl State {
 
     pub(super) fn put_service(&mut self, object: &Service) {
         let row = facts::service(object, &self.domain);
-        self.set_service(&name_of(object), Some(row));
+        self.set_service(&name_of(object), Some(&row));
     }
 
     pub(super) fn drop_service(&mut self, name: &Name) {
         self.set_service(name, None);
     }
 
-    fn set_entry(&mut self, name: &Name, new: Option<EntryRow>) {
-        if self.registry.entries.get(name) == new.as_ref() {
+    fn set_entry(&mut self, name: &Name, new: Option<&EntryRow>) {
+        if self.registry.entries.get(name) == new {
             return;
         }
-        let old = self.registry.set_entry(name, new.clone());
-        for (row, there) in [(&old, false), (&new, true)] {
+        let old = self.registry.set_entry(name, new.cloned());
+        let old = old.as_ref();
+        for (row, there) in [(old, false), (new, true)] {
             let Some(row) = row else { continue };
             for entry in &row.entries {
                 for address in &row.addresses {
@@ -137,14 +142,14 @@ impl State {
                 }
             }
         }
-        for entry in [&old, &new].into_iter().flatten().flat_map(|r| &r.entries) {
+        for entry in [old, new].into_iter().flatten().flat_map(|r| &r.entries) {
             self.touch_entry(entry);
         }
     }
 
     pub(super) fn put_entry(&mut self, object: &ServiceEntry) {
         let row = facts::service_entry(object);
-        self.set_entry(&name_of(object), Some(row));
+        self.set_entry(&name_of(object), Some(&row));
     }
 
     pub(super) fn drop_entry(&mut self, name: &Name) {
@@ -219,20 +224,19 @@ impl State {
         self.set_route(name, None);
     }
 
-    fn set_rule(&mut self, name: &Name, new: Option<Rule>) {
-        let hosts: BTreeSet<Arc<str>> = new.iter().map(|r| r.host.clone()).collect();
-        let old = self.registry.set_rule(name, new.clone());
-        if old.as_deref() == new.as_ref() {
+    fn set_rule(&mut self, name: &Name, new: Option<&Rule>) {
+        let old = self.registry.set_rule(name, new.cloned());
+        if old.as_deref() == new {
             return;
         }
-        for host in hosts.iter().chain(old.iter().map(|r| &r.host)) {
-            self.marks.host(host, &mut self.changes.fences);
+        for rule in [old.as_deref(), new].into_iter().flatten() {
+            self.marks.host(&rule.host, &mut self.changes.fences);
         }
     }
 
     pub(super) fn put_rule(&mut self, object: &DestinationRule) {
         let rule = facts::rule(object, &self.domain);
-        self.set_rule(&name_of(object), Some(rule));
+        self.set_rule(&name_of(object), Some(&rule));
     }
 
     pub(super) fn drop_rule(&mut self, name: &Name) {
@@ -278,19 +282,31 @@ impl State {
 
     // --- Sidecars ---
 
-    fn set_sidecar(&mut self, name: &Name, new: Option<Option<Labels>>) {
+    fn set_sidecar(&mut self, name: &Name, new: Option<SidecarRow>) {
         if self.sidecars.get(name) == new.as_ref() {
             return;
         }
         let old = self.sidecars.remove(name);
-        for selector in [&old, &new].into_iter().flatten() {
-            let touched = match selector {
+        let own = FenceKey {
+            namespace: name.0.clone(),
+            name: name.1.clone(),
+        };
+        let mut touched = BTreeSet::from([own]);
+        touched.retain(|key| self.fences.contains_key(key));
+        for row in [&old, &new].into_iter().flatten() {
+            touched.extend(match &row.selector {
                 Some(labels) => self.by_selector.overlapping(&name.0, labels, &self.pods),
                 None => self.fences_in(&name.0),
-            };
-            self.changes.fences.extend(touched);
+            });
         }
-        let labels = new.as_ref().and_then(Option::as_ref);
+        // A fence that may not write leaves the writing to others.
+        for key in touched.clone() {
+            let selector = self.fences.get(&key).and_then(|row| row.selector.as_ref());
+            let near = selector.map(|s| self.by_selector.overlapping(&name.0, s, &self.pods));
+            touched.extend(near.into_iter().flatten());
+        }
+        self.changes.fences.extend(touched);
+        let labels = new.as_ref().and_then(|row| row.selector.as_ref());
         self.sidecar_selectors.set(&name.0, name, labels);
         if let Some(new) = new {
             self.sidecars.insert(name.clone(), new);
@@ -299,8 +315,8 @@ impl State {
 
     pub(super) fn put_sidecar(&mut self, object: &Sidecar) {
         let selector = object.spec.workload_selector.as_ref();
-        let labels = selector.map(|s| s.labels.clone()).filter(|l| !l.is_empty());
-        let new = (!is_ours(object)).then_some(labels);
+        let selector = selector.map(|s| s.labels.clone()).filter(|l| !l.is_empty());
+        let new = (!is_ours(object)).then_some(SidecarRow { selector });
         self.set_sidecar(&name_of(object), new);
     }
 

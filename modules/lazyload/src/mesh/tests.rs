@@ -24,39 +24,39 @@ fn meta(namespace: &str, name: &str) -> Value {
     json!({"name": name, "namespace": namespace})
 }
 
+fn object(namespace: &str, name: &str, spec: Value) -> Value {
+    let mut object = json!({"metadata": meta(namespace, name)});
+    object["spec"] = spec;
+    object
+}
+
 fn service(index: &Index, namespace: &str, name: &str, spec: Value) {
-    put::<Service>(
-        index,
-        json!({"metadata": meta(namespace, name), "spec": spec}),
-    );
+    put::<Service>(index, object(namespace, name, spec));
 }
 
 fn entry(index: &Index, namespace: &str, name: &str, spec: Value) {
-    put::<ServiceEntry>(
-        index,
-        json!({"metadata": meta(namespace, name), "spec": spec}),
-    );
+    put::<ServiceEntry>(index, object(namespace, name, spec));
 }
 
 fn slice(index: &Index, service: &str, addresses: Value) {
-    let mut metadata = meta("a", &format!("{service}-1"));
-    metadata["labels"] = json!({"kubernetes.io/service-name": service});
-    put::<EndpointSlice>(
-        index,
-        json!({"metadata": metadata, "addressType": "IPv4", "endpoints": [{"addresses": addresses}]}),
-    );
+    let mut object = json!({"metadata": meta("a", &format!("{service}-1")), "addressType": "IPv4", "endpoints": [{}]});
+    object["metadata"]["labels"] = json!({"kubernetes.io/service-name": service});
+    object["endpoints"][0]["addresses"] = addresses;
+    put::<EndpointSlice>(index, object);
 }
 
 fn pod(labels: Value, owner: Option<(&str, &str)>, ips: &[&str], spec: Value) -> Value {
     let ips: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
-    let mut metadata = json!({"name": "p-0", "namespace": "a", "labels": labels});
+    let mut object = object("a", "p-0", spec);
+    object["metadata"]["labels"] = labels;
     if let Some((kind, name)) = owner {
-        metadata["ownerReferences"] = json!([
+        object["metadata"]["ownerReferences"] = json!([
             {"apiVersion": "v1", "kind": "Node", "name": "other", "uid": "1"},
             {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "2", "controller": true},
         ]);
     }
-    json!({"metadata": metadata, "spec": spec, "status": {"phase": "Running", "podIPs": ips}})
+    object["status"] = json!({"phase": "Running", "podIPs": ips});
+    object
 }
 
 fn index() -> Arc<Index> {
@@ -210,78 +210,61 @@ fn names_mean_what_they_mean_to_the_client() {
     }
 }
 
+fn at(index: &Index, address: &str, port: u16) -> Vec<String> {
+    let hosts = index.hosts_at(address.parse().unwrap(), port);
+    hosts.iter().map(ToString::to_string).collect()
+}
+
 #[test]
-fn addresses_lead_to_hosts() {
+fn addresses_of_services_lead_to_hosts() {
     let index = index();
-    service(
-        &index,
-        "a",
-        "web",
-        json!({"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::9"], "ports": [{"port": 80}]}),
-    );
+    let both = json!({"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::9"], "ports": [{"port": 80}]});
+    service(&index, "a", "web", both);
     service(&index, "a", "plain", json!({"clusterIP": "10.96.0.2"}));
     service(&index, "a", "head", json!({"clusterIP": "None"}));
     slice(&index, "plain", json!(["10.1.0.1", "10.1.0.2"]));
     slice(&index, "head", json!(["10.1.0.1"]));
-    let ports = |number: u16| json!([{"number": number, "name": "tcp", "protocol": "TCP"}]);
-    entry(
-        &index,
-        "a",
-        "one",
-        json!({"hosts": ["one.example.com"], "addresses": ["192.0.2.1"], "ports": ports(1)}),
-    );
-    entry(
-        &index,
-        "a",
-        "two",
-        json!({"hosts": ["two.example.com"], "addresses": ["192.0.2.1"], "ports": ports(2)}),
-    );
-    entry(
-        &index,
-        "a",
-        "net",
-        json!({"hosts": ["net.example.com"], "addresses": ["192.0.2.0/24", "2001:db8::/32"], "ports": ports(1)}),
-    );
-    entry(
-        &index,
-        "a",
-        "wide",
-        json!({"hosts": ["wide.example.com"], "addresses": ["192.0.0.0/16"],
-        "resolution": "STATIC", "endpoints": [{"address": "203.0.113.1"}], "ports": ports(1)}),
-    );
-    let at = |address: &str, port| -> Vec<String> {
-        let hosts = index.hosts_at(address.parse().unwrap(), port);
-        hosts.iter().map(ToString::to_string).collect()
-    };
-    assert_eq!(at("10.96.0.1", 80), ["web.a.svc.cluster.local"]);
-    assert_eq!(at("fd00::9", 80), ["web.a.svc.cluster.local"]);
-    assert_eq!(
-        at("10.1.0.1", 80),
-        ["head.a.svc.cluster.local"],
-        "headless first"
-    );
-    assert_eq!(at("10.1.0.2", 80), ["plain.a.svc.cluster.local"]);
-    assert_eq!(at("192.0.2.1", 1), ["one.example.com"]);
-    assert_eq!(at("192.0.2.1", 3), ["one.example.com", "two.example.com"]);
-    assert_eq!(
-        at("192.0.2.9", 1),
-        ["net.example.com"],
-        "the longest prefix"
-    );
-    assert_eq!(at("192.0.3.9", 1), ["wide.example.com"]);
-    assert_eq!(at("2001:db8::5", 1), ["net.example.com"]);
-    assert_eq!(at("203.0.113.1", 1), ["wide.example.com"]);
-    assert!(at("198.51.100.1", 1).is_empty());
-
-    Feed::<ServiceEntry>::reset(&*index, Vec::new(), &[("a".to_owned(), "one".to_owned())]);
+    assert_eq!(at(&index, "10.96.0.1", 80), ["web.a.svc.cluster.local"]);
+    assert_eq!(at(&index, "fd00::9", 80), ["web.a.svc.cluster.local"]);
+    let shared = at(&index, "10.1.0.1", 80);
+    assert_eq!(shared, ["head.a.svc.cluster.local"], "headless first");
+    assert_eq!(at(&index, "10.1.0.2", 80), ["plain.a.svc.cluster.local"]);
+    assert!(at(&index, "198.51.100.1", 1).is_empty());
+    service(&index, "a", "web", json!({"clusterIP": "10.96.0.3"}));
+    assert!(at(&index, "10.96.0.1", 80).is_empty());
     Feed::<EndpointSlice>::reset(&*index, Vec::new(), &[]);
-    assert_eq!(
-        at("192.0.2.1", 3),
-        ["one.example.com"],
-        "an unreadable object stays"
-    );
-    assert!(at("10.1.0.1", 80).is_empty());
-    assert!(at("192.0.2.9", 1).is_empty());
+    assert!(at(&index, "10.1.0.1", 80).is_empty());
+}
+
+#[test]
+fn addresses_of_service_entries_lead_to_hosts() {
+    let index = index();
+    let add = |name: &str, addresses: Value, port: u16| {
+        let ports = json!([{"number": port, "name": "tcp", "protocol": "TCP"}]);
+        let mut spec = json!({"ports": ports, "hosts": [format!("{name}.example.com")]});
+        spec["addresses"] = addresses;
+        spec["resolution"] = json!("STATIC");
+        spec["endpoints"] = json!([{"address": format!("203.0.113.{port}")}]);
+        entry(&index, "a", name, spec);
+    };
+    add("one", json!(["192.0.2.1"]), 1);
+    add("two", json!(["192.0.2.1"]), 2);
+    add("net", json!(["192.0.2.0/24", "2001:db8::/32"]), 3);
+    add("wide", json!(["192.0.0.0/16"]), 4);
+    assert_eq!(at(&index, "192.0.2.1", 1), ["one.example.com"]);
+    let either = at(&index, "192.0.2.1", 9);
+    assert_eq!(either, ["one.example.com", "two.example.com"]);
+    let longest = at(&index, "192.0.2.9", 4);
+    assert_eq!(longest, ["net.example.com"], "the longest prefix");
+    assert_eq!(at(&index, "192.0.3.9", 4), ["wide.example.com"]);
+    assert_eq!(at(&index, "2001:db8::5", 3), ["net.example.com"]);
+    assert_eq!(at(&index, "203.0.113.4", 4), ["wide.example.com"]);
+
+    let unreadable = [("a".to_owned(), "one".to_owned())];
+    Feed::<ServiceEntry>::reset(&*index, Vec::new(), &unreadable);
+    assert_eq!(at(&index, "192.0.2.1", 9), ["one.example.com"], "it stays");
+    assert!(at(&index, "192.0.2.9", 3).is_empty());
+    assert!(at(&index, "203.0.113.4", 4).is_empty());
 }
 
 #[test]
@@ -314,8 +297,11 @@ fn totals_follow_what_each_namespace_sees() {
 }
 
 fn fence(name: &str, spec: Value, status: Value) -> ServiceFence {
-    let object = json!({"apiVersion": "microservice.slime.io/v1alpha1", "kind": "ServiceFence",
-        "metadata": {"name": name, "namespace": "a", "generation": 1}, "spec": spec, "status": status});
+    let mut object = object("a", name, spec);
+    object["apiVersion"] = json!("microservice.slime.io/v1alpha1");
+    object["kind"] = json!("ServiceFence");
+    object["metadata"]["generation"] = json!(1);
+    object["status"] = status;
     serde_json::from_value(object).unwrap()
 }
 
@@ -395,4 +381,57 @@ async fn whoever_waits_is_woken() {
             .services
             .contains(&("a".to_owned(), "web".to_owned()))
     );
+}
+
+fn scoped(index: &Index, key: &FenceKey) {
+    let fence = index.resolve(key).unwrap();
+    let settings = crate::scope::Settings::new(&LazyloadConfig::default(), Vec::new());
+    index.scope(&ScopeInput {
+        fence: key,
+        spec: &fence.spec,
+        created: None,
+        learned: &[],
+        before: &BTreeMap::new(),
+        fading: &BTreeMap::new(),
+        now: jiff::Timestamp::UNIX_EPOCH,
+        settings: &settings,
+    });
+}
+
+#[test]
+fn one_of_many_services_marks_the_fences_that_name_it() {
+    let index = index();
+    for n in 0..100 {
+        let host = format!("s{n}.b.svc.cluster.local");
+        let spec = json!({"enable": true, "host": {host: {}}});
+        index.apply(Arc::new(fence(&format!("f{n}"), spec, json!({}))));
+    }
+    for key in index.take_changes().fences {
+        scoped(&index, &key);
+    }
+    let marked = || -> Vec<String> {
+        let fences = index.take_changes().fences;
+        fences.into_iter().map(|key| key.name).collect()
+    };
+    service(&index, "b", "s7", json!({}));
+    assert_eq!(marked(), ["f7"]);
+    service(&index, "b", "unnamed", json!({}));
+    assert!(marked().is_empty());
+    entry(
+        &index,
+        "c",
+        "e",
+        json!({"hosts": ["*.c.svc.cluster.local"]}),
+    );
+    assert!(marked().is_empty());
+    entry(
+        &index,
+        "c",
+        "e",
+        json!({"hosts": ["*.b.svc.cluster.local"]}),
+    );
+    assert_eq!(marked().len(), 100, "it covers all of them");
+    slice(&index, "s7", json!(["10.0.0.1"]));
+    let changes = index.take_changes();
+    assert!(changes.fences.is_empty() && changes.mesh);
 }

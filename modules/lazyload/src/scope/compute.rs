@@ -278,15 +278,12 @@ impl Builder<'_> {
         hosts.extend(imported.redirects);
         for alias in self.input.settings.aliases(&imported.host) {
             let reason = Reason::Alias(imported.host.clone());
-            match parse(&alias, self.client) {
-                Some(Named::Host(namespace, name)) => {
-                    self.import(&name, namespace.as_deref(), &reason, 0);
-                    hosts.push(alias);
-                }
-                _ => {
-                    let (field, host) = ("domainAliases", alias);
-                    self.out.warnings.insert(Warning::Refused { field, host });
-                }
+            if let Some(Named::Host(namespace, name)) = parse(&alias, self.client) {
+                self.import(&name, namespace.as_deref(), &reason, 0);
+                hosts.push(alias);
+            } else {
+                let (field, host) = ("domainAliases", alias);
+                self.out.warnings.insert(Warning::Refused { field, host });
             }
         }
         Some(hosts)

@@ -82,7 +82,7 @@ pub struct Claim {
     pub created: Option<Timestamp>,
     /// Its pods.
     pub selector: Labels,
-    /// Whether it wants a Sidecar.
+    /// Whether it wants a Sidecar and may have one.
     pub writes: bool,
 }
 

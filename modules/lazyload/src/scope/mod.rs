@@ -249,3 +249,6 @@ pub enum Warning {
         limit: usize,
     },
 }
+
+#[cfg(test)]
+mod tests;
