@@ -428,3 +428,32 @@ fn options_are_strict_and_have_defaults() {
     let unknown = json!({"htpp": free_address().unwrap()}).to_string();
     assert!(serde_json::from_str::<ProxyOptions>(&unknown).is_err());
 }
+
+#[test]
+fn nonsense_is_refused_with_the_key() {
+    FallbackInput::default().check().unwrap();
+    for (text, key) in [
+        (
+            json!({"proxy": {"refuse": ["10.0.0.0/8", "here"]}}),
+            "proxy.refuse",
+        ),
+        (
+            json!({"proxy": {"accessLog": "trimtab"}}),
+            "proxy.accessLog",
+        ),
+        (
+            json!({"proxy": {"accessLogFlush": "0s"}}),
+            "proxy.accessLogFlush",
+        ),
+        (json!({"proxy": {"admin": "0.0.0.0:15082"}}), "proxy.admin"),
+        (
+            json!({"config": {"fallback": {"wormholePort": ["15081"]}}}),
+            "wormholePort",
+        ),
+        (json!({"port": 0}), "port"),
+    ] {
+        let input: FallbackInput = serde_json::from_value(text.clone()).unwrap();
+        let message = input.check().unwrap_err();
+        assert!(message.contains(key), "{text}: {message}");
+    }
+}

@@ -26,7 +26,7 @@ fn cases() -> Vec<(String, FallbackInput)> {
             let text = std::fs::read_to_string(&path).unwrap();
             let input: FallbackInput =
                 serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-            input.config.check().unwrap();
+            input.check().unwrap();
             (name, input)
         })
         .collect();

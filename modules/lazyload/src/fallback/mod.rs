@@ -101,6 +101,22 @@ struct Place {
 }
 
 impl FallbackInput {
+    /// Checks the configuration and the options. The error names the key and the fix.
+    pub fn check(&self) -> Result<(), String> {
+        self.config.check()?;
+        self.proxy.check().map_err(|e| format!("proxy.{e}"))?;
+        let taken = TCP_PORT.to_string();
+        if self.port == TCP_PORT || self.config.fallback.wormhole_port.contains(&taken) {
+            return Err(format!(
+                "port {TCP_PORT} is the fallback's for TCP: leave it out of wormholePort"
+            ));
+        }
+        if self.port == 0 {
+            return Err("port is 0: write a port of the fallback's Service".to_owned());
+        }
+        Ok(())
+    }
+
     /// All HTTP ports, that of the Service included.
     pub fn all_ports(&self) -> BTreeSet<u16> {
         let mut ports = self.ports.clone();

@@ -47,10 +47,12 @@ pub(super) fn tcp(options: &ProxyOptions) -> Vec<Value> {
 }
 
 fn common(options: &ProxyOptions, name: &str) -> Value {
+    // Envoy knows seconds only.
+    let flush = trimtab_crds::duration::parse(&options.access_log_flush).unwrap_or_default();
     json!({
         "log_name": name,
         "transport_api_version": "V3",
-        "buffer_flush_interval": options.access_log_flush,
+        "buffer_flush_interval": format!("{}s", flush.as_secs_f64()),
         "grpc_service": {"envoy_grpc": {"cluster_name": ACCESS_LOG}},
     })
 }

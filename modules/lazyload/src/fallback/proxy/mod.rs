@@ -54,7 +54,7 @@ pub struct ProxyOptions {
     pub admin: SocketAddr,
     /// `host:port` of Trimtab's access log server; empty: no access logs.
     pub access_log: String,
-    /// How long entries are gathered, a duration in Envoy's form.
+    /// How long entries are gathered, for example `200ms`.
     pub access_log_flush: String,
     /// Destinations that are refused with 403, or by closing the connection: CIDR ranges. The default is what means another
     /// machine on each machine, with it the admin interfaces of both proxies of the pod.
@@ -62,6 +62,37 @@ pub struct ProxyOptions {
 }
 
 impl ProxyOptions {
+    /// Checks what types cannot say. The error names the key and the fix.
+    pub fn check(&self) -> Result<(), String> {
+        for range in &self.refuse {
+            if range.parse::<ipnet::IpNet>().is_err() {
+                return Err(format!(
+                    "refuse: \"{range}\" is not a range of addresses: write for example 10.0.0.0/8"
+                ));
+            }
+        }
+        let port = |at: &str| at.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        if !self.access_log.is_empty() && port(&self.access_log).is_none_or(|p: u16| p == 0) {
+            return Err(format!(
+                "accessLog: \"{}\" has no port: write host:port",
+                self.access_log
+            ));
+        }
+        if !self.admin.ip().is_loopback() {
+            return Err(format!(
+                "admin: {} can be reached from outside: use 127.0.0.1",
+                self.admin
+            ));
+        }
+        match trimtab_crds::duration::parse(&self.access_log_flush) {
+            Some(flush) if !flush.is_zero() => Ok(()),
+            _ => Err(format!(
+                "accessLogFlush: \"{}\" is not a duration above 0: write for example 200ms",
+                self.access_log_flush
+            )),
+        }
+    }
+
     /// Where TCP is taken unless the options say otherwise.
     pub fn tcp_address(ip: IpAddr) -> SocketAddr {
         SocketAddr::new(ip, TCP_PORT)
@@ -77,7 +108,7 @@ impl Default for ProxyOptions {
             probe: SocketAddr::new(any, 18181),
             admin: SocketAddr::from(([127, 0, 0, 1], 15082)),
             access_log: String::new(),
-            access_log_flush: "0.2s".to_owned(),
+            access_log_flush: "200ms".to_owned(),
             refuse: [
                 "0.0.0.0/8",
                 "127.0.0.0/8",
@@ -93,7 +124,7 @@ impl Default for ProxyOptions {
     }
 }
 
-/// The bootstrap configuration. Text in `refuse` that is no range is left out.
+/// The bootstrap configuration, of options that [`ProxyOptions::check`] accepts.
 pub fn bootstrap(options: &ProxyOptions) -> Value {
     let mut listeners = vec![http::listener(options), http::probe_listener(options)];
     let mut clusters = vec![
