@@ -35,6 +35,7 @@
 mod accept;
 mod cache;
 mod changelog;
+mod codec;
 mod error;
 mod histogram;
 mod identity;

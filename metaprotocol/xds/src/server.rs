@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use crate::accept::{PeerInfo, incoming};
 use crate::cache::SnapshotCache;
@@ -87,8 +87,9 @@ impl Service {
     pub(crate) fn open<P: Protocol>(
         &self,
         only: Option<&'static str>,
-        request: Request<Streaming<P::Request>>,
-    ) -> Result<Response<Responses<P>>, Status> {
+        info: PeerInfo,
+        requests: Streaming<P::Request>,
+    ) -> Result<Responses<P>, Status> {
         let stats = self.cache.stats();
         if !self.cache.is_ready() {
             Stats::add(&stats.streams_refused, 1);
@@ -104,23 +105,19 @@ impl Service {
             )));
         }
         let settings = StreamSettings {
-            info: request
-                .extensions()
-                .get::<PeerInfo>()
-                .cloned()
-                .unwrap_or_default(),
+            info,
             trust: self.options.trust_nodes,
             limits: Arc::clone(&self.limits),
             debounce: self.options.debounce,
         };
-        Ok(Response::new(open(
+        Ok(open(
             &self.cache,
             only,
-            request.into_inner(),
+            requests,
             settings,
             self.options.max_connection_age,
             &self.shutdown,
-        )))
+        ))
     }
 }
 

@@ -21,8 +21,8 @@ use crate::types::{is_full_state, rank};
 
 /// The differences between state of the world and delta that the shell has to know.
 pub(crate) trait Protocol: Send + Sync + Unpin + 'static {
-    type Request: Send + 'static;
-    type Response: Send + 'static;
+    type Request: prost::Message + Default + 'static;
+    type Response: prost::Message + 'static;
     const DELTA: bool;
 
     fn type_url(request: &mut Self::Request) -> &mut String;

@@ -75,6 +75,7 @@ impl Session {
                 known.explicit = false;
                 known.owed = true;
             }
+            self.restless.push(Arc::clone(&name));
             self.enqueue(&name);
         } else {
             self.known.remove(&name);

@@ -5,6 +5,7 @@
 //! is chosen when the transport can take it, so a slow client gets the newest content and nothing in between.
 
 mod answer;
+mod calm;
 pub(crate) mod delta;
 mod full;
 mod plan;
@@ -19,6 +20,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::calm::Calm;
 use self::plan::Verdict;
 use crate::pins::Pin;
 use crate::scope::View;
@@ -120,6 +122,38 @@ struct Known {
     refusal: Option<Box<Refusal>>,
 }
 
+impl Known {
+    fn new(explicit: bool, now: Instant) -> Self {
+        Self {
+            explicit,
+            held: Held::Nothing,
+            rejected: None,
+            owed: false,
+            alone: false,
+            pinned: false,
+            hopeless: false,
+            queued: false,
+            since: now,
+            sent: None,
+            acked: None,
+            refusal: None,
+        }
+    }
+
+    /// Whether nothing is special about it but what the client holds.
+    fn is_plain(&self) -> bool {
+        let special = self.explicit
+            || self.owed
+            || self.alone
+            || self.pinned
+            || self.hopeless
+            || self.queued
+            || self.rejected.is_some()
+            || self.refusal.is_some();
+        !special
+    }
+}
+
 /// The last refusal of a name; forgotten when a newer content is accepted.
 #[derive(Debug)]
 struct Refusal {
@@ -197,6 +231,10 @@ pub(crate) struct Session {
     greet: bool,
     cursor: Option<u64>,
     known: HashMap<Arc<str>, Known>,
+    /// Names covered by the wildcard that are not in `known`, as nothing happens to them. Delta only.
+    calm: Calm,
+    /// Names that may become calm.
+    restless: Vec<Arc<str>>,
     queue: VecDeque<Arc<str>>,
     /// Names that a void request left; the next request that counts tells whether they are wanted.
     doubtful: BTreeSet<Arc<str>>,
@@ -233,6 +271,8 @@ impl Session {
             greet: false,
             cursor: None,
             known: HashMap::new(),
+            calm: Calm::default(),
+            restless: Vec::new(),
             queue: VecDeque::new(),
             doubtful: BTreeSet::new(),
             outstanding: None,
@@ -319,6 +359,7 @@ impl Session {
             }
         }
         if items.is_empty() && removed.is_empty() && !self.greet {
+            self.calm_down(table);
             return None;
         }
         self.greet = false;
@@ -376,20 +417,19 @@ impl Session {
     }
 
     fn learn(&mut self, name: Arc<str>, explicit: bool, now: Instant) -> &mut Known {
-        let known = self.known.entry(name).or_insert_with(|| Known {
-            explicit,
-            held: Held::Nothing,
-            rejected: None,
-            owed: false,
-            alone: false,
-            pinned: false,
-            hopeless: false,
-            queued: false,
-            since: now,
-            sent: None,
-            acked: None,
-            refusal: None,
-        });
+        if !self.known.contains_key(&name) {
+            let known = self
+                .recall(&name)
+                .unwrap_or_else(|| Known::new(explicit, now));
+            self.known.insert(Arc::clone(&name), known);
+            if self.delta && self.wildcard {
+                self.restless.push(Arc::clone(&name));
+            }
+        }
+        let known = self
+            .known
+            .entry(name)
+            .or_insert_with(|| Known::new(explicit, now));
         known.explicit |= explicit;
         known
     }
@@ -414,6 +454,8 @@ impl Session {
             self.rescan = true;
         } else {
             self.known.retain(|_, known| known.explicit);
+            self.calm.clear();
+            self.restless.clear();
             self.forget_queued();
         }
     }

@@ -46,11 +46,12 @@ impl Session {
     fn compare_all(&mut self, table: &Table, now: Instant) {
         let mut names: Vec<Arc<str>> = self.known.keys().cloned().collect();
         if self.wildcard {
+            let new = table.visible(&self.view);
+            names.extend(new.filter(|name| !self.holds(name)).cloned());
+            let calm = self.calm.names();
             names.extend(
-                table
-                    .visible(&self.view)
-                    .filter(|name| !self.known.contains_key(*name))
-                    .cloned(),
+                calm.filter(|name| !self.known.contains_key(*name))
+                    .map(Arc::from),
             );
         }
         names.sort_unstable();
@@ -59,9 +60,21 @@ impl Session {
         }
     }
 
+    fn holds(&self, name: &str) -> bool {
+        self.known.contains_key(name) || self.calm.get(name).is_some()
+    }
+
     /// Queues a name if the client may have to hear about it.
     fn examine(&mut self, name: &Arc<str>, table: &Table, now: Instant) {
         let current = table.get(name, &self.view);
+        if !self.known.contains_key(name)
+            && let Some(held) = self.calm.get(name)
+        {
+            if current.is_some_and(|entry| entry.version() == held.version()) {
+                return;
+            }
+            self.learn(Arc::clone(name), false, now);
+        }
         let Some(known) = self.known.get(name) else {
             if self.wildcard && current.is_some() {
                 self.learn(Arc::clone(name), false, now);
@@ -158,6 +171,7 @@ impl Session {
         }
         if !known.explicit {
             self.known.remove(name);
+            self.calm.forget(name);
         }
         if tell { Verdict::Remove } else { Verdict::Skip }
     }
