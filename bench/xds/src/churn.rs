@@ -31,7 +31,7 @@ pub struct Wanted {
 }
 
 fn manners(id: usize, slow_each: usize) -> Manners {
-    let slow = slow_each > 0 && id % slow_each == 0;
+    let slow = slow_each > 0 && id.is_multiple_of(slow_each);
     Manners {
         slow,
         timed: !slow && id % TIMED == 1,
@@ -72,6 +72,15 @@ async fn publish(racer: &mut Racer, wanted: &Wanted) -> Result<(f64, f64)> {
     Ok((count as f64 / begin.elapsed().as_secs_f64(), most))
 }
 
+/// From now on the ages of changes are noted.
+fn begin_times(racer: &mut Racer) {
+    // Serial numbers are places in this list; those before do not matter.
+    let place = usize::try_from(racer.next_serial()).unwrap_or(0) + 1;
+    let notes = &racer.fleet.notes;
+    *notes.published.borrow_mut() = vec![Instant::now(); place];
+    notes.latencies.borrow_mut().clear();
+}
+
 async fn one(kind: Kind, peer: &Path, what: &'static str, wanted: &Wanted) -> Result<Row> {
     let mut racer = Racer::start(kind, peer, NAMES, wanted.size).await?;
     let interest = Watch::All.interest();
@@ -87,11 +96,8 @@ async fn one(kind: Kind, peer: &Path, what: &'static str, wanted: &Wanted) -> Re
     let all = wanted.streams * NAMES;
     racer.fleet.resources(all as u64).await?;
     racer.change("set", 0).await?;
-    // Serial numbers are places in this list; those before do not matter.
     let notes = Rc::clone(&racer.fleet.notes);
-    let place = usize::try_from(racer.next_serial()).unwrap_or(0) + 1;
-    *notes.published.borrow_mut() = vec![Instant::now(); place];
-    notes.latencies.borrow_mut().clear();
+    begin_times(&mut racer);
     let slow: Vec<usize> = (0..wanted.streams)
         .filter(|id| manners(*id, wanted.slow_each).slow)
         .collect();

@@ -121,6 +121,10 @@ impl Notes {
 
 /// How a proxy behaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent habits, not the states of one machine"
+)]
 pub struct Manners {
     /// Refuses the serial number that the notes name.
     pub refuses: bool,

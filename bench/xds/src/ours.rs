@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
-use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use trimtab_xds::{
-    Delivery, Limits, Resource, ServerOptions, SnapshotCache, content_version, serve_with,
+    Delivery, Limits, Resource, ServerOptions, SnapshotCache, content_version, listen, serve_with,
 };
 
 use crate::wire::{TYPE, body, name};
@@ -68,9 +67,9 @@ pub fn serve() -> Result<()> {
     let cache = SnapshotCache::new();
     cache.serve_type(TYPE);
     cache.mark_ready();
-    let listener = runtime
-        .block_on(TcpListener::bind(("127.0.0.1", 0)))
-        .context("no port on loopback")?;
+    let entered = runtime.enter();
+    let listener = listen(([127, 0, 0, 1], 0).into()).context("no port on loopback")?;
+    drop(entered);
     println!("ready {}", listener.local_addr()?.port());
     let refusals = Arc::new(AtomicUsize::new(0));
     runtime.spawn(follow(cache.clone(), Arc::clone(&refusals)));

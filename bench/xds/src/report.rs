@@ -56,7 +56,7 @@ impl Row {
 #[derive(Debug, Clone, Serialize)]
 pub struct Target {
     pub id: &'static str,
-    pub target: &'static str,
+    pub what: &'static str,
     pub reached: f64,
     pub met: bool,
 }
@@ -146,14 +146,14 @@ impl Report {
     pub fn target(
         &mut self,
         id: &'static str,
-        target: &'static str,
+        what: &'static str,
         reached: Option<f64>,
         met: impl Fn(f64) -> bool,
     ) {
         if let Some(reached) = reached {
             self.targets.push(Target {
                 id,
-                target,
+                what,
                 reached,
                 met: met(reached),
             });
@@ -198,7 +198,7 @@ impl Report {
         let _ = writeln!(out, "\nTargets");
         for target in &self.targets {
             let word = if target.met { "met" } else { "MISSED" };
-            let (id, text) = (target.id, target.target);
+            let (id, text) = (target.id, target.what);
             let _ = writeln!(out, "  {word:<7} {id} {text}: {}", digits(target.reached));
         }
         out

@@ -69,10 +69,19 @@ fn fan_out(report: &mut Report) {
     );
 }
 
+/// Trimtab's value in the largest row of a scenario.
+fn value(report: &Report, what: &str, name: &str) -> Option<f64> {
+    largest(report, what)?.median(name)
+}
+
 /// Fills in the targets whose rows were measured.
 pub fn judge(report: &mut Report) {
     fan_out(report);
-    let value = |report: &Report, what, name| largest(report, what)?.median(name);
+    storm_and_memory(report);
+    behaviour(report);
+}
+
+fn storm_and_memory(report: &mut Report) {
     let cold = value(report, "connect storm", "cold s");
     report.target("X3", "cold storm, seconds <= 5", cold, |x| x <= 5.0);
     let share = largest(report, "connect storm")
@@ -96,6 +105,9 @@ pub fn judge(report: &mut Report) {
     );
     let stored = value(report, "stored resources", "x encoded bytes");
     report.target("X4", "stored / encoded bytes <= 1.3", stored, |x| x <= 1.3);
+}
+
+fn behaviour(report: &mut Report) {
     let slow = "update storm, 10 % slow readers";
     let converged = value(report, slow, "converged after ms");
     report.target("X5", "ms until all converged <= 1000", converged, |x| {

@@ -23,7 +23,7 @@ pub fn name(index: usize) -> String {
 
 /// The encoded resource: about `size` bytes, with the serial number of its last change inside.
 pub fn body(index: usize, serial: u64, size: usize) -> Vec<u8> {
-    let mut label = format!("{serial:0width$}-", width = DIGITS);
+    let mut label = format!("{serial:0DIGITS$}-");
     label.extend(std::iter::repeat_n('x', size.saturating_sub(label.len())));
     let host = VirtualHost {
         name: label,

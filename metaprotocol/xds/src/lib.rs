@@ -54,6 +54,7 @@ mod table;
 mod tls;
 mod types;
 
+pub use accept::listen;
 pub use cache::{Delivery, SnapshotCache, StreamInfo, Update};
 pub use error::{ServeError, TlsError};
 pub use histogram::Times;

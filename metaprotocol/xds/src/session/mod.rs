@@ -20,6 +20,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
 use self::calm::Calm;
 use self::plan::Verdict;
 use crate::pins::Pin;
@@ -32,6 +34,8 @@ pub(crate) use self::state::ResourceState;
 const MAX_RESOURCES: usize = 64;
 /// Most bytes of bodies in one message, unless a single resource is larger.
 const MAX_BYTES: usize = 1 << 20;
+/// Seed of the hashes of removed names.
+const GONE: u64 = 1;
 /// The name that stands for all names.
 const WILDCARD: &str = "*";
 
@@ -465,12 +469,13 @@ impl Session {
     }
 }
 
+/// The same for the same content in any order. Numbers are added, so that a long message costs no memory for it.
 fn version_of_many(items: &[Item], removed: &[Arc<str>]) -> String {
-    let mut canonical: Vec<String> = items
-        .iter()
-        .map(|item| format!("{}={}", item.name, item.entry.version()))
-        .collect();
-    canonical.extend(removed.iter().map(|name| format!("{name}-")));
-    canonical.sort_unstable();
-    content_version(canonical.join("\n").as_bytes())
+    let held = items.iter().map(|item| {
+        xxh3_64_with_seed(item.entry.version().as_bytes(), xxh3_64(item.name.as_bytes()))
+    });
+    // Another seed than that of a held name, whatever its version.
+    let gone = removed.iter().map(|name| xxh3_64_with_seed(name.as_bytes(), GONE));
+    let sum = held.chain(gone).fold(0_u64, u64::wrapping_add);
+    content_version(&sum.to_le_bytes())
 }
