@@ -11,8 +11,9 @@ WITH_TOOLS := scripts/with-tools.sh
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-deps: ## install Envoy, Prometheus, kubectl, and build the control plane of the tests (once, into ~/.cache/trimtab)
+deps: ## install Envoy, Prometheus, kubectl, protocol clients, and build the control plane of the tests (once, into ~/.cache/trimtab)
 	@scripts/deps.sh
+	@scripts/protocol-tools.sh
 	@scripts/cluster-tools.sh
 
 cluster: ## start the control plane of the tests for yourself; prints its KUBECONFIG, Ctrl-C ends it

@@ -1,9 +1,8 @@
 //! The command line.
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,8 +10,11 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::limiter::duration_millis;
+use trimtab_metaprotocol::standalone::Listen;
 
+use crate::bootstrap::BootstrapArgs;
 use crate::config::Config;
+use crate::describe::{self, What, XdsCommand};
 use crate::operator::Operator;
 use crate::{manifests, quickstart, standalone, translate};
 
@@ -42,7 +44,8 @@ enum Command {
     },
     /// Print the generated Istio objects, offline
     Translate {
-        /// Files or folders with SmartLimiters, Services, Pods, DestinationRules, ServiceEntries
+        /// Files or folders with SmartLimiters, MetaRouters, Redis objects and the Services, Pods, DestinationRules,
+        /// ServiceEntries and Gateways that they are for
         #[arg(short = 'f', long = "filename", required = true)]
         files: Vec<PathBuf>,
         /// Value of a metric, e.g. cpu=0.85
@@ -51,6 +54,24 @@ enum Command {
         /// Output format
         #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Yaml)]
         output: Format,
+        /// Also print what the xDS server would have
+        #[arg(long)]
+        xds: bool,
+        /// Configuration file
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Print the bootstrap of a plain Envoy that gets its configuration from run --standalone
+    Bootstrap(BootstrapArgs),
+    /// What applies, and why
+    Describe {
+        #[command(subcommand)]
+        what: What,
+    },
+    /// Proxies at the xDS server of a running operator
+    Xds {
+        #[command(subcommand)]
+        command: XdsCommand,
     },
     /// Print the CRDs
     Crds {
@@ -82,6 +103,12 @@ struct RunArgs {
     /// With --standalone: serve the embedded API here for kubectl, e.g. 127.0.0.1:8001
     #[arg(long, value_name = "ADDR", requires = "standalone")]
     serve_api: Option<SocketAddr>,
+    /// With --standalone: address on which plain Envoys listen for services
+    #[arg(long, value_name = "ADDR", requires = "standalone", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    bind: IpAddr,
+    /// With --standalone: added to the ports of services, as an ordinary user may not open those below 1024
+    #[arg(long, value_name = "N", requires = "standalone", default_value_t = 0)]
+    port_offset: u16,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -164,19 +191,26 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             files,
             metrics,
             output,
+            xds,
+            config,
         } => {
-            let metrics: BTreeMap<String, f64> = metrics.into_iter().collect();
-            let result = translate::run(&files, &metrics).await?;
-            result.notes.iter().for_each(|n| complain(n));
-            result
-                .refused
-                .iter()
-                .for_each(|r| complain(&format!("refused: {r}")));
-            say(&translate::print(
-                &result.objects,
-                matches!(output, Format::Json),
-            )?)?;
-            Ok(ExitCode::from(u8::from(!result.refused.is_empty())))
+            let config = configuration(config.as_deref())?;
+            let metrics = metrics.into_iter().collect();
+            let result = translate::run(&files, &metrics, &config).await?;
+            print_objects(&result, matches!(output, Format::Json), xds)
+        }
+        Command::Bootstrap(args) => {
+            say(&args.text()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Describe { what } => {
+            say(&describe::describe(what).await?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Xds { command } => {
+            let (text, differs) = describe::xds(command).await?;
+            say(&text)?;
+            Ok(ExitCode::from(u8::from(differs)))
         }
         Command::Crds { check, write } => {
             match (check, write) {
@@ -199,11 +233,22 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Objects on standard output, words on standard error.
+fn print_objects(result: &translate::Output, json: bool, xds: bool) -> anyhow::Result<ExitCode> {
+    result.notes.iter().for_each(|n| complain(n));
+    for refusal in &result.refused {
+        complain(&format!("refused: {refusal}"));
+    }
+    say(&translate::print(result, json, xds)?)?;
+    Ok(ExitCode::from(u8::from(!result.refused.is_empty())))
+}
+
+fn configuration(file: Option<&Path>) -> anyhow::Result<Config> {
+    file.map_or_else(|| Ok(Config::default()), Config::load)
+}
+
 async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let config = match &args.config {
-        Some(path) => Config::load(path)?,
-        None => Config::default(),
-    };
+    let config = configuration(args.config.as_deref())?;
     let shutdown = CancellationToken::new();
     stop_on_signal(shutdown.clone());
     let Some(dir) = args.standalone else {
@@ -218,6 +263,14 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
             .await?
             .wait()
             .await;
+    };
+    let listen = Listen::Address {
+        address: args.bind,
+        port_offset: args.port_offset,
+    };
+    let config = Config {
+        data_plane: Some(listen),
+        ..config
     };
     let embedded = standalone::embedded()?;
     let mut folder = standalone::Folder::new(&dir, embedded.clone());

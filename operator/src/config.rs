@@ -1,5 +1,7 @@
 //! Configuration of the operator: one YAML file. Unknown keys are errors.
 
+mod xds;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use trimtab_crds::limiter::duration_millis;
 use trimtab_kit::sources::{MdsConfig, MetricsServerConfig, PrometheusConfig};
 use trimtab_limiter::config::LimiterConfig;
+use trimtab_metaprotocol::config::MetaprotocolConfig;
+use trimtab_metaprotocol::standalone::Listen;
+
+pub use xds::{Tls, Trust, Xds, XdsLimits};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,9 +28,14 @@ pub struct Config {
     pub metrics: Metrics,
     /// The limiter module.
     pub limiter: LimiterConfig,
+    /// The MetaProtocol module.
+    pub metaprotocol: MetaprotocolConfig,
     /// Set by the command line, not by the file: proxies are on other machines.
     #[serde(skip)]
     pub in_cluster: bool,
+    /// Set by the command line in standalone mode: where plain Envoys listen. `None`: they are served nothing.
+    #[serde(skip)]
+    pub data_plane: Option<Listen>,
 }
 
 /// The HTTP endpoints.
@@ -39,26 +50,6 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
-        }
-    }
-}
-
-/// The xDS server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Xds {
-    /// Where to listen. Loopback unless set; a cluster needs `0.0.0.0:15010`.
-    pub address: SocketAddr,
-    /// `host:port` as proxies reach it; written into generated EnvoyFilters. Empty: the address where it listens in
-    /// standalone mode; in a cluster delivery ECDS is then refused.
-    pub advertise: String,
-}
-
-impl Default for Xds {
-    fn default() -> Self {
-        Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 15010)),
-            advertise: String::new(),
         }
     }
 }
@@ -123,6 +114,8 @@ impl Config {
         if let Some(prometheus) = &self.metrics.prometheus {
             prometheus.validate()?;
         }
+        self.xds.check().map_err(anyhow::Error::msg)?;
+        self.metaprotocol.check().map_err(anyhow::Error::msg)?;
         let mut taken = BTreeSet::new();
         let mds = self
             .metrics

@@ -9,18 +9,16 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use parking_lot::Mutex;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trimtab_kit::readiness::Readiness;
 use trimtab_limiter::engine::Engine;
-use trimtab_xds::{SnapshotCache, Stats};
+use trimtab_metaprotocol::engine::Engine as MetaprotocolEngine;
+use trimtab_xds::SnapshotCache;
+
+use crate::nodes;
 
 /// What handlers use.
 #[derive(Clone, Debug)]
@@ -31,6 +29,8 @@ pub struct State {
     pub readiness: Readiness,
     /// Limiters.
     pub limiter: Arc<Engine>,
+    /// Layer-7 hosts; `None`: the module is switched off.
+    pub metaprotocol: Option<Arc<MetaprotocolEngine>>,
     /// xDS streams.
     pub cache: SnapshotCache,
 }
@@ -51,7 +51,14 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/api/v1/limiters", get(limiters))
         .route("/api/v1/limiters/{namespace}/{name}/input", get(input))
+        .route("/api/v1/metaprotocol", get(hosts))
+        .route(
+            "/api/v1/metaprotocol/routers/{namespace}/{name}",
+            get(router),
+        )
         .route("/api/v1/xds/streams", get(streams))
+        .route("/api/v1/xds/nodes", get(all_nodes))
+        .route("/api/v1/xds/nodes/{node}", get(one_node))
         .with_state(state);
     axum::serve(listener, app)
         .with_graceful_shutdown(shutdown.cancelled_owned())
@@ -102,6 +109,52 @@ async fn input(
     }
 }
 
+/// What is asked of a module that is switched off.
+fn off() -> Response {
+    let text = "the MetaProtocol module is switched off: set metaprotocol.enabled to true\n";
+    (StatusCode::NOT_FOUND, text).into_response()
+}
+
+async fn hosts(Extract(state): Extract<State>) -> Response {
+    match &state.metaprotocol {
+        Some(engine) => Json(json!({"items": engine.views()})).into_response(),
+        None => off(),
+    }
+}
+
+async fn router(
+    Extract(state): Extract<State>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
+    let Some(engine) = &state.metaprotocol else {
+        return off();
+    };
+    match engine.router_view(&namespace, &name) {
+        Some(view) => Json(view).into_response(),
+        None => (
+            StatusCode::NOT_FOUND,
+            format!("there is no MetaRouter {namespace}/{name}\n"),
+        )
+            .into_response(),
+    }
+}
+
+async fn all_nodes(Extract(state): Extract<State>) -> Response {
+    let nodes: Vec<nodes::Node> = state.cache.nodes().iter().map(nodes::Node::from).collect();
+    Json(json!({"items": nodes})).into_response()
+}
+
+async fn one_node(Extract(state): Extract<State>, Path(node): Path<String>) -> Response {
+    match state.cache.node(&node) {
+        Some(found) => Json(nodes::Node::from(&found)).into_response(),
+        None => (
+            StatusCode::NOT_FOUND,
+            format!("no proxy with the node id {node} is connected\n"),
+        )
+            .into_response(),
+    }
+}
+
 async fn streams(Extract(state): Extract<State>) -> Response {
     let streams: Vec<String> = state
         .cache
@@ -110,44 +163,4 @@ async fn streams(Extract(state): Extract<State>) -> Response {
         .map(|s| format!("{s:?}"))
         .collect();
     Json(json!({"items": streams})).into_response()
-}
-
-/// Series of the xDS server.
-#[derive(Debug)]
-pub struct XdsCollector(pub SnapshotCache);
-
-impl Collector for XdsCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let stats = self.0.stats();
-        let none: [(&str, &str); 0] = [];
-        let mut streams = encoder.encode_descriptor(
-            "trimtab_xds_streams",
-            "Open xDS streams",
-            None,
-            MetricType::Gauge,
-        )?;
-        ConstGauge::<i64>::new(i64::try_from(self.0.streams().len()).unwrap_or(i64::MAX))
-            .encode(streams.encode_family(&none)?)?;
-        for (name, help, counter) in [
-            (
-                "trimtab_xds_pushes",
-                "Responses sent to proxies",
-                &stats.pushes,
-            ),
-            (
-                "trimtab_xds_acks",
-                "Responses that proxies took",
-                &stats.acks,
-            ),
-            (
-                "trimtab_xds_nacks",
-                "Responses that proxies refused",
-                &stats.nacks,
-            ),
-        ] {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::<u64>::new(Stats::read(counter)).encode(family.encode_family(&none)?)?;
-        }
-        Ok(())
-    }
 }

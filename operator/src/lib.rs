@@ -1,11 +1,16 @@
 //! The Trimtab operator: CLI, module host, HTTP endpoints, standalone mode, quickstart.
 
+pub mod bootstrap;
 pub mod cli;
 pub mod config;
+pub mod data_plane;
+pub mod describe;
 pub mod http;
 pub mod lab;
 pub mod manifests;
+pub mod nodes;
 pub mod operator;
 pub mod quickstart;
 pub mod standalone;
 pub mod translate;
+pub mod xds_series;

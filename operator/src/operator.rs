@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::Client;
@@ -20,10 +21,17 @@ use trimtab_kit::sources::{
 };
 use trimtab_limiter::controller::LimiterModule;
 use trimtab_limiter::engine::Engine;
+use trimtab_metaprotocol::controller::{Appliers, Metaprotocol, MetaprotocolModule};
+use trimtab_metaprotocol::engine::Engine as MetaprotocolEngine;
 use trimtab_xds::SnapshotCache;
 
 use crate::config::Config;
+use crate::data_plane;
 use crate::http;
+use crate::xds_series::XdsCollector;
+
+/// How often it is looked at whether the xDS server can be opened.
+const OPEN_POLL: Duration = Duration::from_millis(10);
 
 /// A running operator.
 #[derive(Debug)]
@@ -38,6 +46,8 @@ pub struct Operator {
     pub limiter: Arc<Engine>,
     /// Writer of EnvoyFilters, with its counts.
     pub applier: Arc<Applier<EnvoyFilter>>,
+    /// What the MetaProtocol module makes of each host, with its writers; `None`: it is switched off.
+    pub metaprotocol: Option<(Arc<MetaprotocolEngine>, Appliers)>,
     /// Named blockers of readiness.
     pub readiness: Readiness,
     /// The xDS cache.
@@ -91,10 +101,10 @@ impl Operator {
         .build(&host);
         let (engine, applier) = (limiter.engine.clone(), limiter.applier.clone());
         host.add(limiter);
-        context
-            .registry
-            .lock()
-            .register_collector(Box::new(http::XdsCollector(cache.clone())));
+        let metaprotocol = add_metaprotocol(&config, &cache, xds_address, &mut host);
+        add_opening(&config, &cache, xds_address, &mut host);
+        let collector = Box::new(XdsCollector(cache.clone()));
+        context.registry.lock().register_collector(collector);
 
         servers.push(tokio::spawn(http::serve(
             http_listener,
@@ -102,11 +112,13 @@ impl Operator {
                 registry: context.registry.clone(),
                 readiness: context.readiness.clone(),
                 limiter: engine.clone(),
+                metaprotocol: metaprotocol.as_ref().map(|(engine, _)| engine.clone()),
                 cache: cache.clone(),
             },
             shutdown.clone(),
         )));
-        let xds = trimtab_xds::serve(cache.clone(), xds_listener, shutdown.clone());
+        let (options, stop) = (config.xds.options(), shutdown.clone());
+        let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, stop);
         servers.push(tokio::spawn(async move { Ok(xds.await?) }));
         tracing::info!(http = %http_address, xds = %xds_address, mds = ?mds, "trimtab is up");
         Ok(Self {
@@ -115,6 +127,7 @@ impl Operator {
             mds,
             limiter: engine,
             applier,
+            metaprotocol,
             readiness: context.readiness,
             cache,
             shutdown,
@@ -149,6 +162,49 @@ impl Operator {
         self.shutdown.cancel();
         self.wait().await
     }
+}
+
+fn add_metaprotocol(
+    config: &Config,
+    cache: &SnapshotCache,
+    xds_address: SocketAddr,
+    host: &mut Host,
+) -> Option<(Arc<MetaprotocolEngine>, Appliers)> {
+    if !config.metaprotocol.enabled {
+        return None;
+    }
+    let module: Metaprotocol = MetaprotocolModule {
+        config: config.metaprotocol.clone(),
+        xds_address: advertised(config, xds_address),
+        xds: cache.clone(),
+    }
+    .build(host);
+    let handles = (module.engine.clone(), module.appliers.clone());
+    host.add(module);
+    Some(handles)
+}
+
+/// What is served to plain Envoys in standalone mode, and the task that opens the xDS server.
+fn add_opening(config: &Config, cache: &SnapshotCache, xds_address: SocketAddr, host: &mut Host) {
+    if let (Some(listen), false) = (&config.data_plane, config.in_cluster) {
+        let address = advertised(config, xds_address);
+        data_plane::add(&config.metaprotocol, listen.clone(), &address, cache, host);
+    }
+    let context = host.context().clone();
+    host.spawn("xds: open", open(cache.clone(), context));
+}
+
+/// Opens the xDS server once nothing blocks: every module has put in what it had to. A proxy that reconnects to half a
+/// world would take it for the whole.
+async fn open(cache: SnapshotCache, context: Context) {
+    while !context.readiness.missing().is_empty() {
+        tokio::select! {
+            () = context.shutdown.cancelled() => return,
+            () = tokio::time::sleep(OPEN_POLL) => {}
+        }
+    }
+    cache.mark_ready();
+    context.shutdown.cancelled().await;
 }
 
 /// `host:port` of the xDS server for generated objects.

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use kube::api::{DeleteParams, DynamicObject};
+use kube::api::{DeleteParams, DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use trimtab_crds::istio::EnvoyFilter;
+use trimtab_crds::istio::{EnvoyFilter, VirtualService};
+use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use trimtab_embedded::Embedded;
 
 use crate::manifests::{self, Document};
@@ -55,7 +58,7 @@ pub fn load(embedded: &Embedded, document: &Document) -> anyhow::Result<()> {
 fn cluster_scoped(object: &Value) -> bool {
     matches!(
         object["kind"].as_str(),
-        Some("Namespace" | "Node" | "CustomResourceDefinition")
+        Some("Namespace" | "Node" | "CustomResourceDefinition" | "ApplicationProtocol")
     )
 }
 
@@ -70,10 +73,15 @@ fn identity(object: &Value) -> Identity {
             .unwrap_or_default()
             .to_owned()
     };
+    let default = if cluster_scoped(object) {
+        ""
+    } else {
+        "default"
+    };
     let namespace = object
         .pointer("/metadata/namespace")
         .and_then(Value::as_str)
-        .unwrap_or("default")
+        .unwrap_or(default)
         .to_owned();
     (
         text("/apiVersion"),
@@ -182,7 +190,11 @@ async fn delete(client: Client, id: &Identity) -> anyhow::Result<()> {
         &GroupVersionKind::gvk(group, version, kind),
         &plural(kind),
     );
-    let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
+    let api: Api<DynamicObject> = if namespace.is_empty() {
+        Api::all_with(client, &resource)
+    } else {
+        Api::namespaced_with(client, namespace, &resource)
+    };
     match api.delete(name, &DeleteParams::default()).await {
         Ok(_) => tracing::info!(%kind, %namespace, %name, "deleted: it is no longer in the folder"),
         Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -197,12 +209,38 @@ fn plural(kind: &str) -> String {
     match lower.as_str() {
         "endpoints" => lower,
         "serviceentry" => "serviceentries".to_owned(),
+        "dubboauthorizationpolicy" => "dubboauthorizationpolicies".to_owned(),
         "podmetrics" => "pods".to_owned(),
         _ => format!("{lower}s"),
     }
 }
 
-/// Writes the generated EnvoyFilters to `out`, one file each, and removes those that are gone.
+/// Generated objects of a kind as files; a user's own objects of the kind are none.
+async fn collect<K>(client: &Client, files: &mut BTreeMap<String, String>) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
+{
+    let api: Api<K> = Api::all(client.clone());
+    let ours = ListParams::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+    for object in api.list(&ours).await? {
+        let mut value = serde_json::to_value(&object)?;
+        value["apiVersion"] = K::api_version(&()).into();
+        value["kind"] = K::kind(&()).into();
+        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.retain(|k, _| matches!(k.as_str(), "name" | "namespace" | "labels"));
+        }
+        let text = manifests::yaml(&value)?;
+        let name = format!(
+            "{}_{}.yaml",
+            object.meta().namespace.clone().unwrap_or_default(),
+            object.meta().name.clone().unwrap_or_default()
+        );
+        files.insert(name, text);
+    }
+    Ok(())
+}
+
+/// Writes the generated objects to `out`, one file each, and removes those that are gone.
 pub async fn write_outputs(client: Client, out: PathBuf, shutdown: CancellationToken) {
     let mut written: BTreeMap<String, String> = BTreeMap::new();
     if let Err(error) = std::fs::create_dir_all(&out) {
@@ -225,21 +263,9 @@ async fn write_once(
     out: &Path,
     written: &mut BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
-    let api: Api<EnvoyFilter> = Api::all(client.clone());
     let mut now = BTreeMap::new();
-    for filter in api.list(&kube::api::ListParams::default()).await? {
-        let mut value = serde_json::to_value(&filter)?;
-        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.retain(|k, _| matches!(k.as_str(), "name" | "namespace" | "labels"));
-        }
-        let text = manifests::yaml(&value)?;
-        let name = format!(
-            "{}_{}.yaml",
-            filter.metadata.namespace.unwrap_or_default(),
-            filter.metadata.name.unwrap_or_default()
-        );
-        now.insert(name, text);
-    }
+    collect::<EnvoyFilter>(client, &mut now).await?;
+    collect::<VirtualService>(client, &mut now).await?;
     for (name, text) in &now {
         if written.get(name) != Some(text) {
             // Through a rename: a reader never sees half a file.

@@ -1,5 +1,7 @@
 //! `trimtab translate`: generated objects offline, with metric values from the command line.
 
+mod metaprotocol;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,15 +20,23 @@ use trimtab_limiter::index::{Index, LimiterKey};
 use trimtab_limiter::input::{LimiterInput, Reading, Settings};
 use trimtab_limiter::translate::translate;
 use trimtab_limiter::validate::validate_for;
+use trimtab_metaprotocol::output::XdsResource;
 
+use crate::config::Config;
 use crate::manifests::{self, Document};
 use crate::standalone;
+
+pub use metaprotocol::index as metaprotocol_index;
 
 /// What came out.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Generated objects, sorted by namespace and name.
+    /// Generated EnvoyFilters, sorted by namespace and name.
     pub objects: Vec<EnvoyFilter>,
+    /// Generated VirtualServices, sorted by namespace and name.
+    pub virtual_services: Vec<Value>,
+    /// What the xDS server would have, sorted by type and name.
+    pub resources: Vec<XdsResource>,
     /// Refusals: object, field, fix.
     pub refused: Vec<String>,
     /// Decisions, a line each.
@@ -48,15 +58,28 @@ pub fn metric(text: &str) -> Result<(String, f64), String> {
 }
 
 /// Translates files and folders. The objects pass the same checks as at an API server.
-pub async fn run(paths: &[PathBuf], metrics: &BTreeMap<String, f64>) -> anyhow::Result<Output> {
+pub async fn run(
+    paths: &[PathBuf],
+    metrics: &BTreeMap<String, f64>,
+    config: &Config,
+) -> anyhow::Result<Output> {
     let documents = manifests::read(paths)?;
-    run_documents(&documents, metrics).await
+    run_with(&documents, metrics, config).await
 }
 
-/// Translates objects that are read already.
+/// Translates objects that are read already, with the default configuration.
 pub async fn run_documents(
     documents: &[Document],
     metrics: &BTreeMap<String, f64>,
+) -> anyhow::Result<Output> {
+    run_with(documents, metrics, &Config::default()).await
+}
+
+/// Translates objects that are read already.
+pub async fn run_with(
+    documents: &[Document],
+    metrics: &BTreeMap<String, f64>,
+    config: &Config,
 ) -> anyhow::Result<Output> {
     let embedded = standalone::embedded()?;
     let mut out = Output::default();
@@ -66,7 +89,7 @@ pub async fn run_documents(
             out.refused.push(format!("{error:#}"));
         }
     }
-    let index = Index::new("istio-system");
+    let index = Index::new(&config.limiter.root_namespace);
     let client = embedded.client();
     feed::<Service>(&client, &index).await?;
     feed::<Pod>(&client, &index).await?;
@@ -75,8 +98,11 @@ pub async fn run_documents(
     feed::<v1alpha2::SmartLimiter>(&client, &index).await?;
     feed::<first_form::SmartLimiter>(&client, &index).await?;
     let (keys, _) = index.take_changes();
-    if keys.is_empty() && out.refused.is_empty() {
-        bail!("there is no SmartLimiter in the input: give a file or folder with one");
+    let hosts = metaprotocol::translate_all(&client, config, &mut out).await?;
+    if keys.is_empty() && hosts == 0 && out.refused.is_empty() {
+        bail!(
+            "there is no SmartLimiter and no service with a layer-7 port in the input: give a file or folder with one"
+        );
     }
     let settings = Arc::new(Settings {
         known_metrics: metrics.keys().cloned().collect(),
@@ -176,12 +202,18 @@ where
     Ok(())
 }
 
-/// Prints the objects as one YAML stream or one JSON list.
-pub fn print(objects: &[EnvoyFilter], json: bool) -> anyhow::Result<String> {
-    let values: Vec<Value> = objects
+/// Prints the objects as one YAML stream or one JSON list. `xds`: also what the xDS server would have, as documents of the
+/// kind `XdsResource` that no API server takes.
+pub fn print(output: &Output, json: bool, xds: bool) -> anyhow::Result<String> {
+    let mut values: Vec<Value> = output
+        .objects
         .iter()
         .map(serde_json::to_value)
         .collect::<Result<_, _>>()?;
+    values.extend(output.virtual_services.iter().cloned());
+    if xds {
+        values.extend(output.resources.iter().map(metaprotocol::shown));
+    }
     if json {
         let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": values});
         return Ok(format!("{}\n", serde_json::to_string_pretty(&list)?));

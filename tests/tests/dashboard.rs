@@ -163,7 +163,11 @@ mod documents {
     }
 
     fn dashboard() -> Value {
-        let file = repository().join("dashboards/limiter.json");
+        dashboard_of("limiter")
+    }
+
+    fn dashboard_of(name: &str) -> Value {
+        let file = repository().join(format!("dashboards/{name}.json"));
         serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
     }
 
@@ -172,6 +176,7 @@ mod documents {
             .replace("$__rate_interval", RATE_INTERVAL)
             .replace("$namespace", ".*")
             .replace("$limiter", ".*")
+            .replace("$router", ".*")
             .replace(ZERO, "");
         assert!(!filled.contains('$'), "an unknown variable in {filled}");
         filled
@@ -307,6 +312,11 @@ mod documents {
             answer(&run.prometheus, &filled(&selector)).await.unwrap();
         }
         assert!(failures.is_empty(), "{}", failures.join("\n"));
+        // No layer-7 service is here, so that an answer may be empty; the names are held below.
+        for (title, expression) in expressions(&dashboard_of("metaprotocol")) {
+            let answer = run.prometheus.query(&filled(&expression)).await;
+            assert!(answer.is_ok(), "panel \"{title}\": {answer:?}");
+        }
 
         assert_eq!(
             exported(&run.operator).await,
@@ -314,6 +324,30 @@ mod documents {
             "left: exported, right: docs/metrics.md"
         );
         run.operator.stop().await.unwrap();
+    }
+
+    #[test]
+    fn the_dashboard_of_layer_7_protocols_asks_for_series_that_there_are() {
+        let dashboard = dashboard_of("metaprotocol");
+        let texts = expressions(&dashboard)
+            .into_iter()
+            .map(|(_, expression)| expression)
+            .chain(
+                variables(&dashboard)
+                    .into_iter()
+                    .map(|(selector, _)| selector),
+            );
+        let known = documented();
+        let mut seen = 0;
+        for text in texts {
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            for word in words.filter(|w| w.starts_with("trimtab_")) {
+                let name = word.strip_suffix("_bucket").unwrap_or(word);
+                assert!(known.contains(name), "{name} is not exported");
+                seen += 1;
+            }
+        }
+        assert!(seen > 15, "{seen} names");
     }
 
     /// Blocks of YAML in a document.
@@ -342,7 +376,7 @@ mod documents {
         // What is left out in the text would be filled in by the parser, so the keys are compared too.
         let written: Value = serde_saphyr::from_str(&blocks[0]).unwrap();
         let default = serde_json::to_value(&all).unwrap();
-        for section in ["http", "xds", "limiter"] {
+        for section in ["http", "xds", "limiter", "metaprotocol"] {
             let keys = |v: &Value| {
                 v[section]
                     .as_object()
@@ -353,7 +387,8 @@ mod documents {
             };
             assert_eq!(keys(&written), keys(&default), "keys of {section}");
         }
-        let sources = parse(&blocks[1]).metrics;
+        assert!(parse(&blocks[1]).xds.tls.is_some());
+        let sources = parse(&blocks[2]).metrics;
         assert!(
             sources.prometheus.is_some()
                 && sources.metrics_server.is_some()
@@ -419,8 +454,13 @@ mod documents {
     }
 
     #[test]
-    fn the_dashboard_is_what_grafana_expects() {
-        let dashboard = dashboard();
+    fn the_dashboards_are_what_grafana_expects() {
+        grafana_takes(&dashboard(), ["datasource", "namespace", "limiter"]);
+        let names = ["datasource", "namespace", "router"];
+        grafana_takes(&dashboard_of("metaprotocol"), names);
+    }
+
+    fn grafana_takes(dashboard: &Value, variables: [&str; 3]) {
         assert_eq!(dashboard["schemaVersion"], 39);
         assert!(dashboard["id"].is_null(), "Grafana gives the id");
         let mut ids = BTreeSet::new();
@@ -450,6 +490,6 @@ mod documents {
             .iter()
             .filter_map(|v| v["name"].as_str())
             .collect();
-        assert_eq!(names, ["datasource", "namespace", "limiter"]);
+        assert_eq!(names, variables);
     }
 }

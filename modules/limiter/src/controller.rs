@@ -160,7 +160,6 @@ impl Limiter {
             "limiter: events",
             events(
                 self.engine.clone(),
-                self.xds.clone(),
                 self.watches_ready,
                 kick.clone(),
                 started.clone(),
@@ -203,7 +202,6 @@ impl Limiter {
 /// Takes events over. Waits for the first complete lists: decisions on half a mesh would take working limits away.
 async fn events(
     engine: Arc<Engine>,
-    xds: SnapshotCache,
     readiness: trimtab_kit::readiness::Readiness,
     kick: Arc<Notify>,
     started: CancellationToken,
@@ -227,11 +225,10 @@ async fn events(
     let mut settling = tokio::time::interval(SETTLE);
     let mut waiting = true;
     loop {
-        // Proxies that reconnect keep what they have until the first decisions are there: a value that rests on nothing
-        // would open a limit that is in force.
+        // Proxies that reconnect keep what they have until the first decisions are there, since the xDS server opens when
+        // nothing blocks: a value that rests on nothing would open a limit that is in force.
         if waiting && (!engine.any_pending() || tokio::time::Instant::now() >= deadline) {
             waiting = false;
-            xds.mark_ready();
             blocker.release();
         }
         tokio::select! {

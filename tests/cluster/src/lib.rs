@@ -27,4 +27,4 @@ pub use error::{ClusterError, Result};
 pub use istiod::{Istiod, Minor};
 pub use namespace::{Namespace, Pod};
 pub use proxy::{Kind, Proxy, ProxyOptions};
-pub use traffic::{Connection, original_destination};
+pub use traffic::{Connection, Forwarder, original_destination};

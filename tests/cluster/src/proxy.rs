@@ -10,7 +10,8 @@ use trimtab::lab::ports::{free_address, free_port};
 use crate::child::{Child, Spec};
 use crate::relay::Relay;
 use crate::{
-    Cluster, ClusterError, Connection, Istiod, Pod, Result, original_destination, tools, wait_for,
+    Cluster, ClusterError, Connection, Forwarder, Istiod, Pod, Result, original_destination, tools,
+    wait_for,
 };
 
 const INBOUND: u16 = 15006;
@@ -194,6 +195,13 @@ impl Proxy {
         original_destination(self.pod.local(), through, destination).await
     }
 
+    /// An address where any client reaches a service through the sidecar, as if it were in the pod.
+    pub async fn tunnel(&self, destination: SocketAddrV4) -> Result<Forwarder> {
+        let (pod, through) = (self.pod.local(), self.pod.address(OUTBOUND));
+        let open = move || original_destination(pod, through, destination);
+        Forwarder::start(SocketAddr::from(([127, 0, 0, 1], 0)), open).await
+    }
+
     /// A connection to a port of a gateway.
     pub async fn gateway(&self, port: u16) -> Result<Connection> {
         let address = self.pod.address(port);
@@ -216,14 +224,29 @@ impl Proxy {
         .await
     }
 
-    /// The dynamic listeners in force by name.
-    pub async fn listeners(&self) -> Result<Vec<Value>> {
-        Ok(listeners(&self.admin.config_dump().await?))
+    /// When a listener was last changed. (Counters of the listener manager also count what other tests do to the mesh.)
+    pub async fn listener_updated(&self, name: &str) -> Result<String> {
+        let dump = self.admin.config_dump().await?;
+        active_listeners(&dump)
+            .find(|state| state["listener"]["name"] == name)
+            .and_then(|state| Some(state["last_updated"].as_str()?.to_owned()))
+            .ok_or_else(|| ClusterError::Other(format!("the proxy has no listener {name}")))
+    }
+
+    /// Waits until a listener of istiod contains `text`. The whole dump does not do: it lists every compiled-in extension.
+    pub async fn wait_listener(&self, text: &str) -> Result<()> {
+        self.wait_config(&format!("{text} in a listener"), |dump| {
+            if active_listeners(dump).any(|state| state["listener"].to_string().contains(text)) {
+                return Ok(());
+            }
+            Err("no listener has it".to_owned())
+        })
+        .await
     }
 }
 
 /// The active dynamic listeners of a configuration dump.
-pub(crate) fn listeners(dump: &Value) -> Vec<Value> {
+fn active_listeners(dump: &Value) -> impl Iterator<Item = &Value> {
     dump["configs"]
         .as_array()
         .into_iter()
@@ -234,9 +257,7 @@ pub(crate) fn listeners(dump: &Value) -> Vec<Value> {
                 .into_iter()
                 .flatten()
         })
-        .map(|entry| entry["active_state"]["listener"].clone())
-        .filter(|listener| !listener.is_null())
-        .collect()
+        .map(|entry| &entry["active_state"])
 }
 
 fn agent_environment(

@@ -2,6 +2,8 @@
 //! original destination.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -9,7 +11,9 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use trimtab::lab::http::Request;
 
 use crate::{ClusterError, Result};
@@ -87,5 +91,72 @@ impl Connection {
     /// Whether the peer has closed it.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+}
+
+/// Passes connections on, byte by byte, and counts them; dropping it ends them.
+#[derive(Debug)]
+pub struct Forwarder {
+    address: SocketAddr,
+    connections: Arc<AtomicU64>,
+    _stop: DropGuard,
+}
+
+impl Forwarder {
+    /// Listens on `at`; each connection is passed on to the one that `open` gives.
+    ///
+    /// A program that knows nothing of the PROXY protocol reaches a service through a sidecar by it, and a server that
+    /// chooses its own port becomes the application of a pod.
+    pub async fn start<F, Fut>(at: SocketAddr, open: F) -> Result<Self>
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<TcpStream>> + Send + 'static,
+    {
+        let other = |error: std::io::Error| ClusterError::Other(format!("{at}: {error}"));
+        let listener = TcpListener::bind(at).await.map_err(other)?;
+        let address = listener.local_addr().map_err(other)?;
+        let connections = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&connections);
+        let stop = CancellationToken::new();
+        let accept = async move {
+            let mut running = JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                counter.fetch_add(1, Ordering::Relaxed);
+                let far = open();
+                running.spawn(async move {
+                    // A failure is seen by the client as a connection that ends.
+                    if let Ok(mut far) = far.await {
+                        let _ = near.set_nodelay(true);
+                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    }
+                });
+            }
+        };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accept));
+        Ok(Self {
+            address,
+            connections,
+            _stop: stop.drop_guard(),
+        })
+    }
+
+    /// To a server.
+    pub async fn to(at: SocketAddr, server: SocketAddr) -> Result<Self> {
+        let open = move || async move {
+            TcpStream::connect(server)
+                .await
+                .map_err(|error| ClusterError::Other(format!("{server}: {error}")))
+        };
+        Self::start(at, open).await
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 }

@@ -15,5 +15,6 @@ mod copies;
 mod golden;
 mod guard;
 mod helm;
+mod protocols;
 mod rights;
 mod values;

@@ -17,9 +17,12 @@ use trimtab_embedded::Embedded;
 
 use crate::guard::{Guard, Log, rights};
 use crate::helm::{configuration, object, render, repository};
+use crate::protocols;
 
 const BOUND: Duration = Duration::from_secs(60);
 const METRICS: &str = "config.metrics.metricsServer={}";
+const SECRETS: &str = "config.metaprotocol.readSecrets=true";
+const ADDRESSES: &str = r#"config.metaprotocol.vips={"v4": "240.241.0.0/24"}"#;
 
 /// The limiter of the example in the first form, with metrics of metrics-server, and one in the present form.
 fn mesh() -> Embedded {
@@ -28,6 +31,7 @@ fn mesh() -> Embedded {
         standalone::load(&embedded, &document).unwrap();
     }
     limiter(&embedded, "true");
+    protocols::load(&embedded);
     embedded
 }
 
@@ -125,6 +129,7 @@ async fn whole_life(
     .await?;
     limiter(embedded, "false");
     filter_where(embedded, "the EnvoyFilter is gone", |f| f.is_none()).await?;
+    protocols::whole_life(embedded).await?;
     let asked = |log: &Log| log.used.iter().any(|r| r.0 == "metrics.k8s.io");
     wait_until("metrics-server is asked", BOUND, || async {
         if guard.with_log(asked) {
@@ -139,7 +144,18 @@ async fn whole_life(
 #[tokio::test]
 async fn the_operator_works_with_its_rights_and_needs_each_of_them() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let text = render("trimtab", &["--set-json", METRICS]).unwrap();
+    let text = render(
+        "trimtab",
+        &[
+            "--set-json",
+            METRICS,
+            "--set",
+            SECRETS,
+            "--set-json",
+            ADDRESSES,
+        ],
+    )
+    .unwrap();
     let granted = rights(&role(&text));
     let embedded = mesh();
     let guard = Guard::new(embedded.client(), granted.clone());
@@ -202,6 +218,10 @@ fn rights_that_few_need_are_off() {
         "--set-json",
         METRICS,
         "--set",
+        SECRETS,
+        "--set-json",
+        ADDRESSES,
+        "--set",
         "rbac.ownerReferencesPermissionEnforcement=true",
     ]);
     let added: Vec<_> = more
@@ -211,6 +231,7 @@ fn rights_that_few_need_are_off() {
     assert_eq!(
         added,
         [
+            ("", "secrets", "get"),
             ("metrics.k8s.io", "pods", "list"),
             (
                 "microservice.netease.com",
@@ -222,9 +243,15 @@ fn rights_that_few_need_are_off() {
                 "smartlimiters/finalizers",
                 "update"
             ),
+            ("networking.istio.io", "serviceentries", "patch"),
         ]
     );
     assert!(default.is_subset(&more));
+    let off = of(&["--set", "config.metaprotocol.enabled=false"]);
+    let layer7 =
+        |r: &(String, String, String)| r.0.ends_with("aeraki.io") || r.1 == "virtualservices";
+    assert!(default.iter().any(layer7) && !off.iter().any(layer7));
+    assert!(off.is_subset(&default));
 }
 
 #[test]

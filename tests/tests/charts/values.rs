@@ -8,7 +8,7 @@ use trimtab::config::Config;
 use crate::helm::{chart, render};
 
 /// A value, and what helm says of it.
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 16] = [
     (
         "replicaCount=2",
         "at '/replicaCount': maximum: got 2, want 1",
@@ -37,6 +37,14 @@ const REFUSED: [(&str, &str); 14] = [
     (
         "config.xds.advertise=trimtab",
         "at '/config/xds/advertise': 'trimtab' does not match pattern",
+    ),
+    (
+        "config.metaprotocol.dataPlane=Both",
+        "at '/config/metaprotocol/dataPlane': value must be one of 'Auto', 'Aeraki', 'Envoy'",
+    ),
+    (
+        "config.xds.limits.streams=0",
+        "at '/config/xds/limits/streams': minimum: got 0, want 1",
     ),
     (
         "config.metrics.prometheus.timeout=5s",
@@ -116,7 +124,9 @@ fn same_keys(path: &str, schema: &Value, value: &Value) {
 
 #[test]
 fn the_schema_knows_every_key_of_the_operators_configuration() {
-    let all = "metrics: {prometheus: {address: 'http://p', bearerTokenFile: f, handlers: {cpu: {query: q, type: PerPod, aggregate: max, timeout: 1s, maxAge: 1m}}}, metricsServer: {}, mds: {}}";
+    let all = "metrics: {prometheus: {address: 'http://p', bearerTokenFile: f, handlers: {cpu: {query: q, type: PerPod, aggregate: max, timeout: 1s, maxAge: 1m}}}, metricsServer: {}, mds: {}}\n\
+        xds: {tls: {}}\n\
+        metaprotocol: {accessLog: {path: p, format: f}, tracing: {sampling: 1}, idleTimeout: 1h, vips: {v4: 240.241.0.0/16, v6: 'fd00::/64'}}";
     let config: Config = serde_saphyr::from_str(all).unwrap();
     let value = serde_json::to_value(&config).unwrap();
     same_keys("config", &schema("trimtab")["properties"]["config"], &value);

@@ -54,22 +54,6 @@ fn with_delivery(limiter: &str, delivery: &str) -> String {
     limiter.replacen("spec:\n", &format!("spec:\n  delivery: {delivery}\n"), 1)
 }
 
-/// Waits until the proxy has the rate limit filter in a listener.
-async fn filter_arrives(proxy: &Proxy) {
-    proxy
-        .wait_config("the rate limit filter", |dump| {
-            if dump
-                .to_string()
-                .contains("http.local_ratelimit.v3.LocalRateLimit")
-            {
-                return Ok(());
-            }
-            Err("no listener has it".to_owned())
-        })
-        .await
-        .unwrap();
-}
-
 /// Opens connections until one meets a limit that lets exactly `allowed` of some requests pass. A configuration comes to
 /// new connections a moment after it is shown.
 async fn limit_holds<F, Fut>(open: F, host: &str, request: &Request, allowed: usize)
@@ -123,7 +107,7 @@ async fn inbound(minor: Minor, delivery: &str) {
         .await
         .unwrap();
     limiter_state(&namespace, "reviews", "Limiting").await;
-    filter_arrives(&proxy).await;
+    proxy.wait_listener("LocalRateLimit").await.unwrap();
     limit_holds(|| proxy.inbound(9080), "reviews", &free, 10).await;
     // Others are not limited, and neither is another tier.
     let mut connection = proxy.inbound(9080).await.unwrap();
@@ -190,7 +174,7 @@ async fn outbound(minor: Minor, delivery: &str) {
         .await
         .unwrap();
     limiter_state(&namespace, "reviews", "Limiting").await;
-    filter_arrives(&proxy).await;
+    proxy.wait_listener("LocalRateLimit").await.unwrap();
     limit_holds(|| proxy.outbound(vip), &host, &request, 4).await;
     namespace
         .kubectl(
@@ -234,7 +218,7 @@ async fn gateway(minor: Minor, delivery: &str) {
         .await
         .unwrap();
     limiter_state(&namespace, "edge", "Limiting").await;
-    filter_arrives(&proxy).await;
+    proxy.wait_listener("LocalRateLimit").await.unwrap();
     limit_holds(|| proxy.gateway(8080), "shop.example.com", &request, 3).await;
     let mut connection = proxy.gateway(8080).await.unwrap();
     let counts = statuses(&mut connection, "free.example.com", &request, 10).await;

@@ -12,9 +12,13 @@
 #[path = "../../../operator/embedded/tests/conformance/mod.rs"]
 mod conformance;
 
+#[path = "../metaprotocol/peers.rs"]
+mod peers;
+
 mod against_real;
 mod charts;
 mod facts;
 mod limits;
+mod protocols;
 mod sidecars;
 mod stand;

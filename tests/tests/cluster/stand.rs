@@ -20,7 +20,7 @@ pub const BOUND: Duration = Duration::from_secs(30);
 
 static NEWEST: OnceCell<Istiod> = OnceCell::const_new();
 static PREVIOUS: OnceCell<Istiod> = OnceCell::const_new();
-static OPERATOR: OnceCell<SocketAddr> = OnceCell::const_new();
+static OPERATOR: OnceCell<(SocketAddr, SocketAddr)> = OnceCell::const_new();
 
 pub async fn cluster() -> &'static Cluster {
     Cluster::shared().await.unwrap()
@@ -40,10 +40,19 @@ pub async fn istiod(minor: Minor) -> &'static Istiod {
 ///
 /// One for all tests, as in production: two would write the same objects in turn.
 pub async fn operator() -> SocketAddr {
-    *OPERATOR.get_or_init(start_operator).await
+    OPERATOR.get_or_init(start_operator).await.0
 }
 
-async fn start_operator() -> SocketAddr {
+/// The address of its xDS server.
+pub async fn operator_xds() -> SocketAddr {
+    OPERATOR.get_or_init(start_operator).await.1
+}
+
+/// Stock proxies whose bootstrap knows the authority of our xDS server; each test sees its own namespace.
+const METAPROTOCOL: &str = r#"config.metaprotocol={"dataPlane": "Envoy", "scope": "serviceNamespace",
+    "deliveries": ["routeDiscovery", "ecds", "inline"]}"#;
+
+async fn start_operator() -> (SocketAddr, SocketAddr) {
     let cluster = cluster().await;
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/trimtab");
     let install = [
@@ -53,6 +62,8 @@ async fn start_operator() -> SocketAddr {
         "-n",
         RELEASE_NAMESPACE,
         "--create-namespace",
+        "--set-json",
+        METAPROTOCOL,
     ];
     cluster.helm(&install).await.unwrap();
     let token = service_account_token(cluster, RELEASE_NAMESPACE, "trimtab").await;
@@ -68,7 +79,7 @@ async fn start_operator() -> SocketAddr {
             let operator = Operator::start(config, client, CancellationToken::new())
                 .await
                 .unwrap();
-            sender.send(operator.http).unwrap();
+            sender.send((operator.http, operator.xds)).unwrap();
             operator.wait().await.unwrap();
         });
     });

@@ -1,0 +1,161 @@
+//! What became of one object of a user, gathered from the hosts that it has a part in.
+
+use std::collections::BTreeSet;
+
+use trimtab_crds::metaprotocol::ProxyCounts;
+
+use super::host::HostState;
+use super::{Engine, Inner};
+use crate::error::Problem;
+use crate::index::Seen;
+use crate::input::ServicePortInput;
+use crate::object::{Kind, ObjectKey};
+use crate::output::Refusal;
+use crate::status::{Facts, count};
+
+impl Engine {
+    /// What proxies said to the routes of a MetaRouter; `None`: it is not in force.
+    pub fn proxies_of(&self, key: &ObjectKey) -> Option<ProxyCounts> {
+        let seen = self.index.seen(key)?;
+        let facts = self.facts(key, &seen);
+        facts.in_force.then_some(facts.proxies)
+    }
+
+    pub(super) fn facts(&self, key: &ObjectKey, seen: &Seen) -> Facts {
+        let inner = self.inner.lock();
+        let users = inner.users.get(key).into_iter().flatten();
+        let states: Vec<&HostState> = users.filter_map(|h| inner.hosts.get(h)).collect();
+        let mut facts = Facts {
+            key: key.clone(),
+            generation: seen.generation,
+            refusals: Vec::new(),
+            in_force: false,
+            idle: idle(key, seen),
+            programs: BTreeSet::new(),
+            frozen: false,
+            write_error: None,
+            proxies: <_>::default(),
+            rejected: None,
+            routes: 0,
+        };
+        let own = key.to_string();
+        for state in &states {
+            let problems = state.problems.iter().filter(|p| p.object == own);
+            let refusals = problems.map(|p| Refusal::mistake(p.clone(), false));
+            facts.refusals.extend(refusals);
+            inner.add_host(key, &own, state, &mut facts);
+        }
+        add_lone(key, seen, states.is_empty(), &mut facts);
+        let mut once = Vec::new();
+        for refusal in std::mem::take(&mut facts.refusals) {
+            if !once.contains(&refusal) {
+                once.push(refusal);
+            }
+        }
+        facts.refusals = once;
+        inner.add_answers(&states, &mut facts);
+        facts
+    }
+}
+
+impl Inner {
+    fn add_host(&self, key: &ObjectKey, own: &str, state: &HostState, facts: &mut Facts) {
+        let mut used = false;
+        for port in state.ports.values() {
+            if !has_part(key, &port.input) {
+                continue;
+            }
+            used = true;
+            let service = port.input.object();
+            let refusals = port.made.refusals.iter();
+            let about = |r: &&Refusal| r.problem.object == own || r.problem.object == service;
+            facts.refusals.extend(refusals.filter(about).cloned());
+            facts.programs.extend(port.made.programs.iter().copied());
+            facts.frozen |= port.made.frozen;
+        }
+        if !used {
+            return;
+        }
+        facts.in_force = true;
+        if key.kind == Kind::MetaRouter {
+            facts.routes = state.in_force().map_or(0, |r| r.routes.len());
+        }
+        let owner = state.owner.as_ref();
+        let error = owner.and_then(|o| self.writes.errors.get(o));
+        if facts.write_error.is_none() {
+            facts.write_error = error.cloned();
+        }
+    }
+
+    fn add_answers(&self, states: &[&HostState], facts: &mut Facts) {
+        if !facts.in_force {
+            return;
+        }
+        let resources = states.iter().flat_map(|s| &s.resources);
+        let answers = self
+            .proxies
+            .answers(resources.map(|(key, r)| (key, r.version())));
+        (facts.proxies, facts.rejected) = count(&answers);
+    }
+}
+
+/// Whether an object is in force on a port.
+fn has_part(key: &ObjectKey, input: &ServicePortInput) -> bool {
+    let is =
+        |owner: &crate::error::Owner| owner.namespace == key.namespace && owner.name == key.name;
+    match key.kind {
+        Kind::MetaRouter => input.router.as_ref().is_some_and(|r| is(&r.owner)),
+        Kind::RedisService => input.redis.as_ref().is_some_and(|r| is(&r.owner)),
+        Kind::RedisDestination => {
+            let mut destinations = input.redis_destinations.values();
+            destinations.any(|d| is(&d.owner))
+        }
+        Kind::DubboAuthorizationPolicy => input.dubbo_policies.iter().any(|p| is(&p.owner)),
+        Kind::ApplicationProtocol => false,
+    }
+}
+
+/// What is wrong with an object that no host uses.
+fn add_lone(key: &ObjectKey, seen: &Seen, lone: bool, facts: &mut Facts) {
+    let mut add = |field: &str, reason, message: String| {
+        let problem = Problem::new(key, field, reason, message);
+        facts.refusals.push(Refusal::mistake(problem, false));
+    };
+    if let Some(other) = &seen.overridden_by {
+        let protocol = seen.names.join(", ");
+        add(
+            "spec.protocol",
+            "Conflict",
+            format!(
+                "ApplicationProtocol {other} is in force for \"{protocol}\", because it is the last by name: delete one of the two"
+            ),
+        );
+    }
+    if !lone || !matches!(key.kind, Kind::RedisService | Kind::RedisDestination) {
+        return;
+    }
+    let hosts = seen.names.join(", ");
+    add(
+        "spec.host",
+        "NoHost",
+        format!(
+            "no Redis port has a use for it at {hosts}: name a port of the service like tcp-redis, correct the host, or delete an older object for the same host"
+        ),
+    );
+}
+
+fn idle(key: &ObjectKey, seen: &Seen) -> String {
+    let hosts = seen.names.join(", ");
+    match key.kind {
+        Kind::MetaRouter => {
+            format!("nothing is made of it: see ResolvedRefs, and the ports of {hosts}")
+        }
+        Kind::RedisService | Kind::RedisDestination => {
+            format!("nothing is made of it: no Redis port has a use for it at {hosts}")
+        }
+        Kind::DubboAuthorizationPolicy => {
+            "nothing is made of it: there is no Dubbo service in its namespace".to_owned()
+        }
+        Kind::ApplicationProtocol => String::new(),
+    }
+}

@@ -1,0 +1,206 @@
+//! The engine: keeps what was made of each host, turns events into outputs, and hands them to the xDS cache and the
+//! writers. Synchronous and without I/O; [`crate::controller`] drives it.
+
+mod facts;
+mod host;
+mod proxies;
+mod view;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use trimtab_kit::clock::Clock;
+use trimtab_kit::queue::LatestQueue;
+use trimtab_xds::{SnapshotCache, Update};
+
+use crate::index::{Changes, Index, Name};
+use crate::object::{ObjectKey, ServiceKey};
+use host::HostState;
+use proxies::Proxies;
+pub use view::{HostView, PortView, ResourceView, RouterView, Tally};
+pub use writes::{Desired, Held, Work};
+
+/// Hosts resolved under one hold of the lock.
+const BATCH: usize = 64;
+
+/// Type URL and name of an xDS resource.
+pub(crate) type ResourceKey = (String, String);
+
+/// The engine.
+pub struct Engine {
+    /// State from watches.
+    pub index: Arc<Index>,
+    inner: Mutex<Inner>,
+    clock: Arc<dyn Clock>,
+    xds: SnapshotCache,
+    /// What is to be written; a writer asks for what it is when it takes one, so nothing old is written.
+    pub queue: LatestQueue<Work, ()>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    hosts: BTreeMap<String, HostState>,
+    /// Hosts of an owner of generated objects.
+    owners: HashMap<ServiceKey, BTreeSet<String>>,
+    /// Hosts that want a generated object, by kind and name: what one host drops, another may want.
+    wanted: HashMap<(&'static str, Name), BTreeSet<String>>,
+    /// Hosts in whose outputs a user's object has a part.
+    users: HashMap<ObjectKey, BTreeSet<String>>,
+    /// Hosts by resource.
+    resources: HashMap<ResourceKey, String>,
+    proxies: Proxies,
+    writes: writes::Writes,
+}
+
+/// What a batch leads to.
+#[derive(Default)]
+struct Batch {
+    updates: BTreeMap<String, Update>,
+    work: BTreeSet<Work>,
+}
+
+impl Engine {
+    /// An engine without hosts.
+    pub fn new(index: Arc<Index>, clock: Arc<dyn Clock>, xds: SnapshotCache) -> Arc<Self> {
+        Arc::new(Self {
+            index,
+            inner: Mutex::default(),
+            clock,
+            xds,
+            queue: LatestQueue::default(),
+        })
+    }
+
+    /// Takes over what events have changed. Returns whether addresses in the mesh may have changed.
+    pub fn absorb_events(&self) -> bool {
+        let Changes {
+            hosts,
+            objects,
+            addresses,
+        } = self.index.take_changes();
+        for batch in hosts.chunks(BATCH) {
+            let mut out = Batch::default();
+            let mut inner = self.inner.lock();
+            for host in batch {
+                let last_good = inner.hosts.get(host).and_then(|h| h.last_good.clone());
+                let resolved = self.index.resolve(host, last_good.as_ref());
+                inner.take(host, resolved, &mut out);
+            }
+            // Under the lock: what was made later must not be overtaken by this.
+            let changed = self.xds.update_all(out.updates.into_values().collect());
+            drop(inner);
+            tracing::debug!(
+                hosts = batch.len(),
+                resources = changed,
+                "hosts were resolved"
+            );
+            for work in out.work {
+                self.queue.push(work, ());
+            }
+        }
+        for object in objects {
+            self.queue.push(Work::Status(object), ());
+        }
+        addresses
+    }
+}
+
+impl Inner {
+    /// Puts what was resolved in the place of what a host had.
+    fn take(&mut self, host: &str, resolved: crate::index::ResolvedHost, out: &mut Batch) {
+        let old = self.hosts.remove(host);
+        let new = HostState::new(resolved, old.as_ref());
+        self.unlink(host, old.as_ref());
+        let before = old.unwrap_or_default();
+        diff(&before, &new, out);
+        for key in before.resources.keys() {
+            if !new.resources.contains_key(key) {
+                self.resources.remove(key);
+                self.proxies.forget(key);
+            }
+        }
+        if before.owner != new.owner || !before.same_objects(&new) {
+            let owners = before.owner.iter().chain(&new.owner);
+            out.work.extend(owners.cloned().map(Work::Objects));
+        }
+        let objects = before.objects.union(&new.objects);
+        out.work.extend(objects.cloned().map(Work::Status));
+        if !new.is_empty() {
+            self.link(host, &new);
+            self.hosts.insert(host.to_owned(), new);
+        }
+    }
+
+    fn unlink(&mut self, host: &str, old: Option<&HostState>) {
+        let Some(old) = old else { return };
+        if let Some(owner) = &old.owner {
+            drop_from(&mut self.owners, owner, host);
+        }
+        for key in &old.objects {
+            drop_from(&mut self.users, key, host);
+        }
+        for key in old.wanted() {
+            drop_from(&mut self.wanted, &key, host);
+        }
+    }
+
+    fn link(&mut self, host: &str, new: &HostState) {
+        let owned = || host.to_owned();
+        if let Some(owner) = &new.owner {
+            self.owners
+                .entry(owner.clone())
+                .or_default()
+                .insert(owned());
+        }
+        for key in &new.objects {
+            self.users.entry(key.clone()).or_default().insert(owned());
+        }
+        for key in new.wanted() {
+            self.wanted.entry(key).or_default().insert(owned());
+        }
+        for key in new.resources.keys() {
+            self.resources.insert(key.clone(), owned());
+        }
+    }
+}
+
+fn drop_from<K: std::hash::Hash + Eq>(map: &mut HashMap<K, BTreeSet<String>>, key: &K, host: &str) {
+    if let Some(hosts) = map.get_mut(key) {
+        hosts.remove(host);
+        if hosts.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+/// What changes in the xDS cache.
+fn diff(old: &HostState, new: &HostState, out: &mut Batch) {
+    let update =
+        |updates: &mut BTreeMap<String, Update>, type_url: &str, f: &dyn Fn(&mut Update)| {
+            let update = updates
+                .entry(type_url.to_owned())
+                .or_insert_with(|| Update {
+                    type_url: type_url.to_owned(),
+                    ..Update::default()
+                });
+            f(update);
+        };
+    for (key, resource) in &new.resources {
+        if old.resources.get(key) != Some(resource) {
+            update(&mut out.updates, &key.0, &|u| u.set.push(resource.to_xds()));
+        }
+    }
+    for key in old.resources.keys() {
+        if !new.resources.contains_key(key) {
+            update(&mut out.updates, &key.0, &|u| u.remove.push(key.1.clone()));
+        }
+    }
+}

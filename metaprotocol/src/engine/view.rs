@@ -1,0 +1,203 @@
+//! What the JSON API and the commands show.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Engine;
+use super::host::{HostState, PortState};
+use crate::input::{Router, ServicePortInput};
+use crate::object::{Kind, ObjectKey};
+use crate::status::delivery_name;
+
+/// One host with layer-7 ports.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostView {
+    /// Host.
+    pub host: String,
+    /// `Service` or `ServiceEntry`.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The MetaRouter in force, as `namespace/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<String>,
+    /// Layer-7 ports.
+    pub ports: Vec<PortView>,
+    /// What is wrong, a line each.
+    pub problems: Vec<String>,
+    /// Whether outputs are left as they are because of it.
+    pub frozen: bool,
+}
+
+/// One port.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortView {
+    /// Number.
+    pub number: u16,
+    /// Name.
+    pub name: String,
+    /// What proxies run, and how routes reach them.
+    pub programs: Vec<String>,
+    /// EnvoyFilters and VirtualServices as `namespace/name`.
+    pub objects: Vec<String>,
+    /// What the xDS server has.
+    pub resources: Vec<ResourceView>,
+}
+
+/// One xDS resource.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceView {
+    /// Type URL.
+    pub type_url: String,
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+}
+
+/// A MetaRouter with all that calls through it depend on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouterView {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// The host and what is made of it; absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostView>,
+    /// Whether it is the router in force for its host.
+    pub in_force: bool,
+    /// The routes that proxies follow; absent: all calls go to the service itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Router>,
+    /// Inputs of the host's ports. Passwords are not in them.
+    pub inputs: Vec<ServicePortInput>,
+    /// Its status.
+    pub status: Value,
+}
+
+fn port_view(port: &PortState) -> PortView {
+    let programs = port.made.programs.iter();
+    let programs =
+        programs.map(|p| format!("{} by {}", p.target.title(), delivery_name(p.delivery)));
+    let name = |meta: &kube::core::ObjectMeta| {
+        let text = |t: &Option<String>| t.clone().unwrap_or_default();
+        format!("{}/{}", text(&meta.namespace), text(&meta.name))
+    };
+    let filters = port.made.envoy_filters.iter().map(|f| name(&f.metadata));
+    let services = port.virtual_services.iter().map(|v| name(&v.metadata));
+    let resources = port.made.resources.iter().map(|r| ResourceView {
+        type_url: r.type_url.clone(),
+        name: r.name.clone(),
+        version: r.version(),
+    });
+    PortView {
+        number: port.input.port.number,
+        name: port.input.port.name.clone(),
+        programs: programs.collect(),
+        objects: filters.chain(services).collect(),
+        resources: resources.collect(),
+    }
+}
+
+fn host_view(host: &str, state: &HostState) -> HostView {
+    let mut problems: Vec<String> = state.problems.iter().map(ToString::to_string).collect();
+    for refusal in state.refusals() {
+        let line = refusal.problem.to_string();
+        if !problems.contains(&line) {
+            problems.push(line);
+        }
+    }
+    let owner = state.owner.as_ref();
+    let input = state.ports.values().next().map(|p| &p.input);
+    HostView {
+        host: host.to_owned(),
+        kind: owner.map(|o| o.kind.clone()).unwrap_or_default(),
+        namespace: owner.map(|o| o.namespace.clone()).unwrap_or_default(),
+        name: input.map(|i| i.service.clone()).unwrap_or_default(),
+        router: state
+            .router()
+            .map(|r| format!("{}/{}", r.owner.namespace, r.owner.name)),
+        ports: state.ports.values().map(port_view).collect(),
+        problems,
+        frozen: state.frozen(),
+    }
+}
+
+impl Engine {
+    /// All hosts, sorted.
+    pub fn views(&self) -> Vec<HostView> {
+        let inner = self.inner.lock();
+        let hosts = inner.hosts.iter();
+        hosts.map(|(name, state)| host_view(name, state)).collect()
+    }
+
+    /// A MetaRouter; `None`: there is none.
+    pub fn router_view(&self, namespace: &str, name: &str) -> Option<RouterView> {
+        let key = ObjectKey {
+            kind: Kind::MetaRouter,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let seen = self.index.seen(&key)?;
+        let inner = self.inner.lock();
+        let host = seen.names.first()?;
+        let state = inner.hosts.get(host);
+        let in_force = state
+            .and_then(HostState::router)
+            .is_some_and(|r| r.owner.namespace == namespace && r.owner.name == name);
+        let ports = state.into_iter().flat_map(|s| s.ports.values());
+        Some(RouterView {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            host: state.map(|s| host_view(host, s)),
+            in_force,
+            routes: state.and_then(|s| s.in_force().cloned()),
+            inputs: ports.map(|p| p.input.clone()).collect(),
+            status: seen.status,
+        })
+    }
+
+    /// Counts for metrics.
+    pub fn tally(&self) -> Tally {
+        let inner = self.inner.lock();
+        let mut out = Tally {
+            hosts: inner.hosts.values().filter(|h| h.owner.is_some()).count(),
+            ..Tally::default()
+        };
+        for state in inner.hosts.values() {
+            out.frozen += usize::from(state.frozen());
+            for program in state.ports.values().flat_map(|p| &p.made.programs) {
+                let key = (program.target.title(), delivery_name(program.delivery));
+                *out.ports.entry(key).or_default() += 1;
+            }
+            let problems = state.problems.iter();
+            let refusals = state.refusals().map(|r| &r.problem);
+            for problem in problems.chain(refusals) {
+                *out.problems.entry(problem.reason).or_default() += 1;
+            }
+        }
+        out
+    }
+}
+
+/// Counts of hosts, ports and problems.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Hosts with layer-7 ports.
+    pub hosts: usize,
+    /// Hosts whose outputs are left as they are.
+    pub frozen: usize,
+    /// Ports by filter and delivery.
+    pub ports: BTreeMap<(&'static str, &'static str), usize>,
+    /// Problems by reason.
+    pub problems: BTreeMap<&'static str, usize>,
+}

@@ -1,0 +1,232 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use trimtab_kit::watch::Feed;
+
+use super::*;
+
+const HOSTS: [&str; 4] = [
+    "a.x.svc.cluster.local",
+    "b.x.svc.cluster.local",
+    "b.y.svc.cluster.local",
+    "out.example.com",
+];
+
+/// One event; the kind decides which of the other numbers are used.
+#[derive(Clone, Debug)]
+struct Event {
+    kind: u8,
+    name: usize,
+    namespace: usize,
+    variant: usize,
+    other: usize,
+    delete: bool,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = (
+        0_u8..10,
+        0_usize..3,
+        0_usize..2,
+        0_usize..4,
+        0_usize..4,
+        prop::bool::weighted(0.2),
+    );
+    let event = event.prop_map(|(kind, name, namespace, variant, other, delete)| Event {
+        kind,
+        name,
+        namespace,
+        variant,
+        other,
+        delete,
+    });
+    prop::collection::vec(event, 1..40)
+}
+
+fn object<K: serde::de::DeserializeOwned>(event: &Event, step: usize, spec: &Value) -> Arc<K> {
+    let name = ["a", "b", "c"][event.name];
+    let namespace = ["x", "y"][event.namespace];
+    let mut metadata = json!({"name": name, "namespace": namespace, "generation": step + 1, "uid": format!("{namespace}-{name}"),
+        "creationTimestamp": format!("2026-01-0{}T00:00:00Z", 1 + event.name + event.namespace)});
+    if event.kind == 1 {
+        metadata["labels"] = json!({"kubernetes.io/service-name": name});
+        let mut slice = spec.clone();
+        slice["metadata"] = metadata;
+        return Arc::new(serde_json::from_value(slice).unwrap());
+    }
+    Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap())
+}
+
+fn feed<K>(index: &Index, event: &Event, step: usize, spec: &Value)
+where
+    K: serde::de::DeserializeOwned,
+    Index: Feed<K>,
+{
+    let object = object::<K>(event, step, spec);
+    if event.delete {
+        index.delete(object);
+    } else {
+        index.apply(object);
+    }
+}
+
+fn apply(index: &Index, event: &Event, step: usize) {
+    let port = ["tcp-dubbo", "tcp-metaprotocol-thrift", "tcp-redis", "http"][event.variant];
+    let (host, other) = (HOSTS[event.variant], HOSTS[event.other]);
+    let subset = ["v1", "v2", "", "v3"][event.other];
+    let written = ["a", "b.x", other, "out.example.com"][event.variant];
+    let gateways = &["x/a", "b"][..event.other.min(2)];
+    let spoken = ["own", "thrift"][event.other % 2];
+    let spec = match event.kind {
+        0 => {
+            json!({"clusterIP": if event.other == 0 { "None" } else { "10.0.0.1" }, "selector": {"app": "a"},
+            "ports": [{"name": port, "port": 80, "targetPort": "named"}]})
+        }
+        1 => json!({"addressType": "IPv4", "ports": [{"name": port, "port": 8080 + event.other}],
+            "endpoints": [{"addresses": [format!("10.1.0.{}", event.other)]}]}),
+        2 => {
+            json!({"hosts": [host, "second.example.com"], "addresses": ["192.0.2.1"], "resolution": "DNS",
+            "ports": [{"number": 80, "name": port}]})
+        }
+        3 => json!({"host": written, "subsets": [{"name": "v1"}, {"name": subset}]}),
+        4 => {
+            json!({"selector": {"istio": "edge"}, "servers": [{"port": {"number": 80, "name": port}}]})
+        }
+        5 => json!({"hosts": [host], "gateways": gateways, "routes": [
+            {"route": [{"destination": {"host": other, "subset": subset}}], "mirror": {"host": HOSTS[event.name]}}]}),
+        6 => json!({"protocol": spoken, "codec": format!("codec-{}", event.variant)}),
+        7 => json!({"host": [host], "redis": [{"route": {"host": other}}]}),
+        8 => {
+            json!({"host": other, "trafficPolicy": {"connectionPool": {"redis": {"mode": "CLUSTER"}}}})
+        }
+        _ => json!({"rules": [{}]}),
+    };
+    match event.kind {
+        0 => feed::<Service>(index, event, step, &spec),
+        1 => feed::<EndpointSlice>(index, event, step, &spec),
+        2 => feed::<ServiceEntry>(index, event, step, &spec),
+        3 => feed::<DestinationRule>(index, event, step, &spec),
+        4 => feed::<Gateway>(index, event, step, &spec),
+        5 => feed::<MetaRouter>(index, event, step, &spec),
+        6 => feed::<ApplicationProtocol>(index, event, step, &spec),
+        7 => feed::<RedisService>(index, event, step, &spec),
+        8 => feed::<RedisDestination>(index, event, step, &spec),
+        _ => feed::<DubboAuthorizationPolicy>(index, event, step, &spec),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// After any events, what was resolved host by host, only where events said so, is what the whole mesh gives.
+    #[test]
+    fn touched_hosts_resolved_alone_are_the_whole_mesh(events in events(), every in 1_usize..4) {
+        let settings = Settings { root_namespace: "y".into(), ..Settings::default() };
+        let index = Index::new("cluster.local", Arc::new(settings));
+        let mut hosts: BTreeMap<String, Vec<ServicePortInput>> = BTreeMap::new();
+        let mut problems: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
+        for (step, event) in events.iter().enumerate() {
+            apply(&index, event, step);
+            if step % every != 0 && step + 1 != events.len() {
+                continue;
+            }
+            for host in index.take_changes().hosts {
+                let resolved = index.resolve(&host, None);
+                problems.insert(host.clone(), resolved.problems);
+                hosts.insert(host, resolved.inputs);
+            }
+            let found: Vec<&ServicePortInput> = hosts.values().flatten().collect();
+            let whole = index.mesh().resolve();
+            let wanted: Vec<&ServicePortInput> = whole.inputs.iter().collect();
+            prop_assert_eq!(found, wanted);
+            let of_routers = |p: &&Problem| p.object.starts_with("MetaRouter");
+            let mut found: Vec<&Problem> = problems.values().flatten().filter(of_routers).collect();
+            let mut wanted: Vec<&Problem> = whole.problems.iter().filter(of_routers).collect();
+            let key = |p: &&Problem| (p.object.clone(), p.field.clone(), p.message.clone());
+            found.sort_by_key(key);
+            wanted.sort_by_key(key);
+            prop_assert_eq!(found, wanted);
+        }
+    }
+}
+
+fn service(name: &str, port: &str, uid: &str) -> Arc<Service> {
+    Arc::new(
+        serde_json::from_value(
+            json!({"metadata": {"name": name, "namespace": "x", "uid": uid},
+            "spec": {"clusterIP": "10.0.0.1", "ports": [{"name": port, "port": 80}]}}),
+        )
+        .unwrap(),
+    )
+}
+
+fn index() -> Arc<Index> {
+    Index::new("cluster.local", Arc::default())
+}
+
+#[test]
+fn what_changes_nothing_touches_no_host() {
+    let index = index();
+    index.reset(
+        vec![service("a", "tcp-dubbo", "1"), service("web", "http", "2")],
+        &[],
+    );
+    assert_eq!(index.take_changes().hosts, [HOSTS[0]]);
+    index.resolve(HOSTS[0], None);
+    index.reset(
+        vec![service("a", "tcp-dubbo", "1"), service("web", "http", "2")],
+        &[],
+    );
+    assert!(
+        index.take_changes().hosts.is_empty(),
+        "a relist of the same is no event"
+    );
+    index.apply(service("web", "http2", "2"));
+    assert!(
+        index.take_changes().hosts.is_empty(),
+        "a service without a layer-7 port"
+    );
+    index.apply(service("a", "http", "1"));
+    assert_eq!(index.take_changes().hosts, [HOSTS[0]], "it had one before");
+}
+
+#[test]
+fn a_status_write_touches_the_object_and_no_host() {
+    let index = index();
+    let router = |phase: i32| -> Arc<MetaRouter> {
+        Arc::new(
+            serde_json::from_value(
+                json!({"metadata": {"name": "a", "namespace": "x", "generation": 1, "uid": "1"},
+                "spec": {"hosts": [HOSTS[0]], "routes": []}, "status": {"routes": phase}}),
+            )
+            .unwrap(),
+        )
+    };
+    index.apply(router(1));
+    assert_eq!(index.take_changes().hosts, [HOSTS[0]]);
+    index.apply(router(2));
+    let changes = index.take_changes();
+    assert!(changes.hosts.is_empty());
+    assert_eq!(changes.objects.len(), 1);
+    assert_eq!(index.seen(&changes.objects[0]).unwrap().status["routes"], 2);
+}
+
+#[test]
+fn an_owner_is_collected_only_after_a_list_that_could_be_read() {
+    let index = index();
+    let owner = |kind: &str, name: &str| ServiceKey {
+        kind: kind.into(),
+        namespace: "x".into(),
+        name: name.into(),
+    };
+    assert!(!index.may_collect(&owner("Service", "a")));
+    index.reset(
+        vec![service("a", "http", "1")],
+        &[("x".into(), "broken".into())],
+    );
+    assert!(index.may_collect(&owner("Service", "a")));
+    assert!(!index.may_collect(&owner("Service", "broken")));
+    assert!(!index.may_collect(&owner("ServiceEntry", "a")));
+    assert!(!index.may_collect(&owner("Deployment", "a")));
+}

@@ -1,0 +1,217 @@
+//! The operator's settings that outputs depend on, and what proxies can do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::span::Span;
+
+/// Settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Settings {
+    /// Istio's root namespace.
+    pub root_namespace: String,
+    /// Where outbound EnvoyFilters go when the router has no `exportTo`.
+    pub scope: Scope,
+    /// Which ports are managed.
+    pub ports: Ports,
+    /// Data planes in use. With both, each proxy gets the output that it can run.
+    pub data_planes: BTreeSet<DataPlane>,
+    /// Which proxies have Aeraki's filter.
+    pub aeraki_proxies: ProxySelector,
+    /// What proxies with a stock Envoy can do.
+    pub capabilities: Capabilities,
+    /// Access logs; absent: none.
+    pub access_log: Option<AccessLog>,
+    /// Tracing; absent: none.
+    pub tracing: Option<Tracing>,
+    /// Idle connections are closed after this time; absent: never.
+    pub idle_timeout: Option<Span>,
+    /// ApplicationProtocols whose requests share upstream connections; their codecs must carry a request id.
+    pub multiplexing: BTreeSet<String>,
+    /// Static cluster of the xDS server in the bootstrap of Aeraki's proxies.
+    pub aeraki_xds_cluster: String,
+    /// Address of the xDS server as proxies reach it, `host:port`; empty: no delivery over xDS.
+    pub xds_address: String,
+    /// Authority of `xdstp` names that the bootstrap of stock proxies knows.
+    pub xds_authority: String,
+    /// File of a Secret's field as callers' proxies have it mounted, with `{namespace}`, `{name}` and `{field}`; a proxy
+    /// without the file refuses the listener. Empty: proxies mount no Secrets.
+    pub secret_path: String,
+    /// Passwords of Secrets may be written into EnvoyFilters, where there is no other way to proxies.
+    pub secrets_inline: bool,
+    /// RE2 for `match.proxy.proxyVersion`; empty: none.
+    pub proxy_version: String,
+    /// Label `istio.io/rev` of generated objects; empty: none.
+    pub revision: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            root_namespace: "istio-system".to_owned(),
+            scope: Scope::Root,
+            ports: Ports::All,
+            data_planes: BTreeSet::from([DataPlane::Aeraki]),
+            aeraki_proxies: ProxySelector::default(),
+            capabilities: Capabilities::default(),
+            access_log: None,
+            tracing: None,
+            idle_timeout: None,
+            multiplexing: BTreeSet::new(),
+            aeraki_xds_cluster: "aeraki-xds".to_owned(),
+            xds_address: "trimtab.istio-system.svc:15010".to_owned(),
+            xds_authority: "trimtab".to_owned(),
+            secret_path: String::new(),
+            secrets_inline: false,
+            proxy_version: String::new(),
+            revision: String::new(),
+        }
+    }
+}
+
+/// Which namespaces get the outbound side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Scope {
+    /// All: objects are in the root namespace.
+    #[default]
+    Root,
+    /// The namespace of the service.
+    ServiceNamespace,
+}
+
+/// Which ports are managed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ports {
+    /// Those named `tcp-metaprotocol-*`, and of the others those whose host an object of a user names: a port that is only
+    /// called `tcp-redis` keeps Istio's TCP proxy.
+    Referenced,
+    /// All whose name or `appProtocol` says a protocol, as Aeraki does.
+    #[default]
+    All,
+}
+
+/// A family of proxies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DataPlane {
+    /// Aeraki's MetaProtocol proxies.
+    Aeraki,
+    /// Stock Envoy.
+    Envoy,
+}
+
+/// Tells proxies apart. Both parts must hold; empty: all proxies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ProxySelector {
+    /// Labels of pods, as `workloadSelector`.
+    pub labels: BTreeMap<String, String>,
+    /// Node metadata with exact values, as `match.proxy.metadata`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What stock proxies have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Capabilities {
+    /// Filters that are compiled in.
+    pub filters: BTreeSet<StockFilter>,
+    /// Ways in which routes can reach the proxies.
+    pub deliveries: BTreeSet<Delivery>,
+}
+
+impl Default for Capabilities {
+    /// Those of stock Envoy since 1.36 and a bootstrap without changes.
+    fn default() -> Self {
+        use StockFilter::{DubboProxy, GenericProxy, RedisProxy, ThriftProxy, ZookeeperProxy};
+        Self {
+            filters: BTreeSet::from([
+                DubboProxy,
+                GenericProxy,
+                RedisProxy,
+                ThriftProxy,
+                ZookeeperProxy,
+            ]),
+            deliveries: BTreeSet::from([Delivery::Ecds, Delivery::Inline]),
+        }
+    }
+}
+
+impl Capabilities {
+    /// The best way that all proxies have, of `wanted` (best first); inline always works.
+    pub fn best(&self, wanted: &[Delivery]) -> Delivery {
+        let known = |d: &&Delivery| self.deliveries.contains(d);
+        wanted
+            .iter()
+            .find(known)
+            .copied()
+            .unwrap_or(Delivery::Inline)
+    }
+}
+
+/// A network filter of Envoy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StockFilter {
+    /// `envoy.filters.network.dubbo_proxy`.
+    DubboProxy,
+    /// `envoy.filters.network.generic_proxy` with the Dubbo codec.
+    GenericProxy,
+    /// `envoy.filters.network.kafka_broker`, which is not in ordinary builds.
+    KafkaBroker,
+    /// `envoy.filters.network.redis_proxy`.
+    RedisProxy,
+    /// `envoy.filters.network.thrift_proxy`.
+    ThriftProxy,
+    /// `envoy.filters.network.zookeeper_proxy`.
+    ZookeeperProxy,
+}
+
+/// How routes reach stock proxies, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Delivery {
+    /// A route resource by `xdstp` name from our server: live connections follow a change.
+    RouteDiscovery,
+    /// The network filter's configuration from our server: new connections follow.
+    Ecds,
+    /// In the EnvoyFilter: a change drains the listener.
+    Inline,
+}
+
+/// Access logs of the filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AccessLog {
+    /// File, e.g. `/dev/stdout`.
+    pub path: String,
+    /// The mesh's own format; empty: the default. JSON text with encoding JSON.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub format: String,
+    /// Text or JSON.
+    #[serde(default)]
+    pub encoding: LogEncoding,
+}
+
+/// Encoding of access logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum LogEncoding {
+    /// Lines of text.
+    #[default]
+    Text,
+    /// JSON objects.
+    Json,
+}
+
+/// Tracing of the filter.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tracing {
+    /// Percent of requests.
+    pub sampling: f64,
+}

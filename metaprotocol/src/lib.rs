@@ -1,0 +1,26 @@
+//! MetaProtocol: services and MetaRouters to routes of any layer-7 protocol.
+//!
+//! `resolve` -> `input` -> `validate` -> `translate` -> `output`, all pure: no client, no runtime, no clock. `features` is the table of
+//! what each filter can do; translators decide by it and the documentation shows it.
+//!
+//! Around that, `index` is the state from watches, `engine` what was made of each host, `controller` the effects.
+
+pub mod config;
+pub mod controller;
+pub mod engine;
+pub mod error;
+pub mod explain;
+pub mod features;
+pub mod index;
+pub mod input;
+pub mod metrics;
+pub mod object;
+pub mod output;
+pub mod proto;
+pub mod resolve;
+pub mod span;
+pub mod standalone;
+pub mod status;
+pub mod translate;
+pub mod validate;
+pub mod vip;

@@ -1,0 +1,298 @@
+//! From the objects of a mesh to the inputs of its service ports. Pure.
+//!
+//! Several MetaRouters may name one host: the one in the service's own namespace wins, then the oldest, then the first
+//! by name. The others are told so.
+
+mod gateways;
+mod hosts;
+mod ports;
+mod redis;
+mod router;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use trimtab_crds::dubbo::DubboAuthorizationPolicy;
+use trimtab_crds::istio::{DestinationRule, Gateway, ServiceEntry};
+use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
+use trimtab_crds::redis::{RedisDestination, RedisService};
+
+use crate::error::{Owner, Problem};
+use crate::input::{
+    Credentials, DubboPolicy, HostFacts, Protocol, Router, ServicePortInput, Settings,
+};
+
+use crate::vip;
+
+pub use ports::{Registry, protocol};
+pub use router::{hosts as router_hosts, lower as lower_router};
+
+use hosts::Host;
+
+/// Everything that inputs are made of.
+#[derive(Clone, Debug, Default)]
+pub struct Mesh {
+    /// Services.
+    pub services: Vec<Service>,
+    /// Slices of the services that have a layer-7 port.
+    pub endpoint_slices: Vec<EndpointSlice>,
+    /// ServiceEntries.
+    pub service_entries: Vec<ServiceEntry>,
+    /// DestinationRules.
+    pub destination_rules: Vec<DestinationRule>,
+    /// Gateways.
+    pub gateways: Vec<Gateway>,
+    /// MetaRouters.
+    pub routers: Vec<MetaRouter>,
+    /// ApplicationProtocols.
+    pub protocols: Vec<ApplicationProtocol>,
+    /// RedisServices.
+    pub redis_services: Vec<RedisService>,
+    /// RedisDestinations.
+    pub redis_destinations: Vec<RedisDestination>,
+    /// DubboAuthorizationPolicies.
+    pub dubbo_policies: Vec<DubboAuthorizationPolicy>,
+    /// Secrets that Redis objects name, read by `(namespace, name)` and field.
+    pub secrets: BTreeMap<(String, String), BTreeMap<String, String>>,
+    /// The last router of each host that was accepted as a whole.
+    pub last_good: BTreeMap<String, Router>,
+    /// Domain of the cluster; empty: `cluster.local`.
+    pub domain: String,
+    /// The operator's settings.
+    pub settings: Arc<Settings>,
+}
+
+/// What a mesh gives.
+#[derive(Clone, Debug, Default)]
+pub struct Resolved {
+    /// Of each layer-7 port, sorted by host and port.
+    pub inputs: Vec<ServicePortInput>,
+    /// What is wrong between objects.
+    pub problems: Vec<Problem>,
+}
+
+impl Mesh {
+    /// The inputs of all layer-7 ports.
+    pub fn resolve(&self) -> Resolved {
+        let mut problems = Vec::new();
+        let hosts = hosts::all(self, &mut problems);
+        let facts = hosts::facts(self, &hosts);
+        let routers = self.routers_by_host(&hosts, &mut problems);
+        let mut inputs = Vec::new();
+        for host in hosts.values() {
+            for (index, port) in host.ports.iter().enumerate() {
+                let Some(protocol) = &port.protocol else {
+                    continue;
+                };
+                let router = routers.get(host.name.as_str()).copied();
+                inputs.push(self.input(host, index, protocol, router, &facts));
+            }
+        }
+        gateways::bind(self, &mut inputs, &mut problems);
+        Resolved { inputs, problems }
+    }
+
+    fn domain(&self) -> &str {
+        if self.domain.is_empty() {
+            "cluster.local"
+        } else {
+            &self.domain
+        }
+    }
+
+    fn input(
+        &self,
+        host: &Host,
+        index: usize,
+        protocol: &Protocol,
+        router: Option<&MetaRouter>,
+        facts: &BTreeMap<String, HostFacts>,
+    ) -> ServicePortInput {
+        let port = &host.ports[index];
+        let router = router.map(router::lower);
+        let redis = redis::service(self, host, port, facts);
+        let last_good = self.last_good.get(&host.name).cloned().map(Box::new);
+        let mut named: BTreeSet<String> = BTreeSet::from([host.name.clone()]);
+        for router in router.iter().chain(last_good.as_deref()) {
+            named.extend(router::hosts(router));
+        }
+        named.extend(redis.iter().flat_map(redis::hosts));
+        let hosts: BTreeMap<String, HostFacts> = named
+            .iter()
+            .filter_map(|name| Some((name.clone(), facts.get(name)?.clone())))
+            .collect();
+        ServicePortInput {
+            host: host.name.clone(),
+            namespace: host.namespace.clone(),
+            service: host.service.clone(),
+            source: host.source,
+            port: port.port.clone(),
+            protocol: self.with_settings(protocol),
+            vips: host.vips.iter().copied().collect(),
+            headless: host.headless,
+            endpoints: if host.headless {
+                port.endpoints.iter().copied().collect()
+            } else {
+                Vec::new()
+            },
+            workload_selector: host.selector.clone(),
+            router,
+            last_good,
+            redis_destinations: redis::destinations(self, protocol, &hosts),
+            hosts,
+            gateways: Vec::new(),
+            redis,
+            dubbo_policies: self.policies(host, protocol),
+            settings: Arc::clone(&self.settings),
+        }
+    }
+
+    fn with_settings(&self, protocol: &Protocol) -> Protocol {
+        let mut out = protocol.clone();
+        if let Protocol::MetaProtocol {
+            application_protocol,
+            multiplexing,
+            ..
+        } = &mut out
+        {
+            *multiplexing = self.settings.multiplexing.contains(application_protocol);
+        }
+        out
+    }
+
+    /// What address allocation needs: ServiceEntries with a layer-7 port whose hosts have a resolution, and all other
+    /// addresses of the mesh.
+    pub fn addresses(&self) -> (Vec<vip::Entry>, BTreeSet<IpAddr>) {
+        let registry = Registry::new(&self.protocols);
+        let (mut entries, mut taken) = (Vec::new(), BTreeSet::new());
+        for service in &self.services {
+            let spec = service.spec.iter();
+            let addresses = spec.flat_map(|s| s.cluster_ips.iter().flatten().chain(&s.cluster_ip));
+            taken.extend(addresses.filter_map(|a| a.parse::<IpAddr>().ok()));
+        }
+        for entry in &self.service_entries {
+            let addresses: Vec<IpAddr> = hosts::addresses(entry).collect();
+            if hosts::is_managed(entry, &registry) {
+                entries.push(vip::Entry {
+                    namespace: entry.namespace().unwrap_or_default(),
+                    name: entry.name_any(),
+                    created: entry.creation_timestamp().map(|t| t.0),
+                    addresses,
+                });
+            } else {
+                taken.extend(addresses);
+            }
+        }
+        (entries, taken)
+    }
+
+    /// Policies of the namespace and of the root namespace, for Dubbo only.
+    fn policies(&self, host: &Host, protocol: &Protocol) -> Vec<DubboPolicy> {
+        let dubbo = match protocol {
+            Protocol::Dubbo => true,
+            Protocol::MetaProtocol { codec, .. } => codec.as_deref() == Some(ports::DUBBO_CODEC),
+            _ => false,
+        };
+        let root = &self.settings.root_namespace;
+        let mut out: Vec<DubboPolicy> = self
+            .dubbo_policies
+            .iter()
+            .filter(|p| {
+                let namespace = p.namespace().unwrap_or_default();
+                dubbo && (namespace == host.namespace || namespace == *root)
+            })
+            .map(|p| DubboPolicy {
+                owner: owner("DubboAuthorizationPolicy", p),
+                spec: p.spec.clone(),
+            })
+            .collect();
+        out.sort_by(|a, b| a.owner.cmp(&b.owner));
+        out
+    }
+
+    /// The router in force of each host.
+    fn routers_by_host<'a>(
+        &'a self,
+        hosts: &BTreeMap<String, Host>,
+        problems: &mut Vec<Problem>,
+    ) -> BTreeMap<&'a str, &'a MetaRouter> {
+        let mut by_host: BTreeMap<&str, Vec<&MetaRouter>> = BTreeMap::new();
+        for router in &self.routers {
+            by_host.entry(router.spec.host()).or_default().push(router);
+        }
+        let mut out = BTreeMap::new();
+        for (name, mut routers) in by_host {
+            let own = hosts.get(name).map(|h| h.namespace.as_str());
+            routers.sort_by_key(|r| (r.namespace().as_deref() != own, age(*r)));
+            let mut sorted = routers.into_iter();
+            let Some(first) = sorted.next() else { continue };
+            if hosts
+                .get(name)
+                .is_none_or(|h| h.ports.iter().all(|p| p.protocol.is_none()))
+            {
+                problems.push(Problem::new(owner("MetaRouter", first), "spec.hosts[0]", "UnknownHost", format!(
+                    "no Service or ServiceEntry has the host \"{name}\" with a port named like tcp-metaprotocol-dubbo: name the port so, or correct the host"
+                )));
+            }
+            let winner = owner("MetaRouter", first);
+            for other in sorted {
+                problems.push(Problem::new(owner("MetaRouter", other), "spec.hosts[0]", "Conflict", format!(
+                    "{winner} is in force for \"{name}\": put the rules into one of the two and delete the other"
+                )));
+            }
+            out.insert(name, first);
+        }
+        out
+    }
+
+    /// A pair of a Secret's fields.
+    fn credentials(
+        &self,
+        namespace: &str,
+        name: &str,
+        password: Option<&str>,
+        username: Option<&str>,
+    ) -> Option<Credentials> {
+        let fields = self.secrets.get(&(namespace.to_owned(), name.to_owned()))?;
+        let field = |name: &str| fields.get(name).map(|v| v.trim().to_owned());
+        let password = match password.filter(|p| !p.is_empty()) {
+            Some(name) => field(name)?,
+            None => field("password").or_else(|| field("token"))?,
+        };
+        let username = field(username.filter(|u| !u.is_empty()).unwrap_or("username"));
+        Some(Credentials {
+            username: username.unwrap_or_default(),
+            password,
+        })
+    }
+}
+
+/// Which object a problem or an input speaks of.
+fn owner<K: ResourceExt>(kind: &str, object: &K) -> Owner {
+    Owner {
+        kind: kind.to_owned(),
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        generation: object.meta().generation.unwrap_or_default(),
+    }
+}
+
+/// Oldest first, then by name; an object without a time is new.
+fn age<K: ResourceExt>(object: &K) -> (bool, Option<Timestamp>, String, String) {
+    let created = object.creation_timestamp().map(|t| t.0);
+    (
+        created.is_none(),
+        created,
+        object.namespace().unwrap_or_default(),
+        object.name_any(),
+    )
+}
+
+#[cfg(test)]
+mod tests;

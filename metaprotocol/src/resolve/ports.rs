@@ -1,0 +1,69 @@
+//! What a port speaks.
+
+use std::collections::BTreeMap;
+
+use trimtab_crds::metaprotocol::ApplicationProtocol;
+
+use crate::input::Protocol;
+
+/// Codec of Dubbo in Aeraki's proxies.
+pub(super) const DUBBO_CODEC: &str = "aeraki.meta_protocol.codec.dubbo";
+const THRIFT_CODEC: &str = "aeraki.meta_protocol.codec.thrift";
+
+/// Codecs by the name of their protocol: the two that are known without an object, and those of ApplicationProtocols.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    codecs: BTreeMap<String, String>,
+}
+
+impl Registry {
+    /// Of these objects; a later one by name overrides an earlier one of the same protocol.
+    pub fn new(objects: &[ApplicationProtocol]) -> Self {
+        let mut codecs = BTreeMap::from([
+            ("dubbo".to_owned(), DUBBO_CODEC.to_owned()),
+            ("thrift".to_owned(), THRIFT_CODEC.to_owned()),
+        ]);
+        let mut sorted: Vec<&ApplicationProtocol> = objects.iter().collect();
+        sorted.sort_by_key(|o| o.metadata.name.clone());
+        for object in sorted {
+            codecs.insert(object.spec.protocol.clone(), object.spec.codec.clone());
+        }
+        Self { codecs }
+    }
+}
+
+/// What a port with this name and `appProtocol` speaks; `None`: nothing that is managed here.
+///
+/// The second part of the name, without regard to case, is the kind (`tcp-dubbo`, `tcp-metaprotocol-NAME`). Where the
+/// name says nothing, `appProtocol` may: `DOMAIN/metaprotocol-NAME`, `DOMAIN/dubbo`, also with `tcp-`.
+pub fn protocol(name: &str, app_protocol: Option<&str>, registry: &Registry) -> Option<Protocol> {
+    let mut parts = name.split('-').skip(1);
+    let by_name = parts
+        .next()
+        .and_then(|kind| of(kind, parts.next(), registry));
+    by_name.or_else(|| {
+        let text = app_protocol?;
+        let text = text.rsplit('/').next().unwrap_or(text);
+        let mut parts = text.strip_prefix("tcp-").unwrap_or(text).splitn(2, '-');
+        of(parts.next()?, parts.next(), registry)
+    })
+}
+
+fn of(kind: &str, application: Option<&str>, registry: &Registry) -> Option<Protocol> {
+    Some(match kind.to_ascii_lowercase().as_str() {
+        "metaprotocol" => {
+            let name = application.unwrap_or_default();
+            Protocol::MetaProtocol {
+                application_protocol: name.to_owned(),
+                codec: registry.codecs.get(name).cloned(),
+                multiplexing: false,
+            }
+        }
+        "dubbo" => Protocol::Dubbo,
+        "thrift" => Protocol::Thrift,
+        "redis" => Protocol::Redis,
+        "zookeeper" => Protocol::Zookeeper,
+        "kafka" => Protocol::Kafka,
+        _ => return None,
+    })
+}

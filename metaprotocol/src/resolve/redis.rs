@@ -1,0 +1,208 @@
+//! Redis objects as plain types.
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt;
+use trimtab_crds::redis as crd;
+
+use super::hosts::{Host, HostPort};
+use super::router::unsigned;
+use super::{Mesh, age, owner};
+use crate::input::{
+    Credentials, Destination, HostFacts, Protocol, RedisAuth, RedisConnection, RedisDestination,
+    RedisFault, RedisFaultKind, RedisMirror, RedisMode, RedisReadPolicy, RedisRoute, RedisService,
+    RedisSettings, TcpKeepalive,
+};
+use crate::span::Span;
+
+/// The RedisService of a port: in the namespace of the service; of several, the oldest.
+pub(super) fn service(
+    mesh: &Mesh,
+    host: &Host,
+    port: &HostPort,
+    facts: &BTreeMap<String, HostFacts>,
+) -> Option<RedisService> {
+    if port.protocol != Some(Protocol::Redis) {
+        return None;
+    }
+    let found = mesh
+        .redis_services
+        .iter()
+        .filter(|r| r.namespace().as_deref() == Some(&host.namespace))
+        .filter(|r| r.spec.host.contains(&host.name))
+        .min_by_key(|r| age(*r))?;
+    let spec = &found.spec;
+    let to = |d: &crd::RouteDestination| Destination {
+        host: d.host.clone(),
+        subset: String::new(),
+        port: Some(target_port(d, port, facts)),
+    };
+    let routes = spec.redis.iter().map(|route| {
+        let key = route.matches.as_ref().and_then(|m| m.key.as_ref());
+        let mirrors = route.mirror.iter().map(|mirror| RedisMirror {
+            destination: to(&mirror.route),
+            percent: mirror.percentage.map(|p| p.value),
+            exclude_read_commands: mirror.exclude_read_commands,
+        });
+        RedisRoute {
+            prefix: key.map(|k| k.prefix.clone()).filter(|p| !p.is_empty()),
+            remove_prefix: key.is_some_and(|k| k.remove_prefix),
+            destination: to(&route.route),
+            mirrors: mirrors.collect(),
+        }
+    });
+    let faults = spec.faults.iter().map(|fault| RedisFault {
+        kind: match fault.r#type {
+            crd::FaultType::Delay => RedisFaultKind::Delay,
+            crd::FaultType::Error => RedisFaultKind::Error,
+        },
+        percent: fault.percentage.map(|p| p.value),
+        delay: fault.delay.as_deref().map(Span::new),
+        commands: fault.commands.clone(),
+    });
+    let settings = spec.settings.as_ref();
+    Some(RedisService {
+        owner: owner("RedisService", found),
+        settings: settings
+            .map(|s| self::settings(mesh, &host.namespace, s))
+            .unwrap_or_default(),
+        routes: routes.collect(),
+        faults: faults.collect(),
+    })
+}
+
+/// Hosts that a RedisService leads to.
+pub(super) fn hosts(service: &RedisService) -> impl Iterator<Item = String> + '_ {
+    service.routes.iter().flat_map(|route| {
+        let mirrors = route.mirrors.iter().map(|m| m.destination.host.clone());
+        mirrors.chain([route.destination.host.clone()])
+    })
+}
+
+/// The port that is written; else the one with the name of the port that is called; else the one with its number.
+fn target_port(
+    to: &crd::RouteDestination,
+    called: &HostPort,
+    facts: &BTreeMap<String, HostFacts>,
+) -> u16 {
+    let written = to
+        .port
+        .and_then(|p| u16::try_from(p).ok())
+        .filter(|p| *p > 0);
+    let named = || {
+        let ports = &facts.get(&to.host)?.ports;
+        ports
+            .iter()
+            .find(|(_, name)| **name == called.port.name)
+            .map(|(number, _)| *number)
+    };
+    written.or_else(named).unwrap_or(called.port.number)
+}
+
+fn settings(mesh: &Mesh, namespace: &str, given: &crd::Settings) -> RedisSettings {
+    RedisSettings {
+        case_insensitive: given.case_insensitive,
+        op_timeout: given.op_timeout.as_deref().map(Span::new),
+        enable_command_stats: given.enable_command_stats,
+        max_buffer_size_before_flush: unsigned(given.max_buffer_size_before_flush.unwrap_or(0)),
+        buffer_flush_timeout: given.buffer_flush_timeout.as_deref().map(Span::new),
+        max_upstream_unknown_connections: given.max_upstream_unknown_connections.map(unsigned),
+        enable_hashtagging: given.enable_hashtagging,
+        enable_redirection: given.enable_redirection,
+        read_policy: match given.read_policy {
+            crd::ReadPolicy::Master => RedisReadPolicy::Master,
+            crd::ReadPolicy::PreferMaster => RedisReadPolicy::PreferMaster,
+            crd::ReadPolicy::Replica => RedisReadPolicy::Replica,
+            crd::ReadPolicy::PreferReplica => RedisReadPolicy::PreferReplica,
+            crd::ReadPolicy::Any => RedisReadPolicy::Any,
+        },
+        auth: given.auth.as_ref().and_then(|a| auth(mesh, namespace, a)),
+    }
+}
+
+fn auth(mesh: &Mesh, namespace: &str, given: &crd::Auth) -> Option<RedisAuth> {
+    if let Some(secret) = &given.secret {
+        let (password, username) = (secret.password_field.clone(), secret.username_field.clone());
+        return Some(RedisAuth::Secret {
+            resolved: mesh.credentials(
+                namespace,
+                &secret.name,
+                password.as_deref(),
+                username.as_deref(),
+            ),
+            namespace: namespace.to_owned(),
+            name: secret.name.clone(),
+            password_field: password,
+            username_field: username,
+        });
+    }
+    given.plain.as_ref().map(|plain| RedisAuth::Plain {
+        credentials: Credentials {
+            username: plain.username.clone().unwrap_or_default(),
+            password: plain.password.clone(),
+        },
+    })
+}
+
+/// RedisDestinations of these hosts. Of several for one host, the oldest.
+pub(super) fn destinations(
+    mesh: &Mesh,
+    protocol: &Protocol,
+    hosts: &BTreeMap<String, HostFacts>,
+) -> BTreeMap<String, RedisDestination> {
+    if *protocol != Protocol::Redis {
+        return BTreeMap::new();
+    }
+    let mut sorted: Vec<&crd::RedisDestination> = mesh
+        .redis_destinations
+        .iter()
+        .filter(|d| hosts.contains_key(&d.spec.host))
+        .collect();
+    sorted.sort_by_key(|d| age(*d));
+    let mut out = BTreeMap::new();
+    for object in sorted {
+        out.entry(object.spec.host.clone())
+            .or_insert_with(|| destination(mesh, object));
+    }
+    out
+}
+
+fn destination(mesh: &Mesh, object: &crd::RedisDestination) -> RedisDestination {
+    let pool = object
+        .spec
+        .traffic_policy
+        .as_ref()
+        .and_then(|t| t.connection_pool.as_ref());
+    let tcp = pool.and_then(|p| p.tcp.as_ref());
+    let redis = pool.and_then(|p| p.redis.as_ref());
+    let namespace = object.namespace().unwrap_or_default();
+    let keepalive = tcp
+        .and_then(|t| t.tcp_keepalive.as_ref())
+        .map(|k| TcpKeepalive {
+            probes: k.probes.map(unsigned),
+            time: k.time.as_deref().map(Span::new),
+            interval: k.interval.as_deref().map(Span::new),
+        });
+    RedisDestination {
+        owner: owner("RedisDestination", object),
+        mode: match redis.map(|r| r.mode).unwrap_or_default() {
+            crd::Mode::Proxy => RedisMode::Proxy,
+            crd::Mode::Cluster => RedisMode::Cluster,
+        },
+        auth: redis
+            .and_then(|r| r.auth.as_ref())
+            .and_then(|a| auth(mesh, &namespace, a)),
+        discovery_endpoints: redis
+            .map(|r| r.discovery_endpoints.clone())
+            .unwrap_or_default(),
+        connection: RedisConnection {
+            max_connections: tcp
+                .and_then(|t| t.max_connections)
+                .map(|n| unsigned(n.into())),
+            connect_timeout: tcp
+                .and_then(|t| t.connect_timeout.as_deref())
+                .map(Span::new),
+            tcp_keepalive: keepalive,
+        },
+    }
+}

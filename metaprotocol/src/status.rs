@@ -1,0 +1,322 @@
+//! Status of users' objects from what was made of them. Pure.
+//!
+//! | condition | true | false |
+//! |---|---|---|
+//! | `Accepted` | every part of the object is taken | the first part that is not, and what to change |
+//! | `ResolvedRefs` | what it names is there | what is missing |
+//! | `Programmed` | the outputs are written and no proxy refuses them | why not; what proxies have stays |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use trimtab_crds::metaprotocol::{MetaRouterStatus, ProxyCounts};
+use trimtab_crds::status::ObjectStatus;
+
+use crate::input::Delivery;
+use crate::object::{Kind, ObjectKey};
+use crate::output::{Program, Refusal};
+
+/// Longest message of a condition.
+const MAX_MESSAGE: usize = 1024;
+/// Problems of one kind that a message lists.
+const MAX_LISTED: usize = 5;
+
+/// Something that is named is not there.
+const REFERENCES: [&str; 11] = [
+    "FilterMissing",
+    "GatewayNotFound",
+    "InvalidPortName",
+    "NoHost",
+    "NoServer",
+    "SecretNotFound",
+    "SecretNotMounted",
+    "UnknownHost",
+    "UnknownPort",
+    "UnknownProtocol",
+    "UnknownSubset",
+];
+/// Is applied, but surely not meant.
+const REMARKS: [&str; 4] = ["NoAddress", "NoEffect", "NoWorkload", "Unreachable"];
+
+/// Whether a problem with this reason stops nothing: it is applied, but surely not meant.
+pub fn is_remark(reason: &str) -> bool {
+    REMARKS.contains(&reason)
+}
+
+/// What became of one object.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The object.
+    pub key: ObjectKey,
+    /// Its `metadata.generation`.
+    pub generation: i64,
+    /// What is wrong with it, or with the service that it is for.
+    pub refusals: Vec<Refusal>,
+    /// Whether anything is made of it.
+    pub in_force: bool,
+    /// Why nothing is, in words.
+    pub idle: String,
+    /// What proxies run.
+    pub programs: BTreeSet<Program>,
+    /// Outputs are left as they are.
+    pub frozen: bool,
+    /// A failed write of an output: reason and message.
+    pub write_error: Option<(&'static str, String)>,
+    /// What proxies said; of outputs that go over xDS.
+    pub proxies: ProxyCounts,
+    /// What a proxy said against the outputs: its name and its words.
+    pub rejected: Option<(String, String)>,
+    /// Number of routes in force.
+    pub routes: usize,
+}
+
+impl Facts {
+    fn over_xds(&self) -> bool {
+        let by_server = |p: &Program| p.delivery != Delivery::Inline;
+        self.programs.iter().any(by_server)
+    }
+}
+
+/// Status of a MetaRouter. Transition times are kept from `before` where a condition's status did not change.
+pub fn router_status(facts: &Facts, before: &[Condition], now: Timestamp) -> MetaRouterStatus {
+    let names = |of: fn(&Program) -> &'static str| {
+        let names: BTreeSet<&str> = facts.programs.iter().map(of).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    MetaRouterStatus {
+        observed_generation: Some(facts.generation),
+        conditions: conditions(facts, before, now),
+        data_plane: names(|p| p.target.title()).filter(|_| facts.in_force),
+        delivery: names(|p| delivery_name(p.delivery)).filter(|_| facts.in_force),
+        proxies: (facts.in_force && facts.over_xds()).then_some(facts.proxies),
+        routes: facts
+            .in_force
+            .then(|| i32::try_from(facts.routes).unwrap_or(i32::MAX)),
+    }
+}
+
+/// Status of the other kinds.
+pub fn object_status(facts: &Facts, before: &[Condition], now: Timestamp) -> ObjectStatus {
+    ObjectStatus {
+        observed_generation: Some(facts.generation),
+        conditions: conditions(facts, before, now),
+    }
+}
+
+/// How routes reach proxies, as shown.
+pub fn delivery_name(delivery: Delivery) -> &'static str {
+    match delivery {
+        Delivery::RouteDiscovery => "RouteDiscovery",
+        Delivery::Ecds => "ECDS",
+        Delivery::Inline => "Inline",
+    }
+}
+
+struct Draft {
+    kind: &'static str,
+    status: bool,
+    reason: String,
+    message: String,
+}
+
+impl Draft {
+    fn new(kind: &'static str, status: bool, reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            status,
+            reason: reason.to_owned(),
+            message: message.into(),
+        }
+    }
+
+    fn stamped(self, generation: i64, before: &[Condition], now: Timestamp) -> Condition {
+        let status = if self.status { "True" } else { "False" };
+        let kept = before
+            .iter()
+            .find(|c| c.type_ == self.kind && c.status == status)
+            .map(|c| c.last_transition_time.clone());
+        Condition {
+            type_: self.kind.to_owned(),
+            status: status.to_owned(),
+            reason: self.reason,
+            message: shorten(&self.message),
+            observed_generation: Some(generation),
+            last_transition_time: kept.unwrap_or_else(|| Time(whole_seconds(now))),
+        }
+    }
+}
+
+/// Times of conditions have whole seconds at an API server.
+fn whole_seconds(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+fn conditions(facts: &Facts, before: &[Condition], now: Timestamp) -> Vec<Condition> {
+    let drafts = [accepted(facts), resolved(facts), programmed(facts)];
+    // A protocol programs nothing by itself.
+    let shown = |d: &Draft| facts.key.kind != Kind::ApplicationProtocol || d.kind == "Accepted";
+    let drafts = drafts.into_iter().filter(shown);
+    drafts
+        .map(|d| d.stamped(facts.generation, before, now))
+        .collect()
+}
+
+fn accepted(facts: &Facts) -> Draft {
+    let own = facts.key.to_string();
+    let mine = |r: &&Refusal| r.problem.object == own;
+    let is = |list: &[&str], r: &Refusal| list.contains(&r.problem.reason);
+    let bad: Vec<&Refusal> = facts
+        .refusals
+        .iter()
+        .filter(mine)
+        .filter(|r| !is(&REFERENCES, r) && !is(&REMARKS, r))
+        .collect();
+    if let Some(worst) = bad.iter().find(|r| r.blocks_routes).or(bad.first()) {
+        return Draft::new("Accepted", false, worst.problem.reason, listed(&bad));
+    }
+    let remarks: Vec<&Refusal> = facts
+        .refusals
+        .iter()
+        .filter(mine)
+        .filter(|r| is(&REMARKS, r))
+        .collect();
+    match remarks.first() {
+        Some(first) => Draft::new("Accepted", true, first.problem.reason, listed(&remarks)),
+        None => Draft::new("Accepted", true, "Accepted", "everything is accepted"),
+    }
+}
+
+fn resolved(facts: &Facts) -> Draft {
+    let missing: Vec<&Refusal> = facts
+        .refusals
+        .iter()
+        .filter(|r| REFERENCES.contains(&r.problem.reason))
+        .collect();
+    match missing.first() {
+        Some(first) => Draft::new(
+            "ResolvedRefs",
+            false,
+            first.problem.reason,
+            listed(&missing),
+        ),
+        None => Draft::new(
+            "ResolvedRefs",
+            true,
+            "ResolvedRefs",
+            "everything that it names is there",
+        ),
+    }
+}
+
+fn programmed(facts: &Facts) -> Draft {
+    let draft =
+        |status, reason: &str, message: String| Draft::new("Programmed", status, reason, message);
+    if !facts.in_force {
+        let conflict = facts
+            .refusals
+            .iter()
+            .find(|r| r.problem.reason == "Conflict" && r.problem.object == facts.key.to_string());
+        let reason = conflict.map_or("NotInForce", |r| r.problem.reason);
+        let message = conflict.map_or_else(|| facts.idle.clone(), |r| r.problem.message.clone());
+        return draft(false, reason, message);
+    }
+    if let Some((reason, message)) = &facts.write_error {
+        let message = format!("{message}; the last good state stays and the write is tried again");
+        return draft(false, reason, message);
+    }
+    if let Some((node, words)) = &facts.rejected {
+        let count = facts.proxies.refused;
+        let message =
+            format!("{count} proxies refuse it and keep the last good state; {node} says: {words}");
+        return draft(false, "Rejected", message);
+    }
+    if let Some(refusal) = facts.refusals.iter().find(|r| r.blocks_routes) {
+        let rest = if facts.frozen {
+            "what proxies have is left as it is"
+        } else {
+            "the last good routes stay in force"
+        };
+        let reason = refusal.problem.reason;
+        return draft(false, reason, format!("{rest}: {}", refusal.problem));
+    }
+    if !facts.over_xds() {
+        return draft(
+            true,
+            "Written",
+            "the generated objects are written".to_owned(),
+        );
+    }
+    let ProxyCounts {
+        subscribed,
+        acknowledged,
+        ..
+    } = facts.proxies;
+    if subscribed == 0 {
+        let message = "the generated objects are written; no proxy has asked for the routes yet";
+        return draft(true, "NoProxies", message.to_owned());
+    }
+    let message = format!("{acknowledged} of {subscribed} proxies have it");
+    if acknowledged < subscribed {
+        return draft(false, "Pending", message);
+    }
+    draft(true, "Programmed", message)
+}
+
+/// Problems in words, the first of them.
+fn listed(refusals: &[&Refusal]) -> String {
+    let mut seen = BTreeSet::new();
+    let lines: Vec<String> = refusals
+        .iter()
+        .map(|r| format!("{}: {}", r.problem.field, r.problem.message))
+        .filter(|line| seen.insert(line.clone()))
+        .collect();
+    let more = lines.len().saturating_sub(MAX_LISTED);
+    let out = lines[..lines.len() - more].join("; ");
+    if more > 0 {
+        format!("{out}; and {more} more")
+    } else {
+        out
+    }
+}
+
+fn shorten(text: &str) -> String {
+    if text.chars().count() <= MAX_MESSAGE {
+        return text.to_owned();
+    }
+    let mut out: String = text.chars().take(MAX_MESSAGE - 1).collect();
+    out.push('…');
+    out
+}
+
+/// What proxies said to some resources: by node, its words against one, or whether it has all of them.
+pub fn count(answers: &BTreeMap<String, Answer>) -> (ProxyCounts, Option<(String, String)>) {
+    let number = |of: fn(&Answer) -> bool| {
+        i32::try_from(answers.values().filter(|a| of(a)).count()).unwrap_or(i32::MAX)
+    };
+    let counts = ProxyCounts {
+        subscribed: i32::try_from(answers.len()).unwrap_or(i32::MAX),
+        acknowledged: number(|a| *a == Answer::Holds),
+        refused: number(|a| matches!(a, Answer::Refuses(_))),
+    };
+    let refusal = answers.iter().find_map(|(node, answer)| match answer {
+        Answer::Refuses(words) => Some((node.clone(), words.clone())),
+        _ => None,
+    });
+    (counts, refusal)
+}
+
+/// What a proxy said to what is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It has it.
+    Holds,
+    /// It has not said anything yet.
+    Waits,
+    /// It refuses it, in its words.
+    Refuses(String),
+}
+
+#[cfg(test)]
+mod tests;

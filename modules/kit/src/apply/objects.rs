@@ -1,0 +1,116 @@
+//! What is known of the live objects of an applier.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use kube::Resource;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Key;
+
+/// Changes that are repaired at once.
+const QUICK_REPAIRS: u32 = 5;
+/// Longest pause between repairs, and the calm after which changes are counted anew.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    pub(super) hash: u64,
+    pub(super) uid: String,
+    pub(super) owner: Option<Key>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Objects {
+    pub(super) live: HashMap<Key, Live>,
+    /// By owner: what we generated for it.
+    by_owner: HashMap<Key, Vec<Key>>,
+    /// Desired hash and what the API server made of it: a mutating webhook must not cause an endless loop.
+    pub(super) rewritten: HashMap<Key, (u64, u64)>,
+    /// Changes by others, newest run of them.
+    contests: HashMap<Key, Contest>,
+}
+
+/// How often an object was changed by somebody else lately.
+#[derive(Clone, Copy, Debug)]
+struct Contest {
+    changes: u32,
+    last: Instant,
+}
+
+impl Objects {
+    /// Remembers an object as it is now.
+    pub(super) fn put(&mut self, key: Key, live: Live) {
+        let owner = live.owner.clone();
+        let old = self.live.insert(key.clone(), live);
+        if old.as_ref().map(|o| &o.owner) == Some(&owner) {
+            return;
+        }
+        self.unlink(&key, old.and_then(|o| o.owner));
+        if let Some(owner) = owner {
+            self.by_owner.entry(owner).or_default().push(key);
+        }
+    }
+
+    /// Forgets an object; returns whose it was.
+    pub(super) fn forget(&mut self, key: &Key) -> Option<Key> {
+        let owner = self.live.remove(key).and_then(|l| l.owner);
+        self.rewritten.remove(key);
+        self.contests.remove(key);
+        self.unlink(key, owner.clone());
+        owner
+    }
+
+    pub(super) fn of_owner(&self, owner: &Key) -> Vec<Key> {
+        self.by_owner.get(owner).cloned().unwrap_or_default()
+    }
+
+    /// Counts a change by somebody else. Returns the number of changes and the pause before a repair, when there is one.
+    pub(super) fn contested(&mut self, key: &Key) -> Option<(u32, Duration)> {
+        let now = Instant::now();
+        let contest = self.contests.entry(key.clone()).or_insert(Contest {
+            changes: 0,
+            last: now,
+        });
+        if now.duration_since(contest.last) > LONGEST_PAUSE {
+            contest.changes = 0;
+        }
+        contest.changes += 1;
+        contest.last = now;
+        let more = contest.changes.checked_sub(QUICK_REPAIRS)?;
+        let pause = Duration::from_secs(1 << more.min(6)).min(LONGEST_PAUSE);
+        (more > 0).then_some((contest.changes, pause))
+    }
+
+    fn unlink(&mut self, key: &Key, owner: Option<Key>) {
+        let Some(owner) = owner else { return };
+        if let Some(keys) = self.by_owner.get_mut(&owner) {
+            keys.retain(|k| k != key);
+            if keys.is_empty() {
+                self.by_owner.remove(&owner);
+            }
+        }
+    }
+}
+
+/// `body` in the place of everything but the metadata of `live`, whose labels and owners of ours it renews.
+pub(super) fn replacement<K>(live: &K, body: &serde_json::Value) -> Result<K, serde_json::Error>
+where
+    K: Resource + Serialize + DeserializeOwned,
+{
+    let mut whole = body.clone();
+    let mut metadata = serde_json::to_value(live)?["metadata"].take();
+    for field in ["labels", "ownerReferences"] {
+        if let Some(wanted) = body["metadata"].get(field) {
+            match (metadata.get_mut(field), wanted) {
+                (Some(serde_json::Value::Object(have)), serde_json::Value::Object(wanted)) => {
+                    have.extend(wanted.clone());
+                }
+                _ => metadata[field] = wanted.clone(),
+            }
+        }
+    }
+    whole["metadata"] = metadata;
+    serde_json::from_value(whole)
+}

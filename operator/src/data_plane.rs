@@ -1,0 +1,298 @@
+//! The data plane without Istio: what plain Envoys are served in standalone mode.
+//!
+//! It keeps all objects of its own rather than reading the index of the MetaProtocol module, which drops what no
+//! sidecar needs, and which a user may switch off. There is no cluster here, so the objects are few.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Resource, ResourceExt};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use trimtab_crds::dubbo::DubboAuthorizationPolicy;
+use trimtab_crds::istio::{DestinationRule, EnvoyFilter, Gateway, ServiceEntry, VirtualService};
+use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
+use trimtab_crds::redis::{RedisDestination, RedisService};
+use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
+use trimtab_kit::host::{Context, Host};
+use trimtab_kit::readiness::Blocker;
+use trimtab_kit::watch::{Feed, WatchConfig};
+use trimtab_metaprotocol::config::MetaprotocolConfig;
+use trimtab_metaprotocol::controller::secret;
+use trimtab_metaprotocol::input::Settings;
+use trimtab_metaprotocol::resolve::Mesh;
+use trimtab_metaprotocol::standalone::{
+    HttpLimit, Listen, Opened, Served, Surroundings, discover, limits, resources,
+};
+use trimtab_xds::{Scope, SnapshotCache};
+
+/// Blocker of readiness until the first configuration is in the xDS cache.
+pub const FIRST_CONFIGURATION: &str = "standalone: first configuration";
+/// How often it is looked at whether all watches have listed.
+const START_POLL: Duration = Duration::from_millis(10);
+/// Events of one edit are gathered for this long.
+const GATHERING: Duration = Duration::from_millis(50);
+
+/// How the owner label of a limiter's objects begins; its API group follows.
+const LIMITER: &str = "SmartLimiter.";
+
+/// Namespace and name.
+type Name = (String, String);
+
+/// All objects of a kind, by namespace and name.
+struct Mirror<K> {
+    objects: Mutex<BTreeMap<Name, Arc<K>>>,
+    wake: Arc<Notify>,
+}
+
+fn name_of<K: ResourceExt>(object: &K) -> Name {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+impl<K: ResourceExt + Send + Sync> Feed<K> for Mirror<K> {
+    fn apply(&self, object: Arc<K>) {
+        self.objects.lock().insert(name_of(object.as_ref()), object);
+        self.wake.notify_one();
+    }
+
+    fn delete(&self, object: Arc<K>) {
+        self.objects.lock().remove(&name_of(object.as_ref()));
+        self.wake.notify_one();
+    }
+
+    fn reset(&self, objects: Vec<Arc<K>>, unreadable: &[Name]) {
+        let mut known = self.objects.lock();
+        known.retain(|name, _| unreadable.contains(name));
+        known.extend(objects.into_iter().map(|o| (name_of(o.as_ref()), o)));
+        drop(known);
+        self.wake.notify_one();
+    }
+}
+
+impl<K: Clone> Mirror<K> {
+    fn all(&self) -> Vec<K> {
+        let objects = self.objects.lock();
+        objects.values().map(|o| o.as_ref().clone()).collect()
+    }
+}
+
+/// Declares the watch of a kind.
+fn mirror<K>(host: &mut Host, config: WatchConfig, wake: &Arc<Notify>) -> Arc<Mirror<K>>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+{
+    let mirror = Arc::new(Mirror {
+        objects: Mutex::default(),
+        wake: wake.clone(),
+    });
+    host.watch::<K>(config, mirror.clone());
+    mirror
+}
+
+struct Objects {
+    services: Arc<Mirror<Service>>,
+    slices: Arc<Mirror<EndpointSlice>>,
+    pods: Arc<Mirror<Pod>>,
+    entries: Arc<Mirror<ServiceEntry>>,
+    rules: Arc<Mirror<DestinationRule>>,
+    virtual_services: Arc<Mirror<VirtualService>>,
+    filters: Arc<Mirror<EnvoyFilter>>,
+    gateways: Arc<Mirror<Gateway>>,
+    routers: Arc<Mirror<MetaRouter>>,
+    protocols: Arc<Mirror<ApplicationProtocol>>,
+    redis_services: Arc<Mirror<RedisService>>,
+    redis_destinations: Arc<Mirror<RedisDestination>>,
+    policies: Arc<Mirror<DubboAuthorizationPolicy>>,
+    /// Only when the configuration lets Trimtab read Secrets.
+    secrets: Option<Arc<Mirror<Secret>>>,
+}
+
+impl Objects {
+    /// Declares the watches as the modules do, so that one serves all.
+    fn declare(host: &mut Host, read_secrets: bool, wake: &Arc<Notify>) -> Self {
+        let present = WatchConfig::default();
+        let optional = WatchConfig {
+            optional: true,
+            ..WatchConfig::default()
+        };
+        let generated = WatchConfig {
+            labels: format!("{MANAGED_BY_LABEL}={MANAGED_BY}"),
+            ..WatchConfig::default()
+        };
+        Self {
+            services: mirror(host, present.clone(), wake),
+            slices: mirror(host, present.clone(), wake),
+            pods: mirror(host, present.clone(), wake),
+            entries: mirror(host, optional.clone(), wake),
+            rules: mirror(host, optional.clone(), wake),
+            virtual_services: mirror(host, optional.clone(), wake),
+            filters: mirror(host, generated, wake),
+            gateways: mirror(host, optional.clone(), wake),
+            routers: mirror(host, optional.clone(), wake),
+            protocols: mirror(host, optional.clone(), wake),
+            redis_services: mirror(host, optional.clone(), wake),
+            redis_destinations: mirror(host, optional.clone(), wake),
+            policies: mirror(host, optional, wake),
+            secrets: read_secrets.then(|| mirror(host, present, wake)),
+        }
+    }
+
+    fn mesh(&self, domain: &str, settings: &Arc<Settings>) -> Mesh {
+        let secrets = self.secrets.iter().flat_map(|s| s.all());
+        Mesh {
+            services: self.services.all(),
+            endpoint_slices: self.slices.all(),
+            service_entries: self.entries.all(),
+            destination_rules: self.rules.all(),
+            gateways: self.gateways.all(),
+            routers: self.routers.all(),
+            protocols: self.protocols.all(),
+            redis_services: self.redis_services.all(),
+            redis_destinations: self.redis_destinations.all(),
+            dubbo_policies: self.policies.all(),
+            secrets: secrets.map(secret).collect(),
+            last_good: BTreeMap::new(),
+            domain: domain.to_owned(),
+            settings: settings.clone(),
+        }
+    }
+
+    fn pod_labels(&self) -> BTreeMap<Name, BTreeMap<String, String>> {
+        let pods = self.pods.objects.lock();
+        pods.iter()
+            .map(|(name, pod)| (name.clone(), pod.labels().clone()))
+            .collect()
+    }
+
+    /// Limits of SmartLimiters, with what of them is not done.
+    fn limits(&self, domain: &str, notes: &mut BTreeSet<String>) -> Vec<HttpLimit> {
+        let services = self.services.objects.lock();
+        let mut out = Vec::new();
+        for filter in self.filters.all() {
+            let label = |name: &str| filter.labels().get(name).cloned().unwrap_or_default();
+            if !label(OWNER_KIND_LABEL).starts_with(LIMITER) {
+                continue;
+            }
+            let (namespace, owner) = (
+                filter.namespace().unwrap_or_default(),
+                label(OWNER_NAME_LABEL),
+            );
+            if !services.contains_key(&(namespace.clone(), owner.clone())) {
+                notes.insert(format!(
+                    "SmartLimiter {namespace}/{owner}: metadata.name: plain proxies limit calls to a Service of the limiter's name, and there is none: name the limiter as its Service"
+                ));
+                continue;
+            }
+            let (found, problems) = limits(&format!("{owner}.{namespace}.svc.{domain}"), &filter);
+            out.extend(found);
+            notes.extend(
+                problems
+                    .iter()
+                    .map(|p| format!("SmartLimiter {namespace}/{owner}: {p}")),
+            );
+        }
+        out
+    }
+}
+
+/// The data plane, declared.
+struct DataPlane {
+    objects: Objects,
+    listen: Listen,
+    domain: String,
+    settings: Arc<Settings>,
+    cache: SnapshotCache,
+    wake: Arc<Notify>,
+    /// What was served last.
+    last: Option<Served>,
+    /// What was logged last.
+    notes: BTreeSet<String>,
+}
+
+/// Declares the data plane: its watches, its task, and a blocker of readiness until the first configuration is in
+/// `cache`.
+pub fn add(
+    config: &MetaprotocolConfig,
+    listen: Listen,
+    xds_address: &str,
+    cache: &SnapshotCache,
+    host: &mut Host,
+) {
+    let wake = Arc::new(Notify::new());
+    let domain = match config.domain.as_str() {
+        "" => "cluster.local".to_owned(),
+        domain => domain.to_owned(),
+    };
+    let plane = DataPlane {
+        objects: Objects::declare(host, config.read_secrets, &wake),
+        listen,
+        domain,
+        settings: Arc::new(config.settings(xds_address)),
+        cache: cache.clone(),
+        wake,
+        last: None,
+        notes: BTreeSet::new(),
+    };
+    let context = host.context().clone();
+    let blocker = context.readiness.block(FIRST_CONFIGURATION);
+    host.spawn("standalone: data plane", plane.run(context, blocker));
+}
+
+impl DataPlane {
+    /// Serves what the objects give until shutdown; waits for complete lists first.
+    async fn run(mut self, context: Context, blocker: Blocker) {
+        let waiting = |name: &String| name.starts_with("watch of ");
+        while context.readiness.missing().iter().any(waiting) {
+            tokio::select! {
+                () = context.shutdown.cancelled() => return,
+                () = tokio::time::sleep(START_POLL) => {}
+            }
+        }
+        self.publish();
+        blocker.release();
+        loop {
+            tokio::select! {
+                () = context.shutdown.cancelled() => return,
+                () = self.wake.notified() => {}
+            }
+            tokio::time::sleep(GATHERING).await;
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        let mut notes = BTreeSet::new();
+        let around = Surroundings {
+            listen: self.listen.clone(),
+            pod_labels: self.objects.pod_labels(),
+            virtual_services: self.objects.virtual_services.all(),
+            limits: self.objects.limits(&self.domain, &mut notes),
+        };
+        let found = discover(&self.objects.mesh(&self.domain, &self.settings), &around);
+        let served = resources(&found.input, self.last.as_ref());
+        self.cache
+            .update_all(served.updates(self.last.as_ref(), &Scope::All));
+        let problems = found.problems.iter().chain(&served.problems);
+        notes.extend(problems.map(ToString::to_string));
+        notes.extend(served.refusals.iter().map(|r| r.problem.to_string()));
+        for note in notes.difference(&self.notes) {
+            tracing::warn!("{note}");
+        }
+        let before = self.last.as_ref().map_or(&[][..], |l| &l.opened);
+        for Opened {
+            host,
+            port,
+            addresses,
+        } in served.opened.iter().filter(|o| !before.contains(o))
+        {
+            tracing::info!(%host, port, ?addresses, "proxies listen");
+        }
+        self.notes = notes;
+        self.last = Some(served);
+    }
+}
