@@ -472,10 +472,15 @@ impl Session {
 /// The same for the same content in any order. Numbers are added, so that a long message costs no memory for it.
 fn version_of_many(items: &[Item], removed: &[Arc<str>]) -> String {
     let held = items.iter().map(|item| {
-        xxh3_64_with_seed(item.entry.version().as_bytes(), xxh3_64(item.name.as_bytes()))
+        xxh3_64_with_seed(
+            item.entry.version().as_bytes(),
+            xxh3_64(item.name.as_bytes()),
+        )
     });
     // Another seed than that of a held name, whatever its version.
-    let gone = removed.iter().map(|name| xxh3_64_with_seed(name.as_bytes(), GONE));
+    let gone = removed
+        .iter()
+        .map(|name| xxh3_64_with_seed(name.as_bytes(), GONE));
     let sum = held.chain(gone).fold(0_u64, u64::wrapping_add);
     content_version(&sum.to_le_bytes())
 }
