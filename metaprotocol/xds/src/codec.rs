@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut as _, Bytes};
+use bytes::Bytes;
 use futures::Stream as _;
 use hyper::body::{Body, Frame};
 use prost::Message;
@@ -21,8 +21,6 @@ use crate::stream::Protocol;
 
 /// Bytes that the buffer of an idle reader keeps: enough for an ACK.
 const IDLE: usize = 256;
-/// Bytes before a message: not compressed, and its length.
-const PREFIX: usize = 5;
 
 /// Decodes requests.
 #[derive(Debug)]
@@ -59,19 +57,6 @@ impl<P: Protocol> Encoded<P> {
     }
 }
 
-fn encoded(message: &impl Message) -> Result<Bytes, Status> {
-    let length = message.encoded_len();
-    let too_long = |_| Status::out_of_range("a response is longer than gRPC allows");
-    let prefix = u32::try_from(length).map_err(too_long)?;
-    let mut bytes = Vec::with_capacity(PREFIX + length);
-    bytes.put_u8(0);
-    bytes.put_u32(prefix);
-    message
-        .encode(&mut bytes)
-        .map_err(|error| Status::internal(error.to_string()))?;
-    Ok(Bytes::from(bytes))
-}
-
 impl<P: Protocol> Body for Encoded<P> {
     type Data = Bytes;
     type Error = Status;
@@ -84,7 +69,7 @@ impl<P: Protocol> Body for Encoded<P> {
             return Poll::Ready(None);
         };
         let next = ready!(Pin::new(responses).poll_next(context));
-        let end = match next.map(|next| next.and_then(|message| encoded(&message))) {
+        let end = match next {
             Some(Ok(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
             Some(Err(status)) => status,
             None => Status::ok(""),

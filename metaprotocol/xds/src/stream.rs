@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -12,6 +13,7 @@ use tonic::Status;
 
 use crate::accept::PeerInfo;
 use crate::cache::{Delivery, SnapshotCache, StreamInfo, TypeStore};
+use crate::encode::response;
 use crate::identity::{NodeTrust, Peer};
 use crate::nodes::{NodeInfo, ResourceInfo, Subscription};
 use crate::options::Limits;
@@ -22,13 +24,11 @@ use crate::types::{is_full_state, rank};
 /// The differences between state of the world and delta that the shell has to know.
 pub(crate) trait Protocol: Send + Sync + Unpin + 'static {
     type Request: prost::Message + Default + 'static;
-    type Response: prost::Message + 'static;
     const DELTA: bool;
 
     fn type_url(request: &mut Self::Request) -> &mut String;
     fn node(request: &mut Self::Request) -> Option<Node>;
     fn handle(session: &mut Session, request: Self::Request, now: Instant) -> Vec<Action>;
-    fn render(type_url: &str, push: Push) -> Self::Response;
 }
 
 /// What the server decided for a stream before its first request.
@@ -124,7 +124,7 @@ impl StreamState {
     ) -> Option<NodeInfo> {
         let inside = self.inside.lock();
         let peer = inside.peer.as_ref()?;
-        if only.is_some_and(|only| only != peer.id) {
+        if only.is_some_and(|only| *only != *peer.id) {
             return None;
         }
         let subscription = |(store, session): &(Arc<TypeStore>, Session)| Subscription {
@@ -140,7 +140,7 @@ impl StreamState {
                 .collect(),
         };
         Some(NodeInfo {
-            id: peer.id.clone(),
+            id: peer.id.to_string(),
             identity: peer.spiffe.as_ref().map(ToString::to_string),
             audiences: peer.view.0.iter().map(ToString::to_string).collect(),
             subscriptions: inside.sessions.iter().map(subscription).collect(),
@@ -152,7 +152,7 @@ impl StreamState {
         let node = inside
             .peer
             .as_ref()
-            .map(|peer| peer.id.clone())
+            .map(|peer| peer.id.to_string())
             .unwrap_or_default();
         let info = |(store, session): &(Arc<TypeStore>, Session)| {
             let mut subscribed: Vec<String> =
@@ -238,7 +238,7 @@ impl StreamState {
     ) -> Result<(), Status> {
         if let Some(known) = &inside.peer {
             return match node {
-                Some(node) if !node.id.is_empty() && node.id != known.id => {
+                Some(node) if !node.id.is_empty() && *node.id != *known.id => {
                     Err(Status::invalid_argument(format!(
                         "node.id changed from '{}' to '{}' on one stream; open a new stream for another node",
                         known.id, node.id
@@ -257,7 +257,7 @@ impl StreamState {
         let identity = match (&peer.spiffe, info.addr) {
             (Some(id), _) => id.to_string(),
             (None, Some(addr)) if peer.id.is_empty() => addr.ip().to_string(),
-            _ => peer.id.clone(),
+            _ => peer.id.to_string(),
         };
         let most = self.limits().streams_per_identity;
         if !cache.admit(&identity, most) {
@@ -339,20 +339,17 @@ impl StreamState {
             }
             Action::Stale => Stats::add(&stats.stale_nonces, 1),
             Action::Unpin(name) => store.table.write().unpin(&name, &peer.key),
-            Action::Accepted {
-                name,
-                version,
-                latency,
-            } => {
-                stats.converged(latency);
-                store.counters.convergence.observe(latency);
-                cache.report(|| Delivery::Acked {
-                    node: peer.id.clone(),
-                    type_url: store.url.to_string(),
-                    name: name.to_string(),
-                    version,
-                    latency,
-                });
+            Action::Accepted(accepted) => {
+                let times = || accepted.iter().map(|(_, latency)| *latency);
+                stats.converged(times());
+                store.counters.convergence.observe_all(times());
+                cache.report(accepted.iter().map(|(entry, latency)| Delivery::Acked {
+                    node: Arc::clone(&peer.id),
+                    type_url: Arc::clone(&store.url),
+                    name: entry.name().to_owned(),
+                    version: entry.version().to_owned(),
+                    latency: *latency,
+                }));
             }
             Action::Rejected {
                 name,
@@ -384,10 +381,7 @@ impl StreamState {
     }
 
     /// The next message, the end, or nothing for now. O(types of the stream) if there is nothing to do.
-    pub(crate) fn poll<P: Protocol>(
-        &self,
-        cache: &SnapshotCache,
-    ) -> Poll<Option<Result<P::Response, Status>>> {
+    pub(crate) fn poll(&self, cache: &SnapshotCache) -> Poll<Option<Result<Bytes, Status>>> {
         let now = Instant::now();
         let mut inside = self.inside.lock();
         if let Some(end) = &mut inside.end {
@@ -398,7 +392,7 @@ impl StreamState {
             Stats::add(&store.counters.denied, session.take_denied());
             if let Some(push) = push {
                 count(cache.stats(), store, &push);
-                return Poll::Ready(Some(Ok(P::render(&store.url, push))));
+                return Poll::Ready(Some(response(self.delta, &store.url, &push)));
             }
         }
         Poll::Pending
@@ -434,7 +428,7 @@ impl StreamState {
 }
 
 fn count(stats: &Stats, store: &TypeStore, push: &Push) {
-    let bytes = push.items.iter().map(|item| item.entry.resource.body.len());
+    let bytes = push.items.iter().map(|item| item.entry.body().len());
     let bytes = bytes.sum();
     let counters = &store.counters;
     Stats::add(&stats.pushes, 1);
@@ -459,7 +453,7 @@ fn report_nack(
     origin: String,
 ) {
     tracing::warn!(
-        node = peer.id,
+        node = &*peer.id,
         type_url = &*store.url,
         name = name.as_deref().unwrap_or("-"),
         version,
@@ -467,14 +461,14 @@ fn report_nack(
         message,
         "a proxy refused a resource and keeps what it had"
     );
-    cache.report(|| Delivery::Nacked {
-        node: peer.id.clone(),
-        type_url: store.url.to_string(),
+    cache.report(std::iter::once(Delivery::Nacked {
+        node: Arc::clone(&peer.id),
+        type_url: Arc::clone(&store.url),
         name,
         version,
         message,
         origin,
-    });
+    }));
 }
 
 fn requested_type<P: Protocol>(

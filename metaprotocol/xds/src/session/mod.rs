@@ -6,12 +6,12 @@
 
 mod answer;
 mod calm;
-pub(crate) mod delta;
+mod delta;
 mod full;
 mod plan;
 #[cfg(test)]
 mod random;
-pub(crate) mod sotw;
+mod sotw;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -24,16 +24,19 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use self::calm::Calm;
 use self::plan::Verdict;
+use crate::entry::Entry;
 use crate::pins::Pin;
 use crate::scope::View;
-use crate::table::{Entry, Table, content_version};
+use crate::table::{Table, content_version};
 
 pub(crate) use self::state::ResourceState;
 
-/// Most resources in one message: enough to fill a first answer in few round trips, few enough to isolate a bad one.
-const MAX_RESOURCES: usize = 64;
-/// Most bytes of bodies in one message, unless a single resource is larger.
-const MAX_BYTES: usize = 1 << 20;
+/// Most resources in one message: enough to fill a first answer in few round trips.
+const MAX_RESOURCES: usize = 256;
+/// Most bytes of bodies in one message, unless a single resource is larger; a slow client makes the server keep a message.
+const MAX_BYTES: usize = 256 << 10;
+/// Of a refused message with a larger part of that not each resource is tried alone, but first so many together.
+const SUSPECTS: usize = 4;
 /// Seed of the hashes of removed names.
 const GONE: u64 = 1;
 /// The name that stands for all names.
@@ -54,12 +57,8 @@ pub(crate) enum Action {
     Nack,
     /// The request answered an older response.
     Stale,
-    /// The client holds this content now.
-    Accepted {
-        name: Arc<str>,
-        version: String,
-        latency: Duration,
-    },
+    /// The client holds this content now; the times are from publication, or from subscription if that came later.
+    Accepted(Vec<(Arc<Entry>, Duration)>),
     /// The client refused this content; the pin says what it holds instead.
     Rejected {
         name: Arc<str>,
@@ -178,9 +177,8 @@ pub(crate) enum Mode {
 }
 
 /// One resource on its way.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Item {
-    pub(crate) name: Arc<str>,
     pub(crate) entry: Arc<Entry>,
     /// The last good content of a node that refused the current one.
     fallback: bool,
@@ -188,10 +186,59 @@ pub(crate) struct Item {
     owed: bool,
     /// New to the client; false for what a full message only repeats.
     fresh: bool,
+    /// Part of a first answer, so not in the map of known names unless something happened to it.
+    bulk: bool,
+}
+
+impl Item {
+    /// Part of a first answer.
+    fn first(entry: &Arc<Entry>) -> Self {
+        Self {
+            entry: Arc::clone(entry),
+            fallback: false,
+            owed: false,
+            fresh: true,
+            bulk: true,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.entry.name()
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn item(entry: Arc<Entry>) -> Item {
+    Item::first(&entry)
+}
+
+/// A message in the making.
+#[derive(Debug)]
+struct Load {
+    items: Vec<Item>,
+    removed: Vec<Arc<str>>,
+    bytes: usize,
+    most: usize,
+}
+
+impl Load {
+    fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.removed.is_empty()
+    }
+
+    fn has_room(&self, entry: &Entry) -> bool {
+        let fits = self.bytes + entry.body().len() <= MAX_BYTES && self.items.len() < self.most;
+        fits || self.is_empty()
+    }
+
+    fn push(&mut self, item: Item) {
+        self.bytes += item.entry.body().len();
+        self.items.push(item);
+    }
 }
 
 /// One message to the client; the protocol renders it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Push {
     pub(crate) items: Vec<Item>,
     pub(crate) removed: Vec<Arc<str>>,
@@ -203,7 +250,7 @@ pub(crate) struct Push {
 
 #[derive(Debug)]
 struct Outstanding {
-    push: Push,
+    push: Arc<Push>,
     since: Instant,
 }
 
@@ -220,7 +267,9 @@ pub(crate) struct Session {
     delta: bool,
     /// A response lists everything.
     full: bool,
-    /// Most news in one full message; shrinks while a bad one is looked for.
+    /// Most resources in one message that is not full.
+    most: usize,
+    /// Most news in one message; shrinks while a bad one is looked for.
     trial: usize,
     /// The client may hold what no full message repeats: from before the stream, or because it refused a removal.
     unsure: bool,
@@ -237,6 +286,8 @@ pub(crate) struct Session {
     known: HashMap<Arc<str>, Known>,
     /// Names covered by the wildcard that are not in `known`, as nothing happens to them. Delta only.
     calm: Calm,
+    /// What the client said it holds, until it is compared. Delta wildcards only.
+    announced: HashMap<String, String>,
     /// Names that may become calm.
     restless: Vec<Arc<str>>,
     queue: VecDeque<Arc<str>>,
@@ -265,6 +316,7 @@ impl Session {
             view,
             delta: mode == Mode::Delta,
             full: mode == Mode::FullSotw,
+            most: MAX_RESOURCES,
             trial: usize::MAX,
             unsure: mode == Mode::FullSotw,
             denied: 0,
@@ -276,6 +328,7 @@ impl Session {
             cursor: None,
             known: HashMap::new(),
             calm: Calm::default(),
+            announced: HashMap::new(),
             restless: Vec::new(),
             queue: VecDeque::new(),
             doubtful: BTreeSet::new(),
@@ -322,7 +375,7 @@ impl Session {
     ///
     /// O(names that changed since the last call and may concern the client), and never more than O(names that it sees);
     /// nothing to do is O(1). Messages of full types cost what they contain besides.
-    pub(crate) fn next_push(&mut self, table: &Table, now: Instant) -> Option<Push> {
+    pub(crate) fn next_push(&mut self, table: &Table, now: Instant) -> Option<Arc<Push>> {
         self.catch_up(table, now);
         if self.outstanding.is_some() {
             return None;
@@ -330,47 +383,56 @@ impl Session {
         if self.full {
             return self.next_full(table, now);
         }
-        let mut items: Vec<Item> = Vec::new();
-        let mut removed = Vec::new();
-        let mut bytes = 0;
+        let mut load = Load {
+            items: Vec::new(),
+            removed: Vec::new(),
+            bytes: 0,
+            most: self.most.min(self.trial),
+        };
+        if self.drain_queue(&mut load, table) {
+            self.fill(&mut load);
+        }
+        if load.is_empty() && !self.greet {
+            self.calm_down(table, now);
+            return None;
+        }
+        self.greet = false;
+        Some(self.dispatch(load.items, load.removed, now))
+    }
+
+    /// Fills a message from the queue; true if there may be room for more.
+    fn drain_queue(&mut self, load: &mut Load, table: &Table) -> bool {
         while let Some(name) = self.queue.pop_front() {
             match self.decide(&name, table) {
                 Verdict::Skip => {}
-                Verdict::Remove => removed.push(name),
+                Verdict::Remove => load.removed.push(name),
                 Verdict::Send {
                     entry,
                     fallback,
                     owed,
                 } => {
                     let alone = self.known.get(&name).is_some_and(|known| known.alone);
-                    bytes += entry.resource.body.len();
-                    let full = bytes > MAX_BYTES || items.len() == MAX_RESOURCES;
-                    if (alone || full) && !(items.is_empty() && removed.is_empty()) {
+                    if (alone && !load.is_empty()) || !load.has_room(&entry) {
                         self.put_back(name, owed);
-                        break;
+                        return false;
                     }
-                    items.push(Item {
-                        name,
+                    load.push(Item {
                         entry,
                         fallback,
                         owed,
                         fresh: true,
+                        bulk: false,
                     });
                     if alone {
-                        break;
+                        return false;
                     }
                 }
             }
         }
-        if items.is_empty() && removed.is_empty() && !self.greet {
-            self.calm_down(table);
-            return None;
-        }
-        self.greet = false;
-        Some(self.dispatch(items, removed, now))
+        true
     }
 
-    fn dispatch(&mut self, items: Vec<Item>, removed: Vec<Arc<str>>, now: Instant) -> Push {
+    fn dispatch(&mut self, items: Vec<Item>, removed: Vec<Arc<str>>, now: Instant) -> Arc<Push> {
         self.nonces += 1;
         // The stream id is in the nonce so that an answer to an earlier stream never matches by accident.
         let nonce = format!("{:x}-{}", self.stream, self.nonces);
@@ -382,32 +444,44 @@ impl Session {
         self.last_sent = Some(version.clone());
         let mut waited = None;
         for item in items.iter().filter(|item| item.fresh) {
-            if let Some(known) = self.known.get_mut(&item.name) {
-                let start = known.since.max(item.entry.published);
-                waited = waited.max(Some(now.saturating_duration_since(start)));
+            let since = if item.bulk {
+                self.calm.since
+            } else if let Some(known) = self.known.get_mut(item.name()) {
                 known.sent = Some((Arc::clone(&item.entry), now));
-            }
+                Some(known.since)
+            } else {
+                None
+            };
+            let start = since.map(|since| since.max(item.entry.published));
+            waited = waited.max(start.map(|start| now.saturating_duration_since(start)));
         }
-        let push = Push {
+        let push = Arc::new(Push {
             items,
             removed,
             version,
             nonce,
             waited,
-        };
+        });
         self.outstanding = Some(Outstanding {
-            push: push.clone(),
+            push: Arc::clone(&push),
             since: now,
         });
         push
     }
 
-    fn enqueue(&mut self, name: &Arc<str>) {
+    /// The name as it is shared with the map of known names.
+    fn shared(&self, name: &str) -> Arc<str> {
+        let known = self.known.get_key_value(name);
+        known.map_or_else(|| name.into(), |(name, _)| Arc::clone(name))
+    }
+
+    fn enqueue(&mut self, name: &str) {
         if let Some(known) = self.known.get_mut(name)
             && !known.queued
         {
             known.queued = true;
-            self.queue.push_back(Arc::clone(name));
+            let name = self.shared(name);
+            self.queue.push_back(name);
         }
     }
 
@@ -422,8 +496,12 @@ impl Session {
 
     fn learn(&mut self, name: Arc<str>, explicit: bool, now: Instant) -> &mut Known {
         if !self.known.contains_key(&name) {
-            let known = self
-                .recall(&name)
+            let announced = self.announced.remove(&*name).map(|version| Known {
+                held: Held::Announced(version),
+                ..Known::new(explicit, now)
+            });
+            let known = announced
+                .or_else(|| self.recall(&name))
                 .unwrap_or_else(|| Known::new(explicit, now));
             self.known.insert(Arc::clone(&name), known);
             if self.delta && self.wildcard {
@@ -458,7 +536,8 @@ impl Session {
             self.rescan = true;
         } else {
             self.known.retain(|_, known| known.explicit);
-            self.calm.clear();
+            self.calm = Calm::default();
+            self.announced.clear();
             self.restless.clear();
             self.forget_queued();
         }
@@ -471,12 +550,9 @@ impl Session {
 
 /// The same for the same content in any order. Numbers are added, so that a long message costs no memory for it.
 fn version_of_many(items: &[Item], removed: &[Arc<str>]) -> String {
-    let held = items.iter().map(|item| {
-        xxh3_64_with_seed(
-            item.entry.version().as_bytes(),
-            xxh3_64(item.name.as_bytes()),
-        )
-    });
+    let held = items
+        .iter()
+        .map(|item| xxh3_64_with_seed(item.entry.version().as_bytes(), xxh3_64(item.entry.key())));
     // Another seed than that of a held name, whatever its version.
     let gone = removed
         .iter()

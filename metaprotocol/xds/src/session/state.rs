@@ -26,15 +26,14 @@ impl Session {
             .iter()
             .map(|(name, known)| self.state_of(Arc::clone(name), known, table))
             .collect();
-        let calm = self.calm.names();
+        let calm = self.calm.entries(&self.view);
         states.extend(
-            calm.filter(|name| !self.known.contains_key(*name))
-                .filter_map(|name| {
-                    let known = self.recall(name)?;
-                    Some(self.state_of(name.into(), &known, table))
-                }),
+            calm.filter(|entry| !self.known.contains_key(entry.name()))
+                .map(|entry| self.state_of(entry.name().into(), &self.calm_known(entry), table)),
         );
         states.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        // A name that several audiences see comes more than once.
+        states.dedup_by(|a, b| a.name == b.name);
         states
     }
 
