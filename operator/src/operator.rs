@@ -84,7 +84,11 @@ impl Operator {
             registry: Arc::new(Mutex::new(Registry::default())),
         };
         let http_listener = bind("http.address", config.http.address).await?;
-        let xds_listener = bind("xds.address", config.xds.address).await?;
+        let xds_listener = bound(
+            "xds.address",
+            config.xds.address,
+            trimtab_xds::listen(config.xds.address),
+        )?;
         let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
         let mut servers = Vec::new();
         let mut sources = extra;
@@ -220,7 +224,15 @@ fn advertised(config: &Config, listening: SocketAddr) -> String {
 }
 
 async fn bind(field: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+    bound(field, address, TcpListener::bind(address).await)
+}
+
+fn bound(
+    field: &str,
+    address: SocketAddr,
+    listener: std::io::Result<TcpListener>,
+) -> anyhow::Result<TcpListener> {
+    listener.with_context(|| {
         format!(
             "cannot listen on {address}: is the port in use? Change {field} in the configuration"
         )

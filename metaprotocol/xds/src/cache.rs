@@ -24,9 +24,9 @@ pub enum Delivery {
     /// The client holds the content.
     Acked {
         /// Node id of the client.
-        node: Arc<str>,
+        node: String,
         /// Type of the resource.
-        type_url: Arc<str>,
+        type_url: String,
         /// Name of the resource.
         name: String,
         /// Version that was accepted.
@@ -37,9 +37,9 @@ pub enum Delivery {
     /// The client refused the content and keeps what it had. Reported once per node, name and version.
     Nacked {
         /// Node id of the client.
-        node: Arc<str>,
+        node: String,
         /// Type of the resource.
-        type_url: Arc<str>,
+        type_url: String,
         /// Name of the resource, if the refusal can be told to be about one.
         name: Option<String>,
         /// Version that was refused.

@@ -131,6 +131,45 @@ mod tests {
     use crate::session::item;
     use crate::table::Resource;
 
+    fn resources(count: usize, body: usize) -> Vec<Resource> {
+        let resource = |index| Resource {
+            name: format!("n{index}"),
+            version: "v".repeat(index * 100),
+            body: vec![7; body].into(),
+            origin: "default/x".to_owned(),
+        };
+        (0..count).map(resource).collect()
+    }
+
+    fn generated(type_url: &str, resources: &[Resource], removed: &[&str]) -> [Vec<u8>; 2] {
+        let any = |r: &Resource| Any {
+            type_url: type_url.to_owned(),
+            value: r.body.to_vec(),
+        };
+        let discovered = |r: &Resource| Discovered {
+            name: r.name.clone(),
+            version: r.version.clone(),
+            resource: Some(any(r)),
+            ..Discovered::default()
+        };
+        let delta = DeltaDiscoveryResponse {
+            system_version_info: "1".to_owned(),
+            resources: resources.iter().map(discovered).collect(),
+            type_url: type_url.to_owned(),
+            removed_resources: removed.iter().map(ToString::to_string).collect(),
+            nonce: "a-1".to_owned(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        let full = DiscoveryResponse {
+            version_info: "1".to_owned(),
+            resources: resources.iter().map(any).collect(),
+            type_url: type_url.to_owned(),
+            nonce: "a-1".to_owned(),
+            ..DiscoveryResponse::default()
+        };
+        [full.encode_to_vec(), delta.encode_to_vec()]
+    }
+
     #[test]
     fn the_bytes_are_those_of_the_generated_messages() {
         for (count, body, removed, type_url) in [
@@ -138,62 +177,22 @@ mod tests {
             (1, 0, vec!["gone"], "type.googleapis.com/x"),
             (3, 70_000, vec!["", "a"], "type.googleapis.com/x"),
         ] {
-            let resources: Vec<Resource> = (0..count)
-                .map(|index| Resource {
-                    name: format!("n{index}"),
-                    version: "v".repeat(index * 100),
-                    body: vec![7; body].into(),
-                    origin: "default/x".to_owned(),
-                })
-                .collect();
+            let resources = resources(count, body);
             let entry = |r| Arc::new(Entry::new(r, Scope::All, Instant::now()));
             let push = Push {
-                items: resources.iter().map(|r| item(entry(r))).collect(),
+                items: resources.iter().map(|r| item(&entry(r))).collect(),
                 removed: removed.iter().map(|name| Arc::from(*name)).collect(),
                 version: "1".to_owned(),
                 nonce: "a-1".to_owned(),
                 waited: None,
             };
-            let any = |r: &Resource| Any {
-                type_url: type_url.to_owned(),
-                value: r.body.to_vec(),
-            };
-            let delta = DeltaDiscoveryResponse {
-                system_version_info: "1".to_owned(),
-                resources: resources
-                    .iter()
-                    .map(|r| Discovered {
-                        name: r.name.clone(),
-                        version: r.version.clone(),
-                        resource: Some(any(r)),
-                        ..Discovered::default()
-                    })
-                    .collect(),
-                type_url: type_url.to_owned(),
-                removed_resources: removed.iter().map(ToString::to_string).collect(),
-                nonce: "a-1".to_owned(),
-                ..DeltaDiscoveryResponse::default()
-            };
-            let full = DiscoveryResponse {
-                version_info: "1".to_owned(),
-                resources: resources.iter().map(any).collect(),
-                type_url: type_url.to_owned(),
-                nonce: "a-1".to_owned(),
-                ..DiscoveryResponse::default()
-            };
-            for (is_delta, message) in
-                [(true, delta.encode_to_vec()), (false, full.encode_to_vec())]
-            {
-                let bytes = response(is_delta, type_url, &push).unwrap();
+            let messages = generated(type_url, &resources, &removed);
+            for (delta, message) in [false, true].into_iter().zip(messages) {
+                let bytes = response(delta, type_url, &push).unwrap();
                 assert_eq!(bytes[0], 0, "not compressed");
-                assert_eq!(
-                    bytes[1..5],
-                    u32::try_from(message.len()).unwrap().to_be_bytes()
-                );
-                assert!(
-                    bytes[5..] == message,
-                    "{count} resources, delta: {is_delta}"
-                );
+                let length = u32::try_from(message.len()).unwrap();
+                assert_eq!(bytes[1..5], length.to_be_bytes());
+                assert!(bytes[5..] == message, "{count} resources, delta: {delta}");
             }
         }
     }

@@ -158,7 +158,7 @@ impl fmt::Display for SpiffeId {
 /// The client of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
-    pub(crate) id: Arc<str>,
+    pub(crate) id: String,
     pub(crate) spiffe: Option<Arc<SpiffeId>>,
     pub(crate) view: Arc<View>,
     /// Refusals are remembered under this key: another build of the proxy may accept what this one refused. Empty for
@@ -187,7 +187,7 @@ impl Peer {
             .into()
         };
         Ok(Self {
-            id: node.id.as_str().into(),
+            id: node.id.clone(),
             spiffe,
             view: Arc::new(view),
             key,

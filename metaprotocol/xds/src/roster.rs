@@ -150,7 +150,8 @@ impl Roster {
         loop {
             let order = match (mine.peek(), theirs.peek()) {
                 (Some(a), Some(b)) if Arc::ptr_eq(a, b) => {
-                    (mine.next(), theirs.next());
+                    mine.next();
+                    theirs.next();
                     continue;
                 }
                 (Some(a), Some(b)) => first(a).cmp(first(b)),

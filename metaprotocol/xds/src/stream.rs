@@ -124,7 +124,7 @@ impl StreamState {
     ) -> Option<NodeInfo> {
         let inside = self.inside.lock();
         let peer = inside.peer.as_ref()?;
-        if only.is_some_and(|only| *only != *peer.id) {
+        if only.is_some_and(|only| only != peer.id) {
             return None;
         }
         let subscription = |(store, session): &(Arc<TypeStore>, Session)| Subscription {
@@ -140,7 +140,7 @@ impl StreamState {
                 .collect(),
         };
         Some(NodeInfo {
-            id: peer.id.to_string(),
+            id: peer.id.clone(),
             identity: peer.spiffe.as_ref().map(ToString::to_string),
             audiences: peer.view.0.iter().map(ToString::to_string).collect(),
             subscriptions: inside.sessions.iter().map(subscription).collect(),
@@ -152,7 +152,7 @@ impl StreamState {
         let node = inside
             .peer
             .as_ref()
-            .map(|peer| peer.id.to_string())
+            .map(|peer| peer.id.clone())
             .unwrap_or_default();
         let info = |(store, session): &(Arc<TypeStore>, Session)| {
             let mut subscribed: Vec<String> =
@@ -238,7 +238,7 @@ impl StreamState {
     ) -> Result<(), Status> {
         if let Some(known) = &inside.peer {
             return match node {
-                Some(node) if !node.id.is_empty() && *node.id != *known.id => {
+                Some(node) if !node.id.is_empty() && node.id != known.id => {
                     Err(Status::invalid_argument(format!(
                         "node.id changed from '{}' to '{}' on one stream; open a new stream for another node",
                         known.id, node.id
@@ -257,7 +257,7 @@ impl StreamState {
         let identity = match (&peer.spiffe, info.addr) {
             (Some(id), _) => id.to_string(),
             (None, Some(addr)) if peer.id.is_empty() => addr.ip().to_string(),
-            _ => peer.id.to_string(),
+            _ => peer.id.clone(),
         };
         let most = self.limits().streams_per_identity;
         if !cache.admit(&identity, most) {
@@ -344,8 +344,8 @@ impl StreamState {
                 stats.converged(times());
                 store.counters.convergence.observe_all(times());
                 cache.report(accepted.iter().map(|(entry, latency)| Delivery::Acked {
-                    node: Arc::clone(&peer.id),
-                    type_url: Arc::clone(&store.url),
+                    node: peer.id.clone(),
+                    type_url: store.url.to_string(),
                     name: entry.name().to_owned(),
                     version: entry.version().to_owned(),
                     latency: *latency,
@@ -453,7 +453,7 @@ fn report_nack(
     origin: String,
 ) {
     tracing::warn!(
-        node = &*peer.id,
+        node = peer.id,
         type_url = &*store.url,
         name = name.as_deref().unwrap_or("-"),
         version,
@@ -462,8 +462,8 @@ fn report_nack(
         "a proxy refused a resource and keeps what it had"
     );
     cache.report(std::iter::once(Delivery::Nacked {
-        node: Arc::clone(&peer.id),
-        type_url: Arc::clone(&store.url),
+        node: peer.id.clone(),
+        type_url: store.url.to_string(),
         name,
         version,
         message,

@@ -61,10 +61,22 @@ pub fn content_version(canonical: &[u8]) -> String {
 }
 
 /// A name that changed, and whom that concerns.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Change {
-    pub(crate) name: Arc<str>,
+    /// A variant of the name, to tell its name without another copy.
+    entry: Arc<Entry>,
     pub(crate) reach: Reach,
+}
+
+impl Change {
+    fn new(variants: &Variants, reach: Reach) -> Option<Self> {
+        let entry = Arc::clone(variants.all().first()?);
+        Some(Self { entry, reach })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.entry.name()
+    }
 }
 
 /// What a stream can see at one moment, at no cost: it stays as it is while the table changes.
@@ -144,28 +156,25 @@ impl Table {
         remove: &[String],
         now: Instant,
     ) -> Vec<Change> {
-        let mut changed = Vec::new();
+        let mut changed = Vec::with_capacity(set.len());
         if !remove.is_empty() {
             let kept: HashSet<&str> = set.iter().map(|s| s.resource.name.as_str()).collect();
             for name in remove.iter().filter(|name| !kept.contains(name.as_str())) {
                 if let Some(variants) = self.take(name) {
                     self.pins.forget(name);
                     let reach = reach_of(variants.all());
-                    let name = name.as_str().into();
-                    changed.push(Change { name, reach });
+                    changed.extend(Change::new(&variants, reach));
                 }
             }
         }
         for set in grouped(set) {
-            changed.extend(self.set(set, now));
+            changed.extend(self.set(&set, now));
         }
-        for change in &changed {
-            self.log.push(Arc::clone(&change.name));
-        }
+        self.log.extend(changed.iter().map(Change::name));
         changed
     }
 
-    fn set(&mut self, set: Group, now: Instant) -> Option<Change> {
+    fn set(&mut self, set: &Group, now: Instant) -> Option<Change> {
         let set = set.as_slice();
         let name = set.first()?.resource.name.as_str();
         let old = self.variants(name);
@@ -181,11 +190,12 @@ impl Table {
             kept.unwrap_or_else(|| Arc::new(Entry::new(&new.resource, new.scope.clone(), now)))
         };
         let variants = Variants::new(set.iter().map(variant).collect())?;
-        let mut reach = reach_of(old);
+        let reach = reach_of(old);
         let new = reach_of(variants.all());
         if !(reach.all && new.all) {
             self.take(name);
         }
+        let mut change = Change::new(&variants, reach)?;
         if new.all {
             self.public.insert(variants);
         } else {
@@ -195,10 +205,9 @@ impl Table {
             }
             self.special.insert(variants);
         }
-        reach.all |= new.all;
-        reach.audiences.extend(new.audiences);
-        let name = name.into();
-        Some(Change { name, reach })
+        change.reach.all |= new.all;
+        change.reach.audiences.extend(new.audiences);
+        Some(change)
     }
 
     /// Takes a name out of all lists; returns what it had.
@@ -378,7 +387,7 @@ mod tests {
     }
 
     fn names(changes: &[Change]) -> Vec<&str> {
-        changes.iter().map(|change| &*change.name).collect()
+        changes.iter().map(Change::name).collect()
     }
 
     #[test]
@@ -444,13 +453,8 @@ mod tests {
             all: false,
             audiences: [space("x"), space("y")].into(),
         };
-        assert_eq!(
-            moved,
-            vec![Change {
-                name: "a".into(),
-                reach
-            }]
-        );
+        assert_eq!(names(&moved), ["a"]);
+        assert_eq!(moved[0].reach, reach);
         assert_eq!(
             audiences(&table),
             [&space("y")].into(),

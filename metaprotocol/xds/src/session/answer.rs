@@ -55,12 +55,12 @@ impl Session {
         let mut accepted = Vec::with_capacity(push.items.len());
         for item in &push.items {
             let known = self.known.contains_key(item.name());
-            let since = if item.bulk && flying && !known {
+            let since = if item.is_first() && flying && !known {
                 self.calm.since.unwrap_or(self.started)
             } else {
                 self.accept_one(item, now, actions)
             };
-            if item.fresh {
+            if item.is_fresh() {
                 let start = since.max(item.entry.published);
                 let latency = now.saturating_duration_since(start);
                 accepted.push((Arc::clone(&item.entry), latency));
@@ -84,7 +84,7 @@ impl Session {
             return self.started;
         };
         known.held = Held::Has(Arc::clone(&item.entry));
-        if item.fresh {
+        if item.is_fresh() {
             known.acked = Some(now);
             known.alone = false;
             if !item.fallback {
@@ -101,7 +101,7 @@ impl Session {
     fn reject(&mut self, push: &Push, message: String, now: Instant, actions: &mut Vec<Action>) {
         actions.push(Action::Nack);
         self.last_nack = Some(message.clone());
-        for item in push.items.iter().filter(|item| item.bulk) {
+        for item in push.items.iter().filter(|item| item.is_first()) {
             if self.wildcard {
                 self.learn(self.shared(item.name()), false, now);
             }
@@ -157,7 +157,7 @@ impl Session {
 
     /// Remembers what was said for the admin view, if it can only be about one resource.
     fn note_refusal(&mut self, push: &Push, message: &str, now: Instant) {
-        let mut news = push.items.iter().filter(|item| item.fresh);
+        let mut news = push.items.iter().filter(|item| item.is_fresh());
         if let (Some(item), None) = (news.next(), news.next())
             && push.removed.is_empty()
             && let Some(known) = self.known.get_mut(item.name())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::plan::Verdict;
-use super::{Action, Held, Item, Push, Session};
+use super::{Action, Held, Item, Part, Push, Session};
 use crate::table::Table;
 
 impl Session {
@@ -39,8 +39,7 @@ impl Session {
                     entry,
                     fallback,
                     owed,
-                    fresh: true,
-                    bulk: false,
+                    part: Part::News,
                 }),
             }
         }
@@ -81,8 +80,7 @@ impl Session {
                         entry,
                         fallback: false,
                         owed: false,
-                        fresh: false,
-                        bulk: false,
+                        part: Part::Repeated,
                     })
                 })
             })
@@ -93,7 +91,7 @@ impl Session {
 
     /// A refused message with more than one difference: the next ones find out which was bad.
     pub(super) fn suspect(&mut self, push: &Push, message: &str) {
-        let news: Vec<&Item> = push.items.iter().filter(|item| item.fresh).collect();
+        let news: Vec<&Item> = push.items.iter().filter(|item| item.is_fresh()).collect();
         let named: Vec<bool> = news
             .iter()
             .map(|item| mentions(message, item.name()))
@@ -118,10 +116,10 @@ impl Session {
 
     /// Files the refusal of a full message.
     pub(super) fn reject_full(&mut self, push: &Push, message: String, actions: &mut Vec<Action>) {
-        let mut news = push.items.iter().filter(|item| item.fresh);
+        let mut news = push.items.iter().filter(|item| item.is_fresh());
         // What was left out may still be held: a message without anything new must be accepted to be sure.
         self.unsure |= !push.removed.is_empty();
-        self.greet |= self.unsure && push.items.iter().any(|item| item.fresh);
+        self.greet |= self.unsure && push.items.iter().any(Item::is_fresh);
         match (news.next(), news.next()) {
             (None, _) => {
                 let name = match push.removed.as_slice() {

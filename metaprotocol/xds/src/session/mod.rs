@@ -184,10 +184,18 @@ pub(crate) struct Item {
     fallback: bool,
     /// The client asked for it; a refusal does not settle that.
     owed: bool,
-    /// New to the client; false for what a full message only repeats.
-    fresh: bool,
-    /// Part of a first answer, so not in the map of known names unless something happened to it.
-    bulk: bool,
+    part: Part,
+}
+
+/// Why a resource is in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// As a full message repeats everything.
+    Repeated,
+    /// It is new to the client.
+    News,
+    /// It is new, in a first answer; so not in the map of known names unless something happened to it.
+    First,
 }
 
 impl Item {
@@ -197,19 +205,26 @@ impl Item {
             entry: Arc::clone(entry),
             fallback: false,
             owed: false,
-            fresh: true,
-            bulk: true,
+            part: Part::First,
         }
     }
 
     pub(crate) fn name(&self) -> &str {
         self.entry.name()
     }
+
+    fn is_fresh(&self) -> bool {
+        self.part != Part::Repeated
+    }
+
+    fn is_first(&self) -> bool {
+        self.part == Part::First
+    }
 }
 
 #[cfg(test)]
-pub(crate) fn item(entry: Arc<Entry>) -> Item {
-    Item::first(&entry)
+pub(crate) fn item(entry: &Arc<Entry>) -> Item {
+    Item::first(entry)
 }
 
 /// A message in the making.
@@ -420,8 +435,7 @@ impl Session {
                         entry,
                         fallback,
                         owed,
-                        fresh: true,
-                        bulk: false,
+                        part: Part::News,
                     });
                     if alone {
                         return false;
@@ -443,8 +457,8 @@ impl Session {
         self.last_nonce.clone_from(&nonce);
         self.last_sent = Some(version.clone());
         let mut waited = None;
-        for item in items.iter().filter(|item| item.fresh) {
-            let since = if item.bulk {
+        for item in items.iter().filter(|item| item.is_fresh()) {
+            let since = if item.is_first() {
                 self.calm.since
             } else if let Some(known) = self.known.get_mut(item.name()) {
                 known.sent = Some((Arc::clone(&item.entry), now));

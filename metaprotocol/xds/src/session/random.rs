@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use envoy_types::pb::google::rpc;
 use proptest::prelude::*;
 
-use super::{Action, Mode, Push, Session};
+use super::{Action, Item, Mode, Push, Session};
 use crate::pins::Pin;
 use crate::scope::{Audience, Scope, View};
 use crate::table::{Resource, Scoped, Table};
@@ -266,7 +266,7 @@ impl World {
             .items
             .iter()
             .filter(|item| is_bad(item.entry.version()))
-            .map(|item| item.name())
+            .map(Item::name)
             .collect();
         self.nonce.clone_from(&push.nonce);
         let full = self.manners.mode == Mode::FullSotw;
@@ -281,7 +281,7 @@ impl World {
                 self.held.remove(&**name);
             }
             if full {
-                let listed: BTreeSet<&str> = push.items.iter().map(|item| item.name()).collect();
+                let listed: BTreeSet<&str> = push.items.iter().map(Item::name).collect();
                 self.held.retain(|name, _| listed.contains(name.as_str()));
             }
         }
@@ -312,7 +312,7 @@ impl World {
                 item.name()
             );
         }
-        let names: BTreeSet<_> = push.items.iter().map(|item| item.name()).collect();
+        let names: BTreeSet<_> = push.items.iter().map(Item::name).collect();
         assert_eq!(names.len(), push.items.len(), "a name twice in one message");
         self.inbox.push_back(push);
         true
