@@ -297,6 +297,8 @@ impl StreamState {
         Stats::add(store.counters.subscriptions(self.delta), 1);
         let rank_of = rank(&store.url);
         let place = sessions.partition_point(|(other, _)| rank(&other.url) <= rank_of);
+        // A session is large and most streams have few types, so there is no room for more than are.
+        sessions.reserve_exact(1);
         sessions.insert(place, (Arc::clone(store), session));
         place
     }
