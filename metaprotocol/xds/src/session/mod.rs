@@ -8,6 +8,7 @@ mod answer;
 mod calm;
 mod delta;
 mod full;
+mod message;
 mod plan;
 #[cfg(test)]
 mod random;
@@ -20,25 +21,23 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
-
 use self::calm::Calm;
+#[cfg(test)]
+pub(crate) use self::message::item;
+use self::message::{Item, Load, Outstanding, Part, version_of_many};
 use self::plan::Verdict;
 use crate::entry::Entry;
 use crate::pins::Pin;
 use crate::scope::View;
-use crate::table::{Table, content_version};
+use crate::table::Table;
 
+pub(crate) use self::message::Push;
 pub(crate) use self::state::ResourceState;
 
 /// Most resources in one message: enough to fill a first answer in few round trips.
 const MAX_RESOURCES: usize = 256;
-/// Most bytes of bodies in one message, unless a single resource is larger; a slow client makes the server keep a message.
-const MAX_BYTES: usize = 256 << 10;
 /// Of a refused message with a larger part of that not each resource is tried alone, but first so many together.
 const SUSPECTS: usize = 4;
-/// Seed of the hashes of removed names.
-const GONE: u64 = 1;
 /// The name that stands for all names.
 const WILDCARD: &str = "*";
 
@@ -176,99 +175,6 @@ pub(crate) enum Mode {
     Delta,
 }
 
-/// One resource on its way.
-#[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) entry: Arc<Entry>,
-    /// The last good content of a node that refused the current one.
-    fallback: bool,
-    /// The client asked for it; a refusal does not settle that.
-    owed: bool,
-    part: Part,
-}
-
-/// Why a resource is in a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    /// As a full message repeats everything.
-    Repeated,
-    /// It is new to the client.
-    News,
-    /// It is new, in a first answer; so not in the map of known names unless something happened to it.
-    First,
-}
-
-impl Item {
-    /// Part of a first answer.
-    fn first(entry: &Arc<Entry>) -> Self {
-        Self {
-            entry: Arc::clone(entry),
-            fallback: false,
-            owed: false,
-            part: Part::First,
-        }
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        self.entry.name()
-    }
-
-    fn is_fresh(&self) -> bool {
-        self.part != Part::Repeated
-    }
-
-    fn is_first(&self) -> bool {
-        self.part == Part::First
-    }
-}
-
-#[cfg(test)]
-pub(crate) fn item(entry: &Arc<Entry>) -> Item {
-    Item::first(entry)
-}
-
-/// A message in the making.
-#[derive(Debug)]
-struct Load {
-    items: Vec<Item>,
-    removed: Vec<Arc<str>>,
-    bytes: usize,
-    most: usize,
-}
-
-impl Load {
-    fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.removed.is_empty()
-    }
-
-    fn has_room(&self, entry: &Entry) -> bool {
-        let fits = self.bytes + entry.body().len() <= MAX_BYTES && self.items.len() < self.most;
-        fits || self.is_empty()
-    }
-
-    fn push(&mut self, item: Item) {
-        self.bytes += item.entry.body().len();
-        self.items.push(item);
-    }
-}
-
-/// One message to the client; the protocol renders it.
-#[derive(Debug)]
-pub(crate) struct Push {
-    pub(crate) items: Vec<Item>,
-    pub(crate) removed: Vec<Arc<str>>,
-    pub(crate) version: String,
-    pub(crate) nonce: String,
-    /// The longest time that news in it waited since publication, or since subscription if that came later.
-    pub(crate) waited: Option<Duration>,
-}
-
-#[derive(Debug)]
-struct Outstanding {
-    push: Arc<Push>,
-    since: Instant,
-}
-
 /// The state of one type on one stream.
 #[derive(Debug)]
 #[allow(
@@ -398,12 +304,7 @@ impl Session {
         if self.full {
             return self.next_full(table, now);
         }
-        let mut load = Load {
-            items: Vec::new(),
-            removed: Vec::new(),
-            bytes: 0,
-            most: self.most.min(self.trial),
-        };
+        let mut load = Load::new(self.most.min(self.trial));
         if self.drain_queue(&mut load, table) {
             self.fill(&mut load);
         }
@@ -560,17 +461,4 @@ impl Session {
     fn forget_queued(&mut self) {
         self.queue.retain(|name| self.known.contains_key(name));
     }
-}
-
-/// The same for the same content in any order. Numbers are added, so that a long message costs no memory for it.
-fn version_of_many(items: &[Item], removed: &[Arc<str>]) -> String {
-    let held = items
-        .iter()
-        .map(|item| xxh3_64_with_seed(item.entry.version().as_bytes(), xxh3_64(item.entry.key())));
-    // Another seed than that of a held name, whatever its version.
-    let gone = removed
-        .iter()
-        .map(|name| xxh3_64_with_seed(name.as_bytes(), GONE));
-    let sum = held.chain(gone).fold(0_u64, u64::wrapping_add);
-    content_version(&sum.to_le_bytes())
 }
