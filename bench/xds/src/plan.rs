@@ -154,7 +154,7 @@ impl Plan<'_> {
         } else {
             (1_000, 5_000)
         };
-        let all = if self.quick { (20, 120) } else { (100, 500) };
+        let all = if self.quick { (20, 120) } else { (50, 350) };
         for resources in [1_000, 10_000] {
             for (what, numbers, watch) in [
                 ("idle stream, 10 names", named, Watch::Named(NAMES)),
