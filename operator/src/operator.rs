@@ -84,11 +84,7 @@ impl Operator {
             registry: Arc::new(Mutex::new(Registry::default())),
         };
         let http_listener = bind("http.address", config.http.address).await?;
-        let xds_listener = bound(
-            "xds.address",
-            config.xds.address,
-            trimtab_xds::listen(config.xds.address),
-        )?;
+        let xds_listener = listen("xds.address", config.xds.address)?;
         let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
         let mut servers = Vec::new();
         let mut sources = extra;
@@ -225,6 +221,11 @@ fn advertised(config: &Config, listening: SocketAddr) -> String {
 
 async fn bind(field: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     bound(field, address, TcpListener::bind(address).await)
+}
+
+/// For the xDS server: all proxies may come at once.
+fn listen(field: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    bound(field, address, trimtab_xds::listen(address))
 }
 
 fn bound(
