@@ -6,7 +6,7 @@ FOR ?= 60s
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cluster quickstart test check fmt clippy doc generated deny bench update-golden clean clean-cache
+.PHONY: help deps cluster quickstart test check fmt clippy doc generated deny bench bench-xds update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ deny:
 
 bench: ## benchmarks
 	$(WITH_TOOLS) cargo bench -p trimtab-bench
+
+bench-xds: ## load on the xDS server, against go-control-plane and bare sockets: make bench-xds BENCH_XDS=--quick
+	scripts/bench-xds.sh $(BENCH_XDS)
 
 update-golden: ## write the golden files anew; look at the difference before you keep it
 	UPDATE_EXPECT=1 cargo test -p trimtab-tests golden

@@ -102,7 +102,7 @@ impl Operator {
             registry: Arc::new(Mutex::new(Registry::default())),
         };
         let http_listener = bind("http.address", config.http.address).await?;
-        let xds_listener = bind("xds.address", config.xds.address).await?;
+        let xds_listener = listen("xds.address", config.xds.address)?;
         let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
         let mut servers = Vec::new();
         let mut sources = extra;
@@ -272,7 +272,20 @@ fn advertised(config: &Config, listening: SocketAddr) -> String {
 }
 
 async fn bind(field: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+    bound(field, address, TcpListener::bind(address).await)
+}
+
+/// For the xDS server: all proxies may come at once.
+fn listen(field: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    bound(field, address, trimtab_xds::listen(address))
+}
+
+fn bound(
+    field: &str,
+    address: SocketAddr,
+    listener: std::io::Result<TcpListener>,
+) -> anyhow::Result<TcpListener> {
+    listener.with_context(|| {
         format!(
             "cannot listen on {address}: is the port in use? Change {field} in the configuration"
         )

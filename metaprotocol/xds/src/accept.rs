@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -24,6 +24,8 @@ use crate::tls::TlsSource;
 
 /// Connections that wait to be taken by the server.
 const BACKLOG: usize = 64;
+/// Connections that may wait in the system to be accepted; the system has a bound of its own.
+const WAITING: u32 = 65_535;
 /// Handshakes under way at a time; the others wait in the kernel.
 const HANDSHAKES: usize = 256;
 /// Longest handshake.
@@ -115,6 +117,30 @@ impl AsyncWrite for Connection {
             Io::Tls(io) => Pin::new(io).poll_shutdown(context),
         }
     }
+}
+
+/// A listener for a mesh: as many connections may wait to be accepted as the system allows (`net.core.somaxconn`).
+///
+/// The usual 1,024 overflow when all proxies come back at once; the system then drops their first packets, and clients try
+/// again after 1, 3, 7 and 15 seconds. Must be called within a tokio runtime.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let listener = trimtab_xds::listen(([127, 0, 0, 1], 0).into())?;
+/// assert_ne!(listener.local_addr()?.port(), 0);
+/// # Ok(())
+/// # }
+/// ```
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // As `TcpListener::bind` does: a restart must not wait for connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(WAITING)
 }
 
 /// The connections of a listener until `shutdown`. A slow or failing handshake holds up no other.

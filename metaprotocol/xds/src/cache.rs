@@ -235,7 +235,7 @@ impl SnapshotCache {
         let store = self.store(type_url)?;
         let table = store.table.read();
         let first = table.variants(name).first()?;
-        Some(Arc::clone(&first.resource))
+        Some(Arc::new(first.resource()))
     }
 
     /// The current names of a type, sorted.
@@ -278,7 +278,7 @@ impl SnapshotCache {
         types
             .iter()
             .map(|store| {
-                let names = store.table.read().names().count();
+                let names = store.table.read().len();
                 store.counters.read(&store.url, names)
             })
             .collect()
@@ -358,10 +358,13 @@ impl SnapshotCache {
             .fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn report(&self, delivery: impl FnOnce() -> Delivery) {
-        if self.inner.deliveries.receiver_count() > 0 {
+    pub(crate) fn report(&self, deliveries: impl Iterator<Item = Delivery>) {
+        if self.inner.deliveries.receiver_count() == 0 {
+            return;
+        }
+        for delivery in deliveries {
             // The last receiver may go away in between, and then nobody wants to know.
-            let _ = self.inner.deliveries.send(delivery());
+            let _ = self.inner.deliveries.send(delivery);
         }
     }
 }

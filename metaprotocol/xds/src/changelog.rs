@@ -37,12 +37,13 @@ impl ChangeLog {
         self.base + self.names.len() as u64
     }
 
-    pub(crate) fn push(&mut self, name: Arc<str>) {
-        if self.names.len() == self.capacity {
-            self.names.pop_front();
-            self.base += 1;
-        }
-        self.names.push_back(name);
+    /// Adds names; of more than fit only the last are kept.
+    pub(crate) fn extend<'a>(&mut self, names: impl ExactSizeIterator<Item = &'a str>) {
+        let skip = names.len().saturating_sub(self.capacity);
+        let forget = (self.names.len() + names.len() - skip).saturating_sub(self.capacity);
+        self.names.drain(..forget);
+        self.base += (forget + skip) as u64;
+        self.names.extend(names.skip(skip).map(Arc::from));
     }
 
     /// The names after `cursor`, or `None` if some of them are forgotten.
@@ -64,11 +65,11 @@ mod tests {
     #[test]
     fn a_cursor_sees_only_what_came_after_it() {
         let mut log = ChangeLog::default();
-        log.push("a".into());
+        log.extend(["a"].into_iter());
         let cursor = log.head();
         assert_eq!(since(&log, cursor), Some(vec![]));
-        log.push("b".into());
-        log.push("a".into());
+        log.extend(["b"].into_iter());
+        log.extend(["a"].into_iter());
         assert_eq!(
             since(&log, cursor),
             Some(vec!["b".to_owned(), "a".to_owned()])
@@ -79,10 +80,13 @@ mod tests {
     fn a_cursor_before_the_compaction_point_is_told_to_rescan() {
         let mut log = ChangeLog::with_capacity(2);
         for name in ["a", "b", "c"] {
-            log.push(name.into());
+            log.extend([name].into_iter());
         }
         assert_eq!(since(&log, 0), None);
         assert_eq!(since(&log, 1), Some(vec!["b".to_owned(), "c".to_owned()]));
         assert_eq!(log.head(), 3, "positions never repeat");
+        log.extend(["d", "e", "f"].into_iter());
+        assert_eq!((log.head(), since(&log, 3)), (6, None));
+        assert_eq!(since(&log, 4), Some(vec!["e".to_owned(), "f".to_owned()]));
     }
 }

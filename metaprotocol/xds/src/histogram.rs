@@ -17,12 +17,30 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     pub(crate) fn observe(&self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        let place = BOUNDS.partition_point(|bound| *bound < seconds);
-        if let Some(count) = self.counts.get(place) {
-            count.fetch_add(1, Ordering::Relaxed);
+        self.observe_all(std::iter::once(time));
+    }
+
+    /// Touches what all threads share once for times that are alike, as those of one message are.
+    pub(crate) fn observe_all(&self, times: impl Iterator<Item = Duration>) {
+        let mut sum = Duration::ZERO;
+        let (mut bucket, mut count) = (0, 0);
+        let add = |bucket: usize, by| {
+            if let Some(count) = self.counts.get(bucket) {
+                count.fetch_add(by, Ordering::Relaxed);
+            }
+        };
+        for time in times {
+            sum = sum.saturating_add(time);
+            let seconds = time.as_secs_f64();
+            let place = BOUNDS.partition_point(|bound| *bound < seconds);
+            if place != bucket {
+                add(bucket, std::mem::take(&mut count));
+                bucket = place;
+            }
+            count += 1;
         }
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        add(bucket, count);
+        let micros = u64::try_from(sum.as_micros()).unwrap_or(u64::MAX);
         self.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 

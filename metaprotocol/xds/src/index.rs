@@ -71,7 +71,7 @@ impl Index {
             found.extend(streams.iter().map(|(id, stream)| (*id, Arc::clone(stream))));
         };
         for change in changes {
-            if let Some(streams) = self.by_name.get(&change.name) {
+            if let Some(streams) = self.by_name.get(change.name()) {
                 add(streams);
             }
             for audience in &change.reach.audiences {
@@ -88,22 +88,27 @@ impl Index {
 mod tests {
     use std::time::Instant;
 
+    use bytes::Bytes;
+
     use super::*;
-    use crate::scope::{Reach, Scope};
+    use crate::scope::Scope;
     use crate::stream::StreamSettings;
+    use crate::table::{Resource, Scoped, Table};
 
     fn group(name: &str) -> Audience {
         Audience::Group(name.into())
     }
 
     fn woken(index: &Index, scope: &Scope, name: &str) -> Vec<u64> {
-        let mut reach = Reach::default();
-        reach.add(scope);
-        let change = Change {
-            name: name.into(),
-            reach,
+        let resource = Resource {
+            name: name.to_owned(),
+            version: String::new(),
+            body: Bytes::new(),
+            origin: String::new(),
         };
-        let streams = index.concerned(&[change]);
+        let scope = scope.clone();
+        let changes = Table::default().apply(vec![Scoped { resource, scope }], &[], Instant::now());
+        let streams = index.concerned(&changes);
         streams.iter().map(|stream| stream.id()).collect()
     }
 

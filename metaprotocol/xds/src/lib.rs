@@ -11,11 +11,12 @@
 //!
 //! | path | cost |
 //! |---|---|
-//! | [`SnapshotCache::update_scoped`] | changed names + streams that they concern |
+//! | [`SnapshotCache::update_scoped`] | changed names, each O(log names), + streams that they concern |
 //! | a push | names that changed for the stream since its last one (of listeners and clusters over state of the world: all that it sees, as the protocol demands) |
 //! | an ACK or a NACK | names in the message that it answers |
 //! | a subscription | names in it; a wildcard: names that the stream may see |
 //! | a stream without changes | nothing |
+//! | memory of a stream | names it subscribes to; a delta wildcard: names that are not in step |
 //!
 //! ```
 //! use trimtab_xds::{ECDS, Resource, SnapshotCache, content_version};
@@ -35,6 +36,9 @@
 mod accept;
 mod cache;
 mod changelog;
+mod codec;
+mod encode;
+mod entry;
 mod error;
 mod histogram;
 mod identity;
@@ -43,6 +47,7 @@ mod nodes;
 mod options;
 mod pins;
 mod responses;
+mod roster;
 mod scope;
 mod server;
 mod services;
@@ -53,6 +58,7 @@ mod table;
 mod tls;
 mod types;
 
+pub use accept::listen;
 pub use cache::{Delivery, SnapshotCache, StreamInfo, Update};
 pub use error::{ServeError, TlsError};
 pub use histogram::Times;

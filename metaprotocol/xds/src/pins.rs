@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::table::Entry;
+use crate::entry::Entry;
 
 /// Nodes for which the refusal of one resource is remembered beyond their stream. The bound keeps a crash loop with
 /// ever new node ids from growing the table; past it a node simply gets the resource again after a reconnect.
@@ -21,6 +21,12 @@ pub(crate) struct Pin {
 pub(crate) struct Pins(HashMap<Arc<str>, BTreeMap<String, Pin>>);
 
 impl Pins {
+    /// The names of which a node refuses something.
+    pub(crate) fn names_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a str> {
+        let refused = self.0.iter().filter(|(_, nodes)| nodes.contains_key(node));
+        refused.map(|(name, _)| &**name)
+    }
+
     pub(crate) fn of(&self, name: &str, node: &str) -> Option<&Pin> {
         self.0.get(name)?.get(node)
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::Stream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -50,7 +51,7 @@ impl<P> Responses<P> {
 }
 
 impl<P: Protocol> Stream for Responses<P> {
-    type Item = Result<P::Response, Status>;
+    type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         // Registered before the look, so that a change in between wakes again.
@@ -58,7 +59,7 @@ impl<P: Protocol> Stream for Responses<P> {
         if !self.stream.has_ended() && self.gathering(context) {
             return Poll::Pending;
         }
-        self.stream.poll::<P>(&self.cache)
+        self.stream.poll(&self.cache)
     }
 }
 

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use crate::accept::{PeerInfo, incoming};
 use crate::cache::SnapshotCache;
@@ -19,7 +17,7 @@ use crate::error::ServeError;
 use crate::options::{Limits, ServerOptions};
 use crate::responses::{Responses, open};
 use crate::services::routes;
-use crate::session::{Action, Push, Session, delta, sotw};
+use crate::session::{Action, Session};
 use crate::stats::Stats;
 use crate::stream::{Protocol, StreamSettings};
 use crate::tls::TlsSource;
@@ -29,7 +27,6 @@ pub(crate) struct Sotw;
 
 impl Protocol for Sotw {
     type Request = DiscoveryRequest;
-    type Response = DiscoveryResponse;
     const DELTA: bool = false;
 
     fn type_url(request: &mut DiscoveryRequest) -> &mut String {
@@ -43,10 +40,6 @@ impl Protocol for Sotw {
     fn handle(session: &mut Session, request: DiscoveryRequest, now: Instant) -> Vec<Action> {
         session.on_sotw(request, now)
     }
-
-    fn render(type_url: &str, push: Push) -> DiscoveryResponse {
-        sotw::render(type_url, push)
-    }
 }
 
 /// Changes only.
@@ -54,7 +47,6 @@ pub(crate) struct Delta;
 
 impl Protocol for Delta {
     type Request = DeltaDiscoveryRequest;
-    type Response = DeltaDiscoveryResponse;
     const DELTA: bool = true;
 
     fn type_url(request: &mut DeltaDiscoveryRequest) -> &mut String {
@@ -67,10 +59,6 @@ impl Protocol for Delta {
 
     fn handle(session: &mut Session, request: DeltaDiscoveryRequest, now: Instant) -> Vec<Action> {
         session.on_delta(request, now)
-    }
-
-    fn render(type_url: &str, push: Push) -> DeltaDiscoveryResponse {
-        delta::render(type_url, push)
     }
 }
 
@@ -87,8 +75,9 @@ impl Service {
     pub(crate) fn open<P: Protocol>(
         &self,
         only: Option<&'static str>,
-        request: Request<Streaming<P::Request>>,
-    ) -> Result<Response<Responses<P>>, Status> {
+        info: PeerInfo,
+        requests: Streaming<P::Request>,
+    ) -> Result<Responses<P>, Status> {
         let stats = self.cache.stats();
         if !self.cache.is_ready() {
             Stats::add(&stats.streams_refused, 1);
@@ -104,23 +93,19 @@ impl Service {
             )));
         }
         let settings = StreamSettings {
-            info: request
-                .extensions()
-                .get::<PeerInfo>()
-                .cloned()
-                .unwrap_or_default(),
+            info,
             trust: self.options.trust_nodes,
             limits: Arc::clone(&self.limits),
             debounce: self.options.debounce,
         };
-        Ok(Response::new(open(
+        Ok(open(
             &self.cache,
             only,
-            request.into_inner(),
+            requests,
             settings,
             self.options.max_connection_age,
             &self.shutdown,
-        )))
+        ))
     }
 }
 

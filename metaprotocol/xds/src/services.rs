@@ -1,104 +1,143 @@
 //! The gRPC services: one for all types, and one for each type that has its own.
 
-use envoy_types::pb::envoy::service::cluster::v3::cluster_discovery_service_server::{
-    ClusterDiscoveryService, ClusterDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse,
-};
-use envoy_types::pb::envoy::service::endpoint::v3::endpoint_discovery_service_server::{
-    EndpointDiscoveryService, EndpointDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_service_server::{
-    ExtensionConfigDiscoveryService, ExtensionConfigDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::listener::v3::listener_discovery_service_server::{
-    ListenerDiscoveryService, ListenerDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::route::v3::route_discovery_service_server::{
-    RouteDiscoveryService, RouteDiscoveryServiceServer,
-};
-use tonic::service::Routes;
-use tonic::{Request, Response, Status, Streaming};
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::marker::PhantomData;
+use std::task::{Context, Poll};
 
-use crate::responses::Responses;
+use tonic::body::Body;
+use tonic::codegen::{Service as HttpService, http};
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::{Status, Streaming};
+
+use crate::codec::{Encoded, Requests};
 use crate::server::{Delta, Service, Sotw};
+use crate::stream::Protocol;
 use crate::types::{CDS, ECDS, EDS, LDS, RDS};
 
-/// Implements a service of one type; polling is refused in words.
-macro_rules! one_type {
-    ($service:ident, $url:ident, $sotw:ident -> $sotw_stream:ident, $delta:ident -> $delta_stream:ident, $fetch:ident) => {
-        #[tonic::async_trait]
-        impl $service for Service {
-            type $sotw_stream = Responses<Sotw>;
-            type $delta_stream = Responses<Delta>;
+/// A service of the xDS API.
+trait Api: Send + Sync + 'static {
+    /// Full name of the service.
+    const NAME: &'static str;
+    /// What the names of its methods end with.
+    const SUBJECT: &'static str;
+    /// The type that it serves, if it serves just one.
+    const ONLY: Option<&'static str>;
+}
 
-            async fn $sotw(
-                &self,
-                request: Request<Streaming<DiscoveryRequest>>,
-            ) -> Result<Response<Self::$sotw_stream>, Status> {
-                self.open(Some($url), request)
-            }
+macro_rules! apis {
+    ($($api:ident, $name:literal, $subject:literal, $only:expr;)*) => {
+        $(struct $api;
 
-            async fn $delta(
-                &self,
-                request: Request<Streaming<DeltaDiscoveryRequest>>,
-            ) -> Result<Response<Self::$delta_stream>, Status> {
-                self.open(Some($url), request)
-            }
-
-            async fn $fetch(
-                &self,
-                _request: Request<DiscoveryRequest>,
-            ) -> Result<Response<DiscoveryResponse>, Status> {
-                Err(Status::unimplemented(
-                    "polling is not served; use the streaming or the delta method of this service",
-                ))
-            }
-        }
+        impl Api for $api {
+            const NAME: &'static str = $name;
+            const SUBJECT: &'static str = $subject;
+            const ONLY: Option<&'static str> = $only;
+        })*
     };
 }
 
-one_type!(ClusterDiscoveryService, CDS, stream_clusters -> StreamClustersStream, delta_clusters -> DeltaClustersStream, fetch_clusters);
-one_type!(EndpointDiscoveryService, EDS, stream_endpoints -> StreamEndpointsStream, delta_endpoints -> DeltaEndpointsStream, fetch_endpoints);
-one_type!(ListenerDiscoveryService, LDS, stream_listeners -> StreamListenersStream, delta_listeners -> DeltaListenersStream, fetch_listeners);
-one_type!(RouteDiscoveryService, RDS, stream_routes -> StreamRoutesStream, delta_routes -> DeltaRoutesStream, fetch_routes);
-one_type!(ExtensionConfigDiscoveryService, ECDS, stream_extension_configs -> StreamExtensionConfigsStream, delta_extension_configs -> DeltaExtensionConfigsStream, fetch_extension_configs);
+apis! {
+    Aggregated, "envoy.service.discovery.v3.AggregatedDiscoveryService", "AggregatedResources", None;
+    Clusters, "envoy.service.cluster.v3.ClusterDiscoveryService", "Clusters", Some(CDS);
+    Endpoints, "envoy.service.endpoint.v3.EndpointDiscoveryService", "Endpoints", Some(EDS);
+    Listeners, "envoy.service.listener.v3.ListenerDiscoveryService", "Listeners", Some(LDS);
+    HttpRoutes, "envoy.service.route.v3.RouteDiscoveryService", "Routes", Some(RDS);
+    ExtensionConfigs, "envoy.service.extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs", Some(ECDS);
+}
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Service {
-    type StreamAggregatedResourcesStream = Responses<Sotw>;
-    type DeltaAggregatedResourcesStream = Responses<Delta>;
+/// A service and the bound on the size of its requests.
+struct Served<A> {
+    service: Service,
+    message_bytes: usize,
+    api: PhantomData<A>,
+}
 
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.open(None, request)
+impl<A> Clone for Served<A> {
+    fn clone(&self) -> Self {
+        Self {
+            service: self.service.clone(),
+            message_bytes: self.message_bytes,
+            api: PhantomData,
+        }
+    }
+}
+
+impl<A: Api> NamedService for Served<A> {
+    const NAME: &'static str = A::NAME;
+}
+
+impl<A: Api> Served<A> {
+    /// A streaming method; a refusal comes before the first message, as the status of the response.
+    fn stream<P: Protocol>(&self, request: http::Request<Body>) -> http::Response<Body> {
+        let (parts, body) = request.into_parts();
+        let compressed = parts.headers.get("grpc-encoding");
+        if compressed.is_some_and(|encoding| encoding != "identity") {
+            return Status::unimplemented("compressed requests are not served; send them plain")
+                .into_http();
+        }
+        let info = parts.extensions.get().cloned().unwrap_or_default();
+        let requests = Streaming::new_request(
+            Requests::<P::Request>::default(),
+            body,
+            None,
+            Some(self.message_bytes),
+        );
+        match self.service.open::<P>(A::ONLY, info, requests) {
+            Ok(responses) => {
+                let mut response = http::Response::new(Body::new(Encoded::new(responses)));
+                let grpc = http::HeaderValue::from_static("application/grpc");
+                response.headers_mut().insert("content-type", grpc);
+                response
+            }
+            Err(status) => status.into_http(),
+        }
+    }
+}
+
+impl<A: Api> HttpService<http::Request<Body>> for Served<A> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        self.open(None, request)
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let method = request
+            .uri()
+            .path()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .strip_suffix(A::SUBJECT);
+        ready(Ok(match method {
+            Some("Stream") => self.stream::<Sotw>(request),
+            Some("Delta") => self.stream::<Delta>(request),
+            Some("Fetch") if A::ONLY.is_some() => Status::unimplemented(
+                "polling is not served; use the streaming or the delta method of this service",
+            )
+            .into_http(),
+            _ => Status::unimplemented("the service has no such method").into_http(),
+        }))
     }
 }
 
 /// All services, each with the bound on the size of a request.
 pub(crate) fn routes(service: &Service, message_bytes: usize) -> Routes {
-    macro_rules! server {
-        ($server:ident) => {
-            $server::new(service.clone()).max_decoding_message_size(message_bytes)
-        };
+    fn served<A: Api>(service: &Service, message_bytes: usize) -> Served<A> {
+        Served {
+            service: service.clone(),
+            message_bytes,
+            api: PhantomData,
+        }
     }
-    Routes::new(server!(AggregatedDiscoveryServiceServer))
-        .add_service(server!(ClusterDiscoveryServiceServer))
-        .add_service(server!(EndpointDiscoveryServiceServer))
-        .add_service(server!(ListenerDiscoveryServiceServer))
-        .add_service(server!(RouteDiscoveryServiceServer))
-        .add_service(server!(ExtensionConfigDiscoveryServiceServer))
+    Routes::new(served::<Aggregated>(service, message_bytes))
+        .add_service(served::<Clusters>(service, message_bytes))
+        .add_service(served::<Endpoints>(service, message_bytes))
+        .add_service(served::<Listeners>(service, message_bytes))
+        .add_service(served::<HttpRoutes>(service, message_bytes))
+        .add_service(served::<ExtensionConfigs>(service, message_bytes))
 }

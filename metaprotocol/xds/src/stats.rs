@@ -72,9 +72,14 @@ impl Stats {
         counter.fetch_add(u64::try_from(by).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    pub(crate) fn converged(&self, latency: Duration) {
-        self.convergence_count.fetch_add(1, Ordering::Relaxed);
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+    pub(crate) fn converged(&self, latencies: impl Iterator<Item = Duration>) {
+        let (mut count, mut sum) = (0, Duration::ZERO);
+        for latency in latencies {
+            count += 1;
+            sum = sum.saturating_add(latency);
+        }
+        self.convergence_count.fetch_add(count, Ordering::Relaxed);
+        let micros = u64::try_from(sum.as_micros()).unwrap_or(u64::MAX);
         self.convergence_sum_micros
             .fetch_add(micros, Ordering::Relaxed);
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -12,6 +13,7 @@ use tonic::Status;
 
 use crate::accept::PeerInfo;
 use crate::cache::{Delivery, SnapshotCache, StreamInfo, TypeStore};
+use crate::encode::response;
 use crate::identity::{NodeTrust, Peer};
 use crate::nodes::{NodeInfo, ResourceInfo, Subscription};
 use crate::options::Limits;
@@ -21,14 +23,12 @@ use crate::types::{is_full_state, is_of_clusters, rank, refers_to_clusters};
 
 /// The differences between state of the world and delta that the shell has to know.
 pub(crate) trait Protocol: Send + Sync + Unpin + 'static {
-    type Request: Send + 'static;
-    type Response: Send + 'static;
+    type Request: prost::Message + Default + 'static;
     const DELTA: bool;
 
     fn type_url(request: &mut Self::Request) -> &mut String;
     fn node(request: &mut Self::Request) -> Option<Node>;
     fn handle(session: &mut Session, request: Self::Request, now: Instant) -> Vec<Action>;
-    fn render(type_url: &str, push: Push) -> Self::Response;
 }
 
 /// What the server decided for a stream before its first request.
@@ -297,6 +297,8 @@ impl StreamState {
         Stats::add(store.counters.subscriptions(self.delta), 1);
         let rank_of = rank(&store.url);
         let place = sessions.partition_point(|(other, _)| rank(&other.url) <= rank_of);
+        // A session is large and most streams have few types, so there is no room for more than are.
+        sessions.reserve_exact(1);
         sessions.insert(place, (Arc::clone(store), session));
         place
     }
@@ -339,20 +341,17 @@ impl StreamState {
             }
             Action::Stale => Stats::add(&stats.stale_nonces, 1),
             Action::Unpin(name) => store.table.write().unpin(&name, &peer.key),
-            Action::Accepted {
-                name,
-                version,
-                latency,
-            } => {
-                stats.converged(latency);
-                store.counters.convergence.observe(latency);
-                cache.report(|| Delivery::Acked {
+            Action::Accepted(accepted) => {
+                let times = || accepted.iter().map(|(_, latency)| *latency);
+                stats.converged(times());
+                store.counters.convergence.observe_all(times());
+                cache.report(accepted.iter().map(|(entry, latency)| Delivery::Acked {
                     node: peer.id.clone(),
                     type_url: store.url.to_string(),
-                    name: name.to_string(),
-                    version,
-                    latency,
-                });
+                    name: entry.name().to_owned(),
+                    version: entry.version().to_owned(),
+                    latency: *latency,
+                }));
             }
             Action::Rejected {
                 name,
@@ -384,10 +383,7 @@ impl StreamState {
     }
 
     /// The next message, the end, or nothing for now. O(types of the stream) if there is nothing to do.
-    pub(crate) fn poll<P: Protocol>(
-        &self,
-        cache: &SnapshotCache,
-    ) -> Poll<Option<Result<P::Response, Status>>> {
+    pub(crate) fn poll(&self, cache: &SnapshotCache) -> Poll<Option<Result<Bytes, Status>>> {
         let now = Instant::now();
         let mut inside = self.inside.lock();
         if let Some(end) = &mut inside.end {
@@ -404,7 +400,7 @@ impl StreamState {
             Stats::add(&store.counters.denied, session.take_denied());
             if let Some(push) = push {
                 count(cache.stats(), store, &push);
-                return Poll::Ready(Some(Ok(P::render(&store.url, push))));
+                return Poll::Ready(Some(response(self.delta, &store.url, &push)));
             }
         }
         Poll::Pending
@@ -440,7 +436,7 @@ impl StreamState {
 }
 
 fn count(stats: &Stats, store: &TypeStore, push: &Push) {
-    let bytes = push.items.iter().map(|item| item.entry.resource.body.len());
+    let bytes = push.items.iter().map(|item| item.entry.body().len());
     let bytes = bytes.sum();
     let counters = &store.counters;
     Stats::add(&stats.pushes, 1);
@@ -473,14 +469,14 @@ fn report_nack(
         message,
         "a proxy refused a resource and keeps what it had"
     );
-    cache.report(|| Delivery::Nacked {
+    cache.report(std::iter::once(Delivery::Nacked {
         node: peer.id.clone(),
         type_url: store.url.to_string(),
         name,
         version,
         message,
         origin,
-    });
+    }));
 }
 
 fn requested_type<P: Protocol>(

@@ -7,7 +7,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::changelog::ChangeLog;
+use crate::entry::{Entry, Variants};
 use crate::pins::{Pin, Pins};
+use crate::roster::Roster;
 use crate::scope::{Audience, Reach, Scope, View};
 
 /// One resource, encoded once and shared by all streams.
@@ -58,39 +60,82 @@ pub fn content_version(canonical: &[u8]) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(canonical))
 }
 
-/// A resource, who sees it, and when it was published.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) resource: Arc<Resource>,
-    pub(crate) scope: Scope,
-    pub(crate) published: Instant,
-}
-
-impl Entry {
-    pub(crate) fn version(&self) -> &str {
-        &self.resource.version
-    }
-}
-
 /// A name that changed, and whom that concerns.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Change {
-    pub(crate) name: Arc<str>,
+    /// A variant of the name, to tell its name without another copy.
+    entry: Arc<Entry>,
     pub(crate) reach: Reach,
 }
 
-/// The variants of one name, in the order of preference; never empty.
-type Variants = Vec<Arc<Entry>>;
+impl Change {
+    fn new(variants: &Variants, reach: Reach) -> Option<Self> {
+        let entry = Arc::clone(variants.all().first()?);
+        Some(Self { entry, reach })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.entry.name()
+    }
+}
+
+/// What a stream can see at one moment, at no cost: it stays as it is while the table changes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Names with a variant for everyone, or for everyone with exceptions.
+    pub(crate) public: Roster,
+    /// For each audience of the stream the names that only audiences see.
+    special: Vec<Roster>,
+}
+
+impl Seen {
+    pub(crate) fn get(&self, name: &str, view: &View) -> Option<&Arc<Entry>> {
+        let mut rosters = std::iter::once(&self.public).chain(&self.special);
+        rosters.find_map(|roster| roster.get(name))?.seen_by(view)
+    }
+
+    /// The names that only audiences see; a name may come more than once.
+    pub(crate) fn special(&self) -> impl Iterator<Item = &str> {
+        let variants = self.special.iter().flat_map(Roster::iter);
+        variants.map(Variants::name)
+    }
+
+    /// Every name; a name may come more than once.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let public = self.public.iter().map(Variants::name);
+        public.chain(self.special())
+    }
+
+    /// Every name of which the content differs from what was seen at another moment, and perhaps some others.
+    pub(crate) fn differing<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
+        let mut names = self.public.differing(&other.public);
+        let most = self.special.len().max(other.special.len());
+        for place in 0..most {
+            let roster = |seen: &'a Self| seen.special.get(place);
+            match (roster(self), roster(other)) {
+                (Some(mine), Some(theirs)) => names.extend(mine.differing(theirs)),
+                (Some(only), None) | (None, Some(only)) => {
+                    names.extend(only.iter().map(Variants::name));
+                }
+                (None, None) => {}
+            }
+        }
+        names
+    }
+}
 
 /// All resources of one type, the log of their changes and the refusals.
 ///
-/// A lookup is O(1) in the number of resources, an update is O(changed), and to list what a view sees is O(seen).
+/// A lookup is O(log n) in the number of resources, an update is O(changed log n), and to list what a view sees is
+/// O(seen).
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    entries: HashMap<Arc<str>, Variants>,
     /// Names with a variant for everyone, or for everyone with exceptions.
-    public: HashSet<Arc<str>>,
-    by_audience: HashMap<Audience, HashSet<Arc<str>>>,
+    public: Roster,
+    /// The other names.
+    special: Roster,
+    /// The other names by audience.
+    by_audience: HashMap<Audience, Roster>,
     log: ChangeLog,
     pins: Pins,
 }
@@ -111,111 +156,109 @@ impl Table {
         remove: &[String],
         now: Instant,
     ) -> Vec<Change> {
-        let mut changed = Vec::new();
-        let kept: HashSet<&str> = set.iter().map(|s| s.resource.name.as_str()).collect();
-        for name in remove.iter().filter(|name| !kept.contains(name.as_str())) {
-            if let Some((name, variants)) = self.entries.remove_entry(name.as_str()) {
-                self.pins.forget(&name);
-                let reach = self.unlist(&name, &variants);
-                changed.push(Change { name, reach });
+        let mut changed = Vec::with_capacity(set.len());
+        if !remove.is_empty() {
+            let kept: HashSet<&str> = set.iter().map(|s| s.resource.name.as_str()).collect();
+            for name in remove.iter().filter(|name| !kept.contains(name.as_str())) {
+                if let Some(variants) = self.take(name) {
+                    self.pins.forget(name);
+                    let reach = reach_of(variants.all());
+                    changed.extend(Change::new(&variants, reach));
+                }
             }
         }
-        for (name, variants) in grouped(set) {
-            changed.extend(self.set(name, variants, now));
+        for set in grouped(set) {
+            changed.extend(self.set(&set, now));
         }
-        for change in &changed {
-            self.log.push(Arc::clone(&change.name));
-        }
+        self.log.extend(changed.iter().map(Change::name));
         changed
     }
 
-    fn set(&mut self, name: Arc<str>, set: Vec<Scoped>, now: Instant) -> Option<Change> {
-        let old = self.entries.get(&name).map_or(&[][..], Vec::as_slice);
+    fn set(&mut self, set: &Group, now: Instant) -> Option<Change> {
+        let set = set.as_slice();
+        let name = set.first()?.resource.name.as_str();
+        let old = self.variants(name);
         let same = |entry: &Entry, new: &Scoped| {
             entry.version() == new.resource.version && entry.scope == new.scope
         };
-        if old.len() == set.len() && old.iter().zip(&set).all(|(entry, new)| same(entry, new)) {
+        if old.len() == set.len() && old.iter().zip(set).all(|(entry, new)| same(entry, new)) {
             return None;
         }
-        let variant = |new: Scoped| {
+        let variant = |new: &Scoped| {
             // What stays keeps its time of publication.
-            let kept = old.iter().find(|entry| same(entry, &new)).cloned();
-            kept.unwrap_or_else(|| {
-                Arc::new(Entry {
-                    resource: Arc::new(new.resource),
-                    scope: new.scope,
-                    published: now,
-                })
-            })
+            let kept = old.iter().find(|entry| same(entry, new)).cloned();
+            kept.unwrap_or_else(|| Arc::new(Entry::new(&new.resource, new.scope.clone(), now)))
         };
-        let variants: Variants = set.into_iter().map(variant).collect();
-        let old = self.entries.remove(&name).unwrap_or_default();
-        let mut reach = self.unlist(&name, &old);
-        for entry in &variants {
-            reach.add(&entry.scope);
-            match &entry.scope {
-                Scope::All | Scope::Except(_) => {
-                    self.public.insert(Arc::clone(&name));
-                }
-                Scope::Only(audiences) => {
-                    for audience in audiences.iter() {
-                        let names = self.by_audience.entry(audience.clone()).or_default();
-                        names.insert(Arc::clone(&name));
-                    }
-                }
-            }
+        let variants = Variants::new(set.iter().map(variant).collect())?;
+        let reach = reach_of(old);
+        let new = reach_of(variants.all());
+        if !(reach.all && new.all) {
+            self.take(name);
         }
-        self.entries.insert(Arc::clone(&name), variants);
-        Some(Change { name, reach })
+        let mut change = Change::new(&variants, reach)?;
+        if new.all {
+            self.public.insert(variants);
+        } else {
+            for audience in &new.audiences {
+                let names = self.by_audience.entry(audience.clone()).or_default();
+                names.insert(variants.clone());
+            }
+            self.special.insert(variants);
+        }
+        change.reach.all |= new.all;
+        change.reach.audiences.extend(new.audiences);
+        Some(change)
     }
 
-    /// Takes a name out of the lists by audience; returns whom it was visible to.
-    fn unlist(&mut self, name: &Arc<str>, variants: &[Arc<Entry>]) -> Reach {
-        let mut reach = Reach::default();
-        for entry in variants {
-            reach.add(&entry.scope);
+    /// Takes a name out of all lists; returns what it had.
+    fn take(&mut self, name: &str) -> Option<Variants> {
+        if let Some(variants) = self.public.remove(name) {
+            return Some(variants);
         }
-        if reach.all {
-            self.public.remove(name);
-        }
-        for audience in &reach.audiences {
+        let variants = self.special.remove(name)?;
+        for audience in &reach_of(variants.all()).audiences {
             if let Some(names) = self.by_audience.get_mut(audience) {
                 names.remove(name);
-                if names.is_empty() {
+                if names.len() == 0 {
                     self.by_audience.remove(audience);
                 }
             }
         }
-        reach
+        Some(variants)
+    }
+
+    fn find(&self, name: &str) -> Option<&Variants> {
+        self.public.get(name).or_else(|| self.special.get(name))
     }
 
     /// What a stream sees of a name.
     pub(crate) fn get(&self, name: &str, view: &View) -> Option<&Arc<Entry>> {
-        let variants = self.entries.get(name)?;
-        variants.iter().find(|entry| view.admits(&entry.scope))
+        self.find(name)?.seen_by(view)
     }
 
     /// Every variant of a name, whoever may see it.
     pub(crate) fn variants(&self, name: &str) -> &[Arc<Entry>] {
-        self.entries.get(name).map_or(&[], Vec::as_slice)
+        self.find(name).map_or(&[], Variants::all)
     }
 
     /// Every name, whoever may see it.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.entries.keys()
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let all = self.public.iter().chain(self.special.iter());
+        all.map(Variants::name)
     }
 
-    /// The names that a stream may see: all that it does, and those whose scope excepts it. A name with several variants
-    /// may come more than once.
-    pub(crate) fn visible<'a>(&'a self, view: &'a View) -> impl Iterator<Item = &'a Arc<str>> {
-        let special = view.0.iter().filter_map(|a| self.by_audience.get(a));
-        self.public.iter().chain(special.flatten())
+    /// Number of names.
+    pub(crate) fn len(&self) -> usize {
+        self.public.len() + self.special.len()
     }
 
-    /// Upper bound of the number of names that a stream sees.
-    pub(crate) fn count_visible(&self, view: &View) -> usize {
-        let special = view.0.iter().filter_map(|a| self.by_audience.get(a));
-        self.public.len() + special.map(HashSet::len).sum::<usize>()
+    /// What a stream sees now; it stays as it is while the table changes.
+    pub(crate) fn seen(&self, view: &View) -> Seen {
+        let special = |audience| self.by_audience.get(audience).cloned().unwrap_or_default();
+        Seen {
+            public: self.public.clone(),
+            special: view.0.iter().map(special).collect(),
+        }
     }
 
     pub(crate) fn head(&self) -> u64 {
@@ -230,9 +273,14 @@ impl Table {
         self.pins.of(name, node)
     }
 
+    /// What a node refuses: O(names that anyone refuses).
+    pub(crate) fn pinned<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a str> {
+        self.pins.names_of(node)
+    }
+
     /// Remembers a refusal; false if this node has already refused this very content.
     pub(crate) fn pin(&mut self, name: &Arc<str>, node: &str, pin: Pin) -> bool {
-        if node.is_empty() || !self.entries.contains_key(name) {
+        if node.is_empty() || self.find(name).is_none() {
             return true;
         }
         self.pins.put(name, node, pin)
@@ -243,26 +291,68 @@ impl Table {
     }
 }
 
-/// Variants by name, names in the order of their first appearance; of two variants with the same scope the last counts.
-fn grouped(set: Vec<Scoped>) -> Vec<(Arc<str>, Vec<Scoped>)> {
-    let mut places: HashMap<Arc<str>, usize> = HashMap::with_capacity(set.len());
-    let mut groups: Vec<(Arc<str>, Vec<Scoped>)> = Vec::with_capacity(set.len());
-    for scoped in set {
-        if let Some((_, group)) = places
-            .get(scoped.resource.name.as_str())
-            .and_then(|place| groups.get_mut(*place))
-        {
-            match group.iter_mut().find(|other| other.scope == scoped.scope) {
-                Some(other) => *other = scoped,
-                None => group.push(scoped),
-            }
-            continue;
-        }
-        let name: Arc<str> = scoped.resource.name.as_str().into();
-        places.insert(Arc::clone(&name), groups.len());
-        groups.push((name, vec![scoped]));
+fn reach_of(variants: &[Arc<Entry>]) -> Reach {
+    let mut reach = Reach::default();
+    for entry in variants {
+        reach.add(&entry.scope);
     }
-    groups
+    reach
+}
+
+/// What is given for one name; nearly always one variant.
+#[derive(Debug)]
+enum Group {
+    One(Scoped),
+    Several(Vec<Scoped>),
+}
+
+impl Group {
+    fn as_slice(&self) -> &[Scoped] {
+        match self {
+            Self::One(scoped) => std::slice::from_ref(scoped),
+            Self::Several(scoped) => scoped,
+        }
+    }
+
+    fn add(self, new: Scoped) -> Self {
+        let mut all = match self {
+            Self::One(first) => vec![first],
+            Self::Several(all) => all,
+        };
+        match all.iter_mut().find(|other| other.scope == new.scope) {
+            Some(other) => *other = new,
+            None => all.push(new),
+        }
+        Self::Several(all)
+    }
+}
+
+/// Variants by name, names in the order of their first appearance; of two variants with the same scope the last counts.
+fn grouped(set: Vec<Scoped>) -> impl Iterator<Item = Group> {
+    // By name, and within a name as they came.
+    let mut order: Vec<usize> = (0..set.len()).collect();
+    let name = |place: &usize| set.get(*place).map(|scoped| scoped.resource.name.as_str());
+    order.sort_by(|a, b| name(a).cmp(&name(b)));
+    // Each place with the place of the first of its name.
+    let mut firsts = vec![0; set.len()];
+    let mut first = None;
+    for place in order {
+        if first.is_none_or(|first| name(&first) != name(&place)) {
+            first = Some(place);
+        }
+        firsts[place] = first.unwrap_or(place);
+    }
+    let mut groups: Vec<Option<Group>> = Vec::with_capacity(set.len());
+    for (scoped, first) in set.into_iter().zip(firsts) {
+        match groups.get_mut(first) {
+            Some(group) => {
+                *group = group.take().map(|group| group.add(scoped));
+                groups.push(None);
+            }
+            None => groups.push(Some(Group::One(scoped))),
+        }
+    }
+    groups.into_iter().flatten()
 }
 
 /// The audiences that any resource names.
@@ -297,7 +387,7 @@ mod tests {
     }
 
     fn names(changes: &[Change]) -> Vec<&str> {
-        changes.iter().map(|change| &*change.name).collect()
+        changes.iter().map(Change::name).collect()
     }
 
     #[test]
@@ -346,9 +436,11 @@ mod tests {
         assert_eq!(seen("a", &x).as_deref(), Some("x"));
         assert_eq!(seen("a", &View::default()).as_deref(), Some("all"));
         assert_eq!(seen("b", &View::default()), None);
-        let listed: BTreeSet<_> = table.visible(&x).map(|name| &**name).collect();
-        assert_eq!(listed, ["a", "b"].into());
-        assert_eq!(table.visible(&View::default()).count(), 1);
+        let listed = |view: &View| -> BTreeSet<String> {
+            table.seen(view).names().map(ToString::to_string).collect()
+        };
+        assert_eq!(listed(&x), ["a".to_owned(), "b".to_owned()].into());
+        assert_eq!(listed(&View::default()), ["a".to_owned()].into());
     }
 
     #[test]
@@ -361,13 +453,8 @@ mod tests {
             all: false,
             audiences: [space("x"), space("y")].into(),
         };
-        assert_eq!(
-            moved,
-            vec![Change {
-                name: "a".into(),
-                reach
-            }]
-        );
+        assert_eq!(names(&moved), ["a"]);
+        assert_eq!(moved[0].reach, reach);
         assert_eq!(
             audiences(&table),
             [&space("y")].into(),
@@ -390,7 +477,13 @@ mod tests {
         table.apply(set, &[], now);
         let x = View([space("x")].into());
         let seen = |table: &Table, name: &str, view: &View| {
-            table.get(name, view).map(|e| e.version().to_owned())
+            let at_once = table
+                .seen(view)
+                .get(name, view)
+                .map(|e| e.version().to_owned());
+            let entry = table.get(name, view).map(|e| e.version().to_owned());
+            assert_eq!(at_once, entry);
+            entry
         };
         assert_eq!(seen(&table, "a", &x).as_deref(), Some("x"));
         assert_eq!(seen(&table, "b", &x), None);
@@ -404,7 +497,7 @@ mod tests {
         assert!(changed[0].reach.all);
         assert_eq!(seen(&table, "b", &x).as_deref(), Some("rest"));
         table.apply(vec![], &["a".to_owned(), "b".to_owned()], now);
-        assert_eq!(table.visible(&x).count(), 0);
+        assert_eq!(table.len(), 0);
     }
 
     #[test]

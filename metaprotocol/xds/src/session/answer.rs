@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Action, Held, Item, Push, Refusal, Session};
+use super::{Action, Held, Item, Push, Refusal, SUSPECTS, Session};
 use crate::pins::Pin;
 
 /// Longest text of a refusal that is kept, in bytes: enough for Envoy's reasons, too little to fill the memory with.
@@ -41,7 +41,7 @@ impl Session {
         }
         // What was in flight may have changed meanwhile in a way that looked like no difference then.
         for item in &push.items {
-            self.enqueue(&item.name);
+            self.enqueue(item.name());
         }
         true
     }
@@ -51,42 +51,62 @@ impl Session {
         self.last_acked = Some(push.version.clone());
         self.widen_trial();
         self.unsure = false;
+        let flying = self.calm.is_flying();
+        let mut accepted = Vec::with_capacity(push.items.len());
         for item in &push.items {
-            let mut start = self.started;
-            // Left while in flight, then covered by a wildcard: the client holds it, so it must hear of its removal.
-            if self.wildcard {
-                self.learn(Arc::clone(&item.name), false, now);
+            let known = self.known.contains_key(item.name());
+            let since = if item.is_first() && flying && !known {
+                self.calm.since.unwrap_or(self.started)
+            } else {
+                self.accept_one(item, now, actions)
+            };
+            if item.is_fresh() {
+                let start = since.max(item.entry.published);
+                let latency = now.saturating_duration_since(start);
+                accepted.push((Arc::clone(&item.entry), latency));
             }
-            if let Some(known) = self.known.get_mut(&item.name) {
-                start = known.since;
-                known.held = Held::Has(Arc::clone(&item.entry));
-                if !item.fresh {
-                    continue;
-                }
-                known.acked = Some(now);
-                known.alone = false;
-                if !item.fallback {
-                    known.refusal = None;
-                    known.rejected = None;
-                    if std::mem::take(&mut known.pinned) {
-                        actions.push(Action::Unpin(Arc::clone(&item.name)));
-                    }
-                }
-            }
-            if !item.fresh {
-                continue;
-            }
-            actions.push(Action::Accepted {
-                name: Arc::clone(&item.name),
-                version: item.entry.version().to_owned(),
-                latency: now.saturating_duration_since(start.max(item.entry.published)),
-            });
         }
+        self.calm.land();
+        actions.push(Action::Accepted(accepted));
+    }
+
+    /// Returns since when the client wanted it.
+    fn accept_one(&mut self, item: &Item, now: Instant, actions: &mut Vec<Action>) -> Instant {
+        let name = self.shared(item.name());
+        if self.wildcard {
+            // Left while in flight, then covered by a wildcard: the client holds it, so it must hear of its removal.
+            self.learn(Arc::clone(&name), false, now);
+            if self.delta {
+                self.restless.push(Arc::clone(&name));
+            }
+        }
+        let Some(known) = self.known.get_mut(&name) else {
+            return self.started;
+        };
+        known.held = Held::Has(Arc::clone(&item.entry));
+        if item.is_fresh() {
+            known.acked = Some(now);
+            known.alone = false;
+            if !item.fallback {
+                known.refusal = None;
+                known.rejected = None;
+                if std::mem::take(&mut known.pinned) {
+                    actions.push(Action::Unpin(name));
+                }
+            }
+        }
+        known.since
     }
 
     fn reject(&mut self, push: &Push, message: String, now: Instant, actions: &mut Vec<Action>) {
         actions.push(Action::Nack);
         self.last_nack = Some(message.clone());
+        for item in push.items.iter().filter(|item| item.is_first()) {
+            if self.wildcard {
+                self.learn(self.shared(item.name()), false, now);
+            }
+        }
+        self.calm.land();
         self.note_refusal(push, &message, now);
         if self.full {
             self.reject_full(push, message, actions);
@@ -111,11 +131,16 @@ impl Session {
             [item] if push.removed.is_empty() => self.reject_one(item, message, actions),
             // One bad resource must not hold back its neighbours: each is tried alone, and only the bad is reported.
             items => {
+                let suspects = (self.most / SUSPECTS).max(1);
+                let alone = items.len() <= suspects;
+                if !alone {
+                    self.trial = suspects;
+                }
                 for item in items {
                     // It may have been applied or not: only an acknowledged message can tell.
-                    if self.wildcard || self.known.contains_key(&item.name) {
-                        let known = self.learn(Arc::clone(&item.name), false, now);
-                        known.alone = true;
+                    if self.wildcard || self.known.contains_key(item.name()) {
+                        let known = self.learn(self.shared(item.name()), false, now);
+                        known.alone |= alone;
                         known.owed = true;
                     }
                 }
@@ -132,10 +157,10 @@ impl Session {
 
     /// Remembers what was said for the admin view, if it can only be about one resource.
     fn note_refusal(&mut self, push: &Push, message: &str, now: Instant) {
-        let mut news = push.items.iter().filter(|item| item.fresh);
+        let mut news = push.items.iter().filter(|item| item.is_fresh());
         if let (Some(item), None) = (news.next(), news.next())
             && push.removed.is_empty()
-            && let Some(known) = self.known.get_mut(&item.name)
+            && let Some(known) = self.known.get_mut(item.name())
         {
             known.refusal = Some(Box::new(Refusal {
                 version: item.entry.version().to_owned(),
@@ -151,14 +176,14 @@ impl Session {
         message: String,
         actions: &mut Vec<Action>,
     ) {
-        if let Some(known) = self.known.get_mut(&item.name) {
+        if let Some(known) = self.known.get_mut(item.name()) {
             known.hopeless = true;
             known.owed |= item.owed;
         }
-        actions.push(Action::Unpin(Arc::clone(&item.name)));
+        actions.push(Action::Unpin(self.shared(item.name())));
         let version = item.entry.version().to_owned();
         actions.push(Action::RejectedEmpty {
-            name: Some(item.name.to_string()),
+            name: Some(item.name().to_owned()),
             version,
             message,
         });
@@ -166,7 +191,7 @@ impl Session {
 
     pub(super) fn reject_one(&mut self, item: &Item, message: String, actions: &mut Vec<Action>) {
         let mut good = None;
-        if let Some(known) = self.known.get_mut(&item.name) {
+        if let Some(known) = self.known.get_mut(item.name()) {
             known.rejected = Some(item.entry.version().to_owned());
             known.pinned = true;
             known.alone = true;
@@ -176,8 +201,8 @@ impl Session {
             }
         }
         actions.push(Action::Rejected {
-            name: Arc::clone(&item.name),
-            origin: item.entry.resource.origin.clone(),
+            name: self.shared(item.name()),
+            origin: item.entry.origin().to_owned(),
             pin: Pin {
                 bad: item.entry.version().to_owned(),
                 good,

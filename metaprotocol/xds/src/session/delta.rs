@@ -3,12 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource,
-};
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use super::{Action, Held, Push, Session, WILDCARD};
+use super::{Action, Held, Session, WILDCARD};
 
 impl Session {
     /// Takes a delta request.
@@ -43,10 +40,17 @@ impl Session {
         if legacy {
             self.want_all(&mut actions);
         }
-        for (name, version) in initial {
-            if self.wildcard || self.known.contains_key(name.as_str()) {
-                self.learn(name.as_str().into(), false, now).held = Held::Announced(version);
+        let mut announced = initial;
+        if announced.is_empty() {
+            return actions;
+        }
+        for (name, known) in &mut self.known {
+            if let Some(version) = announced.remove(&**name) {
+                known.held = Held::Announced(version);
             }
+        }
+        if self.wildcard {
+            self.announced = announced;
         }
         actions
     }
@@ -75,32 +79,12 @@ impl Session {
                 known.explicit = false;
                 known.owed = true;
             }
+            self.restless.push(Arc::clone(&name));
             self.enqueue(&name);
         } else {
             self.known.remove(&name);
             self.forget_queued();
         }
         actions.push(Action::Unwatch(name));
-    }
-}
-
-/// The message for a push.
-pub(crate) fn render(type_url: &str, push: Push) -> DeltaDiscoveryResponse {
-    let resources = push.items.iter().map(|item| Resource {
-        name: item.name.to_string(),
-        version: item.entry.version().to_owned(),
-        resource: Some(Any {
-            type_url: type_url.to_owned(),
-            value: item.entry.resource.body.to_vec(),
-        }),
-        ..Resource::default()
-    });
-    DeltaDiscoveryResponse {
-        system_version_info: push.version.clone(),
-        resources: resources.collect(),
-        type_url: type_url.to_owned(),
-        removed_resources: push.removed.iter().map(ToString::to_string).collect(),
-        nonce: push.nonce,
-        ..DeltaDiscoveryResponse::default()
     }
 }

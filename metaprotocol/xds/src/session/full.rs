@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::plan::Verdict;
-use super::{Action, Held, Item, Push, Session};
+use super::{Action, Held, Item, Part, Push, Session};
 use crate::table::Table;
 
 impl Session {
-    pub(super) fn next_full(&mut self, table: &Table, now: Instant) -> Option<Push> {
+    pub(super) fn next_full(&mut self, table: &Table, now: Instant) -> Option<Arc<Push>> {
         let (news, removed) = self.drain(table);
         let news = self.choose(news, removed.is_empty());
         if news.is_empty() && removed.is_empty() && !self.greet {
@@ -36,11 +36,10 @@ impl Session {
                     fallback,
                     owed,
                 } => news.push(Item {
-                    name,
                     entry,
                     fallback,
                     owed,
-                    fresh: true,
+                    part: Part::News,
                 }),
             }
         }
@@ -49,7 +48,7 @@ impl Session {
 
     /// The news of this message; the others wait for the answer to it.
     fn choose(&mut self, news: Vec<Item>, nothing_else: bool) -> Vec<Item> {
-        let alone = |item: &Item| self.known.get(&item.name).is_some_and(|known| known.alone);
+        let alone = |item: &Item| self.known.get(item.name()).is_some_and(|known| known.alone);
         let (mut suspects, mut chosen): (Vec<_>, Vec<_>) = news.into_iter().partition(alone);
         let mut later = chosen.split_off(self.trial.min(chosen.len()));
         if chosen.is_empty() && nothing_else && !self.greet && !suspects.is_empty() {
@@ -57,7 +56,7 @@ impl Session {
         }
         later.append(&mut suspects);
         for item in later.into_iter().rev() {
-            self.put_back(item.name, item.owed);
+            self.put_back(self.shared(item.name()), item.owed);
         }
         chosen
     }
@@ -66,7 +65,7 @@ impl Session {
     fn everything(&self, news: Vec<Item>) -> Vec<Item> {
         let mut chosen: HashMap<Arc<str>, Item> = news
             .into_iter()
-            .map(|item| (Arc::clone(&item.name), item))
+            .map(|item| (self.shared(item.name()), item))
             .collect();
         let held = |known: &super::Known| match &known.held {
             Held::Has(entry) => Some(Arc::clone(entry)),
@@ -78,30 +77,29 @@ impl Session {
             .filter_map(|(name, known)| {
                 chosen.remove(name).or_else(|| {
                     held(known).map(|entry| Item {
-                        name: Arc::clone(name),
                         entry,
                         fallback: false,
                         owed: false,
-                        fresh: false,
+                        part: Part::Repeated,
                     })
                 })
             })
             .collect();
-        items.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        items.sort_unstable_by(|a, b| a.entry.key().cmp(b.entry.key()));
         items
     }
 
     /// A refused message with more than one difference: the next ones find out which was bad.
     pub(super) fn suspect(&mut self, push: &Push, message: &str) {
-        let news: Vec<&Item> = push.items.iter().filter(|item| item.fresh).collect();
+        let news: Vec<&Item> = push.items.iter().filter(|item| item.is_fresh()).collect();
         let named: Vec<bool> = news
             .iter()
-            .map(|item| mentions(message, &item.name))
+            .map(|item| mentions(message, item.name()))
             .collect();
         self.unsure = true;
         let hinted = named.iter().any(|named| *named);
         for (item, named) in news.iter().zip(&named) {
-            if let Some(known) = self.known.get_mut(&item.name) {
+            if let Some(known) = self.known.get_mut(item.name()) {
                 known.alone |= *named || news.len() == 1;
                 // It may have been applied or not: only an acknowledged message can tell.
                 known.owed = true;
@@ -118,10 +116,10 @@ impl Session {
 
     /// Files the refusal of a full message.
     pub(super) fn reject_full(&mut self, push: &Push, message: String, actions: &mut Vec<Action>) {
-        let mut news = push.items.iter().filter(|item| item.fresh);
+        let mut news = push.items.iter().filter(|item| item.is_fresh());
         // What was left out may still be held: a message without anything new must be accepted to be sure.
         self.unsure |= !push.removed.is_empty();
-        self.greet |= self.unsure && push.items.iter().any(|item| item.fresh);
+        self.greet |= self.unsure && push.items.iter().any(Item::is_fresh);
         match (news.next(), news.next()) {
             (None, _) => {
                 let name = match push.removed.as_slice() {

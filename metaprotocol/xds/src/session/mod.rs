@@ -5,12 +5,14 @@
 //! is chosen when the transport can take it, so a slow client gets the newest content and nothing in between.
 
 mod answer;
-pub(crate) mod delta;
+mod calm;
+mod delta;
 mod full;
+mod message;
 mod plan;
 #[cfg(test)]
 mod random;
-pub(crate) mod sotw;
+mod sotw;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -19,17 +21,23 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::calm::Calm;
+#[cfg(test)]
+pub(crate) use self::message::item;
+use self::message::{Item, Load, Outstanding, Part, version_of_many};
 use self::plan::Verdict;
+use crate::entry::Entry;
 use crate::pins::Pin;
 use crate::scope::View;
-use crate::table::{Entry, Table, content_version};
+use crate::table::Table;
 
+pub(crate) use self::message::Push;
 pub(crate) use self::state::ResourceState;
 
-/// Most resources in one message: enough to fill a first answer in few round trips, few enough to isolate a bad one.
-const MAX_RESOURCES: usize = 64;
-/// Most bytes of bodies in one message, unless a single resource is larger.
-const MAX_BYTES: usize = 1 << 20;
+/// Most resources in one message: enough to fill a first answer in few round trips.
+const MAX_RESOURCES: usize = 256;
+/// Of a refused message with a larger part of that not each resource is tried alone, but first so many together.
+const SUSPECTS: usize = 4;
 /// The name that stands for all names.
 const WILDCARD: &str = "*";
 
@@ -48,12 +56,8 @@ pub(crate) enum Action {
     Nack,
     /// The request answered an older response.
     Stale,
-    /// The client holds this content now.
-    Accepted {
-        name: Arc<str>,
-        version: String,
-        latency: Duration,
-    },
+    /// The client holds this content now; the times are from publication, or from subscription if that came later.
+    Accepted(Vec<(Arc<Entry>, Duration)>),
     /// The client refused this content; the pin says what it holds instead.
     Rejected {
         name: Arc<str>,
@@ -120,6 +124,38 @@ struct Known {
     refusal: Option<Box<Refusal>>,
 }
 
+impl Known {
+    fn new(explicit: bool, now: Instant) -> Self {
+        Self {
+            explicit,
+            held: Held::Nothing,
+            rejected: None,
+            owed: false,
+            alone: false,
+            pinned: false,
+            hopeless: false,
+            queued: false,
+            since: now,
+            sent: None,
+            acked: None,
+            refusal: None,
+        }
+    }
+
+    /// Whether nothing is special about it but what the client holds.
+    fn is_plain(&self) -> bool {
+        let special = self.explicit
+            || self.owed
+            || self.alone
+            || self.pinned
+            || self.hopeless
+            || self.queued
+            || self.rejected.is_some()
+            || self.refusal.is_some();
+        !special
+    }
+}
+
 /// The last refusal of a name; forgotten when a newer content is accepted.
 #[derive(Debug)]
 struct Refusal {
@@ -139,36 +175,6 @@ pub(crate) enum Mode {
     Delta,
 }
 
-/// One resource on its way.
-#[derive(Debug, Clone)]
-pub(crate) struct Item {
-    pub(crate) name: Arc<str>,
-    pub(crate) entry: Arc<Entry>,
-    /// The last good content of a node that refused the current one.
-    fallback: bool,
-    /// The client asked for it; a refusal does not settle that.
-    owed: bool,
-    /// New to the client; false for what a full message only repeats.
-    fresh: bool,
-}
-
-/// One message to the client; the protocol renders it.
-#[derive(Debug, Clone)]
-pub(crate) struct Push {
-    pub(crate) items: Vec<Item>,
-    pub(crate) removed: Vec<Arc<str>>,
-    pub(crate) version: String,
-    pub(crate) nonce: String,
-    /// The longest time that news in it waited since publication, or since subscription if that came later.
-    pub(crate) waited: Option<Duration>,
-}
-
-#[derive(Debug)]
-struct Outstanding {
-    push: Push,
-    since: Instant,
-}
-
 /// The state of one type on one stream.
 #[derive(Debug)]
 #[allow(
@@ -182,7 +188,9 @@ pub(crate) struct Session {
     delta: bool,
     /// A response lists everything.
     full: bool,
-    /// Most news in one full message; shrinks while a bad one is looked for.
+    /// Most resources in one message that is not full.
+    most: usize,
+    /// Most news in one message; shrinks while a bad one is looked for.
     trial: usize,
     /// The client may hold what no full message repeats: from before the stream, or because it refused a removal.
     unsure: bool,
@@ -197,6 +205,12 @@ pub(crate) struct Session {
     greet: bool,
     cursor: Option<u64>,
     known: HashMap<Arc<str>, Known>,
+    /// Names covered by the wildcard that are not in `known`, as nothing happens to them. Delta only.
+    calm: Calm,
+    /// What the client said it holds, until it is compared. Delta wildcards only.
+    announced: HashMap<String, String>,
+    /// Names that may become calm.
+    restless: Vec<Arc<str>>,
     queue: VecDeque<Arc<str>>,
     /// Names that a void request left; the next request that counts tells whether they are wanted.
     doubtful: BTreeSet<Arc<str>>,
@@ -223,6 +237,7 @@ impl Session {
             view,
             delta: mode == Mode::Delta,
             full: mode == Mode::FullSotw,
+            most: MAX_RESOURCES,
             trial: usize::MAX,
             unsure: mode == Mode::FullSotw,
             denied: 0,
@@ -233,6 +248,9 @@ impl Session {
             greet: false,
             cursor: None,
             known: HashMap::new(),
+            calm: Calm::default(),
+            announced: HashMap::new(),
+            restless: Vec::new(),
             queue: VecDeque::new(),
             doubtful: BTreeSet::new(),
             outstanding: None,
@@ -278,7 +296,7 @@ impl Session {
     ///
     /// O(names that changed since the last call and may concern the client), and never more than O(names that it sees);
     /// nothing to do is O(1). Messages of full types cost what they contain besides.
-    pub(crate) fn next_push(&mut self, table: &Table, now: Instant) -> Option<Push> {
+    pub(crate) fn next_push(&mut self, table: &Table, now: Instant) -> Option<Arc<Push>> {
         self.catch_up(table, now);
         if self.outstanding.is_some() {
             return None;
@@ -286,46 +304,50 @@ impl Session {
         if self.full {
             return self.next_full(table, now);
         }
-        let mut items: Vec<Item> = Vec::new();
-        let mut removed = Vec::new();
-        let mut bytes = 0;
+        let mut load = Load::new(self.most.min(self.trial));
+        if self.drain_queue(&mut load, table) {
+            self.fill(&mut load);
+        }
+        if load.is_empty() && !self.greet {
+            self.calm_down(table, now);
+            return None;
+        }
+        self.greet = false;
+        Some(self.dispatch(load.items, load.removed, now))
+    }
+
+    /// Fills a message from the queue; true if there may be room for more.
+    fn drain_queue(&mut self, load: &mut Load, table: &Table) -> bool {
         while let Some(name) = self.queue.pop_front() {
             match self.decide(&name, table) {
                 Verdict::Skip => {}
-                Verdict::Remove => removed.push(name),
+                Verdict::Remove => load.removed.push(name),
                 Verdict::Send {
                     entry,
                     fallback,
                     owed,
                 } => {
                     let alone = self.known.get(&name).is_some_and(|known| known.alone);
-                    bytes += entry.resource.body.len();
-                    let full = bytes > MAX_BYTES || items.len() == MAX_RESOURCES;
-                    if (alone || full) && !(items.is_empty() && removed.is_empty()) {
+                    if (alone && !load.is_empty()) || !load.has_room(&entry) {
                         self.put_back(name, owed);
-                        break;
+                        return false;
                     }
-                    items.push(Item {
-                        name,
+                    load.push(Item {
                         entry,
                         fallback,
                         owed,
-                        fresh: true,
+                        part: Part::News,
                     });
                     if alone {
-                        break;
+                        return false;
                     }
                 }
             }
         }
-        if items.is_empty() && removed.is_empty() && !self.greet {
-            return None;
-        }
-        self.greet = false;
-        Some(self.dispatch(items, removed, now))
+        true
     }
 
-    fn dispatch(&mut self, items: Vec<Item>, removed: Vec<Arc<str>>, now: Instant) -> Push {
+    fn dispatch(&mut self, items: Vec<Item>, removed: Vec<Arc<str>>, now: Instant) -> Arc<Push> {
         self.nonces += 1;
         // The stream id is in the nonce so that an answer to an earlier stream never matches by accident.
         let nonce = format!("{:x}-{}", self.stream, self.nonces);
@@ -336,33 +358,45 @@ impl Session {
         self.last_nonce.clone_from(&nonce);
         self.last_sent = Some(version.clone());
         let mut waited = None;
-        for item in items.iter().filter(|item| item.fresh) {
-            if let Some(known) = self.known.get_mut(&item.name) {
-                let start = known.since.max(item.entry.published);
-                waited = waited.max(Some(now.saturating_duration_since(start)));
+        for item in items.iter().filter(|item| item.is_fresh()) {
+            let since = if item.is_first() {
+                self.calm.since
+            } else if let Some(known) = self.known.get_mut(item.name()) {
                 known.sent = Some((Arc::clone(&item.entry), now));
-            }
+                Some(known.since)
+            } else {
+                None
+            };
+            let start = since.map(|since| since.max(item.entry.published));
+            waited = waited.max(start.map(|start| now.saturating_duration_since(start)));
         }
-        let push = Push {
+        let push = Arc::new(Push {
             items,
             removed,
             version,
             nonce,
             waited,
-        };
+        });
         self.outstanding = Some(Outstanding {
-            push: push.clone(),
+            push: Arc::clone(&push),
             since: now,
         });
         push
     }
 
-    fn enqueue(&mut self, name: &Arc<str>) {
+    /// The name as it is shared with the map of known names.
+    fn shared(&self, name: &str) -> Arc<str> {
+        let known = self.known.get_key_value(name);
+        known.map_or_else(|| name.into(), |(name, _)| Arc::clone(name))
+    }
+
+    fn enqueue(&mut self, name: &str) {
         if let Some(known) = self.known.get_mut(name)
             && !known.queued
         {
             known.queued = true;
-            self.queue.push_back(Arc::clone(name));
+            let name = self.shared(name);
+            self.queue.push_back(name);
         }
     }
 
@@ -376,20 +410,23 @@ impl Session {
     }
 
     fn learn(&mut self, name: Arc<str>, explicit: bool, now: Instant) -> &mut Known {
-        let known = self.known.entry(name).or_insert_with(|| Known {
-            explicit,
-            held: Held::Nothing,
-            rejected: None,
-            owed: false,
-            alone: false,
-            pinned: false,
-            hopeless: false,
-            queued: false,
-            since: now,
-            sent: None,
-            acked: None,
-            refusal: None,
-        });
+        if !self.known.contains_key(&name) {
+            let announced = self.announced.remove(&*name).map(|version| Known {
+                held: Held::Announced(version),
+                ..Known::new(explicit, now)
+            });
+            let known = announced
+                .or_else(|| self.recall(&name))
+                .unwrap_or_else(|| Known::new(explicit, now));
+            self.known.insert(Arc::clone(&name), known);
+            if self.delta && self.wildcard {
+                self.restless.push(Arc::clone(&name));
+            }
+        }
+        let known = self
+            .known
+            .entry(name)
+            .or_insert_with(|| Known::new(explicit, now));
         known.explicit |= explicit;
         known
     }
@@ -414,6 +451,9 @@ impl Session {
             self.rescan = true;
         } else {
             self.known.retain(|_, known| known.explicit);
+            self.calm = Calm::default();
+            self.announced.clear();
+            self.restless.clear();
             self.forget_queued();
         }
     }
@@ -421,14 +461,4 @@ impl Session {
     fn forget_queued(&mut self) {
         self.queue.retain(|name| self.known.contains_key(name));
     }
-}
-
-fn version_of_many(items: &[Item], removed: &[Arc<str>]) -> String {
-    let mut canonical: Vec<String> = items
-        .iter()
-        .map(|item| format!("{}={}", item.name, item.entry.version()))
-        .collect();
-    canonical.extend(removed.iter().map(|name| format!("{name}-")));
-    canonical.sort_unstable();
-    content_version(canonical.join("\n").as_bytes())
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Held, Session};
-use crate::table::{Entry, Table};
+use crate::entry::Entry;
+use crate::table::Table;
 
 /// What to do about one name.
 pub(super) enum Verdict {
@@ -26,11 +27,7 @@ impl Session {
             return;
         }
         let behind = usize::try_from(head - cursor).unwrap_or(usize::MAX);
-        let seen = if self.wildcard {
-            table.count_visible(&self.view)
-        } else {
-            0
-        };
+        let seen = if self.wildcard { table.len() } else { 0 };
         let short = behind <= self.known.len() + seen;
         match table.since(cursor) {
             Some(changes) if short && !self.rescan => {
@@ -44,16 +41,20 @@ impl Session {
     }
 
     fn compare_all(&mut self, table: &Table, now: Instant) {
-        let mut names: Vec<Arc<str>> = self.known.keys().cloned().collect();
-        if self.wildcard {
-            names.extend(
-                table
-                    .visible(&self.view)
-                    .filter(|name| !self.known.contains_key(*name))
-                    .cloned(),
-            );
+        let covers = self.wildcard && self.delta;
+        let mut names = Vec::new();
+        if covers && self.rescan {
+            self.begin(table, now);
+        } else if covers {
+            names = self.calm.differing(table, &self.view);
+        } else if self.wildcard {
+            let seen = table.seen(&self.view);
+            let new = seen.names().filter(|name| !self.known.contains_key(*name));
+            names = new.map(Arc::from).collect();
         }
+        names.extend(self.known.keys().cloned());
         names.sort_unstable();
+        names.dedup();
         for name in names {
             self.examine(&name, table, now);
         }
@@ -62,6 +63,17 @@ impl Session {
     /// Queues a name if the client may have to hear about it.
     fn examine(&mut self, name: &Arc<str>, table: &Table, now: Instant) {
         let current = table.get(name, &self.view);
+        if !self.known.contains_key(name) {
+            let calm = self.calm.get(name, &self.view);
+            let remembered = calm.or_else(|| self.calm.ahead(name, &self.view));
+            if let Some(entry) = remembered {
+                // What the client holds, or will get, is what it should hold.
+                if current.is_some_and(|current| current.version() == entry.version()) {
+                    return;
+                }
+                self.learn(Arc::clone(name), false, now);
+            }
+        }
         let Some(known) = self.known.get(name) else {
             if self.wildcard && current.is_some() {
                 self.learn(Arc::clone(name), false, now);
@@ -157,7 +169,12 @@ impl Session {
             known.owed = owed;
         }
         if !known.explicit {
-            self.known.remove(name);
+            if self.calm.mentions(name, &self.view) {
+                // Or it would be taken for what is remembered; it is forgotten with that.
+                self.restless.push(Arc::clone(name));
+            } else {
+                self.known.remove(name);
+            }
         }
         if tell { Verdict::Remove } else { Verdict::Skip }
     }

@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use envoy_types::pb::google::rpc;
 use proptest::prelude::*;
 
-use super::{Action, Mode, Push, Session};
+use super::{Action, Item, Mode, Push, Session};
 use crate::pins::Pin;
 use crate::scope::{Audience, Scope, View};
 use crate::table::{Resource, Scoped, Table};
@@ -103,14 +103,19 @@ struct Manners {
     partial: bool,
     /// Its refusal names what is bad.
     hints: bool,
+    /// Most resources in a message: few, so that first answers have several parts.
+    most: usize,
 }
 
 fn manners() -> impl Strategy<Value = Manners> {
     let modes = prop_oneof![Just(Mode::Sotw), Just(Mode::FullSotw), Just(Mode::Delta)];
-    (modes, any::<bool>(), any::<bool>()).prop_map(|(mode, partial, hints)| Manners {
-        mode,
-        partial,
-        hints,
+    (modes, any::<bool>(), any::<bool>(), 1..4_usize).prop_map(|(mode, partial, hints, most)| {
+        Manners {
+            mode,
+            partial,
+            hints,
+            most,
+        }
     })
 }
 
@@ -137,6 +142,12 @@ fn is_bad(version: &str) -> bool {
     version == "v0"
 }
 
+fn session(stream: u64, manners: Manners, view: Arc<View>, now: Instant) -> Session {
+    let mut session = Session::new("node".into(), stream, manners.mode, view, now);
+    session.most = manners.most;
+    session
+}
+
 /// A client that follows the protocol and refuses a whole message if any of it is bad.
 struct World {
     manners: Manners,
@@ -150,7 +161,7 @@ struct World {
     star: bool,
     started: bool,
     held: BTreeMap<String, String>,
-    inbox: VecDeque<Push>,
+    inbox: VecDeque<Arc<Push>>,
     nonce: String,
     reports: BTreeMap<(String, u64), u32>,
     /// Content of a name by number of changes, to tell a new content from a repetition.
@@ -167,7 +178,7 @@ impl World {
             version: String::new(),
             // Tiny, so that compaction happens in most histories.
             table: Table::with_log_capacity(3),
-            session: Session::new("node".into(), 0, manners.mode, view, now),
+            session: session(0, manners, view, now),
             now,
             streams: 0,
             wanted: BTreeSet::new(),
@@ -273,22 +284,22 @@ impl World {
             .items
             .iter()
             .filter(|item| is_bad(item.entry.version()))
-            .map(|item| &*item.name)
+            .map(Item::name)
             .collect();
         self.nonce.clone_from(&push.nonce);
         let full = self.manners.mode == Mode::FullSotw;
         if bad.is_empty() || self.manners.partial {
             for item in &push.items {
-                if self.covers(&item.name) && !is_bad(item.entry.version()) {
+                if self.covers(item.name()) && !is_bad(item.entry.version()) {
                     self.held
-                        .insert(item.name.to_string(), item.entry.version().to_owned());
+                        .insert(item.name().to_owned(), item.entry.version().to_owned());
                 }
             }
             for name in &push.removed {
                 self.held.remove(&**name);
             }
             if full {
-                let listed: BTreeSet<&str> = push.items.iter().map(|item| &*item.name).collect();
+                let listed: BTreeSet<&str> = push.items.iter().map(Item::name).collect();
                 self.held.retain(|name, _| listed.contains(name.as_str()));
             }
         }
@@ -316,10 +327,10 @@ impl World {
             assert!(
                 self.view.admits(&item.entry.scope),
                 "{} is not for this client",
-                item.name
+                item.name()
             );
         }
-        let names: BTreeSet<_> = push.items.iter().map(|item| &item.name).collect();
+        let names: BTreeSet<_> = push.items.iter().map(Item::name).collect();
         assert_eq!(names.len(), push.items.len(), "a name twice in one message");
         self.inbox.push_back(push);
         true
@@ -381,13 +392,7 @@ impl World {
 
     fn reconnect(&mut self) {
         self.streams += 1;
-        self.session = Session::new(
-            "node".into(),
-            self.streams,
-            self.manners.mode,
-            Arc::clone(&self.view),
-            self.now,
-        );
+        self.session = session(self.streams, self.manners, Arc::clone(&self.view), self.now);
         self.inbox.clear();
         self.started = false;
         self.nonce.clear();
@@ -413,7 +418,7 @@ impl World {
             let Some(entry) = self.table.get(name, &self.view) else {
                 continue;
             };
-            let held = self.held.get(&**name).map(String::as_str);
+            let held = self.held.get(name).map(String::as_str);
             if !self.covers(name) {
                 continue;
             }
@@ -430,6 +435,11 @@ impl World {
                     self.table.get(name, &self.view).is_some(),
                     "{name} is gone for the client, but it still holds it"
                 );
+            }
+        }
+        if self.delta() && self.star {
+            for (name, known) in &self.session.known {
+                assert!(!known.is_plain(), "{name} takes memory for nothing");
             }
         }
         for (what, times) in &self.reports {

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 
-use super::{Action, Push, Session, WILDCARD};
+use super::{Action, Session, WILDCARD};
 
 impl Session {
     /// Takes a state-of-the-world request.
@@ -87,24 +86,5 @@ impl Session {
                 self.subscribe(name, true, now, actions);
             }
         }
-    }
-}
-
-/// The message for a push.
-pub(crate) fn render(type_url: &str, push: Push) -> DiscoveryResponse {
-    let any = |body: &[u8]| Any {
-        type_url: type_url.to_owned(),
-        value: body.to_vec(),
-    };
-    DiscoveryResponse {
-        version_info: push.version,
-        resources: push
-            .items
-            .iter()
-            .map(|item| any(&item.entry.resource.body))
-            .collect(),
-        type_url: type_url.to_owned(),
-        nonce: push.nonce,
-        ..DiscoveryResponse::default()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Held, Session};
+use super::{Held, Known, Session};
 use crate::table::Table;
 
 /// One resource at one client; times are those that the session was given.
@@ -24,27 +24,37 @@ impl Session {
         let mut states: Vec<ResourceState> = self
             .known
             .iter()
-            .map(|(name, known)| ResourceState {
-                name: Arc::clone(name),
-                current: table
-                    .get(name, &self.view)
-                    .map(|entry| entry.version().to_owned()),
-                sent: known
-                    .sent
-                    .as_ref()
-                    .map(|(entry, at)| (entry.version().to_owned(), *at)),
-                acked: match &known.held {
-                    Held::Nothing => None,
-                    Held::Announced(version) => Some((version.clone(), None)),
-                    Held::Has(entry) => Some((entry.version().to_owned(), known.acked)),
-                },
-                refused: known
-                    .refusal
-                    .as_ref()
-                    .map(|r| (r.version.clone(), r.message.clone(), r.at)),
-            })
+            .map(|(name, known)| self.state_of(Arc::clone(name), known, table))
             .collect();
+        let calm = self.calm.entries(&self.view);
+        states.extend(
+            calm.filter(|entry| !self.known.contains_key(entry.name()))
+                .map(|entry| self.state_of(entry.name().into(), &self.calm_known(entry), table)),
+        );
         states.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        // A name that several audiences see comes more than once.
+        states.dedup_by(|a, b| a.name == b.name);
         states
+    }
+
+    fn state_of(&self, name: Arc<str>, known: &Known, table: &Table) -> ResourceState {
+        let current = table.get(&name, &self.view);
+        ResourceState {
+            current: current.map(|entry| entry.version().to_owned()),
+            name,
+            sent: known
+                .sent
+                .as_ref()
+                .map(|(entry, at)| (entry.version().to_owned(), *at)),
+            acked: match &known.held {
+                Held::Nothing => None,
+                Held::Announced(version) => Some((version.clone(), None)),
+                Held::Has(entry) => Some((entry.version().to_owned(), known.acked)),
+            },
+            refused: known
+                .refusal
+                .as_ref()
+                .map(|r| (r.version.clone(), r.message.clone(), r.at)),
+        }
     }
 }

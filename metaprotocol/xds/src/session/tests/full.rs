@@ -10,7 +10,7 @@ fn rig() -> Rig {
 
 fn versions(rig: &mut Rig) -> (Vec<String>, String) {
     let push = rig.push().expect("a message");
-    (listed(&push).0, push.nonce)
+    (listed(&push).0, push.nonce.clone())
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod answers;
 mod full;
 mod subscriptions;
+mod wildcards;
 
 use std::time::Instant;
 
@@ -98,14 +99,14 @@ impl Rig {
         }
     }
 
-    fn push(&mut self) -> Option<Push> {
+    fn push(&mut self) -> Option<std::sync::Arc<Push>> {
         self.session.next_push(&self.table, self.now)
     }
 
     fn expect(&mut self, sent: &[&str], removed: &[&str]) -> String {
         let push = self.push().expect("a message");
         assert_eq!(listed(&push), (strings(sent), strings(removed)));
-        push.nonce
+        push.nonce.clone()
     }
 
     fn silent(&mut self) {
@@ -127,7 +128,7 @@ fn listed(push: &Push) -> (Vec<String>, Vec<String>) {
     let sent = push
         .items
         .iter()
-        .map(|item| format!("{}@{}", item.name, item.entry.version()))
+        .map(|item| format!("{}@{}", item.name(), item.entry.version()))
         .collect();
     (sent, push.removed.iter().map(ToString::to_string).collect())
 }

@@ -263,7 +263,7 @@ fn convergence_counts_from_the_later_of_publication_and_subscription() {
     );
     let actions = rig.delta(ack(&nonce));
     let latency = actions.iter().find_map(|action| match action {
-        Action::Accepted { latency, .. } => Some(*latency),
+        Action::Accepted(accepted) => accepted.first().map(|(_, latency)| *latency),
         _ => None,
     });
     assert_eq!(latency, Some(Duration::from_millis(7)));
