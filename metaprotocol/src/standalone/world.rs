@@ -79,7 +79,9 @@ pub fn world(input: &StandaloneInput, before: Option<&World>, now: Instant) -> W
         let own = part.served.problems.iter();
         // What is wrong between objects is wrong for all, and said once.
         let new = own.filter(|p| p.reason == "NotEncodable" && !out.everyone.problems.contains(p));
-        out.everyone.problems.extend(new.cloned().collect::<Vec<_>>());
+        out.everyone
+            .problems
+            .extend(new.cloned().collect::<Vec<_>>());
     }
     out
 }
@@ -115,7 +117,9 @@ fn fallbacks(input: &StandaloneInput) -> impl Iterator<Item = (BTreeSet<String>,
 
 fn pods(input: &StandaloneInput) -> impl Iterator<Item = (BTreeSet<String>, Side<'_>)> {
     let pods = input.fallback.as_ref().map(|f| (f, &input.pods));
-    let pods = pods.into_iter().flat_map(|(f, all)| all.iter().map(move |p| (f, p)));
+    let pods = pods
+        .into_iter()
+        .flat_map(|(f, all)| all.iter().map(move |p| (f, p)));
     pods.map(|(fallback, pod): (_, &PodInput)| {
         let port_offset = offset(&input.listen);
         let side = Side {
