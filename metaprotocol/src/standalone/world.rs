@@ -42,16 +42,31 @@ pub struct World {
     /// By the first group.
     parts: BTreeMap<String, Part>,
     resources: BTreeMap<Key, Vec<Variant>>,
+    /// What it was made of.
+    input: StandaloneInput,
 }
 
 /// Makes everything that is served; `before` is what was served last, and `now` decides what of it is kept for a while.
+///
+/// The scope of one pod costs what that pod is served; services and limits cost what all pods are served.
 pub fn world(input: &StandaloneInput, before: Option<&World>, now: Instant) -> World {
-    let old = before.map(|b| &b.everyone);
-    let everything = Side::everything(input.listen.clone());
-    let everyone = make(input, &everything, old, None);
+    let unchanged = before.filter(|b| alike(&b.input, input));
+    let everyone = unchanged.map_or_else(
+        || {
+            let everything = Side::everything(input.listen.clone());
+            make(input, &everything, before.map(|b| &b.everyone), None)
+        },
+        |b| b.everyone.clone(),
+    );
+    let known = |side: &Side<'_>, first: &str| {
+        let old = unchanged?;
+        let hosts = side.part.as_ref().map(|(hosts, _)| *hosts);
+        let pod = |i: &StandaloneInput| i.pods.iter().find(|p| p.group() == first).cloned();
+        let same = hosts.is_none() || pod(&old.input) == pod(input);
+        old.parts.get(first).filter(|_| same)
+    };
     let mut parts = BTreeMap::new();
-    let sides = fallbacks(input).chain(pods(input));
-    for (groups, side) in sides {
+    for (groups, side) in fallbacks(input).chain(pods(input)) {
         let Some(first) = groups.first().cloned() else {
             continue;
         };
@@ -59,7 +74,10 @@ pub fn world(input: &StandaloneInput, before: Option<&World>, now: Instant) -> W
             continue;
         }
         let old = before.and_then(|b| b.parts.get(&first));
-        let served = make(input, &side, old.map(|o| &o.served), Some(&everyone));
+        let served = known(&side, &first).map_or_else(
+            || make(input, &side, old.map(|o| &o.served), Some(&everyone)),
+            Part::needed,
+        );
         let mut part = Part {
             groups,
             served,
@@ -70,20 +88,21 @@ pub fn world(input: &StandaloneInput, before: Option<&World>, now: Instant) -> W
         }
         parts.insert(first, part);
     }
-    let mut out = World {
+    World {
         resources: variants(&everyone, &parts),
         everyone,
         parts,
-    };
-    for part in out.parts.values_mut() {
-        let own = part.served.problems.iter();
-        // What is wrong between objects is wrong for all, and said once.
-        let new = own.filter(|p| p.reason == "NotEncodable" && !out.everyone.problems.contains(p));
-        out.everyone
-            .problems
-            .extend(new.cloned().collect::<Vec<_>>());
+        input: input.clone(),
     }
-    out
+}
+
+/// Whether all is alike but what pods see.
+fn alike(a: &StandaloneInput, b: &StandaloneInput) -> bool {
+    let of = |i: &StandaloneInput| StandaloneInput {
+        pods: Vec::new(),
+        ..i.clone()
+    };
+    of(a) == of(b)
 }
 
 fn offset(listen: &Listen) -> u16 {
@@ -134,6 +153,13 @@ fn pods(input: &StandaloneInput) -> impl Iterator<Item = (BTreeSet<String>, Side
 }
 
 impl Part {
+    /// What it was served without what is only kept for a while.
+    fn needed(&self) -> Served {
+        let mut out = self.served.clone();
+        out.items.retain(|key, _| !self.leaving.contains_key(key));
+        out
+    }
+
     /// Keeps clusters that have just lost their last route, with their endpoints: proxies hear of clusters first.
     fn linger(&mut self, before: &Self, now: Instant) {
         for (key, item) in &before.served.items {

@@ -2,9 +2,12 @@
 
 use tokio::net::TcpStream;
 use trimtab::lab::http::{KeepAlive, Request};
+use trimtab_metaprotocol::standalone::HttpLimit;
+use trimtab_xds::ECDS;
 
-use super::{Lab, mesh, say};
-use crate::http::pod;
+use super::{Lab, host, mesh, say};
+use crate::http::{bucket, pod};
+use crate::lab::until;
 
 #[tokio::test]
 async fn what_a_pod_does_not_see_goes_through_the_fallback_until_it_sees_it() {
@@ -44,5 +47,40 @@ async fn what_a_pod_does_not_see_goes_through_the_fallback_until_it_sees_it() {
     say(&mut back, "six").await;
     assert_eq!(lab.tcp_detours().await, 2);
     assert!(held.survived().await);
+    assert_eq!(lab.changed_listeners().await, 0);
+}
+
+#[tokio::test]
+async fn a_limit_is_held_once_on_the_way_of_a_call() {
+    let (a, b) = (pod("a").await, pod("b").await);
+    let mut mesh = mesh(11, vec![("a", a.address()), ("b", b.address())], 1).await;
+    let name = "trimtab.shop.b._base";
+    mesh.limits = vec![HttpLimit {
+        host: host("b"),
+        filter: name.into(),
+        ..HttpLimit::default()
+    }];
+    let mut lab = Lab::start("limit", mesh, &["a"]).await;
+    lab.cache.update(ECDS, vec![bucket(name, 1000)], &[]);
+    for node in ["proxy-0", "proxy-1"] {
+        until("it has the limit", || {
+            let info = lab.cache.node(node).expect("it is connected");
+            let mut all = info.subscriptions.iter().flat_map(|s| &s.resources);
+            all.any(|r| r.name == name && r.acked.is_some())
+        })
+        .await;
+    }
+    let mut held = KeepAlive::connect(lab.http()).await.expect("the proxy");
+    let counted = async |lab: &Lab| {
+        let name = "limit.http_local_rate_limit.enabled";
+        let own = lab.pod.stat(name).await.expect("a number");
+        let other = lab.fallbacks[0].stat(name).await.expect("a number");
+        (own, other)
+    };
+    lab.call(&mut held, "b").await;
+    assert_eq!(counted(&lab).await, (0, 1));
+    lab.see(&["a", "b"]).await;
+    lab.call(&mut held, "b").await;
+    assert_eq!(counted(&lab).await, (1, 1));
     assert_eq!(lab.changed_listeners().await, 0);
 }

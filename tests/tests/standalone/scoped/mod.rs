@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use trimtab::lab::envoy::Envoy;
 use trimtab::lab::http::{KeepAlive, Request};
 use trimtab::lab::ports::{free_port, loopback};
-use trimtab_metaprotocol::standalone::{FallbackInput, World, bootstrap};
+use trimtab_metaprotocol::standalone::{FallbackInput, HttpLimit, World, bootstrap};
 use trimtab_xds::{CDS, LDS, RDS, ServerOptions, SnapshotCache};
 
 use crate::cases::{Case, Pod};
@@ -34,6 +34,7 @@ pub(super) struct Mesh {
     pub(super) bytes: SocketAddr,
     /// A service of gRPC, at its port.
     pub(super) calls: Option<(u16, SocketAddr)>,
+    pub(super) limits: Vec<HttpLimit>,
     /// Other objects.
     pub(super) more: Vec<Value>,
     pub(super) pod: IpAddr,
@@ -73,6 +74,7 @@ impl Mesh {
         objects.push(json!({"kind": "Sidecar", "metadata": {"name": "web", "namespace": "shop"},
             "spec": {"workloadSelector": {"labels": {"app": "web"}}, "egress": [{"hosts": hosts}]}}));
         let mut out = case(objects);
+        out.limits.clone_from(&self.limits);
         out.pod_labels = vec![Pod {
             namespace: "shop".into(),
             name: "web-1".into(),
@@ -275,6 +277,7 @@ pub(super) async fn mesh(
         servers,
         bytes: echo().await,
         calls: None,
+        limits: Vec::new(),
         more: Vec::new(),
         pod: of(1),
         fallbacks: (0..fallbacks).map(|i| of(10 + i)).collect(),

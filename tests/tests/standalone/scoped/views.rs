@@ -27,6 +27,7 @@ fn quiet() -> Mesh {
         servers: vec![("a", loopback(1)), ("b", loopback(2))],
         bytes: loopback(3),
         calls: None,
+        limits: Vec::new(),
         more: Vec::new(),
         pod: [127, 79, 8, 1].into(),
         fallbacks: vec![[127, 79, 8, 10].into()],
@@ -185,4 +186,27 @@ fn pods_that_cannot_be_told_apart_from_others_see_all() {
     twice.pod_labels.push(second);
     let first = vec!["web-1".to_owned()];
     assert_eq!(groups(&twice), (first, "AddressInUse".to_owned()));
+}
+
+#[test]
+fn a_world_made_from_the_one_before_is_the_same_as_one_made_anew() {
+    let of = |seen: &[&str]| quiet().seeing(seen).input().0;
+    let start = Instant::now();
+    let mut last = world(&of(&["a"]), None, start);
+    let mut time = start;
+    for seen in [vec![], vec!["a", "bytes"], vec!["b"], vec!["b"], vec![]] {
+        time += 2 * LINGER;
+        last = world(&of(&seen), Some(&last), time);
+        // And once more, for what was kept for a while.
+        time += 2 * LINGER;
+        last = world(&of(&seen), Some(&last), time);
+        assert_eq!(last.due(), None);
+        let anew = world(&of(&seen), None, start);
+        let differences = anew.updates(Some(&last));
+        assert!(
+            differences
+                .iter()
+                .all(|u| u.set.is_empty() && u.remove.is_empty())
+        );
+    }
 }
