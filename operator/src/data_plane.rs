@@ -312,8 +312,8 @@ impl DataPlane {
         let world = world(&found.input, self.last.as_ref(), Instant::now());
         self.cache.update_all(world.updates(self.last.as_ref()));
         let served = world.everyone();
-        let problems = found.problems.iter().chain(&served.problems);
-        notes.extend(problems.map(ToString::to_string));
+        let problems = found.problems.into_iter().chain(world.problems());
+        notes.extend(problems.map(|p| p.to_string()));
         notes.extend(served.refusals.iter().map(|r| r.problem.to_string()));
         for note in notes.difference(&self.notes) {
             tracing::warn!("{note}");

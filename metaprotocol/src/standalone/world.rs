@@ -9,7 +9,8 @@ use trimtab_xds::{Audience, CDS, EDS, Scope, Scoped, Update};
 use super::fallback::{Detour, FALLBACK_GROUP};
 use super::input::{FallbackInput, Listen, PodInput, StandaloneInput};
 use super::make::{Side, make};
-use super::served::{Item, Served, TYPES};
+use super::served::{Item, NOT_ENCODABLE, Served, TYPES};
+use crate::error::Problem;
 
 /// A cluster goes this long after the last route to it, which has reached every proxy that follows by then.
 pub const LINGER: Duration = Duration::from_secs(5);
@@ -58,12 +59,12 @@ pub fn world(input: &StandaloneInput, before: Option<&World>, now: Instant) -> W
         },
         |b| b.everyone.clone(),
     );
+    let old_pods = unchanged.into_iter().flat_map(|b| &b.input.pods);
+    let old_pods: BTreeMap<String, &PodInput> = old_pods.map(|p| (p.group(), p)).collect();
     let known = |side: &Side<'_>, first: &str| {
-        let old = unchanged?;
-        let hosts = side.part.as_ref().map(|(hosts, _)| *hosts);
-        let pod = |i: &StandaloneInput| i.pods.iter().find(|p| p.group() == first).cloned();
-        let same = hosts.is_none() || pod(&old.input) == pod(input);
-        old.parts.get(first).filter(|_| same)
+        let pod = side.part.as_ref().map(|(pod, _)| *pod);
+        let same = pod.is_none() || pod == old_pods.get(first).copied();
+        unchanged.filter(|_| same)?.parts.get(first)
     };
     let mut parts = BTreeMap::new();
     for (groups, side) in fallbacks(input).chain(pods(input)) {
@@ -98,11 +99,14 @@ pub fn world(input: &StandaloneInput, before: Option<&World>, now: Instant) -> W
 
 /// Whether all is alike but what pods see.
 fn alike(a: &StandaloneInput, b: &StandaloneInput) -> bool {
-    let of = |i: &StandaloneInput| StandaloneInput {
-        pods: Vec::new(),
-        ..i.clone()
-    };
-    of(a) == of(b)
+    let StandaloneInput {
+        listen,
+        services,
+        limits,
+        fallback,
+        pods: _,
+    } = a;
+    (listen, services, limits, fallback) == (&b.listen, &b.services, &b.limits, &b.fallback)
 }
 
 fn offset(listen: &Listen) -> u16 {
@@ -142,7 +146,7 @@ fn pods(input: &StandaloneInput) -> impl Iterator<Item = (BTreeSet<String>, Side
     pods.map(|(fallback, pod): (_, &PodInput)| {
         let port_offset = offset(&input.listen);
         let side = Side {
-            part: Some((&pod.hosts, Detour::new(fallback, pod, port_offset))),
+            part: Some((pod, Detour::new(fallback, pod, port_offset))),
             ..Side::everything(Listen::Address {
                 address: pod.address,
                 port_offset,
@@ -176,6 +180,9 @@ impl Part {
     }
 }
 
+/// A content and the groups that have it in common.
+type Shared<'a> = (&'a Arc<Item>, BTreeSet<&'a String>);
+
 fn audiences<'a>(groups: impl IntoIterator<Item = &'a String>) -> BTreeSet<Audience> {
     let groups = groups.into_iter().cloned();
     groups.map(Audience::Group).collect()
@@ -183,7 +190,7 @@ fn audiences<'a>(groups: impl IntoIterator<Item = &'a String>) -> BTreeSet<Audie
 
 /// All contents of all names: one for each group of proxies that have it in common, and last that of all others.
 fn variants(everyone: &Served, parts: &BTreeMap<String, Part>) -> BTreeMap<Key, Vec<Variant>> {
-    let mut special: BTreeMap<&Key, Vec<(&Arc<Item>, BTreeSet<&String>)>> = BTreeMap::new();
+    let mut special: BTreeMap<&Key, Vec<Shared<'_>>> = BTreeMap::new();
     for part in parts.values() {
         for (key, item) in &part.served.items {
             let known = special.entry(key).or_default();
@@ -220,6 +227,19 @@ impl World {
     /// What proxies are served that see all, with what is wrong in the objects.
     pub fn everyone(&self) -> &Served {
         &self.everyone
+    }
+
+    /// What is wrong between objects, and what could not be encoded for some proxies only.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut out = self.everyone.problems.clone();
+        // The rest is wrong for all, and said once.
+        let own = self.parts.values().flat_map(|p| &p.served.problems);
+        for problem in own.filter(|p| p.reason == NOT_ENCODABLE) {
+            if !out.contains(problem) {
+                out.push(problem.clone());
+            }
+        }
+        out
     }
 
     /// The groups that are served something of their own, sorted.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
+use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
 use serde_json::json;
 use tokio::net::TcpStream;
 use trimtab::lab::http::{KeepAlive, Request, send};
@@ -50,8 +51,11 @@ async fn access_logs_tell_which_pod_called_what_before_the_call_has_ended() {
     say(&mut bytes, "one").await;
     until("both are told", || {
         let seen = receiver.seen();
-        let of = |what: &str| seen.iter().any(|s| s.what == what);
-        of(&host("b")) && of(&format!("{}:{}", host("bytes"), lab.mesh.tcp))
+        let of = |what: &str, at| seen.iter().any(|s| s.what == what && s.at == at);
+        let tcp = format!("{}:{}", host("bytes"), lab.mesh.tcp);
+        of(&host("b"), AccessLogType::DownstreamStart)
+            && of(&host("b"), AccessLogType::DownstreamEnd)
+            && of(&tcp, AccessLogType::TcpUpstreamConnected)
     })
     .await;
     for entry in receiver.seen() {
