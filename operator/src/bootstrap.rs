@@ -11,7 +11,7 @@ pub struct BootstrapArgs {
     /// Name of the proxy, one for each
     #[arg(long, value_name = "ID")]
     node: String,
-    /// Proxies with one configuration
+    /// What the proxy is served: NAMESPACE/POD for the one of a pod, trimtab/fallback for a fallback proxy; absent: all
     #[arg(long)]
     group: Option<String>,
     /// The xDS server, e.g. 127.0.0.1:15010

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -120,18 +121,33 @@ struct RunArgs {
 }
 
 impl RunArgs {
-    fn proxies(&self) -> Proxies {
+    fn proxies(&self) -> anyhow::Result<Proxies> {
+        let mut seen = BTreeSet::new();
+        for address in &self.fallback {
+            anyhow::ensure!(
+                !address.is_unspecified(),
+                "--fallback {address}: proxies connect to it: write one address of the machine"
+            );
+            anyhow::ensure!(
+                *address != self.bind,
+                "--fallback {address}: other proxies listen there: use another address, or another --bind"
+            );
+            anyhow::ensure!(
+                seen.insert(address),
+                "--fallback {address}: it is written twice: write it once for each fallback proxy"
+            );
+        }
         let fallback = FallbackInput {
             addresses: self.fallback.clone(),
             access_log: self.access_log.clone(),
         };
-        Proxies {
+        Ok(Proxies {
             listen: Listen::Address {
                 address: self.bind,
                 port_offset: self.port_offset,
             },
             fallback: Some(fallback).filter(|f| !f.addresses.is_empty()),
-        }
+        })
     }
 }
 
@@ -289,7 +305,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
             .await;
     };
     let config = Config {
-        data_plane: Some(args.proxies()),
+        data_plane: Some(args.proxies()?),
         ..config
     };
     let embedded = standalone::embedded()?;

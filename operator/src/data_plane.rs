@@ -30,7 +30,8 @@ use trimtab_metaprotocol::controller::secret;
 use trimtab_metaprotocol::input::Settings;
 use trimtab_metaprotocol::resolve::Mesh;
 use trimtab_metaprotocol::standalone::{
-    FallbackInput, HttpLimit, Listen, Opened, Surroundings, World, discover, limits, world,
+    FallbackInput, HttpLimit, Listen, Opened, PodInput, Surroundings, World, discover, limits,
+    world,
 };
 use trimtab_xds::SnapshotCache;
 
@@ -237,6 +238,8 @@ struct DataPlane {
     wake: Arc<Notify>,
     /// What was served last.
     last: Option<World>,
+    /// Pods whose proxies see a part.
+    pods: Vec<PodInput>,
     /// What was logged last.
     notes: BTreeSet<String>,
 }
@@ -263,6 +266,7 @@ pub fn add(
         cache: cache.clone(),
         wake,
         last: None,
+        pods: Vec::new(),
         notes: BTreeSet::new(),
     };
     let context = host.context().clone();
@@ -308,8 +312,8 @@ impl DataPlane {
         let world = world(&found.input, self.last.as_ref(), Instant::now());
         self.cache.update_all(world.updates(self.last.as_ref()));
         let served = world.everyone();
-        let problems = found.problems.iter().chain(&served.problems);
-        notes.extend(problems.map(ToString::to_string));
+        let problems = found.problems.into_iter().chain(world.problems());
+        notes.extend(problems.map(|p| p.to_string()));
         notes.extend(served.refusals.iter().map(|r| r.problem.to_string()));
         for note in notes.difference(&self.notes) {
             tracing::warn!("{note}");
@@ -324,6 +328,11 @@ impl DataPlane {
         {
             tracing::info!(%host, port, ?addresses, "proxies listen");
         }
+        for pod in found.input.pods.iter().filter(|p| !self.pods.contains(p)) {
+            let (sees, of) = (pod.hosts.len(), found.input.services.len());
+            tracing::info!(namespace = pod.namespace, pod = pod.name, address = %pod.address, sees, of, "a pod sees a part of the services");
+        }
+        self.pods = found.input.pods;
         self.notes = notes;
         self.last = Some(world);
     }

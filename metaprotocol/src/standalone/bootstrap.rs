@@ -111,7 +111,8 @@ pub struct XdsTls {
 pub struct BootstrapOptions {
     /// `node.id`: one for each proxy.
     pub node: String,
-    /// `node.cluster` and node metadata `TRIMTAB_GROUP`: proxies with one configuration; `None`: all of the server's.
+    /// `node.cluster` and node metadata `TRIMTAB_GROUP`: `NAMESPACE/POD` for the proxy of a pod, and
+    /// [`super::FALLBACK_GROUP`] for a fallback proxy; `None`: all of the server's.
     pub group: Option<String>,
     /// The xDS server.
     pub xds: XdsAddress,

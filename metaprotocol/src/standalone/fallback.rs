@@ -64,7 +64,8 @@ impl Detour {
     pub(super) fn cluster(&self, name: &str, port: u16) -> Value {
         let most = u32::MAX;
         let number = port.saturating_add(self.offset);
-        let endpoint = |a: &IpAddr| json!({"endpoint": {"address": socket(&a.to_string(), number)}});
+        let endpoint =
+            |a: &IpAddr| json!({"endpoint": {"address": socket(&a.to_string(), number)}});
         let endpoints: Vec<Value> = self.to.iter().map(endpoint).collect();
         let options = json!({"use_downstream_protocol_config":
             {"http_protocol_options": {}, "http2_protocol_options": {}}});
@@ -151,10 +152,7 @@ pub(super) fn access_log(host: Option<&str>, port: u16) -> Value {
         "custom_tags": tags,
     });
     let (name, message) = match host {
-        None => (
-            "envoy.access_loggers.http_grpc",
-            "HttpGrpcAccessLogConfig",
-        ),
+        None => ("envoy.access_loggers.http_grpc", "HttpGrpcAccessLogConfig"),
         Some(_) => ("envoy.access_loggers.tcp_grpc", "TcpGrpcAccessLogConfig"),
     };
     json!({

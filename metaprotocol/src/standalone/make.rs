@@ -8,7 +8,7 @@ use trimtab_xds::{CDS, EDS, LDS, RDS};
 use super::bootstrap::XdsAddress;
 use super::clusters::{self, Made};
 use super::fallback::{self, Detour};
-use super::input::{HttpLimit, Listen, ServiceInput, Speaks, StandaloneInput};
+use super::input::{HttpLimit, Listen, PodInput, ServiceInput, Speaks, StandaloneInput};
 use super::listeners::{self, Member, Place};
 use super::managed;
 use super::routes::{self, Known};
@@ -19,8 +19,8 @@ use crate::input::ServicePortInput;
 pub(super) struct Side<'a> {
     /// Where it listens.
     pub(super) listen: Listen,
-    /// The hosts that it sees, and the way to the others; `None`: all.
-    pub(super) part: Option<(&'a BTreeSet<String>, Detour)>,
+    /// The pod whose hosts it sees, and the way to the others; `None`: it sees all.
+    pub(super) part: Option<(&'a PodInput, Detour)>,
     /// Where its access logs go.
     pub(super) access_log: Option<&'a XdsAddress>,
 }
@@ -38,7 +38,7 @@ impl Side<'_> {
     fn sees(&self, (service, _): &Member<'_>) -> bool {
         self.part
             .as_ref()
-            .is_none_or(|(hosts, _)| hosts.contains(&service.host))
+            .is_none_or(|(pod, _)| pod.hosts.contains(&service.host))
     }
 
     fn detour(&self) -> Option<&Detour> {

@@ -37,9 +37,7 @@ pub use bootstrap::{
     AUTHORITY, AddressError, BootstrapOptions, XDS_CLUSTER, XdsAddress, XdsTls, bootstrap,
 };
 pub use discover::{Discovered, Surroundings, discover};
-pub use fallback::{
-    ACCESS_LOG_CLUSTER, ACCESS_LOG_NAME, FALLBACK_GROUP, HOST_TAG, PORT_TAG,
-};
+pub use fallback::{ACCESS_LOG_CLUSTER, ACCESS_LOG_NAME, FALLBACK_GROUP, HOST_TAG, PORT_TAG};
 pub use input::{
     Balancing, EndpointInput, FallbackInput, HttpLimit, HttpMatch, HttpRetries, HttpRoute, Listen,
     PodInput, PortInput, ServiceInput, Speaks, StandaloneInput,
@@ -55,10 +53,5 @@ use make::Side;
 /// `before` is what they were served last: a port whose MetaRouter has a mistake, without a good one known, keeps what
 /// it had. The same arguments give the same resources with the same versions.
 pub fn resources(input: &StandaloneInput, before: Option<&Served>) -> Served {
-    make::make(
-        input,
-        &Side::everything(input.listen.clone()),
-        before,
-        None,
-    )
+    make::make(input, &Side::everything(input.listen.clone()), before, None)
 }

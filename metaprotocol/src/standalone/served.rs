@@ -18,6 +18,9 @@ use crate::output::{Refusal, XdsResource};
 /// Types that a proxy without Istio asks for, extension configs aside.
 pub const TYPES: [&str; 7] = [CDS, EDS, LDS, RDS, TRDS, DRDS, GENERIC_RDS];
 
+/// Reason of a problem: a resource has no binary form.
+pub(super) const NOT_ENCODABLE: &str = "NotEncodable";
+
 /// A port of a service, by host and number.
 pub(super) type PortKey = (String, u16);
 
@@ -151,7 +154,7 @@ impl Served {
             Err(why) => self.problems.push(Problem::new(
                 origin,
                 "spec",
-                "NotEncodable",
+                NOT_ENCODABLE,
                 format!("{name} cannot be written as {type_url}: {why}; report this"),
             )),
         }

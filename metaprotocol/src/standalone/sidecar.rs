@@ -3,6 +3,7 @@
 //! The rules are Istio's: <https://istio.io/latest/docs/reference/config/networking/sidecar/>.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use kube::ResourceExt;
 use trimtab_crds::istio::{Sidecar, VirtualService};
@@ -74,25 +75,51 @@ impl Reader<'_> {
             let Some(sidecar) = self.choose(&sidecars, namespace, name, labels, problems) else {
                 continue;
             };
-            let key = (namespace.clone(), name.clone());
-            let Some(address) = self.around.pod_addresses.get(&key) else {
-                problems.push(Problem::new(
-                    format!("Pod {namespace}/{name}"),
-                    "status.podIP",
-                    "NoAddress",
-                    "the pod has no address, so that its proxy sees all services: write status.podIP",
-                ));
-                continue;
-            };
-            let imports = imports(sidecar, namespace);
-            out.push(PodInput {
-                namespace: namespace.clone(),
-                name: name.clone(),
-                address: *address,
-                hosts: self.visible(&imports),
-            });
+            match self.address((namespace, name), &out) {
+                Ok(address) => out.push(PodInput {
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    address,
+                    hosts: self.visible(&imports(sidecar, namespace)),
+                }),
+                Err(problem) => problems.push(*problem),
+            }
         }
         out
+    }
+
+    /// Where the proxy of a pod listens: on an address of its own, from which a fallback proxy can be reached.
+    fn address(
+        &self,
+        (namespace, name): (&String, &String),
+        others: &[PodInput],
+    ) -> Result<IpAddr, Box<Problem>> {
+        let problem = |reason, text: String| {
+            let pod = format!("Pod {namespace}/{name}");
+            let text = format!("{text}; until then its proxy sees all services");
+            Err(Box::new(Problem::new(pod, "status.podIP", reason, text)))
+        };
+        let key = (namespace.clone(), name.clone());
+        let Some(address) = self.around.pod_addresses.get(&key).copied() else {
+            return problem("NoAddress", "the pod has no address: write it".to_owned());
+        };
+        let fallbacks = self.around.fallback.iter().flat_map(|f| &f.addresses);
+        if fallbacks.clone().any(|a| *a == address) {
+            let text = format!("{address} is a fallback proxy's: give the pod another one");
+            return problem("AddressInUse", text);
+        }
+        if let Some(other) = others.iter().find(|o| o.address == address) {
+            let other = other.group();
+            let text = format!("{address} is the address of {other}, too: give each its own");
+            return problem("AddressInUse", text);
+        }
+        if !fallbacks.clone().any(|a| a.is_ipv4() == address.is_ipv4()) {
+            let text = format!(
+                "no fallback proxy can be reached from {address}: start one on an address of its family"
+            );
+            return problem("NoFallback", text);
+        }
+        Ok(address)
     }
 
     /// The Sidecar in force: one that selects the pod, then one for its namespace, then one for all; each the oldest.

@@ -9,7 +9,8 @@ use trimtab_xds::{Audience, CDS, EDS, Scope, Scoped, Update};
 use super::fallback::{Detour, FALLBACK_GROUP};
 use super::input::{FallbackInput, Listen, PodInput, StandaloneInput};
 use super::make::{Side, make};
-use super::served::{Item, Served, TYPES};
+use super::served::{Item, NOT_ENCODABLE, Served, TYPES};
+use crate::error::Problem;
 
 /// A cluster goes this long after the last route to it, which has reached every proxy that follows by then.
 pub const LINGER: Duration = Duration::from_secs(5);
@@ -42,16 +43,31 @@ pub struct World {
     /// By the first group.
     parts: BTreeMap<String, Part>,
     resources: BTreeMap<Key, Vec<Variant>>,
+    /// What it was made of.
+    input: StandaloneInput,
 }
 
 /// Makes everything that is served; `before` is what was served last, and `now` decides what of it is kept for a while.
+///
+/// The scope of one pod costs what that pod is served; services and limits cost what all pods are served.
 pub fn world(input: &StandaloneInput, before: Option<&World>, now: Instant) -> World {
-    let old = before.map(|b| &b.everyone);
-    let everything = Side::everything(input.listen.clone());
-    let everyone = make(input, &everything, old, None);
+    let unchanged = before.filter(|b| alike(&b.input, input));
+    let everyone = unchanged.map_or_else(
+        || {
+            let everything = Side::everything(input.listen.clone());
+            make(input, &everything, before.map(|b| &b.everyone), None)
+        },
+        |b| b.everyone.clone(),
+    );
+    let old_pods = unchanged.into_iter().flat_map(|b| &b.input.pods);
+    let old_pods: BTreeMap<String, &PodInput> = old_pods.map(|p| (p.group(), p)).collect();
+    let known = |side: &Side<'_>, first: &str| {
+        let pod = side.part.as_ref().map(|(pod, _)| *pod);
+        let same = pod.is_none() || pod == old_pods.get(first).copied();
+        unchanged.filter(|_| same)?.parts.get(first)
+    };
     let mut parts = BTreeMap::new();
-    let sides = fallbacks(input).chain(pods(input));
-    for (groups, side) in sides {
+    for (groups, side) in fallbacks(input).chain(pods(input)) {
         let Some(first) = groups.first().cloned() else {
             continue;
         };
@@ -59,7 +75,10 @@ pub fn world(input: &StandaloneInput, before: Option<&World>, now: Instant) -> W
             continue;
         }
         let old = before.and_then(|b| b.parts.get(&first));
-        let served = make(input, &side, old.map(|o| &o.served), Some(&everyone));
+        let served = known(&side, &first).map_or_else(
+            || make(input, &side, old.map(|o| &o.served), Some(&everyone)),
+            Part::needed,
+        );
         let mut part = Part {
             groups,
             served,
@@ -70,18 +89,24 @@ pub fn world(input: &StandaloneInput, before: Option<&World>, now: Instant) -> W
         }
         parts.insert(first, part);
     }
-    let mut out = World {
+    World {
         resources: variants(&everyone, &parts),
         everyone,
         parts,
-    };
-    for part in out.parts.values_mut() {
-        let own = part.served.problems.iter();
-        // What is wrong between objects is wrong for all, and said once.
-        let new = own.filter(|p| p.reason == "NotEncodable" && !out.everyone.problems.contains(p));
-        out.everyone.problems.extend(new.cloned().collect::<Vec<_>>());
+        input: input.clone(),
     }
-    out
+}
+
+/// Whether all is alike but what pods see.
+fn alike(a: &StandaloneInput, b: &StandaloneInput) -> bool {
+    let StandaloneInput {
+        listen,
+        services,
+        limits,
+        fallback,
+        pods: _,
+    } = a;
+    (listen, services, limits, fallback) == (&b.listen, &b.services, &b.limits, &b.fallback)
 }
 
 fn offset(listen: &Listen) -> u16 {
@@ -115,11 +140,13 @@ fn fallbacks(input: &StandaloneInput) -> impl Iterator<Item = (BTreeSet<String>,
 
 fn pods(input: &StandaloneInput) -> impl Iterator<Item = (BTreeSet<String>, Side<'_>)> {
     let pods = input.fallback.as_ref().map(|f| (f, &input.pods));
-    let pods = pods.into_iter().flat_map(|(f, all)| all.iter().map(move |p| (f, p)));
+    let pods = pods
+        .into_iter()
+        .flat_map(|(f, all)| all.iter().map(move |p| (f, p)));
     pods.map(|(fallback, pod): (_, &PodInput)| {
         let port_offset = offset(&input.listen);
         let side = Side {
-            part: Some((&pod.hosts, Detour::new(fallback, pod, port_offset))),
+            part: Some((pod, Detour::new(fallback, pod, port_offset))),
             ..Side::everything(Listen::Address {
                 address: pod.address,
                 port_offset,
@@ -130,6 +157,13 @@ fn pods(input: &StandaloneInput) -> impl Iterator<Item = (BTreeSet<String>, Side
 }
 
 impl Part {
+    /// What it was served without what is only kept for a while.
+    fn needed(&self) -> Served {
+        let mut out = self.served.clone();
+        out.items.retain(|key, _| !self.leaving.contains_key(key));
+        out
+    }
+
     /// Keeps clusters that have just lost their last route, with their endpoints: proxies hear of clusters first.
     fn linger(&mut self, before: &Self, now: Instant) {
         for (key, item) in &before.served.items {
@@ -146,6 +180,9 @@ impl Part {
     }
 }
 
+/// A content and the groups that have it in common.
+type Shared<'a> = (&'a Arc<Item>, BTreeSet<&'a String>);
+
 fn audiences<'a>(groups: impl IntoIterator<Item = &'a String>) -> BTreeSet<Audience> {
     let groups = groups.into_iter().cloned();
     groups.map(Audience::Group).collect()
@@ -153,7 +190,7 @@ fn audiences<'a>(groups: impl IntoIterator<Item = &'a String>) -> BTreeSet<Audie
 
 /// All contents of all names: one for each group of proxies that have it in common, and last that of all others.
 fn variants(everyone: &Served, parts: &BTreeMap<String, Part>) -> BTreeMap<Key, Vec<Variant>> {
-    let mut special: BTreeMap<&Key, Vec<(&Arc<Item>, BTreeSet<&String>)>> = BTreeMap::new();
+    let mut special: BTreeMap<&Key, Vec<Shared<'_>>> = BTreeMap::new();
     for part in parts.values() {
         for (key, item) in &part.served.items {
             let known = special.entry(key).or_default();
@@ -190,6 +227,19 @@ impl World {
     /// What proxies are served that see all, with what is wrong in the objects.
     pub fn everyone(&self) -> &Served {
         &self.everyone
+    }
+
+    /// What is wrong between objects, and what could not be encoded for some proxies only.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut out = self.everyone.problems.clone();
+        // The rest is wrong for all, and said once.
+        let own = self.parts.values().flat_map(|p| &p.served.problems);
+        for problem in own.filter(|p| p.reason == NOT_ENCODABLE) {
+            if !out.contains(problem) {
+                out.push(problem.clone());
+            }
+        }
+        out
     }
 
     /// The groups that are served something of their own, sorted.

@@ -9,6 +9,9 @@
 //! A [`Scope`] says which clients may see a resource; a client learns nothing of the others, and a change of them costs
 //! it nothing. [`SnapshotCache::nodes`] tells what each client was sent, accepted and refused.
 //!
+//! On an aggregated stream, listeners and routes wait until the client has answered for the clusters and endpoints that
+//! came before them: Envoy answers when it can use them, and a route to an unknown cluster would lose calls.
+//!
 //! | path | cost |
 //! |---|---|
 //! | [`SnapshotCache::update_scoped`] | changed names, each O(log names), + streams that they concern |

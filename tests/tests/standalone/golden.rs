@@ -9,7 +9,7 @@ use trimtab_metaprotocol::error::Problem;
 use trimtab_metaprotocol::standalone::{
     BootstrapOptions, Listen, Served, TYPES, bootstrap, resources,
 };
-use trimtab_xds::{CDS, DRDS, EDS, LDS, RDS, Scope, TRDS};
+use trimtab_xds::{CDS, DRDS, EDS, LDS, RDS, Scope, SnapshotCache, TRDS};
 
 use crate::cases::{Case, all, root};
 use crate::lab::Stand;
@@ -225,4 +225,27 @@ async fn a_real_envoy_accepts_every_case_over_the_wire() {
         }
     }
     assert!(seen > 40, "{seen} resources");
+}
+
+/// What is served to groups: listeners are on addresses of 127.0.0.0/8, which are of this machine.
+#[tokio::test]
+async fn a_real_envoy_accepts_over_the_wire_what_is_for_its_group() {
+    let mut seen = 0;
+    for (name, case) in all() {
+        let world = case.world(None);
+        for (index, group) in world.groups().enumerate() {
+            let own = world.of_group(group).expect("what it is served");
+            let fill = |cache: &SnapshotCache| {
+                cache.update_all(world.updates(None));
+            };
+            let stand = Stand::start_as(&format!("group-{name}-{index}"), Some(group), fill).await;
+            for type_url in TYPES {
+                for resource in own.names(type_url) {
+                    stand.until_held(type_url, resource).await;
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen > 60, "{seen} resources");
 }

@@ -235,7 +235,7 @@ async fn two_services_share_a_port_and_a_service_that_goes_is_not_found() {
 }
 
 /// An extension config as a SmartLimiter gives it: so many calls a minute.
-fn bucket(name: &str, tokens: u32) -> Resource {
+pub(crate) fn bucket(name: &str, tokens: u32) -> Resource {
     let full = || {
         Some(RuntimeFractionalPercent {
             default_value: Some(FractionalPercent {

@@ -57,11 +57,22 @@ impl Stand {
 
     /// A proxy of a server that is filled by this.
     pub(crate) async fn start_with(name: &str, fill: impl FnOnce(&SnapshotCache)) -> Self {
+        Self::start_as(name, None, fill).await
+    }
+
+    /// The same with a proxy of a group.
+    pub(crate) async fn start_as(
+        name: &str,
+        group: Option<&str>,
+        fill: impl FnOnce(&SnapshotCache),
+    ) -> Self {
         let cache = SnapshotCache::new();
         fill(&cache);
         cache.mark_ready();
         let (address, stop) = server(&cache, ServerOptions::default()).await;
-        let config = bootstrap(&options(address));
+        let mut options = options(address);
+        options.group = group.map(str::to_owned);
+        let config = bootstrap(&options);
         let envoy = Envoy::start(&config, &folder(name)).await;
         Self {
             envoy: envoy.unwrap_or_else(|e| panic!("{name}: {e}")),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use envoy_types::pb::envoy::config::core::v3::{Address, address, socket_address};
-use envoy_types::pb::envoy::data::accesslog::v3::AccessLogCommon;
+use envoy_types::pb::envoy::data::accesslog::v3::{AccessLogCommon, AccessLogType};
 use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::{
     AccessLogService, AccessLogServiceServer,
 };
@@ -25,6 +25,8 @@ pub(crate) struct Seen {
     pub from: String,
     /// The authority of a call, or host and port of a connection's service.
     pub what: String,
+    /// What the entry was written for.
+    pub at: AccessLogType,
 }
 
 /// A server that keeps what it gets.
@@ -51,22 +53,22 @@ fn ip(address: Option<&Address>) -> String {
     }
 }
 
-fn from(common: Option<&AccessLogCommon>) -> String {
-    ip(common.and_then(|c| c.downstream_direct_remote_address.as_ref()))
-}
-
 impl Entries {
     fn take(&self, log: &str, entries: LogEntries) {
         let mut all = self.0.lock().expect("no panic");
-        let mut add = |from: String, what: String| {
-            let log = log.to_owned();
-            all.push(Seen { log, from, what });
+        let mut add = |common: &AccessLogCommon, what: String| {
+            all.push(Seen {
+                log: log.to_owned(),
+                from: ip(common.downstream_direct_remote_address.as_ref()),
+                what,
+                at: common.access_log_type(),
+            });
         };
         match entries {
             LogEntries::HttpLogs(logs) => {
                 for entry in logs.log_entry {
                     let call = entry.request.unwrap_or_default();
-                    add(from(entry.common_properties.as_ref()), call.authority);
+                    add(&entry.common_properties.unwrap_or_default(), call.authority);
                 }
             }
             LogEntries::TcpLogs(logs) => {
@@ -75,7 +77,7 @@ impl Entries {
                     let tag = |name: &str| common.custom_tags.get(name).cloned();
                     let host = tag(HOST_TAG).unwrap_or_default();
                     let port = tag(PORT_TAG).unwrap_or_default();
-                    add(from(Some(&common)), format!("{host}:{port}"));
+                    add(&common, format!("{host}:{port}"));
                 }
             }
         }

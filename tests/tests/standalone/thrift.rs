@@ -19,14 +19,14 @@ use crate::lab::{BOUND, Stand};
 const HOST: &str = "orders.shop.svc.cluster.local";
 
 /// A client or a server, asked line by line; it dies with the test.
-struct Peer {
+pub(crate) struct Peer {
     _child: Child,
     stdin: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Peer {
-    fn start(script: &str, args: &[String]) -> Self {
+    pub(crate) fn start(script: &str, args: &[String]) -> Self {
         let python = cache_dir().join("thriftpy2/bin/python");
         assert!(
             python.is_file(),
@@ -59,7 +59,7 @@ impl Peer {
     }
 
     /// Makes calls on one connection; how often each answer came.
-    async fn calls(&mut self, method: &str, n: u32) -> Value {
+    pub(crate) async fn calls(&mut self, method: &str, n: u32) -> Value {
         let line = format!("{}\n", json!({"method": method, "calls": n}));
         self.stdin
             .write_all(line.as_bytes())
@@ -69,17 +69,17 @@ impl Peer {
     }
 }
 
-async fn server(name: &str) -> (Peer, SocketAddr) {
+pub(crate) async fn server(name: &str) -> (Peer, SocketAddr) {
     let mut peer = Peer::start("thrift_server.py", &[name.to_owned()]);
     let port = peer.line().await.parse().expect("a port");
     (peer, loopback(port))
 }
 
-fn to(subset: &str) -> Value {
+pub(crate) fn to(subset: &str) -> Value {
     json!([{"destination": {"host": HOST, "subset": subset}}])
 }
 
-fn orders(port: u16, v1: SocketAddr, v2: SocketAddr, routes: &Value) -> Case {
+pub(crate) fn orders(port: u16, v1: SocketAddr, v2: SocketAddr, routes: &Value) -> Case {
     case(vec![
         json!({"kind": "Service", "metadata": {"name": "orders", "namespace": "shop"},
             "spec": {"selector": {"app": "orders"}, "ports": [{"name": "tcp-thrift", "port": port}]}}),
