@@ -43,6 +43,8 @@ function graphOf(edges, fenceOf, max) {
   };
 }
 
+const MAX_COLUMNS = 8;
+
 // Links that close a circle do not count for layers. Without recursion: chains can be long.
 function backLinks(graph) {
   const back = new Set();
@@ -82,8 +84,11 @@ function layersOf(graph) {
       if (waits.get(to) === 0) ready.push(to);
     }
   }
+  // Long chains are folded: a drawing that is too wide shows nothing.
+  const depth = Math.max(0, ...layer.values()) + 1;
+  const column = (id) => (depth > MAX_COLUMNS ? Math.floor((layer.get(id) * MAX_COLUMNS) / depth) : layer.get(id));
   const layers = [];
-  for (const node of graph.nodes) (layers[layer.get(node.id)] ||= []).push(node);
+  for (const node of graph.nodes) (layers[column(node.id)] ||= []).push(node);
   return layers;
 }
 
