@@ -404,6 +404,15 @@ mod documents {
                 && sources.metrics_server.is_some()
                 && sources.mds.is_some()
         );
+        let scoping = parse(&blocks[3]).lazyload;
+        assert!(scoping.learn.prometheus.is_some() && scoping.fences.auto_fence);
+        assert_eq!(
+            (
+                scoping.domain_aliases.len(),
+                scoping.fallback.dispatches.len()
+            ),
+            (1, 2)
+        );
         for block in yaml_blocks("README.md") {
             assert!(parse(&block).metrics.prometheus.is_some());
         }
