@@ -17,6 +17,7 @@ use crate::bootstrap::BootstrapArgs;
 use crate::config::Config;
 use crate::data_plane::Proxies;
 use crate::describe::{self, What, XdsCommand};
+use crate::fallback::FallbackArgs;
 use crate::operator::Operator;
 use crate::{manifests, quickstart, standalone, translate};
 
@@ -46,8 +47,8 @@ enum Command {
     },
     /// Print the generated Istio objects, offline
     Translate {
-        /// Files or folders with SmartLimiters, MetaRouters, Redis objects and the Services, Pods, DestinationRules,
-        /// ServiceEntries and Gateways that they are for
+        /// Files or folders with SmartLimiters, ServiceFences, MetaRouters, Redis objects and the Services, Pods,
+        /// DestinationRules, VirtualServices, ServiceEntries and Gateways that they are for
         #[arg(short = 'f', long = "filename", required = true)]
         files: Vec<PathBuf>,
         /// Value of a metric, e.g. cpu=0.85
@@ -65,6 +66,8 @@ enum Command {
     },
     /// Print the bootstrap of a plain Envoy that gets its configuration from run --standalone
     Bootstrap(BootstrapArgs),
+    /// Print the objects of the fallback that carries the first calls of scoped sidecars
+    Fallback(FallbackArgs),
     /// What applies, and why
     Describe {
         #[command(subcommand)]
@@ -241,6 +244,11 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Bootstrap(args) => {
             say(&args.text()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Fallback(args) => {
+            let config = configuration(args.config.as_deref())?;
+            say(&args.text(&config)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Describe { what } => {

@@ -40,8 +40,17 @@ pub struct State {
     pub cache: SnapshotCache,
 }
 
-/// The status page: one file, no external assets.
-const PAGE: &str = include_str!("status.html");
+/// The status page. Nothing comes from elsewhere.
+const LIMITERS: &str = include_str!("status.html");
+/// Its view of who calls whom.
+const DEPENDENCIES: &str = concat!(
+    include_str!("dependencies.html"),
+    "<script>\n",
+    include_str!("dependencies/graph.js"),
+    include_str!("dependencies/page.js"),
+    "</script>\n</body>\n</html>\n"
+);
+const STYLE: &str = include_str!("status.css");
 
 /// Serves until shutdown.
 pub async fn serve(
@@ -50,7 +59,12 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let app = Router::new()
-        .route("/", get(|| async { Html(PAGE) }))
+        .route("/", get(|| async { Html(LIMITERS) }))
+        .route("/dependencies", get(|| async { Html(DEPENDENCIES) }))
+        .route(
+            "/status.css",
+            get(|| async { ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE) }),
+        )
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))

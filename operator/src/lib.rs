@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod data_plane;
 pub mod describe;
+pub mod fallback;
 pub mod http;
 pub mod lab;
 pub mod manifests;

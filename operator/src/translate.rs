@@ -1,5 +1,6 @@
 //! `trimtab translate`: generated objects offline, with metric values from the command line.
 
+mod fences;
 mod metaprotocol;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,10 @@ pub struct Output {
     pub objects: Vec<EnvoyFilter>,
     /// Generated VirtualServices, sorted by namespace and name.
     pub virtual_services: Vec<Value>,
+    /// Generated Sidecars, sorted by namespace and name.
+    pub sidecars: Vec<Value>,
+    /// ServiceFences that labels and annotations ask for, sorted by namespace and name.
+    pub fences: Vec<Value>,
     /// What the xDS server would have, sorted by type and name.
     pub resources: Vec<XdsResource>,
     /// Refusals: object, field, fix.
@@ -99,9 +104,10 @@ pub async fn run_with(
     feed::<first_form::SmartLimiter>(&client, &index).await?;
     let (keys, _) = index.take_changes();
     let hosts = metaprotocol::translate_all(&client, config, &mut out).await?;
-    if keys.is_empty() && hosts == 0 && out.refused.is_empty() {
+    let fences = fences::translate_all(&client, config, &mut out).await?;
+    if keys.is_empty() && hosts == 0 && fences == 0 && out.refused.is_empty() {
         bail!(
-            "there is no SmartLimiter and no service with a layer-7 port in the input: give a file or folder with one"
+            "there is no SmartLimiter, no ServiceFence and no service with a layer-7 port in the input: give a file or folder with one"
         );
     }
     let settings = Arc::new(Settings {
@@ -211,6 +217,8 @@ pub fn print(output: &Output, json: bool, xds: bool) -> anyhow::Result<String> {
         .map(serde_json::to_value)
         .collect::<Result<_, _>>()?;
     values.extend(output.virtual_services.iter().cloned());
+    values.extend(output.fences.iter().cloned());
+    values.extend(output.sidecars.iter().cloned());
     if xds {
         values.extend(output.resources.iter().map(metaprotocol::shown));
     }

@@ -90,12 +90,15 @@ mod documents {
         let direct = load(upstream_at);
 
         let embedded = standalone::embedded().unwrap();
-        for document in manifests::read(&[repository().join("examples/quickstart")]).unwrap() {
+        let examples = ["examples/quickstart", "examples/lazyload/bookinfo"];
+        let examples = examples.map(|name| repository().join(name));
+        for document in manifests::read(&examples).unwrap() {
             standalone::load(&embedded, &document).unwrap();
         }
         let config: Config = serde_saphyr::from_str(&format!(
         "http: {{address: '{http}'}}\nxds: {{address: '127.0.0.1:0'}}\nlimiter: {{refresh: 500ms}}\n\
-         metrics: {{prometheus: {{address: '{}', handlers: {{cpu: {{query: 'avg(workload_cpu_ratio{{namespace=\"$namespace\"}})'}}}}}}}}",
+         lazyload: {{fallback: {{enabled: false}}, learn: {{accessLog: {{address: '127.0.0.1:0'}}, prometheus: {{address: '{0}', interval: 1s}}}}}}\n\
+         metrics: {{prometheus: {{address: '{0}', handlers: {{cpu: {{query: 'avg(workload_cpu_ratio{{namespace=\"$namespace\"}})'}}}}}}}}",
         prometheus.url()
     ))
     .unwrap();
@@ -177,6 +180,7 @@ mod documents {
             .replace("$namespace", ".*")
             .replace("$limiter", ".*")
             .replace("$router", ".*")
+            .replace("$fence", ".*")
             .replace(ZERO, "");
         assert!(!filled.contains('$'), "an unknown variable in {filled}");
         filled
@@ -285,33 +289,39 @@ mod documents {
             .collect()
     }
 
+    /// Every query of every panel and variable.
+    async fn has_answers(prometheus: &Prometheus, dashboard: &Value) {
+        let mut failures = Vec::new();
+        for (title, expression) in expressions(dashboard) {
+            if let Err(error) = answer(prometheus, &filled(&expression)).await {
+                failures.push(format!("panel \"{title}\": {error}"));
+            }
+        }
+        for (selector, label) in variables(dashboard) {
+            let query = format!(
+                "count by ({label}) ({}{{{label}!=\"\"}})",
+                filled(&selector).split('{').next().unwrap()
+            );
+            if let Err(error) = answer(prometheus, &query).await {
+                failures.push(format!("variable {label}: {error}"));
+            }
+            answer(prometheus, &filled(&selector)).await.unwrap();
+        }
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn every_panel_has_an_answer_and_every_series_is_documented() {
         let run = start().await;
-        let dashboard = dashboard();
         let limited = "increase(envoy_http_local_rate_limiter_http_local_rate_limit_enforced[20s])";
         run.prometheus
             .wait_value(limited, BOUND, |n| n > 0.0)
             .await
             .unwrap();
 
-        let mut failures = Vec::new();
-        for (title, expression) in expressions(&dashboard) {
-            if let Err(error) = answer(&run.prometheus, &filled(&expression)).await {
-                failures.push(format!("panel \"{title}\": {error}"));
-            }
+        for dashboard in [dashboard(), dashboard_of("lazyload")] {
+            has_answers(&run.prometheus, &dashboard).await;
         }
-        for (selector, label) in variables(&dashboard) {
-            let query = format!(
-                "count by ({label}) ({}{{{label}!=\"\"}})",
-                filled(&selector).split('{').next().unwrap()
-            );
-            if let Err(error) = answer(&run.prometheus, &query).await {
-                failures.push(format!("variable {label}: {error}"));
-            }
-            answer(&run.prometheus, &filled(&selector)).await.unwrap();
-        }
-        assert!(failures.is_empty(), "{}", failures.join("\n"));
         // No layer-7 service is here, so that an answer may be empty; the names are held below.
         for (title, expression) in expressions(&dashboard_of("metaprotocol")) {
             let answer = run.prometheus.query(&filled(&expression)).await;
@@ -376,7 +386,7 @@ mod documents {
         // What is left out in the text would be filled in by the parser, so the keys are compared too.
         let written: Value = serde_saphyr::from_str(&blocks[0]).unwrap();
         let default = serde_json::to_value(&all).unwrap();
-        for section in ["http", "xds", "limiter", "metaprotocol"] {
+        for section in ["http", "xds", "limiter", "lazyload", "metaprotocol"] {
             let keys = |v: &Value| {
                 v[section]
                     .as_object()
@@ -393,6 +403,15 @@ mod documents {
             sources.prometheus.is_some()
                 && sources.metrics_server.is_some()
                 && sources.mds.is_some()
+        );
+        let scoping = parse(&blocks[3]).lazyload;
+        assert!(scoping.learn.prometheus.is_some() && scoping.fences.auto_fence);
+        assert_eq!(
+            (
+                scoping.domain_aliases.len(),
+                scoping.fallback.dispatches.len()
+            ),
+            (1, 2)
         );
         for block in yaml_blocks("README.md") {
             assert!(parse(&block).metrics.prometheus.is_some());
@@ -458,6 +477,8 @@ mod documents {
         grafana_takes(&dashboard(), ["datasource", "namespace", "limiter"]);
         let names = ["datasource", "namespace", "router"];
         grafana_takes(&dashboard_of("metaprotocol"), names);
+        let names = ["datasource", "namespace", "fence"];
+        grafana_takes(&dashboard_of("lazyload"), names);
     }
 
     fn grafana_takes(dashboard: &Value, variables: [&str; 3]) {

@@ -52,6 +52,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $config := dict
       "http" (dict "address" "0.0.0.0:8080")
       "xds" (dict "address" "0.0.0.0:15010" "advertise" (printf "%s:%v" $host .Values.service.ports.xds)) -}}
+{{- if include "trimtab.hasLazyload" . -}}
+{{- $_ := set $config "lazyload" (dict
+      "namespace" .Release.Namespace
+      "domain" .Values.clusterDomain
+      "learn" (dict "accessLog" (dict "address" "0.0.0.0:8082"))
+      "fallback" (dict "tcp" .Values.fallback.tcp)) -}}
+{{- end -}}
 {{- if include "trimtab.hasMds" . -}}
 {{- $_ := set $config "metrics" (dict "mds" (dict "address" "0.0.0.0:8084")) -}}
 {{- end -}}
@@ -63,6 +70,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if hasKey (default dict .Values.config.metrics) "mds" -}}true{{- end -}}
 {{- end -}}
 
+{{/* Not empty unless the lazyload module is switched off. */}}
+{{- define "trimtab.hasLazyload" -}}
+{{- if ne (get (default dict .Values.config.lazyload) "enabled" | toString) "false" -}}true{{- end -}}
+{{- end -}}
+
 {{/* Container ports by name, from the configuration. */}}
 {{- define "trimtab.ports" -}}
 {{- $config := include "trimtab.config" . | fromYaml -}}
@@ -70,5 +82,8 @@ http: {{ $config.http.address | regexFind "[0-9]+$" }}
 xds: {{ $config.xds.address | regexFind "[0-9]+$" }}
 {{- if include "trimtab.hasMds" . }}
 mds: {{ $config.metrics.mds.address | regexFind "[0-9]+$" }}
+{{- end }}
+{{- if include "trimtab.hasLazyload" . }}
+accessLogs: {{ $config.lazyload.learn.accessLog.address | regexFind "[0-9]+$" }}
 {{- end }}
 {{- end -}}

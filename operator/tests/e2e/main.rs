@@ -16,6 +16,7 @@ mod metaprotocol;
 mod outage;
 mod quickstart;
 mod repair;
+mod scoping;
 mod sources;
 mod standalone;
 mod support;

@@ -83,6 +83,12 @@ fn the_operator_takes_every_rendered_configuration() {
         config.metrics.metrics_server.is_some(),
         "an empty map switches a source on"
     );
+    let lazyload = &config.lazyload;
+    assert_eq!(lazyload.namespace, "istio-system");
+    assert_eq!(lazyload.domain, "mesh.example.com");
+    let logs = lazyload.learn.access_log.as_ref().unwrap();
+    assert_eq!(logs.address.to_string(), "0.0.0.0:18082");
+    assert!(lazyload.fallback.tcp, "the value and the key are one");
     let config: Config = serde_saphyr::from_str(&configuration(&rendered("own-account"))).unwrap();
     assert_eq!(
         config.xds.advertise, "",

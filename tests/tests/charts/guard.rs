@@ -13,7 +13,7 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-/// API group, resource (with its subresource), verb.
+/// API group, resource (with its subresource; with a blank and the name when only objects of this name are meant), verb.
 pub(crate) type Right = (String, String, String);
 
 /// The rights of a ClusterRole, one by one.
@@ -27,12 +27,25 @@ pub(crate) fn rights(role: &Value) -> BTreeSet<Right> {
             let text = |v: &Value| v.as_str().expect("a text").to_owned();
             values.iter().map(text).collect()
         };
-        assert_eq!(rule.as_object().expect("a rule").len(), 3, "only {rule}");
+        let names = rule.get("resourceNames").is_some();
+        let keys = rule.as_object().expect("a rule").len();
+        assert_eq!(keys, 3 + usize::from(names), "only {rule}");
+        let resources: Vec<String> = if names {
+            let named = |r: &String| {
+                list("resourceNames")
+                    .into_iter()
+                    .map(move |n| format!("{r} {n}"))
+                    .collect::<Vec<_>>()
+            };
+            list("resources").iter().flat_map(named).collect()
+        } else {
+            list("resources")
+        };
         for group in list("apiGroups") {
-            for resource in list("resources") {
+            for resource in &resources {
                 for verb in list("verbs") {
                     assert!(
-                        ![&group, &resource, &verb].contains(&&"*".to_owned()),
+                        ![&group, resource, &verb].contains(&&"*".to_owned()),
                         "{rule}"
                     );
                     let right = (group.clone(), resource.clone(), verb);
@@ -85,8 +98,16 @@ impl Guard {
         let mut allowed = true;
         for right in needed(&self.api, request).await {
             let mut log = self.log.lock().expect("no panic while locked");
+            let name = request.uri.path().trim_matches('/').rsplit('/').next();
+            let named = (
+                right.0.clone(),
+                format!("{} {}", right.1, name.unwrap_or_default()),
+                right.2.clone(),
+            );
             if self.granted.contains(&right) {
                 log.used.insert(right);
+            } else if self.granted.contains(&named) {
+                log.used.insert(named);
             } else {
                 log.refused.insert(right);
                 allowed = false;

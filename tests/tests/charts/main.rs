@@ -12,6 +12,8 @@
 )]
 
 mod copies;
+mod fallback;
+mod fences;
 mod golden;
 mod guard;
 mod helm;

@@ -8,7 +8,7 @@ use trimtab::config::Config;
 use crate::helm::{chart, render};
 
 /// A value, and what helm says of it.
-const REFUSED: [(&str, &str); 16] = [
+const REFUSED: [(&str, &str); 20] = [
     (
         "replicaCount=2",
         "at '/replicaCount': maximum: got 2, want 1",
@@ -53,6 +53,22 @@ const REFUSED: [(&str, &str); 16] = [
     (
         "config.metrics.mds=null",
         "at '/config/metrics/mds': got null, want object",
+    ),
+    (
+        "config.lazyload.learn.accessLog.address=127.0.0.1:8082",
+        "at '/config/lazyload/learn/accessLog/address': '127.0.0.1:8082' does not match pattern",
+    ),
+    (
+        "config.lazyload.mode=enforce",
+        "at '/config/lazyload/mode': value must be one of 'Observe', 'Exclude', 'Enforce'",
+    ),
+    (
+        "fallback.enabled=true,config.lazyload.enabled=false",
+        "fallback.enabled: config.lazyload.enabled is false",
+    ),
+    (
+        "fallback.enabled=true,config.lazyload.fallback.enabled=false",
+        "fallback.enabled: config.lazyload.fallback.enabled is false",
     ),
     (
         "image.repository=",
@@ -126,6 +142,7 @@ fn same_keys(path: &str, schema: &Value, value: &Value) {
 fn the_schema_knows_every_key_of_the_operators_configuration() {
     let all = "metrics: {prometheus: {address: 'http://p', bearerTokenFile: f, handlers: {cpu: {query: q, type: PerPod, aggregate: max, timeout: 1s, maxAge: 1m}}}, metricsServer: {}, mds: {}}\n\
         xds: {tls: {}}\n\
+        lazyload: {learn: {accessLog: {}, prometheus: {}}}\n\
         metaprotocol: {accessLog: {path: p, format: f}, tracing: {sampling: 1}, idleTimeout: 1h, vips: {v4: 240.241.0.0/16, v6: 'fd00::/64'}}";
     let config: Config = serde_saphyr::from_str(all).unwrap();
     let value = serde_json::to_value(&config).unwrap();
