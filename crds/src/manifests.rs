@@ -46,6 +46,7 @@ pub fn trimtab_crds() -> Vec<(&'static str, CustomResourceDefinition)> {
 /// Open CRDs of the Istio kinds, for the embedded API. A cluster has Istio's own.
 pub fn istio_crds() -> Vec<CustomResourceDefinition> {
     vec![
+        istio::AuthorizationPolicy::crd(),
         istio::DestinationRule::crd(),
         istio::EnvoyFilter::crd(),
         istio::Gateway::crd(),

@@ -209,6 +209,7 @@ fn plural(kind: &str) -> String {
     match lower.as_str() {
         "endpoints" => lower,
         "serviceentry" => "serviceentries".to_owned(),
+        "authorizationpolicy" => "authorizationpolicies".to_owned(),
         "dubboauthorizationpolicy" => "dubboauthorizationpolicies".to_owned(),
         "podmetrics" => "pods".to_owned(),
         _ => format!("{lower}s"),

@@ -3,6 +3,7 @@
 //! The schemas are open (`x-kubernetes-preserve-unknown-fields`): they serve the embedded API, a cluster has Istio's own.
 //! Kinds that Trimtab writes keep unknown fields in `others`, so that nothing is lost on a round trip.
 
+mod authorization_policy;
 mod destination_rule;
 mod envoyfilter;
 mod gateway;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use authorization_policy::{AuthorizationPolicy, AuthorizationPolicySpec};
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
 pub use envoyfilter::{EnvoyFilter, EnvoyFilterSpec};
 pub use gateway::{Gateway, GatewaySpec, Server};

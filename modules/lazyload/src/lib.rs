@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `mesh`, `edges`, `scope`, `translate`, `fallback`, `status` and the parsers of `learn` are pure: time comes in as an
-//! argument. `engine` keeps state and does no I/O; `controller` and the servers of `learn` have the effects.
+//! argument. `engine` and `hints` keep state and do no I/O; `controller` and the servers of `learn` have the effects.
 
 pub mod auto;
 pub mod config;
@@ -17,6 +17,7 @@ pub mod controller;
 pub mod edges;
 pub mod engine;
 pub mod fallback;
+pub mod hints;
 pub mod learn;
 pub mod mesh;
 pub mod metrics;

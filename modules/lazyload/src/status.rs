@@ -30,7 +30,7 @@ pub enum Standing {
     Observing,
     /// The Sidecar of another fence of the same pods has this fence's scope too.
     MergedInto(FenceKey),
-    /// A user's Sidecar is there for the same pods; named `namespace/name`.
+    /// A user's Sidecar is there for the same pods or under the same name; its name.
     UserSidecar(String),
     /// The first Sidecar waits until the fallback carries calls.
     WaitsForFallback,
@@ -237,7 +237,7 @@ fn programmed(facts: &Facts<'_>) -> Draft {
         Standing::UserSidecar(name) => draft(
             false,
             "UserSidecar",
-            format!("Sidecar {name} is for the same pods and was not made by Trimtab: it stays alone; delete it to let this fence act"),
+            format!("Sidecar {name} is for the same pods, or has the name that ours would have, and was not made by Trimtab: it stays alone; delete or rename it to let this fence act"),
         ),
         Standing::WaitsForFallback => draft(
             false,

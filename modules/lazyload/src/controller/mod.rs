@@ -13,7 +13,9 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::fence::ServiceFence;
-use trimtab_crds::istio::{DestinationRule, EnvoyFilter, ServiceEntry, Sidecar, VirtualService};
+use trimtab_crds::istio::{
+    AuthorizationPolicy, DestinationRule, EnvoyFilter, ServiceEntry, Sidecar, VirtualService,
+};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
 use trimtab_kit::apply::{Applier, Key, MODULE_LABEL};
 use trimtab_kit::host::{Context, Host, Module};
@@ -35,7 +37,7 @@ pub const FIELD_MANAGER: &str = "trimtab/lazyload";
 pub const STATUS_MANAGER: &str = "trimtab/lazyload-status";
 /// Blocker of readiness until the first scopes are worked out.
 pub const FIRST_SCOPES: &str = "lazyload: first scopes";
-/// Concurrent writes.
+/// Concurrent writes of Sidecars, and of everything else.
 const WRITERS: usize = 8;
 /// How often it is looked at whether all watches have listed.
 const START_POLL: Duration = Duration::from_millis(20);
@@ -168,7 +170,14 @@ impl Lazyload {
         host.watch::<DestinationRule>(optional.clone(), engine.index.clone());
         host.watch::<Sidecar>(optional.clone(), engine.index.clone());
         host.watch::<Sidecar>(optional.clone(), engine.clone());
-        host.watch::<Sidecar>(optional, self.appliers.sidecars.clone());
+        host.watch::<Sidecar>(optional.clone(), self.appliers.sidecars.clone());
+        if self.config.learn.hints {
+            // After the index, in which names are looked up.
+            host.watch::<Pod>(present.clone(), engine.hints.clone());
+            host.watch::<Service>(present.clone(), engine.hints.clone());
+            host.watch::<ServiceEntry>(optional.clone(), engine.hints.clone());
+            host.watch::<AuthorizationPolicy>(optional, engine.hints.clone());
+        }
         let generated = WatchConfig {
             labels: format!("{MANAGED_BY_LABEL}={MANAGED_BY}"),
             ..present
@@ -211,7 +220,10 @@ impl Lazyload {
         let blocker = context.readiness.block(FIRST_SCOPES);
         host.spawn("lazyload: events", runtime.clone().events(blocker));
         for i in 0..WRITERS {
-            host.spawn(format!("lazyload: writer {i}"), runtime.clone().writer());
+            let writer = runtime.clone().writer(false);
+            host.spawn(format!("lazyload: writer {i}"), writer);
+            let writer = runtime.clone().writer(true);
+            host.spawn(format!("lazyload: writer of sidecars {i}"), writer);
         }
     }
 }

@@ -24,21 +24,28 @@ fn unless_gone(result: Result<(), ApplyError>) -> Result<(), ApplyError> {
 }
 
 impl Runtime {
-    pub(super) async fn writer(self) {
+    /// Works a queue off: that of Sidecars, or the other.
+    pub(super) async fn writer(self, sidecars: bool) {
         if !self.start().await {
             return;
         }
+        let queue = if sidecars {
+            &self.engine.sidecars
+        } else {
+            &self.engine.queue
+        };
         loop {
             let (work, ()) = tokio::select! {
                 () = self.context.shutdown.cancelled() => return,
-                item = self.engine.queue.pop() => item,
+                item = queue.pop() => item,
             };
             let result = match &work {
                 Work::Fence(key) => self.write_fence(key).await,
+                Work::Sidecar(key) => self.write_sidecar(key).await,
                 Work::Auto(key) => self.write_auto(key).await,
                 Work::Wiring => self.write_wiring().await,
             };
-            self.engine.queue.done(&work);
+            queue.done(&work);
             match result {
                 Ok(()) => self.engine.retries.succeeded(&work),
                 Err(error) => self.retry(work, &error),
@@ -47,20 +54,27 @@ impl Runtime {
     }
 
     async fn write_fence(&self, key: &FenceKey) -> Result<(), ApplyError> {
-        let plan = self.engine.plan(key);
-        if let Some(status) = plan.status {
+        if let Some(status) = self.engine.news(key) {
             self.write_status(key, &status).await?;
             self.engine.note_status(key, status);
         }
-        let desired = match plan.sidecar {
+        self.engine.push(Work::Sidecar(key.clone()));
+        Ok(())
+    }
+
+    async fn write_sidecar(&self, key: &FenceKey) -> Result<(), ApplyError> {
+        let sidecars = &self.appliers.sidecars;
+        if let Desired::Write(sidecar) = self.engine.desired(key)
+            && !sidecars.is_as_wanted(&sidecar)
+        {
+            self.spend().await;
+        }
+        // It may be another one after the wait.
+        let desired = match self.engine.desired(key) {
             Desired::Write(sidecar) => vec![*sidecar],
             Desired::None => Vec::new(),
             Desired::Keep => return Ok(()),
         };
-        let sidecars = &self.appliers.sidecars;
-        if desired.iter().any(|s| !sidecars.is_as_wanted(s)) {
-            self.spend().await;
-        }
         let outcome = sidecars.converge(&key.namespace, &key.name, &desired).await;
         let error = outcome.as_ref().err().map(|e| (e.reason(), e.to_string()));
         self.engine.note_sidecar(key, error);
@@ -153,7 +167,7 @@ impl Runtime {
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(pause) => {
                     engine.retries.begin(&work);
-                    engine.queue.push(work, ());
+                    engine.push(work);
                 }
             }
         });

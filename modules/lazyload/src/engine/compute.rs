@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::{SignedDuration, Timestamp};
 use trimtab_crds::fence::{DependencyState, Mode};
 
 use super::{Desired, Engine, Entry, Inner, Work};
@@ -28,9 +29,11 @@ fn learned(edge: Edge) -> Learned {
 
 impl Engine {
     /// Reads back what a fence's status says was learned: by an earlier run, by another replica, or by Slime.
-    pub(super) fn restore(&self, key: &FenceKey) {
+    ///
+    /// Gives the callers that it speaks of.
+    pub(super) fn restore(&self, key: &FenceKey) -> Vec<Caller> {
         let Some(resolved) = self.index.resolve(key) else {
-            return;
+            return Vec::new();
         };
         let now = self.clock.now();
         let known = {
@@ -41,15 +44,15 @@ impl Engine {
             })
         };
         if known {
-            return;
+            return Vec::new();
         }
         let status = &resolved.status;
-        let callers: BTreeSet<&String> = status.dependencies.iter().map(|d| &d.caller).collect();
-        for name in callers {
+        let names: BTreeSet<&String> = status.dependencies.iter().map(|d| &d.caller).collect();
+        for name in &names {
             let own: Vec<_> = status
                 .dependencies
                 .iter()
-                .filter(|d| d.caller == *name)
+                .filter(|d| d.caller == **name)
                 .cloned()
                 .collect();
             self.edges
@@ -66,6 +69,24 @@ impl Engine {
                 self.edges
                     .restore_metric_status(caller, &status.metric_status, known, now);
             }
+        }
+        let callers = names.iter().map(|name| Caller::new(&key.namespace, name));
+        callers.collect()
+    }
+
+    /// The stored status is another one and nothing else has changed: what it lacks is written again.
+    pub(super) fn reread(&self, key: &FenceKey) {
+        let Some(resolved) = self.index.resolve(key) else {
+            return;
+        };
+        let mut inner = self.inner.lock();
+        let Some(entry) = inner.fences.get_mut(key) else {
+            return;
+        };
+        if entry.stored != *resolved.status {
+            entry.stored = resolved.status.as_ref().clone();
+            drop(inner);
+            self.queue.push(Work::Fence(key.clone()), ());
         }
     }
 
@@ -169,14 +190,77 @@ impl Engine {
             Role::MergedInto(_) => union(&inner, key, &[]),
         };
         let live = inner.live.get(key).cloned();
+        let foreign = inner.foreign.contains(key);
         let Some(entry) = inner.fences.get_mut(key) else {
             return;
         };
         entry.union = union;
         entry.warnings = warnings(entry, &role);
-        let (standing, desired) = outcome(resolved, entry, &role, &fallback, live, &config);
+        let (now, grace) = (self.clock.now(), self.settings.read().grace);
+        let next = if matches!(role, Role::Writes { .. }) {
+            entry.orphaned(live.as_ref(), now, grace)
+        } else {
+            None
+        };
+        let users = resolved.user_sidecars.first().cloned();
+        let users = users.or_else(|| foreign.then(|| key.name.clone()));
+        let (standing, desired) = outcome(resolved, entry, &role, &fallback, live, &config, users);
         entry.standing = Some(standing);
         entry.desired = desired;
+        inner
+            .timers
+            .extend(next.map(|at| (at, key.clone())));
+    }
+}
+
+impl Entry {
+    /// Works out which entries of the live Sidecar nothing explains, once: those of a scope whose status was lost, or of
+    /// Slime's. They leave after the grace, in which calls are learned again. Gives the end of it.
+    fn orphaned(
+        &mut self,
+        live: Option<&BTreeSet<String>>,
+        now: Timestamp,
+        grace: SignedDuration,
+    ) -> Option<Timestamp> {
+        let (orphans, since) = self.orphans.get_or_insert_with(|| {
+            let wanted: BTreeSet<&str> = self.union.entries.keys().map(String::as_str).collect();
+            let lost = live.into_iter().flatten().filter(|e| !explained(&wanted, e));
+            (lost.cloned().collect(), now)
+        });
+        // A clock that goes back must not make the grace longer.
+        *since = (*since).min(now);
+        let end = since.checked_add(grace).unwrap_or(Timestamp::MAX);
+        if now >= end {
+            orphans.clear();
+        }
+        (!orphans.is_empty()).then_some(end)
+    }
+}
+
+/// Whether a list of entries has all that another entry imports. Slime's `*/host` is what we write with a namespace.
+fn explained(wanted: &BTreeSet<&str>, entry: &str) -> bool {
+    if entry == scope::NOTHING || wanted.contains(entry) || wanted.contains(scope::EVERYTHING) {
+        return true;
+    }
+    match entry.split_once('/') {
+        Some(("*", host)) => wanted
+            .iter()
+            .any(|w| w.split_once('/').is_some_and(|(_, h)| h == host)),
+        Some((namespace, _)) => wanted.contains(format!("{namespace}/*").as_str()),
+        None => false,
+    }
+}
+
+/// Adds what is not there yet.
+fn widen(hosts: &mut BTreeSet<String>, more: &BTreeSet<String>) {
+    let have: BTreeSet<&str> = hosts.iter().map(String::as_str).collect();
+    let missing = more.iter().filter(|entry| !explained(&have, entry));
+    let missing: Vec<String> = missing.cloned().collect();
+    hosts.extend(missing);
+    if hosts.contains(scope::EVERYTHING) {
+        hosts.retain(|entry| entry == scope::EVERYTHING);
+    } else if hosts.len() > 1 {
+        hosts.remove(scope::NOTHING);
     }
 }
 
@@ -230,9 +314,10 @@ fn outcome(
     fallback: &FallbackState,
     live: Option<BTreeSet<String>>,
     config: &LazyloadConfig,
+    users: Option<String>,
 ) -> (Standing, Desired) {
-    if let Some(name) = resolved.user_sidecars.first() {
-        return (Standing::UserSidecar(name.clone()), Desired::None);
+    if let Some(name) = users {
+        return (Standing::UserSidecar(name), Desired::None);
     }
     match entry.mode {
         Mode::Observe => return (Standing::Observing, Desired::None),
@@ -251,10 +336,10 @@ fn outcome(
             return (Standing::WaitsForFallback, Desired::None);
         };
         // Wider is safe at any time, narrower only while unknown calls are carried.
-        if !live.iter().any(|entry| entry == scope::EVERYTHING) {
-            hosts.remove(scope::NOTHING);
-            hosts.extend(live.into_iter().filter(|entry| entry != scope::NOTHING));
-        }
+        widen(&mut hosts, &live);
+    }
+    if let Some((orphans, _)) = &entry.orphans {
+        widen(&mut hosts, orphans);
     }
     let selector = entry
         .claim

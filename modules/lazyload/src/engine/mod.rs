@@ -22,6 +22,8 @@ use trimtab_kit::retry::Retries;
 use crate::auto::AutoFences;
 use crate::config::LazyloadConfig;
 use crate::edges::{EdgeStore, Limits};
+use crate::hints::Hints;
+use crate::learn::Rules;
 use crate::mesh::Index;
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Claim, Scope, Settings, Union};
@@ -30,7 +32,6 @@ use crate::status::{Refusal, Standing};
 pub use ports::HttpPorts;
 pub use view::{DependencyView, EdgeView, FenceView, MeshView};
 pub use wiring::{Wiring, WiringState};
-pub use writes::Plan;
 
 /// Timers are not looked at more often.
 const SHORTEST_TIMER: Duration = Duration::from_millis(10);
@@ -40,8 +41,10 @@ const LONGEST_TIMER: Duration = Duration::from_secs(1);
 /// Something to write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Work {
-    /// Status and Sidecar of a fence.
+    /// Status of a fence, and then its Sidecar.
     Fence(FenceKey),
+    /// Sidecar of a fence.
+    Sidecar(FenceKey),
     /// Whether a fence must be made or deleted.
     Auto(FenceKey),
     /// The EnvoyFilters and the Service of the fallback.
@@ -72,6 +75,8 @@ struct Entry {
     scope: Scope,
     /// What the Sidecar has when other fences select the same pods.
     union: Union,
+    /// Entries that a Sidecar had when the fence was seen first and that nothing explains, and until when they stay.
+    orphans: Option<(BTreeSet<String>, Timestamp)>,
     standing: Option<Standing>,
     desired: Desired,
     /// As the API server has it.
@@ -87,6 +92,8 @@ struct Inner {
     timers: BTreeSet<(Timestamp, FenceKey)>,
     /// Hosts of each live Sidecar of ours, by its fence.
     live: BTreeMap<FenceKey, BTreeSet<String>>,
+    /// Sidecars of users, by the fence that would write one of this name.
+    foreign: BTreeSet<FenceKey>,
     wiring: WiringState,
     /// Fences whose scope or state must be worked out again, for other reasons than events.
     again: BTreeSet<FenceKey>,
@@ -98,12 +105,16 @@ pub struct Engine {
     pub index: Arc<Index>,
     /// Who calls what.
     pub edges: Arc<EdgeStore>,
+    /// What workloads declare to call.
+    pub hints: Arc<Hints>,
     /// Fences that Trimtab makes.
     pub auto: Arc<AutoFences>,
     /// HTTP ports of the mesh.
     pub ports: Arc<HttpPorts>,
-    /// What is to be written.
+    /// What is to be written, Sidecars excepted.
     pub queue: LatestQueue<Work, ()>,
+    /// Sidecars to write: a budget may hold them up, and nothing else with them.
+    pub sidecars: LatestQueue<Work, ()>,
     /// Writes that failed.
     pub retries: Retries<Work>,
     clock: Arc<dyn Clock>,
@@ -126,12 +137,15 @@ impl Engine {
     pub fn new(config: Arc<LazyloadConfig>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
         let limits = Limits::new(&config.retention, config.learn.hosts_per_caller);
+        let index = Index::new(&config);
         Arc::new(Self {
-            index: Index::new(&config),
+            hints: Hints::new(index.clone(), wake.clone()),
+            index,
             edges: Arc::new(EdgeStore::new(limits)),
             auto: AutoFences::new(config.clone(), wake.clone()),
             ports: HttpPorts::new(&config.fallback, wake.clone()),
             queue: LatestQueue::default(),
+            sidecars: LatestQueue::default(),
             retries: Retries::default(),
             clock,
             settings: RwLock::new(Arc::new(wiring::settings(&config))),
@@ -205,11 +219,16 @@ impl Engine {
                 dirty.extend(inner.timers.pop_first().map(|(_, key)| key));
             }
         }
+        let mut restored = BTreeSet::new();
         for key in dirty.iter().chain(&changes.statuses) {
-            self.restore(key);
+            restored.extend(self.restore(key));
         }
+        self.declare(restored);
         for caller in self.edges.take_changes() {
             dirty.extend(self.index.fences_of(&caller));
+        }
+        for key in changes.statuses.difference(&dirty) {
+            self.reread(key);
         }
         self.compute(&dirty);
         for key in self.auto.take_changes() {
@@ -217,6 +236,23 @@ impl Engine {
         }
         if self.wiring_changed() {
             self.queue.push(Work::Wiring, ());
+        }
+    }
+
+    /// Takes declared dependencies over. What was `restored` may have brought old ones back: another replica had not seen
+    /// yet that they are gone.
+    fn declare(&self, restored: BTreeSet<Caller>) {
+        let mut callers = self.hints.take_changes();
+        callers.extend(restored);
+        if callers.is_empty() {
+            return;
+        }
+        let rules = Rules {
+            fallback_hosts: self.fallback_hosts(),
+        };
+        for caller in callers {
+            let hints = self.hints.of(&caller, &rules);
+            self.edges.set_hints(&caller, &hints, self.clock.now());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the writers ask of the engine, and what they report back.
+//! What the writers ask of the engine, and what they report back; what is live.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,32 +6,20 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use trimtab_crds::fence::{Dependency, FenceStatus};
 use trimtab_crds::istio::Sidecar;
+use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use trimtab_kit::watch::Feed;
 
-use super::{Desired, Engine, Work};
+use super::{Desired, Engine, Inner, Work};
 use crate::object::FenceKey;
 use crate::status::{Facts, Standing, status};
 
-/// What is to be written of a fence. The status goes first: what was learned must survive before a Sidecar relies on it.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    /// The status, when it says something new.
-    pub status: Option<FenceStatus>,
-    /// The Sidecar.
-    pub sidecar: Desired,
-}
-
 impl Engine {
-    /// What is to be written of a fence now.
-    pub fn plan(&self, key: &FenceKey) -> Plan {
+    /// The status of a fence, when it says something new. It goes before the Sidecar: what was learned must survive before a
+    /// Sidecar relies on it.
+    pub fn news(&self, key: &FenceKey) -> Option<FenceStatus> {
         let fallback = self.fallback_state(&key.namespace);
         let mut inner = self.inner.lock();
-        let Some(entry) = inner.fences.get_mut(key) else {
-            return Plan {
-                status: None,
-                sidecar: Desired::None,
-            };
-        };
+        let entry = inner.fences.get_mut(key)?;
         let mut dependencies: Vec<Dependency> = entry
             .callers
             .iter()
@@ -64,9 +52,23 @@ impl Engine {
         let wanted = status(&facts, &entry.stored, self.clock.now());
         let news = (wanted != entry.stored).then(|| wanted.clone());
         entry.wanted = wanted;
-        Plan {
-            status: news,
-            sidecar: entry.desired.clone(),
+        news
+    }
+
+    /// The Sidecar as it must be now.
+    pub fn desired(&self, key: &FenceKey) -> Desired {
+        let inner = self.inner.lock();
+        inner
+            .fences
+            .get(key)
+            .map_or(Desired::None, |entry| entry.desired.clone())
+    }
+
+    /// Queues work.
+    pub fn push(&self, work: Work) {
+        match work {
+            Work::Sidecar(_) => self.sidecars.push(work, ()),
+            work => self.queue.push(work, ()),
         }
     }
 
@@ -91,44 +93,91 @@ impl Engine {
     }
 }
 
-/// The fence that a live Sidecar of ours belongs to, with its hosts.
-fn owned(sidecar: &Sidecar) -> Option<(FenceKey, BTreeSet<String>)> {
+/// What a live Sidecar is to us.
+enum Live {
+    /// Ours, or Slime's: its fence, with its hosts.
+    Owned(FenceKey, BTreeSet<String>),
+    /// A user's.
+    Foreign(FenceKey),
+    /// Ours, without an owner.
+    Loose,
+}
+
+fn key_of(sidecar: &Sidecar, name: &str) -> FenceKey {
+    FenceKey {
+        namespace: sidecar.namespace().unwrap_or_default(),
+        name: name.to_owned(),
+    }
+}
+
+fn live(sidecar: &Sidecar) -> Live {
     let references = sidecar.owner_references();
     let owner = references
         .iter()
-        .find(|r| r.controller == Some(true) && r.kind == "ServiceFence")?;
-    let key = FenceKey {
-        namespace: sidecar.namespace().unwrap_or_default(),
-        name: owner.name.clone(),
-    };
-    let hosts = sidecar
-        .spec
-        .egress
-        .iter()
-        .flat_map(|e| e.hosts.iter().cloned());
-    Some((key, hosts.collect()))
+        .find(|r| r.controller == Some(true) && r.kind == "ServiceFence");
+    let ours = sidecar.labels().get(MANAGED_BY_LABEL);
+    match owner {
+        None if ours.is_some_and(|by| by == MANAGED_BY) => Live::Loose,
+        None => Live::Foreign(key_of(sidecar, &sidecar.name_any())),
+        Some(owner) => {
+            let egress = sidecar.spec.egress.iter();
+            let hosts = egress.flat_map(|e| e.hosts.iter().cloned());
+            Live::Owned(key_of(sidecar, &owner.name), hosts.collect())
+        }
+    }
+}
+
+impl Inner {
+    fn put_sidecar(&mut self, sidecar: &Sidecar) {
+        match live(sidecar) {
+            Live::Owned(key, hosts) => {
+                self.live.insert(key, hosts);
+            }
+            Live::Foreign(key) => {
+                if self.foreign.insert(key.clone()) {
+                    self.again.insert(key);
+                }
+            }
+            Live::Loose => {}
+        }
+    }
+
+    fn drop_sidecar(&mut self, sidecar: &Sidecar) {
+        if let Live::Owned(key, _) = live(sidecar) {
+            self.live.remove(&key);
+        }
+        let key = key_of(sidecar, &sidecar.name_any());
+        if self.foreign.remove(&key) {
+            self.again.insert(key);
+        }
+    }
 }
 
 impl Feed<Sidecar> for Engine {
     fn apply(&self, sidecar: Arc<Sidecar>) {
-        if let Some((key, hosts)) = owned(&sidecar) {
-            self.inner.lock().live.insert(key, hosts);
-        }
+        self.inner.lock().put_sidecar(&sidecar);
+        self.wake.notify_one();
     }
 
     fn delete(&self, sidecar: Arc<Sidecar>) {
-        if let Some((key, _)) = owned(&sidecar) {
-            self.inner.lock().live.remove(&key);
-        }
+        self.inner.lock().drop_sidecar(&sidecar);
+        self.wake.notify_one();
     }
 
     fn reset(&self, sidecars: Vec<Arc<Sidecar>>, unreadable: &[(String, String)]) {
         let mut inner = self.inner.lock();
-        inner.live.retain(|key, _| {
-            unreadable
-                .iter()
-                .any(|(namespace, name)| *namespace == key.namespace && *name == key.name)
-        });
-        inner.live.extend(sidecars.iter().filter_map(|s| owned(s)));
+        let unread = |key: &FenceKey| {
+            let mut names = unreadable.iter();
+            names.any(|(namespace, name)| *namespace == key.namespace && *name == key.name)
+        };
+        inner.live.retain(|key, _| unread(key));
+        let gone: Vec<FenceKey> = inner.foreign.iter().filter(|k| !unread(k)).cloned().collect();
+        inner.foreign.retain(unread);
+        inner.again.extend(gone);
+        for sidecar in &sidecars {
+            inner.put_sidecar(sidecar);
+        }
+        drop(inner);
+        self.wake.notify_one();
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde_json::Value;
 
 use super::Rules;
@@ -17,45 +18,48 @@ use crate::object::Directory;
 
 /// Longer values are configuration files or certificates; looking for names in them finds what nobody calls.
 const LONGEST_VALUE: usize = 16 << 10;
-/// Names that one template may declare.
+/// Hosts that one template may declare.
 const MOST_NAMES: usize = 1000;
-/// Where a pod's containers are, in a Pod, a Deployment and its like, and a CronJob.
-const POD_SPECS: [&str; 3] = [
-    "/spec",
-    "/spec/template/spec",
-    "/spec/jobTemplate/spec/template/spec",
-];
+/// Pieces that are looked up for one template, at most.
+const MOST_PIECES: usize = 4000;
+/// Containers that Istio's injector adds; what they name is no call of the workload.
+const INJECTED: [&str; 3] = ["istio-proxy", "istio-init", "istio-validation"];
 
-/// The services that a pod template in `namespace` names in environment, arguments and commands, sorted.
+/// What a pod's containers name in environment, arguments and commands, hosts or not: the part of a template that is kept.
 ///
-/// `object` is a Pod, something with a pod template, or the template itself. Names with a dot count wherever they are
-/// (`b.a`, `b.a.svc`, `kafka-0.kafka.a.svc.cluster.local:9092,...`); a name of one label must stand before a port or after
-/// `://`, since any word could be the name of a service. Only names and addresses that the mesh knows count.
-pub fn template_hosts(
-    object: &Value,
+/// Names with a dot count wherever they are (`b.a`, `b.a.svc`, `kafka-0.kafka.a.svc.cluster.local:9092,...`); a name of one
+/// label must stand before a port or after `://`, since any word could be the name of a service.
+pub fn template_names(spec: &PodSpec) -> BTreeSet<String> {
+    let texts = containers(spec).flat_map(container_texts);
+    let short = texts.filter(|text| text.len() <= LONGEST_VALUE);
+    short
+        .flat_map(names)
+        .take(MOST_PIECES)
+        .map(str::to_ascii_lowercase)
+        .collect()
+}
+
+/// The services that a workload in `namespace` means by these names, sorted. Only names and addresses that the mesh knows
+/// count.
+pub fn template_hosts<'a>(
+    names: impl IntoIterator<Item = &'a String>,
     namespace: &str,
     directory: &dyn Directory,
     rules: &Rules,
 ) -> BTreeSet<Arc<str>> {
     let mut hosts = BTreeSet::new();
-    let texts = POD_SPECS
-        .iter()
-        .filter_map(|at| object.pointer(at))
-        .flat_map(container_texts);
-    for text in texts.filter(|text| text.len() <= LONGEST_VALUE) {
-        for name in names(text) {
-            if hosts.len() >= MOST_NAMES {
-                return hosts;
+    for name in names {
+        if hosts.len() >= MOST_NAMES {
+            break;
+        }
+        match target(name) {
+            Some(Target::Name(name, _)) => {
+                hosts.extend(directory.host_of_name(&name, namespace));
             }
-            match target(name) {
-                Some(Target::Name(name, _)) => {
-                    hosts.extend(directory.host_of_name(&name, namespace));
-                }
-                Some(Target::Address(address, Some(port))) if is_service_like(address) => {
-                    hosts.extend(directory.hosts_at(address, port));
-                }
-                _ => {}
+            Some(Target::Address(address, Some(port))) if is_service_like(address) => {
+                hosts.extend(directory.hosts_at(address, port));
             }
+            _ => {}
         }
     }
     hosts.retain(|host| !rules.is_fallback(host));
@@ -66,17 +70,16 @@ fn is_service_like(address: IpAddr) -> bool {
     !address.is_loopback() && !address.is_unspecified()
 }
 
-/// Values of `env`, and `args` and `command`, of all containers.
-fn container_texts(spec: &Value) -> Vec<&str> {
-    let lists = ["containers", "initContainers"];
-    let containers = lists.iter().flat_map(|list| items(spec.get(list)));
-    containers
-        .flat_map(|container| {
-            let env = items(container.get("env")).filter_map(|env| env.get("value"));
-            let args = items(container.get("args")).chain(items(container.get("command")));
-            env.chain(args).filter_map(Value::as_str)
-        })
-        .collect()
+fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    all.filter(|container| !INJECTED.contains(&container.name.as_str()))
+}
+
+/// Values of `env`, and `args` and `command`.
+fn container_texts(container: &Container) -> impl Iterator<Item = &str> {
+    let env = container.env.iter().flatten().filter_map(|e| e.value.as_ref());
+    let args = container.args.iter().chain(&container.command).flatten();
+    env.chain(args).map(String::as_str)
 }
 
 fn items(list: Option<&Value>) -> impl Iterator<Item = &Value> {
@@ -209,9 +212,14 @@ mod tests {
     use super::*;
     use crate::learn::testing::small;
 
+    fn hosts_of(spec: Value) -> BTreeSet<Arc<str>> {
+        let names = template_names(&serde_json::from_value(spec).unwrap());
+        template_hosts(&names, "shop", &small(), &Rules::default())
+    }
+
     fn hosts(value: &str) -> Vec<String> {
-        let pod = json!({"spec": {"containers": [{"env": [{"name": "X", "value": value}]}]}});
-        let hosts = template_hosts(&pod, "shop", &small(), &Rules::default());
+        let spec = json!({"containers": [{"name": "a", "env": [{"name": "X", "value": value}]}]});
+        let hosts = hosts_of(spec);
         let names = hosts
             .iter()
             .map(|h| h.trim_end_matches(".svc.cluster.local").to_owned());
@@ -248,21 +256,20 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_found_wherever_they_are() {
+    fn all_containers_but_those_of_istio_are_read() {
         let spec = json!({
-            "initContainers": [{"command": ["wait", "b:80"]}],
-            "containers": [{"args": ["--redis", "redis.data:6379"], "env": [{"name": "P", "valueFrom": {}}]}],
+            "initContainers": [
+                {"name": "wait", "command": ["wait", "b:80"]},
+                {"name": "istio-init", "args": ["a.shop"]},
+            ],
+            "containers": [
+                {"name": "app", "args": ["--redis", "redis.data:6379"], "env": [{"name": "P", "valueFrom": {}}]},
+                {"name": "istio-proxy", "env": [{"name": "CA", "value": "a.shop:15012"}]},
+            ],
         });
-        let b = "b.shop.svc.cluster.local";
-        for object in [
-            json!({"spec": spec}),
-            json!({"spec": {"template": {"spec": spec}}}),
-            json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": spec}}}}}),
-        ] {
-            let hosts = template_hosts(&object, "shop", &small(), &Rules::default());
-            let expected = [b, "redis.data.svc.cluster.local"];
-            assert_eq!(hosts, expected.map(Arc::from).into());
-        }
+        let expected = ["b.shop.svc.cluster.local", "redis.data.svc.cluster.local"];
+        assert_eq!(hosts_of(spec), expected.map(Arc::from).into());
+        assert!(hosts_of(json!({"containers": []})).is_empty());
     }
 
     fn policy(action: &str, source: &Value) -> Value {
@@ -319,13 +326,7 @@ mod tests {
 
     #[test]
     fn other_shapes_are_no_hints() {
-        for object in [
-            json!(null),
-            json!({}),
-            json!({"spec": []}),
-            json!({"spec": {"containers": {"a": 1}}}),
-        ] {
-            assert!(template_hosts(&object, "shop", &small(), &Rules::default()).is_empty());
+        for object in [json!(null), json!({}), json!({"spec": []})] {
             assert_eq!(policy_hint(&object), None);
         }
     }

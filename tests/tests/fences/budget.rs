@@ -1,0 +1,75 @@
+//! How much is written.
+
+use std::time::Duration;
+
+use kube::Api;
+use serde_json::json;
+use trimtab::lab::process::wait_until;
+use trimtab_crds::istio::Sidecar;
+
+use crate::logs::carried;
+use crate::stand::{BOUND, PLAIN, Stand, log};
+
+#[tokio::test]
+async fn the_budget_bounds_writes_of_sidecars_and_nothing_is_lost() {
+    let stand = Stand::shop();
+    let config = "{fallback: {enabled: false}, writes: {perMinute: 3}}";
+    let operator = stand.operator(config).await;
+    for i in 0..9 {
+        stand.fence("shop", &format!("f{i}"), json!({})).await;
+    }
+    let sidecars: Api<Sidecar> = Api::namespaced(stand.api.client(), "shop");
+    let count = || async { sidecars.list(&<_>::default()).await.unwrap().items.len() };
+    let reach = |wanted: usize| async move {
+        wait_until(&format!("{wanted} Sidecars"), BOUND, || async {
+            let found = count().await;
+            (found == wanted).then_some(()).ok_or(format!("{found}"))
+        })
+        .await
+        .unwrap();
+    };
+    reach(3).await;
+    // Statuses do not wait for Sidecars.
+    for i in 0..9 {
+        let what = format!("a word about f{i}");
+        stand
+            .status_where("shop", &format!("f{i}"), &what, |s| !s.conditions.is_empty())
+            .await;
+    }
+    assert_eq!(count().await, 3);
+    for wanted in 4..=9 {
+        stand.clock.advance(Duration::from_secs(20));
+        reach(wanted).await;
+    }
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_of_what_is_known_write_nothing() {
+    let stand = Stand::shop();
+    let operator = stand.operator(PLAIN).await;
+    for name in ["front", "cart", "stock"] {
+        stand.fence("shop", name, json!({})).await;
+    }
+    let round = || {
+        vec![
+            carried("shop", "front-1", &["cart", "stock", "www.example.com"]),
+            carried("shop", "cart-1", &["stock", "redis.data"]),
+            carried("shop", "stock-1", &["redis.data:6379"]),
+        ]
+    };
+    log(&operator, round()).await;
+    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand.scope("shop", "cart", &["shop/stock", "data/redis"]).await;
+    stand.scope("shop", "stock", &["data/redis"]).await;
+    stand.settle().await;
+    let before = stand.writes("shop").await;
+    // 6000 entries over more than a day.
+    for _ in 0..1000 {
+        stand.clock.advance(Duration::from_secs(100));
+        log(&operator, round()).await;
+    }
+    stand.settle().await;
+    assert_eq!(stand.writes("shop").await, before);
+    operator.stop().await.unwrap();
+}

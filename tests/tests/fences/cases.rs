@@ -1,0 +1,211 @@
+//! The rows of "what happens for ...": kinds of services, callers and calls.
+
+use kube::Api;
+use serde_json::{Value, json};
+use trimtab_crds::fence::DependencyState;
+use trimtab_crds::istio::{EnvoyFilter, Sidecar};
+
+use crate::logs::{carried, connection, from_address};
+use crate::stand::{PLAIN, Stand, entry, log, reason_of, service};
+
+const DEFAULT: &str = "{fallback: {enabled: false}, fences: {autoFence: true, defaultFence: true}}";
+
+async fn fenced(stand: &Stand, messages: Vec<envoy_types::pb::envoy::service::accesslog::v3::StreamAccessLogsMessage>) {
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    log(&operator, messages).await;
+    stand.settle().await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_without_selector_gets_no_fence() {
+    let stand = Stand::new();
+    let mut bare = service("shop", "bare");
+    bare["spec"]["selector"] = Value::Null;
+    stand.put(bare);
+    let mut alias = service("shop", "alias");
+    alias["spec"]["type"] = json!("ExternalName");
+    alias["spec"]["externalName"] = json!("api.example.com");
+    stand.put(alias);
+    stand.service("shop", "front");
+    let operator = stand.operator(DEFAULT).await;
+    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    stand.settle().await;
+    assert!(stand.fence_of("shop", "bare").await.is_none());
+    assert!(stand.fence_of("shop", "alias").await.is_none());
+    operator.stop().await.unwrap();
+}
+
+fn headless(name: &str) -> Value {
+    let mut object = service("data", name);
+    object["spec"]["clusterIP"] = json!("None");
+    object["spec"]["ports"] = json!([{"name": "tcp-db", "port": 5432, "protocol": "TCP"}]);
+    object
+}
+
+#[tokio::test]
+async fn a_headless_service_is_learned_by_name_by_pod_name_and_by_pod_address() {
+    for message in [
+        carried("shop", "front-1", &["db.data:5432"]),
+        carried("shop", "front-1", &["db-0.db.data.svc.cluster.local:5432"]),
+        carried("shop", "front-1", &["10.0.0.8:5432"]),
+        connection("shop", "front-1", "10.0.0.8:5432"),
+    ] {
+        let stand = Stand::shop();
+        stand.put(headless("db"));
+        stand.endpoints("data", "db", &["10.0.0.8"]);
+        fenced(&stand, vec![message]).await;
+        stand.scope("shop", "front", &["data/db"]).await;
+    }
+}
+
+#[tokio::test]
+async fn external_names_bring_what_they_stand_for_and_other_domains_nothing() {
+    let stand = Stand::shop();
+    let mut alias = service("shop", "api");
+    alias["spec"] = json!({"type": "ExternalName", "externalName": "redis.data.svc.cluster.local"});
+    stand.put(alias);
+    fenced(&stand, vec![carried("shop", "front-1", &["api", "www.example.com"])]).await;
+    stand.scope("shop", "front", &["shop/api", "data/redis"]).await;
+    let status = stand.status("shop", "front").await;
+    let outside = status.dependencies.iter().find(|d| d.host == "www.example.com");
+    assert_eq!(outside.unwrap().state, DependencyState::Unresolved);
+}
+
+#[tokio::test]
+async fn a_call_by_address_is_learned() {
+    let stand = Stand::shop();
+    let mut cart = service("shop", "cart");
+    cart["spec"]["clusterIP"] = json!("10.96.0.2");
+    stand.put(cart);
+    fenced(&stand, vec![carried("shop", "front-1", &["10.96.0.2:80"])]).await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+}
+
+#[tokio::test]
+async fn hosts_of_service_entries_are_learned_with_their_namespace() {
+    let stand = Stand::shop();
+    let external = |name: &str, host: &str| {
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+            "metadata": {"namespace": "egress", "name": name},
+            "spec": {"hosts": [host], "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}], "resolution": "DNS"},
+        })
+    };
+    stand.apply(external("api", "api.example.com")).await;
+    stand.apply(external("wild", "*.example.org")).await;
+    fenced(&stand, vec![carried("shop", "front-1", &["api.example.com", "a.example.org"])]).await;
+    stand
+        .scope("shop", "front", &["egress/api.example.com", "egress/*.example.org"])
+        .await;
+}
+
+#[tokio::test]
+async fn an_entry_that_comes_after_the_call_is_imported() {
+    let stand = Stand::shop();
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    log(&operator, vec![carried("shop", "front-1", &["api.example.com", "later.data"])]).await;
+    stand.settle().await;
+    stand.scope("shop", "front", &[]).await;
+    stand
+        .apply(json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+            "metadata": {"namespace": "shop", "name": "api"},
+            "spec": {"hosts": ["api.example.com"], "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}]},
+        }))
+        .await;
+    stand.scope("shop", "front", &["shop/api.example.com"]).await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn several_services_on_one_workload_have_one_sidecar() {
+    let stand = Stand::shop();
+    let mut admin = service("shop", "front-admin");
+    admin["spec"]["selector"] = json!({"app": "front"});
+    stand.put(admin);
+    let operator = stand.operator(DEFAULT).await;
+    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    log(&operator, vec![carried("shop", "front-1", &["redis.data"])]).await;
+    let one = |name: &'static str| {
+        let stand = &stand;
+        async move { stand.status_where("shop", name, "a word", |s| !reason_of(s, "Programmed").is_empty()).await }
+    };
+    let mut reasons = [reason_of(&one("front").await, "Programmed").to_owned(), String::new()];
+    reason_of(&one("front-admin").await, "Programmed").clone_into(&mut reasons[1]);
+    reasons.sort();
+    assert_eq!(reasons, ["Merged", "Programmed"]);
+    let sidecars: Api<Sidecar> = Api::namespaced(stand.api.client(), "shop");
+    let what = "one Sidecar with redis for the pods of both";
+    trimtab::lab::process::wait_until(what, crate::stand::BOUND, || async {
+        let all = sidecars.list(&<_>::default()).await.unwrap().items;
+        let app = |s: &Sidecar| s.spec.workload_selector.clone().unwrap_or_default().labels["app"].clone();
+        let of_front: Vec<_> = all.iter().filter(|s| app(s) == "front").collect();
+        let good = of_front.len() == 1 && crate::history::hosts(of_front[0]).contains(&entry("data/redis"));
+        good.then_some(()).ok_or(format!("{of_front:?}"))
+    })
+    .await
+    .unwrap();
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_is_http_here_and_tcp_there_is_taken_over_for_http_alone() {
+    let stand = Stand::shop();
+    stand.fallback(true);
+    let on = |name: &str, kind: &str| {
+        let mut object = service("shop", name);
+        object["spec"]["ports"] = json!([{"name": kind, "port": 9000, "protocol": "TCP"}]);
+        object
+    };
+    stand.put(on("cart", "http-web"));
+    stand.put(on("stock", "tcp-raw"));
+    let operator = stand.operator("{}").await;
+    stand.fence("shop", "front", json!({})).await;
+    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    let filters: Api<EnvoyFilter> = Api::namespaced(stand.api.client(), "istio-system");
+    let filter = filters.get("to-global-sidecar").await.unwrap();
+    let patches = &filter.spec.config_patches;
+    let of_port = |p: &&Value| p.to_string().contains("\"9000\"");
+    assert!(patches.iter().filter(of_port).count() > 0);
+    for patch in patches.iter().filter(of_port) {
+        let kind = patch["applyTo"].as_str().unwrap();
+        assert!(["VIRTUAL_HOST", "ROUTE_CONFIGURATION"].contains(&kind), "{patch}");
+    }
+    let lines = [carried("shop", "front-1", &["cart:9000"]), connection("shop", "front-1", "10.0.0.3:9000")];
+    log(&operator, lines.into()).await;
+    let hosts = [entry("shop/cart"), entry("shop/stock")];
+    stand
+        .hosts_where("shop", "front", "both", |found| hosts.iter().all(|h| found.contains(h)))
+        .await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_source_of_this_cluster_may_call_any_name() {
+    // Services of another cluster on the same network have names here too, and their callers addresses of pods there.
+    let stand = Stand::shop();
+    fenced(&stand, vec![from_address("10.0.0.1:1", "redis.data"), from_address("10.7.0.1:1", "cart")]).await;
+    stand.scope("shop", "front", &["data/redis"]).await;
+}
+
+#[tokio::test]
+async fn without_fences_nothing_of_ours_is_left() {
+    let stand = Stand::shop();
+    let operator = stand.operator(PLAIN).await;
+    for name in ["front", "cart", "stock"] {
+        stand.fence("shop", name, json!({})).await;
+        stand.condition("shop", name, "Programmed", "Programmed").await;
+    }
+    for name in ["front", "cart", "stock"] {
+        stand.delete_fence("shop", name).await;
+        stand.no_sidecar("shop", name).await;
+    }
+    stand.settle().await;
+    let sidecars: Api<Sidecar> = Api::namespaced(stand.api.client(), "shop");
+    assert!(sidecars.list(&<_>::default()).await.unwrap().items.is_empty());
+    operator.stop().await.unwrap();
+}

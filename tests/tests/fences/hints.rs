@@ -1,0 +1,124 @@
+//! What objects declare before the first call.
+
+use serde_json::{Value, json};
+
+use crate::logs::carried;
+use crate::stand::{GRACE, PLAIN, Stand, log, pod, service};
+
+fn calling(value: &str) -> Value {
+    let mut object = pod("shop", "front", &json!({"app": "front"}), "10.0.0.1");
+    object["spec"]["containers"][0]["env"] = json!([{"name": "X", "value": value}]);
+    object
+}
+
+#[tokio::test]
+async fn a_host_in_the_environment_is_in_scope_before_the_first_call() {
+    let stand = Stand::shop();
+    stand.put(calling("redis://redis.data:6379/0,http://late.data"));
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand.scope("shop", "front", &["data/redis"]).await;
+    let status = stand
+        .status_where("shop", "front", "one dependency", |s| s.dependencies.len() == 1)
+        .await;
+    assert_eq!(status.dependencies[0].evidence, ["Template"]);
+    assert!(status.metric_status.is_empty(), "no call was seen");
+    // A Service that comes later was meant all the time.
+    stand.service("data", "late");
+    stand.scope("shop", "front", &["data/redis", "data/late"]).await;
+    log(&operator, vec![carried("shop", "front-1", &["redis.data"])]).await;
+    stand
+        .status_where("shop", "front", "both kinds", |s| {
+            s.dependencies.iter().any(|d| d.evidence == ["AccessLog", "Template"])
+        })
+        .await;
+    stand.settle().await;
+    let before = stand.writes("shop").await;
+    operator.stop().await.unwrap();
+    let operator = stand.operator(PLAIN).await;
+    stand.settle().await;
+    assert_eq!(stand.writes("shop").await, before, "a restart writes nothing");
+
+    // A roll-out: hints of both templates hold until the old pod is gone.
+    let mut next = calling("http://cart");
+    next["metadata"]["name"] = json!("front-2");
+    stand.put(next);
+    stand.scope("shop", "front", &["data/redis", "data/late", "shop/cart"]).await;
+    stand.delete("v1", "Pod", "shop", "front-1").await;
+    stand
+        .status_where("shop", "front", "late is forgotten, redis was called", |s| {
+            let hosts: Vec<&str> = s.dependencies.iter().map(|d| d.host.as_str()).collect();
+            hosts == ["cart.shop.svc.cluster.local", "redis.data.svc.cluster.local"]
+        })
+        .await;
+    stand.never_narrowed("shop", "front").await;
+    stand.clock.advance(GRACE);
+    stand.scope("shop", "front", &["data/redis", "shop/cart"]).await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn proxies_of_istio_declare_nothing_and_hints_can_be_switched_off() {
+    let stand = Stand::shop();
+    let mut object = calling("http://cart");
+    object["spec"]["containers"][1] = json!({"name": "istio-proxy", "image": "p", "env": [{"name": "A", "value": "stock.shop:15012"}]});
+    stand.put(object);
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    operator.stop().await.unwrap();
+    // Written hints go too.
+    let operator = stand.operator("{fallback: {enabled: false}, learn: {hints: false}}").await;
+    stand
+        .status_where("shop", "front", "no dependency", |s| s.dependencies.is_empty())
+        .await;
+    stand.clock.advance(GRACE);
+    stand.scope("shop", "front", &[]).await;
+    operator.stop().await.unwrap();
+}
+
+fn policy(spec: Value) -> Value {
+    json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"namespace": "data", "name": "p"}, "spec": spec,
+    })
+}
+
+#[tokio::test]
+async fn a_principal_that_is_allowed_is_a_caller() {
+    let stand = Stand::shop();
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand.fence("shop", "stock", json!({})).await;
+    stand.scope("shop", "front", &[]).await;
+    let from = |principal: &str| json!([{"from": [{"source": {"principals": [principal]}}]}]);
+    let rules = from("cluster.local/ns/shop/sa/front");
+    stand.apply(policy(json!({"selector": {"matchLabels": {"app": "redis"}}, "rules": rules}))).await;
+    stand.scope("shop", "front", &["data/redis"]).await;
+    stand.scope("shop", "stock", &[]).await;
+    let status = stand.status("shop", "front").await;
+    assert_eq!(status.dependencies[0].evidence, ["Policy"]);
+    // A Service that the policy is for, made later; and one that it is not for.
+    let mut also = service("data", "also");
+    also["spec"]["selector"] = json!({"app": "redis"});
+    stand.put(also);
+    stand.service("data", "other");
+    stand.scope("shop", "front", &["data/redis", "data/also"]).await;
+    // Another caller, by namespace and by name of the target.
+    let targets = json!([{"kind": "Service", "group": "", "name": "other"}]);
+    let everyone = json!([{"from": [{"source": {"namespaces": ["shop"]}}]}]);
+    stand.apply(policy(json!({"targetRefs": targets, "rules": everyone}))).await;
+    stand.scope("shop", "stock", &["data/other"]).await;
+    stand
+        .status_where("shop", "front", "the new one", |s| {
+            s.dependencies.len() == 1 && s.dependencies[0].host.starts_with("other.data")
+        })
+        .await;
+    stand.delete("security.istio.io/v1", "AuthorizationPolicy", "data", "p").await;
+    stand
+        .status_where("shop", "stock", "no dependency", |s| s.dependencies.is_empty())
+        .await;
+    stand.clock.advance(GRACE);
+    stand.scope("shop", "front", &[]).await;
+    operator.stop().await.unwrap();
+}

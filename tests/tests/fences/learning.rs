@@ -1,0 +1,141 @@
+//! What is learned from access logs, and where it shows.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+use trimtab_crds::fence::DependencyState;
+use trimtab_kit::clock::Clock;
+
+use crate::logs::{carried, connection, from_address, outbound};
+use crate::stand::{PLAIN, Stand, log, service};
+
+#[tokio::test]
+async fn every_form_of_a_name_is_the_same_service() {
+    for authority in [
+        "cart",
+        "cart:80",
+        "cart.shop",
+        "cart.shop.svc",
+        "cart.shop.svc:8080",
+        "cart.shop.svc.cluster.local",
+        "CART.shop.svc.cluster.local.:80",
+    ] {
+        let stand = Stand::shop();
+        let operator = stand.operator(PLAIN).await;
+        stand.fence("shop", "front", json!({})).await;
+        stand.scope("shop", "front", &[]).await;
+        log(&operator, vec![carried("shop", "front-1", &[authority])]).await;
+        stand.scope("shop", "front", &["shop/cart"]).await;
+        operator.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn calls_are_learned_by_cluster_by_address_and_by_source_address() {
+    let stand = Stand::shop();
+    let mut redis = service("data", "redis");
+    redis["spec"]["clusterIP"] = json!("10.96.0.4");
+    redis["spec"]["ports"] = json!([{"name": "tcp-redis", "port": 6379, "protocol": "TCP"}]);
+    stand.put(redis);
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    let cluster = "outbound|80||stock.shop.svc.cluster.local";
+    log(&operator, vec![outbound("shop", "front-1", cluster, "anything")]).await;
+    stand.scope("shop", "front", &["shop/stock"]).await;
+    log(&operator, vec![connection("shop", "front-1", "10.96.0.4:6379")]).await;
+    stand.scope("shop", "front", &["shop/stock", "data/redis"]).await;
+    log(&operator, vec![from_address("10.0.0.1:40000", "cart")]).await;
+    stand
+        .scope("shop", "front", &["shop/stock", "data/redis", "shop/cart"])
+        .await;
+    stand.never_narrowed("shop", "front").await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_not_known_teaches_nothing() {
+    let stand = Stand::shop();
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand.scope("shop", "front", &[]).await;
+    let before = stand.writes("shop").await;
+    log(
+        &operator,
+        vec![
+            carried("shop", "nobody-1", &["cart"]),
+            from_address("192.0.2.1:1", "cart"),
+            // The caller itself, the fallback, and nothing.
+            carried("shop", "front-1", &["localhost", "global-sidecar.shop", "", "not a host"]),
+        ],
+    )
+    .await;
+    stand.settle().await;
+    stand.scope("shop", "front", &[]).await;
+    assert_eq!(stand.writes("shop").await, before);
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_status_says_how_and_when_and_a_restart_writes_nothing() {
+    let stand = Stand::shop();
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    let first = Timestamp::from_second(stand.clock.now().as_second()).unwrap();
+    let message = carried("shop", "front-1", &["cart", "www.example.com"]);
+    log(&operator, vec![message]).await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    let status = stand
+        .status_where("shop", "front", "two dependencies", |s| s.dependencies.len() == 2)
+        .await;
+    let cart = &status.dependencies[0];
+    assert_eq!(cart.host, "cart.shop.svc.cluster.local");
+    assert_eq!((cart.caller.as_str(), cart.state), ("front", DependencyState::Active));
+    assert_eq!(cart.evidence, ["AccessLog"]);
+    assert_eq!((cart.first_seen.clone(), cart.last_seen.clone()), (first.to_string(), first.to_string()));
+    assert_eq!(cart.idle, None);
+    let outside = &status.dependencies[1];
+    assert_eq!((outside.host.as_str(), outside.state), ("www.example.com", DependencyState::Unresolved));
+    let key = "{destination_service=\"cart.shop.svc.cluster.local\"}";
+    assert_eq!(status.metric_status.get(key).map(String::as_str), Some("1"));
+    operator.stop().await.unwrap();
+
+    let before = stand.writes("shop").await;
+    stand.clock.advance(Duration::from_secs(86_400));
+    let again = stand.operator(PLAIN).await;
+    stand.settle().await;
+    assert_eq!(stand.writes("shop").await, before);
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    log(&again, vec![carried("shop", "front-1", &["stock"])]).await;
+    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand.never_narrowed("shop", "front").await;
+    again.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_before_the_fence_counts() {
+    let stand = Stand::shop();
+    let operator = stand.operator(PLAIN).await;
+    log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    assert_eq!(stand.sidecars.of("shop", "front").len(), 1, "not by steps");
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn forgetting_begins_anew() {
+    let stand = Stand::shop();
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    let url = format!("http://{}/lazyload/debug/svfReset?ns=shop&name=front", operator.http);
+    reqwest::get(url).await.unwrap().error_for_status().unwrap();
+    stand
+        .status_where("shop", "front", "nothing is learned", |s| s.dependencies.is_empty())
+        .await;
+    stand.clock.advance(crate::stand::GRACE);
+    stand.scope("shop", "front", &[]).await;
+    operator.stop().await.unwrap();
+}

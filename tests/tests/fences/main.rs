@@ -1,0 +1,23 @@
+//! Lazy scoping end to end: an operator in this process on the embedded API, access logs over gRPC, and every version of
+//! every Sidecar that was ever stored.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test"
+)]
+
+mod auto;
+mod budget;
+mod cases;
+mod defects;
+mod hints;
+mod history;
+mod learning;
+mod logs;
+mod modes;
+mod prometheus;
+mod replicas;
+mod robust;
+mod stand;

@@ -1,0 +1,207 @@
+//! Learning from a Prometheus that answers well, badly, or half.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use trimtab::lab::process::wait_until;
+use trimtab_crds::fence::DependencyState;
+
+use crate::stand::{BOUND, Stand};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mood {
+    Good,
+    Error,
+    Refused,
+    Empty,
+    Partial,
+    Nonsense,
+    /// HTTP only; the other query fails.
+    Half,
+}
+
+/// Answers like Prometheus.
+#[derive(Clone)]
+struct Fake {
+    /// Workload and host of each counter, and whether it moves.
+    calls: Arc<Mutex<Vec<(&'static str, &'static str, bool)>>>,
+    mood: Arc<Mutex<Mood>>,
+    asked: Arc<AtomicUsize>,
+    address: SocketAddr,
+    _stop: Arc<DropGuard>,
+}
+
+impl Fake {
+    async fn start(calls: &[(&'static str, &'static str, bool)]) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stop = CancellationToken::new();
+        let fake = Self {
+            calls: Arc::new(Mutex::new(calls.to_vec())),
+            mood: Arc::new(Mutex::new(Mood::Good)),
+            asked: Arc::default(),
+            address: listener.local_addr().unwrap(),
+            _stop: Arc::new(stop.clone().drop_guard()),
+        };
+        // Without the guard, so that it goes with the test.
+        let state = (fake.calls.clone(), fake.mood.clone(), fake.asked.clone());
+        let app = Router::new().route("/api/v1/query", post(answer)).with_state(state);
+        tokio::spawn(stop.run_until_cancelled_owned(async move { axum::serve(listener, app).await }));
+        fake
+    }
+
+    fn config(&self) -> String {
+        format!(
+            "{{fallback: {{enabled: false}}, retention: {{min: 4h}}, learn: {{prometheus: {{address: 'http://{}', interval: 100ms, timeout: 1h}}}}}}",
+            self.address
+        )
+    }
+
+    /// Lets `hours` pass, half an hour between two rounds of queries.
+    async fn pass(&self, stand: &Stand, hours: usize) {
+        for _ in 0..2 * hours {
+            self.round().await;
+            stand.clock.advance(Duration::from_secs(1800));
+        }
+        self.round().await;
+        self.round().await;
+    }
+
+    /// Waits until a whole round is answered and taken.
+    async fn round(&self) {
+        let from = self.asked.load(Ordering::SeqCst);
+        // The first query after the next full pair was sent after its answers were taken.
+        wait_until("a round", BOUND, || async {
+            let now = self.asked.load(Ordering::SeqCst);
+            (now >= from + 4).then_some(()).ok_or(format!("{now}"))
+        })
+        .await
+        .unwrap();
+    }
+
+    fn set(&self, mood: Mood) {
+        *self.mood.lock() = mood;
+    }
+}
+
+type Shared = (Arc<Mutex<Vec<(&'static str, &'static str, bool)>>>, Arc<Mutex<Mood>>, Arc<AtomicUsize>);
+
+async fn answer(State((calls, mood, asked)): State<Shared>, query: String) -> Response {
+    let n = asked.fetch_add(1, Ordering::SeqCst);
+    let tcp = query.contains("tcp");
+    let rows = |share: usize| -> Vec<Value> {
+        let calls = calls.lock();
+        let shown = calls.iter().take(calls.len() / share);
+        let row = |(workload, host, moves): &(&str, &str, bool)| {
+            let value = if *moves { n + 1 } else { 7 };
+            json!({"metric": {
+                "source_workload": workload, "source_workload_namespace": "shop", "destination_service": host,
+                "destination_service_namespace": "shop", "reporter": "source",
+            }, "value": [0.0, value.to_string()]})
+        };
+        shown.map(row).collect()
+    };
+    let good = |rows: Vec<Value>| {
+        Json(json!({"status": "success", "data": {"resultType": "vector", "result": rows}})).into_response()
+    };
+    let mood = *mood.lock();
+    match mood {
+        Mood::Good if tcp => good(Vec::new()),
+        Mood::Good => good(rows(1)),
+        Mood::Error => (StatusCode::INTERNAL_SERVER_ERROR, "down").into_response(),
+        Mood::Refused => Json(json!({"status": "error", "errorType": "bad_data", "error": "no"})).into_response(),
+        Mood::Empty => good(Vec::new()),
+        Mood::Partial => Json(json!({
+            "status": "success", "warnings": ["a store is away"],
+            "data": {"resultType": "vector", "result": if tcp { Vec::new() } else { rows(2) }},
+        }))
+        .into_response(),
+        Mood::Nonsense => "<html>".into_response(),
+        Mood::Half if tcp => (StatusCode::SERVICE_UNAVAILABLE, "down").into_response(),
+        Mood::Half => good(rows(1)),
+    }
+}
+
+const CART: &str = "cart.shop.svc.cluster.local";
+const STOCK: &str = "stock.shop.svc.cluster.local";
+
+#[tokio::test]
+async fn z07_what_is_not_called_any_more_leaves_and_what_is_called_stays() {
+    let stand = Stand::shop();
+    let fake = Fake::start(&[("front", CART, true), ("front", STOCK, true)]).await;
+    let operator = stand.operator(&fake.config()).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    let status = stand
+        .status_where("shop", "front", "two dependencies", |s| s.dependencies.len() == 2)
+        .await;
+    assert_eq!(status.dependencies[0].evidence, ["Prometheus"]);
+    *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, false)];
+    fake.pass(&stand, 3).await;
+    stand.settle().await;
+    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    fake.pass(&stand, 3).await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    let expired = |s: &trimtab_crds::fence::FenceStatus| {
+        s.dependencies.iter().any(|d| d.host == STOCK && d.state == DependencyState::Expired)
+    };
+    stand.status_where("shop", "front", "stock is remembered", expired).await;
+    // Its next call brings it back, and from then on it lives longer.
+    *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, true)];
+    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, false)];
+    fake.pass(&stand, 6).await;
+    stand.settle().await;
+    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn answers_that_are_wrong_or_half_narrow_nothing() {
+    for mood in [Mood::Error, Mood::Refused, Mood::Empty, Mood::Partial, Mood::Nonsense, Mood::Half] {
+        let stand = Stand::shop();
+        let fake = Fake::start(&[("front", CART, true), ("front", STOCK, true)]).await;
+        let operator = stand.operator(&fake.config()).await;
+        stand.fence("shop", "front", json!({})).await;
+        stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+        if mood == Mood::Half {
+            *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, false)];
+        }
+        fake.set(mood);
+        fake.pass(&stand, 10).await;
+        stand.settle().await;
+        stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+        stand.never_narrowed("shop", "front").await;
+        // It recovers: what is called now stays.
+        *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, true)];
+        fake.set(Mood::Good);
+        fake.pass(&stand, 2).await;
+        stand.never_narrowed("shop", "front").await;
+        operator.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_workload_whose_telemetry_is_gone_keeps_its_scope() {
+    let stand = Stand::shop();
+    let fake = Fake::start(&[("cart", STOCK, true), ("front", CART, true)]).await;
+    let operator = stand.operator(&fake.config()).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    // Scaled to nothing, or its proxies are not scraped; others are.
+    *fake.calls.lock() = vec![("cart", STOCK, true)];
+    fake.pass(&stand, 24).await;
+    stand.settle().await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    stand.never_narrowed("shop", "front").await;
+    operator.stop().await.unwrap();
+}

@@ -1,0 +1,85 @@
+//! Two operators on one API: what each of them learns is known to both, and then nobody writes any more.
+
+use serde_json::json;
+
+use crate::logs::carried;
+use crate::stand::{PLAIN, Stand, log};
+
+#[tokio::test]
+async fn replicas_converge_to_the_union_and_then_are_silent() {
+    let stand = Stand::shop();
+    let one = stand.operator(PLAIN).await;
+    let two = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    // Both at the same time, so that their writes cross.
+    tokio::join!(
+        log(&one, vec![carried("shop", "front-1", &["cart", "www.one.example"])]),
+        log(&two, vec![carried("shop", "front-1", &["stock", "www.two.example"])]),
+    );
+    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    log(&two, vec![carried("shop", "front-1", &["redis.data"])]).await;
+    stand.scope("shop", "front", &["shop/cart", "shop/stock", "data/redis"]).await;
+    let status = stand
+        .status_where("shop", "front", "the union", |s| s.dependencies.len() == 5)
+        .await;
+    let hosts: Vec<&str> = status.dependencies.iter().map(|d| d.host.as_str()).collect();
+    assert!(hosts.is_sorted(), "{hosts:?}");
+    for operator in [&one, &two] {
+        let (engine, _) = operator.lazyload.as_ref().unwrap();
+        trimtab::lab::process::wait_until("five edges", crate::stand::BOUND, || async {
+            let edges = engine.mesh_view().edges;
+            (edges == 5).then_some(()).ok_or(format!("{edges}"))
+        })
+        .await
+        .unwrap();
+    }
+    stand.settle().await;
+    let before = stand.writes("shop").await;
+    // Calls of what is known, to either.
+    let known = || carried("shop", "front-1", &["cart", "stock", "redis.data", "www.one.example"]);
+    log(&one, vec![known()]).await;
+    log(&two, vec![known()]).await;
+    stand.settle().await;
+    assert_eq!(stand.writes("shop").await, before);
+    stand.never_narrowed("shop", "front").await;
+    one.stop().await.unwrap();
+    two.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn many_rounds_of_crossing_writes_lose_nothing() {
+    let stand = Stand::shop();
+    for i in 0..40 {
+        stand.service("data", &format!("s{i:02}"));
+    }
+    let one = stand.operator(PLAIN).await;
+    let two = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    for round in 0..20 {
+        let (a, b) = (format!("s{:02}.data", 2 * round), format!("s{:02}.data", 2 * round + 1));
+        tokio::join!(
+            log(&one, vec![carried("shop", "front-1", &[&a])]),
+            log(&two, vec![carried("shop", "front-1", &[&b])]),
+        );
+    }
+    let all: Vec<String> = (0..40).map(|i| format!("data/s{i:02}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    stand.scope("shop", "front", &all).await;
+    stand
+        .status_where("shop", "front", "all 40", |s| s.dependencies.len() == 40)
+        .await;
+    stand.settle().await;
+    let before = stand.writes("shop").await;
+    stand.settle().await;
+    assert_eq!(stand.status("shop", "front").await.dependencies.len(), 40);
+    assert_eq!(stand.writes("shop").await, before);
+    one.stop().await.unwrap();
+    two.stop().await.unwrap();
+    stand.never_narrowed("shop", "front").await;
+    // All of it survives both.
+    let three = stand.operator(PLAIN).await;
+    stand.settle().await;
+    stand.scope("shop", "front", &all).await;
+    assert_eq!(stand.writes("shop").await, before);
+    three.stop().await.unwrap();
+}
