@@ -372,3 +372,37 @@ async fn wait_for_signal() {
         () = terminate => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxies(more: &[&str]) -> anyhow::Result<Proxies> {
+        let args = ["trimtab", "run", "--standalone", "dir"];
+        let cli = Cli::try_parse_from(args.iter().chain(more))?;
+        match cli.command {
+            Command::Run(args) => args.proxies(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn fallback_proxies_have_addresses_of_their_own() {
+        assert_eq!(proxies(&[]).unwrap(), Proxies::default());
+        let two = ["--fallback", "127.0.0.2", "--fallback", "127.0.0.3"];
+        let found = proxies(&[two.as_slice(), &["--access-log", "logs:8082"]].concat()).unwrap();
+        let fallback = found.fallback.unwrap();
+        assert_eq!(fallback.addresses.len(), 2);
+        assert_eq!(fallback.access_log.unwrap().to_string(), "logs:8082");
+        for (wrong, why) in [
+            (["--fallback", "0.0.0.0"].as_slice(), "connect to it"),
+            (&["--fallback", "127.0.0.1"], "other proxies"),
+            (&["--fallback", "::1", "--fallback", "::1"], "twice"),
+            (&["--access-log", "logs:8082"], "--fallback"),
+            (&["--fallback", "::1", "--access-log", "logs"], "HOST:PORT"),
+        ] {
+            let error = proxies(wrong).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

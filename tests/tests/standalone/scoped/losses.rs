@@ -1,5 +1,6 @@
 //! Nothing is lost while scopes change, and when a fallback proxy is lost.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,31 @@ use super::{Lab, host, mesh, say};
 use crate::http::pod;
 use crate::lab::{BOUND, until};
 
+/// Calls until told to stop: how many were good, and the others.
+async fn calls(at: SocketAddr, name: &'static str, stop: Arc<AtomicBool>) -> (u32, Vec<String>) {
+    let request = Request::get("/").header("host", &host(name));
+    let mut connection = KeepAlive::connect(at).await.expect("the proxy");
+    let (mut good, mut bad) = (0, Vec::new());
+    while !stop.load(Ordering::Relaxed) && bad.len() < 5 {
+        match connection.send(&request).await {
+            Ok(answer) if answer.status == 200 && answer.body.trim() == name => good += 1,
+            other => bad.push(format!("{other:?}")),
+        }
+    }
+    (good, bad)
+}
+
+/// Connections until told to stop, of which none may be lost.
+async fn connections(at: SocketAddr, stop: Arc<AtomicBool>) -> u32 {
+    let mut good = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let mut stream = TcpStream::connect(at).await.expect("the proxy");
+        say(&mut stream, "hello").await;
+        good += 1;
+    }
+    good
+}
+
 #[tokio::test]
 async fn no_call_is_lost_while_the_scope_grows_and_shrinks() {
     let (a, b) = (pod("a").await, pod("b").await);
@@ -20,39 +46,11 @@ async fn no_call_is_lost_while_the_scope_grows_and_shrinks() {
     let (http, tcp) = (lab.http(), lab.tcp());
     let callers: Vec<_> = (0..4)
         .map(|i| {
-            let stop = Arc::clone(&stop);
-            tokio::spawn(async move {
-                let name = if i % 2 == 0 { "a" } else { "b" };
-                let request = Request::get("/").header("host", &host(name));
-                let mut connection = KeepAlive::connect(http).await.expect("the proxy");
-                let (mut good, mut bad) = (0, Vec::new());
-                while !stop.load(Ordering::Relaxed) {
-                    match connection.send(&request).await {
-                        Ok(answer) if answer.status == 200 && answer.body.trim() == name => {
-                            good += 1
-                        }
-                        other => bad.push(format!("{other:?}")),
-                    }
-                    if bad.len() > 5 {
-                        break;
-                    }
-                }
-                (good, bad)
-            })
+            let name = if i % 2 == 0 { "a" } else { "b" };
+            tokio::spawn(calls(http, name, Arc::clone(&stop)))
         })
         .collect();
-    let connecting = {
-        let stop = Arc::clone(&stop);
-        tokio::spawn(async move {
-            let mut good = 0;
-            while !stop.load(Ordering::Relaxed) {
-                let mut stream = TcpStream::connect(tcp).await.expect("the proxy");
-                say(&mut stream, "hello").await;
-                good += 1;
-            }
-            good
-        })
-    };
+    let connecting = tokio::spawn(connections(tcp, Arc::clone(&stop)));
     for round in 0..12_u64 {
         let seen: &[&str] = match round % 4 {
             0 => &["a"],
