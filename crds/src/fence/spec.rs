@@ -164,6 +164,7 @@ pub struct ProtoTime {
     pub nanos: i32,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_zero(nanos: &i32) -> bool {
     *nanos == 0
 }

@@ -199,6 +199,10 @@ impl Default for Retention {
 /// What carries the calls to hosts that are not in scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of its own in the file"
+)]
 pub struct Fallback {
     /// Whether Trimtab wires the fallback. False: unknown calls go where Istio's `outboundTrafficPolicy` sends them.
     pub enabled: bool,

@@ -140,8 +140,7 @@ fn with_fallback(
 
 /// One fence: its Sidecar, and its conditions as notes or refusals.
 fn one(engine: &Engine, key: &FenceKey, out: &mut Output) -> anyhow::Result<()> {
-    let plan = engine.plan(key);
-    if let Desired::Write(sidecar) = plan.sidecar {
+    if let Desired::Write(sidecar) = engine.desired(key) {
         let mut sidecar = *sidecar;
         sidecar.metadata.owner_references = None;
         out.sidecars.push(object(&sidecar)?);

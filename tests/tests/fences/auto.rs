@@ -40,15 +40,35 @@ async fn the_service_goes_before_the_namespace_and_that_before_the_default() {
     stand.put(labelled("front", "true"));
     fences(&stand, &["front"]).await;
     let fence = stand.fence_of("shop", "front").await.unwrap();
-    assert_eq!(fence.labels()["app.kubernetes.io/created-by"], "fence-controller");
-    assert!(fence.spec.enable && fence.spec.workload_selector.as_ref().is_some_and(|w| w.from_service));
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    assert_eq!(
+        fence.labels()["app.kubernetes.io/created-by"],
+        "fence-controller"
+    );
+    assert!(
+        fence.spec.enable
+            && fence
+                .spec
+                .workload_selector
+                .as_ref()
+                .is_some_and(|w| w.from_service)
+    );
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
 
-    stand.put(namespace("shop", json!({"slime.io/serviceFenced": "true"}), json!({})));
+    stand.put(namespace(
+        "shop",
+        json!({"slime.io/serviceFenced": "true"}),
+        json!({}),
+    ));
     fences(&stand, &["cart", "front", "stock"]).await;
     stand.put(labelled("cart", "false"));
     fences(&stand, &["front", "stock"]).await;
-    stand.put(namespace("shop", json!({"slime.io/serviceFenced": "false"}), json!({})));
+    stand.put(namespace(
+        "shop",
+        json!({"slime.io/serviceFenced": "false"}),
+        json!({}),
+    ));
     fences(&stand, &["front"]).await;
     stand.put(labelled("front", "no"));
     fences(&stand, &[]).await;
@@ -69,7 +89,9 @@ async fn the_service_goes_before_the_namespace_and_that_before_the_default() {
 #[tokio::test]
 async fn switching_off_cleans_up_only_what_is_ours() {
     let stand = Stand::shop();
-    stand.fence("shop", "cart", json!({"host": {"redis.data": {}}})).await;
+    stand
+        .fence("shop", "cart", json!({"host": {"redis.data": {}}}))
+        .await;
     let operator = stand.operator(DEFAULT).await;
     fences(&stand, &["cart", "front", "stock"]).await;
     let mine = stand.fence_of("shop", "cart").await.unwrap();
@@ -103,13 +125,21 @@ async fn namespaces_out_of_reach_have_no_automatic_fences() {
     for (lists, wanted) in [
         ("blackNamespaceList: 'data,shop'", &[][..]),
         ("whiteNamespaceList: 'data'", &[]),
-        ("whiteNamespaceList: 'data, shop'", &["cart", "front", "stock"]),
+        (
+            "whiteNamespaceList: 'data, shop'",
+            &["cart", "front", "stock"],
+        ),
         ("managementSelectors: [{team: a}]", &[]),
-        ("managementSelectors: [{team: a}, {env: dev}]", &["cart", "front", "stock"]),
+        (
+            "managementSelectors: [{team: a}, {env: dev}]",
+            &["cart", "front", "stock"],
+        ),
     ] {
         let stand = Stand::shop();
         stand.put(namespace("shop", json!({"env": "dev"}), json!({})));
-        let config = format!("{{fallback: {{enabled: false}}, fences: {{autoFence: true, defaultFence: true, {lists}}}}}");
+        let config = format!(
+            "{{fallback: {{enabled: false}}, fences: {{autoFence: true, defaultFence: true, {lists}}}}}"
+        );
         let operator = stand.operator(&config).await;
         stand.settle().await;
         fences(&stand, wanted).await;
@@ -129,7 +159,9 @@ async fn a_pod_label_makes_a_fence_for_each_value() {
     let fence = stand.fence_of("shop", name).await.unwrap();
     let selector = fence.spec.workload_selector.unwrap();
     assert_eq!(json!(selector.labels), json!({"team": "Red"}));
-    stand.condition("shop", name, "Programmed", "Programmed").await;
+    stand
+        .condition("shop", name, "Programmed", "Programmed")
+        .await;
     stand.delete("v1", "Pod", "shop", "front-1").await;
     fences(&stand, &[]).await;
     operator.stop().await.unwrap();

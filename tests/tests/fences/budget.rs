@@ -33,7 +33,9 @@ async fn the_budget_bounds_writes_of_sidecars_and_nothing_is_lost() {
     for i in 0..9 {
         let what = format!("a word about f{i}");
         stand
-            .status_where("shop", &format!("f{i}"), &what, |s| !s.conditions.is_empty())
+            .status_where("shop", &format!("f{i}"), &what, |s| {
+                !s.conditions.is_empty()
+            })
             .await;
     }
     assert_eq!(count().await, 3);
@@ -59,8 +61,12 @@ async fn calls_of_what_is_known_write_nothing() {
         ]
     };
     log(&operator, round()).await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
-    stand.scope("shop", "cart", &["shop/stock", "data/redis"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
+    stand
+        .scope("shop", "cart", &["shop/stock", "data/redis"])
+        .await;
     stand.scope("shop", "stock", &["data/redis"]).await;
     stand.settle().await;
     let before = stand.writes("shop").await;

@@ -10,10 +10,15 @@ use crate::stand::{PLAIN, Stand, entry, log, reason_of, service};
 
 const DEFAULT: &str = "{fallback: {enabled: false}, fences: {autoFence: true, defaultFence: true}}";
 
-async fn fenced(stand: &Stand, messages: Vec<envoy_types::pb::envoy::service::accesslog::v3::StreamAccessLogsMessage>) {
+async fn fenced(
+    stand: &Stand,
+    messages: Vec<envoy_types::pb::envoy::service::accesslog::v3::StreamAccessLogsMessage>,
+) {
     let operator = stand.operator(PLAIN).await;
     stand.fence("shop", "front", json!({})).await;
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
     log(&operator, messages).await;
     stand.settle().await;
     operator.stop().await.unwrap();
@@ -31,7 +36,9 @@ async fn a_service_without_selector_gets_no_fence() {
     stand.put(alias);
     stand.service("shop", "front");
     let operator = stand.operator(DEFAULT).await;
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
     stand.settle().await;
     assert!(stand.fence_of("shop", "bare").await.is_none());
     assert!(stand.fence_of("shop", "alias").await.is_none());
@@ -67,10 +74,19 @@ async fn external_names_bring_what_they_stand_for_and_other_domains_nothing() {
     let mut alias = service("shop", "api");
     alias["spec"] = json!({"type": "ExternalName", "externalName": "redis.data.svc.cluster.local"});
     stand.put(alias);
-    fenced(&stand, vec![carried("shop", "front-1", &["api", "www.example.com"])]).await;
-    stand.scope("shop", "front", &["shop/api", "data/redis"]).await;
+    fenced(
+        &stand,
+        vec![carried("shop", "front-1", &["api", "www.example.com"])],
+    )
+    .await;
+    stand
+        .scope("shop", "front", &["shop/api", "data/redis"])
+        .await;
     let status = stand.status("shop", "front").await;
-    let outside = status.dependencies.iter().find(|d| d.host == "www.example.com");
+    let outside = status
+        .dependencies
+        .iter()
+        .find(|d| d.host == "www.example.com");
     assert_eq!(outside.unwrap().state, DependencyState::Unresolved);
 }
 
@@ -96,9 +112,21 @@ async fn hosts_of_service_entries_are_learned_with_their_namespace() {
     };
     stand.apply(external("api", "api.example.com")).await;
     stand.apply(external("wild", "*.example.org")).await;
-    fenced(&stand, vec![carried("shop", "front-1", &["api.example.com", "a.example.org"])]).await;
+    fenced(
+        &stand,
+        vec![carried(
+            "shop",
+            "front-1",
+            &["api.example.com", "a.example.org"],
+        )],
+    )
+    .await;
     stand
-        .scope("shop", "front", &["egress/api.example.com", "egress/*.example.org"])
+        .scope(
+            "shop",
+            "front",
+            &["egress/api.example.com", "egress/*.example.org"],
+        )
         .await;
 }
 
@@ -107,7 +135,15 @@ async fn an_entry_that_comes_after_the_call_is_imported() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
     stand.fence("shop", "front", json!({})).await;
-    log(&operator, vec![carried("shop", "front-1", &["api.example.com", "later.data"])]).await;
+    log(
+        &operator,
+        vec![carried(
+            "shop",
+            "front-1",
+            &["api.example.com", "later.data"],
+        )],
+    )
+    .await;
     stand.settle().await;
     stand.scope("shop", "front", &[]).await;
     stand
@@ -117,7 +153,9 @@ async fn an_entry_that_comes_after_the_call_is_imported() {
             "spec": {"hosts": ["api.example.com"], "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}]},
         }))
         .await;
-    stand.scope("shop", "front", &["shop/api.example.com"]).await;
+    stand
+        .scope("shop", "front", &["shop/api.example.com"])
+        .await;
     operator.stop().await.unwrap();
 }
 
@@ -128,13 +166,24 @@ async fn several_services_on_one_workload_have_one_sidecar() {
     admin["spec"]["selector"] = json!({"app": "front"});
     stand.put(admin);
     let operator = stand.operator(DEFAULT).await;
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
     log(&operator, vec![carried("shop", "front-1", &["redis.data"])]).await;
     let one = |name: &'static str| {
         let stand = &stand;
-        async move { stand.status_where("shop", name, "a word", |s| !reason_of(s, "Programmed").is_empty()).await }
+        async move {
+            stand
+                .status_where("shop", name, "a word", |s| {
+                    !reason_of(s, "Programmed").is_empty()
+                })
+                .await
+        }
     };
-    let mut reasons = [reason_of(&one("front").await, "Programmed").to_owned(), String::new()];
+    let mut reasons = [
+        reason_of(&one("front").await, "Programmed").to_owned(),
+        String::new(),
+    ];
     reason_of(&one("front-admin").await, "Programmed").clone_into(&mut reasons[1]);
     reasons.sort();
     assert_eq!(reasons, ["Merged", "Programmed"]);
@@ -142,9 +191,12 @@ async fn several_services_on_one_workload_have_one_sidecar() {
     let what = "one Sidecar with redis for the pods of both";
     trimtab::lab::process::wait_until(what, crate::stand::BOUND, || async {
         let all = sidecars.list(&<_>::default()).await.unwrap().items;
-        let app = |s: &Sidecar| s.spec.workload_selector.clone().unwrap_or_default().labels["app"].clone();
+        let app = |s: &Sidecar| {
+            s.spec.workload_selector.clone().unwrap_or_default().labels["app"].clone()
+        };
         let of_front: Vec<_> = all.iter().filter(|s| app(s) == "front").collect();
-        let good = of_front.len() == 1 && crate::history::hosts(of_front[0]).contains(&entry("data/redis"));
+        let good = of_front.len() == 1
+            && crate::history::hosts(of_front[0]).contains(&entry("data/redis"));
         good.then_some(()).ok_or(format!("{of_front:?}"))
     })
     .await
@@ -165,7 +217,9 @@ async fn a_port_that_is_http_here_and_tcp_there_is_taken_over_for_http_alone() {
     stand.put(on("stock", "tcp-raw"));
     let operator = stand.operator("{}").await;
     stand.fence("shop", "front", json!({})).await;
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
     let filters: Api<EnvoyFilter> = Api::namespaced(stand.api.client(), "istio-system");
     let filter = filters.get("to-global-sidecar").await.unwrap();
     let patches = &filter.spec.config_patches;
@@ -173,13 +227,21 @@ async fn a_port_that_is_http_here_and_tcp_there_is_taken_over_for_http_alone() {
     assert!(patches.iter().filter(of_port).count() > 0);
     for patch in patches.iter().filter(of_port) {
         let kind = patch["applyTo"].as_str().unwrap();
-        assert!(["VIRTUAL_HOST", "ROUTE_CONFIGURATION"].contains(&kind), "{patch}");
+        assert!(
+            ["VIRTUAL_HOST", "ROUTE_CONFIGURATION"].contains(&kind),
+            "{patch}"
+        );
     }
-    let lines = [carried("shop", "front-1", &["cart:9000"]), connection("shop", "front-1", "10.0.0.3:9000")];
+    let lines = [
+        carried("shop", "front-1", &["cart:9000"]),
+        connection("shop", "front-1", "10.0.0.3:9000"),
+    ];
     log(&operator, lines.into()).await;
     let hosts = [entry("shop/cart"), entry("shop/stock")];
     stand
-        .hosts_where("shop", "front", "both", |found| hosts.iter().all(|h| found.contains(h)))
+        .hosts_where("shop", "front", "both", |found| {
+            hosts.iter().all(|h| found.contains(h))
+        })
         .await;
     operator.stop().await.unwrap();
 }
@@ -188,7 +250,14 @@ async fn a_port_that_is_http_here_and_tcp_there_is_taken_over_for_http_alone() {
 async fn a_source_of_this_cluster_may_call_any_name() {
     // Services of another cluster on the same network have names here too, and their callers addresses of pods there.
     let stand = Stand::shop();
-    fenced(&stand, vec![from_address("10.0.0.1:1", "redis.data"), from_address("10.7.0.1:1", "cart")]).await;
+    fenced(
+        &stand,
+        vec![
+            from_address("10.0.0.1:1", "redis.data"),
+            from_address("10.7.0.1:1", "cart"),
+        ],
+    )
+    .await;
     stand.scope("shop", "front", &["data/redis"]).await;
 }
 
@@ -198,7 +267,9 @@ async fn without_fences_nothing_of_ours_is_left() {
     let operator = stand.operator(PLAIN).await;
     for name in ["front", "cart", "stock"] {
         stand.fence("shop", name, json!({})).await;
-        stand.condition("shop", name, "Programmed", "Programmed").await;
+        stand
+            .condition("shop", name, "Programmed", "Programmed")
+            .await;
     }
     for name in ["front", "cart", "stock"] {
         stand.delete_fence("shop", name).await;
@@ -206,6 +277,13 @@ async fn without_fences_nothing_of_ours_is_left() {
     }
     stand.settle().await;
     let sidecars: Api<Sidecar> = Api::namespaced(stand.api.client(), "shop");
-    assert!(sidecars.list(&<_>::default()).await.unwrap().items.is_empty());
+    assert!(
+        sidecars
+            .list(&<_>::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
     operator.stop().await.unwrap();
 }

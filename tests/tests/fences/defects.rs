@@ -24,19 +24,35 @@ async fn z01_switching_off_removes_our_sidecar_and_nothing_else() {
     let operator = stand.operator(PLAIN).await;
     let labels = json!({"app": "cart"});
     stand.apply(user_sidecar("shop", "mine", &labels)).await;
-    stand.fence("shop", "front", json!({"host": {CART: {}}})).await;
+    stand
+        .fence("shop", "front", json!({"host": {CART: {}}}))
+        .await;
     log(&operator, vec![carried("shop", "front-1", &["redis.data"])]).await;
-    stand.scope("shop", "front", &["shop/cart", "data/redis"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "data/redis"])
+        .await;
 
-    stand.fence("shop", "front", json!({"host": {CART: {}}, "enable": false})).await;
+    stand
+        .fence(
+            "shop",
+            "front",
+            json!({"host": {CART: {}}, "enable": false}),
+        )
+        .await;
     stand.no_sidecar("shop", "front").await;
-    stand.condition("shop", "front", "Programmed", "Observing").await;
+    stand
+        .condition("shop", "front", "Programmed", "Observing")
+        .await;
     assert!(stand.sidecar("shop", "mine").await.is_some());
     let status = stand.status("shop", "front").await;
     assert_eq!(status.dependencies.len(), 1, "it still learns: {status:?}");
 
-    stand.fence("shop", "front", json!({"host": {CART: {}}})).await;
-    stand.scope("shop", "front", &["shop/cart", "data/redis"]).await;
+    stand
+        .fence("shop", "front", json!({"host": {CART: {}}}))
+        .await;
+    stand
+        .scope("shop", "front", &["shop/cart", "data/redis"])
+        .await;
     operator.stop().await.unwrap();
 }
 
@@ -44,11 +60,15 @@ async fn z01_switching_off_removes_our_sidecar_and_nothing_else() {
 async fn z02_a_namespace_selector_is_read() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({"namespaceSelector": ["data"]})).await;
+    stand
+        .fence("shop", "front", json!({"namespaceSelector": ["data"]}))
+        .await;
     stand.scope("shop", "front", &["data/redis"]).await;
     // A Service that comes later needs no other event.
     stand.service("data", "queue");
-    stand.scope("shop", "front", &["data/redis", "data/queue"]).await;
+    stand
+        .scope("shop", "front", &["data/redis", "data/queue"])
+        .await;
     operator.stop().await.unwrap();
 }
 
@@ -72,14 +92,21 @@ async fn hosts_are(stand: &Stand, wanted: &[&str]) {
 async fn z03_destinations_of_routes_belong_to_the_dependency() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({"host": {CART: {}}})).await;
-    let (stock, redis) = ("stock.shop.svc.cluster.local", "redis.data.svc.cluster.local");
+    stand
+        .fence("shop", "front", json!({"host": {CART: {}}}))
+        .await;
+    let (stock, redis) = (
+        "stock.shop.svc.cluster.local",
+        "redis.data.svc.cluster.local",
+    );
     hosts_are(&stand, &[CART]).await;
     stand.apply(route("stock")).await;
     hosts_are(&stand, &[CART, redis, stock]).await;
     stand.apply(route("cart")).await;
     hosts_are(&stand, &[CART, redis]).await;
-    stand.delete("networking.istio.io/v1", "VirtualService", "shop", "cart").await;
+    stand
+        .delete("networking.istio.io/v1", "VirtualService", "shop", "cart")
+        .await;
     hosts_are(&stand, &[CART]).await;
     operator.stop().await.unwrap();
 }
@@ -88,13 +115,19 @@ async fn z03_destinations_of_routes_belong_to_the_dependency() {
 async fn z04_the_grace_is_a_time_and_not_a_moment() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({"host": {CART: {}}})).await;
+    stand
+        .fence("shop", "front", json!({"host": {CART: {}}}))
+        .await;
     stand.scope("shop", "front", &["shop/cart"]).await;
     stand.fence("shop", "front", json!({})).await;
     let waits = |s: &FenceStatus| {
-        s.domains.get(CART).is_some_and(|d| d.status == DomainState::ExpireWait)
+        s.domains
+            .get(CART)
+            .is_some_and(|d| d.status == DomainState::ExpireWait)
     };
-    stand.status_where("shop", "front", "EXPIREWAIT", waits).await;
+    stand
+        .status_where("shop", "front", "EXPIREWAIT", waits)
+        .await;
     stand.settle().await;
     // Each of these is an evaluation.
     for tier in ["a", "b"] {
@@ -116,7 +149,9 @@ async fn z05_a_deadline_is_kept_without_another_event() {
     let operator = stand.operator(PLAIN).await;
     let expire = stand.clock.now() + SignedDuration::from_hours(1);
     let strategy = json!({"deadline": {"expire": {"seconds": expire.as_second()}}});
-    stand.fence("shop", "front", json!({"host": {CART: strategy}})).await;
+    stand
+        .fence("shop", "front", json!({"host": {CART: strategy}}))
+        .await;
     stand.scope("shop", "front", &["shop/cart"]).await;
     for (pass, state) in [
         (Duration::ZERO, DomainState::Active),
@@ -139,10 +174,14 @@ async fn z05_a_deadline_is_kept_without_another_event() {
 async fn z06_a_sidecar_that_is_edited_or_deleted_comes_back() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({"host": {CART: {}}})).await;
+    stand
+        .fence("shop", "front", json!({"host": {CART: {}}}))
+        .await;
     stand.scope("shop", "front", &["shop/cart"]).await;
     let good = stand.sidecar("shop", "front").await.unwrap();
-    stand.delete("networking.istio.io/v1", "Sidecar", "shop", "front").await;
+    stand
+        .delete("networking.istio.io/v1", "Sidecar", "shop", "front")
+        .await;
     stand.scope("shop", "front", &["shop/cart"]).await;
     let edited = user_sidecar("shop", "front", &json!({"app": "other"}));
     stand.apply(edited).await;
@@ -165,11 +204,18 @@ async fn z08_ports_are_found_without_knowing_who_installed_us() {
         Api::namespaced(stand.api.client(), "trimtab-system");
     wait_until("port 8081 is wired", BOUND, || async {
         let filters = filters.list(&<_>::default()).await.unwrap().items;
-        let wired = serde_json::to_string(&filters).unwrap().contains("\"8081\"");
-        let service = services.get(trimtab_lazyload::fallback::NAME).await.unwrap();
+        let wired = serde_json::to_string(&filters)
+            .unwrap()
+            .contains("\"8081\"");
+        let service = services
+            .get(trimtab_lazyload::fallback::NAME)
+            .await
+            .unwrap();
         let ports = service.spec.unwrap_or_default().ports.unwrap_or_default();
         let open = ports.iter().any(|p| p.port == 8081);
-        (wired && open).then_some(()).ok_or(format!("wired: {wired}, open: {open}"))
+        (wired && open)
+            .then_some(())
+            .ok_or(format!("wired: {wired}, open: {open}"))
     })
     .await
     .unwrap();
@@ -194,10 +240,15 @@ fn in_namespaces() -> Vec<Value> {
 #[test]
 fn z09_the_fallback_is_a_stock_envoy() {
     let objects = in_namespaces();
-    let deployments: Vec<&Value> = objects.iter().filter(|o| o["kind"] == "Deployment").collect();
+    let deployments: Vec<&Value> = objects
+        .iter()
+        .filter(|o| o["kind"] == "Deployment")
+        .collect();
     assert_eq!(deployments.len(), 2);
     for deployment in deployments {
-        let containers = deployment.pointer("/spec/template/spec/containers").unwrap();
+        let containers = deployment
+            .pointer("/spec/template/spec/containers")
+            .unwrap();
         let containers = containers.as_array().unwrap();
         assert_eq!(containers.len(), 1);
         let image = containers[0]["image"].as_str().unwrap();
@@ -220,11 +271,21 @@ async fn z10_namespace_mode_logs_calls_in_each_namespace() {
     let operator = stand.operator(config).await;
     stand.fence("shop", "front", json!({})).await;
     stand.fence("data", "redis", json!({})).await;
-    stand.condition("shop", "front", "FallbackReady", "Ready").await;
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
-    stand.condition("data", "redis", "FallbackReady", "NotReady").await;
-    stand.condition("data", "redis", "Programmed", "WaitsForFallback").await;
-    let hosts = stand.hosts_where("shop", "front", "the fallback", |_| true).await;
+    stand
+        .condition("shop", "front", "FallbackReady", "Ready")
+        .await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
+    stand
+        .condition("data", "redis", "FallbackReady", "NotReady")
+        .await;
+    stand
+        .condition("data", "redis", "Programmed", "WaitsForFallback")
+        .await;
+    let hosts = stand
+        .hosts_where("shop", "front", "the fallback", |_| true)
+        .await;
     assert!(hosts.contains(&entry("shop/global-sidecar")), "{hosts:?}");
     operator.stop().await.unwrap();
 }
@@ -247,7 +308,9 @@ async fn z12_labels_and_services_that_change_are_seen() {
     let operator = stand.operator(PLAIN).await;
     let spec = json!({"labelSelector": [{"selector": {"tier": "back"}}, {"selector": {"team": "x", "tier": "db"}}]});
     stand.fence("shop", "front", spec).await;
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
     let labelled = |namespace: &str, name: &str, labels: Value| {
         let mut object = service(namespace, name);
         object["metadata"]["labels"] = labels;
@@ -258,12 +321,18 @@ async fn z12_labels_and_services_that_change_are_seen() {
     stand.scope("shop", "front", &["shop/cart"]).await;
     stand.put(labelled("data", "pg", json!({"tier": "db", "team": "x"})));
     stand.put(labelled("data", "mysql", json!({"tier": "db"})));
-    stand.scope("shop", "front", &["shop/cart", "data/pg"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "data/pg"])
+        .await;
     stand.put(labelled("shop", "cart", json!({})));
     let gone = |s: &FenceStatus| {
-        s.domains.get(CART).is_none_or(|d| d.status != DomainState::Active)
+        s.domains
+            .get(CART)
+            .is_none_or(|d| d.status != DomainState::Active)
     };
-    stand.status_where("shop", "front", "cart is leaving", gone).await;
+    stand
+        .status_where("shop", "front", "cart is leaving", gone)
+        .await;
     stand.clock.advance(GRACE);
     stand.scope("shop", "front", &["data/pg"]).await;
     operator.stop().await.unwrap();
@@ -277,7 +346,9 @@ async fn z13_a_deleted_fence_stays_deleted_in_manual_mode() {
     stand.put(fenced);
     let operator = stand.operator(PLAIN).await;
     stand.fence("shop", "front", json!({})).await;
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
     stand.delete_fence("shop", "front").await;
     stand.no_sidecar("shop", "front").await;
     stand.settle().await;

@@ -19,17 +19,23 @@ async fn a_host_in_the_environment_is_in_scope_before_the_first_call() {
     stand.fence("shop", "front", json!({})).await;
     stand.scope("shop", "front", &["data/redis"]).await;
     let status = stand
-        .status_where("shop", "front", "one dependency", |s| s.dependencies.len() == 1)
+        .status_where("shop", "front", "one dependency", |s| {
+            s.dependencies.len() == 1
+        })
         .await;
     assert_eq!(status.dependencies[0].evidence, ["Template"]);
     assert!(status.metric_status.is_empty(), "no call was seen");
     // A Service that comes later was meant all the time.
     stand.service("data", "late");
-    stand.scope("shop", "front", &["data/redis", "data/late"]).await;
+    stand
+        .scope("shop", "front", &["data/redis", "data/late"])
+        .await;
     log(&operator, vec![carried("shop", "front-1", &["redis.data"])]).await;
     stand
         .status_where("shop", "front", "both kinds", |s| {
-            s.dependencies.iter().any(|d| d.evidence == ["AccessLog", "Template"])
+            s.dependencies
+                .iter()
+                .any(|d| d.evidence == ["AccessLog", "Template"])
         })
         .await;
     stand.settle().await;
@@ -37,23 +43,40 @@ async fn a_host_in_the_environment_is_in_scope_before_the_first_call() {
     operator.stop().await.unwrap();
     let operator = stand.operator(PLAIN).await;
     stand.settle().await;
-    assert_eq!(stand.writes("shop").await, before, "a restart writes nothing");
+    assert_eq!(
+        stand.writes("shop").await,
+        before,
+        "a restart writes nothing"
+    );
 
     // A roll-out: hints of both templates hold until the old pod is gone.
     let mut next = calling("http://cart");
     next["metadata"]["name"] = json!("front-2");
     stand.put(next);
-    stand.scope("shop", "front", &["data/redis", "data/late", "shop/cart"]).await;
+    stand
+        .scope("shop", "front", &["data/redis", "data/late", "shop/cart"])
+        .await;
     stand.delete("v1", "Pod", "shop", "front-1").await;
     stand
-        .status_where("shop", "front", "late is forgotten, redis was called", |s| {
-            let hosts: Vec<&str> = s.dependencies.iter().map(|d| d.host.as_str()).collect();
-            hosts == ["cart.shop.svc.cluster.local", "redis.data.svc.cluster.local"]
-        })
+        .status_where(
+            "shop",
+            "front",
+            "late is forgotten, redis was called",
+            |s| {
+                let hosts: Vec<&str> = s.dependencies.iter().map(|d| d.host.as_str()).collect();
+                hosts
+                    == [
+                        "cart.shop.svc.cluster.local",
+                        "redis.data.svc.cluster.local",
+                    ]
+            },
+        )
         .await;
     stand.never_narrowed("shop", "front").await;
     stand.clock.advance(GRACE);
-    stand.scope("shop", "front", &["data/redis", "shop/cart"]).await;
+    stand
+        .scope("shop", "front", &["data/redis", "shop/cart"])
+        .await;
     operator.stop().await.unwrap();
 }
 
@@ -68,9 +91,13 @@ async fn proxies_of_istio_declare_nothing_and_hints_can_be_switched_off() {
     stand.scope("shop", "front", &["shop/cart"]).await;
     operator.stop().await.unwrap();
     // Written hints go too.
-    let operator = stand.operator("{fallback: {enabled: false}, learn: {hints: false}}").await;
+    let operator = stand
+        .operator("{fallback: {enabled: false}, learn: {hints: false}}")
+        .await;
     stand
-        .status_where("shop", "front", "no dependency", |s| s.dependencies.is_empty())
+        .status_where("shop", "front", "no dependency", |s| {
+            s.dependencies.is_empty()
+        })
         .await;
     stand.clock.advance(GRACE);
     stand.scope("shop", "front", &[]).await;
@@ -93,7 +120,11 @@ async fn a_principal_that_is_allowed_is_a_caller() {
     stand.scope("shop", "front", &[]).await;
     let from = |principal: &str| json!([{"from": [{"source": {"principals": [principal]}}]}]);
     let rules = from("cluster.local/ns/shop/sa/front");
-    stand.apply(policy(json!({"selector": {"matchLabels": {"app": "redis"}}, "rules": rules}))).await;
+    stand
+        .apply(policy(
+            json!({"selector": {"matchLabels": {"app": "redis"}}, "rules": rules}),
+        ))
+        .await;
     stand.scope("shop", "front", &["data/redis"]).await;
     stand.scope("shop", "stock", &[]).await;
     let status = stand.status("shop", "front").await;
@@ -103,20 +134,28 @@ async fn a_principal_that_is_allowed_is_a_caller() {
     also["spec"]["selector"] = json!({"app": "redis"});
     stand.put(also);
     stand.service("data", "other");
-    stand.scope("shop", "front", &["data/redis", "data/also"]).await;
+    stand
+        .scope("shop", "front", &["data/redis", "data/also"])
+        .await;
     // Another caller, by namespace and by name of the target.
     let targets = json!([{"kind": "Service", "group": "", "name": "other"}]);
     let everyone = json!([{"from": [{"source": {"namespaces": ["shop"]}}]}]);
-    stand.apply(policy(json!({"targetRefs": targets, "rules": everyone}))).await;
+    stand
+        .apply(policy(json!({"targetRefs": targets, "rules": everyone})))
+        .await;
     stand.scope("shop", "stock", &["data/other"]).await;
     stand
         .status_where("shop", "front", "the new one", |s| {
             s.dependencies.len() == 1 && s.dependencies[0].host.starts_with("other.data")
         })
         .await;
-    stand.delete("security.istio.io/v1", "AuthorizationPolicy", "data", "p").await;
     stand
-        .status_where("shop", "stock", "no dependency", |s| s.dependencies.is_empty())
+        .delete("security.istio.io/v1", "AuthorizationPolicy", "data", "p")
+        .await;
+    stand
+        .status_where("shop", "stock", "no dependency", |s| {
+            s.dependencies.is_empty()
+        })
         .await;
     stand.clock.advance(GRACE);
     stand.scope("shop", "front", &[]).await;

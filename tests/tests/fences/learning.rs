@@ -41,10 +41,20 @@ async fn calls_are_learned_by_cluster_by_address_and_by_source_address() {
     let operator = stand.operator(PLAIN).await;
     stand.fence("shop", "front", json!({})).await;
     let cluster = "outbound|80||stock.shop.svc.cluster.local";
-    log(&operator, vec![outbound("shop", "front-1", cluster, "anything")]).await;
+    log(
+        &operator,
+        vec![outbound("shop", "front-1", cluster, "anything")],
+    )
+    .await;
     stand.scope("shop", "front", &["shop/stock"]).await;
-    log(&operator, vec![connection("shop", "front-1", "10.96.0.4:6379")]).await;
-    stand.scope("shop", "front", &["shop/stock", "data/redis"]).await;
+    log(
+        &operator,
+        vec![connection("shop", "front-1", "10.96.0.4:6379")],
+    )
+    .await;
+    stand
+        .scope("shop", "front", &["shop/stock", "data/redis"])
+        .await;
     log(&operator, vec![from_address("10.0.0.1:40000", "cart")]).await;
     stand
         .scope("shop", "front", &["shop/stock", "data/redis", "shop/cart"])
@@ -66,7 +76,11 @@ async fn who_is_not_known_teaches_nothing() {
             carried("shop", "nobody-1", &["cart"]),
             from_address("192.0.2.1:1", "cart"),
             // The caller itself, the fallback, and nothing.
-            carried("shop", "front-1", &["localhost", "global-sidecar.shop", "", "not a host"]),
+            carried(
+                "shop",
+                "front-1",
+                &["localhost", "global-sidecar.shop", "", "not a host"],
+            ),
         ],
     )
     .await;
@@ -86,16 +100,27 @@ async fn the_status_says_how_and_when_and_a_restart_writes_nothing() {
     log(&operator, vec![message]).await;
     stand.scope("shop", "front", &["shop/cart"]).await;
     let status = stand
-        .status_where("shop", "front", "two dependencies", |s| s.dependencies.len() == 2)
+        .status_where("shop", "front", "two dependencies", |s| {
+            s.dependencies.len() == 2
+        })
         .await;
     let cart = &status.dependencies[0];
     assert_eq!(cart.host, "cart.shop.svc.cluster.local");
-    assert_eq!((cart.caller.as_str(), cart.state), ("front", DependencyState::Active));
+    assert_eq!(
+        (cart.caller.as_str(), cart.state),
+        ("front", DependencyState::Active)
+    );
     assert_eq!(cart.evidence, ["AccessLog"]);
-    assert_eq!((cart.first_seen.clone(), cart.last_seen.clone()), (first.to_string(), first.to_string()));
+    assert_eq!(
+        (cart.first_seen.clone(), cart.last_seen.clone()),
+        (first.to_string(), first.to_string())
+    );
     assert_eq!(cart.idle, None);
     let outside = &status.dependencies[1];
-    assert_eq!((outside.host.as_str(), outside.state), ("www.example.com", DependencyState::Unresolved));
+    assert_eq!(
+        (outside.host.as_str(), outside.state),
+        ("www.example.com", DependencyState::Unresolved)
+    );
     let key = "{destination_service=\"cart.shop.svc.cluster.local\"}";
     assert_eq!(status.metric_status.get(key).map(String::as_str), Some("1"));
     operator.stop().await.unwrap();
@@ -107,7 +132,9 @@ async fn the_status_says_how_and_when_and_a_restart_writes_nothing() {
     assert_eq!(stand.writes("shop").await, before);
     stand.scope("shop", "front", &["shop/cart"]).await;
     log(&again, vec![carried("shop", "front-1", &["stock"])]).await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     stand.never_narrowed("shop", "front").await;
     again.stop().await.unwrap();
 }
@@ -130,10 +157,15 @@ async fn forgetting_begins_anew() {
     stand.fence("shop", "front", json!({})).await;
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
     stand.scope("shop", "front", &["shop/cart"]).await;
-    let url = format!("http://{}/lazyload/debug/svfReset?ns=shop&name=front", operator.http);
+    let url = format!(
+        "http://{}/lazyload/debug/svfReset?ns=shop&name=front",
+        operator.http
+    );
     reqwest::get(url).await.unwrap().error_for_status().unwrap();
     stand
-        .status_where("shop", "front", "nothing is learned", |s| s.dependencies.is_empty())
+        .status_where("shop", "front", "nothing is learned", |s| {
+            s.dependencies.is_empty()
+        })
         .await;
     stand.clock.advance(crate::stand::GRACE);
     stand.scope("shop", "front", &[]).await;

@@ -54,8 +54,12 @@ impl Fake {
         };
         // Without the guard, so that it goes with the test.
         let state = (fake.calls.clone(), fake.mood.clone(), fake.asked.clone());
-        let app = Router::new().route("/api/v1/query", post(answer)).with_state(state);
-        tokio::spawn(stop.run_until_cancelled_owned(async move { axum::serve(listener, app).await }));
+        let app = Router::new()
+            .route("/api/v1/query", post(answer))
+            .with_state(state);
+        tokio::spawn(
+            stop.run_until_cancelled_owned(async move { axum::serve(listener, app).await }),
+        );
         fake
     }
 
@@ -93,7 +97,11 @@ impl Fake {
     }
 }
 
-type Shared = (Arc<Mutex<Vec<(&'static str, &'static str, bool)>>>, Arc<Mutex<Mood>>, Arc<AtomicUsize>);
+type Shared = (
+    Arc<Mutex<Vec<(&'static str, &'static str, bool)>>>,
+    Arc<Mutex<Mood>>,
+    Arc<AtomicUsize>,
+);
 
 async fn answer(State((calls, mood, asked)): State<Shared>, query: String) -> Response {
     let n = asked.fetch_add(1, Ordering::SeqCst);
@@ -111,14 +119,17 @@ async fn answer(State((calls, mood, asked)): State<Shared>, query: String) -> Re
         shown.map(row).collect()
     };
     let good = |rows: Vec<Value>| {
-        Json(json!({"status": "success", "data": {"resultType": "vector", "result": rows}})).into_response()
+        Json(json!({"status": "success", "data": {"resultType": "vector", "result": rows}}))
+            .into_response()
     };
     let mood = *mood.lock();
     match mood {
         Mood::Good if tcp => good(Vec::new()),
         Mood::Good => good(rows(1)),
         Mood::Error => (StatusCode::INTERNAL_SERVER_ERROR, "down").into_response(),
-        Mood::Refused => Json(json!({"status": "error", "errorType": "bad_data", "error": "no"})).into_response(),
+        Mood::Refused => {
+            Json(json!({"status": "error", "errorType": "bad_data", "error": "no"})).into_response()
+        }
         Mood::Empty => good(Vec::new()),
         Mood::Partial => Json(json!({
             "status": "success", "warnings": ["a store is away"],
@@ -140,46 +151,71 @@ async fn z07_what_is_not_called_any_more_leaves_and_what_is_called_stays() {
     let fake = Fake::start(&[("front", CART, true), ("front", STOCK, true)]).await;
     let operator = stand.operator(&fake.config()).await;
     stand.fence("shop", "front", json!({})).await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     let status = stand
-        .status_where("shop", "front", "two dependencies", |s| s.dependencies.len() == 2)
+        .status_where("shop", "front", "two dependencies", |s| {
+            s.dependencies.len() == 2
+        })
         .await;
     assert_eq!(status.dependencies[0].evidence, ["Prometheus"]);
     *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, false)];
     fake.pass(&stand, 3).await;
     stand.settle().await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     fake.pass(&stand, 3).await;
     stand.scope("shop", "front", &["shop/cart"]).await;
     let expired = |s: &trimtab_crds::fence::FenceStatus| {
-        s.dependencies.iter().any(|d| d.host == STOCK && d.state == DependencyState::Expired)
+        s.dependencies
+            .iter()
+            .any(|d| d.host == STOCK && d.state == DependencyState::Expired)
     };
-    stand.status_where("shop", "front", "stock is remembered", expired).await;
+    stand
+        .status_where("shop", "front", "stock is remembered", expired)
+        .await;
     // Its next call brings it back, and from then on it lives longer.
     *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, true)];
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, false)];
     fake.pass(&stand, 6).await;
     stand.settle().await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn answers_that_are_wrong_or_half_narrow_nothing() {
-    for mood in [Mood::Error, Mood::Refused, Mood::Empty, Mood::Partial, Mood::Nonsense, Mood::Half] {
+    for mood in [
+        Mood::Error,
+        Mood::Refused,
+        Mood::Empty,
+        Mood::Partial,
+        Mood::Nonsense,
+        Mood::Half,
+    ] {
         let stand = Stand::shop();
         let fake = Fake::start(&[("front", CART, true), ("front", STOCK, true)]).await;
         let operator = stand.operator(&fake.config()).await;
         stand.fence("shop", "front", json!({})).await;
-        stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+        stand
+            .scope("shop", "front", &["shop/cart", "shop/stock"])
+            .await;
         if mood == Mood::Half {
             *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, false)];
         }
         fake.set(mood);
         fake.pass(&stand, 10).await;
         stand.settle().await;
-        stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+        stand
+            .scope("shop", "front", &["shop/cart", "shop/stock"])
+            .await;
         stand.never_narrowed("shop", "front").await;
         // It recovers: what is called now stays.
         *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, true)];

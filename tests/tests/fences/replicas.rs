@@ -13,16 +13,30 @@ async fn replicas_converge_to_the_union_and_then_are_silent() {
     stand.fence("shop", "front", json!({})).await;
     // Both at the same time, so that their writes cross.
     tokio::join!(
-        log(&one, vec![carried("shop", "front-1", &["cart", "www.one.example"])]),
-        log(&two, vec![carried("shop", "front-1", &["stock", "www.two.example"])]),
+        log(
+            &one,
+            vec![carried("shop", "front-1", &["cart", "www.one.example"])]
+        ),
+        log(
+            &two,
+            vec![carried("shop", "front-1", &["stock", "www.two.example"])]
+        ),
     );
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     log(&two, vec![carried("shop", "front-1", &["redis.data"])]).await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock", "data/redis"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock", "data/redis"])
+        .await;
     let status = stand
         .status_where("shop", "front", "the union", |s| s.dependencies.len() == 5)
         .await;
-    let hosts: Vec<&str> = status.dependencies.iter().map(|d| d.host.as_str()).collect();
+    let hosts: Vec<&str> = status
+        .dependencies
+        .iter()
+        .map(|d| d.host.as_str())
+        .collect();
     assert!(hosts.is_sorted(), "{hosts:?}");
     for operator in [&one, &two] {
         let (engine, _) = operator.lazyload.as_ref().unwrap();
@@ -36,7 +50,13 @@ async fn replicas_converge_to_the_union_and_then_are_silent() {
     stand.settle().await;
     let before = stand.writes("shop").await;
     // Calls of what is known, to either.
-    let known = || carried("shop", "front-1", &["cart", "stock", "redis.data", "www.one.example"]);
+    let known = || {
+        carried(
+            "shop",
+            "front-1",
+            &["cart", "stock", "redis.data", "www.one.example"],
+        )
+    };
     log(&one, vec![known()]).await;
     log(&two, vec![known()]).await;
     stand.settle().await;
@@ -56,7 +76,10 @@ async fn many_rounds_of_crossing_writes_lose_nothing() {
     let two = stand.operator(PLAIN).await;
     stand.fence("shop", "front", json!({})).await;
     for round in 0..20 {
-        let (a, b) = (format!("s{:02}.data", 2 * round), format!("s{:02}.data", 2 * round + 1));
+        let (a, b) = (
+            format!("s{:02}.data", 2 * round),
+            format!("s{:02}.data", 2 * round + 1),
+        );
         tokio::join!(
             log(&one, vec![carried("shop", "front-1", &[&a])]),
             log(&two, vec![carried("shop", "front-1", &[&b])]),

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use broken::unfinished;
 use kube::Api;
 use serde_json::{Value, json};
-use broken::unfinished;
 use trimtab::lab::process::wait_until;
 use trimtab_crds::istio::Sidecar;
 use trimtab_embedded::Filter;
@@ -67,12 +67,16 @@ async fn a_restart_between_learning_and_writing_loses_no_scope() {
     stand.api.faults().fail_next(sidecars, 1000, 500);
     log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
     stand
-        .status_where("shop", "front", "stock is in the status", |s| s.dependencies.len() == 2)
+        .status_where("shop", "front", "stock is in the status", |s| {
+            s.dependencies.len() == 2
+        })
         .await;
     operator.stop().await.unwrap();
     stand.api.faults().clear();
     let again = stand.operator(PLAIN).await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     again.stop().await.unwrap();
     // Neither is written: it is learned anew with the next call, and what was there stays.
     let again = stand.operator(PLAIN).await;
@@ -84,7 +88,9 @@ async fn a_restart_between_learning_and_writing_loses_no_scope() {
     let again = stand.operator(PLAIN).await;
     stand.settle().await;
     log(&again, vec![carried("shop", "front-1", &["redis.data"])]).await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock", "data/redis"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock", "data/redis"])
+        .await;
     stand.never_narrowed("shop", "front").await;
     again.stop().await.unwrap();
 }
@@ -93,22 +99,34 @@ async fn a_restart_between_learning_and_writing_loses_no_scope() {
 async fn clocks_that_jump_by_years_narrow_nothing() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({"host": {"redis.data": {}}})).await;
+    stand
+        .fence("shop", "front", json!({"host": {"redis.data": {}}}))
+        .await;
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
-    stand.scope("shop", "front", &["shop/cart", "data/redis"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "data/redis"])
+        .await;
     let years = 10 * 365 * 24;
     for hours in [years, -2 * years, years] {
         stand.clock.jump(hours);
         stand.settle().await;
-        log(&operator, vec![carried("shop", "front-1", &["cart", "stock"])]).await;
-        stand.scope("shop", "front", &["shop/cart", "shop/stock", "data/redis"]).await;
+        log(
+            &operator,
+            vec![carried("shop", "front-1", &["cart", "stock"])],
+        )
+        .await;
+        stand
+            .scope("shop", "front", &["shop/cart", "shop/stock", "data/redis"])
+            .await;
     }
     operator.stop().await.unwrap();
     for hours in [years, -2 * years, years] {
         stand.clock.jump(hours);
         let operator = stand.operator(PLAIN).await;
         stand.settle().await;
-        stand.scope("shop", "front", &["shop/cart", "shop/stock", "data/redis"]).await;
+        stand
+            .scope("shop", "front", &["shop/cart", "shop/stock", "data/redis"])
+            .await;
         operator.stop().await.unwrap();
     }
     stand.never_narrowed("shop", "front").await;
@@ -118,9 +136,17 @@ async fn clocks_that_jump_by_years_narrow_nothing() {
 async fn a_service_that_is_deleted_and_made_again_changes_nothing() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({"host": {"redis.data.svc.cluster.local": {}}})).await;
+    stand
+        .fence(
+            "shop",
+            "front",
+            json!({"host": {"redis.data.svc.cluster.local": {}}}),
+        )
+        .await;
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
-    stand.scope("shop", "front", &["shop/cart", "data/redis"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "data/redis"])
+        .await;
     let sidecars = stand.sidecars.of("shop", "front").len();
     for (namespace, name) in [("shop", "cart"), ("data", "redis"), ("shop", "front")] {
         stand.delete("v1", "Service", namespace, name).await;
@@ -141,19 +167,42 @@ fn selecting(labels: Value, host: &str) -> Value {
 async fn fences_of_the_same_pods_share_what_they_need() {
     // Equal, contained, and overlapping selectors; the first fence is the older one.
     for (first, second, writers) in [
-        (json!({"app": "front"}), json!({"app": "front"}), &["one"][..]),
-        (json!({"app": "front"}), json!({"app": "front", "v": "1"}), &["one"]),
-        (json!({"app": "front", "v": "1"}), json!({"app": "front"}), &["two"]),
+        (
+            json!({"app": "front"}),
+            json!({"app": "front"}),
+            &["one"][..],
+        ),
+        (
+            json!({"app": "front"}),
+            json!({"app": "front", "v": "1"}),
+            &["one"],
+        ),
+        (
+            json!({"app": "front", "v": "1"}),
+            json!({"app": "front"}),
+            &["two"],
+        ),
         (json!({"app": "front"}), json!({"v": "1"}), &["one", "two"]),
     ] {
         let stand = Stand::shop();
-        stand.pod("shop", "front", &json!({"app": "front", "v": "1"}), "10.0.0.1");
+        stand.pod(
+            "shop",
+            "front",
+            &json!({"app": "front", "v": "1"}),
+            "10.0.0.1",
+        );
         let operator = stand.operator(PLAIN).await;
-        stand.fence("shop", "one", selecting(first.clone(), CART)).await;
+        stand
+            .fence("shop", "one", selecting(first.clone(), CART))
+            .await;
         stand.scope("shop", "one", &["shop/cart"]).await;
-        stand.fence("shop", "two", selecting(second.clone(), "redis.data")).await;
+        stand
+            .fence("shop", "two", selecting(second.clone(), "redis.data"))
+            .await;
         for name in writers {
-            stand.scope("shop", name, &["shop/cart", "data/redis"]).await;
+            stand
+                .scope("shop", name, &["shop/cart", "data/redis"])
+                .await;
         }
         for name in ["one", "two"].iter().filter(|n| !writers.contains(n)) {
             stand.condition("shop", name, "Programmed", "Merged").await;
@@ -161,22 +210,34 @@ async fn fences_of_the_same_pods_share_what_they_need() {
         }
         log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
         for name in writers {
-            stand.scope("shop", name, &["shop/cart", "data/redis", "shop/stock"]).await;
+            stand
+                .scope("shop", name, &["shop/cart", "data/redis", "shop/stock"])
+                .await;
         }
         for name in ["one", "two"] {
             stand.never_narrowed("shop", name).await;
         }
         // The other takes over when the one that writes goes.
-        let (goes, stays) = if writers == ["two"] { ("two", "one") } else { ("one", "two") };
+        let (goes, stays) = if writers == ["two"] {
+            ("two", "one")
+        } else {
+            ("one", "two")
+        };
         stand.delete_fence("shop", goes).await;
         stand.no_sidecar("shop", goes).await;
-        let own = if stays == "one" { "shop/cart" } else { "data/redis" };
+        let own = if stays == "one" {
+            "shop/cart"
+        } else {
+            "data/redis"
+        };
         stand
             .hosts_where("shop", stays, "it takes over", |h| {
                 h.contains(&entry(own)) && h.contains(&entry("shop/stock"))
             })
             .await;
-        stand.condition("shop", stays, "Programmed", "Programmed").await;
+        stand
+            .condition("shop", stays, "Programmed", "Programmed")
+            .await;
         operator.stop().await.unwrap();
     }
 }
@@ -185,24 +246,36 @@ async fn fences_of_the_same_pods_share_what_they_need() {
 async fn a_users_sidecar_stays_alone() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({"host": {CART: {}}})).await;
+    stand
+        .fence("shop", "front", json!({"host": {CART: {}}}))
+        .await;
     stand.scope("shop", "front", &["shop/cart"]).await;
     let labels = json!({"app": "front"});
     stand.apply(user_sidecar("shop", "mine", &labels)).await;
-    stand.condition("shop", "front", "Programmed", "UserSidecar").await;
+    stand
+        .condition("shop", "front", "Programmed", "UserSidecar")
+        .await;
     stand.no_sidecar("shop", "front").await;
     log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
     stand.settle().await;
     stand.no_sidecar("shop", "front").await;
-    stand.delete("networking.istio.io/v1", "Sidecar", "shop", "mine").await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .delete("networking.istio.io/v1", "Sidecar", "shop", "mine")
+        .await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     // One for the whole namespace is no rival: ours goes before it.
     let mut whole = user_sidecar("shop", "default", &labels);
     whole["spec"]["workloadSelector"] = Value::Null;
     stand.put(whole);
     stand.settle().await;
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     operator.stop().await.unwrap();
 }
 
@@ -212,14 +285,20 @@ async fn a_users_sidecar_of_the_fences_name_is_not_taken() {
     let mine = user_sidecar("shop", "front", &json!({"app": "other"}));
     stand.apply(mine).await;
     let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({"host": {CART: {}}})).await;
     stand
-        .status_where("shop", "front", "a word", |s| !reason_of(s, "Programmed").is_empty())
+        .fence("shop", "front", json!({"host": {CART: {}}}))
+        .await;
+    stand
+        .status_where("shop", "front", "a word", |s| {
+            !reason_of(s, "Programmed").is_empty()
+        })
         .await;
     stand.settle().await;
     let sidecar = stand.sidecar("shop", "front").await.unwrap();
     assert_eq!(hosts(&sidecar), ["./*".to_owned()].into(), "{sidecar:?}");
-    stand.delete("networking.istio.io/v1", "Sidecar", "shop", "front").await;
+    stand
+        .delete("networking.istio.io/v1", "Sidecar", "shop", "front")
+        .await;
     stand.scope("shop", "front", &["shop/cart"]).await;
     operator.stop().await.unwrap();
 }
@@ -233,20 +312,30 @@ async fn an_api_server_in_trouble_delays_and_loses_nothing() {
     let patch = |plural: &str| Filter::any().resource(plural).verb("patch");
     for code in [409, 429, 500, 503] {
         stand.api.faults().fail_next(patch("sidecars"), 1, code);
-        stand.api.faults().fail_next(patch("servicefences"), 1, code);
+        stand
+            .api
+            .faults()
+            .fail_next(patch("servicefences"), 1, code);
     }
     stand.api.faults().lose_next(patch("sidecars"), 1);
     stand.api.faults().lose_next(patch("servicefences"), 1);
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
     stand.scope("shop", "front", &["shop/cart"]).await;
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
     // Watches that end, and histories that are gone.
     for plural in ["services", "pods", "servicefences", "endpointslices"] {
-        stand.api.faults().drop_watches(Filter::any().resource(plural));
+        stand
+            .api
+            .faults()
+            .drop_watches(Filter::any().resource(plural));
         stand.api.expire_history(plural);
     }
     log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     stand
         .status_where("shop", "front", "both", |s| s.dependencies.len() == 2)
         .await;
@@ -261,9 +350,13 @@ async fn a_write_that_fails_shows_in_the_status_until_it_succeeds() {
     let patch = Filter::any().resource("sidecars").verb("patch");
     stand.api.faults().fail_next(patch, 10_000, 403);
     stand.fence("shop", "front", json!({})).await;
-    stand.condition("shop", "front", "Programmed", "Forbidden").await;
+    stand
+        .condition("shop", "front", "Programmed", "Forbidden")
+        .await;
     stand.api.faults().clear();
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
     operator.stop().await.unwrap();
 }
 
@@ -272,8 +365,14 @@ async fn a_status_that_is_wiped_is_written_again() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
     stand.fence("shop", "front", json!({})).await;
-    log(&operator, vec![carried("shop", "front-1", &["cart", "stock"])]).await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    log(
+        &operator,
+        vec![carried("shop", "front-1", &["cart", "stock"])],
+    )
+    .await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     let full = stand
         .status_where("shop", "front", "both", |s| s.dependencies.len() == 2)
         .await;
@@ -285,7 +384,9 @@ async fn a_status_that_is_wiped_is_written_again() {
         stand.set_status("shop", "front", status).await;
         stand
             .status_where("shop", "front", "it is whole again", |s| {
-                s.dependencies == full.dependencies && s.conditions.len() == 3 && s.domains == full.domains
+                s.dependencies == full.dependencies
+                    && s.conditions.len() == 3
+                    && s.domains == full.domains
             })
             .await;
     }
@@ -298,19 +399,31 @@ async fn a_status_that_is_wiped_while_nobody_looks_narrows_nothing_before_the_gr
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
     stand.fence("shop", "front", json!({})).await;
-    log(&operator, vec![carried("shop", "front-1", &["cart", "stock"])]).await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    log(
+        &operator,
+        vec![carried("shop", "front-1", &["cart", "stock"])],
+    )
+    .await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     operator.stop().await.unwrap();
     stand.set_status("shop", "front", json!({})).await;
     let operator = stand.operator(PLAIN).await;
     stand.settle().await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     // A call within the grace keeps it; so does another restart keep what is left.
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
     stand
-        .status_where("shop", "front", "cart is learned again", |s| s.dependencies.len() == 1)
+        .status_where("shop", "front", "cart is learned again", |s| {
+            s.dependencies.len() == 1
+        })
         .await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     stand.never_narrowed("shop", "front").await;
     stand.clock.advance(GRACE);
     stand.scope("shop", "front", &["shop/cart"]).await;
@@ -322,7 +435,12 @@ async fn sidecars_of_slime_are_taken_over_without_a_gap() {
     let stand = Stand::shop();
     stand.fence("shop", "front", json!({})).await;
     let fence = stand.fence_of("shop", "front").await.unwrap();
-    let hosts = ["*/cart.shop.svc.cluster.local", "*/stock.shop.svc.cluster.local", "istio-system/*", "mesh-operator/*"];
+    let hosts = [
+        "*/cart.shop.svc.cluster.local",
+        "*/stock.shop.svc.cluster.local",
+        "istio-system/*",
+        "mesh-operator/*",
+    ];
     stand
         .apply(json!({
             "apiVersion": "networking.istio.io/v1", "kind": "Sidecar",
@@ -333,7 +451,8 @@ async fn sidecars_of_slime_are_taken_over_without_a_gap() {
             "spec": {"workloadSelector": {"labels": {"app": "front"}}, "egress": [{"hosts": hosts}]},
         }))
         .await;
-    let learned = json!({"metricStatus": {"{destination_service=\"cart.shop.svc.cluster.local\"}": "3"}});
+    let learned =
+        json!({"metricStatus": {"{destination_service=\"cart.shop.svc.cluster.local\"}": "3"}});
     stand.set_status("shop", "front", learned).await;
     let operator = stand.operator(PLAIN).await;
     stand
@@ -341,8 +460,14 @@ async fn sidecars_of_slime_are_taken_over_without_a_gap() {
         .await;
     stand.settle().await;
     let now = crate::history::hosts(&stand.sidecar("shop", "front").await.unwrap());
-    assert!(now.contains(hosts[1]), "nobody names it, so it stays for the grace: {now:?}");
-    assert!(!now.contains(hosts[0]), "the exact entry stands for it: {now:?}");
+    assert!(
+        now.contains(hosts[1]),
+        "nobody names it, so it stays for the grace: {now:?}"
+    );
+    assert!(
+        !now.contains(hosts[0]),
+        "the exact entry stands for it: {now:?}"
+    );
     stand.clock.advance(GRACE);
     stand.scope("shop", "front", &["shop/cart"]).await;
     operator.stop().await.unwrap();
@@ -353,38 +478,60 @@ async fn without_a_fallback_first_sidecars_wait_and_others_only_grow() {
     let stand = Stand::shop();
     stand.fallback(false);
     let operator = stand.operator("{}").await;
-    stand.fence("shop", "front", json!({"host": {CART: {}}})).await;
-    stand.condition("shop", "front", "Programmed", "WaitsForFallback").await;
+    stand
+        .fence("shop", "front", json!({"host": {CART: {}}}))
+        .await;
+    stand
+        .condition("shop", "front", "Programmed", "WaitsForFallback")
+        .await;
     stand.settle().await;
     stand.no_sidecar("shop", "front").await;
     stand.fallback(true);
-    stand.condition("shop", "front", "Programmed", "Programmed").await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
     stand.scope("shop", "front", &["shop/cart"]).await;
     // Pods that are restarted are no reason; a Service that is gone is one.
     stand.fallback(false);
     stand.settle().await;
-    stand.condition("shop", "front", "FallbackReady", "Ready").await;
-    stand.delete("v1", "Service", "trimtab-system", "global-sidecar").await;
-    stand.condition("shop", "front", "FallbackReady", "NotReady").await;
+    stand
+        .condition("shop", "front", "FallbackReady", "Ready")
+        .await;
+    stand
+        .delete("v1", "Service", "trimtab-system", "global-sidecar")
+        .await;
+    stand
+        .condition("shop", "front", "FallbackReady", "NotReady")
+        .await;
     stand.fence("shop", "front", json!({})).await;
     log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     stand.clock.advance(GRACE);
     stand.clock.advance(GRACE);
     stand.settle().await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     // Other fences of the same mesh wait again.
     stand.fence("shop", "cart", json!({})).await;
-    stand.condition("shop", "cart", "Programmed", "WaitsForFallback").await;
+    stand
+        .condition("shop", "cart", "Programmed", "WaitsForFallback")
+        .await;
     stand.never_narrowed("shop", "front").await;
     operator.stop().await.unwrap();
     // A restart without it neither.
     let operator = stand.operator("{}").await;
     stand.settle().await;
-    stand.scope("shop", "front", &["shop/cart", "shop/stock"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
     stand.never_narrowed("shop", "front").await;
     stand.fallback(true);
-    stand.condition("shop", "cart", "Programmed", "Programmed").await;
+    stand
+        .condition("shop", "cart", "Programmed", "Programmed")
+        .await;
     stand.clock.advance(GRACE);
     stand.scope("shop", "front", &["shop/stock"]).await;
     operator.stop().await.unwrap();
@@ -408,9 +555,17 @@ async fn a_fence_that_is_made_again_knows_what_its_workload_calls() {
 async fn a_slow_start_writes_nothing_before_everything_is_listed() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({"labelSelector": [{"selector": {"app": "redis"}}]})).await;
+    stand
+        .fence(
+            "shop",
+            "front",
+            json!({"labelSelector": [{"selector": {"app": "redis"}}]}),
+        )
+        .await;
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
-    stand.scope("shop", "front", &["shop/cart", "data/redis"]).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "data/redis"])
+        .await;
     stand.settle().await;
     operator.stop().await.unwrap();
     let before = stand.writes("shop").await;
@@ -419,7 +574,10 @@ async fn a_slow_start_writes_nothing_before_everything_is_listed() {
     let operator = stand.started(PLAIN).await;
     wait_until("readiness", BOUND, || async {
         let missing = operator.readiness.missing();
-        missing.is_empty().then_some(()).ok_or(format!("{missing:?}"))
+        missing
+            .is_empty()
+            .then_some(())
+            .ok_or(format!("{missing:?}"))
     })
     .await
     .unwrap();

@@ -175,7 +175,11 @@ impl Stand {
         service["metadata"]["name"] = json!(trimtab_lazyload::fallback::NAME);
         self.put(service);
         let addresses: &[&str] = if ready { &["10.0.9.1"] } else { &[] };
-        self.endpoints("trimtab-system", trimtab_lazyload::fallback::NAME, addresses);
+        self.endpoints(
+            "trimtab-system",
+            trimtab_lazyload::fallback::NAME,
+            addresses,
+        );
     }
 
     /// Applies an object as a user does, with server-side apply.
@@ -192,7 +196,9 @@ impl Stand {
 
     fn dynamic(&self, object: &Value, namespace: &str) -> Api<DynamicObject> {
         let text = |key: &str| object[key].as_str().unwrap();
-        let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+        let (group, version) = text("apiVersion")
+            .split_once('/')
+            .unwrap_or(("", text("apiVersion")));
         let kind = GroupVersionKind::gvk(group, version, text("kind"));
         let resource = ApiResource::from_gvk(&kind);
         Api::namespaced_with(self.api.client(), namespace, &resource)
@@ -305,8 +311,13 @@ impl Stand {
         let wanted: BTreeSet<String> = services.iter().map(|s| entry(s)).collect();
         let what = format!("{namespace}/{name} names {wanted:?}");
         self.hosts_where(namespace, name, &what, |hosts| {
-            let essential = |h: &&String| h.contains("trimtab-system/") || h.contains("istio-system/");
-            let own: BTreeSet<String> = hosts.iter().filter(|h| !essential(h) && *h != "~/*").cloned().collect();
+            let essential =
+                |h: &&String| h.contains("trimtab-system/") || h.contains("istio-system/");
+            let own: BTreeSet<String> = hosts
+                .iter()
+                .filter(|h| !essential(h) && *h != "~/*")
+                .cloned()
+                .collect();
             own == wanted
         })
         .await;
@@ -329,11 +340,17 @@ impl Stand {
     pub(crate) async fn settle(&self) {
         for _ in 0..2 {
             let name = format!("marker-{}", self.markers.fetch_add(1, Ordering::Relaxed));
-            self.fence("markers", &name, json!({"workloadSelector": {"labels": {"app": name}}}))
-                .await;
+            self.fence(
+                "markers",
+                &name,
+                json!({"workloadSelector": {"labels": {"app": name}}}),
+            )
+            .await;
             let what = format!("markers/{name} is programmed");
-            self.status_where("markers", &name, &what, |s| !reason_of(s, "Programmed").is_empty())
-                .await;
+            self.status_where("markers", &name, &what, |s| {
+                !reason_of(s, "Programmed").is_empty()
+            })
+            .await;
             self.delete_fence("markers", &name).await;
         }
     }
@@ -359,8 +376,14 @@ impl Stand {
                 let fence = fence.and_then(|f| f.resource_version());
                 last == version || fence == version
             };
-            let all = sidecars.iter().map(|s| (s.namespace(), s.name_any(), s.resource_version()));
-            let all = all.chain(fences.iter().map(|f| (f.namespace(), f.name_any(), f.resource_version())));
+            let all = sidecars
+                .iter()
+                .map(|s| (s.namespace(), s.name_any(), s.resource_version()));
+            let all = all.chain(
+                fences
+                    .iter()
+                    .map(|f| (f.namespace(), f.name_any(), f.resource_version())),
+            );
             for (namespace, name, version) in all {
                 if !has(namespace, name.clone(), version) {
                     return Err(name);

@@ -207,9 +207,7 @@ impl Engine {
         let (standing, desired) = outcome(resolved, entry, &role, &fallback, live, &config, users);
         entry.standing = Some(standing);
         entry.desired = desired;
-        inner
-            .timers
-            .extend(next.map(|at| (at, key.clone())));
+        inner.timers.extend(next.map(|at| (at, key.clone())));
     }
 }
 
@@ -224,7 +222,10 @@ impl Entry {
     ) -> Option<Timestamp> {
         let (orphans, since) = self.orphans.get_or_insert_with(|| {
             let wanted: BTreeSet<&str> = self.union.entries.keys().map(String::as_str).collect();
-            let lost = live.into_iter().flatten().filter(|e| !explained(&wanted, e));
+            let lost = live
+                .into_iter()
+                .flatten()
+                .filter(|e| !explained(&wanted, e));
             (lost.cloned().collect(), now)
         });
         // A clock that goes back must not make the grace longer.

@@ -171,7 +171,12 @@ impl Feed<Sidecar> for Engine {
             names.any(|(namespace, name)| *namespace == key.namespace && *name == key.name)
         };
         inner.live.retain(|key, _| unread(key));
-        let gone: Vec<FenceKey> = inner.foreign.iter().filter(|k| !unread(k)).cloned().collect();
+        let gone: Vec<FenceKey> = inner
+            .foreign
+            .iter()
+            .filter(|k| !unread(k))
+            .cloned()
+            .collect();
         inner.foreign.retain(unread);
         inner.again.extend(gone);
         for sidecar in &sidecars {

@@ -64,7 +64,10 @@ impl State {
     fn mark_service(&mut self, service: &Service) {
         self.mark_host(&service.name_any());
         let spec = service.spec.as_ref();
-        let all = spec.and_then(|s| s.cluster_ips.as_ref()).into_iter().flatten();
+        let all = spec
+            .and_then(|s| s.cluster_ips.as_ref())
+            .into_iter()
+            .flatten();
         for address in all.chain(spec.and_then(|s| s.cluster_ip.as_ref())) {
             self.mark_address(address);
         }

@@ -71,13 +71,20 @@ fn is_service_like(address: IpAddr) -> bool {
 }
 
 fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
-    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let all = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
     all.filter(|container| !INJECTED.contains(&container.name.as_str()))
 }
 
 /// Values of `env`, and `args` and `command`.
 fn container_texts(container: &Container) -> impl Iterator<Item = &str> {
-    let env = container.env.iter().flatten().filter_map(|e| e.value.as_ref());
+    let env = container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|e| e.value.as_ref());
     let args = container.args.iter().chain(&container.command).flatten();
     env.chain(args).map(String::as_str)
 }
