@@ -261,16 +261,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(u8::from(differs)))
         }
         Command::Crds { check, write } => {
-            match (check, write) {
-                (Some(dir), _) => manifests::check_crds(&dir)?,
-                (_, Some(dir)) => manifests::write_crds(&dir)?,
-                _ => {
-                    for (_, text) in manifests::crds()? {
-                        say(&format!("---\n{text}"))?;
-                    }
-                }
-            }
-            Ok(ExitCode::SUCCESS)
+            crds(check.as_deref(), write.as_deref()).map(|()| ExitCode::SUCCESS)
         }
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -278,6 +269,16 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             say(&String::from_utf8_lossy(&text))?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+fn crds(check: Option<&Path>, write: Option<&Path>) -> anyhow::Result<()> {
+    match (check, write) {
+        (Some(dir), _) => manifests::check_crds(dir),
+        (_, Some(dir)) => manifests::write_crds(dir),
+        _ => manifests::crds()?
+            .iter()
+            .try_for_each(|(_, text)| say(&format!("---\n{text}"))),
     }
 }
 

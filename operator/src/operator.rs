@@ -110,15 +110,7 @@ impl Operator {
 
         let cache = SnapshotCache::new();
         let mut host = Host::new(context.clone());
-        let limiter = LimiterModule {
-            config: config.limiter.clone(),
-            xds_address: advertised(&config, xds_address),
-            sources,
-            xds: cache.clone(),
-        }
-        .build(&host);
-        let (engine, applier) = (limiter.engine.clone(), limiter.applier.clone());
-        host.add(limiter);
+        let (engine, applier) = add_limiter(&config, sources, &cache, xds_address, &mut host);
         let metaprotocol = add_metaprotocol(&config, &cache, xds_address, &mut host);
         let (lazyload, access_logs) = add_lazyload(&config, &mut host).await?;
         add_opening(&config, &cache, xds_address, &mut host);
@@ -137,8 +129,8 @@ impl Operator {
             },
             shutdown.clone(),
         )));
-        let (options, stop) = (config.xds.options(), shutdown.clone());
-        let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, stop);
+        let options = config.xds.options();
+        let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, shutdown.clone());
         servers.push(tokio::spawn(async move { Ok(xds.await?) }));
         tracing::info!(http = %http_address, xds = %xds_address, mds = ?mds, "trimtab is up");
         Ok(Self {
@@ -207,6 +199,25 @@ fn add_metaprotocol(
 }
 
 type LazyloadHandles = Option<(Arc<LazyloadEngine>, LazyloadAppliers)>;
+
+fn add_limiter(
+    config: &Config,
+    sources: Vec<Arc<dyn MetricSource>>,
+    cache: &SnapshotCache,
+    xds_address: SocketAddr,
+    host: &mut Host,
+) -> (Arc<Engine>, Arc<Applier<EnvoyFilter>>) {
+    let limiter = LimiterModule {
+        config: config.limiter.clone(),
+        xds_address: advertised(config, xds_address),
+        sources,
+        xds: cache.clone(),
+    }
+    .build(host);
+    let handles = (limiter.engine.clone(), limiter.applier.clone());
+    host.add(limiter);
+    handles
+}
 
 /// The module, and where it takes access logs.
 async fn add_lazyload(

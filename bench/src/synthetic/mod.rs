@@ -43,7 +43,7 @@ impl Lot {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -54,7 +54,7 @@ impl Lot {
     /// Below `bound`, which is not zero.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).unwrap_or(1).max(1);
-        usize::try_from(self.next() % bound).unwrap_or(0)
+        usize::try_from(self.draw() % bound).unwrap_or(0)
     }
 
     /// True in `percent` of 100 cases.
@@ -163,7 +163,6 @@ fn service(number: usize, of: usize, lot: &mut Lot) -> Service {
     // Aliases and redirects lead to plain services, which are those whose number ends in 0 to 7.
     let plain = |lot: &mut Lot| lot.below(of / 10) * 10 + lot.below(8);
     let kind = match (number % 10, lot.below(100)) {
-        (0..=7, _) => Kind::Plain,
         (8, 0..=49) => Kind::Headless,
         (8, 50..=69) => Kind::Alias(plain(lot)),
         (9, 0..=49) => Kind::Redirect(plain(lot)),

@@ -64,7 +64,7 @@ pub(super) fn edges(mesh: &Synthetic, degree: usize, lot: &mut Lot) -> Vec<TrueE
             let every = if cron { 24 } else { cadence(lot) };
             let mut edge = edge(mesh, caller, callee, lot);
             edge.every = every;
-            edge.from = lot.next() % every;
+            edge.from = lot.draw() % every;
             match lot.below(200) {
                 0 => edge.from += HOURS / 3,
                 1 => edge.until = HOURS / 3,
@@ -74,7 +74,7 @@ pub(super) fn edges(mesh: &Synthetic, degree: usize, lot: &mut Lot) -> Vec<TrueE
             if lot.percent(1) {
                 let other = popular(mesh.services.len(), lot);
                 let mut once = self::edge(mesh, caller, other, lot);
-                once.from = lot.next() % (HOURS / 2);
+                once.from = lot.draw() % (HOURS / 2);
                 once.until = once.from + 1;
                 out.push(once);
             }
@@ -110,10 +110,10 @@ fn cadence(lot: &mut Lot) -> u64 {
 }
 
 /// The edge to the service or, beyond them, the outside host of this number.
-fn edge(mesh: &Synthetic, caller: usize, callee: usize, lot: &mut Lot) -> TrueEdge {
-    let (form, mut needs) = match mesh.services.get(callee) {
+fn edge(mesh: &Synthetic, caller: usize, to: usize, lot: &mut Lot) -> TrueEdge {
+    let (form, mut needs) = match mesh.services.get(to) {
         None => {
-            let external = &mesh.externals[callee - mesh.services.len()];
+            let external = &mesh.externals[to - mesh.services.len()];
             (
                 Form::Name(external.host.clone()),
                 vec![external.imported.clone()],
@@ -131,8 +131,8 @@ fn edge(mesh: &Synthetic, caller: usize, callee: usize, lot: &mut Lot) -> TrueEd
                 _ => Form::Name(service.host()),
             };
             let mut needs = vec![service.host()];
-            if let Kind::Alias(to) | Kind::Redirect(to) = service.kind {
-                needs.push(mesh.services[to].host());
+            if let Kind::Alias(other) | Kind::Redirect(other) = service.kind {
+                needs.push(mesh.services[other].host());
             }
             (form, needs)
         }

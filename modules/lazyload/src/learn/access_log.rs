@@ -2,7 +2,7 @@
 //!
 //! | sender | source | destination |
 //! |---|---|---|
-//! | the fallback | metadata `trimtab`: `source_namespace` and `source_pod`, or `source` (`NAMESPACE/POD`); else the peer's address | `:authority`; else the original destination: metadata `destination` (`IP:PORT`) or the local address; else the SNI |
+//! | the fallback | metadata `trimtab`: `source_namespace` and `source_pod`, or `source` (`NAMESPACE/POD`); else the peer's address | `:authority`; else the upstream cluster, if it is of a service; else the original destination: metadata `destination` (`IP:PORT`) or the local address; else the SNI |
 //! | a sidecar, outbound | its own node id | the upstream cluster; for a cluster of no service as with the fallback |
 //! | a sidecar, inbound (Slime's global-sidecar) | the peer's address | as with the fallback |
 
@@ -259,6 +259,15 @@ impl<'m> Reader<'m, '_> {
                         return Ok(found);
                     }
                 }
+            }
+        }
+        // A fallback that has a cluster for each host; on the way in, a proxy of Istio has none of these.
+        if let Cluster::Service(host) = cluster(&common.upstream_cluster)
+            && let Some(target) = host::target(host)
+        {
+            let found = hosts(target, 0);
+            if !found.is_empty() {
+                return Ok(found);
             }
         }
         let original = metadata.and_then(|metadata| text(metadata, DESTINATION));

@@ -185,6 +185,16 @@ fn connections_are_known_by_address_or_server_name() {
 }
 
 #[test]
+fn a_fallback_with_clusters_of_services_tells_connections_apart() {
+    let mut common = common("10.0.0.1:4000", "10.0.0.9:6379", &[]);
+    common.upstream_cluster = "outbound|6379||redis.data.svc.cluster.local".to_owned();
+    assert_eq!(
+        read(&tcp(common), &Sender::Fallback),
+        ["shop/front redis.data.svc.cluster.local"]
+    );
+}
+
+#[test]
 fn a_sidecar_tells_the_service_of_what_it_sends() {
     let to =
         |cluster: &str, authority: &str| read(&http(cluster_of(cluster), authority), &sidecar());

@@ -1,0 +1,144 @@
+//! All of it without Istio: a pod's Envoy is scoped by Trimtab's own xDS, two fallback Envoys carry the first calls and log
+//! them, the scope follows, and nothing is lost meanwhile.
+//!
+//! Proxies and pods have addresses of 127.0.0.0/8, all on this machine.
+
+mod load;
+mod stand;
+
+use std::time::{Duration, Instant};
+
+use trimtab::lab::http::{KeepAlive, Request};
+use trimtab::lab::process::wait_until;
+
+use self::load::Load;
+use self::stand::{Running, Stand, echo, host, server};
+use crate::collector::BOUND;
+
+fn has(scope: &[String], name: &str) -> bool {
+    scope.contains(&format!("shop/{}", host(name)))
+}
+
+/// Whether all that is called is in scope.
+fn all(scope: &[String]) -> bool {
+    ["a", "b", "bytes"].iter().all(|name| has(scope, name))
+}
+
+/// One call by hand: how long it took, how long until the host was in scope, and until calls went past the fallback.
+async fn first_call(stand: &Stand) {
+    let mut connection = KeepAlive::connect(stand.http()).await.unwrap();
+    let request = Request::get("/").header("host", &host("a"));
+    let before = stand.detours().await;
+    let begun = Instant::now();
+    let answer = connection.send(&request).await.unwrap();
+    let first = begun.elapsed();
+    assert_eq!((answer.status, answer.body.trim()), (200, "a"));
+    assert_eq!(stand.detours().await, before + 1, "the fallback carried it");
+    stand.scoped("a in scope", |s| has(s, "a")).await;
+    let in_scope = begun.elapsed();
+    wait_until("a direct call", BOUND, || async {
+        let before = stand.detours().await;
+        let connection = KeepAlive::connect(stand.http()).await;
+        let mut connection = connection.map_err(|e| e.to_string())?;
+        let answer = connection.send(&request).await.map_err(|e| e.to_string())?;
+        assert_eq!(answer.status, 200);
+        if stand.detours().await == before {
+            Ok(())
+        } else {
+            Err("still by the fallback".to_owned())
+        }
+    })
+    .await
+    .unwrap();
+    let direct = begun.elapsed();
+    let begun = Instant::now();
+    connection.send(&request).await.unwrap();
+    let later: Duration = begun.elapsed();
+    println!(
+        "first call {first:?}, in scope after {in_scope:?}, direct after {direct:?}; a direct call takes {later:?}"
+    );
+}
+
+/// What is learned is forgotten and learned anew, while calls go on.
+async fn learn_anew(stand: &Stand) {
+    stand.forget().await;
+    let before = stand.detours().await;
+    wait_until("calls by the fallback again", BOUND, || async {
+        if stand.detours().await > before {
+            Ok(())
+        } else {
+            Err("none".to_owned())
+        }
+    })
+    .await
+    .unwrap();
+    stand.scoped("all in scope again", all).await;
+}
+
+/// Trimtab dies and comes back: the scope is as it was, and so are the proxies.
+async fn restart(stand: &mut Stand, load: &Load) {
+    stand.operator = None;
+    let good = load.good();
+    wait_until("calls without Trimtab", BOUND, || async {
+        let now = load.good();
+        if now > good + 500 {
+            Ok(())
+        } else {
+            Err(now.to_string())
+        }
+    })
+    .await
+    .unwrap();
+    let writes = stand.embedded.writes("sidecars", "patch");
+    stand.operator = Some(Running::start(stand.config.clone(), &stand.embedded).await);
+    assert!(all(&stand.scope().await), "{:?}", stand.scope().await);
+    assert_eq!(
+        stand.embedded.writes("sidecars", "patch"),
+        writes,
+        "a restart writes nothing"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_while_scopes_are_learned_expire_and_parts_restart() {
+    let (a, b, ready) = (server("a").await, server("b").await, server("ready").await);
+    let servers = [
+        ("a", a.address()),
+        ("b", b.address()),
+        ("ready", ready.address()),
+    ];
+    let mut stand = Stand::start(&servers, echo().await).await;
+    stand.ready().await;
+    stand
+        .scoped("the first call to be learned", |s| {
+            has(s, "ready") && !has(s, "a")
+        })
+        .await;
+    first_call(&stand).await;
+
+    let load = Load::start(stand.http(), stand.tcp(), &["a", "b", "a", "b"]);
+    stand.scoped("all in scope", all).await;
+    for _ in 0..3 {
+        learn_anew(&stand).await;
+    }
+    stand.expire().await;
+    restart(&mut stand, &load).await;
+    for number in [0, 1] {
+        stand.forget().await;
+        stand.restart_fallback(number).await;
+        stand
+            .scoped("all in scope after the fallback's restart", all)
+            .await;
+    }
+    wait_until("10,000 calls", BOUND * 2, || async {
+        let sum = load.sum();
+        if sum >= 10_000 {
+            Ok(())
+        } else {
+            Err(sum.to_string())
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(load.end().await, Vec::<String>::new());
+}

@@ -1,0 +1,337 @@
+//! The parts: an operator on the embedded API, a pod's proxy, two fallback proxies, servers.
+
+use std::net::{IpAddr, SocketAddr};
+
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use trimtab::config::Config;
+use trimtab::data_plane::Proxies;
+use trimtab::lab::envoy::Envoy;
+use trimtab::lab::http::{KeepAlive, Request};
+use trimtab::lab::ports::{free_address, free_port, loopback};
+use trimtab::lab::process::wait_until;
+use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
+use trimtab::operator::Operator;
+use trimtab::standalone;
+use trimtab_crds::fence::ServiceFence;
+use trimtab_crds::istio::Sidecar;
+use trimtab_embedded::Embedded;
+use trimtab_lazyload::config::AccessLog;
+use trimtab_metaprotocol::standalone::{BootstrapOptions, FallbackInput, Listen, bootstrap};
+
+use crate::collector::BOUND;
+
+pub(super) const POD: IpAddr = address(1);
+const FALLBACKS: [IpAddr; 2] = [address(10), address(11)];
+
+const fn address(last: u8) -> IpAddr {
+    IpAddr::V4(std::net::Ipv4Addr::new(127, 78, 1, last))
+}
+
+pub(super) fn host(name: &str) -> String {
+    format!("{name}.shop.svc.cluster.local")
+}
+
+/// An operator that ends at once, as by `kill -9`: its tasks stop where they are.
+pub(super) struct Running(Option<tokio::runtime::Runtime>);
+
+impl Running {
+    pub(super) async fn start(config: Config, embedded: &Embedded) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let embedded = embedded.clone();
+        runtime.spawn(async move {
+            // Made here, because a client belongs to the runtime in which it is made.
+            let started =
+                Operator::start(config, embedded.client(), CancellationToken::new()).await;
+            let operator = started.unwrap();
+            sender.send(operator.readiness.clone()).ok().unwrap();
+            operator.wait().await.unwrap();
+        });
+        let readiness = receiver.await.unwrap();
+        wait_until("the operator", BOUND, || async {
+            let missing = readiness.missing();
+            if missing.is_empty() {
+                Ok(())
+            } else {
+                Err(missing.join(", "))
+            }
+        })
+        .await
+        .unwrap();
+        Self(Some(runtime))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+pub(super) struct Stand {
+    pub(super) embedded: Embedded,
+    pub(super) config: Config,
+    pub(super) operator: Option<Running>,
+    /// Ends with the stand.
+    _pod: Envoy,
+    fallbacks: Vec<Envoy>,
+    http: u16,
+    tcp: u16,
+}
+
+pub(super) async fn server(name: &str) -> Upstream {
+    let spec = PodSpec {
+        namespace: "shop".to_owned(),
+        pod: name.to_owned(),
+        capacity: 100_000.0,
+    };
+    Upstream::start(free_address().unwrap(), spec, Clock::real())
+        .await
+        .unwrap()
+}
+
+/// A server that sends back what it gets.
+pub(super) async fn echo() -> SocketAddr {
+    let at = loopback(free_port().unwrap());
+    let listener = TcpListener::bind(at).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.split();
+                // It ends with the connection, however that ends.
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    at
+}
+
+/// A Service with its endpoint.
+fn service(name: &str, port_name: &str, port: u16, at: SocketAddr) -> [Value; 2] {
+    [
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"ports": [{"name": port_name, "port": port}]}}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": name}},
+            "ports": [{"name": port_name, "port": at.port()}],
+            "endpoints": [{"addresses": [at.ip().to_string()], "conditions": {"ready": true}}]}),
+    ]
+}
+
+fn mesh(servers: &[(&str, SocketAddr)], http: u16) -> Vec<Value> {
+    let mut objects: Vec<Value> = servers
+        .iter()
+        .flat_map(|(name, at)| service(name, "http", http, *at))
+        .collect();
+    objects.push(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "web-1", "namespace": "shop", "labels": {"app": "web"}},
+            "spec": {"containers": [{"name": "c", "image": "c"}]},
+            "status": {"phase": "Running", "podIP": POD.to_string(), "podIPs": [{"ip": POD.to_string()}]}}));
+    objects.push(
+        json!({"apiVersion": "microservice.slime.io/v1alpha1", "kind": "ServiceFence",
+            "metadata": {"name": "web", "namespace": "shop"}, "spec": {"enable": true}}),
+    );
+    objects
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.http.address = free_address().unwrap();
+    config.xds.address = free_address().unwrap();
+    config.lazyload.fallback.enabled = false;
+    "1s".clone_into(&mut config.lazyload.retention.grace);
+    let logs = free_address().unwrap();
+    config.lazyload.learn.access_log = Some(AccessLog { address: logs });
+    config.data_plane = Some(Proxies {
+        listen: Listen::default(),
+        fallback: Some(FallbackInput {
+            addresses: FALLBACKS.to_vec(),
+            access_log: Some(logs.to_string().parse().unwrap()),
+        }),
+    });
+    config
+}
+
+/// The pod's proxy and the fallback proxies, in this order.
+async fn proxies(config: &Config) -> Vec<Envoy> {
+    let mut proxies = Vec::new();
+    let groups = FALLBACKS.iter().map(|a| format!("trimtab/fallback/{a}"));
+    for group in ["shop/web-1".to_owned()].into_iter().chain(groups) {
+        let mut options =
+            BootstrapOptions::new(&group, config.xds.address.to_string().parse().unwrap());
+        options.admin = free_address().unwrap();
+        options.group = Some(group.clone());
+        let name = format!(
+            "trimtab-whole-{}-{}",
+            std::process::id(),
+            group.replace('/', "-")
+        );
+        let dir = std::env::temp_dir().join(name);
+        proxies.push(Envoy::start(&bootstrap(&options), &dir).await.unwrap());
+    }
+    proxies
+}
+
+impl Stand {
+    pub(super) async fn start(servers: &[(&str, SocketAddr)], bytes: SocketAddr) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (http, tcp) = (free_port().unwrap(), free_port().unwrap());
+        let embedded = standalone::embedded().unwrap();
+        embedded.ensure_namespace("shop").unwrap();
+        for object in mesh(servers, http)
+            .into_iter()
+            .chain(service("bytes", "tcp", tcp, bytes))
+        {
+            embedded.load(object).unwrap();
+        }
+        let config = config();
+        let operator = Running::start(config.clone(), &embedded).await;
+        let mut proxies = proxies(&config).await;
+        let fallbacks = proxies.split_off(1);
+        Self {
+            embedded,
+            config,
+            operator: Some(operator),
+            _pod: proxies.pop().unwrap(),
+            fallbacks,
+            http,
+            tcp,
+        }
+    }
+
+    pub(super) fn http(&self) -> SocketAddr {
+        SocketAddr::new(POD, self.http)
+    }
+
+    pub(super) fn tcp(&self) -> SocketAddr {
+        SocketAddr::new(POD, self.tcp)
+    }
+
+    /// Whether calls arrive at all.
+    pub(super) async fn ready(&self) {
+        let (at, tcp) = (self.http(), self.tcp());
+        wait_until("the proxies", BOUND, || async move {
+            let mut connection = KeepAlive::connect(at).await.map_err(|e| e.to_string())?;
+            let answer = connection
+                .send(&Request::get("/").header("host", &host("ready")))
+                .await
+                .map_err(|e| e.to_string())?;
+            TcpStream::connect(tcp).await.map_err(|e| e.to_string())?;
+            if answer.status == 200 {
+                Ok(())
+            } else {
+                Err(answer.status.to_string())
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Calls of HTTP that came through the fallback proxies.
+    pub(super) async fn detours(&self) -> u64 {
+        let mut sum = 0;
+        for (envoy, address) in self.fallbacks.iter().zip(FALLBACKS) {
+            let name = format!("http.{address}_{}.downstream_rq_total", self.http);
+            sum += envoy.stat(&name).await.unwrap_or_default();
+        }
+        sum
+    }
+
+    pub(super) async fn scope(&self) -> Vec<String> {
+        let api: Api<Sidecar> = Api::namespaced(self.embedded.client(), "shop");
+        match api.get_opt("web").await.unwrap() {
+            Some(sidecar) => sidecar
+                .spec
+                .egress
+                .iter()
+                .flat_map(|e| e.hosts.clone())
+                .collect(),
+            None => vec!["*/*".to_owned()],
+        }
+    }
+
+    pub(super) async fn scoped(&self, what: &str, good: impl Fn(&[String]) -> bool) {
+        wait_until(what, BOUND, || async {
+            let scope = self.scope().await;
+            if good(&scope) {
+                Ok(())
+            } else {
+                Err(format!("{scope:?}"))
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    /// What was learned is learned anew, as by an operator's hand.
+    pub(super) async fn forget(&self) {
+        let path = "/api/v1/lazyload/fences/shop/web/forget";
+        let request = Request::get(path).method("POST");
+        let answer = trimtab::lab::http::send(self.config.http.address, &request);
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
+
+    /// A fallback proxy leaves as a pod does: no new connections, the old ones to their end, and then away.
+    pub(super) async fn restart_fallback(&mut self, number: usize) {
+        let admin = self.fallbacks[number].admin();
+        let drain = Request::get("/drain_listeners").method("POST");
+        trimtab::lab::http::send(admin, &drain).await.unwrap();
+        let name = format!(
+            "http.{}_{}.downstream_rq_active",
+            FALLBACKS[number], self.http
+        );
+        let fallback = &self.fallbacks[number];
+        wait_until("the last calls", BOUND, || async {
+            let connections = format!(
+                "http.{}_{}.downstream_cx_active",
+                FALLBACKS[number], self.http
+            );
+            let active = fallback.stat(&name).await.map_err(|e| e.to_string())?
+                + fallback
+                    .stat(&connections)
+                    .await
+                    .map_err(|e| e.to_string())?;
+            if active == 0 {
+                Ok(())
+            } else {
+                Err(format!("{active} open"))
+            }
+        })
+        .await
+        .unwrap();
+        self.fallbacks[number].kill();
+        self.fallbacks[number].restart().await.unwrap();
+    }
+
+    /// A static dependency that nobody calls expires by the clock.
+    pub(super) async fn expire(&self) {
+        let api: Api<ServiceFence> = Api::namespaced(self.embedded.client(), "shop");
+        let soon = jiff::Timestamp::now().as_second() + 2;
+        let patch = json!({"spec": {"host": {"never.example.com": {"deadline": {"expire": {"seconds": soon}}}}}});
+        api.patch("web", &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
+        wait_until("the deadline", BOUND, || async {
+            let fence = api.get("web").await.map_err(|e| e.to_string())?;
+            let domains = fence.status.unwrap_or_default().domains;
+            let state = domains.get("never.example.com").map(|d| d.status);
+            if state == Some(trimtab_crds::fence::DomainState::Expire) {
+                Ok(())
+            } else {
+                Err(format!("{state:?}"))
+            }
+        })
+        .await
+        .unwrap();
+    }
+}
