@@ -1,6 +1,7 @@
 //! The parts: an operator on the embedded API, a pod's proxy, two fallback proxies, servers.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -25,6 +26,8 @@ use trimtab_metaprotocol::standalone::{BootstrapOptions, FallbackInput, Listen, 
 use crate::collector::BOUND;
 
 pub(super) const POD: IpAddr = address(1);
+/// A proxy without calls for so long has no more.
+const QUIET: Duration = Duration::from_millis(100);
 const FALLBACKS: [IpAddr; 2] = [address(10), address(11)];
 
 const fn address(last: u8) -> IpAddr {
@@ -281,36 +284,53 @@ impl Stand {
         assert_eq!(answer.await.unwrap().status, 200);
     }
 
-    /// A fallback proxy leaves as a pod does: no new connections, the old ones to their end, and then away.
+    /// A fallback proxy leaves as its pod does: it takes no new connections, closes each that it has after the call under
+    /// way, and goes when nothing is left to do.
     pub(super) async fn restart_fallback(&mut self, number: usize) {
-        let admin = self.fallbacks[number].admin();
-        let drain = Request::get("/drain_listeners").method("POST");
-        trimtab::lab::http::send(admin, &drain).await.unwrap();
-        let name = format!(
-            "http.{}_{}.downstream_rq_active",
-            FALLBACKS[number], self.http
-        );
         let fallback = &self.fallbacks[number];
+        for path in ["/healthcheck/fail", "/drain_listeners"] {
+            let post = Request::get(path).method("POST");
+            let answer = trimtab::lab::http::send(fallback.admin(), &post).await;
+            assert_eq!(answer.unwrap().status, 200, "{path}");
+        }
+        // A call on a connection that was idle may still come: so a while without any.
+        let same = parking_lot::Mutex::new(((1, 0), Instant::now()));
         wait_until("the last calls", BOUND, || async {
-            let connections = format!(
-                "http.{}_{}.downstream_cx_active",
-                FALLBACKS[number], self.http
-            );
-            let active = fallback.stat(&name).await.map_err(|e| e.to_string())?
-                + fallback
-                    .stat(&connections)
-                    .await
-                    .map_err(|e| e.to_string())?;
-            if active == 0 {
+            let work = self.work(number).await?;
+            let mut same = same.lock();
+            if same.0 != work {
+                *same = (work, Instant::now());
+            }
+            if work.0 == 0 && same.1.elapsed() > QUIET {
                 Ok(())
             } else {
-                Err(format!("{active} open"))
+                Err(format!("{work:?}"))
             }
         })
         .await
         .unwrap();
         self.fallbacks[number].kill();
         self.fallbacks[number].restart().await.unwrap();
+    }
+
+    /// Calls and connections that a fallback proxy has open, and calls that it ever had.
+    async fn work(&self, number: usize) -> Result<(u64, u64), String> {
+        let (envoy, address) = (&self.fallbacks[number], FALLBACKS[number]);
+        let http = format!("http.{address}_{}", self.http);
+        let mut values = Vec::new();
+        for name in [
+            format!("{http}.downstream_rq_active"),
+            format!("listener.{address}_{}.downstream_cx_active", self.tcp),
+            format!("{http}.downstream_rq_total"),
+        ] {
+            values.push(
+                envoy
+                    .stat(&name)
+                    .await
+                    .map_err(|e| format!("{name}: {e}"))?,
+            );
+        }
+        Ok((values[0] + values[1], values[2]))
     }
 
     /// A static dependency that nobody calls expires by the clock.
