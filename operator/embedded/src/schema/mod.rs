@@ -91,7 +91,21 @@ impl Schema {
         };
         schema.parse_bounds(raw)?;
         schema.parse_children(raw)?;
+        schema.check_default()?;
         Ok(schema)
+    }
+
+    /// A default must be a value that the schema takes, as the API server itself would fill it in.
+    fn check_default(&self) -> Result<(), String> {
+        let Some(value) = &self.default else {
+            return Ok(());
+        };
+        let mut filled = value.clone();
+        default(self, &mut filled);
+        let problems = validate(self, &filled);
+        problems.first().map_or(Ok(()), |problem| {
+            Err(format!("default {value}: {}", problem.message))
+        })
     }
 
     fn parse_bounds(&mut self, raw: &Value) -> Result<(), String> {

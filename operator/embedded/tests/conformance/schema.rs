@@ -1,10 +1,11 @@
 //! CRD schemas: validation, pruning, defaults and CEL.
 
-use kube::Client;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams, ValidationDirective};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::{install, namespace, refusal, widget, widgets};
+use super::{install, namespace, refusal, widget, widget_crd, widgets};
 
 /// Specs, the field that is wrong, and a part of the message.
 fn mistakes() -> Vec<(Value, &'static str, &'static str)> {
@@ -94,6 +95,25 @@ pub async fn nulls_of_fields_that_are_not_nullable_go(client: Client) {
     let sent = widget("w", json!({"size": null, "color": null, "plain": null}));
     let made = api.create(&PostParams::default(), &sent).await.unwrap();
     assert_eq!(made.data["spec"], json!({"size": 1}));
+}
+
+/// For example an empty default of a map that must not be empty, as of `labels` here.
+pub async fn defaults_that_the_schema_refuses_are_refused(client: Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client);
+    let mut crd = serde_json::to_value(widget_crd()).unwrap();
+    crd["metadata"]["name"] = json!("gadgets.conformance.example");
+    crd["spec"]["names"] = json!({"plural": "gadgets", "singular": "gadget", "kind": "Gadget"});
+    let fields = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    fields["spec"]["properties"]["labels"] = json!({
+        "type": "object", "minProperties": 1, "default": {}, "additionalProperties": {"type": "string"},
+    });
+    let crd = serde_json::from_value(crd).unwrap();
+    let (code, message, _) = refusal(api.create(&PostParams::default(), &crd).await);
+    assert_eq!(code, 422);
+    assert!(
+        message.contains("should have at least 1 properties"),
+        "{message}"
+    );
 }
 
 pub async fn strict_writes_name_unknown_fields(client: Client) {
