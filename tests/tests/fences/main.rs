@@ -11,6 +11,7 @@
 mod auto;
 mod budget;
 mod cases;
+mod compatibility;
 mod defects;
 mod hints;
 mod history;
