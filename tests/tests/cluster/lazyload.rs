@@ -106,22 +106,20 @@ async fn stand() -> Stand {
     }
 }
 
-/// Names of the clusters of services, and bytes of the whole configuration.
+/// Names of the clusters of services, and bytes of what istiod sends: all but the bootstrap.
 fn size(dump: &Value) -> (Vec<String>, usize) {
-    let clusters = dump["configs"]
-        .as_array()
-        .unwrap()
+    let sections = dump["configs"].as_array().unwrap().iter();
+    let sent: Vec<&Value> = sections
+        .filter(|s| s["@type"] != "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump")
+        .collect();
+    let clusters = sent
         .iter()
-        .flat_map(|section| {
-            section["dynamic_active_clusters"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default()
-        });
+        .filter_map(|s| s["dynamic_active_clusters"].as_array())
+        .flatten();
     let names = clusters.map(|c| c["cluster"]["name"].as_str().unwrap_or_default().to_owned());
     (
         names.filter(|n| n.starts_with("outbound|")).collect(),
-        dump.to_string().len(),
+        sent.iter().map(|s| s.to_string().len()).sum(),
     )
 }
 
@@ -149,17 +147,18 @@ impl Stand {
         what: &str,
         good: impl Fn(&[String]) -> bool + Send + Sync,
     ) -> (usize, usize) {
-        self.proxy
-            .wait_config(what, |dump| {
-                let (clusters, bytes) = size(dump);
-                if good(&clusters) {
-                    Ok((clusters.len(), bytes))
-                } else {
-                    Err(format!("{clusters:?}"))
-                }
-            })
-            .await
-            .unwrap()
+        let found = self.proxy.wait_config(what, |dump| {
+            let (clusters, bytes) = size(dump);
+            if good(&clusters) {
+                Ok((clusters.len(), bytes))
+            } else {
+                Err(format!("{} clusters", clusters.len()))
+            }
+        });
+        match found.await {
+            Ok(sizes) => sizes,
+            Err(error) => panic!("{error}; {:#}", self.fence().await["status"]),
+        }
     }
 
     async fn fence(&self) -> Value {

@@ -83,6 +83,9 @@ async fn start_operator() -> Addresses {
         METAPROTOCOL,
         "--set-json",
         LAZYLOAD,
+        // Tests start it, as no pod runs here.
+        "--set",
+        "fallback.external=true",
     ];
     cluster.helm(&install).await.unwrap();
     let token = service_account_token(cluster, RELEASE_NAMESPACE, "trimtab").await;
