@@ -6,7 +6,7 @@ FOR ?= 60s
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cluster quickstart test check fmt clippy doc generated deny bench bench-xds update-golden clean clean-cache
+.PHONY: help deps cluster quickstart test check fmt clippy doc generated deny bench bench-xds bench-lazyload update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,10 @@ bench: ## benchmarks
 
 bench-xds: ## load on the xDS server, against go-control-plane and bare sockets: make bench-xds BENCH_XDS=--quick
 	scripts/bench-xds.sh $(BENCH_XDS)
+
+bench-lazyload: ## lazy scoping: scopes of synthetic meshes against the truth, cost of learning, into target/bench
+	cargo run --release -p trimtab-bench --bin scope -- $(BENCH_LAZYLOAD)
+	cargo run --release -p trimtab-bench --bin edges
 
 update-golden: ## write the golden files anew; look at the difference before you keep it
 	UPDATE_EXPECT=1 cargo test -p trimtab-tests golden

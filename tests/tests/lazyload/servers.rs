@@ -17,7 +17,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -47,7 +47,7 @@ struct Shared {
     go_on: Notify,
 }
 
-/// An HTTP/1.1 server.
+/// A server of HTTP.
 ///
 /// `/redirect` answers 302; `/stream` sends one part and the next only after [`Self::go_on`]; a request for an upgrade to
 /// `websocket` gets its bytes back; everything else gets its body back.
@@ -59,6 +59,15 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) async fn start() -> Self {
+        Self::serve(false).await
+    }
+
+    /// HTTP/2 without TLS instead, by prior knowledge.
+    pub(crate) async fn start_http2() -> Self {
+        Self::serve(true).await
+    }
+
+    async fn serve(http2: bool) -> Self {
         let address = free_address().unwrap();
         let listener = TcpListener::bind(address).await.unwrap();
         let shared = Arc::new(Shared::default());
@@ -69,10 +78,17 @@ impl Http {
                 state.connections.fetch_add(1, Ordering::Relaxed);
                 let state = Arc::clone(&state);
                 let service = service_fn(move |request| answer(Arc::clone(&state), request));
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .with_upgrades();
-                tokio::spawn(connection);
+                let io = TokioIo::new(stream);
+                if http2 {
+                    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(io, service);
+                    tokio::spawn(connection);
+                } else {
+                    let connection = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(io, service)
+                        .with_upgrades();
+                    tokio::spawn(connection);
+                }
             }
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(accept));

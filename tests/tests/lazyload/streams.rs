@@ -40,7 +40,7 @@ async fn stand(name: &str) -> Stand {
     }
 }
 
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, future)
         .await
         .unwrap_or_else(|_| panic!("{what} took longer than {BOUND:?}"))
@@ -277,7 +277,7 @@ fn is(address: Option<&Address>, wanted: SocketAddr) -> bool {
     socket.address == wanted.ip().to_string() && socket.port_specifier == Some(port)
 }
 
-async fn read_text(stream: &mut TcpStream, length: usize) -> String {
+pub(crate) async fn read_text(stream: &mut TcpStream, length: usize) -> String {
     let mut buffer = vec![0; length];
     within("the bytes", stream.read_exact(&mut buffer))
         .await
@@ -285,7 +285,7 @@ async fn read_text(stream: &mut TcpStream, length: usize) -> String {
     String::from_utf8(buffer).unwrap()
 }
 
-async fn read_head(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());

@@ -4,6 +4,7 @@
 //! Proxies and pods have addresses of 127.0.0.0/8, all on this machine.
 
 mod load;
+mod protocols;
 mod stand;
 
 use std::time::{Duration, Instant};
@@ -12,8 +13,9 @@ use trimtab::lab::http::{KeepAlive, Request};
 use trimtab::lab::process::wait_until;
 
 use self::load::Load;
-use self::stand::{Running, Stand, echo, host, server};
+use self::stand::{Running, Stand, host, server};
 use crate::collector::BOUND;
+use crate::servers::Echo;
 
 fn has(scope: &[String], name: &str) -> bool {
     scope.contains(&format!("shop/{}", host(name)))
@@ -61,8 +63,8 @@ async fn first_call(stand: &Stand) {
 
 /// What is learned is forgotten and learned anew, while calls go on.
 async fn learn_anew(stand: &Stand) {
+    let before = stand.no_detours().await;
     stand.forget().await;
-    let before = stand.detours().await;
     wait_until("calls by the fallback again", BOUND, || async {
         if stand.detours().await > before {
             Ok(())
@@ -107,7 +109,9 @@ async fn nothing_is_lost_while_scopes_are_learned_expire_and_parts_restart() {
         ("b", b.address()),
         ("ready", ready.address()),
     ];
-    let mut stand = Stand::start(&servers, echo().await).await;
+    let bytes = Echo::start().await;
+    let others = [("bytes", "tcp", bytes.address)];
+    let mut stand = Stand::start("losses", &servers, &others).await;
     stand.ready().await;
     stand
         .scoped("the first call to be learned", |s| {
@@ -116,7 +120,7 @@ async fn nothing_is_lost_while_scopes_are_learned_expire_and_parts_restart() {
         .await;
     first_call(&stand).await;
 
-    let load = Load::start(stand.http(), stand.tcp(), &["a", "b", "a", "b"]);
+    let load = Load::start(stand.http(), stand.at("bytes"), &["a", "b", "a", "b"]);
     stand.scoped("all in scope", all).await;
     for _ in 0..3 {
         learn_anew(&stand).await;

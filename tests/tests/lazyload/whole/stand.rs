@@ -1,18 +1,18 @@
 //! The parts: an operator on the embedded API, a pod's proxy, two fallback proxies, servers.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
 use trimtab::data_plane::Proxies;
 use trimtab::lab::envoy::Envoy;
 use trimtab::lab::http::{KeepAlive, Request};
-use trimtab::lab::ports::{free_address, free_port, loopback};
+use trimtab::lab::ports::{free_address, free_port};
 use trimtab::lab::process::wait_until;
 use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab::operator::Operator;
@@ -85,11 +85,11 @@ pub(super) struct Stand {
     pub(super) embedded: Embedded,
     pub(super) config: Config,
     pub(super) operator: Option<Running>,
-    /// Ends with the stand.
-    _pod: Envoy,
+    pod: Envoy,
     fallbacks: Vec<Envoy>,
     http: u16,
-    tcp: u16,
+    /// Ports of the services that do not share the one of HTTP, and whether they are of TCP.
+    ports: BTreeMap<String, (u16, bool)>,
 }
 
 pub(super) async fn server(name: &str) -> Upstream {
@@ -101,22 +101,6 @@ pub(super) async fn server(name: &str) -> Upstream {
     Upstream::start(free_address().unwrap(), spec, Clock::real())
         .await
         .unwrap()
-}
-
-/// A server that sends back what it gets.
-pub(super) async fn echo() -> SocketAddr {
-    let at = loopback(free_port().unwrap());
-    let listener = TcpListener::bind(at).await.unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut read, mut write) = stream.split();
-                // It ends with the connection, however that ends.
-                let _ = tokio::io::copy(&mut read, &mut write).await;
-            });
-        }
-    });
-    at
 }
 
 /// A Service with its endpoint.
@@ -166,7 +150,7 @@ fn config() -> Config {
 }
 
 /// The pod's proxy and the fallback proxies, in this order.
-async fn proxies(config: &Config) -> Vec<Envoy> {
+async fn proxies(of: &str, config: &Config) -> Vec<Envoy> {
     let mut proxies = Vec::new();
     let groups = FALLBACKS.iter().map(|a| format!("trimtab/fallback/{a}"));
     for group in ["shop/web-1".to_owned()].into_iter().chain(groups) {
@@ -175,7 +159,7 @@ async fn proxies(config: &Config) -> Vec<Envoy> {
         options.admin = free_address().unwrap();
         options.group = Some(group.clone());
         let name = format!(
-            "trimtab-whole-{}-{}",
+            "trimtab-{of}-{}-{}",
             std::process::id(),
             group.replace('/', "-")
         );
@@ -186,50 +170,69 @@ async fn proxies(config: &Config) -> Vec<Envoy> {
 }
 
 impl Stand {
-    pub(super) async fn start(servers: &[(&str, SocketAddr)], bytes: SocketAddr) -> Self {
+    /// `of`: the test; `http`: services of HTTP/1.1; `others`: name, name of the port, and address of each.
+    pub(super) async fn start(
+        of: &str,
+        http: &[(&str, SocketAddr)],
+        others: &[(&str, &str, SocketAddr)],
+    ) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (http, tcp) = (free_port().unwrap(), free_port().unwrap());
+        let http_port = free_port().unwrap();
         let embedded = standalone::embedded().unwrap();
         embedded.ensure_namespace("shop").unwrap();
-        for object in mesh(servers, http)
-            .into_iter()
-            .chain(service("bytes", "tcp", tcp, bytes))
-        {
+        let mut objects = mesh(http, http_port);
+        let mut ports = BTreeMap::new();
+        for (name, port_name, at) in others {
+            let port = free_port().unwrap();
+            objects.extend(service(name, port_name, port, *at));
+            ports.insert((*name).to_owned(), (port, *port_name == "tcp"));
+        }
+        for object in objects {
             embedded.load(object).unwrap();
         }
         let config = config();
         let operator = Running::start(config.clone(), &embedded).await;
-        let mut proxies = proxies(&config).await;
+        let mut proxies = proxies(of, &config).await;
         let fallbacks = proxies.split_off(1);
         Self {
             embedded,
             config,
             operator: Some(operator),
-            _pod: proxies.pop().unwrap(),
+            pod: proxies.pop().unwrap(),
             fallbacks,
-            http,
-            tcp,
+            http: http_port,
+            ports,
         }
     }
 
+    /// Where the pod's proxy takes calls of HTTP/1.1.
     pub(super) fn http(&self) -> SocketAddr {
         SocketAddr::new(POD, self.http)
     }
 
-    pub(super) fn tcp(&self) -> SocketAddr {
-        SocketAddr::new(POD, self.tcp)
+    /// Where it takes those to one of the other services.
+    pub(super) fn at(&self, name: &str) -> SocketAddr {
+        SocketAddr::new(POD, self.ports[name].0)
     }
 
-    /// Whether calls arrive at all.
+    /// Whether calls arrive at all, and the other listeners are there.
     pub(super) async fn ready(&self) {
-        let (at, tcp) = (self.http(), self.tcp());
+        let (at, admin) = (self.http(), self.pod.admin());
         wait_until("the proxies", BOUND, || async move {
+            let listeners = trimtab::lab::http::get(admin, "/listeners").await;
+            let listeners = listeners.map_err(|e| e.to_string())?;
+            if let Some((name, _)) = self
+                .ports
+                .iter()
+                .find(|(_, (port, _))| !listeners.contains(&format!(":{port}\n")))
+            {
+                return Err(format!("no listener for {name}: {listeners}"));
+            }
             let mut connection = KeepAlive::connect(at).await.map_err(|e| e.to_string())?;
             let answer = connection
                 .send(&Request::get("/").header("host", &host("ready")))
                 .await
                 .map_err(|e| e.to_string())?;
-            TcpStream::connect(tcp).await.map_err(|e| e.to_string())?;
             if answer.status == 200 {
                 Ok(())
             } else {
@@ -240,14 +243,50 @@ impl Stand {
         .unwrap();
     }
 
-    /// Calls of HTTP that came through the fallback proxies.
+    /// Calls of HTTP/1.1 that came through the fallback proxies.
     pub(super) async fn detours(&self) -> u64 {
+        self.sum(|address| format!("http.{address}_{}.downstream_rq_total", self.http))
+            .await
+    }
+
+    /// Calls to one of the other services that came through them, or connections where it is of TCP.
+    pub(super) async fn carried(&self, name: &str) -> u64 {
+        let (port, tcp) = self.ports[name];
+        self.sum(|address| {
+            if tcp {
+                format!("listener.{address}_{port}.downstream_cx_total")
+            } else {
+                format!("http.{address}_{port}.downstream_rq_total")
+            }
+        })
+        .await
+    }
+
+    async fn sum(&self, name: impl Fn(IpAddr) -> String) -> u64 {
         let mut sum = 0;
         for (envoy, address) in self.fallbacks.iter().zip(FALLBACKS) {
-            let name = format!("http.{address}_{}.downstream_rq_total", self.http);
-            sum += envoy.stat(&name).await.unwrap_or_default();
+            sum += envoy.stat(&name(address)).await.unwrap_or_default();
         }
         sum
+    }
+
+    /// The number once all calls go past them, as it does not grow any more.
+    pub(super) async fn no_detours(&self) -> u64 {
+        let same = parking_lot::Mutex::new((u64::MAX, Instant::now()));
+        wait_until("no call by the fallback", BOUND, || async {
+            let now = self.detours().await;
+            let mut same = same.lock();
+            if same.0 != now {
+                *same = (now, Instant::now());
+            }
+            if same.1.elapsed() > QUIET {
+                Ok(now)
+            } else {
+                Err(format!("{now} so far"))
+            }
+        })
+        .await
+        .unwrap()
     }
 
     pub(super) async fn scope(&self) -> Vec<String> {
@@ -320,7 +359,10 @@ impl Stand {
         let mut values = Vec::new();
         for name in [
             format!("{http}.downstream_rq_active"),
-            format!("listener.{address}_{}.downstream_cx_active", self.tcp),
+            format!(
+                "listener.{address}_{}.downstream_cx_active",
+                self.ports["bytes"].0
+            ),
             format!("{http}.downstream_rq_total"),
         ] {
             values.push(
