@@ -9,7 +9,7 @@ use crate::stand::{BOUND, PLAIN, Stand, pod, service};
 const AUTO: &str = "{fallback: {enabled: false}, fences: {autoFence: true}}";
 const DEFAULT: &str = "{fallback: {enabled: false}, fences: {autoFence: true, defaultFence: true}}";
 
-fn namespace(name: &str, labels: Value, annotations: Value) -> Value {
+fn namespace(name: &str, labels: &Value, annotations: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels, "annotations": annotations}})
 }
 
@@ -58,16 +58,16 @@ async fn the_service_goes_before_the_namespace_and_that_before_the_default() {
 
     stand.put(namespace(
         "shop",
-        json!({"slime.io/serviceFenced": "true"}),
-        json!({}),
+        &json!({"slime.io/serviceFenced": "true"}),
+        &json!({}),
     ));
     fences(&stand, &["cart", "front", "stock"]).await;
     stand.put(labelled("cart", "false"));
     fences(&stand, &["front", "stock"]).await;
     stand.put(namespace(
         "shop",
-        json!({"slime.io/serviceFenced": "false"}),
-        json!({}),
+        &json!({"slime.io/serviceFenced": "false"}),
+        &json!({}),
     ));
     fences(&stand, &["front"]).await;
     stand.put(labelled("front", "no"));
@@ -75,7 +75,7 @@ async fn the_service_goes_before_the_namespace_and_that_before_the_default() {
     stand.no_sidecar("shop", "front").await;
     operator.stop().await.unwrap();
 
-    stand.put(namespace("shop", json!({}), json!({})));
+    stand.put(namespace("shop", &json!({}), &json!({})));
     let operator = stand.operator(DEFAULT).await;
     fences(&stand, &["front", "stock"]).await;
     // A deleted fence comes back while it is wanted, and goes with its Service.
@@ -113,9 +113,9 @@ async fn the_annotation_of_lazyxds_works_without_a_switch() {
     lazy["metadata"]["annotations"] = json!({"lazy-xds": "true"});
     stand.put(lazy);
     fences(&stand, &["front"]).await;
-    stand.put(namespace("shop", json!({}), json!({"lazy-xds": "True"})));
+    stand.put(namespace("shop", &json!({}), &json!({"lazy-xds": "True"})));
     fences(&stand, &["cart", "front", "stock"]).await;
-    stand.put(namespace("shop", json!({}), json!({})));
+    stand.put(namespace("shop", &json!({}), &json!({})));
     fences(&stand, &["front"]).await;
     operator.stop().await.unwrap();
 }
@@ -136,7 +136,7 @@ async fn namespaces_out_of_reach_have_no_automatic_fences() {
         ),
     ] {
         let stand = Stand::shop();
-        stand.put(namespace("shop", json!({"env": "dev"}), json!({})));
+        stand.put(namespace("shop", &json!({"env": "dev"}), &json!({})));
         let config = format!(
             "{{fallback: {{enabled: false}}, fences: {{autoFence: true, defaultFence: true, {lists}}}}}"
         );

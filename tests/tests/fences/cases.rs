@@ -228,7 +228,7 @@ async fn a_port_that_is_http_here_and_tcp_there_is_taken_over_for_http_alone() {
     for patch in patches.iter().filter(of_port) {
         let kind = patch["applyTo"].as_str().unwrap();
         assert!(
-            ["VIRTUAL_HOST", "ROUTE_CONFIGURATION"].contains(&kind),
+            ["VIRTUAL_HOST", "HTTP_ROUTE", "ROUTE_CONFIGURATION"].contains(&kind),
             "{patch}"
         );
     }

@@ -11,6 +11,7 @@ use trimtab_crds::fence::{DomainState, FenceStatus};
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_kit::clock::Clock;
 use trimtab_lazyload::config::{Fallback, GlobalSidecarMode, LazyloadConfig};
+use trimtab_lazyload::fallback::proxy::ProxyOptions;
 use trimtab_lazyload::fallback::{FallbackInput, manifests};
 
 use crate::logs::carried;
@@ -232,6 +233,10 @@ fn in_namespaces() -> Vec<Value> {
         config: LazyloadConfig {
             fallback,
             ..LazyloadConfig::default()
+        },
+        proxy: ProxyOptions {
+            access_log: "trimtab.trimtab-system:8082".into(),
+            ..ProxyOptions::default()
         },
         ..FallbackInput::default()
     })

@@ -30,11 +30,13 @@ enum Mood {
     Half,
 }
 
+/// Workload and host of each counter, and whether it moves.
+type Calls = Vec<(&'static str, &'static str, bool)>;
+
 /// Answers like Prometheus.
 #[derive(Clone)]
 struct Fake {
-    /// Workload and host of each counter, and whether it moves.
-    calls: Arc<Mutex<Vec<(&'static str, &'static str, bool)>>>,
+    calls: Arc<Mutex<Calls>>,
     mood: Arc<Mutex<Mood>>,
     asked: Arc<AtomicUsize>,
     address: SocketAddr,
@@ -97,11 +99,7 @@ impl Fake {
     }
 }
 
-type Shared = (
-    Arc<Mutex<Vec<(&'static str, &'static str, bool)>>>,
-    Arc<Mutex<Mood>>,
-    Arc<AtomicUsize>,
-);
+type Shared = (Arc<Mutex<Calls>>, Arc<Mutex<Mood>>, Arc<AtomicUsize>);
 
 async fn answer(State((calls, mood, asked)): State<Shared>, query: String) -> Response {
     let n = asked.fetch_add(1, Ordering::SeqCst);
@@ -124,8 +122,9 @@ async fn answer(State((calls, mood, asked)): State<Shared>, query: String) -> Re
     };
     let mood = *mood.lock();
     match mood {
+        Mood::Half if tcp => (StatusCode::SERVICE_UNAVAILABLE, "down").into_response(),
         Mood::Good if tcp => good(Vec::new()),
-        Mood::Good => good(rows(1)),
+        Mood::Good | Mood::Half => good(rows(1)),
         Mood::Error => (StatusCode::INTERNAL_SERVER_ERROR, "down").into_response(),
         Mood::Refused => {
             Json(json!({"status": "error", "errorType": "bad_data", "error": "no"})).into_response()
@@ -137,8 +136,6 @@ async fn answer(State((calls, mood, asked)): State<Shared>, query: String) -> Re
         }))
         .into_response(),
         Mood::Nonsense => "<html>".into_response(),
-        Mood::Half if tcp => (StatusCode::SERVICE_UNAVAILABLE, "down").into_response(),
-        Mood::Half => good(rows(1)),
     }
 }
 

@@ -159,7 +159,7 @@ async fn a_service_that_is_deleted_and_made_again_changes_nothing() {
     operator.stop().await.unwrap();
 }
 
-fn selecting(labels: Value, host: &str) -> Value {
+fn selecting(labels: &Value, host: &str) -> Value {
     json!({"workloadSelector": {"labels": labels}, "host": {host: {}}})
 }
 
@@ -192,12 +192,10 @@ async fn fences_of_the_same_pods_share_what_they_need() {
             "10.0.0.1",
         );
         let operator = stand.operator(PLAIN).await;
-        stand
-            .fence("shop", "one", selecting(first.clone(), CART))
-            .await;
+        stand.fence("shop", "one", selecting(&first, CART)).await;
         stand.scope("shop", "one", &["shop/cart"]).await;
         stand
-            .fence("shop", "two", selecting(second.clone(), "redis.data"))
+            .fence("shop", "two", selecting(&second, "redis.data"))
             .await;
         for name in writers {
             stand
@@ -217,29 +215,33 @@ async fn fences_of_the_same_pods_share_what_they_need() {
         for name in ["one", "two"] {
             stand.never_narrowed("shop", name).await;
         }
-        // The other takes over when the one that writes goes.
-        let (goes, stays) = if writers == ["two"] {
-            ("two", "one")
-        } else {
-            ("one", "two")
-        };
-        stand.delete_fence("shop", goes).await;
-        stand.no_sidecar("shop", goes).await;
-        let own = if stays == "one" {
-            "shop/cart"
-        } else {
-            "data/redis"
-        };
-        stand
-            .hosts_where("shop", stays, "it takes over", |h| {
-                h.contains(&entry(own)) && h.contains(&entry("shop/stock"))
-            })
-            .await;
-        stand
-            .condition("shop", stays, "Programmed", "Programmed")
-            .await;
+        the_other_takes_over(&stand, writers).await;
         operator.stop().await.unwrap();
     }
+}
+
+/// When the fence that writes goes.
+async fn the_other_takes_over(stand: &Stand, writers: &[&str]) {
+    let (goes, stays) = if writers == ["two"] {
+        ("two", "one")
+    } else {
+        ("one", "two")
+    };
+    stand.delete_fence("shop", goes).await;
+    stand.no_sidecar("shop", goes).await;
+    let own = if stays == "one" {
+        "shop/cart"
+    } else {
+        "data/redis"
+    };
+    stand
+        .hosts_where("shop", stays, "it takes over", |h| {
+            h.contains(&entry(own)) && h.contains(&entry("shop/stock"))
+        })
+        .await;
+    stand
+        .condition("shop", stays, "Programmed", "Programmed")
+        .await;
 }
 
 #[tokio::test]

@@ -94,10 +94,6 @@ fn owner(sidecar: &Sidecar) -> Option<Key> {
 /// All EnvoyFilters of the module belong together.
 pub(crate) const WIRING: (&str, &str) = ("", "fallback");
 
-fn wiring<K: Resource>(_: &K) -> Option<Key> {
-    Some((WIRING.0.to_owned(), WIRING.1.to_owned()))
-}
-
 impl LazyloadModule {
     /// Connects the parts. Nothing runs yet.
     pub fn build(self, host: &Host) -> Lazyload {
@@ -119,6 +115,7 @@ impl LazyloadModule {
             }),
         );
         let touched = engine.clone();
+        let wiring = |_: &EnvoyFilter| Some((WIRING.0.to_owned(), WIRING.1.to_owned()));
         let filters = Applier::of_module(
             client,
             FIELD_MANAGER,
