@@ -1,5 +1,7 @@
 //! What objects declare before the first call.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::logs::carried;
@@ -67,12 +69,13 @@ async fn a_roll_out(stand: &Stand) {
             "front",
             "late is forgotten, redis was called",
             |s| {
-                let hosts: Vec<&str> = s.dependencies.iter().map(|d| d.host.as_str()).collect();
+                let hosts: BTreeSet<&str> =
+                    s.dependencies.iter().map(|d| d.host.as_str()).collect();
                 hosts
-                    == [
+                    == BTreeSet::from([
                         "cart.shop.svc.cluster.local",
                         "redis.data.svc.cluster.local",
-                    ]
+                    ])
             },
         )
         .await;
