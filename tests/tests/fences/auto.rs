@@ -4,7 +4,8 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use trimtab::lab::process::wait_until;
 
-use crate::stand::{BOUND, PLAIN, Stand, pod, service};
+use crate::logs::carried;
+use crate::stand::{BOUND, PLAIN, Stand, log, pod, service};
 
 const AUTO: &str = "{fallback: {enabled: false}, fences: {autoFence: true}}";
 const DEFAULT: &str = "{fallback: {enabled: false}, fences: {autoFence: true, defaultFence: true}}";
@@ -164,5 +165,29 @@ async fn a_pod_label_makes_a_fence_for_each_value() {
         .await;
     stand.delete("v1", "Pod", "shop", "front-1").await;
     fences(&stand, &[]).await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_with_both_kinds_of_fences_has_one_sidecar() {
+    let stand = Stand::shop();
+    let config =
+        "{fallback: {enabled: false}, fences: {autoFence: true, fenceLabelKeyAlias: team}}";
+    stand.put(labelled("front", "true"));
+    let operator = stand.operator(config).await;
+    fences(&stand, &["front"]).await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
+    let labels = json!({"app": "front", "team": "red"});
+    stand.put(pod("shop", "front", &labels, "10.0.0.1"));
+    let other = "app-red.workload.identity";
+    fences(&stand, &[other, "front"]).await;
+    log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
+    // Neither selector is part of the other: whichever Sidecar Istio takes, it has what the pod calls.
+    for name in ["front", other] {
+        stand.scope("shop", name, &["shop/cart"]).await;
+        stand.never_narrowed("shop", name).await;
+    }
     operator.stop().await.unwrap();
 }

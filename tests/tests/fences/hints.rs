@@ -169,3 +169,23 @@ async fn a_principal_that_is_allowed_is_a_caller() {
     stand.scope("shop", "front", &[]).await;
     operator.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_host_in_the_arguments_is_in_scope_before_the_first_call() {
+    let stand = Stand::shop();
+    let mut object = calling("nothing");
+    object["spec"]["containers"][0]["args"] = json!(["--cache=redis.data:6379", "--verbose"]);
+    object["spec"]["containers"][0]["command"] = json!(["/app", "--cart", "http://cart.shop/v1"]);
+    stand.put(object);
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand
+        .scope("shop", "front", &["data/redis", "shop/cart"])
+        .await;
+    assert_eq!(
+        stand.sidecars.of("shop", "front").len(),
+        1,
+        "from the first"
+    );
+    operator.stop().await.unwrap();
+}

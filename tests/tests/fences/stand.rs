@@ -118,10 +118,14 @@ impl Stand {
 
     /// The same, perhaps not ready yet.
     pub(crate) async fn started(&self, text: &str) -> Operator {
-        let mut config = Config {
+        let config = Config {
             lazyload: serde_saphyr::from_str(text).unwrap(),
             ..Config::default()
         };
+        self.started_with(config).await
+    }
+
+    pub(crate) async fn started_with(&self, mut config: Config) -> Operator {
         config.http.address.set_port(0);
         config.xds.address.set_port(0);
         config.metaprotocol.enabled = false;
