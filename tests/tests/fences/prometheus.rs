@@ -76,7 +76,7 @@ impl Fake {
 
     pub(crate) fn config(&self) -> String {
         format!(
-            "{{fallback: {{enabled: false}}, retention: {{min: 4h}}, learn: {{prometheus: {{address: 'http://{}', interval: 100ms, timeout: 1h}}}}}}",
+            "{{fallback: {{enabled: false}}, retention: {{min: 4h}}, learn: {{prometheus: {{address: 'http://{}', interval: 20ms, timeout: 1h}}}}}}",
             self.address
         )
     }

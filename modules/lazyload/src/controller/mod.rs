@@ -73,6 +73,9 @@ pub struct Lazyload {
     access_logs: Option<TcpListener>,
 }
 
+/// Whoever waits for the budget looks at the clock at least this often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// Labels that are repaired.
 const OWNED_LABELS: &[&str] = &[
     MANAGED_BY_LABEL,
@@ -287,7 +290,7 @@ impl Runtime {
             }
             tokio::select! {
                 () = self.context.shutdown.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause.min(LONGEST_PAUSE)) => {}
             }
         }
         self.asleep.store(false, Ordering::Relaxed);

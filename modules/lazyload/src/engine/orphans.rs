@@ -36,7 +36,8 @@ impl Orphans {
             let by_us = self.named.contains(entry) || self.dropped.contains(entry);
             if self.since.contains_key(entry) {
                 continue;
-            } else if by_us {
+            }
+            if by_us {
                 self.dropped.insert(entry.clone());
             } else if !self.met || !entry.contains('*') {
                 self.since.insert(entry.clone(), now);
