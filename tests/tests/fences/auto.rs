@@ -4,12 +4,13 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use trimtab::lab::process::wait_until;
 
-use crate::stand::{BOUND, PLAIN, Stand, pod, service};
+use crate::logs::carried;
+use crate::stand::{BOUND, PLAIN, Stand, log, pod, service};
 
 const AUTO: &str = "{fallback: {enabled: false}, fences: {autoFence: true}}";
 const DEFAULT: &str = "{fallback: {enabled: false}, fences: {autoFence: true, defaultFence: true}}";
 
-fn namespace(name: &str, labels: Value, annotations: Value) -> Value {
+fn namespace(name: &str, labels: &Value, annotations: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels, "annotations": annotations}})
 }
 
@@ -58,16 +59,16 @@ async fn the_service_goes_before_the_namespace_and_that_before_the_default() {
 
     stand.put(namespace(
         "shop",
-        json!({"slime.io/serviceFenced": "true"}),
-        json!({}),
+        &json!({"slime.io/serviceFenced": "true"}),
+        &json!({}),
     ));
     fences(&stand, &["cart", "front", "stock"]).await;
     stand.put(labelled("cart", "false"));
     fences(&stand, &["front", "stock"]).await;
     stand.put(namespace(
         "shop",
-        json!({"slime.io/serviceFenced": "false"}),
-        json!({}),
+        &json!({"slime.io/serviceFenced": "false"}),
+        &json!({}),
     ));
     fences(&stand, &["front"]).await;
     stand.put(labelled("front", "no"));
@@ -75,7 +76,7 @@ async fn the_service_goes_before_the_namespace_and_that_before_the_default() {
     stand.no_sidecar("shop", "front").await;
     operator.stop().await.unwrap();
 
-    stand.put(namespace("shop", json!({}), json!({})));
+    stand.put(namespace("shop", &json!({}), &json!({})));
     let operator = stand.operator(DEFAULT).await;
     fences(&stand, &["front", "stock"]).await;
     // A deleted fence comes back while it is wanted, and goes with its Service.
@@ -113,9 +114,9 @@ async fn the_annotation_of_lazyxds_works_without_a_switch() {
     lazy["metadata"]["annotations"] = json!({"lazy-xds": "true"});
     stand.put(lazy);
     fences(&stand, &["front"]).await;
-    stand.put(namespace("shop", json!({}), json!({"lazy-xds": "True"})));
+    stand.put(namespace("shop", &json!({}), &json!({"lazy-xds": "True"})));
     fences(&stand, &["cart", "front", "stock"]).await;
-    stand.put(namespace("shop", json!({}), json!({})));
+    stand.put(namespace("shop", &json!({}), &json!({})));
     fences(&stand, &["front"]).await;
     operator.stop().await.unwrap();
 }
@@ -136,7 +137,7 @@ async fn namespaces_out_of_reach_have_no_automatic_fences() {
         ),
     ] {
         let stand = Stand::shop();
-        stand.put(namespace("shop", json!({"env": "dev"}), json!({})));
+        stand.put(namespace("shop", &json!({"env": "dev"}), &json!({})));
         let config = format!(
             "{{fallback: {{enabled: false}}, fences: {{autoFence: true, defaultFence: true, {lists}}}}}"
         );
@@ -164,5 +165,29 @@ async fn a_pod_label_makes_a_fence_for_each_value() {
         .await;
     stand.delete("v1", "Pod", "shop", "front-1").await;
     fences(&stand, &[]).await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_with_both_kinds_of_fences_has_one_sidecar() {
+    let stand = Stand::shop();
+    let config =
+        "{fallback: {enabled: false}, fences: {autoFence: true, fenceLabelKeyAlias: team}}";
+    stand.put(labelled("front", "true"));
+    let operator = stand.operator(config).await;
+    fences(&stand, &["front"]).await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
+    let labels = json!({"app": "front", "team": "red"});
+    stand.put(pod("shop", "front", &labels, "10.0.0.1"));
+    let other = "app-red.workload.identity";
+    fences(&stand, &[other, "front"]).await;
+    log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
+    // Neither selector is part of the other: whichever Sidecar Istio takes, it has what the pod calls.
+    for name in ["front", other] {
+        stand.scope("shop", name, &["shop/cart"]).await;
+        stand.never_narrowed("shop", name).await;
+    }
     operator.stop().await.unwrap();
 }

@@ -228,7 +228,7 @@ async fn a_port_that_is_http_here_and_tcp_there_is_taken_over_for_http_alone() {
     for patch in patches.iter().filter(of_port) {
         let kind = patch["applyTo"].as_str().unwrap();
         assert!(
-            ["VIRTUAL_HOST", "ROUTE_CONFIGURATION"].contains(&kind),
+            ["VIRTUAL_HOST", "HTTP_ROUTE", "ROUTE_CONFIGURATION"].contains(&kind),
             "{patch}"
         );
     }
@@ -286,4 +286,66 @@ async fn without_fences_nothing_of_ours_is_left() {
             .is_empty()
     );
     operator.stop().await.unwrap();
+}
+
+/// Waits for the hosts of the learned `cart`, and for what istiod will make of the Sidecar.
+async fn leads_to(stand: &Stand, hosts: &[&str]) {
+    let full = |h: &&str| format!("{h}.svc.cluster.local");
+    let wanted: Vec<String> = hosts.iter().map(full).collect();
+    let what = format!("cart leads to {wanted:?}");
+    let services = i64::try_from(hosts.len()).unwrap();
+    stand
+        .status_where("shop", "front", &what, |s| {
+            let domain = s.domains.get("cart.shop.svc.cluster.local");
+            domain.is_some_and(|d| d.hosts == wanted)
+                && s.scope.as_ref().is_some_and(|s| s.services == services)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn routes_of_what_was_called_are_imported_and_bring_their_destinations() {
+    let stand = Stand::shop();
+    let route = |namespace: &str, to: &str| {
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": {"namespace": namespace, "name": "cart"},
+            "spec": {"hosts": ["cart.shop.svc.cluster.local"], "http": [{"route": [{"destination": {"host": to}}]}]},
+        })
+    };
+    stand
+        .apply(route("shop", "redis.data.svc.cluster.local"))
+        .await;
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
+    leads_to(&stand, &["cart.shop", "redis.data"]).await;
+    // The service that is called brings its VirtualService, and that its destinations: istiod sees to it.
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    stand.apply(route("shop", "stock")).await;
+    leads_to(&stand, &["cart.shop", "stock.shop"]).await;
+    // A VirtualService elsewhere needs an entry of its own namespace.
+    stand
+        .delete("networking.istio.io/v1", "VirtualService", "shop", "cart")
+        .await;
+    leads_to(&stand, &["cart.shop"]).await;
+    stand
+        .apply(route("data", "redis.data.svc.cluster.local"))
+        .await;
+    let both = ["shop/cart", "data/cart.shop.svc.cluster.local"];
+    stand.scope("shop", "front", &both).await;
+    leads_to(&stand, &["cart.shop", "redis.data"]).await;
+    stand.never_narrowed("shop", "front").await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn sidecars_stay_when_trimtab_goes_and_leave_with_their_fence() {
+    let stand = Stand::shop();
+    fenced(&stand, vec![carried("shop", "front-1", &["cart"])]).await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    stand.never_narrowed("shop", "front").await;
+    // Nobody runs: the owner reference does it.
+    stand.delete_fence("shop", "front").await;
+    stand.no_sidecar("shop", "front").await;
 }

@@ -1,5 +1,5 @@
-//! The defects of Slime's lazyload, Z-1 to Z-13, none of which is here. Z-7 is in `prometheus`, and what Z-9 is about is
-//! tested with real Envoys in the target `lazyload`.
+//! The defects of Slime's lazyload, Z-1 to Z-13, none of which is here. What Z-9 is about is tested with real Envoys in
+//! the target `lazyload` as well.
 
 use std::time::Duration;
 
@@ -7,16 +7,19 @@ use jiff::SignedDuration;
 use kube::Api;
 use serde_json::{Value, json};
 use trimtab::lab::process::wait_until;
-use trimtab_crds::fence::{DomainState, FenceStatus};
+use trimtab_crds::fence::{DependencyState, DomainState, FenceStatus};
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_kit::clock::Clock;
 use trimtab_lazyload::config::{Fallback, GlobalSidecarMode, LazyloadConfig};
+use trimtab_lazyload::fallback::proxy::ProxyOptions;
 use trimtab_lazyload::fallback::{FallbackInput, manifests};
 
 use crate::logs::carried;
+use crate::prometheus::Fake;
 use crate::stand::{BOUND, GRACE, PLAIN, Stand, entry, log, service, user_sidecar};
 
 const CART: &str = "cart.shop.svc.cluster.local";
+const STOCK: &str = "stock.shop.svc.cluster.local";
 
 #[tokio::test]
 async fn z01_switching_off_removes_our_sidecar_and_nothing_else() {
@@ -192,6 +195,51 @@ async fn z06_a_sidecar_that_is_edited_or_deleted_comes_back() {
 }
 
 #[tokio::test]
+async fn z07_what_is_not_called_any_more_leaves_and_what_is_called_stays() {
+    let stand = Stand::shop();
+    let fake = Fake::start(&[("front", CART, true), ("front", STOCK, true)]).await;
+    let operator = stand.operator(&fake.config()).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
+    let status = stand
+        .status_where("shop", "front", "two dependencies", |s| {
+            s.dependencies.len() == 2
+        })
+        .await;
+    assert_eq!(status.dependencies[0].evidence, ["Prometheus"]);
+    *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, false)];
+    fake.pass(&stand, 3).await;
+    stand.settle().await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
+    fake.pass(&stand, 3).await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    let expired = |s: &trimtab_crds::fence::FenceStatus| {
+        s.dependencies
+            .iter()
+            .any(|d| d.host == STOCK && d.state == DependencyState::Expired)
+    };
+    stand
+        .status_where("shop", "front", "stock is remembered", expired)
+        .await;
+    // Its next call brings it back, and from then on it lives longer.
+    *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, true)];
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
+    *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, false)];
+    fake.pass(&stand, 6).await;
+    stand.settle().await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn z08_ports_are_found_without_knowing_who_installed_us() {
     let stand = Stand::shop();
     stand.fallback(true);
@@ -232,6 +280,10 @@ fn in_namespaces() -> Vec<Value> {
         config: LazyloadConfig {
             fallback,
             ..LazyloadConfig::default()
+        },
+        proxy: ProxyOptions {
+            access_log: "trimtab.trimtab-system:8082".into(),
+            ..ProxyOptions::default()
         },
         ..FallbackInput::default()
     })

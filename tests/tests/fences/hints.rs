@@ -1,5 +1,7 @@
 //! What objects declare before the first call.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::logs::carried;
@@ -48,8 +50,12 @@ async fn a_host_in_the_environment_is_in_scope_before_the_first_call() {
         before,
         "a restart writes nothing"
     );
+    a_roll_out(&stand).await;
+    operator.stop().await.unwrap();
+}
 
-    // A roll-out: hints of both templates hold until the old pod is gone.
+/// Hints of both templates hold until the old pod is gone.
+async fn a_roll_out(stand: &Stand) {
     let mut next = calling("http://cart");
     next["metadata"]["name"] = json!("front-2");
     stand.put(next);
@@ -63,12 +69,13 @@ async fn a_host_in_the_environment_is_in_scope_before_the_first_call() {
             "front",
             "late is forgotten, redis was called",
             |s| {
-                let hosts: Vec<&str> = s.dependencies.iter().map(|d| d.host.as_str()).collect();
+                let hosts: BTreeSet<&str> =
+                    s.dependencies.iter().map(|d| d.host.as_str()).collect();
                 hosts
-                    == [
+                    == BTreeSet::from([
                         "cart.shop.svc.cluster.local",
                         "redis.data.svc.cluster.local",
-                    ]
+                    ])
             },
         )
         .await;
@@ -77,14 +84,15 @@ async fn a_host_in_the_environment_is_in_scope_before_the_first_call() {
     stand
         .scope("shop", "front", &["data/redis", "shop/cart"])
         .await;
-    operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn proxies_of_istio_declare_nothing_and_hints_can_be_switched_off() {
     let stand = Stand::shop();
     let mut object = calling("http://cart");
-    object["spec"]["containers"][1] = json!({"name": "istio-proxy", "image": "p", "env": [{"name": "A", "value": "stock.shop:15012"}]});
+    let proxy = json!({"name": "istio-proxy", "image": "p", "env": [{"name": "A", "value": "stock.shop:15012"}]});
+    let containers = object["spec"]["containers"].as_array_mut().unwrap();
+    containers.push(proxy);
     stand.put(object);
     let operator = stand.operator(PLAIN).await;
     stand.fence("shop", "front", json!({})).await;
@@ -104,7 +112,7 @@ async fn proxies_of_istio_declare_nothing_and_hints_can_be_switched_off() {
     operator.stop().await.unwrap();
 }
 
-fn policy(spec: Value) -> Value {
+fn policy(spec: &Value) -> Value {
     json!({
         "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
         "metadata": {"namespace": "data", "name": "p"}, "spec": spec,
@@ -122,7 +130,7 @@ async fn a_principal_that_is_allowed_is_a_caller() {
     let rules = from("cluster.local/ns/shop/sa/front");
     stand
         .apply(policy(
-            json!({"selector": {"matchLabels": {"app": "redis"}}, "rules": rules}),
+            &json!({"selector": {"matchLabels": {"app": "redis"}}, "rules": rules}),
         ))
         .await;
     stand.scope("shop", "front", &["data/redis"]).await;
@@ -141,7 +149,7 @@ async fn a_principal_that_is_allowed_is_a_caller() {
     let targets = json!([{"kind": "Service", "group": "", "name": "other"}]);
     let everyone = json!([{"from": [{"source": {"namespaces": ["shop"]}}]}]);
     stand
-        .apply(policy(json!({"targetRefs": targets, "rules": everyone})))
+        .apply(policy(&json!({"targetRefs": targets, "rules": everyone})))
         .await;
     stand.scope("shop", "stock", &["data/other"]).await;
     stand
@@ -159,5 +167,25 @@ async fn a_principal_that_is_allowed_is_a_caller() {
         .await;
     stand.clock.advance(GRACE);
     stand.scope("shop", "front", &[]).await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_in_the_arguments_is_in_scope_before_the_first_call() {
+    let stand = Stand::shop();
+    let mut object = calling("nothing");
+    object["spec"]["containers"][0]["args"] = json!(["--cache=redis.data:6379", "--verbose"]);
+    object["spec"]["containers"][0]["command"] = json!(["/app", "--cart", "http://cart.shop/v1"]);
+    stand.put(object);
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand
+        .scope("shop", "front", &["data/redis", "shop/cart"])
+        .await;
+    assert_eq!(
+        stand.sidecars.of("shop", "front").len(),
+        1,
+        "from the first"
+    );
     operator.stop().await.unwrap();
 }

@@ -60,7 +60,7 @@ where
     }
 }
 
-/// Hosts of a Sidecar.
+/// Hosts of a Sidecar. `~/*` is among them when there is no other.
 pub(crate) fn hosts(sidecar: &Sidecar) -> BTreeSet<String> {
     let egress = sidecar.spec.egress.iter();
     egress.flat_map(|e| e.hosts.iter().cloned()).collect()
@@ -76,7 +76,8 @@ impl History<Sidecar> {
             .windows(2)
             .filter_map(|pair| match (&pair[0], &pair[1]) {
                 (Some(before), Some(after)) => {
-                    let gone: BTreeSet<String> = before.difference(after).cloned().collect();
+                    let gone = before.difference(after).filter(|e| *e != "~/*");
+                    let gone: BTreeSet<String> = gone.cloned().collect();
                     (!gone.is_empty()).then_some(gone)
                 }
                 _ => None,

@@ -30,15 +30,15 @@ fn message(node: &str, entries: LogEntries) -> StreamAccessLogsMessage {
     }
 }
 
-fn address(text: &str) -> Option<Address> {
+fn address(text: &str) -> Address {
     let socket: SocketAddr = text.parse().unwrap();
-    Some(Address {
+    Address {
         address: Some(Kind::SocketAddress(SocketAddress {
             address: socket.ip().to_string(),
             port_specifier: Some(PortSpecifier::PortValue(socket.port().into())),
             ..SocketAddress::default()
         })),
-    })
+    }
 }
 
 /// What the fallback knows of the pod that calls.
@@ -87,7 +87,7 @@ pub(crate) fn carried(namespace: &str, pod: &str, authorities: &[&str]) -> Strea
 /// A request from an address, with the authority, as Slime's global-sidecar logs it.
 pub(crate) fn from_address(source: &str, authority: &str) -> StreamAccessLogsMessage {
     let common = AccessLogCommon {
-        downstream_direct_remote_address: address(source),
+        downstream_direct_remote_address: Some(address(source)),
         upstream_cluster: "inbound|80||".to_owned(),
         ..AccessLogCommon::default()
     };
@@ -113,7 +113,7 @@ pub(crate) fn outbound(
 /// A connection of a pod to an address, as the fallback carried it.
 pub(crate) fn connection(namespace: &str, pod: &str, to: &str) -> StreamAccessLogsMessage {
     let common = AccessLogCommon {
-        downstream_local_address: address(to),
+        downstream_local_address: Some(address(to)),
         ..from(namespace, pod)
     };
     let entry = TcpAccessLogEntry {

@@ -8,17 +8,21 @@
     reason = "helpers of tests fail the test"
 )]
 
+mod answers;
 mod auto;
 mod budget;
 mod cases;
 mod compatibility;
 mod defects;
+mod gate;
 mod hints;
 mod history;
 mod learning;
 mod logs;
 mod modes;
 mod prometheus;
+mod reload;
 mod replicas;
+mod rivals;
 mod robust;
 mod stand;

@@ -36,7 +36,8 @@ async fn hosts_hold_as_their_strategies_say() {
 async fn auto_holds_while_it_is_called() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
-    let auto = json!({"auto": {"duration": {"seconds": 3600}}});
+    // As Slime's examples write it, with the time that nobody sets.
+    let auto = json!({"auto": {"duration": {"seconds": 3600}}, "RecentlyCalled": {"seconds": 1}});
     stand
         .fence(
             "shop",
@@ -319,5 +320,22 @@ async fn pods_of_another_version_have_their_own_fence() {
     let status = stand.status("shop", "front").await;
     assert_eq!(status.dependencies[0].caller, "canary");
     assert_eq!(reason_of(&status, "Programmed"), "Programmed");
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_slime_wrote_into_the_status_stays() {
+    let stand = Stand::shop();
+    stand.fence("shop", "front", json!({})).await;
+    let visitor = json!({"visitor": {CART: true}});
+    stand.set_status("shop", "front", visitor).await;
+    let operator = stand.operator(PLAIN).await;
+    stand
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
+    let status = stand.status("shop", "front").await;
+    assert!(status.visitor.contains_key(CART), "{status:?}");
+    // It is an older word for what may be called, and no dependency.
+    stand.scope("shop", "front", &[]).await;
     operator.stop().await.unwrap();
 }

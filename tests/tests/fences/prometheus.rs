@@ -1,5 +1,6 @@
 //! Learning from a Prometheus that answers well, badly, or half.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,6 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trimtab::lab::process::wait_until;
-use trimtab_crds::fence::DependencyState;
 
 use crate::stand::{BOUND, Stand};
 
@@ -30,19 +30,23 @@ enum Mood {
     Half,
 }
 
+/// Workload and host of each counter, and whether it moves.
+type Calls = Vec<(&'static str, &'static str, bool)>;
+
 /// Answers like Prometheus.
 #[derive(Clone)]
-struct Fake {
-    /// Workload and host of each counter, and whether it moves.
-    calls: Arc<Mutex<Vec<(&'static str, &'static str, bool)>>>,
+pub(crate) struct Fake {
+    pub(crate) calls: Arc<Mutex<Calls>>,
     mood: Arc<Mutex<Mood>>,
     asked: Arc<AtomicUsize>,
+    queries: Arc<Mutex<BTreeSet<String>>>,
     address: SocketAddr,
-    _stop: Arc<DropGuard>,
+    stop: CancellationToken,
+    _guard: Arc<DropGuard>,
 }
 
 impl Fake {
-    async fn start(calls: &[(&'static str, &'static str, bool)]) -> Self {
+    pub(crate) async fn start(calls: &[(&'static str, &'static str, bool)]) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stop = CancellationToken::new();
         let fake = Self {
@@ -50,10 +54,17 @@ impl Fake {
             mood: Arc::new(Mutex::new(Mood::Good)),
             asked: Arc::default(),
             address: listener.local_addr().unwrap(),
-            _stop: Arc::new(stop.clone().drop_guard()),
+            queries: Arc::default(),
+            stop: stop.clone(),
+            _guard: Arc::new(stop.clone().drop_guard()),
         };
         // Without the guard, so that it goes with the test.
-        let state = (fake.calls.clone(), fake.mood.clone(), fake.asked.clone());
+        let state = (
+            fake.calls.clone(),
+            fake.mood.clone(),
+            fake.asked.clone(),
+            fake.queries.clone(),
+        );
         let app = Router::new()
             .route("/api/v1/query", post(answer))
             .with_state(state);
@@ -63,15 +74,15 @@ impl Fake {
         fake
     }
 
-    fn config(&self) -> String {
+    pub(crate) fn config(&self) -> String {
         format!(
-            "{{fallback: {{enabled: false}}, retention: {{min: 4h}}, learn: {{prometheus: {{address: 'http://{}', interval: 100ms, timeout: 1h}}}}}}",
+            "{{fallback: {{enabled: false}}, retention: {{min: 4h}}, learn: {{prometheus: {{address: 'http://{}', interval: 20ms, timeout: 1h}}}}}}",
             self.address
         )
     }
 
     /// Lets `hours` pass, half an hour between two rounds of queries.
-    async fn pass(&self, stand: &Stand, hours: usize) {
+    pub(crate) async fn pass(&self, stand: &Stand, hours: usize) {
         for _ in 0..2 * hours {
             self.round().await;
             stand.clock.advance(Duration::from_secs(1800));
@@ -98,12 +109,14 @@ impl Fake {
 }
 
 type Shared = (
-    Arc<Mutex<Vec<(&'static str, &'static str, bool)>>>,
+    Arc<Mutex<Calls>>,
     Arc<Mutex<Mood>>,
     Arc<AtomicUsize>,
+    Arc<Mutex<BTreeSet<String>>>,
 );
 
-async fn answer(State((calls, mood, asked)): State<Shared>, query: String) -> Response {
+async fn answer(State((calls, mood, asked, queries)): State<Shared>, query: String) -> Response {
+    queries.lock().insert(query.clone());
     let n = asked.fetch_add(1, Ordering::SeqCst);
     let tcp = query.contains("tcp");
     let rows = |share: usize| -> Vec<Value> {
@@ -124,8 +137,9 @@ async fn answer(State((calls, mood, asked)): State<Shared>, query: String) -> Re
     };
     let mood = *mood.lock();
     match mood {
+        Mood::Half if tcp => (StatusCode::SERVICE_UNAVAILABLE, "down").into_response(),
         Mood::Good if tcp => good(Vec::new()),
-        Mood::Good => good(rows(1)),
+        Mood::Good | Mood::Half => good(rows(1)),
         Mood::Error => (StatusCode::INTERNAL_SERVER_ERROR, "down").into_response(),
         Mood::Refused => {
             Json(json!({"status": "error", "errorType": "bad_data", "error": "no"})).into_response()
@@ -137,58 +151,11 @@ async fn answer(State((calls, mood, asked)): State<Shared>, query: String) -> Re
         }))
         .into_response(),
         Mood::Nonsense => "<html>".into_response(),
-        Mood::Half if tcp => (StatusCode::SERVICE_UNAVAILABLE, "down").into_response(),
-        Mood::Half => good(rows(1)),
     }
 }
 
 const CART: &str = "cart.shop.svc.cluster.local";
 const STOCK: &str = "stock.shop.svc.cluster.local";
-
-#[tokio::test]
-async fn z07_what_is_not_called_any_more_leaves_and_what_is_called_stays() {
-    let stand = Stand::shop();
-    let fake = Fake::start(&[("front", CART, true), ("front", STOCK, true)]).await;
-    let operator = stand.operator(&fake.config()).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand
-        .scope("shop", "front", &["shop/cart", "shop/stock"])
-        .await;
-    let status = stand
-        .status_where("shop", "front", "two dependencies", |s| {
-            s.dependencies.len() == 2
-        })
-        .await;
-    assert_eq!(status.dependencies[0].evidence, ["Prometheus"]);
-    *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, false)];
-    fake.pass(&stand, 3).await;
-    stand.settle().await;
-    stand
-        .scope("shop", "front", &["shop/cart", "shop/stock"])
-        .await;
-    fake.pass(&stand, 3).await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
-    let expired = |s: &trimtab_crds::fence::FenceStatus| {
-        s.dependencies
-            .iter()
-            .any(|d| d.host == STOCK && d.state == DependencyState::Expired)
-    };
-    stand
-        .status_where("shop", "front", "stock is remembered", expired)
-        .await;
-    // Its next call brings it back, and from then on it lives longer.
-    *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, true)];
-    stand
-        .scope("shop", "front", &["shop/cart", "shop/stock"])
-        .await;
-    *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, false)];
-    fake.pass(&stand, 6).await;
-    stand.settle().await;
-    stand
-        .scope("shop", "front", &["shop/cart", "shop/stock"])
-        .await;
-    operator.stop().await.unwrap();
-}
 
 #[tokio::test]
 async fn answers_that_are_wrong_or_half_narrow_nothing() {
@@ -239,5 +206,67 @@ async fn a_workload_whose_telemetry_is_gone_keeps_its_scope() {
     stand.settle().await;
     stand.scope("shop", "front", &["shop/cart"]).await;
     stand.never_narrowed("shop", "front").await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn two_queries_are_asked_for_the_whole_mesh() {
+    let stand = Stand::shop();
+    let calls = [("front", CART, true), ("cart", STOCK, true)];
+    let fake = Fake::start(&calls).await;
+    let operator = stand.operator(&fake.config()).await;
+    for name in ["front", "cart", "stock"] {
+        stand.fence("shop", name, json!({})).await;
+    }
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    stand.scope("shop", "cart", &["shop/stock"]).await;
+    stand.scope("shop", "stock", &[]).await;
+    fake.round().await;
+    let queries = fake.queries.lock().clone();
+    assert_eq!(queries.len(), 2, "one each for HTTP and TCP: {queries:?}");
+    for query in &queries {
+        assert!(query.contains("sum+by"), "{query}");
+        assert!(!query.contains("front"), "{query}");
+    }
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_prometheus_that_is_gone_narrows_nothing_and_costs_no_write() {
+    let stand = Stand::shop();
+    let fake = Fake::start(&[("front", CART, true), ("front", STOCK, true)]).await;
+    let operator = stand.operator(&fake.config()).await;
+    stand.fence("shop", "front", json!({})).await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
+    stand.settle().await;
+    fake.stop.cancel();
+    let failures = || async {
+        let url = format!("http://{}/metrics", operator.http);
+        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("trimtab_lazyload_prometheus_failures_total{"));
+        let value = line.and_then(|l| l.rsplit(' ').next()?.parse::<u64>().ok());
+        value.unwrap_or_else(|| panic!("{text}"))
+    };
+    let before = stand.writes("shop").await;
+    for _ in 0..5 {
+        let seen = failures().await;
+        wait_until("failed queries", BOUND, || async {
+            let now = failures().await;
+            (now >= seen + 2).then_some(()).ok_or(now.to_string())
+        })
+        .await
+        .unwrap();
+        stand.clock.advance(Duration::from_secs(86_400));
+    }
+    stand.settle().await;
+    stand
+        .scope("shop", "front", &["shop/cart", "shop/stock"])
+        .await;
+    stand.never_narrowed("shop", "front").await;
+    assert_eq!(stand.writes("shop").await, before);
     operator.stop().await.unwrap();
 }

@@ -1,19 +1,11 @@
 //! Faults: nothing of them narrows a scope.
 
-use std::time::Duration;
-
 use broken::unfinished;
-use kube::Api;
-use serde_json::{Value, json};
-use trimtab::lab::process::wait_until;
-use trimtab_crds::istio::Sidecar;
+use serde_json::json;
 use trimtab_embedded::Filter;
 
-use crate::history::hosts;
 use crate::logs::carried;
-use crate::stand::{BOUND, GRACE, PLAIN, Stand, entry, log, reason_of, user_sidecar};
-
-const CART: &str = "cart.shop.svc.cluster.local";
+use crate::stand::{GRACE, PLAIN, Stand, entry, log};
 
 mod broken {
     //! A stream that says something and then breaks off.
@@ -156,150 +148,6 @@ async fn a_service_that_is_deleted_and_made_again_changes_nothing() {
     }
     stand.caught_up().await;
     assert_eq!(stand.sidecars.of("shop", "front").len(), sidecars);
-    operator.stop().await.unwrap();
-}
-
-fn selecting(labels: Value, host: &str) -> Value {
-    json!({"workloadSelector": {"labels": labels}, "host": {host: {}}})
-}
-
-#[tokio::test]
-async fn fences_of_the_same_pods_share_what_they_need() {
-    // Equal, contained, and overlapping selectors; the first fence is the older one.
-    for (first, second, writers) in [
-        (
-            json!({"app": "front"}),
-            json!({"app": "front"}),
-            &["one"][..],
-        ),
-        (
-            json!({"app": "front"}),
-            json!({"app": "front", "v": "1"}),
-            &["one"],
-        ),
-        (
-            json!({"app": "front", "v": "1"}),
-            json!({"app": "front"}),
-            &["two"],
-        ),
-        (json!({"app": "front"}), json!({"v": "1"}), &["one", "two"]),
-    ] {
-        let stand = Stand::shop();
-        stand.pod(
-            "shop",
-            "front",
-            &json!({"app": "front", "v": "1"}),
-            "10.0.0.1",
-        );
-        let operator = stand.operator(PLAIN).await;
-        stand
-            .fence("shop", "one", selecting(first.clone(), CART))
-            .await;
-        stand.scope("shop", "one", &["shop/cart"]).await;
-        stand
-            .fence("shop", "two", selecting(second.clone(), "redis.data"))
-            .await;
-        for name in writers {
-            stand
-                .scope("shop", name, &["shop/cart", "data/redis"])
-                .await;
-        }
-        for name in ["one", "two"].iter().filter(|n| !writers.contains(n)) {
-            stand.condition("shop", name, "Programmed", "Merged").await;
-            stand.no_sidecar("shop", name).await;
-        }
-        log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
-        for name in writers {
-            stand
-                .scope("shop", name, &["shop/cart", "data/redis", "shop/stock"])
-                .await;
-        }
-        for name in ["one", "two"] {
-            stand.never_narrowed("shop", name).await;
-        }
-        // The other takes over when the one that writes goes.
-        let (goes, stays) = if writers == ["two"] {
-            ("two", "one")
-        } else {
-            ("one", "two")
-        };
-        stand.delete_fence("shop", goes).await;
-        stand.no_sidecar("shop", goes).await;
-        let own = if stays == "one" {
-            "shop/cart"
-        } else {
-            "data/redis"
-        };
-        stand
-            .hosts_where("shop", stays, "it takes over", |h| {
-                h.contains(&entry(own)) && h.contains(&entry("shop/stock"))
-            })
-            .await;
-        stand
-            .condition("shop", stays, "Programmed", "Programmed")
-            .await;
-        operator.stop().await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_users_sidecar_stays_alone() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand
-        .fence("shop", "front", json!({"host": {CART: {}}}))
-        .await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
-    let labels = json!({"app": "front"});
-    stand.apply(user_sidecar("shop", "mine", &labels)).await;
-    stand
-        .condition("shop", "front", "Programmed", "UserSidecar")
-        .await;
-    stand.no_sidecar("shop", "front").await;
-    log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
-    stand.settle().await;
-    stand.no_sidecar("shop", "front").await;
-    stand
-        .delete("networking.istio.io/v1", "Sidecar", "shop", "mine")
-        .await;
-    stand
-        .scope("shop", "front", &["shop/cart", "shop/stock"])
-        .await;
-    // One for the whole namespace is no rival: ours goes before it.
-    let mut whole = user_sidecar("shop", "default", &labels);
-    whole["spec"]["workloadSelector"] = Value::Null;
-    stand.put(whole);
-    stand.settle().await;
-    stand
-        .condition("shop", "front", "Programmed", "Programmed")
-        .await;
-    stand
-        .scope("shop", "front", &["shop/cart", "shop/stock"])
-        .await;
-    operator.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_users_sidecar_of_the_fences_name_is_not_taken() {
-    let stand = Stand::shop();
-    let mine = user_sidecar("shop", "front", &json!({"app": "other"}));
-    stand.apply(mine).await;
-    let operator = stand.operator(PLAIN).await;
-    stand
-        .fence("shop", "front", json!({"host": {CART: {}}}))
-        .await;
-    stand
-        .status_where("shop", "front", "a word", |s| {
-            !reason_of(s, "Programmed").is_empty()
-        })
-        .await;
-    stand.settle().await;
-    let sidecar = stand.sidecar("shop", "front").await.unwrap();
-    assert_eq!(hosts(&sidecar), ["./*".to_owned()].into(), "{sidecar:?}");
-    stand
-        .delete("networking.istio.io/v1", "Sidecar", "shop", "front")
-        .await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
     operator.stop().await.unwrap();
 }
 
@@ -474,70 +322,6 @@ async fn sidecars_of_slime_are_taken_over_without_a_gap() {
 }
 
 #[tokio::test]
-async fn without_a_fallback_first_sidecars_wait_and_others_only_grow() {
-    let stand = Stand::shop();
-    stand.fallback(false);
-    let operator = stand.operator("{}").await;
-    stand
-        .fence("shop", "front", json!({"host": {CART: {}}}))
-        .await;
-    stand
-        .condition("shop", "front", "Programmed", "WaitsForFallback")
-        .await;
-    stand.settle().await;
-    stand.no_sidecar("shop", "front").await;
-    stand.fallback(true);
-    stand
-        .condition("shop", "front", "Programmed", "Programmed")
-        .await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
-    // Pods that are restarted are no reason; a Service that is gone is one.
-    stand.fallback(false);
-    stand.settle().await;
-    stand
-        .condition("shop", "front", "FallbackReady", "Ready")
-        .await;
-    stand
-        .delete("v1", "Service", "trimtab-system", "global-sidecar")
-        .await;
-    stand
-        .condition("shop", "front", "FallbackReady", "NotReady")
-        .await;
-    stand.fence("shop", "front", json!({})).await;
-    log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
-    stand
-        .scope("shop", "front", &["shop/cart", "shop/stock"])
-        .await;
-    stand.clock.advance(GRACE);
-    stand.clock.advance(GRACE);
-    stand.settle().await;
-    stand
-        .scope("shop", "front", &["shop/cart", "shop/stock"])
-        .await;
-    // Other fences of the same mesh wait again.
-    stand.fence("shop", "cart", json!({})).await;
-    stand
-        .condition("shop", "cart", "Programmed", "WaitsForFallback")
-        .await;
-    stand.never_narrowed("shop", "front").await;
-    operator.stop().await.unwrap();
-    // A restart without it neither.
-    let operator = stand.operator("{}").await;
-    stand.settle().await;
-    stand
-        .scope("shop", "front", &["shop/cart", "shop/stock"])
-        .await;
-    stand.never_narrowed("shop", "front").await;
-    stand.fallback(true);
-    stand
-        .condition("shop", "cart", "Programmed", "Programmed")
-        .await;
-    stand.clock.advance(GRACE);
-    stand.scope("shop", "front", &["shop/stock"]).await;
-    operator.stop().await.unwrap();
-}
-
-#[tokio::test]
 async fn a_fence_that_is_made_again_knows_what_its_workload_calls() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
@@ -548,43 +332,5 @@ async fn a_fence_that_is_made_again_knows_what_its_workload_calls() {
     stand.no_sidecar("shop", "front").await;
     stand.fence("shop", "front", json!({})).await;
     stand.scope("shop", "front", &["shop/cart"]).await;
-    operator.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_slow_start_writes_nothing_before_everything_is_listed() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand
-        .fence(
-            "shop",
-            "front",
-            json!({"labelSelector": [{"selector": {"app": "redis"}}]}),
-        )
-        .await;
-    log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
-    stand
-        .scope("shop", "front", &["shop/cart", "data/redis"])
-        .await;
-    stand.settle().await;
-    operator.stop().await.unwrap();
-    let before = stand.writes("shop").await;
-    let slow = Filter::any().resource("services").verb("list");
-    stand.api.faults().delay(slow, Duration::from_secs(2));
-    let operator = stand.started(PLAIN).await;
-    wait_until("readiness", BOUND, || async {
-        let missing = operator.readiness.missing();
-        missing
-            .is_empty()
-            .then_some(())
-            .ok_or(format!("{missing:?}"))
-    })
-    .await
-    .unwrap();
-    stand.api.faults().clear();
-    stand.settle().await;
-    assert_eq!(stand.writes("shop").await, before);
-    let all: Api<Sidecar> = Api::namespaced(stand.api.client(), "shop");
-    assert_eq!(all.list(&<_>::default()).await.unwrap().items.len(), 1);
     operator.stop().await.unwrap();
 }

@@ -25,7 +25,7 @@ use trimtab_kit::clock::Clock;
 use crate::history::{History, hosts};
 use crate::logs;
 
-/// Bound of every wait: generous, because two cores may be busy with other tests.
+/// Bound of every wait: generous, because few cores may be busy with other tests.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 /// A clock whose two hands the test moves.
@@ -118,16 +118,20 @@ impl Stand {
 
     /// The same, perhaps not ready yet.
     pub(crate) async fn started(&self, text: &str) -> Operator {
-        let mut config = Config {
+        let config = Config {
             lazyload: serde_saphyr::from_str(text).unwrap(),
             ..Config::default()
         };
+        self.started_with(config).await
+    }
+
+    pub(crate) async fn started_with(&self, mut config: Config) -> Operator {
         config.http.address.set_port(0);
         config.xds.address.set_port(0);
         config.metaprotocol.enabled = false;
         let logs = json!({"address": "127.0.0.1:0"});
         config.lazyload.learn.access_log = Some(serde_json::from_value(logs).unwrap());
-        config.lazyload.writes.gather = "10ms".to_owned();
+        "10ms".clone_into(&mut config.lazyload.writes.gather);
         let (client, clock) = (self.api.client(), Arc::new(self.clock.clone()));
         Operator::start_at(config, client, Vec::new(), clock, CancellationToken::new())
             .await
@@ -136,10 +140,20 @@ impl Stand {
 
     // --- objects ---
 
-    /// Stores an object as it is.
-    pub(crate) fn put(&self, object: Value) {
+    /// Stores an object as it is. A pod's ReplicaSet is stored before it: what has no owner is collected.
+    pub(crate) fn put(&self, mut object: Value) {
         if let Some(namespace) = object["metadata"]["namespace"].as_str() {
             self.api.ensure_namespace(namespace).unwrap();
+        }
+        if object["kind"] == "Pod" {
+            let namespace = object["metadata"]["namespace"].clone();
+            let owner = &mut object["metadata"]["ownerReferences"][0];
+            let set = json!({
+                "apiVersion": owner["apiVersion"], "kind": owner["kind"],
+                "metadata": {"namespace": namespace, "name": owner["name"]},
+            });
+            let set = self.api.load(set).unwrap();
+            owner["uid"] = set["metadata"]["uid"].clone();
         }
         self.api.load(object).unwrap();
     }
@@ -432,12 +446,14 @@ pub(crate) fn service(namespace: &str, name: &str) -> Value {
     })
 }
 
-/// A pod `WORKLOAD-1` that a StatefulSet owns.
+/// A pod `WORKLOAD-1` of a Deployment's ReplicaSet.
 pub(crate) fn pod(namespace: &str, workload: &str, labels: &Value, address: &str) -> Value {
+    let mut labels = labels.clone();
+    labels["pod-template-hash"] = json!("5d");
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"namespace": namespace, "name": format!("{workload}-1"), "labels": labels, "ownerReferences": [
-            {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": workload, "uid": "u", "controller": true},
+            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{workload}-5d"), "controller": true},
         ]},
         "spec": {"serviceAccountName": workload, "containers": [{"name": "app", "image": "app"}]},
         "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::fence::ServiceFence;
@@ -73,6 +73,9 @@ pub struct Lazyload {
     access_logs: Option<TcpListener>,
 }
 
+/// Whoever waits for the budget looks at the clock at least this often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// Labels that are repaired.
 const OWNED_LABELS: &[&str] = &[
     MANAGED_BY_LABEL,
@@ -93,10 +96,6 @@ fn owner(sidecar: &Sidecar) -> Option<Key> {
 
 /// All EnvoyFilters of the module belong together.
 pub(crate) const WIRING: (&str, &str) = ("", "fallback");
-
-fn wiring<K: Resource>(_: &K) -> Option<Key> {
-    Some((WIRING.0.to_owned(), WIRING.1.to_owned()))
-}
 
 impl LazyloadModule {
     /// Connects the parts. Nothing runs yet.
@@ -119,6 +118,7 @@ impl LazyloadModule {
             }),
         );
         let touched = engine.clone();
+        let wiring = |_: &EnvoyFilter| Some((WIRING.0.to_owned(), WIRING.1.to_owned()));
         let filters = Applier::of_module(
             client,
             FIELD_MANAGER,
@@ -290,7 +290,7 @@ impl Runtime {
             }
             tokio::select! {
                 () = self.context.shutdown.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause.min(LONGEST_PAUSE)) => {}
             }
         }
         self.asleep.store(false, Ordering::Relaxed);

@@ -13,12 +13,25 @@ use crate::engine::{Desired, Work};
 use crate::fallback::{NAME, service_ports};
 use crate::object::FenceKey;
 
+fn code(error: &ApplyError) -> Option<u16> {
+    match error {
+        ApplyError::Api { source, .. } => match source.as_ref() {
+            kube::Error::Api(status) => Some(status.code),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Somebody else was faster. The watch tells what they wrote, and then it is another write, or none.
+fn is_conflict(error: &ApplyError) -> bool {
+    code(error) == Some(409)
+}
+
 /// An object that is gone is as good as written.
 fn unless_gone(result: Result<(), ApplyError>) -> Result<(), ApplyError> {
     match result {
-        Err(ApplyError::Api { source, .. }) if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 404 || s.code == 409) => {
-            Ok(())
-        }
+        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
         other => other,
     }
 }
@@ -76,7 +89,8 @@ impl Runtime {
             Desired::Keep => return Ok(()),
         };
         let outcome = sidecars.converge(&key.namespace, &key.name, &desired).await;
-        let error = outcome.as_ref().err().map(|e| (e.reason(), e.to_string()));
+        let error = outcome.as_ref().err().filter(|e| !is_conflict(e));
+        let error = error.map(|e| (e.reason(), e.to_string()));
         self.engine.note_sidecar(key, error);
         outcome.map(drop)
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
-use trimtab_crds::fence::{DependencyState, Mode};
+use trimtab_crds::fence::{DependencyState, FenceStatus, Mode};
 
+use super::orphans::widen;
+use super::writes::hosts_of;
 use super::{Desired, Engine, Entry, Inner, Work};
 use crate::config::LazyloadConfig;
 use crate::edges::{Edge, EdgeState};
@@ -27,6 +28,14 @@ fn learned(edge: Edge) -> Learned {
     }
 }
 
+/// An API server that merges lists by key keeps its own order.
+fn sorted(stored: &FenceStatus) -> FenceStatus {
+    let mut status = stored.clone();
+    let dependencies = &mut status.dependencies;
+    dependencies.sort_by(|a, b| (&a.host, &a.caller).cmp(&(&b.host, &b.caller)));
+    status
+}
+
 impl Engine {
     /// Reads back what a fence's status says was learned: by an earlier run, by another replica, or by Slime.
     ///
@@ -40,7 +49,7 @@ impl Engine {
             let inner = self.inner.lock();
             let entry = inner.fences.get(key);
             entry.is_some_and(|e| {
-                e.stored.dependencies == resolved.status.dependencies && e.generation > 0
+                e.generation > 0 && e.stored.dependencies == sorted(&resolved.status).dependencies
             })
         };
         if known {
@@ -83,8 +92,9 @@ impl Engine {
         let Some(entry) = inner.fences.get_mut(key) else {
             return;
         };
-        if entry.stored != *resolved.status {
-            entry.stored = resolved.status.as_ref().clone();
+        let stored = sorted(&resolved.status);
+        if entry.stored != stored {
+            entry.stored = stored;
             drop(inner);
             self.queue.push(Work::Fence(key.clone()), ());
         }
@@ -164,7 +174,7 @@ impl Engine {
         });
         entry.refusals = refusals(resolved);
         entry.scope = scope;
-        entry.stored = resolved.status.as_ref().clone();
+        entry.stored = sorted(&resolved.status);
     }
 
     /// Step two: what is written.
@@ -189,7 +199,7 @@ impl Engine {
             Role::Writes { with, .. } => union(&inner, key, with),
             Role::MergedInto(_) => union(&inner, key, &[]),
         };
-        let live = inner.live.get(key).cloned();
+        let live = inner.live.get(key).map(|live| live.hosts.clone());
         let foreign = inner.foreign.contains(key);
         let Some(entry) = inner.fences.get_mut(key) else {
             return;
@@ -198,70 +208,21 @@ impl Engine {
         entry.warnings = warnings(entry, &role);
         let (now, grace) = (self.clock.now(), self.settings.read().grace);
         let next = if matches!(role, Role::Writes { .. }) {
-            entry.orphaned(live.as_ref(), now, grace)
+            let wanted = entry.union.entries.keys().map(String::as_str).collect();
+            entry.orphans.look(live.as_ref(), &wanted, now, grace)
         } else {
             None
         };
         let users = resolved.user_sidecars.first().cloned();
         let users = users.or_else(|| foreign.then(|| key.name.clone()));
+        entry.decided_on.clone_from(&live);
         let (standing, desired) = outcome(resolved, entry, &role, &fallback, live, &config, users);
+        if let Desired::Write(sidecar) = &desired {
+            entry.orphans.note_wanted(hosts_of(sidecar));
+        }
         entry.standing = Some(standing);
         entry.desired = desired;
         inner.timers.extend(next.map(|at| (at, key.clone())));
-    }
-}
-
-impl Entry {
-    /// Works out which entries of the live Sidecar nothing explains, once: those of a scope whose status was lost, or of
-    /// Slime's. They leave after the grace, in which calls are learned again. Gives the end of it.
-    fn orphaned(
-        &mut self,
-        live: Option<&BTreeSet<String>>,
-        now: Timestamp,
-        grace: SignedDuration,
-    ) -> Option<Timestamp> {
-        let (orphans, since) = self.orphans.get_or_insert_with(|| {
-            let wanted: BTreeSet<&str> = self.union.entries.keys().map(String::as_str).collect();
-            let lost = live
-                .into_iter()
-                .flatten()
-                .filter(|e| !explained(&wanted, e));
-            (lost.cloned().collect(), now)
-        });
-        // A clock that goes back must not make the grace longer.
-        *since = (*since).min(now);
-        let end = since.checked_add(grace).unwrap_or(Timestamp::MAX);
-        if now >= end {
-            orphans.clear();
-        }
-        (!orphans.is_empty()).then_some(end)
-    }
-}
-
-/// Whether a list of entries has all that another entry imports. Slime's `*/host` is what we write with a namespace.
-fn explained(wanted: &BTreeSet<&str>, entry: &str) -> bool {
-    if entry == scope::NOTHING || wanted.contains(entry) || wanted.contains(scope::EVERYTHING) {
-        return true;
-    }
-    match entry.split_once('/') {
-        Some(("*", host)) => wanted
-            .iter()
-            .any(|w| w.split_once('/').is_some_and(|(_, h)| h == host)),
-        Some((namespace, _)) => wanted.contains(format!("{namespace}/*").as_str()),
-        None => false,
-    }
-}
-
-/// Adds what is not there yet.
-fn widen(hosts: &mut BTreeSet<String>, more: &BTreeSet<String>) {
-    let have: BTreeSet<&str> = hosts.iter().map(String::as_str).collect();
-    let missing = more.iter().filter(|entry| !explained(&have, entry));
-    let missing: Vec<String> = missing.cloned().collect();
-    hosts.extend(missing);
-    if hosts.contains(scope::EVERYTHING) {
-        hosts.retain(|entry| entry == scope::EVERYTHING);
-    } else if hosts.len() > 1 {
-        hosts.remove(scope::NOTHING);
     }
 }
 
@@ -339,9 +300,7 @@ fn outcome(
         // Wider is safe at any time, narrower only while unknown calls are carried.
         widen(&mut hosts, &live);
     }
-    if let Some((orphans, _)) = &entry.orphans {
-        widen(&mut hosts, orphans);
-    }
+    widen(&mut hosts, entry.orphans.kept());
     let selector = entry
         .claim
         .as_ref()

@@ -1,6 +1,7 @@
 //! State between events and writes: which fences there are, what was made of each, and what is to be written. No I/O.
 
 mod compute;
+mod orphans;
 mod ports;
 mod view;
 mod wiring;
@@ -28,6 +29,8 @@ use crate::mesh::Index;
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Claim, Scope, Settings, Union};
 use crate::status::{Refusal, Standing};
+
+use orphans::Orphans;
 
 pub use ports::HttpPorts;
 pub use view::{DependencyView, EdgeView, FenceView, MeshView};
@@ -75,8 +78,10 @@ struct Entry {
     scope: Scope,
     /// What the Sidecar has when other fences select the same pods.
     union: Union,
-    /// Entries that a Sidecar had when the fence was seen first and that nothing explains, and until when they stay.
-    orphans: Option<(BTreeSet<String>, Timestamp)>,
+    /// Entries of the live Sidecar that nothing explains.
+    orphans: Orphans,
+    /// The live Sidecar's hosts when `desired` was worked out.
+    decided_on: Option<BTreeSet<String>>,
     standing: Option<Standing>,
     desired: Desired,
     /// As the API server has it.
@@ -86,12 +91,20 @@ struct Entry {
     write_error: Option<(&'static str, String)>,
 }
 
+/// What the watch has told of a Sidecar.
+#[derive(Debug)]
+struct LiveSidecar {
+    hosts: BTreeSet<String>,
+    /// `metadata.resourceVersion`; `None`: it has another name than its fence.
+    version: Option<String>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     fences: BTreeMap<FenceKey, Entry>,
     timers: BTreeSet<(Timestamp, FenceKey)>,
-    /// Hosts of each live Sidecar of ours, by its fence.
-    live: BTreeMap<FenceKey, BTreeSet<String>>,
+    /// Each live Sidecar of ours, by its fence.
+    live: BTreeMap<FenceKey, LiveSidecar>,
     /// Sidecars of users, by the fence that would write one of this name.
     foreign: BTreeSet<FenceKey>,
     wiring: WiringState,

@@ -9,7 +9,7 @@ use trimtab_crds::istio::Sidecar;
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use trimtab_kit::watch::Feed;
 
-use super::{Desired, Engine, Inner, Work};
+use super::{Desired, Engine, Inner, LiveSidecar, Work};
 use crate::object::FenceKey;
 use crate::status::{Facts, Standing, status};
 
@@ -55,13 +55,24 @@ impl Engine {
         news
     }
 
-    /// The Sidecar as it must be now.
+    /// The Sidecar as it must be now. It carries the version of the one that it was worked out from, if there is one, so
+    /// that nobody else's write between is undone.
     pub fn desired(&self, key: &FenceKey) -> Desired {
         let inner = self.inner.lock();
-        inner
-            .fences
-            .get(key)
-            .map_or(Desired::None, |entry| entry.desired.clone())
+        let Some(entry) = inner.fences.get(key) else {
+            return Desired::None;
+        };
+        let Desired::Write(sidecar) = &entry.desired else {
+            return entry.desired.clone();
+        };
+        let live = inner.live.get(key);
+        if live.map(|l| &l.hosts) != entry.decided_on.as_ref() {
+            // It is about to be worked out again.
+            return Desired::Keep;
+        }
+        let mut sidecar = sidecar.clone();
+        sidecar.metadata.resource_version = live.and_then(|l| l.version.clone());
+        Desired::Write(sidecar)
     }
 
     /// Queues work.
@@ -96,7 +107,7 @@ impl Engine {
 /// What a live Sidecar is to us.
 enum Live {
     /// Ours, or Slime's: its fence, with its hosts.
-    Owned(FenceKey, BTreeSet<String>),
+    Owned(FenceKey, LiveSidecar),
     /// A user's.
     Foreign(FenceKey),
     /// Ours, without an owner.
@@ -110,6 +121,12 @@ fn key_of(sidecar: &Sidecar, name: &str) -> FenceKey {
     }
 }
 
+/// Hosts of a Sidecar.
+pub(super) fn hosts_of(sidecar: &Sidecar) -> BTreeSet<String> {
+    let egress = sidecar.spec.egress.iter();
+    egress.flat_map(|e| e.hosts.iter().cloned()).collect()
+}
+
 fn live(sidecar: &Sidecar) -> Live {
     let references = sidecar.owner_references();
     let owner = references
@@ -120,9 +137,12 @@ fn live(sidecar: &Sidecar) -> Live {
         None if ours.is_some_and(|by| by == MANAGED_BY) => Live::Loose,
         None => Live::Foreign(key_of(sidecar, &sidecar.name_any())),
         Some(owner) => {
-            let egress = sidecar.spec.egress.iter();
-            let hosts = egress.flat_map(|e| e.hosts.iter().cloned());
-            Live::Owned(key_of(sidecar, &owner.name), hosts.collect())
+            let version = sidecar.resource_version();
+            let live = LiveSidecar {
+                hosts: hosts_of(sidecar),
+                version: version.filter(|_| owner.name == sidecar.name_any()),
+            };
+            Live::Owned(key_of(sidecar, &owner.name), live)
         }
     }
 }
@@ -130,8 +150,12 @@ fn live(sidecar: &Sidecar) -> Live {
 impl Inner {
     fn put_sidecar(&mut self, sidecar: &Sidecar) {
         match live(sidecar) {
-            Live::Owned(key, hosts) => {
-                self.live.insert(key, hosts);
+            Live::Owned(key, live) => {
+                let hosts = live.hosts.clone();
+                let old = self.live.insert(key.clone(), live);
+                if old.is_none_or(|old| old.hosts != hosts) {
+                    self.again.insert(key);
+                }
             }
             Live::Foreign(key) => {
                 if self.foreign.insert(key.clone()) {
@@ -145,6 +169,7 @@ impl Inner {
     fn drop_sidecar(&mut self, sidecar: &Sidecar) {
         if let Live::Owned(key, _) = live(sidecar) {
             self.live.remove(&key);
+            self.again.insert(key);
         }
         let key = key_of(sidecar, &sidecar.name_any());
         if self.foreign.remove(&key) {
@@ -170,7 +195,15 @@ impl Feed<Sidecar> for Engine {
             let mut names = unreadable.iter();
             names.any(|(namespace, name)| *namespace == key.namespace && *name == key.name)
         };
-        inner.live.retain(|key, _| unread(key));
+        let owner = |sidecar: &Arc<Sidecar>| match live(sidecar) {
+            Live::Owned(key, _) => Some(key),
+            Live::Foreign(_) | Live::Loose => None,
+        };
+        let listed: BTreeSet<FenceKey> = sidecars.iter().filter_map(owner).collect();
+        let lost = |key: &&FenceKey| !listed.contains(*key) && !unread(key);
+        let lost: Vec<FenceKey> = inner.live.keys().filter(lost).cloned().collect();
+        inner.live.retain(|key, _| !lost.contains(key));
+        inner.again.extend(lost);
         let gone: Vec<FenceKey> = inner
             .foreign
             .iter()
