@@ -29,6 +29,8 @@ pub(super) struct Index {
     edges: HashMap<Key, Record>,
     /// Edges in their grace, and when it ends; `None` until the next tick says what time it is.
     graces: BTreeMap<Key, Option<Duration>>,
+    /// Callers whose calls until this second are forgotten.
+    forgotten: HashMap<Caller, i64>,
     pub(super) changes: BTreeSet<Caller>,
     pub(super) refused: u64,
 }
@@ -42,6 +44,7 @@ impl Index {
             rows: Vec::new(),
             edges: HashMap::new(),
             graces: BTreeMap::new(),
+            forgotten: HashMap::new(),
             changes: BTreeSet::new(),
             refused: 0,
         }
@@ -325,13 +328,22 @@ impl Index {
         self.mark(key.0);
     }
 
-    /// Forgets a caller.
-    pub(super) fn forget(&mut self, caller: &Caller) {
+    /// Forgets what a caller called until `now`.
+    pub(super) fn forget(&mut self, caller: &Caller, now: i64) {
+        self.forgotten.insert(caller.clone(), now);
         if let Some(id) = self.callers.id(caller) {
             for host in self.rows[id as usize].hosts.clone() {
                 self.remove((id, host));
             }
         }
+    }
+
+    /// Until when calls of a caller are forgotten. A clock that went back since makes that time void.
+    pub(super) fn forgotten(&self, caller: &Caller, now: i64) -> Option<i64> {
+        self.forgotten
+            .get(caller)
+            .copied()
+            .filter(|until| *until <= now)
     }
 
     /// Callers, and hosts that some caller has.

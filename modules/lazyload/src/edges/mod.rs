@@ -226,9 +226,10 @@ impl EdgeStore {
         self.change(|index| index.hints(caller, hints, now.as_second()));
     }
 
-    /// Forgets all edges of a caller that is gone, or that a user wants to be learned anew.
-    pub fn forget(&self, caller: &Caller) {
-        self.change(|index| index.forget(caller));
+    /// Forgets all edges of a caller, which are to be learned anew. What was written of calls until `now` is not taken back
+    /// by [`Self::restore`]: an older status may still be on its way here.
+    pub fn forget(&self, caller: &Caller, now: Timestamp) {
+        self.change(|index| index.forget(caller, now.as_second()));
     }
 
     /// The edges of a caller, remembered ones included, sorted by host.
@@ -287,9 +288,13 @@ impl EdgeStore {
     pub fn restore(&self, caller: &Caller, written: &[Dependency], now: Timestamp) -> usize {
         let now = now.as_second();
         self.change(|index| {
+            let since = index.forgotten(caller, now);
             let merged = written.iter().filter(|dependency| {
-                persist::record(dependency, now, &index.limits)
-                    .is_some_and(|(host, record)| index.merge(caller, &host, record))
+                let record = persist::record(dependency, now, &index.limits);
+                record.is_some_and(|(host, record)| {
+                    since.is_some_and(|since| record.last <= since)
+                        || index.merge(caller, &host, record)
+                })
             });
             written.len() - merged.count()
         })
@@ -314,6 +319,10 @@ impl EdgeStore {
             .map(|key| host_of_metric(key).map(restored))
             .collect();
         self.change(|index| {
+            // It has no times; whatever it says was known before.
+            if index.forgotten(caller, now.as_second()).is_some() {
+                return 0;
+            }
             let mut refused = 0;
             for sighting in &sightings {
                 let kept = sighting.as_ref().is_some_and(|s| {

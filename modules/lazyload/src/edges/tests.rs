@@ -368,3 +368,25 @@ async fn a_change_wakes_who_waits() {
     let changes = tokio::time::timeout(HOUR, waiting).await.unwrap().unwrap();
     assert_eq!(changes, BTreeSet::from([me()]));
 }
+
+#[test]
+fn what_was_forgotten_does_not_come_back_from_an_old_status() {
+    let store = store();
+    see(&store, "a.shop", 0);
+    let old = store.to_dependencies(&me());
+    store.forget(&me(), at(1));
+    store.restore(&me(), &old, at(1));
+    assert_eq!(store.of(&me()), []);
+    let known = |_: &str| true;
+    let metric = BTreeMap::from([("a.shop".to_owned(), "1".to_owned())]);
+    store.restore_metric_status(&me(), &metric, known, at(1));
+    assert_eq!(store.of(&me()), []);
+    // Another replica has seen a call since, or is of a time before the clock was set.
+    let other = EdgeStore::new(limits());
+    see(&other, "a.shop", 2);
+    store.restore(&me(), &other.to_dependencies(&me()), at(3));
+    assert_eq!(one(&store).last_seen, at(2));
+    store.forget(&me(), at(3));
+    store.restore(&me(), &old, at(0));
+    assert_eq!(one(&store).last_seen, at(0));
+}

@@ -218,7 +218,7 @@ impl Engine {
         out
     }
 
-    /// Forgets what was learned of a fence's workloads, as Slime's `svfReset` does. False: there is no such fence.
+    /// Forgets calls of a fence's workloads, as Slime's `svfReset` does. False: there is no such fence.
     pub fn forget(&self, key: &FenceKey) -> bool {
         let callers: Vec<Caller> = {
             let inner = self.inner.lock();
@@ -228,8 +228,10 @@ impl Engine {
             entry.callers.iter().cloned().collect()
         };
         for caller in &callers {
-            self.edges.forget(caller);
+            self.edges.forget(caller, self.clock.now());
         }
+        // What they declare stays true.
+        self.declare(callers.into_iter().collect());
         self.inner.lock().again.insert(key.clone());
         self.wake.notify_one();
         true
