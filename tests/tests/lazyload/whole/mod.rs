@@ -69,7 +69,7 @@ async fn learn_anew(stand: &Stand) {
         if stand.detours().await > before {
             Ok(())
         } else {
-            Err("none".to_owned())
+            Err(stand.view().await)
         }
     })
     .await

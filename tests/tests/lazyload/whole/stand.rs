@@ -26,8 +26,8 @@ use trimtab_metaprotocol::standalone::{BootstrapOptions, FallbackInput, Listen, 
 use crate::collector::BOUND;
 
 pub(super) const POD: IpAddr = address(1);
-/// A proxy without calls for so long has no more.
-const QUIET: Duration = Duration::from_millis(100);
+/// A proxy without calls for so long has no more, and what it logs of them has arrived: it gathers entries for 0.2 s.
+const QUIET: Duration = Duration::from_secs(1);
 const FALLBACKS: [IpAddr; 2] = [address(10), address(11)];
 
 const fn address(last: u8) -> IpAddr {
@@ -313,6 +313,13 @@ impl Stand {
         })
         .await
         .unwrap();
+    }
+
+    /// What Trimtab says of the fence.
+    pub(super) async fn view(&self) -> String {
+        let path = "/api/v1/lazyload/fences/shop/web";
+        let view = trimtab::lab::http::get(self.config.http.address, path).await;
+        view.unwrap_or_else(|error| error.to_string())
     }
 
     /// What was learned is learned anew, as by an operator's hand.
