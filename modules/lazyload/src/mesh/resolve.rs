@@ -189,10 +189,7 @@ impl State {
                 callers.insert(group.caller.clone());
             }
             overlaps = self.claims(key, selector);
-            let sidecars = self
-                .sidecar_selectors
-                .overlapping(&key.namespace, selector, &self.pods);
-            user_sidecars = sidecars.into_iter().map(|(_, name)| name).collect();
+            user_sidecars = self.users_sidecars(key, selector);
         }
         Some(ResolvedFence {
             key: key.clone(),
