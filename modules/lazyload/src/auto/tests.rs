@@ -16,14 +16,14 @@ fn auto(config: Value) -> Arc<AutoFences> {
     AutoFences::new(Arc::new(config), Arc::new(Notify::new()))
 }
 
-fn service(name: &str, labels: Value, annotations: Value) -> Arc<Service> {
+fn service(name: &str, labels: &Value, annotations: &Value) -> Arc<Service> {
     object(json!({
         "metadata": {"namespace": "shop", "name": name, "labels": labels, "annotations": annotations},
         "spec": {"selector": {"app": name}},
     }))
 }
 
-fn namespace(labels: Value, annotations: Value) -> Arc<Namespace> {
+fn namespace(labels: &Value, annotations: &Value) -> Arc<Namespace> {
     object(json!({"metadata": {"name": "shop", "labels": labels, "annotations": annotations}}))
 }
 
@@ -57,8 +57,8 @@ fn service_then_namespace_then_default_decide() {
         (&no, &yes, true, false),
     ] {
         let auto = auto(json!({"fences": {"autoFence": true, "defaultFence": default}}));
-        auto.apply(namespace(of_namespace.clone(), json!({})));
-        auto.apply(service("a", own.clone(), json!({})));
+        auto.apply(namespace(of_namespace, &json!({})));
+        auto.apply(service("a", own, &json!({})));
         assert_eq!(
             applied(&auto, "a").is_some(),
             wanted,
@@ -71,7 +71,7 @@ fn service_then_namespace_then_default_decide() {
 fn a_made_fence_says_that_it_was_made_and_follows_its_service() {
     let auto =
         auto(json!({"revision": "canary", "fences": {"autoFence": true, "defaultFence": true}}));
-    auto.apply(service("a", json!({}), json!({})));
+    auto.apply(service("a", &json!({}), &json!({})));
     assert_eq!(
         auto.take_changes().into_iter().collect::<Vec<_>>(),
         [key("a")]
@@ -86,7 +86,7 @@ fn a_made_fence_says_that_it_was_made_and_follows_its_service() {
     live["metadata"]["uid"] = json!("u1");
     auto.apply(object::<ServiceFence>(live));
     assert_eq!(auto.decide(&key("a")), None, "it is as wanted");
-    auto.delete(service("a", json!({}), json!({})));
+    auto.delete(service("a", &json!({}), &json!({})));
     assert!(auto.take_changes().contains(&key("a")));
     let gone = Action::Delete {
         uid: "u1".to_owned(),
@@ -99,8 +99,8 @@ fn a_fence_of_a_user_is_left_alone() {
     let auto = auto(json!({"fences": {"autoFence": true}}));
     auto.apply(service(
         "a",
-        json!({"slime.io/serviceFenced": "false"}),
-        json!({}),
+        &json!({"slime.io/serviceFenced": "false"}),
+        &json!({}),
     ));
     auto.apply(object::<ServiceFence>(
         json!({"metadata": {"namespace": "shop", "name": "a", "uid": "u"}, "spec": {"enable": true}}),
@@ -111,7 +111,7 @@ fn a_fence_of_a_user_is_left_alone() {
 #[test]
 fn deleting_a_fence_makes_none_when_fences_are_not_automatic() {
     let auto = auto(json!({"fences": {"defaultFence": true}}));
-    auto.apply(service("a", json!({}), json!({})));
+    auto.apply(service("a", &json!({}), &json!({})));
     let fence = object::<ServiceFence>(
         json!({"metadata": {"namespace": "shop", "name": "a"}, "spec": {"enable": true}}),
     );
@@ -124,8 +124,8 @@ fn deleting_a_fence_makes_none_when_fences_are_not_automatic() {
 fn switching_off_deletes_only_what_was_made() {
     let on = json!({"fences": {"autoFence": true, "defaultFence": true}});
     let auto = auto(on);
-    auto.apply(service("a", json!({}), json!({})));
-    auto.apply(service("b", json!({}), json!({})));
+    auto.apply(service("a", &json!({}), &json!({})));
+    auto.apply(service("b", &json!({}), &json!({})));
     for (name, labels) in [
         ("a", json!({CREATED_BY_LABEL: CREATED_BY})),
         ("b", json!({})),
@@ -162,12 +162,12 @@ fn services_without_selector_and_aliases_get_none() {
 #[test]
 fn lazyxds_annotations_need_no_switch() {
     let auto = auto(json!({}));
-    auto.apply(service("a", json!({}), json!({"lazy-xds": "TRUE"})));
+    auto.apply(service("a", &json!({}), &json!({"lazy-xds": "TRUE"})));
     assert!(applied(&auto, "a").is_some());
-    auto.apply(service("b", json!({}), json!({})));
+    auto.apply(service("b", &json!({}), &json!({})));
     assert!(applied(&auto, "b").is_none());
     auto.take_changes();
-    auto.apply(namespace(json!({}), json!({"lazy-xds": "true"})));
+    auto.apply(namespace(&json!({}), &json!({"lazy-xds": "true"})));
     assert!(
         auto.take_changes().contains(&key("b")),
         "its Services are decided again"
@@ -193,8 +193,8 @@ fn namespaces_out_of_reach_get_none() {
             .unwrap()
             .extend(fences.as_object().unwrap().clone());
         let auto = auto(config);
-        auto.apply(namespace(json!({"team": "a"}), json!({})));
-        auto.apply(service("a", json!({}), json!({})));
+        auto.apply(namespace(&json!({"team": "a"}), &json!({})));
+        auto.apply(service("a", &json!({}), &json!({})));
         assert_eq!(applied(&auto, "a").is_some(), wanted, "{fences}");
     }
 }

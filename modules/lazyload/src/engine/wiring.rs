@@ -154,7 +154,7 @@ impl Engine {
                     && (config.fallback.passthrough_by_default || !ready.is_empty());
             }
             GlobalSidecarMode::Namespace => {
-                in_force.fallback.namespace.retain(|n| ready.contains(n))
+                in_force.fallback.namespace.retain(|n| ready.contains(n));
             }
         }
         out.filters = fallback::filters(&FallbackInput {
