@@ -85,6 +85,7 @@ impl FallbackArgs {
             },
             ..FallbackInput::default()
         };
+        input.check().map_err(anyhow::Error::msg)?;
         input.ports = fixed_ports(&input);
         let mut objects = manifests(&input);
         if self.filters {
@@ -189,6 +190,18 @@ mod tests {
             off.to_string().contains("lazyload.fallback.enabled"),
             "{off}"
         );
+        for (arguments, config, wanted) in [
+            (&["--port", "15081"][..], "{}", "port 15081"),
+            (&["--port", "0"], "{}", "port is 0"),
+            (
+                &[],
+                "lazyload: {fallback: {wormholePort: ['15081']}}",
+                "lazyload.fallback.wormholePort",
+            ),
+        ] {
+            let error = run(arguments, config).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
         for bad in ["trimtab", "trimtab:", ":8082", "trimtab:0", "trimtab:x"] {
             let error = run(&["--access-logs", bad], "{}").unwrap_err();
             assert!(error.to_string().contains("is not HOST:PORT"), "{error}");

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use trimtab_crds::duration;
 use trimtab_crds::fence::Mode;
 
+use crate::fallback::TCP_PORT;
+
 /// `lazyload:` in the operator's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -366,11 +368,22 @@ impl LazyloadConfig {
     fn check_fallback(&self) -> Result<(), String> {
         let fallback = &self.fallback;
         for port in &fallback.wormhole_port {
-            if !port.parse::<u16>().is_ok_and(|p| p > 0) {
-                return Err(format!(
-                    "lazyload.fallback.wormholePort: \"{port}\" is not a port: write a number from 1 to 65535"
-                ));
+            match port.parse::<u16>() {
+                Ok(TCP_PORT) => {
+                    return Err(format!(
+                        "lazyload.fallback.wormholePort: \"{port}\" is the fallback's own port for TCP: leave it out"
+                    ));
+                }
+                Ok(1..) => {}
+                _ => {
+                    return Err(format!(
+                        "lazyload.fallback.wormholePort: \"{port}\" is not a port: write a number from 1 to 65535"
+                    ));
+                }
             }
+        }
+        if !fallback.proxy_version.is_empty() {
+            regex("fallback.proxyVersion", &fallback.proxy_version)?;
         }
         if fallback.global_sidecar_mode == GlobalSidecarMode::Namespace
             && fallback.namespace.is_empty()
@@ -410,7 +423,9 @@ fn duration_of(key: &str, value: &str) -> Result<Duration, String> {
 }
 
 fn regex(what: &str, pattern: &str) -> Result<Regex, String> {
-    Regex::new(pattern).map_err(|e| format!("lazyload.{what} is not a regular expression: {e}"))
+    Regex::new(pattern).map_err(|e| {
+        format!("lazyload.{what} is not a regular expression: write it in the syntax of RE2: {e}")
+    })
 }
 
 #[cfg(test)]
@@ -432,6 +447,9 @@ mod tests {
         for (text, key) in [
             ("retention: {min: soon}", "retention.min"),
             ("fallback: {wormholePort: ['http']}", "wormholePort"),
+            ("fallback: {wormholePort: ['0']}", "wormholePort"),
+            ("fallback: {wormholePort: ['15081']}", "own port for TCP"),
+            ("fallback: {proxyVersion: '1.(30'}", "fallback.proxyVersion"),
             (
                 "fallback: {globalSidecarMode: namespace}",
                 "fallback.namespace",

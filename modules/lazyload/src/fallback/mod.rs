@@ -105,10 +105,9 @@ impl FallbackInput {
     pub fn check(&self) -> Result<(), String> {
         self.config.check()?;
         self.proxy.check().map_err(|e| format!("proxy.{e}"))?;
-        let taken = TCP_PORT.to_string();
-        if self.port == TCP_PORT || self.config.fallback.wormhole_port.contains(&taken) {
+        if self.port == TCP_PORT {
             return Err(format!(
-                "port {TCP_PORT} is the fallback's for TCP: leave it out of wormholePort"
+                "port {TCP_PORT} is the fallback's own for TCP: choose another"
             ));
         }
         if self.port == 0 {
