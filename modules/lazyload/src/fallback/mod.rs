@@ -64,9 +64,6 @@ pub struct FallbackInput {
     pub ports: BTreeSet<u16>,
     /// The Service's port that unknown HTTP calls are sent to. It is in `ports` in any case.
     pub port: u16,
-    /// Whether the mesh's `outboundTrafficPolicy` is REGISTRY_ONLY. It decides only what the fallback's own pods do with
-    /// unknown TCP: nobody shall reach by the fallback what the mesh does not allow.
-    pub registry_only: bool,
     /// Pods that are wired; empty: all of the EnvoyFilter's scope.
     pub workload_selector: BTreeMap<String, String>,
     /// The fallback's proxy.
@@ -81,7 +78,6 @@ impl Default for FallbackInput {
             config: LazyloadConfig::default(),
             ports: BTreeSet::new(),
             port: DEFAULT_PORT,
-            registry_only: false,
             workload_selector: BTreeMap::new(),
             proxy: ProxyOptions::default(),
             deploy: Deploy::default(),
