@@ -36,7 +36,9 @@ use proxy::ProxyOptions;
 
 pub use envoy_filter::filters;
 pub use manifests::{Deploy, manifests, service_ports};
-pub use routes::{DESTINATION_HEADER, SOURCE_HEADER, SOURCE_NAMESPACE_HEADER};
+pub use routes::{
+    DESTINATION_HEADER, SOURCE_HEADER, SOURCE_NAMESPACE_HEADER, is_needed, without_pods,
+};
 pub use tcp::TCP_CLUSTER;
 
 /// Name of the fallback's Service, Deployment, ServiceAccount and DestinationRule; Slime's.
