@@ -33,8 +33,9 @@ pub struct LazyloadConfig {
     pub stable_host: Vec<String>,
     /// Hosts that stand for others.
     pub domain_aliases: Vec<DomainAlias>,
-    /// Keep the short name as well as the full one when learning. Accepted for Slime's sake: a Sidecar can only import
-    /// full names, so that it changes `status.metricStatus` alone.
+    /// Slime's: keep the short name as well as the full one when learning. Kept, without effect, because learning finds the
+    /// service that a short name means for its caller, and a Sidecar imports a service by its full name only.
+    /// [`LazyloadConfig::remarks`] says so.
     pub enable_short_domain: bool,
     /// Label whose value is the fence's name on the pods of a fence without `workloadSelector` (Slime's `global.service`).
     pub workload_label: String,
@@ -345,6 +346,18 @@ impl LazyloadConfig {
         self.check_fallback()
     }
 
+    /// What is accepted and has no effect, with the reason; for the log.
+    pub fn remarks(&self) -> Vec<&'static str> {
+        let mut out = Vec::new();
+        if self.enable_short_domain {
+            out.push(
+                "lazyload.enableShortDomain has no effect: short names are learned as the services that they mean, and a \
+                 Sidecar imports full names only: remove it",
+            );
+        }
+        out
+    }
+
     fn check_fences(&self) -> Result<(), String> {
         let auto = &self.fences;
         if !auto.black_namespace_list.is_empty() && !auto.white_namespace_list.is_empty() {
@@ -433,50 +446,4 @@ fn regex(what: &str, pattern: &str) -> Result<Regex, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn problem(text: &str) -> String {
-        let config: LazyloadConfig = serde_saphyr::from_str(text).unwrap();
-        config.check().unwrap_err()
-    }
-
-    #[test]
-    fn the_default_is_valid() {
-        LazyloadConfig::default().check().unwrap();
-    }
-
-    #[test]
-    fn nonsense_is_refused_with_the_key() {
-        for (text, key) in [
-            ("retention: {min: soon}", "retention.min"),
-            ("fallback: {wormholePort: ['http']}", "wormholePort"),
-            ("fallback: {wormholePort: ['0']}", "wormholePort"),
-            ("fallback: {wormholePort: ['15081']}", "own port for TCP"),
-            ("fallback: {proxyVersion: '1.(30'}", "fallback.proxyVersion"),
-            (
-                "fallback: {globalSidecarMode: namespace}",
-                "fallback.namespace",
-            ),
-            (
-                "fallback: {dispatches: [{name: a, cluster: b}]}",
-                "dispatches",
-            ),
-            (
-                "domainAliases: [{pattern: '(', templates: [a]}]",
-                "domainAliases",
-            ),
-            (
-                "domainAliases: [{pattern: 'a', templates: []}]",
-                "templates",
-            ),
-            (
-                "fences: {blackNamespaceList: a, whiteNamespaceList: b}",
-                "blackNamespaceList",
-            ),
-        ] {
-            let message = problem(text);
-            assert!(message.contains(key), "{text}: {message}");
-        }
-    }
-}
+mod tests;
