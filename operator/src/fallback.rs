@@ -32,7 +32,7 @@ pub struct FallbackArgs {
     /// Pods of each fallback
     #[arg(long, value_name = "N")]
     replicas: Option<u32>,
-    /// The mesh's outboundTrafficPolicy is REGISTRY_ONLY
+    /// The mesh's outboundTrafficPolicy is REGISTRY_ONLY, as by lazyload.fallback.registryOnly
     #[arg(long)]
     registry_only: bool,
     /// Also print the EnvoyFilters that lead calls to it, for the ports of lazyload.fallback.wormholePort. The operator writes
@@ -65,6 +65,7 @@ impl FallbackArgs {
         }
         // Found ports belong to a running mesh.
         lazyload.fallback.auto_port = false;
+        lazyload.fallback.registry_only |= self.registry_only;
         let own = format!(
             "trimtab.{}.svc.{}:{ACCESS_LOGS}",
             lazyload.namespace, lazyload.domain
@@ -73,7 +74,6 @@ impl FallbackArgs {
         let mut input = FallbackInput {
             config: lazyload,
             port: self.port,
-            registry_only: self.registry_only,
             proxy: ProxyOptions {
                 access_log: self.access_logs.clone().unwrap_or(own),
                 ..ProxyOptions::default()
@@ -85,6 +85,7 @@ impl FallbackArgs {
             },
             ..FallbackInput::default()
         };
+        input.check().map_err(anyhow::Error::msg)?;
         input.ports = fixed_ports(&input);
         let mut objects = manifests(&input);
         if self.filters {
@@ -189,6 +190,18 @@ mod tests {
             off.to_string().contains("lazyload.fallback.enabled"),
             "{off}"
         );
+        for (arguments, config, wanted) in [
+            (&["--port", "15081"][..], "{}", "port 15081"),
+            (&["--port", "0"], "{}", "port is 0"),
+            (
+                &[],
+                "lazyload: {fallback: {wormholePort: ['15081']}}",
+                "lazyload.fallback.wormholePort",
+            ),
+        ] {
+            let error = run(arguments, config).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
         for bad in ["trimtab", "trimtab:", ":8082", "trimtab:0", "trimtab:x"] {
             let error = run(&["--access-logs", bad], "{}").unwrap_err();
             assert!(error.to_string().contains("is not HOST:PORT"), "{error}");

@@ -69,3 +69,40 @@ fn take_over(old: &Config, new: &Config, engine: &Engine) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use trimtab_crds::fence::Mode;
+    use trimtab_kit::clock::SystemClock;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_leaves_in_force_what_was() {
+        let dir = std::env::temp_dir().join(format!("trimtab-reload-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("config.yaml");
+        std::fs::write(&file, "{}").unwrap();
+        let config = Config::load(&file).unwrap();
+        let engine = Engine::new(
+            Arc::new(config.lazyload.clone()),
+            Arc::new(SystemClock::new()),
+        );
+        let stop = CancellationToken::new();
+        let following = follow(file.clone(), config, engine.clone(), stop.clone());
+        let following = tokio::spawn(following);
+        tokio::time::sleep(POLL * 2).await;
+        for (text, wanted) in [
+            ("fallback: {wormholePort: ['15081']}", Mode::Enforce),
+            ("fallback: {proxyVersion: '('}", Mode::Enforce),
+            ("fallback: {proxyVersion: '1[.]3.*'}", Mode::Observe),
+        ] {
+            std::fs::write(&file, format!("lazyload: {{mode: Observe, {text}}}")).unwrap();
+            tokio::time::sleep(POLL * 3).await;
+            assert_eq!(engine.config().mode, wanted, "{text}");
+        }
+        stop.cancel();
+        following.await.unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

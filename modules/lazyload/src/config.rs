@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use trimtab_crds::duration;
 use trimtab_crds::fence::Mode;
 
+use crate::fallback::TCP_PORT;
+
 /// `lazyload:` in the operator's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -31,8 +33,9 @@ pub struct LazyloadConfig {
     pub stable_host: Vec<String>,
     /// Hosts that stand for others.
     pub domain_aliases: Vec<DomainAlias>,
-    /// Keep the short name as well as the full one when learning. Accepted for Slime's sake: a Sidecar can only import
-    /// full names, so that it changes `status.metricStatus` alone.
+    /// Slime's: keep the short name as well as the full one when learning. Kept, without effect, because learning finds the
+    /// service that a short name means for its caller, and a Sidecar imports a service by its full name only.
+    /// [`LazyloadConfig::remarks`] says so.
     pub enable_short_domain: bool,
     /// Label whose value is the fence's name on the pods of a fence without `workloadSelector` (Slime's `global.service`).
     pub workload_label: String,
@@ -222,6 +225,9 @@ pub struct Fallback {
     pub support_h2: bool,
     /// Carry unknown TCP and TLS connections too. Without it they go where Istio sends them.
     pub tcp: bool,
+    /// The mesh's `outboundTrafficPolicy` is REGISTRY_ONLY. It decides only what the fallback's own pods do with unknown TCP:
+    /// nobody shall reach by the fallback what the mesh does not allow.
+    pub registry_only: bool,
     /// Rules for hosts that go elsewhere.
     pub dispatches: Vec<Dispatch>,
     /// Unknown calls go to `PassthroughCluster` instead of the fallback.
@@ -244,6 +250,7 @@ impl Default for Fallback {
             cleanup_wormhole_port: false,
             support_h2: true,
             tcp: false,
+            registry_only: false,
             dispatches: Vec::new(),
             passthrough_by_default: false,
             add_env_header_via_lua: false,
@@ -339,6 +346,18 @@ impl LazyloadConfig {
         self.check_fallback()
     }
 
+    /// What is accepted and has no effect, with the reason; for the log.
+    pub fn remarks(&self) -> Vec<&'static str> {
+        let mut out = Vec::new();
+        if self.enable_short_domain {
+            out.push(
+                "lazyload.enableShortDomain has no effect: short names are learned as the services that they mean, and a \
+                 Sidecar imports full names only: remove it",
+            );
+        }
+        out
+    }
+
     fn check_fences(&self) -> Result<(), String> {
         let auto = &self.fences;
         if !auto.black_namespace_list.is_empty() && !auto.white_namespace_list.is_empty() {
@@ -366,11 +385,22 @@ impl LazyloadConfig {
     fn check_fallback(&self) -> Result<(), String> {
         let fallback = &self.fallback;
         for port in &fallback.wormhole_port {
-            if !port.parse::<u16>().is_ok_and(|p| p > 0) {
-                return Err(format!(
-                    "lazyload.fallback.wormholePort: \"{port}\" is not a port: write a number from 1 to 65535"
-                ));
+            match port.parse::<u16>() {
+                Ok(TCP_PORT) => {
+                    return Err(format!(
+                        "lazyload.fallback.wormholePort: \"{port}\" is the fallback's own port for TCP: leave it out"
+                    ));
+                }
+                Ok(1..) => {}
+                _ => {
+                    return Err(format!(
+                        "lazyload.fallback.wormholePort: \"{port}\" is not a port: write a number from 1 to 65535"
+                    ));
+                }
             }
+        }
+        if !fallback.proxy_version.is_empty() {
+            regex("fallback.proxyVersion", &fallback.proxy_version)?;
         }
         if fallback.global_sidecar_mode == GlobalSidecarMode::Namespace
             && fallback.namespace.is_empty()
@@ -410,51 +440,10 @@ fn duration_of(key: &str, value: &str) -> Result<Duration, String> {
 }
 
 fn regex(what: &str, pattern: &str) -> Result<Regex, String> {
-    Regex::new(pattern).map_err(|e| format!("lazyload.{what} is not a regular expression: {e}"))
+    Regex::new(pattern).map_err(|e| {
+        format!("lazyload.{what} is not a regular expression: write it in the syntax of RE2: {e}")
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn problem(text: &str) -> String {
-        let config: LazyloadConfig = serde_saphyr::from_str(text).unwrap();
-        config.check().unwrap_err()
-    }
-
-    #[test]
-    fn the_default_is_valid() {
-        LazyloadConfig::default().check().unwrap();
-    }
-
-    #[test]
-    fn nonsense_is_refused_with_the_key() {
-        for (text, key) in [
-            ("retention: {min: soon}", "retention.min"),
-            ("fallback: {wormholePort: ['http']}", "wormholePort"),
-            (
-                "fallback: {globalSidecarMode: namespace}",
-                "fallback.namespace",
-            ),
-            (
-                "fallback: {dispatches: [{name: a, cluster: b}]}",
-                "dispatches",
-            ),
-            (
-                "domainAliases: [{pattern: '(', templates: [a]}]",
-                "domainAliases",
-            ),
-            (
-                "domainAliases: [{pattern: 'a', templates: []}]",
-                "templates",
-            ),
-            (
-                "fences: {blackNamespaceList: a, whiteNamespaceList: b}",
-                "blackNamespaceList",
-            ),
-        ] {
-            let message = problem(text);
-            assert!(message.contains(key), "{text}: {message}");
-        }
-    }
-}
+mod tests;

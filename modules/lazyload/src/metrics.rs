@@ -148,10 +148,10 @@ impl LazyloadCollector {
             "Writes that wait or run",
             &rows,
         )?;
-        self.scopes(encoder)
+        self.each_fence(encoder)
     }
 
-    fn scopes(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+    fn each_fence(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
         let mut rows = Vec::new();
         for key in self.engine.fences().into_iter().take(self.export) {
             if let Some(size) = self.engine.scope_size(&key) {

@@ -15,6 +15,7 @@ mod caller;
 mod collector;
 mod fallback;
 mod golden;
+mod learned;
 mod servers;
 mod streams;
 mod whole;

@@ -225,10 +225,8 @@ async fn what_is_no_http_on_an_http_port_is_carried_too() {
         .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tls_passes_as_it_is() {
-    let stand = stand("tls").await;
-    let server = Echo::start().await;
+/// The first message of a TLS client that asks for a server.
+pub(crate) fn hello(server: &'static str) -> Vec<u8> {
     let mut hello = Vec::new();
     let config = rustls::ClientConfig::builder_with_provider(Arc::new(
         rustls::crypto::ring::default_provider(),
@@ -237,11 +235,19 @@ async fn tls_passes_as_it_is() {
     .unwrap()
     .with_root_certificates(rustls::RootCertStore::empty())
     .with_no_client_auth();
-    let name = rustls::pki_types::ServerName::try_from("db.example.com").unwrap();
+    let name = rustls::pki_types::ServerName::try_from(server).unwrap();
     rustls::ClientConnection::new(Arc::new(config), name)
         .unwrap()
         .write_tls(&mut hello)
         .unwrap();
+    hello
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_passes_as_it_is() {
+    let stand = stand("tls").await;
+    let server = Echo::start().await;
+    let hello = hello("db.example.com");
     let mut stream = stand.caller.tcp(server.address).await;
     stream.write_all(&hello).await.unwrap();
     let mut back = vec![0; hello.len()];

@@ -167,11 +167,7 @@ impl Engine {
         entry.generation = resolved.generation;
         entry.mode = resolved.mode;
         entry.callers = callers;
-        // Beside a user's Sidecar none of ours is written, so that none can stand for others either.
-        entry.claim = resolved.claim().map(|claim| Claim {
-            writes: claim.writes && resolved.user_sidecars.is_empty(),
-            ..claim
-        });
+        entry.claim = resolved.claim();
         entry.refusals = refusals(resolved);
         entry.scope = scope;
         entry.stored = sorted(&resolved.status);

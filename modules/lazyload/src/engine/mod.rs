@@ -145,9 +145,16 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+fn remark(config: &LazyloadConfig) {
+    for remark in config.remarks() {
+        tracing::warn!("{remark}");
+    }
+}
+
 impl Engine {
     /// An engine that knows nothing yet.
     pub fn new(config: Arc<LazyloadConfig>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        remark(&config);
         let wake = Arc::new(Notify::new());
         let limits = Limits::new(&config.retention, config.learn.hosts_per_caller);
         let index = Index::new(&config);
@@ -175,6 +182,7 @@ impl Engine {
 
     /// Takes a changed configuration over: everything is worked out again.
     pub fn reconfigure(&self, config: Arc<LazyloadConfig>) {
+        remark(&config);
         self.auto.reconfigure(config.clone());
         self.ports.reconfigure(&config.fallback);
         self.index.configure(&config);

@@ -15,34 +15,90 @@ use crate::status::FallbackState;
 pub struct WiringState {
     /// Namespaces of fallbacks that have had ready pods since their Service is there.
     ready: BTreeSet<String>,
-    /// HTTP ports that are wired, by what the last write put in place. `None`: nothing was written yet.
-    written: Option<BTreeMap<String, BTreeSet<u16>>>,
+    /// What the last write put in place, by the fallback's namespace. `None`: nothing was written yet.
+    written: Option<BTreeMap<String, Wired>>,
     /// What stopped the last write.
     error: Option<String>,
+}
+
+/// What an EnvoyFilter has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wired {
+    /// HTTP ports.
+    ports: BTreeSet<u16>,
+    /// Whether it leads to a fallback; one without pods gets no calls.
+    to_fallback: bool,
 }
 
 /// What must be there for the fallback.
 #[derive(Clone, Debug, Default)]
 pub struct Wiring {
-    /// EnvoyFilters; those of a fallback without pods are not among them.
+    /// EnvoyFilters. Those of a fallback without pods are there for `passthroughByDefault` only, and do not lead to it.
     pub filters: Vec<EnvoyFilter>,
     /// Ports that the Service of each fallback must have, by its namespace, when they differ from what it has.
     pub ports: BTreeMap<String, BTreeSet<u16>>,
     /// Port of the fallback's pods that takes HTTP.
     pub target: u16,
     /// What is wired when it is written.
-    state: BTreeMap<String, BTreeSet<u16>>,
+    state: BTreeMap<String, Wired>,
 }
 
-/// Namespaces of fallbacks.
+/// Namespaces of fallbacks to which calls are led.
 fn places(config: &LazyloadConfig) -> BTreeSet<String> {
-    if !config.fallback.enabled || config.fallback.passthrough_by_default {
+    if fallback::is_needed(&config.fallback) {
+        namespaces(config)
+    } else {
+        BTreeSet::new()
+    }
+}
+
+/// Namespaces of fallbacks, whether calls are led there or past them.
+fn namespaces(config: &LazyloadConfig) -> BTreeSet<String> {
+    if !config.fallback.enabled {
         return BTreeSet::new();
     }
     match config.fallback.global_sidecar_mode {
         GlobalSidecarMode::Cluster => BTreeSet::from([config.fallback_namespace().to_owned()]),
         GlobalSidecarMode::Namespace => config.fallback.namespace.iter().cloned().collect(),
     }
+}
+
+/// What is to be wired. Without a fallback, unknown calls go where Istio sends them, unless they are to pass by default.
+fn wanted(
+    config: &LazyloadConfig,
+    ready: &BTreeSet<String>,
+    ports: &BTreeSet<u16>,
+) -> BTreeMap<String, Wired> {
+    let all = namespaces(config).into_iter().filter_map(|namespace| {
+        let to_fallback = ready.contains(&namespace);
+        let wired = Wired {
+            ports: ports.clone(),
+            to_fallback,
+        };
+        (to_fallback || config.fallback.passthrough_by_default).then_some((namespace, wired))
+    });
+    all.collect()
+}
+
+/// The configuration for the EnvoyFilters that lead to a fallback, or for the others.
+fn part(
+    config: &LazyloadConfig,
+    wired: &BTreeMap<String, Wired>,
+    to_fallback: bool,
+) -> LazyloadConfig {
+    let has = |namespace: &str| {
+        let wired = wired.get(namespace);
+        wired.is_some_and(|w| w.to_fallback == to_fallback)
+    };
+    let mut out = config.clone();
+    match config.fallback.global_sidecar_mode {
+        GlobalSidecarMode::Cluster => out.fallback.enabled = has(config.fallback_namespace()),
+        GlobalSidecarMode::Namespace => out.fallback.namespace.retain(|n| has(n)),
+    }
+    if !to_fallback {
+        out.fallback = fallback::without_pods(&out.fallback);
+    }
+    out
 }
 
 fn host(config: &LazyloadConfig, namespace: &str) -> String {
@@ -68,6 +124,10 @@ impl Engine {
             GlobalSidecarMode::Namespace => places.get(namespace).map(String::as_str),
         };
         let Some(place) = place else {
+            // Nothing is wired there, so that its calls pass as by default.
+            if config.fallback.passthrough_by_default {
+                return FallbackState::Unused;
+            }
             return FallbackState::NotReady(format!(
                 "namespace {namespace} has no fallback: add it to lazyload.fallback.namespace, or set globalSidecarMode to cluster"
             ));
@@ -85,7 +145,8 @@ impl Engine {
             .wiring
             .written
             .as_ref()
-            .is_some_and(|w| w.contains_key(place));
+            .and_then(|written| written.get(place))
+            .is_some_and(|wired| wired.to_fallback);
         if wired {
             FallbackState::Ready
         } else {
@@ -113,16 +174,14 @@ impl Engine {
         }
         let ports = self.ports.all();
         let mut inner = self.inner.lock();
-        let wanted: BTreeMap<String, BTreeSet<u16>> =
-            ready.iter().map(|n| (n.clone(), ports.clone())).collect();
+        let wanted = wanted(&config, &ready, &ports);
         let moved = inner.wiring.ready != ready;
         inner.wiring.ready = ready;
         if moved {
             let all: Vec<_> = inner.fences.keys().cloned().collect();
             inner.again.extend(all);
         }
-        let nothing = inner.wiring.written.is_none() && config.fallback.passthrough_by_default;
-        inner.wiring.written.as_ref() != Some(&wanted) || nothing
+        inner.wiring.written.as_ref() != Some(&wanted)
     }
 
     /// Hosts of the fallback's Services.
@@ -141,35 +200,30 @@ impl Engine {
             ports: found.clone(),
             ..FallbackInput::default()
         };
-        let wanted = input.all_ports();
+        let all_ports = input.all_ports();
+        let state = wanted(&config, &ready, &found);
+        let mut filters = Vec::new();
+        for to_fallback in [true, false] {
+            filters.extend(fallback::filters(&FallbackInput {
+                config: part(&config, &state, to_fallback),
+                ..input.clone()
+            }));
+        }
+        filters.sort_by(|a, b| a.metadata.namespace.cmp(&b.metadata.namespace));
         let mut out = Wiring {
+            filters,
             target: input.proxy_options().http.port(),
+            state,
             ..Wiring::default()
         };
-        let mut in_force = config.as_ref().clone();
-        match config.fallback.global_sidecar_mode {
-            // Without a fallback, unknown calls go where Istio sends them.
-            GlobalSidecarMode::Cluster => {
-                in_force.fallback.enabled = config.fallback.enabled
-                    && (config.fallback.passthrough_by_default || !ready.is_empty());
-            }
-            GlobalSidecarMode::Namespace => {
-                in_force.fallback.namespace.retain(|n| ready.contains(n));
-            }
-        }
-        out.filters = fallback::filters(&FallbackInput {
-            config: in_force,
-            ..input
-        });
         for namespace in &ready {
-            out.state.insert(namespace.clone(), found.clone());
             let entries = self.index.services().host(&host(&config, namespace));
             let has: BTreeSet<u16> = entries
                 .iter()
                 .flat_map(|e| e.ports.iter().map(|p| p.number))
                 .collect();
-            if !wanted.is_subset(&has) {
-                out.ports.insert(namespace.clone(), wanted.clone());
+            if !all_ports.is_subset(&has) {
+                out.ports.insert(namespace.clone(), all_ports.clone());
             }
         }
         out
@@ -179,11 +233,12 @@ impl Engine {
     pub fn note_wiring(&self, wiring: &Wiring, error: Option<String>) {
         let mut inner = self.inner.lock();
         let before = (inner.wiring.written.is_some(), inner.wiring.error.clone());
-        let new_places = inner
-            .wiring
-            .written
-            .as_ref()
-            .is_none_or(|w| !w.keys().eq(wiring.state.keys()));
+        let places = |all: &BTreeMap<String, Wired>| -> BTreeSet<String> {
+            let led = all.iter().filter(|(_, wired)| wired.to_fallback);
+            led.map(|(namespace, _)| namespace.clone()).collect()
+        };
+        let written = inner.wiring.written.as_ref();
+        let new_places = written.is_none_or(|w| places(w) != places(&wiring.state));
         if error.is_none() {
             inner.wiring.written = Some(wiring.state.clone());
         }
@@ -202,3 +257,6 @@ impl Engine {
         self.queue.push(Work::Wiring, ());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,9 @@ use proxy::ProxyOptions;
 
 pub use envoy_filter::filters;
 pub use manifests::{Deploy, manifests, service_ports};
-pub use routes::{DESTINATION_HEADER, SOURCE_HEADER, SOURCE_NAMESPACE_HEADER};
+pub use routes::{
+    DESTINATION_HEADER, SOURCE_HEADER, SOURCE_NAMESPACE_HEADER, is_needed, without_pods,
+};
 pub use tcp::TCP_CLUSTER;
 
 /// Name of the fallback's Service, Deployment, ServiceAccount and DestinationRule; Slime's.
@@ -64,9 +66,6 @@ pub struct FallbackInput {
     pub ports: BTreeSet<u16>,
     /// The Service's port that unknown HTTP calls are sent to. It is in `ports` in any case.
     pub port: u16,
-    /// Whether the mesh's `outboundTrafficPolicy` is REGISTRY_ONLY. It decides only what the fallback's own pods do with
-    /// unknown TCP: nobody shall reach by the fallback what the mesh does not allow.
-    pub registry_only: bool,
     /// Pods that are wired; empty: all of the EnvoyFilter's scope.
     pub workload_selector: BTreeMap<String, String>,
     /// The fallback's proxy.
@@ -81,7 +80,6 @@ impl Default for FallbackInput {
             config: LazyloadConfig::default(),
             ports: BTreeSet::new(),
             port: DEFAULT_PORT,
-            registry_only: false,
             workload_selector: BTreeMap::new(),
             proxy: ProxyOptions::default(),
             deploy: Deploy::default(),
@@ -105,10 +103,9 @@ impl FallbackInput {
     pub fn check(&self) -> Result<(), String> {
         self.config.check()?;
         self.proxy.check().map_err(|e| format!("proxy.{e}"))?;
-        let taken = TCP_PORT.to_string();
-        if self.port == TCP_PORT || self.config.fallback.wormhole_port.contains(&taken) {
+        if self.port == TCP_PORT {
             return Err(format!(
-                "port {TCP_PORT} is the fallback's for TCP: leave it out of wormholePort"
+                "port {TCP_PORT} is the fallback's own for TCP: choose another"
             ));
         }
         if self.port == 0 {

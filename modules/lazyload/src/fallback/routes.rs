@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::dispatch::{ordered, route_match};
 use super::{FallbackInput, Place};
+use crate::config::Fallback;
 
 /// Request header with the address that the application called, `ip:port`; Slime's.
 pub const DESTINATION_HEADER: &str = "Slime-Orig-Dest";
@@ -14,6 +15,8 @@ pub const SOURCE_HEADER: &str = "trimtab-source";
 
 /// Stands for the fallback in `dispatches[].cluster`.
 const FALLBACK_WORD: &str = "_GLOBAL_SIDECAR";
+/// Istio's cluster that goes to where the application wanted.
+const PASSTHROUGH: &str = "PassthroughCluster";
 /// Name of the Lua source in its filter, as Slime's.
 pub(super) const LUA_SOURCE: &str = "add.lua";
 /// Name of the Lua filter: its own, so that it meets no other.
@@ -24,6 +27,28 @@ const PREVIOUS_HOSTS: &str =
 /// Addresses that mean another machine on each machine: credentials of the node are served there. They never leave the
 /// caller's pod for the fallback's.
 const LINK_LOCAL: &str = r"(?i)(169\.254\.[0-9]+\.[0-9]+|metadata\.google\.internal|\[fd00:ec2::254\]|\[fe80:[0-9a-f:%a-z]*\])(:[0-9]+)?";
+
+/// Whether any call is led to the fallback.
+pub fn is_needed(fallback: &Fallback) -> bool {
+    let mut dispatches = fallback.dispatches.iter();
+    fallback.enabled
+        && (!fallback.passthrough_by_default
+            || fallback.tcp
+            || dispatches.any(|d| d.cluster == FALLBACK_WORD))
+}
+
+/// What can be wired of `passthroughByDefault` as long as there is no fallback: its hosts pass as those do that no dispatch
+/// names.
+pub fn without_pods(fallback: &Fallback) -> Fallback {
+    let mut out = fallback.clone();
+    out.tcp = false;
+    for dispatch in &mut out.dispatches {
+        if dispatch.cluster == FALLBACK_WORD {
+            PASSTHROUGH.clone_into(&mut dispatch.cluster);
+        }
+    }
+    out
+}
 
 /// What Istio's catch-all does, by the policy of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +76,7 @@ impl CatchAll {
         let mut route = json!({"name": name, "match": route_match(regex)});
         match self {
             Self::AllowAny => {
-                route["route"] = json!({"cluster": "PassthroughCluster", "timeout": "0s"});
+                route["route"] = json!({"cluster": PASSTHROUGH, "timeout": "0s"});
             }
             Self::BlockAll => route["direct_response"] = json!({"status": 502}),
         }
@@ -72,7 +97,7 @@ pub(super) fn routes(input: &FallbackInput, place: &Place, catch_all: CatchAll) 
         });
     }
     all.push(if fallback.passthrough_by_default {
-        to_cluster("trimtab-passthrough", None, "PassthroughCluster")
+        to_cluster("trimtab-passthrough", None, PASSTHROUGH)
     } else {
         to_fallback(input, place, "trimtab-fallback", None)
     });

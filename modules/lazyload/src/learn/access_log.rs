@@ -2,7 +2,7 @@
 //!
 //! | sender | source | destination |
 //! |---|---|---|
-//! | the fallback | metadata `trimtab`: `source_namespace` and `source_pod`, or `source` (`NAMESPACE/POD`); else the peer's address | `:authority`; else the upstream cluster, if it is of a service; else the original destination: metadata `destination` (`IP:PORT`) or the local address; else the SNI |
+//! | the fallback | metadata `trimtab`: `source_namespace` and `source_pod`, or `source` (`NAMESPACE/POD`); else the peer's address | `:authority`; else the upstream cluster, if it is of a service; else the custom tag `trimtab.host`; else the original destination: metadata `destination` (`IP:PORT`) or the local address; else the server name: of TLS that ends there, or the custom tag `sni` |
 //! | a sidecar, outbound | its own node id | the upstream cluster; for a cluster of no service as with the fallback |
 //! | a sidecar, inbound (Slime's global-sidecar) | the peer's address | as with the fallback |
 
@@ -34,6 +34,10 @@ pub const SOURCE_POD: &str = "source_pod";
 pub const SOURCE: &str = "source";
 /// Key of [`METADATA`]: where the call was going, `IP:PORT`.
 pub const DESTINATION: &str = "destination";
+/// Custom tag: the host of the one service that a port of standalone mode's fallbacks leads to.
+pub const HOST_TAG: &str = "trimtab.host";
+/// Custom tag: the server name of TLS that passes through.
+pub const SNI_TAG: &str = "sni";
 
 /// Port of an authority that names none.
 const DEFAULT_PORT: u16 = 80;
@@ -270,6 +274,12 @@ impl<'m> Reader<'m, '_> {
                 return Ok(found);
             }
         }
+        if let Some(target) = tag(common, HOST_TAG).and_then(host::target) {
+            let found = hosts(target, 0);
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
         let original = metadata.and_then(|metadata| text(metadata, DESTINATION));
         let address = original
             .and_then(host::target)
@@ -284,9 +294,7 @@ impl<'m> Reader<'m, '_> {
                 return Ok(found);
             }
         }
-        let sni = common.tls_properties.as_ref();
-        let sni = sni.map_or("", |tls| &tls.tls_sni_hostname);
-        if let Some(host) = sni_host(sni) {
+        if let Some(host) = server_name(common).and_then(sni_host) {
             let found = hosts(host, 0);
             if !found.is_empty() {
                 return Ok(found);
@@ -306,6 +314,20 @@ impl<'m> Reader<'m, '_> {
             self.learned.sightings.push(sighting);
         }
     }
+}
+
+/// A custom tag that says something; Envoy writes `-` for what it does not know.
+fn tag<'m>(common: &'m AccessLogCommon, name: &str) -> Option<&'m str> {
+    let value = common.custom_tags.get(name)?;
+    (!value.is_empty() && value != "-").then_some(value)
+}
+
+/// The server name of TLS that ends at the sender, else of TLS that passes through it.
+fn server_name(common: &AccessLogCommon) -> Option<&str> {
+    let tls = common.tls_properties.as_ref();
+    let own = tls.map(|tls| tls.tls_sni_hostname.as_str());
+    own.filter(|name| !name.is_empty())
+        .or_else(|| tag(common, SNI_TAG))
 }
 
 /// The host of a server name, which is a cluster name when it comes from one of Istio's proxies.

@@ -78,13 +78,13 @@ pub struct ResolvedFence {
 }
 
 impl ResolvedFence {
-    /// For [`crate::scope::role`]; `None` without a selector. It writes unless it only observes or a user's Sidecar is there.
+    /// For [`crate::scope::role`]; `None` without a selector. It writes in mode `Enforce`, unless a user's Sidecar is there.
     pub fn claim(&self) -> Option<Claim> {
         Some(Claim {
             key: self.key.clone(),
             created: self.created,
             selector: self.selector.clone()?,
-            writes: self.mode != Mode::Observe && self.user_sidecars.is_empty(),
+            writes: self.mode == Mode::Enforce && self.user_sidecars.is_empty(),
         })
     }
 
@@ -143,7 +143,7 @@ impl State {
                 let selector = row.selector.clone()?;
                 Some(Claim {
                     created: row.created,
-                    writes: self.mode_of(&row.spec) != Mode::Observe
+                    writes: self.mode_of(&row.spec) == Mode::Enforce
                         && self.users_sidecars(&key, &selector).is_empty(),
                     selector,
                     key,
@@ -189,10 +189,7 @@ impl State {
                 callers.insert(group.caller.clone());
             }
             overlaps = self.claims(key, selector);
-            let sidecars = self
-                .sidecar_selectors
-                .overlapping(&key.namespace, selector, &self.pods);
-            user_sidecars = sidecars.into_iter().map(|(_, name)| name).collect();
+            user_sidecars = self.users_sidecars(key, selector);
         }
         Some(ResolvedFence {
             key: key.clone(),

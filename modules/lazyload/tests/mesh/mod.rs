@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use trimtab_crds::fence::{DependencyState, FenceStatus, Mode, ServiceFence};
+use trimtab_crds::fence::{DependencyState, FenceStatus, ServiceFence};
 use trimtab_crds::istio::{DestinationRule, ServiceEntry, Sidecar, VirtualService};
 use trimtab_kit::watch::Feed;
 use trimtab_lazyload::config::LazyloadConfig;
@@ -240,8 +240,7 @@ impl Mesh {
 /// What is written for a fence: `None` when another one writes it, or nobody.
 pub fn written(part: &Part, parts: &BTreeMap<FenceKey, Part>) -> (Option<Role>, Option<Union>) {
     let fence = &part.fence;
-    let blocked = fence.mode == Mode::Observe || !fence.user_sidecars.is_empty();
-    let Some(claim) = fence.claim().filter(|_| !blocked) else {
+    let Some(claim) = fence.claim().filter(|c| c.writes) else {
         return (None, None);
     };
     let role = role(&claim, &fence.overlaps);

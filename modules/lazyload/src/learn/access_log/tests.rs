@@ -185,6 +185,41 @@ fn connections_are_known_by_address_or_server_name() {
 }
 
 #[test]
+fn tags_name_the_host_of_a_connection() {
+    let to = |local: &str, tags: &[(&str, &str)]| {
+        let mut common = common("10.0.0.1:4000", local, &[]);
+        let tags = tags.iter();
+        common.custom_tags = tags
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        read(&tcp(common), &Sender::Fallback)
+    };
+    let (a, api) = (format!("shop/front {A}"), "shop/front !api.example.com");
+    let wild = "shop/front *.wild.example";
+    for (tags, expected) in [
+        (&[("sni", "API.example.com")][..], api),
+        (&[("sni", "x.wild.example")], wild),
+        (&[("sni", &format!("outbound_.80_._.{A}"))], &a),
+        (&[("trimtab.host", "api.example.com")], api),
+        (&[("trimtab.host", A), ("sni", "api.example.com")], &a),
+        (&[("trimtab.host", "-"), ("sni", "api.example.com")], api),
+        (&[("trimtab.host", "a b"), ("sni", "api.example.com")], api),
+        (&[("trimtab.port", "443")], "DestinationUnknown"),
+        (&[("sni", "-")], "DestinationUnknown"),
+        (&[("sni", "")], "DestinationUnknown"),
+        (&[("sni", "global-sidecar.trimtab")], "DestinationUnknown"),
+    ] {
+        assert_eq!(to("10.0.0.9:443", tags), [expected], "{tags:?}");
+    }
+    // The address says which service, a server name what the client thinks; a host of its own goes before both.
+    assert_eq!(to("10.1.0.1:80", &[("sni", "api.example.com")]), [&*a]);
+    assert_eq!(
+        to("10.1.0.1:80", &[("trimtab.host", "api.example.com")]),
+        [api]
+    );
+}
+
+#[test]
 fn a_fallback_with_clusters_of_services_tells_connections_apart() {
     let mut common = common("10.0.0.1:4000", "10.0.0.9:6379", &[]);
     common.upstream_cluster = "outbound|6379||redis.data.svc.cluster.local".to_owned();

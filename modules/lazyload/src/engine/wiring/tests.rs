@@ -1,0 +1,225 @@
+//! What is wired for a configuration and the fallbacks that are there.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use trimtab_crds::fence::ServiceFence;
+use trimtab_kit::clock::SystemClock;
+use trimtab_kit::watch::Feed;
+
+use super::*;
+use crate::engine::Desired;
+use crate::object::FenceKey;
+
+/// An engine that has seen a fence `shop/web`, and a Service with port 9080.
+fn engine(fallback: &str) -> Arc<Engine> {
+    let config: LazyloadConfig =
+        serde_saphyr::from_str(&format!("fallback: {{{fallback}}}")).unwrap();
+    config.check().unwrap();
+    let engine = Engine::new(Arc::new(config), Arc::new(SystemClock::new()));
+    let fence = json!({
+        "metadata": {"namespace": "shop", "name": "web", "uid": "u", "generation": 1},
+        "spec": {"enable": true},
+    });
+    let fence: ServiceFence = serde_json::from_value(fence).unwrap();
+    engine.index.apply(Arc::new(fence));
+    service(&engine, "shop", "cart", 9080);
+    engine.absorb();
+    engine
+}
+
+fn service(engine: &Arc<Engine>, namespace: &str, name: &str, port: u16) {
+    let service: Service = serde_json::from_value(json!({
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": port}]},
+    }))
+    .unwrap();
+    let service = Arc::new(service);
+    Feed::<Service>::apply(engine.index.as_ref(), service.clone());
+    Feed::<Service>::apply(engine.ports.as_ref(), service);
+}
+
+/// A fallback with a ready pod.
+fn fallback_in(engine: &Arc<Engine>, namespace: &str) {
+    service(engine, namespace, NAME, 80);
+    let slice: EndpointSlice = serde_json::from_value(json!({
+        "metadata": {"namespace": namespace, "name": "s", "labels": {"kubernetes.io/service-name": NAME}},
+        "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.9"]}], "ports": [{"port": 80}],
+    }))
+    .unwrap();
+    engine.index.apply(Arc::new(slice));
+    engine.absorb();
+}
+
+/// Each EnvoyFilter: its namespace, and the clusters that the routes of port 9080 lead to, as they are tried.
+fn wired(engine: &Engine) -> Vec<(String, Vec<String>)> {
+    let of = |filter: &EnvoyFilter| {
+        let spec = serde_json::to_value(&filter.spec).unwrap();
+        let patches = spec["configPatches"].as_array().unwrap().clone();
+        let ours = |patch: &&Value| {
+            let place = &patch["match"]["routeConfiguration"];
+            place["name"] == "9080" && place["vhost"]["name"] == "block_all"
+        };
+        let patches = patches.iter().filter(ours).rev();
+        let clusters = patches.filter_map(|p| p["patch"]["value"]["route"]["cluster"].as_str());
+        clusters.map(str::to_owned).collect()
+    };
+    let filters = engine.wiring().filters;
+    filters
+        .iter()
+        .map(|filter| (filter.namespace().unwrap(), of(filter)))
+        .collect()
+}
+
+fn write(engine: &Engine) {
+    engine.note_wiring(&engine.wiring(), None);
+    engine.absorb();
+}
+
+/// Hosts of the Sidecar of `shop/web`, when it may be written.
+fn sidecar(engine: &Engine) -> Option<Vec<String>> {
+    let key = FenceKey {
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+    };
+    match engine.desired(&key) {
+        Desired::Write(sidecar) => {
+            let egress = sidecar.spec.egress.into_iter();
+            Some(egress.flat_map(|e| e.hosts).collect())
+        }
+        _ => None,
+    }
+}
+
+fn texts(items: &[&str]) -> Vec<String> {
+    items.iter().map(|&i| i.to_owned()).collect()
+}
+
+const PASS: &str = "PassthroughCluster";
+const TWO: &str = "{name: a, domains: [a.com], cluster: elsewhere}";
+
+#[test]
+fn what_passes_by_default_keeps_its_dispatches_in_both_modes() {
+    for (mode, namespaces) in [
+        ("", &["istio-system"][..]),
+        (
+            ", globalSidecarMode: namespace, namespace: [shop, data]",
+            &["data", "shop"],
+        ),
+    ] {
+        let engine = engine(&format!(
+            "passthroughByDefault: true, dispatches: [{TWO}]{mode}"
+        ));
+        let each = texts(&["elsewhere", PASS]);
+        let wanted: Vec<_> = namespaces
+            .iter()
+            .map(|n| ((*n).to_owned(), each.clone()))
+            .collect();
+        assert_eq!(wired(&engine), wanted, "{mode}");
+        assert_eq!(engine.fallback_state("shop"), FallbackState::Unused);
+        assert_eq!(sidecar(&engine), Some(texts(&["~/*"])), "nothing waits");
+    }
+}
+
+#[test]
+fn a_port_that_comes_later_is_wired_without_a_fallback_too() {
+    let engine = engine("passthroughByDefault: true");
+    write(&engine);
+    assert!(!engine.wiring_changed());
+    service(&engine, "shop", "late", 9999);
+    assert!(engine.wiring_changed());
+}
+
+#[test]
+fn a_dispatch_to_the_fallback_waits_for_it_and_puts_it_in_scope() {
+    let dispatches = format!("[{TWO}, {{name: b, domains: [b.com], cluster: _GLOBAL_SIDECAR}}]");
+    let engine = engine(&format!(
+        "passthroughByDefault: true, dispatches: {dispatches}"
+    ));
+    let pass = texts(&["elsewhere", PASS, PASS]);
+    assert_eq!(wired(&engine), [("istio-system".to_owned(), pass)]);
+    write(&engine);
+    let state = engine.fallback_state("shop");
+    assert!(matches!(state, FallbackState::NotReady(_)), "{state:?}");
+    assert_eq!(sidecar(&engine), None);
+
+    fallback_in(&engine, "trimtab-system");
+    let state = engine.fallback_state("shop");
+    assert!(
+        matches!(state, FallbackState::NotReady(_)),
+        "what is written does not lead to it yet: {state:?}"
+    );
+    let host = "global-sidecar.trimtab-system.svc.cluster.local";
+    let to = format!("outbound|80||{host}");
+    let all = texts(&["elsewhere", &to, PASS]);
+    assert_eq!(wired(&engine), [("istio-system".to_owned(), all)]);
+    write(&engine);
+    assert_eq!(engine.fallback_state("shop"), FallbackState::Ready);
+    let hosts = sidecar(&engine).unwrap();
+    assert!(
+        hosts.contains(&format!("trimtab-system/{host}")),
+        "{hosts:?}"
+    );
+}
+
+#[test]
+fn in_namespace_mode_each_namespace_waits_for_its_own() {
+    let engine = engine(
+        "passthroughByDefault: true, globalSidecarMode: namespace, namespace: [shop, data], \
+         dispatches: [{name: b, domains: [b.com], cluster: _GLOBAL_SIDECAR}]",
+    );
+    fallback_in(&engine, "shop");
+    write(&engine);
+    let to = "outbound|80||global-sidecar.shop.svc.cluster.local";
+    assert_eq!(
+        wired(&engine),
+        [
+            ("data".to_owned(), texts(&[PASS, PASS])),
+            ("shop".to_owned(), texts(&[to, PASS])),
+        ]
+    );
+    assert_eq!(engine.fallback_state("shop"), FallbackState::Ready);
+    let data = engine.fallback_state("data");
+    assert!(matches!(data, FallbackState::NotReady(_)), "{data:?}");
+    assert_eq!(engine.fallback_state("other"), FallbackState::Unused);
+}
+
+#[test]
+fn tcp_needs_the_fallback_whatever_passes_by_default() {
+    let engine = engine("passthroughByDefault: true, tcp: true");
+    let tcp = |engine: &Engine| {
+        let filters = serde_json::to_string(&engine.wiring().filters).unwrap();
+        filters.contains(fallback::TCP_CLUSTER)
+    };
+    assert!(!tcp(&engine), "no pods, no connections");
+    fallback_in(&engine, "trimtab-system");
+    assert!(tcp(&engine));
+}
+
+#[test]
+fn without_passthrough_nothing_is_wired_before_there_are_pods() {
+    let engine = engine("");
+    assert_eq!(wired(&engine), []);
+    fallback_in(&engine, "trimtab-system");
+    assert_eq!(wired(&engine).len(), 1);
+}
+
+#[test]
+fn registry_only_keeps_the_fallback_from_passing_connections_on() {
+    for (more, own) in [("", PASS), (", registryOnly: true", "BlackHoleCluster")] {
+        let engine = engine(&format!("tcp: true{more}"));
+        fallback_in(&engine, "trimtab-system");
+        let filters = serde_json::to_value(engine.wiring().filters).unwrap();
+        let patches = filters[0]["spec"]["configPatches"].as_array().unwrap();
+        let of_fallback = patches.iter().filter(|patch| {
+            patch["applyTo"] == "NETWORK_FILTER" && patch["match"]["proxy"].is_object()
+        });
+        let clusters: BTreeSet<&str> = of_fallback
+            .filter_map(|p| p["patch"]["value"]["typed_config"]["cluster"].as_str())
+            .collect();
+        assert_eq!(clusters, BTreeSet::from([own]));
+    }
+}
