@@ -139,8 +139,8 @@ fn same(arguments: &[&str], input: &FallbackInput) {
 
 fn input() -> FallbackInput {
     let mut input = FallbackInput::default();
-    input.config.namespace = "istio-system".to_owned();
-    input.proxy.access_log = "trimtab.istio-system.svc.cluster.local:8082".to_owned();
+    "istio-system".clone_into(&mut input.config.namespace);
+    "trimtab.istio-system.svc.cluster.local:8082".clone_into(&mut input.proxy.access_log);
     input
 }
 

@@ -31,13 +31,13 @@ pub(crate) fn rights(role: &Value) -> BTreeSet<Right> {
         let keys = rule.as_object().expect("a rule").len();
         assert_eq!(keys, 3 + usize::from(names), "only {rule}");
         let resources: Vec<String> = if names {
-            let named = |r: &String| {
+            let with_names = |r: &String| {
                 list("resourceNames")
                     .into_iter()
                     .map(move |n| format!("{r} {n}"))
                     .collect::<Vec<_>>()
             };
-            list("resources").iter().flat_map(named).collect()
+            list("resources").iter().flat_map(with_names).collect()
         } else {
             list("resources")
         };

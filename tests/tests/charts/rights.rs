@@ -269,6 +269,12 @@ fn rights_that_few_need_are_off() {
     );
     assert!(default.is_subset(&more));
     assert!(of(&["--set", "fallback.external=true"]).is_superset(&default));
+}
+
+#[test]
+fn a_module_that_is_off_has_no_rights() {
+    let of = |arguments: &[&str]| rights(&role(&render("trimtab", arguments).unwrap()));
+    let default = of(&[]);
     let layer7 = |r: &Right| r.0.ends_with("aeraki.io") || r.1 == "virtualservices";
     let scoping = |r: &Right| {
         let names = ["sidecars", "namespaces", "authorizationpolicies"];
