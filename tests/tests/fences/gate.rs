@@ -142,3 +142,40 @@ async fn the_route_to_the_fallback_is_there_before_the_first_sidecar() {
     assert!(version(filter.resource_version()) < version(first.resource_version()));
     operator.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_restart_while_the_fallback_is_away_takes_no_route_away() {
+    let stand = Stand::shop();
+    stand.fallback(true);
+    let operator = stand.operator("{}").await;
+    stand
+        .fence("shop", "front", json!({"host": {CART: {}}}))
+        .await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    operator.stop().await.unwrap();
+    stand.fallback(false);
+    let api: Api<EnvoyFilter> = Api::namespaced(stand.api.client(), "istio-system");
+    let before = api.get("to-global-sidecar").await.unwrap();
+    let operator = stand.operator("{}").await;
+    stand
+        .condition("shop", "front", "FallbackReady", "NotReady")
+        .await;
+    stand.settle().await;
+    let after = api.get("to-global-sidecar").await.unwrap();
+    assert_eq!(before.resource_version(), after.resource_version());
+    // Without its Service it is no more.
+    stand
+        .delete("v1", "Service", "trimtab-system", "global-sidecar")
+        .await;
+    wait_until("the end of the route", BOUND, || async {
+        let filter = api.get_opt("to-global-sidecar").await;
+        match filter.map_err(|e| e.to_string())? {
+            None => Ok(()),
+            Some(_) => Err("it is there".to_owned()),
+        }
+    })
+    .await
+    .unwrap();
+    stand.never_narrowed("shop", "front").await;
+    operator.stop().await.unwrap();
+}

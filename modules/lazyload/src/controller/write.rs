@@ -161,7 +161,9 @@ impl Runtime {
         let owner = (WIRING.0.to_owned(), WIRING.1.to_owned());
         let filters = &self.appliers.filters;
         let result = filters
-            .converge_but(&owner, &wiring.filters, |_| false)
+            .converge_but(&owner, &wiring.filters, |(namespace, _)| {
+                wiring.keep.contains(namespace)
+            })
             .await;
         outcome = outcome.and(result.map(drop));
         let error = outcome.as_ref().err().map(ToString::to_string);

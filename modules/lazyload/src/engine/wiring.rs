@@ -15,6 +15,8 @@ use crate::status::FallbackState;
 pub struct WiringState {
     /// Namespaces of fallbacks that have had ready pods since their Service is there.
     ready: BTreeSet<String>,
+    /// Namespaces of fallbacks that have a Service and have had no ready pod since we look.
+    waiting: BTreeSet<String>,
     /// What the last write put in place, by the fallback's namespace. `None`: nothing was written yet.
     written: Option<BTreeMap<String, Wired>>,
     /// What stopped the last write.
@@ -37,6 +39,9 @@ pub struct Wiring {
     pub filters: Vec<EnvoyFilter>,
     /// Ports that the Service of each fallback must have, by its namespace, when they differ from what it has.
     pub ports: BTreeMap<String, BTreeSet<u16>>,
+    /// Namespaces in which EnvoyFilters stay as they are: an earlier run may have wired a fallback whose pods are away just
+    /// now, and scopes rely on it.
+    pub keep: BTreeSet<String>,
     /// Port of the fallback's pods that takes HTTP.
     pub target: u16,
     /// What is wired when it is written.
@@ -157,7 +162,7 @@ impl Engine {
     /// Looks whether fallbacks have come or gone, or ports have changed. True: there is something to write.
     pub(super) fn wiring_changed(&self) -> bool {
         let config = self.config();
-        let mut ready = BTreeSet::new();
+        let (mut ready, mut waiting) = (BTreeSet::new(), BTreeSet::new());
         for namespace in places(&config) {
             let host = host(&config, &namespace);
             let (there, endpoints) = {
@@ -170,6 +175,8 @@ impl Engine {
             // Pods that are restarted take nothing away: their Service stays.
             if there && (was || endpoints > 0) {
                 ready.insert(namespace);
+            } else if there {
+                waiting.insert(namespace);
             }
         }
         let ports = self.ports.all();
@@ -181,7 +188,8 @@ impl Engine {
             let all: Vec<_> = inner.fences.keys().cloned().collect();
             inner.again.extend(all);
         }
-        inner.wiring.written.as_ref() != Some(&wanted)
+        let kept = std::mem::replace(&mut inner.wiring.waiting, waiting);
+        kept != inner.wiring.waiting || inner.wiring.written.as_ref() != Some(&wanted)
     }
 
     /// Hosts of the fallback's Services.
@@ -193,7 +201,10 @@ impl Engine {
     /// What must be there now.
     pub fn wiring(&self) -> Wiring {
         let config = self.config();
-        let ready = self.inner.lock().wiring.ready.clone();
+        let (ready, waiting) = {
+            let inner = self.inner.lock();
+            (inner.wiring.ready.clone(), inner.wiring.waiting.clone())
+        };
         let found = self.ports.all();
         let input = FallbackInput {
             config: (*config).clone(),
@@ -212,6 +223,11 @@ impl Engine {
         filters.sort_by(|a, b| a.metadata.namespace.cmp(&b.metadata.namespace));
         let mut out = Wiring {
             filters,
+            keep: match config.fallback.global_sidecar_mode {
+                GlobalSidecarMode::Cluster if waiting.is_empty() => waiting,
+                GlobalSidecarMode::Cluster => BTreeSet::from([config.istio_namespace.clone()]),
+                GlobalSidecarMode::Namespace => waiting,
+            },
             target: input.proxy_options().http.port(),
             state,
             ..Wiring::default()
