@@ -140,6 +140,8 @@ fn with_fallback(
 
 /// One fence: its Sidecar, and its conditions as notes or refusals.
 fn one(engine: &Engine, key: &FenceKey, out: &mut Output) -> anyhow::Result<()> {
+    // The conditions are worked out with the status.
+    let _ = engine.news(key);
     if let Desired::Write(sidecar) = engine.desired(key) {
         let mut sidecar = *sidecar;
         sidecar.metadata.owner_references = None;

@@ -79,7 +79,7 @@ impl Standalone {
             ])
             .args(args)
             .env("HOME", &self.dir)
-            .env("KUBE_EDITOR", "sed -i s/30/60/")
+            .env("KUBE_EDITOR", "sed -i s|30/{|60/{|")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
