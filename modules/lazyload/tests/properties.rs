@@ -18,7 +18,7 @@ use trimtab_lazyload::object::FenceKey;
 use trimtab_lazyload::scope::{NOTHING, Scope};
 
 /// Objects that events are drawn from: several variants of each name.
-fn library() -> Vec<Value> {
+fn samples() -> Vec<Value> {
     let mut out = Vec::new();
     for ns in ["a", "b"] {
         rules(ns, &mut out);
@@ -194,12 +194,12 @@ fn key(object: &Value) -> (String, String, String) {
 
 /// Indexes into the library, each with whether the object is deleted.
 fn events(most: usize) -> impl Strategy<Value = Vec<(usize, bool)>> {
-    let one = (0..library().len(), proptest::bool::weighted(0.25));
+    let one = (0..samples().len(), proptest::bool::weighted(0.25));
     proptest::collection::vec(one, 1..most)
 }
 
 fn mesh_of(events: &[(usize, bool)]) -> Mesh {
-    let library = library();
+    let library = samples();
     let objects: BTreeMap<_, _> = events
         .iter()
         .map(|(i, _)| (key(&library[*i]), library[*i].clone()))
@@ -266,7 +266,7 @@ proptest! {
 
     #[test]
     fn a_fence_that_no_event_marks_has_the_same_scope(events in events(40)) {
-        let library = library();
+        let library = samples();
         let mesh = Mesh::default();
         let index = mesh.index();
         let mut known = BTreeMap::new();
@@ -279,7 +279,7 @@ proptest! {
 
     #[test]
     fn the_history_leaves_no_trace(events in events(60)) {
-        let library = library();
+        let library = samples();
         let (mut mesh, index) = (Mesh::default(), Mesh::default().index());
         let mut left: BTreeMap<_, Value> = BTreeMap::new();
         for (i, gone) in events {
