@@ -126,6 +126,7 @@ async fn nothing_is_lost_while_scopes_are_learned_expire_and_parts_restart() {
         learn_anew(&stand).await;
     }
     stand.expire().await;
+    stand.scoped("all in scope after the deadline", all).await;
     restart(&mut stand, &load).await;
     for number in [0, 1] {
         stand.forget().await;

@@ -382,25 +382,40 @@ impl Stand {
         Ok((values[0] + values[1], values[2]))
     }
 
-    /// A static dependency that nobody calls expires by the clock.
+    /// Makes `a`, which is called all the time, a dependency of a spec alone, with a deadline, and waits until it has expired:
+    /// its calls make a detour again.
     pub(super) async fn expire(&self) {
         let api: Api<ServiceFence> = Api::namespaced(self.embedded.client(), "shop");
-        let soon = jiff::Timestamp::now().as_second() + 2;
-        let patch = json!({"spec": {"host": {"never.example.com": {"deadline": {"expire": {"seconds": soon}}}}}});
+        let soon = jiff::Timestamp::now().as_second() + 4;
+        let patch =
+            json!({"spec": {"host": {host("a"): {"deadline": {"expire": {"seconds": soon}}}}}});
         api.patch("web", &PatchParams::default(), &Patch::Merge(patch))
             .await
             .unwrap();
+        self.no_detours().await;
+        let before = self.detours_to("a").await;
+        self.forget().await;
         wait_until("the deadline", BOUND, || async {
-            let fence = api.get("web").await.map_err(|e| e.to_string())?;
-            let domains = fence.status.unwrap_or_default().domains;
-            let state = domains.get("never.example.com").map(|d| d.status);
-            if state == Some(trimtab_crds::fence::DomainState::Expire) {
+            let now = self.detours_to("a").await;
+            let early = jiff::Timestamp::now().as_second() < soon;
+            assert!(
+                !early || now == before,
+                "{now} detours to a before its deadline"
+            );
+            if now > before {
                 Ok(())
             } else {
-                Err(format!("{state:?}"))
+                Err(self.view().await)
             }
         })
         .await
         .unwrap();
+    }
+
+    /// Calls of HTTP/1.1 to one service that came through the fallback proxies.
+    async fn detours_to(&self, name: &str) -> u64 {
+        let cluster = format!("outbound|{}||{}", self.http, host(name)).replace('.', "_");
+        self.sum(|_| format!("cluster.{cluster}.upstream_rq_total"))
+            .await
     }
 }
