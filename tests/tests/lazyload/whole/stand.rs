@@ -149,6 +149,17 @@ fn config() -> Config {
     config
 }
 
+/// What the operator says of itself.
+async fn state(http: SocketAddr) -> String {
+    let mut out = String::new();
+    for path in ["/readyz", "/api/v1/xds/nodes"] {
+        let get = trimtab::lab::http::get(http, path);
+        let answer = tokio::time::timeout(Duration::from_secs(5), get).await;
+        out += &format!("{path}: {answer:?}\n");
+    }
+    out
+}
+
 /// The pod's proxy and the fallback proxies, in this order.
 async fn proxies(of: &str, config: &Config) -> Vec<Envoy> {
     let mut proxies = Vec::new();
@@ -164,7 +175,10 @@ async fn proxies(of: &str, config: &Config) -> Vec<Envoy> {
             group.replace('/', "-")
         );
         let dir = std::env::temp_dir().join(name);
-        proxies.push(Envoy::start(&bootstrap(&options), &dir).await.unwrap());
+        match Envoy::start(&bootstrap(&options), &dir).await {
+            Ok(envoy) => proxies.push(envoy),
+            Err(error) => panic!("{error}; {}", state(config.http.address).await),
+        }
     }
     proxies
 }
