@@ -54,11 +54,7 @@ fn one(
     let assignment = assignment(&name, &endpoints);
     let mut cluster = common(&name, port, &service.balancing);
     // Of all endpoints of the port, so that subsets are no other kind of cluster than the whole.
-    let by_name = port
-        .endpoints
-        .iter()
-        .any(|e| e.address.parse::<IpAddr>().is_err());
-    let endpoints = if by_name {
+    let endpoints = if is_by_name(port) {
         cluster.insert("type".into(), json!("STRICT_DNS"));
         cluster.insert("dns_lookup_family".into(), json!("V4_PREFERRED"));
         cluster.insert("load_assignment".into(), assignment);
@@ -74,6 +70,12 @@ fn one(
         cluster: Value::Object(cluster),
         endpoints,
     }
+}
+
+/// Whether proxies ask DNS for the endpoints; else they are resources.
+pub(super) fn is_by_name(port: &PortInput) -> bool {
+    let mut endpoints = port.endpoints.iter();
+    endpoints.any(|e| e.address.parse::<IpAddr>().is_err())
 }
 
 fn common(name: &str, port: &PortInput, balancing: &Balancing) -> Map<String, Value> {

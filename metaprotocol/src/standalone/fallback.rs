@@ -63,10 +63,6 @@ impl Detour {
     /// proxies are known by the addresses that the operator was started with.
     pub(super) fn cluster(&self, name: &str, port: u16) -> Value {
         let most = u32::MAX;
-        let number = port.saturating_add(self.offset);
-        let endpoint =
-            |a: &IpAddr| json!({"endpoint": {"address": socket(&a.to_string(), number)}});
-        let endpoints: Vec<Value> = self.to.iter().map(endpoint).collect();
         let options = json!({"use_downstream_protocol_config":
             {"http_protocol_options": {}, "http2_protocol_options": {}}});
         json!({
@@ -100,8 +96,35 @@ impl Detour {
             "typed_extension_protocol_options": {
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed_struct(HTTP_OPTIONS, &options),
             },
-            "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
+            "load_assignment": self.endpoints(name, port),
         })
+    }
+
+    /// The same in the place of a service's own cluster, whose endpoints are a resource: [`Self::endpoints`] under the name of
+    /// [`cluster_of`].
+    ///
+    /// A proxy that starts never becomes ready when a cluster that waits for its endpoints turns into one of a kind that
+    /// does not wait (Envoy 1.40), as happens when its pod gets its first Sidecar at that moment.
+    pub(super) fn cluster_in_place(&self, name: &str, port: u16) -> Value {
+        let mut cluster = self.cluster(name, port);
+        if let Some(fields) = cluster.as_object_mut() {
+            fields.remove("load_assignment");
+        }
+        cluster["type"] = json!("EDS");
+        cluster["eds_cluster_config"] = json!({
+            "eds_config": {"ads": {}, "resource_api_version": "V3"},
+            "service_name": cluster_of(port),
+        });
+        cluster
+    }
+
+    /// The fallback proxies' listeners for a port of services.
+    pub(super) fn endpoints(&self, name: &str, port: u16) -> Value {
+        let number = port.saturating_add(self.offset);
+        let endpoint =
+            |a: &IpAddr| json!({"endpoint": {"address": socket(&a.to_string(), number)}});
+        let endpoints: Vec<Value> = self.to.iter().map(endpoint).collect();
+        json!({"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]})
     }
 
     /// The virtual host for all hosts that no other one takes. Limits are held by the fallback proxy, and not twice.

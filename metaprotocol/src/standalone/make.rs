@@ -214,7 +214,14 @@ impl<'a> Maker<'a> {
                 };
                 if let (Some(detour), false) = (self.side.detour(), self.side.sees(member)) {
                     // In the place of the service's own cluster, so that the listener need not know.
-                    let cluster = detour.cluster(&name, port.number);
+                    let cluster = if managed || clusters::is_by_name(port) {
+                        detour.cluster(&name, port.number)
+                    } else {
+                        let of = fallback::cluster_of(port.number);
+                        let endpoints = detour.endpoints(&of, port.number);
+                        self.out.put(EDS, &of, endpoints, "trimtab", None);
+                        detour.cluster_in_place(&name, port.number)
+                    };
                     self.out.put(CDS, &name, cluster, &origin, Some(&key));
                 }
                 let attempts = self.side.detour().map(Detour::attempts);

@@ -1,6 +1,7 @@
 //! The whole way: objects of the operator's API to proxies.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -132,4 +133,51 @@ async fn an_edit_of_a_sidecar_reaches_the_proxy_of_its_pod() {
     assert_eq!(held.send(&request).await.expect("an answer").status, 200);
     assert!(held.survived().await);
     operator.stop().await.expect("it stops");
+}
+
+/// Envoy never ends its start when a cluster that still waits for its endpoints becomes one of a kind that does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_starts_while_its_scope_changes_becomes_ready() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let a = pod("a").await;
+    let port = free_port().expect("a port");
+    let embedded = standalone::embedded().expect("an API");
+    embedded.ensure_namespace("shop").expect("a namespace");
+    load(&embedded, objects(port, a.address()));
+    load(&embedded, bytes(free_port().expect("a port"), a.address()));
+    let mut config = Config::default();
+    config.http.address.set_port(0);
+    config.xds.address.set_port(0);
+    config.data_plane = Some(Proxies {
+        fallback: Some(FallbackInput {
+            addresses: vec![FALLBACK.into()],
+            access_log: None,
+        }),
+        ..Proxies::default()
+    });
+    let operator = Operator::start(config, embedded.client(), CancellationToken::new()).await;
+    let operator = operator.expect("an operator");
+    until("it is ready", || operator.cache.is_ready()).await;
+    let api: kube::Api<trimtab_crds::istio::Sidecar> =
+        kube::Api::namespaced(embedded.client(), "shop");
+    for round in 0_u64..60 {
+        let xds = operator.xds;
+        let start = tokio::spawn(async move { proxy(xds, "shop/web-1").await });
+        tokio::time::sleep(Duration::from_millis(round % 60)).await;
+        load(&embedded, sidecar(&["~/*"]));
+        drop(start.await.expect("no panic"));
+        api.delete("web", &<_>::default()).await.expect("it goes");
+        tokio::time::sleep(Duration::from_millis(70)).await;
+    }
+    operator.stop().await.expect("it stops");
+}
+
+fn bytes(port: u16, at: SocketAddr) -> Vec<Value> {
+    vec![
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "bytes", "namespace": "shop"},
+            "spec": {"ports": [{"name": "tcp", "port": port}]}}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "bytes", "namespace": "shop", "labels": {"kubernetes.io/service-name": "bytes"}},
+            "ports": [{"name": "tcp", "port": at.port()}], "endpoints": [{"addresses": ["127.0.0.1"]}]}),
+    ]
 }
