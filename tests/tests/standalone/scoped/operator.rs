@@ -49,11 +49,11 @@ fn objects(port: u16, at: SocketAddr) -> Vec<Value> {
     ]
 }
 
-async fn proxy(xds: SocketAddr, group: &str) -> Envoy {
+async fn proxy(of: &str, xds: SocketAddr, group: &str) -> Envoy {
     let mut options = options(xds);
     options.node = group.to_owned();
     options.group = Some(group.to_owned());
-    let folder = folder(&format!("operator-{}", group.replace('/', "-")));
+    let folder = folder(&format!("{of}-{}", group.replace('/', "-")));
     Envoy::start(&bootstrap(&options), &folder)
         .await
         .expect("a proxy")
@@ -85,8 +85,8 @@ async fn an_edit_of_a_sidecar_reaches_the_proxy_of_its_pod() {
     let operator = Operator::start(config, embedded.client(), CancellationToken::new()).await;
     let operator = operator.expect("an operator");
     until("it is ready", || operator.cache.is_ready()).await;
-    let fallback = proxy(operator.xds, FALLBACK_GROUP).await;
-    let own = proxy(operator.xds, "shop/web-1").await;
+    let fallback = proxy("operator", operator.xds, FALLBACK_GROUP).await;
+    let own = proxy("operator", operator.xds, "shop/web-1").await;
     let mut held = KeepAlive::connect(SocketAddr::new(POD.into(), port))
         .await
         .expect("the proxy");
@@ -162,7 +162,7 @@ async fn a_proxy_that_starts_while_its_scope_changes_becomes_ready() {
         kube::Api::namespaced(embedded.client(), "shop");
     for round in 0_u64..60 {
         let xds = operator.xds;
-        let start = tokio::spawn(async move { proxy(xds, "shop/web-1").await });
+        let start = tokio::spawn(async move { proxy("starts", xds, "shop/web-1").await });
         tokio::time::sleep(Duration::from_millis(round % 60)).await;
         load(&embedded, sidecar(&["~/*"]));
         drop(start.await.expect("no panic"));

@@ -153,6 +153,8 @@ fn a_change_of_one_scope_changes_nothing_of_others() {
         "127.79.8.1_80".to_owned(),
         format!("outbound|80||{}", host("a")),
         format!("outbound|81||{}", host("bytes")),
+        // Endpoints of what was in the place of that cluster.
+        "trimtab-fallback|81".to_owned(),
     ];
     assert_eq!(changed, names.iter().map(String::as_str).collect());
     let same = of(&[]).updates(Some(&before));
