@@ -151,13 +151,13 @@ fn config() -> Config {
 
 /// What the operator says of itself.
 async fn state(http: SocketAddr) -> String {
-    let mut out = String::new();
+    let mut out = Vec::new();
     for path in ["/readyz", "/api/v1/xds/nodes"] {
         let get = trimtab::lab::http::get(http, path);
         let answer = tokio::time::timeout(Duration::from_secs(5), get).await;
-        out += &format!("{path}: {answer:?}\n");
+        out.push(format!("{path}: {answer:?}"));
     }
-    out
+    out.join("; ")
 }
 
 /// The pod's proxy and the fallback proxies, in this order.
