@@ -14,7 +14,7 @@ use trimtab::operator::Operator;
 use trimtab::standalone;
 use trimtab_embedded::Embedded;
 use trimtab_metaprotocol::standalone::{FALLBACK_GROUP, FallbackInput, bootstrap};
-use trimtab_xds::CDS;
+use trimtab_xds::{CDS, LDS};
 
 use super::host;
 use crate::http::pod;
@@ -163,11 +163,20 @@ async fn a_proxy_that_starts_while_its_scope_changes_becomes_ready() {
     for round in 0_u64..60 {
         let xds = operator.xds;
         let start = tokio::spawn(async move { proxy("starts", xds, "shop/web-1").await });
+        // Not a wait: the moment of the change wanders through the proxy's start.
         tokio::time::sleep(Duration::from_millis(round % 60)).await;
         load(&embedded, sidecar(&["~/*"]));
         drop(start.await.expect("no panic"));
         api.delete("web", &<_>::default()).await.expect("it goes");
-        tokio::time::sleep(Duration::from_millis(70)).await;
+        let own = format!("{}_", IpAddr::from(POD));
+        let scoped = || {
+            operator
+                .cache
+                .names(LDS)
+                .iter()
+                .any(|n| n.starts_with(&own))
+        };
+        until("the pod sees all again", || !scoped()).await;
     }
     operator.stop().await.expect("it stops");
 }
