@@ -26,7 +26,7 @@ use trimtab_limiter::index::Index;
 use trimtab_limiter::input::{LimiterInput, Reading, SetFacts, Settings, TargetFacts};
 use trimtab_limiter::translate::translate;
 use trimtab_limiter::validate::validate;
-use trimtab_xds::SnapshotCache;
+use trimtab_xds::ResourceCache;
 
 /// One condition in both spellings, and the same as CEL over a map.
 const OURS: &str = "{cpu}>0.8 && {pod}>=2";
@@ -166,7 +166,7 @@ fn engine(limiters: usize) -> (Arc<Engine>, DemandBook) {
         vec![source],
         settings,
         Arc::new(SystemClock::new()),
-        SnapshotCache::new(),
+        ResourceCache::new(),
     );
     Mesh {
         limiters,

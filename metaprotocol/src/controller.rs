@@ -22,7 +22,7 @@ use trimtab_kit::apply::{Applier, Key, MODULE_LABEL};
 use trimtab_kit::host::{Context, Host, Module};
 use trimtab_kit::readiness::Blocker;
 use trimtab_kit::watch::WatchConfig;
-use trimtab_xds::{DRDS, GENERIC_RDS, RDS, SnapshotCache, Stats, TRDS};
+use trimtab_xds::{DRDS, GENERIC_RDS, RDS, ResourceCache, Stats, TRDS};
 
 use crate::config::MetaprotocolConfig;
 use crate::engine::{Engine, Work};
@@ -56,7 +56,7 @@ pub struct MetaprotocolModule {
     /// Address of the xDS server as proxies reach it; empty: nothing is delivered over it to stock proxies.
     pub xds_address: String,
     /// Where routes go.
-    pub xds: SnapshotCache,
+    pub xds: ResourceCache,
 }
 
 /// The writers of generated objects.
@@ -76,7 +76,7 @@ pub struct Metaprotocol {
     /// Writers.
     pub appliers: Appliers,
     config: MetaprotocolConfig,
-    xds: SnapshotCache,
+    xds: ResourceCache,
 }
 
 /// Owner of a generated object, by its labels.
@@ -281,7 +281,7 @@ impl Runtime {
     }
 
     /// Takes answers of proxies over. The books are looked into when streams have come or gone, or answers were missed.
-    async fn proxies(self, xds: SnapshotCache) {
+    async fn proxies(self, xds: ResourceCache) {
         let mut answers = xds.deliveries();
         let mut settling = tokio::time::interval(SETTLE);
         settling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -33,7 +33,7 @@ use trimtab_metaprotocol::standalone::{
     FallbackInput, HttpLimit, Listen, Opened, PodInput, Surroundings, World, discover, limits,
     world,
 };
-use trimtab_xds::SnapshotCache;
+use trimtab_xds::ResourceCache;
 
 /// Blocker of readiness until the first configuration is in the xDS cache.
 pub const FIRST_CONFIGURATION: &str = "standalone: first configuration";
@@ -234,7 +234,7 @@ struct DataPlane {
     proxies: Proxies,
     domain: String,
     settings: Arc<Settings>,
-    cache: SnapshotCache,
+    cache: ResourceCache,
     wake: Arc<Notify>,
     /// What was served last.
     last: Option<World>,
@@ -250,7 +250,7 @@ pub fn add(
     config: &MetaprotocolConfig,
     proxies: Proxies,
     xds_address: &str,
-    cache: &SnapshotCache,
+    cache: &ResourceCache,
     host: &mut Host,
 ) {
     let wake = Arc::new(Notify::new());

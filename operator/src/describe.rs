@@ -16,7 +16,7 @@ use trimtab_kit::clock::SystemClock;
 use trimtab_metaprotocol::engine::{Engine, RouterView};
 use trimtab_metaprotocol::explain::{Explanation, explain};
 use trimtab_metaprotocol::object::{Kind, ObjectKey};
-use trimtab_xds::SnapshotCache;
+use trimtab_xds::ResourceCache;
 
 use crate::config::Config;
 use crate::nodes::{self, Node};
@@ -169,7 +169,7 @@ async fn offline(args: &RouterArgs) -> anyhow::Result<RouterView> {
         standalone::load(&embedded, &document)?;
     }
     let index = translate::metaprotocol_index(&embedded.client(), &config).await?;
-    let engine = Engine::new(index, Arc::new(SystemClock::new()), SnapshotCache::new());
+    let engine = Engine::new(index, Arc::new(SystemClock::new()), ResourceCache::new());
     engine.absorb_events();
     let (namespace, name) = (&args.namespace, &args.name);
     let Some(mut view) = engine.router_view(namespace, name) else {

@@ -19,7 +19,7 @@ use trimtab_kit::readiness::Readiness;
 use trimtab_lazyload::engine::Engine as LazyloadEngine;
 use trimtab_limiter::engine::Engine;
 use trimtab_metaprotocol::engine::Engine as MetaprotocolEngine;
-use trimtab_xds::SnapshotCache;
+use trimtab_xds::ResourceCache;
 
 use crate::nodes;
 
@@ -37,7 +37,7 @@ pub struct State {
     /// ServiceFences; `None`: the module is switched off.
     pub lazyload: Option<Arc<LazyloadEngine>>,
     /// xDS streams.
-    pub cache: SnapshotCache,
+    pub cache: ResourceCache,
 }
 
 /// The status page. Nothing comes from elsewhere.

@@ -25,7 +25,7 @@ use trimtab_limiter::controller::LimiterModule;
 use trimtab_limiter::engine::Engine;
 use trimtab_metaprotocol::controller::{Appliers, Metaprotocol, MetaprotocolModule};
 use trimtab_metaprotocol::engine::Engine as MetaprotocolEngine;
-use trimtab_xds::SnapshotCache;
+use trimtab_xds::ResourceCache;
 
 use crate::config::Config;
 use crate::data_plane;
@@ -58,7 +58,7 @@ pub struct Operator {
     /// Named blockers of readiness.
     pub readiness: Readiness,
     /// The xDS cache.
-    pub cache: SnapshotCache,
+    pub cache: ResourceCache,
     shutdown: CancellationToken,
     host: JoinHandle<Result<(), trimtab_kit::host::HostError>>,
     servers: Vec<JoinHandle<anyhow::Result<()>>>,
@@ -108,7 +108,7 @@ impl Operator {
         let mut sources = extra;
         let mds = add_sources(&config, &client, &mut sources, &mut servers, &shutdown).await?;
 
-        let cache = SnapshotCache::new();
+        let cache = ResourceCache::new();
         let mut host = Host::new(context.clone());
         let (engine, applier) = add_limiter(&config, sources, &cache, xds_address, &mut host);
         let metaprotocol = add_metaprotocol(&config, &cache, xds_address, &mut host);
@@ -180,7 +180,7 @@ impl Operator {
 
 fn add_metaprotocol(
     config: &Config,
-    cache: &SnapshotCache,
+    cache: &ResourceCache,
     xds_address: SocketAddr,
     host: &mut Host,
 ) -> Option<(Arc<MetaprotocolEngine>, Appliers)> {
@@ -203,7 +203,7 @@ type LazyloadHandles = Option<(Arc<LazyloadEngine>, LazyloadAppliers)>;
 fn add_limiter(
     config: &Config,
     sources: Vec<Arc<dyn MetricSource>>,
-    cache: &SnapshotCache,
+    cache: &ResourceCache,
     xds_address: SocketAddr,
     host: &mut Host,
 ) -> (Arc<Engine>, Arc<Applier<EnvoyFilter>>) {
@@ -248,7 +248,7 @@ async fn add_lazyload(
 }
 
 /// What is served to plain Envoys in standalone mode, and the task that opens the xDS server.
-fn add_opening(config: &Config, cache: &SnapshotCache, xds_address: SocketAddr, host: &mut Host) {
+fn add_opening(config: &Config, cache: &ResourceCache, xds_address: SocketAddr, host: &mut Host) {
     if let (Some(proxies), false) = (&config.data_plane, config.in_cluster) {
         let address = advertised(config, xds_address);
         data_plane::add(&config.metaprotocol, proxies.clone(), &address, cache, host);
@@ -259,7 +259,7 @@ fn add_opening(config: &Config, cache: &SnapshotCache, xds_address: SocketAddr, 
 
 /// Opens the xDS server once nothing blocks: every module has put in what it had to. A proxy that reconnects to half a
 /// world would take it for the whole.
-async fn open(cache: SnapshotCache, context: Context) {
+async fn open(cache: ResourceCache, context: Context) {
     while !context.readiness.missing().is_empty() {
         tokio::select! {
             () = context.shutdown.cancelled() => return,

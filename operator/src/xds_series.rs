@@ -5,11 +5,11 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use trimtab_xds::{SnapshotCache, Stats, Times, TypeStats};
+use trimtab_xds::{ResourceCache, Stats, Times, TypeStats};
 
 /// Collector of the series.
 #[derive(Debug)]
-pub struct XdsCollector(pub SnapshotCache);
+pub struct XdsCollector(pub ResourceCache);
 
 type Row<'a> = (&'a [(&'static str, String)], u64);
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use trimtab_xds::{
-    Delivery, Limits, Resource, ServerOptions, SnapshotCache, content_version, listen, serve_with,
+    Delivery, Limits, Resource, ResourceCache, ServerOptions, content_version, listen, serve_with,
 };
 
 use crate::wire::{TYPE, body, name};
@@ -25,7 +25,7 @@ fn resource(index: usize, serial: u64, size: usize) -> Resource {
 }
 
 /// Follows deliveries as the operator does, and counts refusals.
-async fn follow(cache: SnapshotCache, refusals: Arc<AtomicUsize>) {
+async fn follow(cache: ResourceCache, refusals: Arc<AtomicUsize>) {
     let mut deliveries = cache.deliveries();
     loop {
         match deliveries.recv().await {
@@ -38,7 +38,7 @@ async fn follow(cache: SnapshotCache, refusals: Arc<AtomicUsize>) {
     }
 }
 
-fn obey(cache: &SnapshotCache, refusals: &AtomicUsize, line: &str) -> Result<String> {
+fn obey(cache: &ResourceCache, refusals: &AtomicUsize, line: &str) -> Result<String> {
     let words: Vec<&str> = line.split(' ').collect();
     match words.as_slice() {
         ["fill", count, size] => {
@@ -64,7 +64,7 @@ pub fn serve() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let cache = SnapshotCache::new();
+    let cache = ResourceCache::new();
     cache.serve_type(TYPE);
     cache.mark_ready();
     let entered = runtime.enter();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use trimtab_kit::clock::Clock;
 use trimtab_kit::queue::LatestQueue;
-use trimtab_xds::{SnapshotCache, Update};
+use trimtab_xds::{ResourceCache, Update};
 
 use crate::index::{Changes, Index, Name};
 use crate::object::{ObjectKey, ServiceKey};
@@ -34,7 +34,7 @@ pub struct Engine {
     pub index: Arc<Index>,
     inner: Mutex<Inner>,
     clock: Arc<dyn Clock>,
-    xds: SnapshotCache,
+    xds: ResourceCache,
     /// What is to be written; a writer asks for what it is when it takes one, so nothing old is written.
     pub queue: LatestQueue<Work, ()>,
 }
@@ -69,7 +69,7 @@ struct Batch {
 
 impl Engine {
     /// An engine without hosts.
-    pub fn new(index: Arc<Index>, clock: Arc<dyn Clock>, xds: SnapshotCache) -> Arc<Self> {
+    pub fn new(index: Arc<Index>, clock: Arc<dyn Clock>, xds: ResourceCache) -> Arc<Self> {
         Arc::new(Self {
             index,
             inner: Mutex::default(),

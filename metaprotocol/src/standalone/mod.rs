@@ -2,7 +2,7 @@
 //!
 //! [`bootstrap()`] makes the file that such an Envoy starts with. [`discover`] reads what is behind the services of a mesh,
 //! [`resources`] makes listeners, clusters, endpoints and routes of it, and [`Served::updates`] says what leads from one
-//! state to the next, for [`trimtab_xds::SnapshotCache::update_all`]. All of it is pure.
+//! state to the next, for [`trimtab_xds::ResourceCache::update_all`]. All of it is pure.
 //!
 //! | of a port | gives |
 //! |---|---|

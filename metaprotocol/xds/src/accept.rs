@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use crate::cache::SnapshotCache;
+use crate::cache::ResourceCache;
 use crate::identity::{IdentityError, SpiffeId};
 use crate::stats::Stats;
 use crate::tls::TlsSource;
@@ -147,7 +147,7 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) fn incoming(
     listener: TcpListener,
     tls: Option<Arc<TlsSource>>,
-    cache: SnapshotCache,
+    cache: ResourceCache,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(BACKLOG);

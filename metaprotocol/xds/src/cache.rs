@@ -107,7 +107,7 @@ impl TypeStore {
     }
 }
 
-/// A change of one type, for [`SnapshotCache::update_all`].
+/// A change of one type, for [`ResourceCache::update_all`].
 #[derive(Debug, Clone, Default)]
 pub struct Update {
     /// The type.
@@ -132,17 +132,17 @@ struct Inner {
 
 /// All resources of all types, shared by the host that writes them and the streams that read them.
 #[derive(Debug, Clone)]
-pub struct SnapshotCache {
+pub struct ResourceCache {
     inner: Arc<Inner>,
 }
 
-impl Default for SnapshotCache {
+impl Default for ResourceCache {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl SnapshotCache {
+impl ResourceCache {
     /// An empty cache that serves extension configs once [`Self::mark_ready`] was called.
     pub fn new() -> Self {
         let cache = Self {

@@ -1,20 +1,20 @@
 //! An xDS server that knows nothing of Kubernetes.
 //!
-//! [`SnapshotCache`] is the state of the world: the host puts encoded resources in, atomically and versioned by
+//! [`ResourceCache`] is the state of the world: the host puts encoded resources in, atomically and versioned by
 //! content, and the cache wakes exactly the streams that subscribe to what changed. Each stream is driven by a sans-IO
 //! session that has no clock, no socket and no channel, so every protocol rule is a plain unit test. [`serve`] and
 //! [`serve_with`] are the thin tonic shell: state-of-the-world and delta, on the aggregated service and on those of
 //! clusters, endpoints, listeners, routes and extension configs, plain or with mutual TLS.
 //!
 //! A [`Scope`] says which clients may see a resource; a client learns nothing of the others, and a change of them costs
-//! it nothing. [`SnapshotCache::nodes`] tells what each client was sent, accepted and refused.
+//! it nothing. [`ResourceCache::nodes`] tells what each client was sent, accepted and refused.
 //!
 //! On an aggregated stream, listeners and routes wait until the client has answered for the clusters and endpoints that
 //! came before them: Envoy answers when it can use them, and a route to an unknown cluster would lose calls.
 //!
 //! | path | cost |
 //! |---|---|
-//! | [`SnapshotCache::update_scoped`] | changed names, each O(log names), + streams that they concern |
+//! | [`ResourceCache::update_scoped`] | changed names, each O(log names), + streams that they concern |
 //! | a push | names that changed for the stream since its last one (of listeners and clusters over state of the world: all that it sees, as the protocol demands) |
 //! | an ACK or a NACK | names in the message that it answers |
 //! | a subscription | names in it; a wildcard: names that the stream may see |
@@ -22,9 +22,9 @@
 //! | memory of a stream | names it subscribes to; a delta wildcard: names that are not in step |
 //!
 //! ```
-//! use trimtab_xds::{ECDS, Resource, SnapshotCache, content_version};
+//! use trimtab_xds::{ECDS, Resource, ResourceCache, content_version};
 //!
-//! let cache = SnapshotCache::new();
+//! let cache = ResourceCache::new();
 //! let resource = Resource {
 //!     name: "limits".to_owned(),
 //!     version: content_version(b"limit: 5"),
@@ -62,7 +62,7 @@ mod tls;
 mod types;
 
 pub use accept::listen;
-pub use cache::{Delivery, SnapshotCache, StreamInfo, Update};
+pub use cache::{Delivery, ResourceCache, StreamInfo, Update};
 pub use error::{ServeError, TlsError};
 pub use histogram::Times;
 pub use identity::{GROUP_KEY, IdentityError, NodeTrust, SpiffeId};

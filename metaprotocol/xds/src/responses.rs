@@ -17,13 +17,13 @@ use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Status, Streaming};
 
-use crate::cache::SnapshotCache;
+use crate::cache::ResourceCache;
 use crate::stats::Stats;
 use crate::stream::{Protocol, StreamSettings, StreamState};
 
 /// The response half of a stream. Dropping it ends the reader and forgets the stream.
 pub(crate) struct Responses<P> {
-    cache: SnapshotCache,
+    cache: ResourceCache,
     stream: Arc<StreamState>,
     pause: Option<Pin<Box<Sleep>>>,
     _reader: DropGuard,
@@ -71,7 +71,7 @@ impl<P> Drop for Responses<P> {
 
 /// Starts a stream; `only` is the type of a service that serves just one, `age` how long the stream may live.
 pub(crate) fn open<P: Protocol>(
-    cache: &SnapshotCache,
+    cache: &ResourceCache,
     only: Option<&'static str>,
     mut requests: Streaming<P::Request>,
     settings: StreamSettings,
@@ -135,7 +135,7 @@ fn jittered(age: Duration, stream: u64) -> Duration {
     age + age / 10 * share.unwrap_or_default() / 1000
 }
 
-fn note_end(cache: &SnapshotCache, end: &Status) {
+fn note_end(cache: &ResourceCache, end: &Status) {
     let stats = cache.stats();
     match end.code() {
         Code::OutOfRange => Stats::add(&stats.limited_bytes, 1),

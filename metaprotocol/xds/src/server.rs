@@ -12,7 +12,7 @@ use tonic::transport::Server;
 use tonic::{Status, Streaming};
 
 use crate::accept::{PeerInfo, incoming};
-use crate::cache::SnapshotCache;
+use crate::cache::ResourceCache;
 use crate::error::ServeError;
 use crate::options::{Limits, ServerOptions};
 use crate::responses::{Responses, open};
@@ -65,7 +65,7 @@ impl Protocol for Delta {
 /// What every stream is opened with.
 #[derive(Clone)]
 pub(crate) struct Service {
-    cache: SnapshotCache,
+    cache: ResourceCache,
     options: Arc<ServerOptions>,
     limits: Arc<Limits>,
     shutdown: CancellationToken,
@@ -114,7 +114,7 @@ impl Service {
 /// A client that does not read holds up the end for a few seconds at most. The listener is plain; the limits are those
 /// of [`Limits::default`].
 pub async fn serve(
-    cache: SnapshotCache,
+    cache: ResourceCache,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -123,7 +123,7 @@ pub async fn serve(
 
 /// As [`serve`], with options. Fails at once if the certificates cannot be used.
 pub async fn serve_with(
-    cache: SnapshotCache,
+    cache: ResourceCache,
     listener: TcpListener,
     options: ServerOptions,
     shutdown: CancellationToken,

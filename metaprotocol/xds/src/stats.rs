@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::histogram::{Histogram, Times};
 
-/// Plain counters of one [`SnapshotCache`](crate::SnapshotCache). All only grow, except `streams_active`.
+/// Plain counters of one [`ResourceCache`](crate::ResourceCache). All only grow, except `streams_active`.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Streams open now.
@@ -54,7 +54,7 @@ impl Stats {
     /// Reads one counter.
     ///
     /// ```
-    /// let cache = trimtab_xds::SnapshotCache::new();
+    /// let cache = trimtab_xds::ResourceCache::new();
     /// assert_eq!(trimtab_xds::Stats::read(&cache.stats().pushes), 0);
     /// ```
     pub fn read(counter: &AtomicU64) -> u64 {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use crate::accept::PeerInfo;
-use crate::cache::{Delivery, SnapshotCache, StreamInfo, TypeStore};
+use crate::cache::{Delivery, ResourceCache, StreamInfo, TypeStore};
 use crate::encode::response;
 use crate::identity::{NodeTrust, Peer};
 use crate::nodes::{NodeInfo, ResourceInfo, Subscription};
@@ -187,7 +187,7 @@ impl StreamState {
     /// Takes one request. An answer is O(names in the answered message), a subscription O(names in it).
     pub(crate) fn accept<P: Protocol>(
         self: &Arc<Self>,
-        cache: &SnapshotCache,
+        cache: &ResourceCache,
         only: Option<&str>,
         mut request: P::Request,
     ) -> Result<(), Status> {
@@ -232,7 +232,7 @@ impl StreamState {
     /// The first request says who the client is; later ones must not say otherwise.
     fn identify(
         &self,
-        cache: &SnapshotCache,
+        cache: &ResourceCache,
         inside: &mut Inside,
         node: Option<Node>,
     ) -> Result<(), Status> {
@@ -305,7 +305,7 @@ impl StreamState {
 
     fn check_names(
         &self,
-        cache: &SnapshotCache,
+        cache: &ResourceCache,
         sessions: &[(Arc<TypeStore>, Session)],
     ) -> Result<(), Status> {
         let most = self.limits().names_per_stream;
@@ -321,7 +321,7 @@ impl StreamState {
 
     fn perform(
         self: &Arc<Self>,
-        cache: &SnapshotCache,
+        cache: &ResourceCache,
         store: &TypeStore,
         peer: &Peer,
         action: Action,
@@ -383,7 +383,7 @@ impl StreamState {
     }
 
     /// The next message, the end, or nothing for now. O(types of the stream) if there is nothing to do.
-    pub(crate) fn poll(&self, cache: &SnapshotCache) -> Poll<Option<Result<Bytes, Status>>> {
+    pub(crate) fn poll(&self, cache: &ResourceCache) -> Poll<Option<Result<Bytes, Status>>> {
         let now = Instant::now();
         let mut inside = self.inside.lock();
         if let Some(end) = &mut inside.end {
@@ -406,7 +406,7 @@ impl StreamState {
         Poll::Pending
     }
 
-    pub(crate) fn leave(&self, cache: &SnapshotCache) {
+    pub(crate) fn leave(&self, cache: &ResourceCache) {
         let mut inside = self.inside.lock();
         // No request may enter the index again after this point.
         inside.end.get_or_insert(Ok(()));
@@ -452,7 +452,7 @@ fn count(stats: &Stats, store: &TypeStore, push: &Push) {
 }
 
 fn report_nack(
-    cache: &SnapshotCache,
+    cache: &ResourceCache,
     store: &TypeStore,
     peer: &Peer,
     name: Option<String>,

@@ -11,7 +11,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::cache::SnapshotCache;
+use crate::cache::ResourceCache;
 use crate::error::TlsError;
 use crate::options::TlsFiles;
 use crate::stats::Stats;
@@ -57,7 +57,7 @@ impl TlsSource {
     /// Reads the files, then looks at them again and again until `shutdown`.
     pub(crate) async fn start(
         files: TlsFiles,
-        cache: SnapshotCache,
+        cache: ResourceCache,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, TlsError> {
         let material = Material::read(&files).await?;
@@ -80,7 +80,7 @@ impl TlsSource {
         Arc::clone(&self.current.read())
     }
 
-    async fn follow(&self, cache: SnapshotCache, mut seen: [u64; 3]) {
+    async fn follow(&self, cache: ResourceCache, mut seen: [u64; 3]) {
         // A zero interval would be a busy loop.
         let pause = self.files.poll.max(std::time::Duration::from_millis(10));
         let mut failing = false;

@@ -30,7 +30,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::Receiver;
 use trimtab_xds::{
-    Audience, Delivery, ECDS, Resource, Scope, Scoped, ServerOptions, SnapshotCache,
+    Audience, Delivery, ECDS, Resource, ResourceCache, Scope, Scoped, ServerOptions,
     content_version,
 };
 
@@ -429,7 +429,7 @@ async fn envoy_gets_the_limit_of_its_namespace_over_mutual_tls() {
         tls: Some(files.tls()),
         ..ServerOptions::default()
     };
-    let cache = SnapshotCache::new();
+    let cache = ResourceCache::new();
     cache.mark_ready();
     let server = Server::start_as(cache, options).await;
     let of = |namespace: &str, tokens| Scoped {

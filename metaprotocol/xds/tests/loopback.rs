@@ -20,7 +20,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_service_client::ExtensionConfigDiscoveryServiceClient;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
-use trimtab_xds::{Delivery, ECDS, SnapshotCache, Stats};
+use trimtab_xds::{Delivery, ECDS, ResourceCache, Stats};
 
 #[tokio::test]
 async fn a_sotw_client_follows_changes_of_what_it_asked_for() {
@@ -236,7 +236,7 @@ async fn an_accepted_content_is_reported_with_its_latency() {
 
 #[tokio::test]
 async fn streams_are_refused_until_the_cache_is_ready() {
-    let server = Server::start_with(SnapshotCache::new()).await;
+    let server = Server::start_with(ResourceCache::new()).await;
     let mut client = ExtensionConfigDiscoveryServiceClient::new(server.channel().await);
     let (_sender, receiver) = tokio::sync::mpsc::unbounded_channel::<DiscoveryRequest>();
     let status = client

@@ -16,7 +16,7 @@ use trimtab_kit::apply::{Applier, ApplyError, call};
 use trimtab_kit::host::{Host, Module};
 use trimtab_kit::sources::MetricSource;
 use trimtab_kit::watch::WatchConfig;
-use trimtab_xds::{Delivery as XdsDelivery, SnapshotCache};
+use trimtab_xds::{Delivery as XdsDelivery, ResourceCache};
 
 use crate::config::LimiterConfig;
 use crate::engine::{Engine, FIRST_SAMPLE};
@@ -44,7 +44,7 @@ pub struct LimiterModule {
     /// Metric sources, the first that provides a name wins.
     pub sources: Vec<Arc<dyn MetricSource>>,
     /// Where hot values go.
-    pub xds: SnapshotCache,
+    pub xds: ResourceCache,
 }
 
 impl std::fmt::Debug for LimiterModule {
@@ -64,7 +64,7 @@ pub struct Limiter {
     pub applier: Arc<Applier<EnvoyFilter>>,
     refresh: Duration,
     export: usize,
-    xds: SnapshotCache,
+    xds: ResourceCache,
     watches_ready: trimtab_kit::readiness::Readiness,
 }
 
@@ -292,7 +292,7 @@ async fn sample(
 }
 
 /// Answers of proxies to ECDS pushes.
-async fn deliveries(engine: Arc<Engine>, xds: SnapshotCache, shutdown: CancellationToken) {
+async fn deliveries(engine: Arc<Engine>, xds: ResourceCache, shutdown: CancellationToken) {
     let mut answers = xds.deliveries();
     loop {
         let answer = tokio::select! {

@@ -10,7 +10,7 @@ use trimtab_cluster::{Cluster, Forwarder, Minor, Namespace, Pod, Proxy, wait_for
 use trimtab_metaprotocol::input::Delivery;
 use trimtab_metaprotocol::output::Translation;
 use trimtab_metaprotocol::translate::translate;
-use trimtab_xds::{SnapshotCache, serve};
+use trimtab_xds::{ResourceCache, serve};
 
 use crate::peers::{Counts, Peer, client, counts, server};
 use crate::stand::{BOUND, cluster, istiod, operator_xds};
@@ -250,7 +250,7 @@ fn translated(mesh: &Mesh, delivery: Delivery, xds: SocketAddr, subset: &str) ->
     made
 }
 
-async fn publish(mesh: &Mesh, cache: &SnapshotCache, made: &Translation) {
+async fn publish(mesh: &Mesh, cache: &ResourceCache, made: &Translation) {
     for resource in &made.resources {
         cache.update_scoped(&resource.type_url, vec![resource.to_xds()], &[]);
     }
@@ -270,7 +270,7 @@ async fn new_connections_follow(prefix: &str, delivery: Delivery) {
     let mut mesh = mesh_with(prefix, "tcp-orders", "thrift_server.py", false).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let xds = listener.local_addr().unwrap();
-    let cache = SnapshotCache::new();
+    let cache = ResourceCache::new();
     cache.mark_ready();
     let stop = CancellationToken::new();
     tokio::spawn(serve(cache.clone(), listener, stop.clone()));

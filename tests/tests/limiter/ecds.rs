@@ -7,7 +7,7 @@ use trimtab::lab::envoy::Envoy;
 use trimtab::lab::http::{KeepAlive, Request};
 use trimtab_crds::limiter::Delivery;
 use trimtab_limiter::input::{LimiterInput, Reading};
-use trimtab_xds::{ECDS, SnapshotCache};
+use trimtab_xds::{ECDS, ResourceCache};
 
 use crate::cases::{self, Case};
 use crate::lab::{BOUND, Driven, Mesh, Xds, acked, drive, folder, pod, resources, tally};
@@ -29,11 +29,11 @@ fn translated(input: LimiterInput, xds: &str) -> Case {
 }
 
 /// Publishes a changed input; the number of changes is what the cache says.
-fn publish(cache: &SnapshotCache, input: LimiterInput, xds: &str) -> usize {
+fn publish(cache: &ResourceCache, input: LimiterInput, xds: &str) -> usize {
     cache.update(ECDS, resources(&translated(input, xds).translation), &[])
 }
 
-fn server(driven: &Driven) -> (&SnapshotCache, String) {
+fn server(driven: &Driven) -> (&ResourceCache, String) {
     let xds = driven.xds.as_ref().expect("ECDS");
     (&xds.cache, xds.address.to_string())
 }
@@ -210,7 +210,7 @@ async fn a_proxy_that_starts_without_the_server_serves_and_is_limited_later() {
         "traffic is never broken"
     );
 
-    let cache = SnapshotCache::new();
+    let cache = ResourceCache::new();
     cache.mark_ready();
     cache.update(ECDS, resources(&case.translation), &[]);
     let mut deliveries = cache.deliveries();

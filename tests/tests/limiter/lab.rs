@@ -19,7 +19,7 @@ use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab_crds::limiter::Delivery;
 use trimtab_limiter::input::LimiterInput;
 use trimtab_limiter::translate::Translation;
-use trimtab_xds::{ECDS, Resource, ServeError, SnapshotCache, content_version, serve};
+use trimtab_xds::{ECDS, Resource, ResourceCache, ServeError, content_version, serve};
 
 use crate::cases::{self, Case};
 
@@ -156,7 +156,7 @@ pub(crate) async fn pod() -> Upstream {
 
 /// A running xDS server.
 pub(crate) struct Xds {
-    pub cache: SnapshotCache,
+    pub cache: ResourceCache,
     pub address: SocketAddr,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), ServeError>>,
@@ -164,12 +164,12 @@ pub(crate) struct Xds {
 
 impl Xds {
     pub(crate) async fn start() -> Self {
-        let cache = SnapshotCache::new();
+        let cache = ResourceCache::new();
         cache.mark_ready();
         Self::start_at(cache, free_address().expect("a port")).await
     }
 
-    pub(crate) async fn start_at(cache: SnapshotCache, address: SocketAddr) -> Self {
+    pub(crate) async fn start_at(cache: ResourceCache, address: SocketAddr) -> Self {
         let listener = tokio::net::TcpListener::bind(address)
             .await
             .expect("the address");

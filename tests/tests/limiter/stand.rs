@@ -20,7 +20,7 @@ use trimtab_kit::watch::Feed;
 use trimtab_limiter::engine::{Engine, LimiterView};
 use trimtab_limiter::index::{Index, LimiterKey};
 use trimtab_limiter::input::Settings;
-use trimtab_xds::SnapshotCache;
+use trimtab_xds::ResourceCache;
 
 /// Answers what it was told to, for every demand.
 #[derive(Debug, Default)]
@@ -91,7 +91,7 @@ pub(crate) struct Stand {
     pub engine: Arc<Engine>,
     pub clock: ManualClock,
     pub source: Arc<FakeSource>,
-    pub cache: SnapshotCache,
+    pub cache: ResourceCache,
 }
 
 impl Stand {
@@ -110,7 +110,7 @@ impl Stand {
         let (index, clock, cache) = (
             Index::new("istio-system"),
             ManualClock::default(),
-            SnapshotCache::new(),
+            ResourceCache::new(),
         );
         let known_metrics = sources.iter().flat_map(|s| s.provides()).collect();
         let settings = Settings {

@@ -16,7 +16,7 @@ use trimtab::lab::ports::free_address;
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput, Settings};
 use trimtab_metaprotocol::output::Translation;
 use trimtab_metaprotocol::translate::translate;
-use trimtab_xds::{Delivery as Answer, Resource, SnapshotCache, serve};
+use trimtab_xds::{Delivery as Answer, Resource, ResourceCache, serve};
 
 /// Far more than anything here takes; only a hang reaches it.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
@@ -205,7 +205,7 @@ fn socket(at: SocketAddr) -> Value {
 /// The xDS server and a proxy.
 pub(crate) struct Stand {
     pub envoy: Envoy,
-    pub cache: SnapshotCache,
+    pub cache: ResourceCache,
     answers: Receiver<Answer>,
     settings: Settings,
     _stop: tokio_util::sync::DropGuard,
@@ -223,7 +223,7 @@ impl Stand {
             .await
             .expect("a port");
         let address = listener.local_addr().expect("its address");
-        let cache = SnapshotCache::new();
+        let cache = ResourceCache::new();
         cache.mark_ready();
         let stop = CancellationToken::new();
         tokio::spawn(serve(cache.clone(), listener, stop.clone()));
@@ -314,7 +314,7 @@ fn with(input: &ServicePortInput, settings: &Settings) -> ServicePortInput {
     input
 }
 
-fn put(cache: &SnapshotCache, made: &Translation) -> usize {
+fn put(cache: &ResourceCache, made: &Translation) -> usize {
     let mut changed = 0;
     for one in &made.resources {
         let resource = Resource {

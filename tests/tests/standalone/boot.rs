@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use trimtab::lab::envoy::{self, Envoy};
 use trimtab_metaprotocol::standalone::{BootstrapOptions, XdsTls, bootstrap};
-use trimtab_xds::{Audience, CDS, Scope, ServerOptions, SnapshotCache, TlsFiles};
+use trimtab_xds::{Audience, CDS, ResourceCache, Scope, ServerOptions, TlsFiles};
 
 use crate::http::case;
 use crate::lab::{NODE, folder, options, server, until};
@@ -38,7 +38,7 @@ fn objects() -> crate::cases::Case {
     ])
 }
 
-fn holds(cache: &SnapshotCache, name: &str) -> bool {
+fn holds(cache: &ResourceCache, name: &str) -> bool {
     let node = cache.node(NODE);
     let subscriptions = node.into_iter().flat_map(|n| n.subscriptions);
     let mut clusters = subscriptions
@@ -49,7 +49,7 @@ fn holds(cache: &SnapshotCache, name: &str) -> bool {
 
 #[tokio::test]
 async fn a_proxy_gets_what_is_for_its_group() {
-    let cache = SnapshotCache::new();
+    let cache = ResourceCache::new();
     let case = objects();
     let served = case.served(None);
     cache.update_all(served.updates(None, &Scope::only([Audience::Group("edge".into())])));
@@ -115,7 +115,7 @@ fn certificates(folder: &Path) -> (PathBuf, [PathBuf; 2], [PathBuf; 2]) {
 async fn a_proxy_with_a_certificate_reaches_a_server_with_one() {
     let folder = folder("tls");
     let (root, [certificate, key], [own, own_key]) = certificates(&folder);
-    let cache = SnapshotCache::new();
+    let cache = ResourceCache::new();
     let case = objects();
     cache.update_all(case.served(None).updates(None, &Scope::All));
     cache.mark_ready();

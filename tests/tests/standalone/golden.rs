@@ -9,7 +9,7 @@ use trimtab_metaprotocol::error::Problem;
 use trimtab_metaprotocol::standalone::{
     BootstrapOptions, Listen, Served, TYPES, bootstrap, resources,
 };
-use trimtab_xds::{CDS, DRDS, EDS, LDS, RDS, Scope, SnapshotCache, TRDS};
+use trimtab_xds::{CDS, DRDS, EDS, LDS, RDS, ResourceCache, Scope, TRDS};
 
 use crate::cases::{Case, all, root};
 use crate::lab::Stand;
@@ -235,7 +235,7 @@ async fn a_real_envoy_accepts_over_the_wire_what_is_for_its_group() {
         let world = case.world(None);
         for (index, group) in world.groups().enumerate() {
             let own = world.of_group(group).expect("what it is served");
-            let fill = |cache: &SnapshotCache| {
+            let fill = |cache: &ResourceCache| {
                 cache.update_all(world.updates(None));
             };
             let stand = Stand::start_as(&format!("group-{name}-{index}"), Some(group), fill).await;

@@ -8,7 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use trimtab::lab::envoy::Envoy;
 use trimtab::lab::ports::free_address;
 use trimtab_metaprotocol::standalone::{BootstrapOptions, Served, bootstrap};
-use trimtab_xds::{ResourceInfo, Scope, ServerOptions, SnapshotCache, serve_with};
+use trimtab_xds::{ResourceCache, ResourceInfo, Scope, ServerOptions, serve_with};
 
 /// Far more than anything here takes; only a hang reaches it.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
@@ -17,14 +17,14 @@ pub(crate) const NODE: &str = "proxy-1";
 /// A server with a proxy.
 pub(crate) struct Stand {
     pub envoy: Envoy,
-    pub cache: SnapshotCache,
+    pub cache: ResourceCache,
     served: Served,
     _stop: DropGuard,
 }
 
 /// Serves a cache; where, and what ends it.
 pub(crate) async fn server(
-    cache: &SnapshotCache,
+    cache: &ResourceCache,
     options: ServerOptions,
 ) -> (SocketAddr, DropGuard) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -56,7 +56,7 @@ impl Stand {
     }
 
     /// A proxy of a server that is filled by this.
-    pub(crate) async fn start_with(name: &str, fill: impl FnOnce(&SnapshotCache)) -> Self {
+    pub(crate) async fn start_with(name: &str, fill: impl FnOnce(&ResourceCache)) -> Self {
         Self::start_as(name, None, fill).await
     }
 
@@ -64,9 +64,9 @@ impl Stand {
     pub(crate) async fn start_as(
         name: &str,
         group: Option<&str>,
-        fill: impl FnOnce(&SnapshotCache),
+        fill: impl FnOnce(&ResourceCache),
     ) -> Self {
-        let cache = SnapshotCache::new();
+        let cache = ResourceCache::new();
         fill(&cache);
         cache.mark_ready();
         let (address, stop) = server(&cache, ServerOptions::default()).await;

@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use trimtab::lab::envoy::Envoy;
 use trimtab::lab::http::{KeepAlive, Request};
 use trimtab::lab::ports::{free_address, loopback};
-use trimtab_xds::{Audience, CDS, EDS, LDS, RDS, Scope, Scoped, SnapshotCache, Update};
+use trimtab_xds::{Audience, CDS, EDS, LDS, RDS, Scope, Scoped, ResourceCache, Update};
 
 use crate::lab::{NODE, Server, any, folder, grpc, pod, resource, socket, xds_cluster};
 
@@ -180,7 +180,7 @@ struct Stage {
 impl Stage {
     async fn new(api_type: &str) -> Self {
         let (inbound, more, admin) = three_addresses();
-        let cache = SnapshotCache::new();
+        let cache = ResourceCache::new();
         let mine = |scoped| for_group("edge", scoped);
         let update = |url: &str, set| Update {
             type_url: url.to_owned(),

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::network::thrift_proxy::v3 as th
 use serde_json::{Value, json};
 use trimtab::lab::envoy::Envoy;
 use trimtab::lab::ports::free_address;
-use trimtab_xds::{DRDS, GENERIC_RDS, Scoped, SnapshotCache, TRDS, xdstp_name, xdstp_name_with};
+use trimtab_xds::{DRDS, GENERIC_RDS, ResourceCache, Scoped, TRDS, xdstp_name, xdstp_name_with};
 
 use crate::lab::{NODE, Server, folder, grpc, resource, socket, xds_cluster};
 
@@ -88,8 +88,8 @@ fn beside_another_control_plane(
 }
 
 async fn thrift_routes_come_from_the_authority(api: &str, folder_name: &str, name: &str) {
-    let cache = SnapshotCache::new();
-    let set = |cache: &SnapshotCache, routes| {
+    let cache = ResourceCache::new();
+    let set = |cache: &ResourceCache, routes| {
         assert_eq!(cache.update_scoped(TRDS, vec![routes], &[]), 1);
     };
     set(&cache, thrift_routes(name, "first_method", "somewhere"));
@@ -189,7 +189,7 @@ fn generic_listener() -> Value {
 
 /// Envoy has no service for these types, so they can only come over the aggregated stream.
 async fn routes_of_all_protocols_come_over_the_aggregated_stream(api: &str) {
-    let cache = SnapshotCache::new();
+    let cache = ResourceCache::new();
     let dubbo = dubbo::MultipleRouteConfiguration {
         name: "dubbo-routes".into(),
         route_config: vec![],

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trimtab::lab::ports::loopback;
 use trimtab_xds::{
-    Resource, ResourceInfo, Scoped, ServeError, SnapshotCache, content_version, serve,
+    Resource, ResourceCache, ResourceInfo, Scoped, ServeError, content_version, serve,
 };
 
 /// Far more than anything here takes; only a hang reaches it.
@@ -21,14 +21,14 @@ pub(crate) const NODE: &str = "proxy-1";
 
 /// A running xDS server.
 pub(crate) struct Server {
-    pub cache: SnapshotCache,
+    pub cache: ResourceCache,
     pub address: SocketAddr,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Server {
-    pub(crate) async fn start(cache: SnapshotCache) -> Self {
+    pub(crate) async fn start(cache: ResourceCache) -> Self {
         cache.mark_ready();
         let listener = tokio::net::TcpListener::bind(loopback(0))
             .await

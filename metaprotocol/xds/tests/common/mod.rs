@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use trimtab_xds::{ServeError, ServerOptions, SnapshotCache, serve_with};
+use trimtab_xds::{ResourceCache, ServeError, ServerOptions, serve_with};
 
 /// Far more than anything here takes; only a hang reaches it.
 pub const BOUND: Duration = Duration::from_secs(10);
 
 pub struct Server {
-    pub cache: SnapshotCache,
+    pub cache: ResourceCache,
     pub addr: SocketAddr,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), ServeError>>,
@@ -19,16 +19,16 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
-        let cache = SnapshotCache::new();
+        let cache = ResourceCache::new();
         cache.mark_ready();
         Self::start_with(cache).await
     }
 
-    pub async fn start_with(cache: SnapshotCache) -> Self {
+    pub async fn start_with(cache: ResourceCache) -> Self {
         Self::start_as(cache, ServerOptions::default()).await
     }
 
-    pub async fn start_as(cache: SnapshotCache, options: ServerOptions) -> Self {
+    pub async fn start_as(cache: ResourceCache, options: ServerOptions) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a free port");

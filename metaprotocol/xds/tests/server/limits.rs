@@ -6,7 +6,7 @@ use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
-use trimtab_xds::{ECDS, Limits, ServerOptions, SnapshotCache, Stats};
+use trimtab_xds::{ECDS, Limits, ResourceCache, ServerOptions, Stats};
 
 use crate::client::{
     ADS, ADS_DELTA, Client, Delta, Sotw, ack, ask, ask_delta, changes, channel, listed, node,
@@ -23,7 +23,7 @@ async fn limited(limits: Limits) -> Server {
 }
 
 async fn ready(options: ServerOptions) -> Server {
-    let cache = SnapshotCache::new();
+    let cache = ResourceCache::new();
     cache.mark_ready();
     cache.update(ECDS, vec![resource("a", "1")], &[]);
     Server::start_as(cache, options).await

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use trimtab_xds::{
-    Audience, ECDS, Scope, ServeError, ServerOptions, SnapshotCache, Stats, TlsFiles, serve_with,
+    Audience, ECDS, ResourceCache, Scope, ServeError, ServerOptions, Stats, TlsFiles, serve_with,
 };
 
 use crate::certs::{Authority, Files, Pair};
@@ -23,7 +23,7 @@ const CART: &str = "spiffe://mesh.test/ns/shop/sa/cart";
 const TELLER: &str = "spiffe://mesh.test/ns/bank/sa/teller";
 
 async fn start(tls: TlsFiles) -> Server {
-    let cache = SnapshotCache::new();
+    let cache = ResourceCache::new();
     cache.mark_ready();
     let options = ServerOptions {
         tls: Some(tls),
@@ -239,7 +239,7 @@ async fn a_server_does_not_start_with_files_that_it_cannot_use() {
             ..ServerOptions::default()
         };
         let ended = serve_with(
-            SnapshotCache::new(),
+            ResourceCache::new(),
             listener,
             options,
             tokio_util::sync::CancellationToken::new(),

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use trimtab_kit::clock::Clock;
 use trimtab_kit::queue::LatestQueue;
 use trimtab_kit::sources::{Harvest, MetricSource, Sampler};
-use trimtab_xds::{Resource, SnapshotCache};
+use trimtab_xds::{Resource, ResourceCache};
 
 use crate::index::{Index, LimiterKey};
 use crate::input::Settings;
@@ -39,7 +39,7 @@ pub struct Engine {
     /// Limiters that time alone will decide: no sample may ever come for them.
     unsettled: Mutex<BTreeSet<LimiterKey>>,
     clock: Arc<dyn Clock>,
-    xds: SnapshotCache,
+    xds: ResourceCache,
     /// Limiters with something to write; a writer asks for what it is when it takes one, so nothing old is written.
     pub queue: LatestQueue<LimiterKey, ()>,
 }
@@ -64,7 +64,7 @@ impl Engine {
         sources: Vec<Arc<dyn MetricSource>>,
         settings: Settings,
         clock: Arc<dyn Clock>,
-        xds: SnapshotCache,
+        xds: ResourceCache,
     ) -> Arc<Self> {
         Arc::new(Self {
             index,

@@ -20,7 +20,7 @@ use trimtab::lab::envoy::Envoy;
 use trimtab::lab::http::{KeepAlive, Request};
 use trimtab::lab::ports::{free_port, loopback};
 use trimtab_metaprotocol::standalone::{FallbackInput, HttpLimit, World, bootstrap};
-use trimtab_xds::{CDS, LDS, RDS, ServerOptions, SnapshotCache};
+use trimtab_xds::{CDS, LDS, RDS, ResourceCache, ServerOptions};
 
 use crate::cases::{Case, Pod};
 use crate::http::{case, endpoints};
@@ -92,7 +92,7 @@ impl Mesh {
 /// The server, with the proxies of a pod and of the fallback addresses.
 pub(super) struct Lab {
     pub(super) mesh: Mesh,
-    pub(super) cache: SnapshotCache,
+    pub(super) cache: ResourceCache,
     pub(super) world: World,
     pub(super) pod: Envoy,
     pub(super) fallbacks: Vec<Envoy>,
@@ -101,7 +101,7 @@ pub(super) struct Lab {
 
 impl Lab {
     pub(super) async fn start(name: &str, mesh: Mesh, seen: &[&str]) -> Self {
-        let cache = SnapshotCache::new();
+        let cache = ResourceCache::new();
         let world = mesh.seeing(seen).world(None);
         cache.update_all(world.updates(None));
         cache.mark_ready();
