@@ -26,14 +26,6 @@ const STOCK: [&str; 6] = [
     "generic_matcher.proto",
     "typed_struct.proto",
 ];
-// Listeners, clusters, endpoints and HTTP routes of proxies without Istio: only their descriptors are used.
-const STANDALONE: [&str; 5] = [
-    "listener.proto",
-    "cluster.proto",
-    "endpoint.proto",
-    "route.proto",
-    "typed_struct.proto",
-];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -45,11 +37,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
     let stock = protox::compile(STOCK, ["proto/stock"])?;
     std::fs::write(Path::new(&out).join("stock.bin"), stock.encode_to_vec())?;
-    let standalone = protox::compile(STANDALONE, ["proto/standalone"])?;
-    std::fs::write(
-        Path::new(&out).join("standalone.bin"),
-        standalone.encode_to_vec(),
-    )?;
     tonic_prost_build::configure()
         .compile_well_known_types(true)
         .extern_path(".google.protobuf", "::envoy_types::pb::google::protobuf")

@@ -19,7 +19,6 @@ pub mod output;
 pub mod proto;
 pub mod resolve;
 pub mod span;
-pub mod standalone;
 pub mod status;
 pub mod translate;
 pub mod validate;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use trimtab_metaprotocol::standalone::{BootstrapOptions, XdsAddress, XdsTls, bootstrap};
+use trimtab_dataplane::{BootstrapOptions, XdsAddress, XdsTls, bootstrap};
 
 /// Arguments of `trimtab bootstrap`.
 #[derive(Debug, clap::Args)]

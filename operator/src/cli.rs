@@ -11,11 +11,11 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::limiter::duration_millis;
-use trimtab_metaprotocol::standalone::{FallbackInput, Listen, XdsAddress};
+use trimtab_dataplane::controller::Proxies;
+use trimtab_dataplane::{FallbackInput, Listen, XdsAddress};
 
 use crate::bootstrap::BootstrapArgs;
 use crate::config::Config;
-use crate::data_plane::Proxies;
 use crate::describe::{self, What, XdsCommand};
 use crate::fallback::FallbackArgs;
 use crate::operator::Operator;

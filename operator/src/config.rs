@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use trimtab_crds::limiter::duration_millis;
+use trimtab_dataplane::controller::Proxies;
 use trimtab_kit::sources::{MdsConfig, MetricsServerConfig, PrometheusConfig};
 use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_limiter::config::LimiterConfig;
 use trimtab_metaprotocol::config::MetaprotocolConfig;
 
-use crate::data_plane::Proxies;
 
 pub use xds::{Tls, Trust, Xds, XdsLimits};
 

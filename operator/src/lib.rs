@@ -3,7 +3,6 @@
 pub mod bootstrap;
 pub mod cli;
 pub mod config;
-pub mod data_plane;
 pub mod describe;
 pub mod fallback;
 pub mod http;

@@ -28,7 +28,6 @@ use trimtab_metaprotocol::engine::Engine as MetaprotocolEngine;
 use trimtab_xds::ResourceCache;
 
 use crate::config::Config;
-use crate::data_plane;
 use crate::http;
 use crate::reload;
 use crate::xds_series::XdsCollector;
@@ -251,7 +250,13 @@ async fn add_lazyload(
 fn add_opening(config: &Config, cache: &ResourceCache, xds_address: SocketAddr, host: &mut Host) {
     if let (Some(proxies), false) = (&config.data_plane, config.in_cluster) {
         let address = advertised(config, xds_address);
-        data_plane::add(&config.metaprotocol, proxies.clone(), &address, cache, host);
+        trimtab_dataplane::controller::add(
+            &config.metaprotocol,
+            proxies.clone(),
+            &address,
+            cache,
+            host,
+        );
     }
     let context = host.context().clone();
     host.spawn("xds: open", open(cache.clone(), context));

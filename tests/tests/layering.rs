@@ -118,6 +118,7 @@ mod rules {
             "trimtab-lazyload",
             "trimtab-limiter",
             "trimtab-metaprotocol",
+            "trimtab-dataplane",
         ] {
             let above = ["trimtab", "trimtab-embedded"].map(str::to_owned);
             assert!(
@@ -199,6 +200,28 @@ mod rules {
                 "translate",
                 "validate",
                 "vip.rs",
+            ],
+        );
+        pure(
+            "dataplane/src",
+            &[
+                "bootstrap.rs",
+                "clusters.rs",
+                "discover.rs",
+                "fallback.rs",
+                "input.rs",
+                "lib.rs",
+                "limits.rs",
+                "listeners.rs",
+                "make.rs",
+                "managed.rs",
+                "ports.rs",
+                "routes.rs",
+                "served.rs",
+                "sidecar.rs",
+                "virtual_service.rs",
+                "wire.rs",
+                "world.rs",
             ],
         );
         pure(

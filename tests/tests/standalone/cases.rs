@@ -8,12 +8,12 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use trimtab_metaprotocol::error::Problem;
-use trimtab_metaprotocol::resolve::Mesh;
-use trimtab_metaprotocol::standalone::{
+use trimtab_dataplane::{
     FallbackInput, HttpLimit, Listen, Served, StandaloneInput, Surroundings, World, discover,
     resources, world,
 };
+use trimtab_metaprotocol::error::Problem;
+use trimtab_metaprotocol::resolve::Mesh;
 
 /// Objects with what belongs to them.
 #[derive(Clone, Debug, Default, Deserialize)]

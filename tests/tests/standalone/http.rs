@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use trimtab::lab::http::{KeepAlive, Request, send};
 use trimtab::lab::ports::{free_address, free_port, loopback};
 use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
+use trimtab_dataplane::{HttpLimit, limits};
 use trimtab_limiter::decide::decide;
 use trimtab_limiter::input::LimiterInput;
 use trimtab_limiter::translate::translate;
 use trimtab_limiter::validate::validate_for;
-use trimtab_metaprotocol::standalone::{HttpLimit, limits};
 use trimtab_xds::{ECDS, EDS, Resource, content_version};
 
 use crate::cases::Case;

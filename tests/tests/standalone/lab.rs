@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trimtab::lab::envoy::Envoy;
 use trimtab::lab::ports::free_address;
-use trimtab_metaprotocol::standalone::{BootstrapOptions, Served, bootstrap};
+use trimtab_dataplane::{BootstrapOptions, Served, bootstrap};
 use trimtab_xds::{ResourceCache, ResourceInfo, Scope, ServerOptions, serve_with};
 
 /// Far more than anything here takes; only a hang reaches it.

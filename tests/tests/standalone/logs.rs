@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::service::accesslog::v3::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
-use trimtab_metaprotocol::standalone::{HOST_TAG, PORT_TAG};
+use trimtab_dataplane::{HOST_TAG, PORT_TAG};
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]

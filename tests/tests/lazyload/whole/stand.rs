@@ -9,7 +9,6 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
-use trimtab::data_plane::Proxies;
 use trimtab::lab::envoy::Envoy;
 use trimtab::lab::http::{KeepAlive, Request};
 use trimtab::lab::ports::{free_address, free_port};
@@ -19,9 +18,10 @@ use trimtab::operator::Operator;
 use trimtab::standalone;
 use trimtab_crds::fence::ServiceFence;
 use trimtab_crds::istio::Sidecar;
+use trimtab_dataplane::controller::Proxies;
+use trimtab_dataplane::{BootstrapOptions, FallbackInput, Listen, bootstrap};
 use trimtab_embedded::Embedded;
 use trimtab_lazyload::config::AccessLog;
-use trimtab_metaprotocol::standalone::{BootstrapOptions, FallbackInput, Listen, bootstrap};
 
 use crate::collector::BOUND;
 

@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 use trimtab::lab::http::{KeepAlive, Request};
-use trimtab_metaprotocol::standalone::HttpLimit;
+use trimtab_dataplane::HttpLimit;
 use trimtab_xds::ECDS;
 
 use super::{Lab, host, mesh, say};

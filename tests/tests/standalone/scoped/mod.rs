@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use trimtab::lab::envoy::Envoy;
 use trimtab::lab::http::{KeepAlive, Request};
 use trimtab::lab::ports::{free_port, loopback};
-use trimtab_metaprotocol::standalone::{FallbackInput, HttpLimit, World, bootstrap};
+use trimtab_dataplane::{FallbackInput, HttpLimit, World, bootstrap};
 use trimtab_xds::{CDS, LDS, RDS, ResourceCache, ServerOptions};
 
 use crate::cases::{Case, Pod};

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use trimtab::lab::http::{KeepAlive, Request, send};
 use trimtab::lab::ports::loopback;
-use trimtab_metaprotocol::standalone::{LINGER, Listen, World, world};
+use trimtab_dataplane::{LINGER, Listen, World, world};
 use trimtab_xds::{CDS, EDS, LDS, RDS};
 
 use super::{Lab, Mesh, host, mesh, say};

@@ -9,15 +9,15 @@ use kube::ResourceExt;
 use serde_json::Value;
 use trimtab_crds::istio::{DestinationRule, ServiceEntry, Sidecar, VirtualService};
 
-use super::input::{
+use crate::input::{
     EndpointInput, FallbackInput, HttpLimit, Listen, PortInput, ServiceInput, Speaks,
     StandaloneInput,
 };
-use super::ports::{balancing, not_followed, of_entry_port, of_service_port};
-use super::{served, sidecar, virtual_service};
-use crate::error::{Owner, Problem};
-use crate::input::{ServicePortInput, Source};
-use crate::resolve::Mesh;
+use crate::ports::{balancing, not_followed, of_entry_port, of_service_port};
+use crate::{served, sidecar, virtual_service};
+use trimtab_metaprotocol::error::{Owner, Problem};
+use trimtab_metaprotocol::input::{ServicePortInput, Source};
+use trimtab_metaprotocol::resolve::Mesh;
 
 /// Label of an EndpointSlice with the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -45,7 +45,7 @@ pub struct Surroundings {
 /// What was found.
 #[derive(Clone, Debug, Default)]
 pub struct Discovered {
-    /// The input of [`super::resources`].
+    /// The input of [`crate::resources`].
     pub input: StandaloneInput,
     /// What is wrong between objects, and what is not done without Istio.
     pub problems: Vec<Problem>,

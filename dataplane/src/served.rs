@@ -10,10 +10,10 @@ use trimtab_xds::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::wire;
-use crate::error::Problem;
-use crate::input::Router;
-use crate::output::{Refusal, XdsResource};
+use crate::wire;
+use trimtab_metaprotocol::error::Problem;
+use trimtab_metaprotocol::input::Router;
+use trimtab_metaprotocol::output::{Refusal, XdsResource};
 
 /// Types that a proxy without Istio asks for, extension configs aside.
 pub const TYPES: [&str; 7] = [CDS, EDS, LDS, RDS, TRDS, DRDS, GENERIC_RDS];

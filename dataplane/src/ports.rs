@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ServicePort;
 use serde_json::Value;
 use trimtab_crds::istio::DestinationRule;
 
-use super::input::{Balancing, Speaks};
+use crate::input::{Balancing, Speaks};
 
 pub(super) fn of_service_port(port: &ServicePort) -> Speaks {
     let by_field = port.app_protocol.as_deref().and_then(named);

@@ -1,4 +1,4 @@
-//! The data plane without Istio: what plain Envoys are served in standalone mode.
+//! Watches all that plain Envoys are configured by, and serves them.
 //!
 //! It keeps all objects of its own rather than reading the index of the MetaProtocol module, which drops what no
 //! sidecar needs, and which a user may switch off. There is no cluster here, so the objects are few.
@@ -29,11 +29,12 @@ use trimtab_metaprotocol::config::MetaprotocolConfig;
 use trimtab_metaprotocol::controller::secret;
 use trimtab_metaprotocol::input::Settings;
 use trimtab_metaprotocol::resolve::Mesh;
-use trimtab_metaprotocol::standalone::{
+use trimtab_xds::ResourceCache;
+
+use crate::{
     FallbackInput, HttpLimit, Listen, Opened, PodInput, Surroundings, World, discover, limits,
     world,
 };
-use trimtab_xds::ResourceCache;
 
 /// Blocker of readiness until the first configuration is in the xDS cache.
 pub const FIRST_CONFIGURATION: &str = "standalone: first configuration";

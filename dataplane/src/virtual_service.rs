@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use trimtab_crds::istio::VirtualService;
 
-use super::input::{HttpMatch, HttpRetries, HttpRoute};
-use crate::error::{Owner, Problem};
-use crate::input::{Destination, Mirror, ValueMatch, WeightedDestination};
-use crate::span::Span;
+use crate::input::{HttpMatch, HttpRetries, HttpRoute};
+use trimtab_metaprotocol::error::{Owner, Problem};
+use trimtab_metaprotocol::input::{Destination, Mirror, ValueMatch, WeightedDestination};
+use trimtab_metaprotocol::span::Span;
 
 /// Fields of a rule that proxies without Istio follow, or that mean nothing there.
 const RULE: [&str; 9] = [

@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use trimtab_xds::{CDS, EDS, LDS, RDS};
 
-use super::bootstrap::XdsAddress;
-use super::clusters::{self, Made};
-use super::fallback::{self, Detour};
-use super::input::{HttpLimit, Listen, PodInput, ServiceInput, Speaks, StandaloneInput};
-use super::listeners::{self, Member, Place};
-use super::managed;
-use super::routes::{self, Known};
-use super::served::{Opened, PortKey, Served};
-use crate::input::ServicePortInput;
+use crate::bootstrap::XdsAddress;
+use crate::clusters::{self, Made};
+use crate::fallback::{self, Detour};
+use crate::input::{HttpLimit, Listen, PodInput, ServiceInput, Speaks, StandaloneInput};
+use crate::listeners::{self, Member, Place};
+use crate::managed;
+use crate::routes::{self, Known};
+use crate::served::{Opened, PortKey, Served};
+use trimtab_metaprotocol::input::ServicePortInput;
 
 /// What sets one kind of proxy apart from the others.
 pub(super) struct Side<'a> {
@@ -210,7 +210,7 @@ impl<'a> Maker<'a> {
                 let name = if managed {
                     fallback::cluster_of(port.number)
                 } else {
-                    crate::input::outbound_cluster(port.number, "", &service.host)
+                    trimtab_metaprotocol::input::outbound_cluster(port.number, "", &service.host)
                 };
                 if let (Some(detour), false) = (self.side.detour(), self.side.sees(member)) {
                     // In the place of the service's own cluster, so that the listener need not know.

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use kube::ResourceExt;
 use trimtab_crds::istio::{Sidecar, VirtualService};
 
-use super::discover::{Surroundings, age, full, owner};
-use super::input::{Listen, PodInput, ServiceInput, Speaks};
-use crate::error::Problem;
+use crate::discover::{Surroundings, age, full, owner};
+use crate::input::{Listen, PodInput, ServiceInput, Speaks};
+use trimtab_metaprotocol::error::Problem;
 
 /// Namespace whose Sidecar is for all namespaces without one, unless the settings name another; as in Istio.
 const ROOT: &str = "istio-system";

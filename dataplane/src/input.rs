@@ -6,10 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::bootstrap::XdsAddress;
-use crate::error::Owner;
-use crate::input::{Mirror, ServicePortInput, Source, ValueMatch, WeightedDestination};
-use crate::span::Span;
+use crate::bootstrap::XdsAddress;
+use trimtab_metaprotocol::error::Owner;
+use trimtab_metaprotocol::input::{
+    Mirror, ServicePortInput, Source, ValueMatch, WeightedDestination,
+};
+use trimtab_metaprotocol::span::Span;
 
 /// Everything that the resources are made of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

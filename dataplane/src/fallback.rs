@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 use trimtab_kit::envoyfilter::typed_struct;
 
-use super::bootstrap::XdsAddress;
-use super::clusters::{CONNECT_TIMEOUT, HTTP_OPTIONS};
-use super::input::{FallbackInput, HttpLimit, PodInput};
-use super::listeners::socket;
-use super::routes::RETRY_ON;
+use crate::bootstrap::XdsAddress;
+use crate::clusters::{CONNECT_TIMEOUT, HTTP_OPTIONS};
+use crate::input::{FallbackInput, HttpLimit, PodInput};
+use crate::listeners::socket;
+use crate::routes::RETRY_ON;
 
 /// Group of the fallback proxies: of the one on the first address, and with `/ADDRESS` behind it of the one there.
 pub const FALLBACK_GROUP: &str = "trimtab/fallback";

@@ -12,12 +12,14 @@ use serde_json::Value;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_kit::envoyfilter::PatchContext;
 
-use super::bootstrap::{OWN_AUTHORITY, XDS_CLUSTER};
-use super::listeners::tcp_proxy;
-use crate::error::Problem;
-use crate::input::{DataPlane, Delivery, GatewayBinding, Router, Scope, ServicePortInput};
-use crate::output::{Refusal, XdsResource};
-use crate::translate::translate;
+use crate::bootstrap::{OWN_AUTHORITY, XDS_CLUSTER};
+use crate::listeners::tcp_proxy;
+use trimtab_metaprotocol::error::Problem;
+use trimtab_metaprotocol::input::{
+    DataPlane, Delivery, GatewayBinding, Router, Scope, ServicePortInput,
+};
+use trimtab_metaprotocol::output::{Refusal, XdsResource};
+use trimtab_metaprotocol::translate::translate;
 
 /// What one port gives.
 #[derive(Default)]

@@ -7,7 +7,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::Value;
 
 static POOL: LazyLock<Result<DescriptorPool, String>> = LazyLock::new(|| {
-    let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/standalone.bin"));
+    let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
     DescriptorPool::decode(bytes).map_err(|e| e.to_string())
 });
 

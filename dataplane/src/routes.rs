@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::input::{Balancing, HttpLimit, HttpMatch, HttpRoute, ServiceInput};
-use super::listeners::{Member, Place};
-use crate::error::Problem;
-use crate::input::{Destination, ValueMatch, WeightedDestination, outbound_cluster};
+use crate::input::{Balancing, HttpLimit, HttpMatch, HttpRoute, ServiceInput};
+use crate::listeners::{Member, Place};
+use trimtab_metaprotocol::error::Problem;
+use trimtab_metaprotocol::input::{Destination, ValueMatch, WeightedDestination, outbound_cluster};
 
 /// Where the call never reached a server, so that nothing is done twice.
 pub(super) const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
@@ -168,7 +168,7 @@ fn one(member: &Member<'_>, route: &HttpRoute, test: &HttpMatch, known: &Known<'
     let timeout = route
         .timeout
         .as_ref()
-        .map_or("0s".to_owned(), crate::span::Span::to_json);
+        .map_or("0s".to_owned(), trimtab_metaprotocol::span::Span::to_json);
     action.insert("timeout".into(), json!(timeout));
     if let Some(policy) = retries(route) {
         action.insert("retry_policy".into(), policy);

@@ -7,8 +7,8 @@ use serde_json::Value;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_kit::envoyfilter::PatchContext;
 
-use super::input::HttpLimit;
-use crate::error::Problem;
+use crate::input::HttpLimit;
+use trimtab_metaprotocol::error::Problem;
 
 /// Reads the limits that `filter` installs for a service with this host, and what of it is not done without Istio.
 ///

@@ -112,7 +112,7 @@ pub struct BootstrapOptions {
     /// `node.id`: one for each proxy.
     pub node: String,
     /// `node.cluster` and node metadata `TRIMTAB_GROUP`: `NAMESPACE/POD` for the proxy of a pod, and
-    /// [`super::FALLBACK_GROUP`] for a fallback proxy; `None`: all of the server's.
+    /// [`crate::FALLBACK_GROUP`] for a fallback proxy; `None`: all of the server's.
     pub group: Option<String>,
     /// The xDS server.
     pub xds: XdsAddress,
@@ -143,7 +143,7 @@ pub fn bootstrap(options: &BootstrapOptions) -> Value {
     let ads = json!({"ads": {}, "resource_api_version": "V3"});
     json!({
         "node": node(options),
-        "admin": {"address": super::listeners::socket(
+        "admin": {"address": crate::listeners::socket(
             &options.admin.ip().to_string(), options.admin.port())},
         "dynamic_resources": {
             "ads_config": api("DELTA_GRPC"),
@@ -197,7 +197,7 @@ fn cluster(options: &BootstrapOptions) -> Value {
             },
         },
         "load_assignment": {"cluster_name": XDS_CLUSTER, "endpoints": [{"lb_endpoints": [
-            {"endpoint": {"address": super::listeners::socket(host, *port)}},
+            {"endpoint": {"address": crate::listeners::socket(host, *port)}},
         ]}]},
     });
     if by_name {

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use trimtab_xds::{Audience, CDS, EDS, Scope, Scoped, Update};
 
-use super::fallback::{Detour, FALLBACK_GROUP};
-use super::input::{FallbackInput, Listen, PodInput, StandaloneInput};
-use super::make::{Side, make};
-use super::served::{Item, NOT_ENCODABLE, Served, TYPES};
-use crate::error::Problem;
+use crate::fallback::{Detour, FALLBACK_GROUP};
+use crate::input::{FallbackInput, Listen, PodInput, StandaloneInput};
+use crate::make::{Side, make};
+use crate::served::{Item, NOT_ENCODABLE, Served, TYPES};
+use trimtab_metaprotocol::error::Problem;
 
 /// A cluster goes this long after the last route to it, which has reached every proxy that follows by then.
 pub const LINGER: Duration = Duration::from_secs(5);
