@@ -22,8 +22,8 @@ cluster: ## start the control plane of the tests for yourself; prints its KUBECO
 
 quickstart: ## see it work on this machine: make quickstart FOR=60s
 	@scripts/deps.sh --optional
-	@test -x $(CARGO_TARGET_DIR)/debug/trimtab || echo "building trimtab (the first build takes some minutes)"
-	@$(WITH_TOOLS) cargo run -q -p trimtab -- quickstart --for $(FOR)
+	@test -x $(CARGO_TARGET_DIR)/debug/quickstart || echo "building trimtab (the first build takes some minutes)"
+	@$(WITH_TOOLS) cargo run -p trimtab-lab --bin quickstart -- --for $(FOR)
 
 test: deps ## all tests, with the real Envoy, Prometheus, kube-apiserver, istiod, helm and kubectl
 	$(WITH_TOOLS) cargo test --workspace --no-fail-fast
@@ -58,7 +58,7 @@ bench-lazyload: ## lazy scoping: scopes of synthetic meshes against the truth, c
 
 update-golden: ## write the golden files anew; look at the difference before you keep it
 	UPDATE_EXPECT=1 cargo test -p trimtab-tests golden
-	UPDATE_EXPECT=1 cargo test -p trimtab --test lab golden
+	UPDATE_EXPECT=1 cargo test -p trimtab-lab --test lab golden
 
 clean: ## remove build output (the installed tools stay)
 	cargo clean

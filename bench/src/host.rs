@@ -23,7 +23,6 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio_util::sync::CancellationToken;
-use trimtab::lab;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{LimiterStatus, first_form, v1alpha2};
 use trimtab_embedded::Embedded;
@@ -276,7 +275,7 @@ impl Remote {
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<String> {
-        Ok(lab::http::get(self.addresses.metrics, path).await?)
+        Ok(trimtab_lab::http::get(self.addresses.metrics, path).await?)
     }
 
     /// Sets the value of all pods.

@@ -5,12 +5,10 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
-use trimtab_crds::limiter::duration_millis;
 use trimtab_dataplane::controller::Proxies;
 use trimtab_dataplane::{FallbackInput, Listen, XdsAddress};
 
@@ -19,7 +17,7 @@ use crate::config::Config;
 use crate::describe::{self, What, XdsCommand};
 use crate::fallback::FallbackArgs;
 use crate::operator::Operator;
-use crate::{manifests, quickstart, standalone, translate};
+use crate::{manifests, standalone, translate};
 
 /// Trimtab: a management plane for Istio.
 #[derive(Debug, Parser)]
@@ -33,18 +31,6 @@ struct Cli {
 enum Command {
     /// Run the operator: in a cluster, or with --standalone without one
     Run(RunArgs),
-    /// See the main job on this machine: real Envoys and Prometheus, real requests, a live table and a plot
-    Quickstart {
-        /// How long, e.g. 60s
-        #[arg(long = "for", default_value = "60s", value_parser = span)]
-        duration: Duration,
-        /// Where the plot is written
-        #[arg(long, default_value = "quickstart.svg")]
-        plot: PathBuf,
-        /// Do not name the status page to open
-        #[arg(long)]
-        no_open: bool,
-    },
     /// Print the generated Istio objects, offline
     Translate {
         /// Files or folders with SmartLimiters, ServiceFences, MetaRouters, Redis objects and the Services, Pods,
@@ -160,13 +146,7 @@ enum Format {
     Json,
 }
 
-fn span(text: &str) -> Result<Duration, String> {
-    duration_millis(text)
-        .map(Duration::from_millis)
-        .ok_or_else(|| format!("\"{text}\" is not a duration: write for example 60s"))
-}
-
-/// Runs the program. Exit code 0 = well, 1 = refused or failed, 2 = wrong usage, 3 = quickstart could only simulate.
+/// Runs the program. Exit code 0 = well, 1 = refused or failed, 2 = wrong usage.
 pub fn main() -> ExitCode {
     // Two TLS providers in one process would make rustls refuse to choose; this one is ours.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -218,18 +198,6 @@ fn say(text: &str) -> anyhow::Result<()> {
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run(args).await.map(|()| ExitCode::SUCCESS),
-        Command::Quickstart {
-            duration,
-            plot,
-            no_open,
-        } => {
-            quickstart::run(quickstart::Options {
-                duration,
-                plot,
-                no_open,
-            })
-            .await
-        }
         Command::Translate {
             files,
             metrics,

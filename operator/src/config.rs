@@ -15,7 +15,6 @@ use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_limiter::config::LimiterConfig;
 use trimtab_metaprotocol::config::MetaprotocolConfig;
 
-
 pub use xds::{Tls, Trust, Xds, XdsLimits};
 
 /// The whole file.

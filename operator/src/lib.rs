@@ -1,4 +1,4 @@
-//! The Trimtab operator: CLI, module host, HTTP endpoints, standalone mode, quickstart.
+//! The Trimtab operator: CLI, module host, HTTP endpoints, standalone mode.
 
 pub mod bootstrap;
 pub mod cli;
@@ -6,11 +6,9 @@ pub mod config;
 pub mod describe;
 pub mod fallback;
 pub mod http;
-pub mod lab;
 pub mod manifests;
 pub mod nodes;
 pub mod operator;
-pub mod quickstart;
 pub mod reload;
 pub mod standalone;
 pub mod translate;

@@ -14,18 +14,18 @@ mod documents {
     use serde_json::Value;
     use tokio_util::sync::CancellationToken;
     use trimtab::config::Config;
-    use trimtab::lab::envoy::Envoy;
-    use trimtab::lab::http::{self, Request};
-    use trimtab::lab::load::{Load, Running, Targets};
-    use trimtab::lab::merge::{ProxyFacts, apply};
-    use trimtab::lab::mesh::{Listener, Proxy, Telemetry};
-    use trimtab::lab::ports::free_address;
-    use trimtab::lab::process::wait_until;
-    use trimtab::lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
-    use trimtab::lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
     use trimtab::operator::Operator;
     use trimtab::{manifests, standalone, translate};
     use trimtab_crds::istio::EnvoyFilter;
+    use trimtab_lab::envoy::Envoy;
+    use trimtab_lab::http::{self, Request};
+    use trimtab_lab::load::{Load, Running, Targets};
+    use trimtab_lab::merge::{ProxyFacts, apply};
+    use trimtab_lab::mesh::{Listener, Proxy, Telemetry};
+    use trimtab_lab::ports::free_address;
+    use trimtab_lab::process::wait_until;
+    use trimtab_lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
+    use trimtab_lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
 
     const BOUND: Duration = Duration::from_secs(60);
     /// Grafana makes of `$__rate_interval` four scrape intervals at least.

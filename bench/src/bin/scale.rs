@@ -11,7 +11,6 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
-use trimtab::lab;
 use trimtab::operator::Operator;
 use trimtab_bench::host::{self, Counts, Remote};
 use trimtab_bench::mesh::Mesh;
@@ -223,11 +222,11 @@ async fn run(args: &Args, mesh: Mesh) -> anyhow::Result<()> {
 /// A Prometheus that has scraped all pods.
 async fn real_prometheus(
     remote: &Remote,
-) -> anyhow::Result<(lab::prometheus::Prometheus, std::path::PathBuf)> {
+) -> anyhow::Result<(trimtab_lab::prometheus::Prometheus, std::path::PathBuf)> {
     let dir = std::env::temp_dir().join(format!("trimtab-scale-{}", std::process::id()));
-    let target = lab::prometheus::Target::new(remote.addresses.metrics, "/metrics");
+    let target = trimtab_lab::prometheus::Target::new(remote.addresses.metrics, "/metrics");
     let prometheus =
-        lab::prometheus::Prometheus::start(&dir, Duration::from_secs(2), &[target]).await?;
+        trimtab_lab::prometheus::Prometheus::start(&dir, Duration::from_secs(2), &[target]).await?;
     prometheus
         .wait_value("count(workload_cpu_ratio)", Duration::from_secs(60), |n| {
             n > 0.0

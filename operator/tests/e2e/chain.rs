@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::{KeepAlive, Request, send};
-use trimtab::lab::merge::{ProxyFacts, apply};
-use trimtab::lab::mesh::{Listener, Proxy};
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::wait_until;
-use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::{KeepAlive, Request, send};
+use trimtab_lab::merge::{ProxyFacts, apply};
+use trimtab_lab::mesh::{Listener, Proxy};
+use trimtab_lab::ports::free_address;
+use trimtab_lab::process::wait_until;
+use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
 
 use crate::support::{BOUND, Dial, filters, folder, mesh, operator};
 

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::{Process, Spec, wait_until};
-use trimtab::lab::prometheus::{Prometheus, Target};
-use trimtab::lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
+use trimtab_lab::ports::free_address;
+use trimtab_lab::process::{Process, Spec, wait_until};
+use trimtab_lab::prometheus::{Prometheus, Target};
+use trimtab_lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
 
 use crate::support::{BOUND, bucket, filters, folder, mesh, status_where, trimtab};
 
@@ -76,14 +76,14 @@ async fn state_survives_kill_9_of_trimtab_and_of_prometheus() {
     process.kill();
     process.restart().unwrap();
     let ready = || async {
-        trimtab::lab::http::get(http, "/readyz")
+        trimtab_lab::http::get(http, "/readyz")
             .await
             .map(drop)
             .map_err(|e| e.to_string())
     };
     process.wait_ready(BOUND, ready).await.unwrap();
     wait_until("a decision on a fresh metric", BOUND, || async {
-        let text = trimtab::lab::http::get(http, "/api/v1/limiters")
+        let text = trimtab_lab::http::get(http, "/api/v1/limiters")
             .await
             .map_err(|e| e.to_string())?;
         let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::{Process, Spec, wait_until};
+use trimtab_lab::ports::free_address;
+use trimtab_lab::process::{Process, Spec, wait_until};
 
 use crate::support::{BOUND, examples, folder, trimtab};
 
@@ -54,7 +54,7 @@ impl Standalone {
         .unwrap();
         process
             .wait_ready(BOUND, || async move {
-                trimtab::lab::http::get(http, "/readyz")
+                trimtab_lab::http::get(http, "/readyz")
                     .await
                     .map(drop)
                     .map_err(|e| e.to_string())

@@ -14,7 +14,6 @@ mod crash;
 mod kubectl;
 mod metaprotocol;
 mod outage;
-mod quickstart;
 mod repair;
 mod scoping;
 mod sources;

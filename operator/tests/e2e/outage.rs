@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use trimtab::lab::ports::free_address;
-use trimtab::lab::prometheus::{Prometheus, Target};
-use trimtab::lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
 use trimtab::operator::Operator;
+use trimtab_lab::ports::free_address;
+use trimtab_lab::prometheus::{Prometheus, Target};
+use trimtab_lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
 
 use crate::support::{Dial, bucket, config, folder, mesh, operator, status_where};
 

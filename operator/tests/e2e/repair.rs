@@ -3,10 +3,10 @@
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
-use trimtab::lab::process::wait_until;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::first_form;
 use trimtab_embedded::Filter;
+use trimtab_lab::process::wait_until;
 
 use crate::support::{BOUND, Dial, bucket, filters, mesh, operator, pod, status, status_where};
 
@@ -62,7 +62,7 @@ async fn hand_edits_and_deletions_are_repaired() {
     )
     .await
     .unwrap();
-    trimtab::lab::process::wait_until("labels are back", crate::support::BOUND, || async {
+    trimtab_lab::process::wait_until("labels are back", crate::support::BOUND, || async {
         let labels = api
             .get("a.default.ratelimit")
             .await
@@ -91,7 +91,7 @@ async fn deletion_leaves_nothing_behind() {
         "limiter: {refresh: 100ms, delivery: ECDS}",
     )
     .await;
-    trimtab::lab::process::wait_until("outputs", crate::support::BOUND, || async {
+    trimtab_lab::process::wait_until("outputs", crate::support::BOUND, || async {
         let names = operator.cache.names(trimtab_xds::ECDS);
         if names.len() == 1 && filters(&embedded).await.len() == 1 {
             Ok(())
@@ -103,7 +103,7 @@ async fn deletion_leaves_nothing_behind() {
     .unwrap();
     let api: Api<first_form::SmartLimiter> = Api::namespaced(embedded.client(), "default");
     api.delete("a", &DeleteParams::default()).await.unwrap();
-    trimtab::lab::process::wait_until("nothing left", crate::support::BOUND, || async {
+    trimtab_lab::process::wait_until("nothing left", crate::support::BOUND, || async {
         let left = (
             filters(&embedded).await.len(),
             operator.cache.names(trimtab_xds::ECDS).len(),
@@ -134,7 +134,7 @@ async fn a_restart_with_nothing_changed_writes_nothing() {
     let before = embedded.write_count();
     let revision = embedded.revision();
     let second = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
-    trimtab::lab::process::wait_until(
+    trimtab_lab::process::wait_until(
         "the second run has sampled",
         crate::support::BOUND,
         || async {
@@ -166,7 +166,7 @@ async fn moving_metrics_cause_no_loop_of_writes() {
     for i in 0..20 {
         let value = 0.9 + f64::from(i) / 100.0;
         dial.set(value);
-        trimtab::lab::process::wait_until("the sample is used", crate::support::BOUND, || async {
+        trimtab_lab::process::wait_until("the sample is used", crate::support::BOUND, || async {
             let view = operator
                 .limiter
                 .views()

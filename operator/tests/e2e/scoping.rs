@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use trimtab::lab::http;
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::{Process, Spec, wait_until};
+use trimtab_lab::http;
+use trimtab_lab::ports::free_address;
+use trimtab_lab::process::{Process, Spec, wait_until};
 
 use crate::support::{BOUND, folder, trimtab};
 

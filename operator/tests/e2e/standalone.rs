@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::{KeepAlive, Request, get, send};
-use trimtab::lab::ports::{free_address, loopback};
-use trimtab::lab::process::{Process, Spec, wait_until};
-use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::{KeepAlive, Request, get, send};
+use trimtab_lab::ports::{free_address, loopback};
+use trimtab_lab::process::{Process, Spec, wait_until};
+use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
 
 use crate::support::{BOUND, folder, trimtab};
 

@@ -137,7 +137,7 @@ pub async fn status_where(
     what: &str,
     good: impl Fn(&LimiterStatus) -> bool,
 ) -> LimiterStatus {
-    trimtab::lab::process::wait_until(what, BOUND, || async {
+    trimtab_lab::process::wait_until(what, BOUND, || async {
         let status = status(embedded).await;
         if good(&status) {
             Ok(status)
@@ -154,7 +154,7 @@ pub async fn status_where(
 
 /// Waits until the bucket of the example's EnvoyFilter holds `tokens`; `None` = no EnvoyFilter.
 pub async fn bucket(embedded: &Embedded, tokens: Option<i64>) {
-    trimtab::lab::process::wait_until(&format!("a bucket of {tokens:?}"), BOUND, || async {
+    trimtab_lab::process::wait_until(&format!("a bucket of {tokens:?}"), BOUND, || async {
         let found = filters(embedded).await.first().and_then(tokens_of);
         if found == tokens {
             Ok(())

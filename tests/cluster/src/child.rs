@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child as Shell, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use trimtab::lab::LabError;
+use trimtab_lab::LabError;
 
 use crate::{ClusterError, Result};
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::sync::OnceCell;
-use trimtab::lab::ports::free_port;
-use trimtab::lab::process::cache_dir;
+use trimtab_lab::ports::free_port;
+use trimtab_lab::process::cache_dir;
 
 use crate::child::{Child, Spec};
 use crate::{ClusterError, Result, tools};

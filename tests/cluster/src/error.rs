@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use trimtab::lab::LabError;
+use trimtab_lab::LabError;
 
 /// A failure of the harness, never of what is tested on it.
 #[derive(Debug, thiserror::Error)]

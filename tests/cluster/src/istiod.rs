@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use trimtab::lab::ports::{free_address, free_port};
+use trimtab_lab::ports::{free_address, free_port};
 
 use crate::child::{Child, Spec};
 use crate::{Cluster, ClusterError, Result, tools};
@@ -84,7 +84,7 @@ impl Istiod {
         })?;
         process
             .wait_ready(START_BOUND, || async move {
-                trimtab::lab::http::get(http, "/ready")
+                trimtab_lab::http::get(http, "/ready")
                     .await
                     .map(drop)
                     .map_err(|error| error.to_string())

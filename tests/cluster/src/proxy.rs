@@ -4,8 +4,8 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use trimtab::lab::envoy::{Admin, Envoy, find};
-use trimtab::lab::ports::{free_address, free_port};
+use trimtab_lab::envoy::{Admin, Envoy, find};
+use trimtab_lab::ports::{free_address, free_port};
 
 use crate::child::{Child, Spec};
 use crate::relay::Relay;

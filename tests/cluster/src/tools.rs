@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use trimtab::lab::process::cache_dir;
+use trimtab_lab::process::cache_dir;
 
 use crate::{ClusterError, Result};
 

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use trimtab::lab::http::Request;
+use trimtab_lab::http::Request;
 
 use crate::{ClusterError, Result};
 

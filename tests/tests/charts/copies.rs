@@ -178,7 +178,7 @@ fn the_charts_are_of_the_operators_version() {
 
 #[test]
 fn prometheus_accepts_the_alerts() {
-    let prometheus = trimtab::lab::prometheus::find().unwrap_or_else(|e| panic!("{e}"));
+    let prometheus = trimtab_lab::prometheus::find().unwrap_or_else(|e| panic!("{e}"));
     let promtool = prometheus.with_file_name("promtool");
     let output = Command::new(&promtool)
         .args(["check", "rules"])

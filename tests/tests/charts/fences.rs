@@ -6,11 +6,11 @@ use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use trimtab::lab::LabError;
-use trimtab::lab::process::wait_until;
 use trimtab_crds::fence::ServiceFence;
 use trimtab_crds::istio::Sidecar;
 use trimtab_embedded::Embedded;
+use trimtab_lab::LabError;
+use trimtab_lab::process::wait_until;
 
 const BOUND: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "default";

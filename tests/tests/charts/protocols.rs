@@ -5,10 +5,10 @@ use std::time::Duration;
 use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
-use trimtab::lab::LabError;
-use trimtab::lab::process::wait_until;
 use trimtab_crds::istio::{ServiceEntry, VirtualService};
 use trimtab_embedded::Embedded;
+use trimtab_lab::LabError;
+use trimtab_lab::process::wait_until;
 use trimtab_metaprotocol::object::Kind;
 
 const BOUND: Duration = Duration::from_secs(60);

@@ -7,13 +7,13 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
-use trimtab::lab::LabError;
-use trimtab::lab::process::wait_until;
 use trimtab::operator::Operator;
 use trimtab::{manifests, standalone};
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{LimiterStatus, first_form, v1alpha2};
 use trimtab_embedded::Embedded;
+use trimtab_lab::LabError;
+use trimtab_lab::process::wait_until;
 
 use crate::guard::{Guard, Log, Right, rights};
 use crate::helm::{configuration, object, render, repository};

@@ -2,8 +2,8 @@
 //! `docs/istio-facts.md`, on which a design decision rests.
 
 use serde_json::{Value, json};
-use trimtab::lab::http::Request;
 use trimtab_cluster::{Cluster, Istiod, Minor, Namespace, Pod, Proxy, wait_for};
+use trimtab_lab::http::Request;
 
 use crate::stand::{BOUND, application, cluster, example, istiod, limiter_state, operator};
 
@@ -20,7 +20,7 @@ struct Stand {
     namespace: Namespace<'static>,
     pod: Pod,
     proxy: Proxy,
-    _app: trimtab::lab::upstream::Upstream,
+    _app: trimtab_lab::upstream::Upstream,
 }
 
 /// A pod of the Service `reviews` with its application and sidecar, reached once.

@@ -19,11 +19,11 @@ use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::Request;
-use trimtab::lab::ports::free_address;
-use trimtab::lab::upstream::Upstream;
 use trimtab_cluster::{Forwarder, Minor, Namespace, Pod, Proxy, ProxyOptions};
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::Request;
+use trimtab_lab::ports::free_address;
+use trimtab_lab::upstream::Upstream;
 use trimtab_lazyload::config::{Dispatch, GlobalSidecarMode};
 use trimtab_lazyload::fallback::proxy::{ProxyOptions as FallbackOptions, bootstrap};
 use trimtab_lazyload::fallback::{FallbackInput, PROXY_METADATA, filters, manifests};

@@ -5,11 +5,11 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::Request;
-use trimtab::lab::ports::free_address;
-use trimtab::lab::upstream::Upstream;
 use trimtab_cluster::{Cluster, Minor, Namespace, Pod, Proxy, wait_for};
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::Request;
+use trimtab_lab::ports::free_address;
+use trimtab_lab::upstream::Upstream;
 use trimtab_lazyload::config::GlobalSidecarMode;
 use trimtab_lazyload::fallback::proxy::{ProxyOptions as FallbackOptions, bootstrap};
 use trimtab_lazyload::fallback::{FallbackInput, manifests};

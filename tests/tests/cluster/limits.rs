@@ -1,7 +1,7 @@
 //! SmartLimiters applied with kubectl, EnvoyFilters merged by istiod, requests counted at a stock Envoy.
 
-use trimtab::lab::http::Request;
 use trimtab_cluster::{Connection, Kind, Minor, Namespace, Proxy, ProxyOptions, wait_for};
+use trimtab_lab::http::Request;
 
 use crate::stand::{
     BOUND, application, cluster, example, istiod, limiter_state, operator, statuses,

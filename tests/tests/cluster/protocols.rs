@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use trimtab::lab::ports::free_port;
 use trimtab_cluster::{Cluster, Forwarder, Minor, Namespace, Pod, Proxy, wait_for};
+use trimtab_lab::ports::free_port;
 use trimtab_metaprotocol::input::Delivery;
 use trimtab_metaprotocol::output::Translation;
 use trimtab_metaprotocol::translate::translate;

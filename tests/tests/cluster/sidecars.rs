@@ -1,8 +1,8 @@
 //! The harness itself: a stock Envoy is a sidecar of istiod.
 
-use trimtab::lab::http::Request;
-use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab_cluster::{Cluster, Istiod, Namespace, Proxy};
+use trimtab_lab::http::Request;
+use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
 
 const SERVICE: &str = "
 apiVersion: v1

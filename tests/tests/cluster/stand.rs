@@ -7,10 +7,10 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
-use trimtab::lab::http::Request;
-use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab::operator::Operator;
 use trimtab_cluster::{Cluster, Connection, Istiod, Minor, Namespace, Pod, wait_for};
+use trimtab_lab::http::Request;
+use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab_lazyload::config::AccessLog;
 
 /// Namespace of the chart's release.
@@ -138,11 +138,11 @@ pub async fn chart_config(cluster: &Cluster, namespace: &str, name: &str) -> Con
     let text = cluster.kubectl(&get, "").await.unwrap();
     let mut config: Config = serde_saphyr::from_str(&text).unwrap();
     config.check().unwrap();
-    config.http.address = trimtab::lab::ports::free_address().unwrap();
-    config.xds.address = trimtab::lab::ports::free_address().unwrap();
+    config.http.address = trimtab_lab::ports::free_address().unwrap();
+    config.xds.address = trimtab_lab::ports::free_address().unwrap();
     config.xds.advertise = config.xds.address.to_string();
     config.lazyload.learn.access_log = Some(AccessLog {
-        address: trimtab::lab::ports::free_address().unwrap(),
+        address: trimtab_lab::ports::free_address().unwrap(),
     });
     config
 }

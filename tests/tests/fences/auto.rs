@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use trimtab::lab::process::wait_until;
+use trimtab_lab::process::wait_until;
 
 use crate::logs::carried;
 use crate::stand::{BOUND, PLAIN, Stand, log, pod, service};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use kube::Api;
 use serde_json::json;
-use trimtab::lab::process::wait_until;
 use trimtab_crds::istio::Sidecar;
+use trimtab_lab::process::wait_until;
 
 use crate::logs::carried;
 use crate::stand::{BOUND, PLAIN, Stand, log};

@@ -189,7 +189,7 @@ async fn several_services_on_one_workload_have_one_sidecar() {
     assert_eq!(reasons, ["Merged", "Programmed"]);
     let sidecars: Api<Sidecar> = Api::namespaced(stand.api.client(), "shop");
     let what = "one Sidecar with redis for the pods of both";
-    trimtab::lab::process::wait_until(what, crate::stand::BOUND, || async {
+    trimtab_lab::process::wait_until(what, crate::stand::BOUND, || async {
         let all = sidecars.list(&<_>::default()).await.unwrap().items;
         let app = |s: &Sidecar| {
             s.spec.workload_selector.clone().unwrap_or_default().labels["app"].clone()

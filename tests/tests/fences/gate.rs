@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use trimtab::lab::process::wait_until;
 use trimtab_crds::istio::{EnvoyFilter, Sidecar};
 use trimtab_embedded::Filter;
+use trimtab_lab::process::wait_until;
 
 use crate::logs::carried;
 use crate::stand::{BOUND, GRACE, PLAIN, Stand, log};

@@ -132,7 +132,7 @@ async fn from_service_waits_for_the_service_and_follows_its_selector() {
     late["spec"]["selector"] = json!({"app": "stock"});
     stand.put(late);
     let what = "the Sidecar follows";
-    trimtab::lab::process::wait_until(what, crate::stand::BOUND, || async {
+    trimtab_lab::process::wait_until(what, crate::stand::BOUND, || async {
         let found = selector(&stand, "late").await;
         (found == json!({"app": "stock"}))
             .then_some(())

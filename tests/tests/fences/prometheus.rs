@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use trimtab::lab::process::wait_until;
+use trimtab_lab::process::wait_until;
 
 use crate::stand::{BOUND, Stand};
 

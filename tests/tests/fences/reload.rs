@@ -6,9 +6,9 @@ use std::time::Duration;
 use kube::Api;
 use serde_json::json;
 use trimtab::config::Config;
-use trimtab::lab::process::wait_until;
 use trimtab::operator::Operator;
 use trimtab_crds::istio::EnvoyFilter;
+use trimtab_lab::process::wait_until;
 
 use crate::logs::carried;
 use crate::stand::{BOUND, Stand, log, service};

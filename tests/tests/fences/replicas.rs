@@ -35,7 +35,7 @@ async fn replicas_converge_to_the_union_and_then_are_silent() {
         .await;
     for operator in [&one, &two] {
         let (engine, _) = operator.lazyload.as_ref().unwrap();
-        trimtab::lab::process::wait_until("five edges", crate::stand::BOUND, || async {
+        trimtab_lab::process::wait_until("five edges", crate::stand::BOUND, || async {
             let edges = engine.mesh_view().edges;
             (edges == 5).then_some(()).ok_or(format!("{edges}"))
         })

@@ -14,13 +14,13 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trimtab::config::Config;
-use trimtab::lab::process::wait_until;
 use trimtab::operator::Operator;
 use trimtab::standalone;
 use trimtab_crds::fence::{FenceStatus, ServiceFence};
 use trimtab_crds::istio::Sidecar;
 use trimtab_embedded::Embedded;
 use trimtab_kit::clock::Clock;
+use trimtab_lab::process::wait_until;
 
 use crate::history::{History, hosts};
 use crate::logs;

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use tokio::net::TcpStream;
-use trimtab::lab::envoy::{self, Envoy};
-use trimtab::lab::http;
-use trimtab::lab::mesh::cluster;
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::{Process, Spec};
 use trimtab_cluster::{Connection, original_destination};
+use trimtab_lab::envoy::{self, Envoy};
+use trimtab_lab::http;
+use trimtab_lab::mesh::cluster;
+use trimtab_lab::ports::free_address;
+use trimtab_lab::process::{Process, Spec};
 use trimtab_lazyload::fallback::proxy::{ProxyOptions, bootstrap};
 use trimtab_lazyload::fallback::{FallbackInput, TCP_CLUSTER, filters};
 

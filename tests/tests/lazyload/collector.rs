@@ -16,8 +16,8 @@ use envoy_types::pb::envoy::service::accesslog::v3::{
 use envoy_types::pb::google::protobuf::value::Kind;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::wait_until;
+use trimtab_lab::ports::free_address;
+use trimtab_lab::process::wait_until;
 
 /// Far more than anything here takes; only a hang reaches it.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use serde_json::json;
-use trimtab::lab::http::{self, Request};
-use trimtab::lab::ports::{free_address, loopback};
+use trimtab_lab::http::{self, Request};
+use trimtab_lab::ports::{free_address, loopback};
 use trimtab_lazyload::config::Dispatch;
 use trimtab_lazyload::fallback::proxy::ProxyOptions;
 use trimtab_lazyload::fallback::{FallbackInput, PROXY_METADATA};

@@ -5,12 +5,12 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::wait_until;
 use trimtab::operator::Operator;
 use trimtab::standalone;
 use trimtab_crds::istio::Sidecar;
 use trimtab_embedded::Embedded;
+use trimtab_lab::ports::free_address;
+use trimtab_lab::process::wait_until;
 use trimtab_lazyload::config::AccessLog;
 use trimtab_lazyload::fallback::FallbackInput;
 

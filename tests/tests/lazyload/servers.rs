@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
-use trimtab::lab::ports::free_address;
+use trimtab_lab::ports::free_address;
 
 /// A request as a server got it.
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use trimtab::lab::http::{self, Request};
 use trimtab_crds::limiter::Delivery;
+use trimtab_lab::http::{self, Request};
 
 use crate::lab::{BOUND, drive_case, tally};
 

@@ -2,10 +2,10 @@
 //! `docs/slime-compatibility.md`.
 
 use serde_json::{Value, json};
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::Request;
 use trimtab_crds::istio::{DestinationRule, ServiceEntry};
 use trimtab_crds::limiter::{Delivery, DescriptorState, v1alpha2};
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::Request;
 use trimtab_limiter::decide::expression::Expression;
 use trimtab_xds::ECDS;
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::{KeepAlive, Request};
 use trimtab_crds::limiter::Delivery;
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::{KeepAlive, Request};
 use trimtab_limiter::input::{LimiterInput, Reading};
 use trimtab_xds::{ECDS, ResourceCache};
 
@@ -194,7 +194,7 @@ async fn the_last_limit_stays_while_the_server_is_away() {
 async fn a_proxy_that_starts_without_the_server_serves_and_is_limited_later() {
     let pod = pod().await;
     let mesh = Mesh::new(pod.address());
-    let address = trimtab::lab::ports::free_address().unwrap();
+    let address = trimtab_lab::ports::free_address().unwrap();
     let case = translated(at_load("3", 0.9), &address.to_string());
     let begin = Instant::now();
     let envoy = Envoy::start(&mesh.merged(&case.envoy_filters()), &folder("ecds-late"))

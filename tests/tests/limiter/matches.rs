@@ -1,9 +1,9 @@
 //! Each match kind on a real Envoy, with both deliveries: what matches is limited to 2 per minute, the rest is free.
 
 use serde_json::json;
-use trimtab::lab::envoy;
-use trimtab::lab::http::Request;
 use trimtab_crds::limiter::Delivery;
+use trimtab_lab::envoy;
+use trimtab_lab::http::Request;
 
 use crate::cases::{self, Case};
 use crate::lab::{Mesh, drive_case, free, limited, nowhere, tally};

@@ -8,7 +8,6 @@ use crate::lab::folder;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use trimtab::lab::prometheus::Prometheus;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{LimiterStatus, v1alpha2};
 use trimtab_kit::clock::ManualClock;
@@ -17,6 +16,7 @@ use trimtab_kit::sources::{
     PrometheusSource, Sample, SourceHealth,
 };
 use trimtab_kit::watch::Feed;
+use trimtab_lab::prometheus::Prometheus;
 use trimtab_limiter::engine::{Engine, LimiterView};
 use trimtab_limiter::index::{Index, LimiterKey};
 use trimtab_limiter::input::Settings;

@@ -1,8 +1,8 @@
 //! Each target kind and strategy on a real Envoy: the target is limited, its neighbours are free.
 
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::Request;
 use trimtab_crds::limiter::Delivery;
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::Request;
 
 use crate::cases;
 use crate::lab::{Mesh, RATINGS, SECOND, drive_case, folder, free, limited, pod, tally};

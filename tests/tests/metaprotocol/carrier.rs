@@ -4,7 +4,7 @@ use envoy_types::pb::envoy::config::route::v3 as http;
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use prost::Message;
 use serde_json::{Value, json};
-use trimtab::lab::envoy;
+use trimtab_lab::envoy;
 use trimtab_metaprotocol::proto;
 
 use crate::golden::{canonical, load, names};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use trimtab::lab::process::cache_dir;
+use trimtab_lab::process::cache_dir;
 
 /// Far more than anything here takes; only a hang reaches it.
 const BOUND: Duration = Duration::from_secs(30);

@@ -264,7 +264,7 @@ async fn a_time_limit_ends_a_slow_call_and_not_the_connection() {
 async fn a_call_is_tried_again_when_no_server_listens() {
     let routes = json!([{"route": to("v1"), "retries": {"attempts": 3}}]);
     let (_v1, at1) = server("dubbo_server.js", "v1").await;
-    let nobody = trimtab::lab::ports::free_address().expect("a port");
+    let nobody = trimtab_lab::ports::free_address().expect("a port");
     let mut mesh = Mesh::default();
     let own = format!("outbound|{PORT}||{HOST}");
     let at = mesh.outbound(PORT, &own);
@@ -424,7 +424,7 @@ async fn policies_about_callers_are_kept_and_others_refused() {
         mesh.cluster(&format!("inbound|{PORT}||"), pod);
         let config = mesh.bootstrap(&filters(made), None);
         let folder = crate::lab::folder(&format!("dubbo-policy-{name}"));
-        let envoy = trimtab::lab::envoy::Envoy::start(&config, &folder)
+        let envoy = trimtab_lab::envoy::Envoy::start(&config, &folder)
             .await
             .expect("Envoy");
         // Without mutual TLS the caller is nobody.

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::network::{
 };
 use prost::Message;
 use serde_json::{Value, json};
-use trimtab::lab::envoy;
+use trimtab_lab::envoy;
 use trimtab_metaprotocol::input::Delivery;
 use trimtab_metaprotocol::output::Translation;
 use trimtab_xds::{DRDS, ECDS, GENERIC_RDS, TRDS};

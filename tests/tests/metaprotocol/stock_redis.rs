@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::{Process, Spec};
+use trimtab_lab::ports::free_address;
+use trimtab_lab::process::{Process, Spec};
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput};
 use trimtab_metaprotocol::translate::translate;
 
@@ -46,7 +46,7 @@ fn input(redis: Value, destination: Value) -> ServicePortInput {
 }
 
 fn program() -> PathBuf {
-    let cached = trimtab::lab::process::cache_dir().join("redis/usr/bin/redis-server");
+    let cached = trimtab_lab::process::cache_dir().join("redis/usr/bin/redis-server");
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     std::iter::once(cached)
         .chain(std::env::split_paths(&on_path).map(|d| d.join("redis-server")))
@@ -217,7 +217,7 @@ async fn a_change_reaches_new_connections() {
     let mut config = listeners(&first);
     let path = folder.join("listeners.json");
     config["dynamic_resources"] = json!({"lds_config": {"path_config_source": {"path": path}}});
-    let mut envoy = trimtab::lab::envoy::Envoy::start(&config, &folder)
+    let mut envoy = trimtab_lab::envoy::Envoy::start(&config, &folder)
         .await
         .expect("Envoy");
     let mut old = Client::open(at).await;
@@ -407,7 +407,7 @@ async fn the_default_is_the_service_itself_and_its_own_side_lets_through() {
     mesh.cluster(&format!("inbound|{PORT}||"), pod);
     let config = mesh.bootstrap(&crate::lab::filters(&made), None);
     let folder = folder("redis-inbound");
-    let _envoy = trimtab::lab::envoy::Envoy::start(&config, &folder)
+    let _envoy = trimtab_lab::envoy::Envoy::start(&config, &folder)
         .await
         .expect("Envoy");
     assert_eq!(Client::open(at).await.send("SET k v").await, "+OK");

@@ -282,7 +282,7 @@ async fn inline_routes_need_no_server() {
 
 #[tokio::test]
 async fn a_proxy_that_starts_while_the_server_is_away_calls_the_service_itself() {
-    let nobody = trimtab::lab::ports::free_address().expect("a port");
+    let nobody = trimtab_lab::ports::free_address().expect("a port");
     let mut asked = all_to("v2");
     let mut settings = asked.settings.as_ref().clone();
     settings.xds_address = nobody.to_string();
@@ -296,7 +296,7 @@ async fn a_proxy_that_starts_while_the_server_is_away_calls_the_service_itself()
     mesh.cluster(&own, at1);
     let config = mesh.bootstrap(&crate::lab::filters(&made), None);
     let folder = crate::lab::folder("thrift-away");
-    let _envoy = trimtab::lab::envoy::Envoy::start(&config, &folder)
+    let _envoy = trimtab_lab::envoy::Envoy::start(&config, &folder)
         .await
         .expect("Envoy");
     let mut caller = client("thrift_client.py", at, &[]);
@@ -374,7 +374,7 @@ async fn a_global_limit_refuses_calls_at_the_services_own_side() {
     mesh.cluster_with(cluster, limits, http2);
     let config = mesh.bootstrap(&crate::lab::filters(&made), None);
     let folder = crate::lab::folder("thrift-limit");
-    let _envoy = trimtab::lab::envoy::Envoy::start(&config, &folder)
+    let _envoy = trimtab_lab::envoy::Envoy::start(&config, &folder)
         .await
         .expect("Envoy");
 

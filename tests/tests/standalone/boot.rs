@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
-use trimtab::lab::envoy::{self, Envoy};
 use trimtab_dataplane::{BootstrapOptions, XdsTls, bootstrap};
+use trimtab_lab::envoy::{self, Envoy};
 use trimtab_xds::{Audience, CDS, ResourceCache, Scope, ServerOptions, TlsFiles};
 
 use crate::http::case;

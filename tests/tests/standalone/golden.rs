@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use expect_test::expect_file;
 use serde_json::{Map, Value, json};
-use trimtab::lab::envoy;
 use trimtab_dataplane::{BootstrapOptions, Listen, Served, TYPES, bootstrap, resources};
+use trimtab_lab::envoy;
 use trimtab_metaprotocol::error::Problem;
 use trimtab_xds::{CDS, DRDS, EDS, LDS, RDS, ResourceCache, Scope, TRDS};
 

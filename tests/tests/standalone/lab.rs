@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::ports::free_address;
 use trimtab_dataplane::{BootstrapOptions, Served, bootstrap};
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::ports::free_address;
 use trimtab_xds::{ResourceCache, ResourceInfo, Scope, ServerOptions, serve_with};
 
 /// Far more than anything here takes; only a hang reaches it.

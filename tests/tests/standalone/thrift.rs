@@ -7,9 +7,9 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use trimtab::lab::ports::{free_port, loopback};
-use trimtab::lab::process::cache_dir;
 use trimtab_dataplane::Served;
+use trimtab_lab::ports::{free_port, loopback};
+use trimtab_lab::process::cache_dir;
 use trimtab_xds::{EDS, LDS, Scope, TRDS};
 
 use crate::cases::Case;

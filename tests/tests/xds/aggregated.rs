@@ -28,9 +28,9 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
     HttpConnectionManager, HttpFilter, Rds, http_filter,
 };
 use serde_json::{Value, json};
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::{KeepAlive, Request};
-use trimtab::lab::ports::{free_address, loopback};
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::{KeepAlive, Request};
+use trimtab_lab::ports::{free_address, loopback};
 use trimtab_xds::{Audience, CDS, EDS, LDS, RDS, Scope, Scoped, ResourceCache, Update};
 
 use crate::lab::{NODE, Server, any, folder, grpc, pod, resource, socket, xds_cluster};
@@ -291,7 +291,7 @@ async fn listeners_follow(stage: &mut Stage) {
         stage.stat("listener_manager.total_listeners_active").await,
         2
     );
-    let answer = trimtab::lab::http::send(stage.more, &Request::get("/")).await;
+    let answer = trimtab_lab::http::send(stage.more, &Request::get("/")).await;
     assert_eq!(answer.expect("an answer").body, "one");
 
     let gone = ["bad".to_owned(), "more".to_owned()];

@@ -6,8 +6,8 @@ use envoy_types::pb::envoy::extensions::filters::network::dubbo_proxy::v3 as dub
 use envoy_types::pb::envoy::extensions::filters::network::generic_proxy::v3 as generic;
 use envoy_types::pb::envoy::extensions::filters::network::thrift_proxy::v3 as thrift;
 use serde_json::{Value, json};
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::ports::free_address;
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::ports::free_address;
 use trimtab_xds::{DRDS, GENERIC_RDS, ResourceCache, Scoped, TRDS, xdstp_name, xdstp_name_with};
 
 use crate::lab::{NODE, Server, folder, grpc, resource, socket, xds_cluster};

@@ -10,7 +10,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use trimtab::lab::ports::loopback;
+use trimtab_lab::ports::loopback;
 use trimtab_xds::{
     Resource, ResourceCache, ResourceInfo, Scoped, ServeError, content_version, serve,
 };

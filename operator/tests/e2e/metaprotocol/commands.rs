@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::{Process, Spec, wait_until};
+use trimtab_lab::ports::free_address;
+use trimtab_lab::process::{Process, Spec, wait_until};
 
 use crate::support::{BOUND, folder, trimtab};
 
@@ -238,7 +238,7 @@ async fn a_folder_is_served_and_the_running_operator_answers_the_commands() {
         "{:?}",
         texts(&output)
     );
-    let text = trimtab::lab::http::get(http, "/api/v1/metaprotocol")
+    let text = trimtab_lab::http::get(http, "/api/v1/metaprotocol")
         .await
         .unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();

@@ -12,11 +12,11 @@ use kube::Api;
 use kube::api::{DynamicObject, ListParams};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use trimtab::lab::process::wait_until;
 use trimtab::operator::Operator;
 use trimtab::standalone;
 use trimtab_crds::istio::{EnvoyFilter, VirtualService};
 use trimtab_embedded::Embedded;
+use trimtab_lab::process::wait_until;
 use trimtab_metaprotocol::object::Kind;
 
 use crate::support::{BOUND, config, ring};

@@ -3,8 +3,8 @@
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
-use trimtab::lab::process::wait_until;
 use trimtab_crds::istio::{EnvoyFilter, ServiceEntry};
+use trimtab_lab::process::wait_until;
 use trimtab_metaprotocol::object::Kind;
 use trimtab_xds::{ECDS, RDS};
 

@@ -3,9 +3,9 @@
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::json;
-use trimtab::lab::process::wait_until;
 use trimtab_crds::istio::ServiceEntry;
 use trimtab_embedded::Filter;
+use trimtab_lab::process::wait_until;
 use trimtab_metaprotocol::object::Kind;
 use trimtab_xds::RDS;
 

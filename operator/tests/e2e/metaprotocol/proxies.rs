@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::{KeepAlive, Request};
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::wait_until;
 use trimtab::operator::Operator;
 use trimtab_embedded::Embedded;
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::{KeepAlive, Request};
+use trimtab_lab::ports::free_address;
+use trimtab_lab::process::wait_until;
 use trimtab_metaprotocol::object::Kind;
 
 use super::{AERAKI, HOST, ROUTES, condition, load, mesh, operator, router, router_with, told};
@@ -217,7 +217,7 @@ async fn scenario(name: &str, delta: bool) {
         .await
         .unwrap();
     wait_until("the routes of no router", BOUND, || async {
-        let answer = trimtab::lab::http::send(listen, &Request::get("/"))
+        let answer = trimtab_lab::http::send(listen, &Request::get("/"))
             .await
             .map_err(|e| e.to_string())?;
         if answer.status == 503 {

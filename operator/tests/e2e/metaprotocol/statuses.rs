@@ -88,7 +88,7 @@ async fn a_secret_that_may_not_be_read_is_a_reference_that_does_not_resolve() {
     let operator = operator(&embedded, "{}").await;
     let object = super::get(&embedded, Kind::RedisDestination, "orders").await;
     assert_eq!(object["metadata"]["name"], "orders");
-    let told = trimtab::lab::process::wait_until("a reference", crate::support::BOUND, || async {
+    let told = trimtab_lab::process::wait_until("a reference", crate::support::BOUND, || async {
         let object = super::get(&embedded, Kind::RedisDestination, "orders").await;
         let (what, message) = condition(&object, "ResolvedRefs");
         if what.starts_with("False Secret") {

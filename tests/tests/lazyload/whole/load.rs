@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use trimtab::lab::http::{KeepAlive, Request};
+use trimtab_lab::http::{KeepAlive, Request};
 
 use super::stand::host;
 use crate::collector::BOUND;

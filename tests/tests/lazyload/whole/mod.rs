@@ -9,8 +9,8 @@ mod stand;
 
 use std::time::{Duration, Instant};
 
-use trimtab::lab::http::{KeepAlive, Request};
-use trimtab::lab::process::wait_until;
+use trimtab_lab::http::{KeepAlive, Request};
+use trimtab_lab::process::wait_until;
 
 use self::load::Load;
 use self::stand::{Running, Stand, host, server};

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::transport::Channel;
-use trimtab::lab::process::wait_until;
+use trimtab_lab::process::wait_until;
 
 use super::has;
 use super::stand::{Stand, host, server};

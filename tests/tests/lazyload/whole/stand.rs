@@ -9,11 +9,6 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::{KeepAlive, Request};
-use trimtab::lab::ports::{free_address, free_port};
-use trimtab::lab::process::wait_until;
-use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab::operator::Operator;
 use trimtab::standalone;
 use trimtab_crds::fence::ServiceFence;
@@ -21,6 +16,11 @@ use trimtab_crds::istio::Sidecar;
 use trimtab_dataplane::controller::Proxies;
 use trimtab_dataplane::{BootstrapOptions, FallbackInput, Listen, bootstrap};
 use trimtab_embedded::Embedded;
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::{KeepAlive, Request};
+use trimtab_lab::ports::{free_address, free_port};
+use trimtab_lab::process::wait_until;
+use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab_lazyload::config::AccessLog;
 
 use crate::collector::BOUND;
@@ -153,7 +153,7 @@ fn config() -> Config {
 async fn state(http: SocketAddr) -> String {
     let mut out = Vec::new();
     for path in ["/readyz", "/api/v1/xds/nodes"] {
-        let get = trimtab::lab::http::get(http, path);
+        let get = trimtab_lab::http::get(http, path);
         let answer = tokio::time::timeout(Duration::from_secs(5), get).await;
         out.push(format!("{path}: {answer:?}"));
     }
@@ -233,7 +233,7 @@ impl Stand {
     pub(super) async fn ready(&self) {
         let (at, admin) = (self.http(), self.pod.admin());
         wait_until("the proxies", BOUND, || async move {
-            let listeners = trimtab::lab::http::get(admin, "/listeners").await;
+            let listeners = trimtab_lab::http::get(admin, "/listeners").await;
             let listeners = listeners.map_err(|e| e.to_string())?;
             if let Some((name, _)) = self
                 .ports
@@ -332,7 +332,7 @@ impl Stand {
     /// What Trimtab says of the fence.
     pub(super) async fn view(&self) -> String {
         let path = "/api/v1/lazyload/fences/shop/web";
-        let view = trimtab::lab::http::get(self.config.http.address, path).await;
+        let view = trimtab_lab::http::get(self.config.http.address, path).await;
         view.unwrap_or_else(|error| error.to_string())
     }
 
@@ -340,7 +340,7 @@ impl Stand {
     pub(super) async fn forget(&self) {
         let path = "/api/v1/lazyload/fences/shop/web/forget";
         let request = Request::get(path).method("POST");
-        let answer = trimtab::lab::http::send(self.config.http.address, &request);
+        let answer = trimtab_lab::http::send(self.config.http.address, &request);
         assert_eq!(answer.await.unwrap().status, 200);
     }
 
@@ -350,7 +350,7 @@ impl Stand {
         let fallback = &self.fallbacks[number];
         for path in ["/healthcheck/fail", "/drain_listeners"] {
             let post = Request::get(path).method("POST");
-            let answer = trimtab::lab::http::send(fallback.admin(), &post).await;
+            let answer = trimtab_lab::http::send(fallback.admin(), &post).await;
             assert_eq!(answer.unwrap().status, 200, "{path}");
         }
         // A call on a connection that was idle may still come: so a while without any.

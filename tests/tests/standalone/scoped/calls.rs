@@ -1,8 +1,8 @@
 //! Calls of an application to services that its pod sees, and that it does not see.
 
 use tokio::net::TcpStream;
-use trimtab::lab::http::{KeepAlive, Request};
 use trimtab_dataplane::HttpLimit;
+use trimtab_lab::http::{KeepAlive, Request};
 use trimtab_xds::ECDS;
 
 use super::{Lab, host, mesh, say};

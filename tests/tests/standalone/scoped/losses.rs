@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use trimtab::lab::http::{KeepAlive, Request, send};
+use trimtab_lab::http::{KeepAlive, Request, send};
 
 use super::{Lab, host, mesh, say};
 use crate::http::pod;

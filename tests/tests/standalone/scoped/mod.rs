@@ -16,10 +16,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::{KeepAlive, Request};
-use trimtab::lab::ports::{free_port, loopback};
 use trimtab_dataplane::{FallbackInput, HttpLimit, World, bootstrap};
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::{KeepAlive, Request};
+use trimtab_lab::ports::{free_port, loopback};
 use trimtab_xds::{CDS, LDS, RDS, ResourceCache, ServerOptions};
 
 use crate::cases::{Case, Pod};

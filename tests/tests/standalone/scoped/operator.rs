@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::{KeepAlive, Request};
-use trimtab::lab::ports::free_port;
 use trimtab::operator::Operator;
 use trimtab::standalone;
 use trimtab_dataplane::controller::Proxies;
 use trimtab_dataplane::{FALLBACK_GROUP, FallbackInput, bootstrap};
 use trimtab_embedded::Embedded;
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::{KeepAlive, Request};
+use trimtab_lab::ports::free_port;
 use trimtab_xds::{CDS, LDS};
 
 use super::host;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::json;
-use trimtab::lab::ports::free_port;
+use trimtab_lab::ports::free_port;
 
 use super::{Lab, host, mesh};
 use crate::http::pod;
@@ -30,7 +30,7 @@ async fn a_managed_port_goes_through_the_fallback_until_it_is_seen() {
     let mut new = Peer::start("thrift_client.py", &args);
     assert_eq!(new.calls("say", 5).await, json!({"v2": 5}));
     assert_eq!(old.calls("say", 5).await, json!({"v2": 5}));
-    let stat = async |envoy: &trimtab::lab::envoy::Envoy, name: &str| {
+    let stat = async |envoy: &trimtab_lab::envoy::Envoy, name: &str| {
         envoy.stat(name).await.expect("a number")
     };
     let detour = format!("cluster.trimtab-fallback|{port}.upstream_cx_total");

@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::Channel;
-use trimtab::lab::ports::{free_port, loopback};
+use trimtab_lab::ports::{free_port, loopback};
 
 use super::{Lab, host, mesh, say};
 use crate::http::pod;

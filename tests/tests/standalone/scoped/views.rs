@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
 use serde_json::json;
 use tokio::net::TcpStream;
-use trimtab::lab::http::{KeepAlive, Request, send};
-use trimtab::lab::ports::loopback;
 use trimtab_dataplane::{LINGER, Listen, World, world};
+use trimtab_lab::http::{KeepAlive, Request, send};
+use trimtab_lab::ports::loopback;
 use trimtab_xds::{CDS, EDS, LDS, RDS};
 
 use super::{Lab, Mesh, host, mesh, say};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::LabError;
+use crate::LabError;
 
 /// Lines of a log that an error message carries.
 const TAIL_LINES: usize = 12;

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use trimtab::lab::envoy::{self, Envoy};
-use trimtab::lab::merge::{self, ProxyFacts};
-use trimtab::lab::mesh::{Listener, Proxy};
-use trimtab::lab::ports::free_address;
-use trimtab::lab::upstream::{Clock, PodSpec, Upstream};
+use trimtab_lab::envoy::{self, Envoy};
+use trimtab_lab::merge::{self, ProxyFacts};
+use trimtab_lab::mesh::{Listener, Proxy};
+use trimtab_lab::ports::free_address;
+use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
 
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
 pub(crate) const TYPED_STRUCT: &str = "type.googleapis.com/udpa.type.v1.TypedStruct";

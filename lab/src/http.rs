@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::LabError;
+use crate::LabError;
 
 /// Longest wait for one answer. Nothing on the loopback interface takes that long unless it hangs.
 const ANSWER_BOUND: Duration = Duration::from_secs(10);

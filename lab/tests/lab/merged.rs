@@ -1,12 +1,12 @@
 //! `EnvoyFilter` objects, merged and obeyed.
 
 use serde_json::{Value, json};
-use trimtab::lab::envoy::{self, Envoy};
-use trimtab::lab::http::{self, Request};
-use trimtab::lab::load::burst;
-use trimtab::lab::merge;
-use trimtab::lab::mesh::{Listener, LocalCluster, Route, Telemetry, VirtualHost};
-use trimtab::lab::ports::free_address;
+use trimtab_lab::envoy::{self, Envoy};
+use trimtab_lab::http::{self, Request};
+use trimtab_lab::load::burst;
+use trimtab_lab::merge;
+use trimtab_lab::mesh::{Listener, LocalCluster, Route, Telemetry, VirtualHost};
+use trimtab_lab::ports::free_address;
 
 use crate::support::{
     LOCAL_RATE_LIMIT, counts, envoy_filter, facts, folder, generic_key, insert_filter, limit, pod,

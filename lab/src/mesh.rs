@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::merge::Context;
+use crate::merge::Context;
 
-/// The key of a listener's metadata under which its context and port are kept for [`super::merge`].
+/// The key of a listener's metadata under which its context and port are kept for [`crate::merge`].
 pub(crate) const METADATA: &str = "trimtab.lab";
 
 /// Name of the bootstrap cluster that leads to Trimtab's xDS server.
@@ -262,7 +262,7 @@ impl VirtualHost {
 
 impl Telemetry {
     /// Envoy's own stats logger, counting with Istio's name and labels. The counter appears as
-    /// `envoy_istio_istio_requests_total`; [`super::prometheus`] renames it when it scrapes.
+    /// `envoy_istio_istio_requests_total`; [`crate::prometheus`] renames it when it scrapes.
     fn emit(&self) -> Value {
         // A percent sign would begin a format operator.
         let fixed = |text: &str| text.replace('%', "%%");

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::process::{Process, Spec, cache_dir, find_program};
-use super::{LabError, http};
+use crate::process::{Process, Spec, cache_dir, find_program};
+use crate::{LabError, http};
 
 /// Longest wait for a start; it takes a fraction of a second on an idle machine.
 const START_BOUND: Duration = Duration::from_secs(30);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use trimtab_kit::sources::{Demand, Harvest, MetricName, MetricSource, SourceHealth};
 
-use super::report::Traffic;
-use super::scenario::{CAPACITY, Scenario};
+use crate::report::Traffic;
+use crate::scenario::{CAPACITY, Scenario};
 
 pub(super) struct Simulated {
     scenario: Scenario,

@@ -1,4 +1,4 @@
-//! Applies `EnvoyFilter` objects to a bootstrap of [`super::mesh`], so that what the operator generates can be run on
+//! Applies `EnvoyFilter` objects to a bootstrap of [`crate::mesh`], so that what the operator generates can be run on
 //! a real Envoy without Istio.
 //!
 //! This is ours, for tests and the quickstart; it is not Istio's code. It follows Istio's documentation of matches and
@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::mesh::METADATA;
-use super::proto_merge::{merge, merge_any, snake_case};
+use crate::mesh::METADATA;
+use crate::proto_merge::{merge, merge_any, snake_case};
 
 mod filters;
 mod routes;

@@ -15,8 +15,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::LabError;
-use super::http::{KeepAlive, Request};
+use crate::LabError;
+use crate::http::{KeepAlive, Request};
 
 /// How often arrivals are dispatched: fine enough to spread 1000 requests a second evenly.
 const TICK: Duration = Duration::from_millis(1);

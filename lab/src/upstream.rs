@@ -13,8 +13,8 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use parking_lot::Mutex;
 
-use super::LabError;
-use super::http::Server;
+use crate::LabError;
+use crate::http::Server;
 
 /// Path of the metrics in Prometheus' text format.
 pub const METRICS_PATH: &str = "/metrics";
@@ -129,7 +129,7 @@ struct Load {
 }
 
 impl Upstream {
-    /// Starts a pod on an address, for example one of [`super::ports::free_address`].
+    /// Starts a pod on an address, for example one of [`crate::ports::free_address`].
     pub async fn start(address: SocketAddr, spec: PodSpec, clock: Clock) -> Result<Self, LabError> {
         let load = Mutex::new(Load {
             meter: Meter::default(),

@@ -2,8 +2,8 @@
 
 use trimtab_limiter::engine::LimiterView;
 
-use super::scenario::Scenario;
-use crate::lab::plot::{Axis, Marker, PALETTE, Plot, Series, Style, svg};
+use crate::scenario::Scenario;
+use trimtab_lab::plot::{Axis, Marker, PALETTE, Plot, Series, Style, svg};
 
 /// Requests per second that the example lets through in all.
 const TOTAL: f64 = 30.0;

@@ -1,16 +1,11 @@
-//! `trimtab quickstart`: the main job on this machine, with real parts when they are installed.
+//! The run: what it plays on, second by second, and what it says.
 //!
 //! The scenario is the first example of the documentation: 30 requests a second, shared by the pods, while their CPU is
 //! above 0.8. A load rises, the limit comes on and is split over two pods, a third pod joins, the load falls, the limit
 //! goes off. The verdict at the end says whether all that was seen.
 
-mod report;
-mod scenario;
-mod simulated;
-mod stage;
-
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,28 +13,16 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
+use trimtab::config::Config;
+use trimtab::operator::Operator;
+use trimtab::{manifests, standalone};
 use trimtab_crds::limiter::Delivery;
 use trimtab_embedded::Embedded;
 use trimtab_kit::sources::MetricSource;
 
-use crate::config::Config;
-use crate::lab;
-use crate::manifests;
-use crate::operator::Operator;
-use crate::standalone;
-use report::{Row, Verdict};
-use scenario::Scenario;
-
-/// Options of the command.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How long.
-    pub duration: Duration,
-    /// Where the plot is written.
-    pub plot: PathBuf,
-    /// Do not name the status page.
-    pub no_open: bool,
-}
+use crate::report::{self, Row, Verdict};
+use crate::scenario::Scenario;
+use crate::{Options, simulated, stage};
 
 /// The shortest run in which every step has time to be seen.
 const SHORTEST: Duration = Duration::from_secs(30);
@@ -47,15 +30,15 @@ const SHORTEST: Duration = Duration::from_secs(30);
 const OBJECTS: [(&str, &str); 3] = [
     (
         "service.yaml",
-        include_str!("../../../examples/quickstart/service.yaml"),
+        include_str!("../../../../examples/quickstart/service.yaml"),
     ),
     (
         "pods.yaml",
-        include_str!("../../../examples/quickstart/pods.yaml"),
+        include_str!("../../../../examples/quickstart/pods.yaml"),
     ),
     (
         "smartlimiter.yaml",
-        include_str!("../../../examples/quickstart/smartlimiter.yaml"),
+        include_str!("../../../../examples/quickstart/smartlimiter.yaml"),
     ),
 ];
 
@@ -67,7 +50,7 @@ enum Stage {
 
 /// Runs the scenario. Exit code 0 only when the limit came on, was obeyed and went off; 3 when parts were missing and
 /// decisions were shown on simulated metrics.
-pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     if options.duration < SHORTEST {
         bail!(
             "--for {}s is too short: every step needs time to be seen, use 30s or more",
@@ -105,10 +88,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 
 fn missing_parts() -> Vec<String> {
     let mut out = Vec::new();
-    if let Err(error) = lab::envoy::find() {
+    if let Err(error) = trimtab_lab::envoy::find() {
         out.push(error.to_string());
     }
-    if let Err(error) = lab::prometheus::find() {
+    if let Err(error) = trimtab_lab::prometheus::find() {
         out.push(error.to_string());
     }
     out
@@ -150,7 +133,7 @@ async fn play(
 }
 
 /// The operator with a one-second period and ECDS.
-async fn start_operator(
+pub(crate) async fn start_operator(
     embedded: &Embedded,
     prometheus: Option<String>,
     extra: Vec<Arc<dyn MetricSource>>,
@@ -263,9 +246,9 @@ fn say(line: &str) -> anyhow::Result<()> {
 }
 
 /// Reads the generated EnvoyFilter once it is there.
-async fn envoy_filter(client: Client) -> anyhow::Result<serde_json::Value> {
+pub(crate) async fn envoy_filter(client: Client) -> anyhow::Result<serde_json::Value> {
     let api: kube::Api<trimtab_crds::istio::EnvoyFilter> = kube::Api::namespaced(client, "default");
-    let filter = lab::process::wait_until(
+    let filter = trimtab_lab::process::wait_until(
         "the generated EnvoyFilter",
         Duration::from_secs(20),
         || async {

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
-use trimtab::lab::envoy::Envoy;
-use trimtab::lab::http::{self, KeepAlive, Request};
-use trimtab::lab::load::{Load, Second, Targets, burst};
-use trimtab::lab::mesh::{Listener, Telemetry};
-use trimtab::lab::plot::{self, Axis, Marker, PALETTE, Plot, Series, Style};
-use trimtab::lab::ports::free_address;
-use trimtab::lab::process::{Process, Spec, wait_until};
-use trimtab::lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
-use trimtab::lab::upstream::METRICS_PATH;
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::{self, KeepAlive, Request};
+use trimtab_lab::load::{Load, Second, Targets, burst};
+use trimtab_lab::mesh::{Listener, Telemetry};
+use trimtab_lab::plot::{self, Axis, Marker, PALETTE, Plot, Series, Style};
+use trimtab_lab::ports::free_address;
+use trimtab_lab::process::{Process, Spec, wait_until};
+use trimtab_lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
+use trimtab_lab::upstream::METRICS_PATH;
 
 use crate::support::{BOUND, counts, folder, pod, proxy, run};
 

@@ -10,18 +10,18 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use trimtab_embedded::Embedded;
 
-use super::report::Traffic;
-use super::scenario::{CAPACITY, Scenario};
-use super::{envoy_filter, start_operator};
-use crate::lab::envoy::Envoy;
-use crate::lab::http::Request;
-use crate::lab::load::{Load, Running, Targets};
-use crate::lab::merge::{ProxyFacts, apply};
-use crate::lab::mesh::{Listener, Proxy, Telemetry};
-use crate::lab::ports::free_address;
-use crate::lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
-use crate::lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
-use crate::operator::Operator;
+use crate::play::{envoy_filter, start_operator};
+use crate::report::Traffic;
+use crate::scenario::{CAPACITY, Scenario};
+use trimtab::operator::Operator;
+use trimtab_lab::envoy::Envoy;
+use trimtab_lab::http::Request;
+use trimtab_lab::load::{Load, Running, Targets};
+use trimtab_lab::merge::{ProxyFacts, apply};
+use trimtab_lab::mesh::{Listener, Proxy, Telemetry};
+use trimtab_lab::ports::free_address;
+use trimtab_lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
+use trimtab_lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
 
 /// The workload's port.
 const PORT: u16 = 9080;

@@ -2,13 +2,8 @@
 //! traffic is what it claims to be.
 
 #[cfg(test)]
-#[path = "lab/support.rs"]
-mod support;
-
-#[cfg(test)]
-#[path = "lab/machinery.rs"]
 mod machinery;
-
 #[cfg(test)]
-#[path = "lab/merged.rs"]
 mod merged;
+#[cfg(test)]
+mod support;

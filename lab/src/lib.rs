@@ -2,7 +2,7 @@
 //! the loopback interface.
 //!
 //! The quickstart runs its scenario on it, and the tests that need a real proxy use the same pieces. Nothing here is
-//! part of the operator: no controller depends on this module.
+//! shipped.
 //!
 //! - [`ports`], [`process`]: free ports and children that cannot be left behind;
 //! - [`envoy`], [`prometheus`]: the two real programs;

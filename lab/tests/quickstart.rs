@@ -1,15 +1,25 @@
-//! `trimtab quickstart`, whole.
+//! The quickstart, whole.
 
+// Helpers outside of #[test] functions fail the test by panicking too.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{folder, trimtab};
+/// An empty folder of this test.
+fn folder(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("quickstart-{name}"));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
 
 #[test]
 fn the_limit_comes_on_is_obeyed_follows_and_goes_off() {
-    let dir = folder("quickstart");
+    let dir = folder("whole");
     let plot = dir.join("plot.svg");
-    let output = Command::new(trimtab())
-        .args(["quickstart", "--for", "40s", "--plot"])
+    let output = Command::new(env!("CARGO_BIN_EXE_quickstart"))
+        .args(["--for", "40s", "--plot"])
         .arg(&plot)
         .output()
         .unwrap();
@@ -39,8 +49,8 @@ fn the_limit_comes_on_is_obeyed_follows_and_goes_off() {
 #[test]
 fn without_envoy_it_says_so_and_simulates() {
     let dir = folder("simulated");
-    let output = Command::new(trimtab())
-        .args(["quickstart", "--for", "30s", "--plot"])
+    let output = Command::new(env!("CARGO_BIN_EXE_quickstart"))
+        .args(["--for", "30s", "--plot"])
         .arg(dir.join("plot.svg"))
         .env("ENVOY_BIN", "/nonexistent/envoy")
         .output()

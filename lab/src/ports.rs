@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Mutex;
 
-use super::LabError;
+use crate::LabError;
 
 /// Below the range from which Linux takes the ports of outgoing connections, so that a load generator cannot take a
 /// port between the moment it is found free and the moment a process listens on it.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::process::{Process, Spec, cache_dir, find_program, wait_until};
-use super::{LabError, http, ports};
+use crate::process::{Process, Spec, cache_dir, find_program, wait_until};
+use crate::{LabError, http, ports};
 
 /// Longest wait for a start, replay of a killed server's log included.
 const START_BOUND: Duration = Duration::from_secs(60);
