@@ -7,18 +7,16 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use kube::Client;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
 use trimtab::operator::Operator;
 use trimtab::{manifests, standalone};
 use trimtab_crds::limiter::Delivery;
 use trimtab_embedded::Embedded;
-use trimtab_kit::sources::MetricSource;
 
 use crate::report::{self, Row, Verdict};
 use crate::scenario::Scenario;
@@ -32,15 +30,13 @@ const OBJECTS: [(&str, &str); 3] = [
         "service.yaml",
         include_str!("../../../../examples/quickstart/service.yaml"),
     ),
-    (
-        "pods.yaml",
-        include_str!("../../../../examples/quickstart/pods.yaml"),
-    ),
+    ("pods.yaml", PODS),
     (
         "smartlimiter.yaml",
         include_str!("../../../../examples/quickstart/smartlimiter.yaml"),
     ),
 ];
+const PODS: &str = include_str!("../../../../examples/quickstart/pods.yaml");
 
 /// What the scenario plays on.
 enum Stage {
@@ -112,16 +108,16 @@ async fn play(
     }
     let (stage, operator) = if real {
         say("starting: embedded API, Trimtab, Prometheus, two pods with an Envoy each")?;
-        let (stage, operator) =
-            stage::Real::start(scenario, &embedded, dir, shutdown.clone()).await?;
+        let (stage, operator) = stage::Real::start(&embedded, dir, shutdown.clone()).await?;
         (Stage::Real(Box::new(stage)), operator)
     } else {
         say(
             "SIMULATED: decisions are real, metrics and answers are computed; install what is missing with `make deps`",
         )?;
         let stage = simulated::Simulated::new(scenario.clone());
+        let sources = vec![stage.source()];
         let operator =
-            start_operator(&embedded, None, vec![stage.source()], shutdown.clone()).await?;
+            Operator::start_with(config(), embedded.client(), sources, shutdown.clone()).await?;
         (Stage::Simulated(stage), operator)
     };
     if !options.no_open {
@@ -132,25 +128,14 @@ async fn play(
     Ok((rows, !real))
 }
 
-/// The operator with a one-second period and ECDS.
-pub(crate) async fn start_operator(
-    embedded: &Embedded,
-    prometheus: Option<String>,
-    extra: Vec<Arc<dyn MetricSource>>,
-    shutdown: CancellationToken,
-) -> anyhow::Result<Operator> {
-    let mut config: Config = Config::default();
+/// A one-second period, and ECDS.
+pub(crate) fn config() -> Config {
+    let mut config = Config::default();
     config.http.address.set_port(0);
     config.xds.address.set_port(0);
     "1s".clone_into(&mut config.limiter.refresh);
     config.limiter.delivery = Delivery::Ecds;
-    if let Some(address) = prometheus {
-        let text = format!(
-            "{{address: '{address}', timeout: 2s, handlers: {{cpu: {{query: 'workload_cpu_ratio', type: PerPod, aggregate: avg}}}}}}"
-        );
-        config.metrics.prometheus = Some(serde_saphyr::from_str(&text)?);
-    }
-    Operator::start_with(config, embedded.client(), extra, shutdown).await
+    config
 }
 
 /// Plays the scenario second by second and prints a row for each.
@@ -172,10 +157,10 @@ async fn watch(
     for second in 0..scenario.seconds() {
         if !scaled && second >= scenario.scale_up_at() {
             scaled = true;
-            if let Stage::Real(real) = &mut stage {
-                real.scale_up().await?;
+            match &mut stage {
+                Stage::Real(real) => real.scale_up().await?,
+                Stage::Simulated(_) => drop(embedded.load(pod(2)?)?),
             }
-            add_pod(embedded)?;
         }
         tokio::time::sleep_until(start + Duration::from_secs(second + 1)).await;
         let view = operator
@@ -202,17 +187,12 @@ async fn watch(
     Ok(rows)
 }
 
-fn add_pod(embedded: &Embedded) -> anyhow::Result<()> {
-    let text = OBJECTS[1]
-        .1
-        .split("---")
-        .next()
-        .unwrap_or_default()
-        .replace("a-0", "a-2");
-    for document in manifests::parse(Path::new("pods.yaml"), &text)? {
-        standalone::load(embedded, &document)?;
-    }
-    Ok(())
+/// One more pod like the first of the example.
+pub(crate) fn pod(index: usize) -> anyhow::Result<Value> {
+    let first = PODS.split("---").next().unwrap_or_default();
+    Ok(serde_saphyr::from_str(
+        &first.replace("a-0", &format!("a-{index}")),
+    )?)
 }
 
 fn finish(
@@ -243,20 +223,4 @@ fn say(line: &str) -> anyhow::Result<()> {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(()),
     }
-}
-
-/// Reads the generated EnvoyFilter once it is there.
-pub(crate) async fn envoy_filter(client: Client) -> anyhow::Result<serde_json::Value> {
-    let api: kube::Api<trimtab_crds::istio::EnvoyFilter> = kube::Api::namespaced(client, "default");
-    let filter = trimtab_lab::process::wait_until(
-        "the generated EnvoyFilter",
-        Duration::from_secs(20),
-        || async {
-            api.get("a.default.ratelimit")
-                .await
-                .map_err(|e| e.to_string())
-        },
-    )
-    .await?;
-    Ok(serde_json::to_value(filter)?)
 }

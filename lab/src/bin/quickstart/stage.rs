@@ -1,39 +1,43 @@
 //! The real parts of the scenario: pods with an upstream and an Envoy each, Prometheus, load.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::bail;
-use serde_json::Value;
+use kube::Api;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use trimtab_embedded::Embedded;
-
-use crate::play::{envoy_filter, start_operator};
-use crate::report::Traffic;
-use crate::scenario::{CAPACITY, Scenario};
 use trimtab::operator::Operator;
+use trimtab_crds::istio::EnvoyFilter;
+use trimtab_dataplane::controller::Proxies;
+use trimtab_dataplane::{BootstrapOptions, FallbackInput, Listen, XdsAddress, bootstrap};
+use trimtab_embedded::Embedded;
 use trimtab_lab::envoy::Envoy;
-use trimtab_lab::http::Request;
+use trimtab_lab::http::{Request, send};
 use trimtab_lab::load::{Load, Running, Targets};
-use trimtab_lab::merge::{ProxyFacts, apply};
-use trimtab_lab::mesh::{Listener, Proxy, Telemetry};
-use trimtab_lab::ports::free_address;
+use trimtab_lab::ports::{free_address, free_port};
+use trimtab_lab::process::wait_until;
 use trimtab_lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
 use trimtab_lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
 
-/// The workload's port.
-const PORT: u16 = 9080;
+use crate::play::{config, pod};
+use crate::report::Traffic;
+use crate::scenario::{CAPACITY, Scenario};
 
-/// Addresses of one pod.
-#[derive(Clone, Debug)]
-struct PodPlan {
-    name: String,
-    upstream: SocketAddr,
-    listen: SocketAddr,
-    admin: SocketAddr,
-}
+/// Longest wait for a part to start.
+const BOUND: Duration = Duration::from_secs(30);
+/// The Service's port.
+const PORT: u16 = 80;
+/// Addresses of the three pods: Linux has all of 127.0.0.0/8 on the loopback interface.
+const PODS: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(127, 0, 0, 11),
+    Ipv4Addr::new(127, 0, 0, 12),
+    Ipv4Addr::new(127, 0, 0, 13),
+];
+/// A plain Envoy listens on the address of its pod when a Sidecar is for the pod, which needs a fallback proxy for what the
+/// Sidecar leaves out. This one leaves out nothing, so that nobody calls the address.
+const FALLBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 10);
 
 /// One running pod.
 struct RunningPod {
@@ -42,9 +46,14 @@ struct RunningPod {
 }
 
 pub(super) struct Real {
-    plans: Vec<PodPlan>,
+    embedded: Embedded,
+    xds: SocketAddr,
+    /// Where the workload listens, on the address of each pod.
+    workload: u16,
+    /// Where the Envoys listen, on the address of each pod.
+    listen: u16,
+    admins: [SocketAddr; 3],
     pods: Vec<RunningPod>,
-    filter: Value,
     targets: Targets,
     load: Option<Running>,
     prometheus: Prometheus,
@@ -52,112 +61,98 @@ pub(super) struct Real {
 }
 
 impl Real {
-    /// Starts everything with two pods; the third is planned, so that Prometheus knows its address in time.
+    /// Starts everything with two pods; the addresses of the third are known, so that Prometheus scrapes it in time.
     pub async fn start(
-        _: &Scenario,
         embedded: &Embedded,
         dir: &Path,
         shutdown: CancellationToken,
     ) -> anyhow::Result<(Self, Operator)> {
-        let plans: Vec<PodPlan> = (0..3)
-            .map(|i| {
-                Ok(PodPlan {
-                    name: format!("a-{i}"),
-                    upstream: free_address()?,
-                    listen: free_address()?,
-                    admin: free_address()?,
-                })
-            })
-            .collect::<anyhow::Result<_>>()?;
-        let scraped: Vec<Target> = plans
+        let (workload, listen) = (free_port()?, free_port()?);
+        let admins = [free_address()?, free_address()?, free_address()?];
+        let scraped: Vec<Target> = PODS
             .iter()
-            .flat_map(|p| {
-                [
-                    Target::new(p.upstream, METRICS_PATH),
-                    Target::new(p.admin, ENVOY_METRICS_PATH),
-                ]
-            })
+            .map(|ip| Target::new((*ip, workload).into(), METRICS_PATH))
+            .chain(admins.map(|admin| Target::new(admin, ENVOY_METRICS_PATH)))
             .collect();
         let prometheus =
             Prometheus::start(&dir.join("prometheus"), Duration::from_secs(1), &scraped).await?;
-        let operator =
-            start_operator(embedded, Some(prometheus.url()), Vec::new(), shutdown).await?;
-        let filter = envoy_filter(embedded.client()).await?;
+        embedded.load(json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "Sidecar",
+            "metadata": {"name": "default", "namespace": "default"},
+            "spec": {"egress": [{"hosts": ["./*"]}]},
+        }))?;
+        let operator = operator(embedded, &prometheus.url(), listen, shutdown).await?;
         let mut real = Self {
-            plans,
+            embedded: embedded.clone(),
+            xds: operator.xds,
+            workload,
+            listen,
+            admins,
             pods: Vec::new(),
-            filter,
             targets: Targets::new(Vec::new()),
             load: None,
             prometheus,
             dir: dir.to_owned(),
         };
-        real.start_pod(0).await?;
-        real.start_pod(1).await?;
-        real.aim();
+        real.start_pod().await?;
+        real.start_pod().await?;
         real.prometheus
-            .wait_value("count(workload_cpu_ratio)", Duration::from_secs(30), |n| {
-                n >= 2.0
-            })
+            .wait_value("count(workload_cpu_ratio)", BOUND, |n| n >= 2.0)
             .await?;
         Ok((real, operator))
     }
 
-    /// An upstream and the Envoy in front of it, with the generated EnvoyFilter in its configuration.
-    async fn start_pod(&mut self, index: usize) -> anyhow::Result<()> {
-        let Some(plan) = self.plans.get(index).cloned() else {
-            bail!("there is no plan for pod {index}")
+    /// An upstream and the Envoy in front of it, which gets all of its configuration from Trimtab.
+    async fn start_pod(&mut self) -> anyhow::Result<()> {
+        let index = self.pods.len();
+        let (Some(ip), Some(admin)) = (PODS.get(index), self.admins.get(index)) else {
+            bail!("there is no address for pod {index}")
         };
+        let name = format!("a-{index}");
         let spec = PodSpec {
             namespace: "default".to_owned(),
-            pod: plan.name.clone(),
+            pod: name.clone(),
             capacity: CAPACITY,
         };
-        let upstream = Upstream::start(plan.upstream, spec, Clock::real()).await?;
-        let labels = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
-        let telemetry = Telemetry {
-            reporter: "destination".to_owned(),
-            destination_service: "a.default.svc.cluster.local".to_owned(),
-            namespace: "default".to_owned(),
-            pod: plan.name.clone(),
+        let upstream = Upstream::start((*ip, self.workload).into(), spec, Clock::real()).await?;
+        let mut object = pod(index)?;
+        object["status"]["podIP"] = json!(ip);
+        self.embedded.load(object)?;
+        self.embedded.load(endpoints(index + 1, self.workload))?;
+        let options = BootstrapOptions {
+            group: Some(format!("default/{name}")),
+            admin: *admin,
+            ..BootstrapOptions::new(
+                &name,
+                XdsAddress {
+                    host: self.xds.ip().to_string(),
+                    port: self.xds.port(),
+                },
+            )
         };
-        let listener = Listener::inbound(PORT, plan.listen, plan.upstream).counting(telemetry);
-        let mut config = Proxy::new(&plan.name, "default", &labels, plan.admin)
-            .listener(listener)
-            .bootstrap();
-        let report = apply(
-            &mut config,
-            std::slice::from_ref(&self.filter),
-            &ProxyFacts::new("default", labels),
-        )?;
-        if !report.unmatched.is_empty() {
-            bail!(
-                "patches without a place in the proxy: {}",
-                report.unmatched.join(", ")
-            );
-        }
-        let envoy = Envoy::start(&config, &self.dir.join(&plan.name)).await?;
+        let envoy = Envoy::start(&bootstrap(&options), &self.dir.join(&name)).await?;
+        let address = SocketAddr::from((*ip, self.listen));
+        wait_until(&format!("the Envoy of {name} to serve"), BOUND, || async {
+            let answer = send(address, &request()).await.map_err(|e| e.to_string())?;
+            Some(())
+                .filter(|()| answer.status == 200)
+                .ok_or_else(|| format!("status {}", answer.status))
+        })
+        .await?;
         self.pods.push(RunningPod {
             _upstream: upstream,
             _envoy: envoy,
         });
+        let running = PODS.iter().take(self.pods.len());
+        self.targets
+            .set(running.map(|ip| (*ip, self.listen).into()).collect());
         Ok(())
-    }
-
-    fn aim(&self) {
-        self.targets.set(
-            self.plans
-                .iter()
-                .take(self.pods.len())
-                .map(|p| p.listen)
-                .collect(),
-        );
     }
 
     pub fn start_load(&mut self, scenario: Scenario) {
         let load = Load {
             targets: self.targets.clone(),
-            request: Request::get("/"),
+            request: request(),
             max_in_flight: 256,
         };
         self.load = Some(load.start(move |elapsed| scenario.rate(elapsed)));
@@ -165,9 +160,7 @@ impl Real {
 
     /// Starts the third pod and sends it its share.
     pub async fn scale_up(&mut self) -> anyhow::Result<()> {
-        self.start_pod(2).await?;
-        self.aim();
-        Ok(())
+        self.start_pod().await
     }
 
     pub fn second(&self, second: u64) -> Traffic {
@@ -189,4 +182,56 @@ impl Real {
             load.stop().await;
         }
     }
+}
+
+/// The operator with its own data plane, once the limiter's object is there: a proxy that starts earlier gets its listener
+/// twice.
+async fn operator(
+    embedded: &Embedded,
+    prometheus: &str,
+    listen: u16,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Operator> {
+    let mut config = config();
+    let text = format!(
+        "{{address: '{prometheus}', timeout: 2s, handlers: {{cpu: {{query: 'workload_cpu_ratio', type: PerPod, aggregate: avg}}}}}}"
+    );
+    config.metrics.prometheus = Some(serde_saphyr::from_str(&text)?);
+    config.data_plane = Some(Proxies {
+        listen: Listen::Address {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port_offset: listen - PORT,
+        },
+        fallback: Some(FallbackInput {
+            addresses: vec![FALLBACK.into()],
+            access_log: None,
+        }),
+    });
+    let operator = Operator::start(config, embedded.client(), shutdown).await?;
+    let api: Api<EnvoyFilter> = Api::namespaced(embedded.client(), "default");
+    wait_until("the generated EnvoyFilter", BOUND, || async {
+        api.get("a.default.ratelimit")
+            .await
+            .map_err(|e| e.to_string())
+    })
+    .await?;
+    Ok(operator)
+}
+
+/// What Kubernetes would write for the first pods.
+fn endpoints(pods: usize, port: u16) -> Value {
+    let endpoints: Vec<Value> = PODS
+        .iter()
+        .take(pods)
+        .map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}}))
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "a", "namespace": "default", "labels": {"kubernetes.io/service-name": "a"}},
+        "ports": [{"name": "http", "port": port}], "endpoints": endpoints,
+    })
+}
+
+fn request() -> Request {
+    Request::get("/").header("host", "a")
 }
