@@ -58,7 +58,6 @@ bench-lazyload: ## lazy scoping: scopes of synthetic meshes against the truth, c
 
 update-golden: ## write the golden files anew; look at the difference before you keep it
 	UPDATE_EXPECT=1 cargo test -p trimtab-tests golden
-	UPDATE_EXPECT=1 cargo test -p trimtab-lab --test lab golden
 
 clean: ## remove build output (the installed tools stay)
 	cargo clean

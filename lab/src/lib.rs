@@ -6,8 +6,6 @@
 //!
 //! - [`ports`], [`process`]: free ports and children that cannot be left behind;
 //! - [`envoy`], [`prometheus`]: the two real programs;
-//! - [`mesh`]: bootstrap configurations that look to an `EnvoyFilter` like a proxy configured by Istio;
-//! - [`merge`]: applies `EnvoyFilter` objects to such a configuration;
 //! - [`upstream`], [`load`]: a pod with a capacity, and the traffic that meets it;
 //! - [`plot`]: the picture of what happened.
 
@@ -15,13 +13,10 @@ pub mod envoy;
 mod error;
 pub mod http;
 pub mod load;
-pub mod merge;
-pub mod mesh;
 pub mod plot;
 pub mod ports;
 pub mod process;
 pub mod prometheus;
-mod proto_merge;
 pub mod upstream;
 
 pub use error::LabError;

@@ -1,1 +1,10 @@
-//! Placeholder.
+//! What tests of `EnvoyFilter` objects share: a bootstrap like Istio's, and an applier of the objects to it.
+//!
+//! - [`mesh`]: bootstrap configurations that look to an `EnvoyFilter` like a proxy configured by Istio;
+//! - [`merge`]: applies `EnvoyFilter` objects to such a configuration.
+//!
+//! What they say counts only as far as the tests with a real istiod say the same.
+
+pub mod merge;
+pub mod mesh;
+mod proto_merge;

@@ -20,12 +20,12 @@ mod documents {
     use trimtab_lab::envoy::Envoy;
     use trimtab_lab::http::{self, Request};
     use trimtab_lab::load::{Load, Running, Targets};
-    use trimtab_lab::merge::{ProxyFacts, apply};
-    use trimtab_lab::mesh::{Listener, Proxy, Telemetry};
     use trimtab_lab::ports::free_address;
     use trimtab_lab::process::wait_until;
     use trimtab_lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
     use trimtab_lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
+    use trimtab_tests::merge::{ProxyFacts, apply};
+    use trimtab_tests::mesh::{Listener, Proxy, Telemetry};
 
     const BOUND: Duration = Duration::from_secs(60);
     /// Grafana makes of `$__rate_interval` four scrape intervals at least.

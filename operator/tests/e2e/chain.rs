@@ -1,24 +1,32 @@
 //! The whole chain over ECDS: a metric changes, a real Envoy has the new limit, an open connection survives.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+use trimtab::config::Config;
+use trimtab_dataplane::controller::Proxies;
+use trimtab_dataplane::{BootstrapOptions, Listen, bootstrap};
 use trimtab_lab::envoy::Envoy;
 use trimtab_lab::http::{KeepAlive, Request, send};
-use trimtab_lab::merge::{ProxyFacts, apply};
-use trimtab_lab::mesh::{Listener, Proxy};
-use trimtab_lab::ports::free_address;
+use trimtab_lab::ports::{free_address, free_port, loopback};
 use trimtab_lab::process::wait_until;
 use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
 
-use crate::support::{BOUND, Dial, filters, folder, mesh, operator};
+use crate::support::{BOUND, Dial, config, filters, folder, mesh, start};
+
+/// The Service's port.
+const PORT: u16 = 80;
+
+fn request() -> Request {
+    Request::get("/").header("host", "a")
+}
 
 /// Refusals among 40 requests.
 async fn refusals(listen: SocketAddr) -> Result<usize, String> {
     let mut refused = 0;
     for _ in 0..40 {
-        let answer = send(listen, &Request::get("/")).await;
+        let answer = send(listen, &request()).await;
         refused += usize::from(answer.map_err(|e| e.to_string())?.status == 429);
     }
     Ok(refused)
@@ -29,21 +37,6 @@ async fn a_metric_reaches_envoy_without_a_drain_and_survives_kill_9_of_envoy() {
     let dir = folder("chain");
     let (embedded, dial) = (mesh(true), Dial::default());
     dial.set(0.5);
-    let operator = operator(
-        &embedded,
-        &dial,
-        "limiter: {refresh: 100ms, delivery: ECDS}",
-    )
-    .await;
-    let filter = wait_until("the static EnvoyFilter", BOUND, || async {
-        filters(&embedded)
-            .await
-            .pop()
-            .ok_or_else(|| "none".to_owned())
-    })
-    .await
-    .unwrap();
-
     let pod = PodSpec {
         namespace: "default".to_owned(),
         pod: "a-0".to_owned(),
@@ -52,24 +45,52 @@ async fn a_metric_reaches_envoy_without_a_drain_and_survives_kill_9_of_envoy() {
     let upstream = Upstream::start(free_address().unwrap(), pod, Clock::real())
         .await
         .unwrap();
-    let (listen, admin) = (free_address().unwrap(), free_address().unwrap());
-    let labels = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
-    let mut bootstrap = Proxy::new("a-0", "default", &labels, admin)
-        .listener(Listener::inbound(9080, listen, upstream.address()))
-        .bootstrap();
-    let report = apply(
-        &mut bootstrap,
-        &[serde_json::to_value(&filter).unwrap()],
-        &ProxyFacts::new("default", labels),
-    )
+    embedded
+        .load(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "a", "namespace": "default", "labels": {"kubernetes.io/service-name": "a"}},
+            "ports": [{"name": "http", "port": upstream.address().port()}],
+            "endpoints": [{"addresses": [upstream.address().ip()]}]}))
+        .unwrap();
+    let listen = loopback(free_port().unwrap());
+    let config = Config {
+        data_plane: Some(Proxies {
+            listen: Listen::Address {
+                address: Ipv4Addr::LOCALHOST.into(),
+                port_offset: listen.port() - PORT,
+            },
+            fallback: None,
+        }),
+        ..config("limiter: {refresh: 100ms, delivery: ECDS}")
+    };
+    let operator = start(&embedded, &dial, config).await;
+    wait_until("the static EnvoyFilter", BOUND, || async {
+        filters(&embedded)
+            .await
+            .pop()
+            .ok_or_else(|| "none".to_owned())
+    })
+    .await
     .unwrap();
-    assert!(report.unmatched.is_empty(), "{:?}", report.unmatched);
-    let mut envoy = Envoy::start(&bootstrap, &dir).await.unwrap();
+
+    let options = BootstrapOptions {
+        admin: free_address().unwrap(),
+        ..BootstrapOptions::new("a-0", operator.xds.to_string().parse().unwrap())
+    };
+    let mut envoy = Envoy::start(&bootstrap(&options), &dir).await.unwrap();
+    wait_until("the limit's filter", BOUND, || async {
+        let config = envoy.config_dump().await.map_err(|e| e.to_string())?;
+        let found = config.to_string().contains("config_discovery");
+        Some(())
+            .filter(|()| found)
+            .ok_or_else(|| "not there".to_owned())
+    })
+    .await
+    .unwrap();
 
     let mut held = KeepAlive::connect(listen).await.unwrap();
     for _ in 0..50 {
         assert_eq!(
-            held.send(&Request::get("/")).await.unwrap().status,
+            held.send(&request()).await.unwrap().status,
             200,
             "no limit while the condition does not hold"
         );
@@ -78,7 +99,7 @@ async fn a_metric_reaches_envoy_without_a_drain_and_survives_kill_9_of_envoy() {
     let start = Instant::now();
     dial.set(0.85);
     let mut passed = 0;
-    while held.send(&Request::get("/")).await.unwrap().status == 200 {
+    while held.send(&request()).await.unwrap().status == 200 {
         passed += 1;
         assert!(
             start.elapsed() < BOUND,
@@ -97,7 +118,10 @@ async fn a_metric_reaches_envoy_without_a_drain_and_survives_kill_9_of_envoy() {
     );
     assert_eq!(
         envoy
-            .stat("http.inbound_9080.downstream_cx_drain_close")
+            .stat(&format!(
+                "http.127.0.0.1_{}.downstream_cx_drain_close",
+                listen.port()
+            ))
             .await
             .unwrap_or(0),
         0
@@ -134,7 +158,7 @@ async fn a_metric_reaches_envoy_without_a_drain_and_survives_kill_9_of_envoy() {
     let mut codes = Vec::new();
     let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until && !codes.contains(&429) {
-        codes.push(send(listen, &Request::get("/")).await.unwrap().status);
+        codes.push(send(listen, &request()).await.unwrap().status);
     }
     assert!(codes.contains(&429), "the limit went away with Trimtab");
     let _ = std::fs::remove_dir_all(dir);

@@ -108,8 +108,13 @@ impl MetricSource for Dial {
 
 /// An operator in this process with a dial as its only source.
 pub async fn operator(embedded: &Embedded, dial: &Dial, text: &str) -> Operator {
+    start(embedded, dial, config(text)).await
+}
+
+/// The same with a configuration that is no text.
+pub async fn start(embedded: &Embedded, dial: &Dial, config: Config) -> Operator {
     Operator::start_with(
-        config(text),
+        config,
         embedded.client(),
         vec![Arc::new(dial.clone())],
         CancellationToken::new(),

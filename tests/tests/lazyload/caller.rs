@@ -10,11 +10,11 @@ use tokio::net::TcpStream;
 use trimtab_cluster::{Connection, original_destination};
 use trimtab_lab::envoy::{self, Envoy};
 use trimtab_lab::http;
-use trimtab_lab::mesh::cluster;
 use trimtab_lab::ports::free_address;
 use trimtab_lab::process::{Process, Spec};
 use trimtab_lazyload::fallback::proxy::{ProxyOptions, bootstrap};
 use trimtab_lazyload::fallback::{FallbackInput, TCP_CLUSTER, filters};
+use trimtab_tests::mesh::cluster;
 
 use crate::collector::{BOUND, Collector};
 

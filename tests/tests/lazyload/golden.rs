@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use expect_test::expect_file;
 use serde_json::{Value, json};
 use trimtab_lab::envoy;
-use trimtab_lab::mesh::cluster;
 use trimtab_lab::ports::loopback;
 use trimtab_lazyload::fallback::proxy::bootstrap;
 use trimtab_lazyload::fallback::{FallbackInput, PROXY_METADATA, filters, manifests};
+use trimtab_tests::mesh::cluster;
 
 use crate::caller::{apply, base, clusters, without_discovery};
 

@@ -8,7 +8,8 @@ use envoy_types::pb::google::protobuf::Duration;
 use expect_test::expect_file;
 use prost::Message;
 use serde_json::{Value, json};
-use trimtab_lab::{envoy, merge};
+use trimtab_lab::envoy;
+use trimtab_tests::merge;
 
 use crate::cases::{self, Case};
 use crate::lab::{self, Mesh};

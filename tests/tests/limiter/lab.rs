@@ -13,12 +13,12 @@ use trimtab_crds::limiter::Delivery;
 use trimtab_lab::envoy::Envoy;
 use trimtab_lab::http::Request;
 use trimtab_lab::load::burst;
-use trimtab_lab::merge::{self, ProxyFacts};
-use trimtab_lab::mesh::{Listener, Proxy, Route, VirtualHost};
 use trimtab_lab::ports::{free_address, loopback};
 use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab_limiter::input::LimiterInput;
 use trimtab_limiter::translate::Translation;
+use trimtab_tests::merge::{self, ProxyFacts};
+use trimtab_tests::mesh::{Listener, Proxy, Route, VirtualHost};
 use trimtab_xds::{ECDS, Resource, ResourceCache, ServeError, content_version, serve};
 
 use crate::cases::{self, Case};

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use trimtab::operator::Operator;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_dataplane::controller::Proxies;
-use trimtab_dataplane::{BootstrapOptions, FallbackInput, Listen, XdsAddress, bootstrap};
+use trimtab_dataplane::{BootstrapOptions, FallbackInput, Listen, bootstrap};
 use trimtab_embedded::Embedded;
 use trimtab_lab::envoy::Envoy;
 use trimtab_lab::http::{Request, send};
@@ -122,13 +122,7 @@ impl Real {
         let options = BootstrapOptions {
             group: Some(format!("default/{name}")),
             admin: *admin,
-            ..BootstrapOptions::new(
-                &name,
-                XdsAddress {
-                    host: self.xds.ip().to_string(),
-                    port: self.xds.port(),
-                },
-            )
+            ..BootstrapOptions::new(&name, self.xds.to_string().parse()?)
         };
         let envoy = Envoy::start(&bootstrap(&options), &self.dir.join(&name)).await?;
         let address = SocketAddr::from((*ip, self.listen));

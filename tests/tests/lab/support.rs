@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use trimtab_lab::envoy::{self, Envoy};
-use trimtab_lab::merge::{self, ProxyFacts};
-use trimtab_lab::mesh::{Listener, Proxy};
 use trimtab_lab::ports::free_address;
 use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
+use trimtab_tests::merge::{self, ProxyFacts};
+use trimtab_tests::mesh::{Listener, Proxy};
 
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
 pub(crate) const TYPED_STRUCT: &str = "type.googleapis.com/udpa.type.v1.TypedStruct";

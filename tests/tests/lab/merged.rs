@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use trimtab_lab::envoy::{self, Envoy};
 use trimtab_lab::http::{self, Request};
 use trimtab_lab::load::burst;
-use trimtab_lab::merge;
-use trimtab_lab::mesh::{Listener, LocalCluster, Route, Telemetry, VirtualHost};
 use trimtab_lab::ports::free_address;
+use trimtab_tests::merge;
+use trimtab_tests::mesh::{Listener, LocalCluster, Route, Telemetry, VirtualHost};
 
 use crate::support::{
     LOCAL_RATE_LIMIT, counts, envoy_filter, facts, folder, generic_key, insert_filter, limit, pod,

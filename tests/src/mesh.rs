@@ -262,7 +262,7 @@ impl VirtualHost {
 
 impl Telemetry {
     /// Envoy's own stats logger, counting with Istio's name and labels. The counter appears as
-    /// `envoy_istio_istio_requests_total`; [`crate::prometheus`] renames it when it scrapes.
+    /// `envoy_istio_istio_requests_total`; [`trimtab_lab::prometheus`] renames it when it scrapes.
     fn emit(&self) -> Value {
         // A percent sign would begin a format operator.
         let fixed = |text: &str| text.replace('%', "%%");

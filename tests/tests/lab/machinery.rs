@@ -9,12 +9,12 @@ use serde_json::json;
 use trimtab_lab::envoy::Envoy;
 use trimtab_lab::http::{self, KeepAlive, Request};
 use trimtab_lab::load::{Load, Second, Targets, burst};
-use trimtab_lab::mesh::{Listener, Telemetry};
 use trimtab_lab::plot::{self, Axis, Marker, PALETTE, Plot, Series, Style};
 use trimtab_lab::ports::free_address;
 use trimtab_lab::process::{Process, Spec, wait_until};
 use trimtab_lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
 use trimtab_lab::upstream::METRICS_PATH;
+use trimtab_tests::mesh::{Listener, Telemetry};
 
 use crate::support::{BOUND, counts, folder, pod, proxy, run};
 

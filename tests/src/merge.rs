@@ -1,7 +1,7 @@
 //! Applies `EnvoyFilter` objects to a bootstrap of [`crate::mesh`], so that what the operator generates can be run on
 //! a real Envoy without Istio.
 //!
-//! This is ours, for tests and the quickstart; it is not Istio's code. It follows Istio's documentation of matches and
+//! This is ours, for tests; it is not Istio's code. It follows Istio's documentation of matches and
 //! operations and protobuf's merge rules, and it shows that Envoy accepts and obeys the result. It does not show that
 //! istiod's merge gives the same result. Unlike istiod it is strict: an unknown match field or operation is an error,
 //! and a patch that matches nothing is reported.
