@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 use trimtab_kit::envoyfilter::typed_struct;
+use trimtab_metaprotocol::input::outbound_cluster;
 
 use crate::input::{Balancing, EndpointInput, PortInput, ServiceInput, Speaks};
 use crate::listeners::socket;
-use trimtab_metaprotocol::input::outbound_cluster;
 
 /// Where connections go that were redirected to the proxy and are for no service of ours.
 pub(super) const PASSTHROUGH: &str = "passthrough";

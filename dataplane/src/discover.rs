@@ -8,6 +8,9 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
 use serde_json::Value;
 use trimtab_crds::istio::{DestinationRule, ServiceEntry, Sidecar, VirtualService};
+use trimtab_metaprotocol::error::{Owner, Problem};
+use trimtab_metaprotocol::input::{ServicePortInput, Source};
+use trimtab_metaprotocol::resolve::Mesh;
 
 use crate::input::{
     EndpointInput, FallbackInput, HttpLimit, Listen, PortInput, ServiceInput, Speaks,
@@ -15,9 +18,6 @@ use crate::input::{
 };
 use crate::ports::{balancing, not_followed, of_entry_port, of_service_port};
 use crate::{served, sidecar, virtual_service};
-use trimtab_metaprotocol::error::{Owner, Problem};
-use trimtab_metaprotocol::input::{ServicePortInput, Source};
-use trimtab_metaprotocol::resolve::Mesh;
 
 /// Label of an EndpointSlice with the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";

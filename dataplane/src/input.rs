@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use crate::bootstrap::XdsAddress;
 use trimtab_metaprotocol::error::Owner;
 use trimtab_metaprotocol::input::{
     Mirror, ServicePortInput, Source, ValueMatch, WeightedDestination,
 };
 use trimtab_metaprotocol::span::Span;
+
+use crate::bootstrap::XdsAddress;
 
 /// Everything that the resources are made of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -6,9 +6,9 @@ use kube::ResourceExt;
 use serde_json::Value;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_kit::envoyfilter::PatchContext;
+use trimtab_metaprotocol::error::Problem;
 
 use crate::input::HttpLimit;
-use trimtab_metaprotocol::error::Problem;
 
 /// Reads the limits that `filter` installs for a service with this host, and what of it is not done without Istio.
 ///

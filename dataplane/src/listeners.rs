@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 use trimtab_kit::envoyfilter::typed_struct;
+use trimtab_metaprotocol::error::Problem;
 
 use crate::clusters::PASSTHROUGH;
 use crate::input::{HttpLimit, Listen, PortInput, ServiceInput};
-use trimtab_metaprotocol::error::Problem;
 
 const CONNECTION_MANAGER: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use trimtab_metaprotocol::input::ServicePortInput;
 use trimtab_xds::{CDS, EDS, LDS, RDS};
 
 use crate::bootstrap::XdsAddress;
@@ -13,7 +14,6 @@ use crate::listeners::{self, Member, Place};
 use crate::managed;
 use crate::routes::{self, Known};
 use crate::served::{Opened, PortKey, Served};
-use trimtab_metaprotocol::input::ServicePortInput;
 
 /// What sets one kind of proxy apart from the others.
 pub(super) struct Side<'a> {

@@ -11,15 +11,15 @@ use std::sync::Arc;
 use serde_json::Value;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_kit::envoyfilter::PatchContext;
-
-use crate::bootstrap::{OWN_AUTHORITY, XDS_CLUSTER};
-use crate::listeners::tcp_proxy;
 use trimtab_metaprotocol::error::Problem;
 use trimtab_metaprotocol::input::{
     DataPlane, Delivery, GatewayBinding, Router, Scope, ServicePortInput,
 };
 use trimtab_metaprotocol::output::{Refusal, XdsResource};
 use trimtab_metaprotocol::translate::translate;
+
+use crate::bootstrap::{OWN_AUTHORITY, XDS_CLUSTER};
+use crate::listeners::tcp_proxy;
 
 /// What one port gives.
 #[derive(Default)]

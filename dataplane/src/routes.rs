@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
+use trimtab_metaprotocol::error::Problem;
+use trimtab_metaprotocol::input::{Destination, ValueMatch, WeightedDestination, outbound_cluster};
 
 use crate::input::{Balancing, HttpLimit, HttpMatch, HttpRoute, ServiceInput};
 use crate::listeners::{Member, Place};
-use trimtab_metaprotocol::error::Problem;
-use trimtab_metaprotocol::input::{Destination, ValueMatch, WeightedDestination, outbound_cluster};
 
 /// Where the call never reached a server, so that nothing is done twice.
 pub(super) const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";

@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use trimtab_metaprotocol::error::Problem;
+use trimtab_metaprotocol::input::Router;
+use trimtab_metaprotocol::output::{Refusal, XdsResource};
 use trimtab_xds::{
     CDS, DRDS, EDS, GENERIC_RDS, LDS, RDS, Resource, Scope, Scoped, TRDS, Update, content_version,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::wire;
-use trimtab_metaprotocol::error::Problem;
-use trimtab_metaprotocol::input::Router;
-use trimtab_metaprotocol::output::{Refusal, XdsResource};
 
 /// Types that a proxy without Istio asks for, extension configs aside.
 pub const TYPES: [&str; 7] = [CDS, EDS, LDS, RDS, TRDS, DRDS, GENERIC_RDS];

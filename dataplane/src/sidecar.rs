@@ -7,10 +7,10 @@ use std::net::IpAddr;
 
 use kube::ResourceExt;
 use trimtab_crds::istio::{Sidecar, VirtualService};
+use trimtab_metaprotocol::error::Problem;
 
 use crate::discover::{Surroundings, age, full, owner};
 use crate::input::{Listen, PodInput, ServiceInput, Speaks};
-use trimtab_metaprotocol::error::Problem;
 
 /// Namespace whose Sidecar is for all namespaces without one, unless the settings name another; as in Istio.
 const ROOT: &str = "istio-system";

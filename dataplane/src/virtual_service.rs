@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use trimtab_crds::istio::VirtualService;
-
-use crate::input::{HttpMatch, HttpRetries, HttpRoute};
 use trimtab_metaprotocol::error::{Owner, Problem};
 use trimtab_metaprotocol::input::{Destination, Mirror, ValueMatch, WeightedDestination};
 use trimtab_metaprotocol::span::Span;
+
+use crate::input::{HttpMatch, HttpRetries, HttpRoute};
 
 /// Fields of a rule that proxies without Istio follow, or that mean nothing there.
 const RULE: [&str; 9] = [

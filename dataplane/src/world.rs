@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use trimtab_metaprotocol::error::Problem;
 use trimtab_xds::{Audience, CDS, EDS, Scope, Scoped, Update};
 
 use crate::fallback::{Detour, FALLBACK_GROUP};
 use crate::input::{FallbackInput, Listen, PodInput, StandaloneInput};
 use crate::make::{Side, make};
 use crate::served::{Item, NOT_ENCODABLE, Served, TYPES};
-use trimtab_metaprotocol::error::Problem;
 
 /// A cluster goes this long after the last route to it, which has reached every proxy that follows by then.
 pub const LINGER: Duration = Duration::from_secs(5);

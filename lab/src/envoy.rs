@@ -185,11 +185,6 @@ impl Admin {
         Ok(self.stats(name).await?.get(name).copied().unwrap_or(0))
     }
 
-    /// The metrics as Prometheus scrapes them.
-    pub async fn prometheus_text(&self) -> Result<String, LabError> {
-        http::get(self.address, "/stats/prometheus").await
-    }
-
     /// The configuration that is in force, endpoints included.
     pub async fn config_dump(&self) -> Result<Value, LabError> {
         self.json("/config_dump?include_eds").await
