@@ -327,7 +327,9 @@ impl DataPlane {
             addresses,
         } in served.opened.iter().filter(|o| !before.contains(o))
         {
-            tracing::info!(%host, port, ?addresses, "proxies listen");
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            let addresses = addresses.join(", ");
+            tracing::info!(%host, port, addresses, "proxies listen");
         }
         for pod in found.input.pods.iter().filter(|p| !self.pods.contains(p)) {
             let (sees, of) = (pod.hosts.len(), found.input.services.len());

@@ -175,7 +175,8 @@ impl Prometheus {
             || async move {
                 match self.value(expression).await {
                     Ok(Some(value)) if accept(value) => Ok(value),
-                    Ok(seen) => Err(format!("the value is {seen:?}")),
+                    Ok(Some(value)) => Err(format!("the value is {value}")),
+                    Ok(None) => Err("there is no value".to_owned()),
                     Err(error) => Err(error.to_string()),
                 }
             },

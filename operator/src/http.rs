@@ -176,11 +176,7 @@ async fn one_node(Extract(state): Extract<State>, Path(node): Path<String>) -> R
 }
 
 async fn streams(Extract(state): Extract<State>) -> Response {
-    let streams: Vec<String> = state
-        .cache
-        .streams()
-        .iter()
-        .map(|s| format!("{s:?}"))
-        .collect();
+    let streams = state.cache.streams();
+    let streams: Vec<nodes::Stream> = streams.iter().map(nodes::Stream::from).collect();
     Json(json!({"items": streams})).into_response()
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use trimtab_xds::{NodeInfo, ResourceInfo, Stamp};
+use trimtab_xds::{NodeInfo, ResourceInfo, Stamp, StreamInfo};
 
 /// A connected proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,65 @@ pub struct Resource {
     pub in_step: bool,
 }
 
+/// One type on one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stream {
+    /// Number of the stream.
+    pub id: u64,
+    /// `node.id`.
+    pub node: String,
+    /// Type URL.
+    pub type_url: String,
+    /// Delta or state of the world.
+    pub delta: bool,
+    /// To all that it may see.
+    pub wildcard: bool,
+    /// Names that it asks for one by one.
+    pub subscribed: Vec<String>,
+    /// When the stream was opened.
+    pub since: Option<Timestamp>,
+    /// Number of resources that it has as they are.
+    pub held: usize,
+    /// Number of resources that it does not have yet.
+    pub waiting: usize,
+    /// Number of resources that it refuses.
+    pub refused: usize,
+    /// Version of the last response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sent: Option<String>,
+    /// Version of the last response that it accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_acknowledged: Option<String>,
+    /// Error of the last response that it refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refusal: Option<String>,
+    /// When the response was sent that it has not answered yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_since: Option<Timestamp>,
+}
+
+impl From<&StreamInfo> for Stream {
+    fn from(info: &StreamInfo) -> Self {
+        Self {
+            id: info.id,
+            node: info.node.clone(),
+            type_url: info.type_url.clone(),
+            delta: info.delta,
+            wildcard: info.wildcard,
+            subscribed: info.subscribed.clone(),
+            since: time(info.since),
+            held: info.held,
+            waiting: info.waiting,
+            refused: info.refused,
+            last_sent: info.last_sent.clone(),
+            last_acknowledged: info.last_acked.clone(),
+            last_refusal: info.last_nack.clone(),
+            pending_since: info.pending_since.and_then(time),
+        }
+    }
+}
+
 /// A version with a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
@@ -108,7 +167,7 @@ impl From<&ResourceInfo> for Resource {
                 message: r.message.clone(),
                 at: time(r.at),
             }),
-            in_step: info.in_step(),
+            in_step: info.is_synced(),
         }
     }
 }

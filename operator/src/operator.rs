@@ -131,7 +131,8 @@ impl Operator {
         let options = config.xds.options();
         let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, shutdown.clone());
         servers.push(tokio::spawn(async move { Ok(xds.await?) }));
-        tracing::info!(http = %http_address, xds = %xds_address, mds = ?mds, "trimtab is up");
+        let mds_text = mds.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        tracing::info!(http = %http_address, xds = %xds_address, mds = mds_text, "trimtab is up");
         Ok(Self {
             http: http_address,
             xds: xds_address,

@@ -183,8 +183,9 @@ fn one(
                 usize::try_from(decision.index).unwrap_or_default(),
             );
             out.notes.push(format!(
-                "{owner}: {path}: {:?}: {}",
-                decision.state, decision.reason
+                "{owner}: {path}: {}: {}",
+                decision.state.as_str(),
+                decision.reason
             ));
         }
     }

@@ -5,7 +5,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use trimtab_xds::{ResourceCache, Stats, Times, TypeStats};
+use trimtab_xds::{ResourceCache, Stats, TypeStats};
 
 /// Collector of the series.
 #[derive(Debug)]
@@ -159,23 +159,7 @@ fn convergence(
         MetricType::Histogram,
     )?;
     for (stats, labels) in types.iter().zip(labels) {
-        let Times {
-            buckets,
-            sum_seconds,
-        } = &stats.convergence;
-        let count = buckets.iter().map(|(_, n)| n).sum();
-        let buckets: Vec<(f64, u64)> = buckets
-            .iter()
-            .map(|(bound, n)| (if bound.is_finite() { *bound } else { f64::MAX }, *n))
-            .collect();
-        family
-            .encode_family(labels)?
-            .encode_histogram::<prometheus_client::encoding::NoLabelSet>(
-                *sum_seconds,
-                count,
-                &buckets,
-                None,
-            )?;
+        stats.convergence.encode(family.encode_family(labels)?)?;
     }
     Ok(())
 }

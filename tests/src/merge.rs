@@ -218,7 +218,7 @@ impl Patch {
 
     fn unsupported(&self) -> MergeError {
         self.error(&format!(
-            "operation {:?} on {:?} is not supported here",
+            "operation {} on {} is not supported here",
             self.operation, self.apply_to
         ))
     }
@@ -368,7 +368,7 @@ fn merge_filter(patch: &Patch, filter: &mut Value) -> Result<(), MergeError> {
     }
     merge_any(&mut filter["typed_config"], &config).map_err(|mismatch| {
         patch.error(&format!(
-            "value.typed_config is a {:?} but the filter's is a {:?}; both must be the same type",
+            "value.typed_config is a {} but the filter's is a {}; both must be the same type",
             mismatch.patch, mismatch.base
         ))
     })

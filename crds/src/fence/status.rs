@@ -128,6 +128,18 @@ pub enum DependencyState {
     Unresolved,
 }
 
+impl DependencyState {
+    /// As it is in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "Active",
+            Self::Expiring => "Expiring",
+            Self::Expired => "Expired",
+            Self::Unresolved => "Unresolved",
+        }
+    }
+}
+
 /// Size of a scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -74,6 +74,20 @@ pub enum DescriptorState {
     Refused,
 }
 
+impl DescriptorState {
+    /// As it is in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Limiting => "Limiting",
+            Self::Idle => "Idle",
+            Self::Held => "Held",
+            Self::Fallback => "Fallback",
+            Self::Unknown => "Unknown",
+            Self::Refused => "Refused",
+        }
+    }
+}
+
 /// What became of one descriptor.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -1,4 +1,4 @@
-//! Connections: accepted, and on a TLS listener identified, before they reach the gRPC server.
+//! Connections: accepted, and on a TLS listener authenticated, before they reach the gRPC server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,8 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use crate::cache::ResourceCache;
-use crate::identity::{IdentityError, SpiffeId};
+use crate::identity::{IdentityError, PeerInfo, SpiffeId};
 use crate::stats::Stats;
 use crate::tls::TlsSource;
 
@@ -32,13 +31,6 @@ const HANDSHAKES: usize = 256;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after a failure to accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct PeerInfo {
-    pub(crate) addr: Option<SocketAddr>,
-    pub(crate) spiffe: Option<Arc<SpiffeId>>,
-}
 
 #[derive(Debug)]
 enum Io {
@@ -147,7 +139,7 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) fn incoming(
     listener: TcpListener,
     tls: Option<Arc<TlsSource>>,
-    cache: ResourceCache,
+    stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
@@ -167,7 +159,7 @@ pub(crate) fn incoming(
                     continue;
                 }
             };
-            // Without it a push would wait for the answer to the one before; a socket that refuses it still works.
+            // Else Nagle's algorithm delays a push until the one before is acknowledged; a socket without it still works.
             let _ = stream.set_nodelay(true);
             let Some(tls) = &tls else {
                 let info = PeerInfo {
@@ -184,7 +176,7 @@ pub(crate) fn incoming(
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
                 return;
             };
-            let (tls, cache, sender) = (Arc::clone(tls), cache.clone(), sender.clone());
+            let (tls, stats, sender) = (Arc::clone(tls), Arc::clone(&stats), sender.clone());
             tokio::spawn(async move {
                 let connection = identify(&tls, stream, addr).await;
                 drop(permit);
@@ -192,7 +184,7 @@ pub(crate) fn incoming(
                     // The server may be gone meanwhile, and then so is the connection.
                     Ok(connection) => drop(sender.send(Ok(connection)).await),
                     Err(reason) => {
-                        Stats::add(&cache.stats().tls_refused, 1);
+                        Stats::add(&stats.tls_refused, 1);
                         tracing::debug!(%addr, reason, "a connection to the xDS server was refused");
                     }
                 }

@@ -1,7 +1,7 @@
 //! A bounded, append-only log of which names changed.
 //!
-//! A stream keeps one number, its cursor, and reads only what came after it. The log forgets its oldest entries; a
-//! stream whose cursor points into the forgotten part compares its own subscription with the table instead.
+//! A stream keeps one number, its cursor, and reads only what came after it. The log drops its oldest entries; a
+//! stream whose cursor is older than what is left compares its own subscription with the table instead.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,13 +40,13 @@ impl ChangeLog {
     /// Adds names; of more than fit only the last are kept.
     pub(crate) fn extend<'a>(&mut self, names: impl ExactSizeIterator<Item = &'a str>) {
         let skip = names.len().saturating_sub(self.capacity);
-        let forget = (self.names.len() + names.len() - skip).saturating_sub(self.capacity);
-        self.names.drain(..forget);
-        self.base += (forget + skip) as u64;
+        let drop = (self.names.len() + names.len() - skip).saturating_sub(self.capacity);
+        self.names.drain(..drop);
+        self.base += (drop + skip) as u64;
         self.names.extend(names.skip(skip).map(Arc::from));
     }
 
-    /// The names after `cursor`, or `None` if some of them are forgotten.
+    /// The names after `cursor`, or `None` if some of them were dropped.
     pub(crate) fn since(&self, cursor: u64) -> Option<impl Iterator<Item = &Arc<str>>> {
         let skip = usize::try_from(cursor.checked_sub(self.base)?).ok()?;
         Some(self.names.iter().skip(skip))
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_before_the_compaction_point_is_told_to_rescan() {
+    fn a_cursor_before_the_compaction_point_must_rescan() {
         let mut log = ChangeLog::with_capacity(2);
         for name in ["a", "b", "c"] {
             log.extend([name].into_iter());

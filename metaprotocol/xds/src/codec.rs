@@ -16,8 +16,8 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 use tonic::codegen::http::HeaderMap;
 
+use crate::protocol::Protocol;
 use crate::responses::Responses;
-use crate::stream::Protocol;
 
 /// Bytes that the buffer of an idle reader keeps: enough for an ACK.
 const IDLE: usize = 256;

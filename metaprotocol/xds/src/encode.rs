@@ -127,9 +127,9 @@ mod tests {
     use prost::Message;
 
     use super::*;
+    use crate::resource::Resource;
     use crate::scope::Scope;
     use crate::session::item;
-    use crate::table::Resource;
 
     fn resources(count: usize, body: usize) -> Vec<Resource> {
         let resource = |index| Resource {
@@ -184,7 +184,6 @@ mod tests {
                 removed: removed.iter().map(|name| Arc::from(*name)).collect(),
                 version: "1".to_owned(),
                 nonce: "a-1".to_owned(),
-                waited: None,
             };
             let messages = generated(type_url, &resources, &removed);
             for (delta, message) in [false, true].into_iter().zip(messages) {

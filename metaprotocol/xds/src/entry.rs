@@ -1,12 +1,12 @@
-//! One resource as it is kept: everything that is text or content in one piece of memory.
+//! One resource as it is stored: all text and content in one allocation.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::resource::Resource;
 use crate::scope::{Scope, View};
-use crate::table::Resource;
 
 /// A resource, who sees it, and when it was published.
 ///
@@ -28,7 +28,7 @@ impl Entry {
         let mut data = Vec::with_capacity(length);
         let ends = texts.map(|text| {
             data.extend_from_slice(text.as_bytes());
-            // A text that is longer than this is cut at the end of what can be told; no message could carry it.
+            // Beyond 4 GiB the text is cut; no message could carry it.
             u32::try_from(data.len()).unwrap_or(u32::MAX)
         });
         data.extend_from_slice(&resource.body);
@@ -42,7 +42,7 @@ impl Entry {
 
     fn text(&self, from: u32, to: u32) -> &str {
         let bytes = self.part(from, to as usize);
-        // It was a string when it came in.
+        // It was a string in `new`.
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_gives_back_what_it_was_made_of() {
+    fn an_entry_returns_the_resource_it_was_made_of() {
         for (name, version, origin, body) in [
             ("", "", "", &b""[..]),
             ("näme", "1", "default/a", b"\xff\x00"),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_costs_no_more_than_its_document_says() {
+    fn entries_and_variants_are_small() {
         assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
         assert!(size_of::<Variants>() <= 16, "{}", size_of::<Variants>());
     }

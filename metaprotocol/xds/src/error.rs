@@ -18,7 +18,7 @@ pub enum ServeError {
     Transport {
         /// Where it was listening.
         addr: SocketAddr,
-        /// What tonic said.
+        /// The error of tonic.
         #[source]
         source: tonic::transport::Error,
     },
@@ -35,7 +35,7 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },

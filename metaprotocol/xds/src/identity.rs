@@ -1,6 +1,7 @@
-//! Who a client is, and what follows for what it may see.
+//! Who a client is, and which resources it may see.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::{Node, node::UserAgentVersionType};
@@ -13,7 +14,7 @@ pub const GROUP_KEY: &str = "TRIMTAB_GROUP";
 /// Key of the node metadata in which Istio names the namespace of a proxy.
 const NAMESPACE_KEY: &str = "NAMESPACE";
 
-/// Whether what a client says of itself (`node.id`, `node.cluster`, node metadata) opens resources to it.
+/// Whether the node in a request (`node.id`, `node.cluster`, node metadata) decides what a client may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NodeTrust {
     /// Only where there are no certificates: on a plain listener there is nothing else to go by.
@@ -155,19 +156,26 @@ impl fmt::Display for SpiffeId {
     }
 }
 
+/// The remote end of a connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PeerInfo {
+    pub(crate) addr: Option<SocketAddr>,
+    pub(crate) spiffe: Option<Arc<SpiffeId>>,
+}
+
 /// The client of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) id: String,
     pub(crate) spiffe: Option<Arc<SpiffeId>>,
     pub(crate) view: Arc<View>,
-    /// Refusals are remembered under this key: another build of the proxy may accept what this one refused. Empty for
-    /// a client without an id, whose refusals are not remembered.
+    /// NACKs are stored under this key: another build of the proxy may accept what this one refused. Empty for a
+    /// client without an id, whose NACKs are not stored.
     pub(crate) key: Arc<str>,
 }
 
 impl Peer {
-    /// The error is what to tell a client that claims to be in another namespace than its certificate.
+    /// The error is for a client that claims another namespace than that of its certificate.
     pub(crate) fn new(
         node: &Node,
         spiffe: Option<Arc<SpiffeId>>,
@@ -215,7 +223,7 @@ fn view_of(node: &Node, spiffe: Option<&SpiffeId>, trust: NodeTrust) -> Result<V
         if let Some(namespace) = id.namespace() {
             if let Some(claimed) = claimed.filter(|claimed| *claimed != namespace) {
                 return Err(format!(
-                    "node '{}' says that it is in namespace '{claimed}', but its certificate is {id}; start the proxy with the identity of its own namespace",
+                    "node '{}' claims namespace '{claimed}', but its certificate is {id}; start the proxy with the identity of its own namespace",
                     node.id
                 ));
             }
@@ -317,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_client_is_believed_unless_told_otherwise() {
+    fn a_plain_client_is_trusted_by_default() {
         let plain = node(
             "sidecar~1.2.3.4~pod-1.shop~x",
             "cart.shop",

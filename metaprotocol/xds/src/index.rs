@@ -1,13 +1,13 @@
-//! Inverted index: which streams must be woken when a name changes.
+//! Inverted index: which streams to wake when a name changes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::scope::{Audience, View};
-use crate::stream::StreamState;
 use crate::table::Change;
+use crate::wake::Wake;
 
-type Streams = BTreeMap<u64, Arc<StreamState>>;
+type Streams = BTreeMap<u64, Arc<Wake>>;
 
 /// Name to streams, and the streams that want everything, in all and by audience.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn watch(&mut self, name: Arc<str>, stream: &Arc<StreamState>) {
+    pub(crate) fn watch(&mut self, name: Arc<str>, stream: &Arc<Wake>) {
         self.by_name
             .entry(name)
             .or_default()
@@ -34,9 +34,9 @@ impl Index {
         }
     }
 
-    pub(crate) fn watch_all(&mut self, on: bool, stream: &Arc<StreamState>, view: &View) {
+    pub(crate) fn watch_all(&mut self, on: bool, stream: &Arc<Wake>, view: &View) {
         if !on {
-            self.forget_wildcard(stream.id(), view);
+            self.unwatch_all(stream.id(), view);
             return;
         }
         self.wildcard.insert(stream.id(), Arc::clone(stream));
@@ -46,7 +46,7 @@ impl Index {
         }
     }
 
-    pub(crate) fn forget_wildcard(&mut self, stream: u64, view: &View) {
+    pub(crate) fn unwatch_all(&mut self, stream: u64, view: &View) {
         if self.wildcard.remove(&stream).is_none() {
             return;
         }
@@ -60,8 +60,8 @@ impl Index {
         }
     }
 
-    /// The streams that these changes concern, each once: O(found log found), whatever the number of other streams.
-    pub(crate) fn concerned(&self, changes: &[Change]) -> Vec<Arc<StreamState>> {
+    /// The streams that these changes affect, each once: O(found log found), whatever the number of other streams.
+    pub(crate) fn affected(&self, changes: &[Change]) -> Vec<Arc<Wake>> {
         let mut found = if changes.iter().any(|change| change.reach.all) {
             self.wildcard.clone()
         } else {
@@ -86,14 +86,14 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use bytes::Bytes;
 
     use super::*;
+    use crate::resource::{Resource, Scoped};
     use crate::scope::Scope;
-    use crate::stream::StreamSettings;
-    use crate::table::{Resource, Scoped, Table};
+    use crate::table::Table;
 
     fn group(name: &str) -> Audience {
         Audience::Group(name.into())
@@ -108,18 +108,15 @@ mod tests {
         };
         let scope = scope.clone();
         let changes = Table::default().apply(vec![Scoped { resource, scope }], &[], Instant::now());
-        let streams = index.concerned(&changes);
+        let streams = index.affected(&changes);
         streams.iter().map(|stream| stream.id()).collect()
     }
 
     #[test]
-    fn a_change_concerns_those_who_see_it_and_nothing_of_a_stream_that_left_stays() {
+    fn a_change_wakes_those_who_see_it_and_nothing_of_a_closed_stream_stays() {
         let mut index = Index::default();
         let views = [View([group("a")].into()), View([group("b")].into())];
-        let stream = |id| {
-            let settings = StreamSettings::default();
-            Arc::new(StreamState::new(id, true, Instant::now(), settings))
-        };
+        let stream = |id| Arc::new(Wake::new(id, Instant::now(), Duration::ZERO));
         for (id, view) in (1..).zip(&views) {
             index.watch_all(true, &stream(id), view);
         }
@@ -127,7 +124,7 @@ mod tests {
         assert_eq!(woken(&index, &Scope::All, "x"), [1, 2]);
         assert_eq!(woken(&index, &Scope::only([group("b")]), "x"), [2]);
         assert_eq!(woken(&index, &Scope::only([group("c")]), "named"), [3]);
-        index.forget_wildcard(1, &views[0]);
+        index.unwatch_all(1, &views[0]);
         index.watch_all(false, &stream(2), &views[1]);
         index.unwatch("named", 3);
         assert!(index.by_name.is_empty() && index.wildcard.is_empty());

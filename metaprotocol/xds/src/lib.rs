@@ -1,25 +1,26 @@
 //! An xDS server that knows nothing of Kubernetes.
 //!
-//! [`ResourceCache`] is the state of the world: the host puts encoded resources in, atomically and versioned by
-//! content, and the cache wakes exactly the streams that subscribe to what changed. Each stream is driven by a sans-IO
-//! session that has no clock, no socket and no channel, so every protocol rule is a plain unit test. [`serve`] and
-//! [`serve_with`] are the thin tonic shell: state-of-the-world and delta, on the aggregated service and on those of
+//! [`ResourceCache`] has the desired state, one set of resources for each type, shared by all nodes, like go-control-plane's
+//! `MuxCache` of `LinearCache`s: the host puts encoded resources in, atomically and versioned by content, and the cache
+//! wakes exactly the streams that subscribe to what changed. Each stream is driven by a sans-IO session that has no clock,
+//! no socket and no channel, so every protocol rule is a plain unit test. [`serve`] and [`serve_with`] are the thin tonic
+//! shell: state-of-the-world and delta, on the aggregated service and on those of
 //! clusters, endpoints, listeners, routes and extension configs, plain or with mutual TLS.
 //!
-//! A [`Scope`] says which clients may see a resource; a client learns nothing of the others, and a change of them costs
-//! it nothing. [`ResourceCache::nodes`] tells what each client was sent, accepted and refused.
+//! A [`Scope`] says which clients may see a resource; a client gets no sign of the others, and a change of them does
+//! not wake it. [`ResourceCache::nodes`] lists what each client was sent, accepted and refused.
 //!
-//! On an aggregated stream, listeners and routes wait until the client has answered for the clusters and endpoints that
-//! came before them: Envoy answers when it can use them, and a route to an unknown cluster would lose calls.
+//! On an aggregated stream, listeners and routes wait until the client has acknowledged the clusters and endpoints before
+//! them: Envoy sends the ACK when it can use them, and a route to an unknown cluster would lose calls.
 //!
 //! | path | cost |
 //! |---|---|
-//! | [`ResourceCache::update_scoped`] | changed names, each O(log names), + streams that they concern |
+//! | [`ResourceCache::update_scoped`] | changed names, each O(log names), + streams that they affect |
 //! | a push | names that changed for the stream since its last one (of listeners and clusters over state of the world: all that it sees, as the protocol demands) |
-//! | an ACK or a NACK | names in the message that it answers |
+//! | an ACK or a NACK | names in the response that it answers |
 //! | a subscription | names in it; a wildcard: names that the stream may see |
-//! | a stream without changes | nothing |
-//! | memory of a stream | names it subscribes to; a delta wildcard: names that are not in step |
+//! | an idle stream | nothing |
+//! | memory of a stream | names it subscribes to; a delta wildcard: names that are not up to date at the client |
 //!
 //! ```
 //! use trimtab_xds::{ECDS, Resource, ResourceCache, content_version};
@@ -40,36 +41,39 @@ mod accept;
 mod cache;
 mod changelog;
 mod codec;
+mod cow_map;
 mod encode;
 mod entry;
 mod error;
-mod histogram;
 mod identity;
 mod index;
-mod nodes;
+mod info;
 mod options;
-mod pins;
+mod protocol;
+mod rejections;
+mod resource;
 mod responses;
-mod roster;
 mod scope;
 mod server;
 mod services;
 mod session;
 mod stats;
+mod store;
 mod stream;
 mod table;
 mod tls;
 mod types;
+mod wake;
 
 pub use accept::listen;
-pub use cache::{Delivery, ResourceCache, StreamInfo, Update};
+pub use cache::{ResourceCache, Update};
 pub use error::{ServeError, TlsError};
-pub use histogram::Times;
 pub use identity::{GROUP_KEY, IdentityError, NodeTrust, SpiffeId};
-pub use nodes::{NodeInfo, Refusal, ResourceInfo, Stamp, Subscription};
+pub use info::{NodeInfo, Refusal, ResourceInfo, Stamp, StreamInfo, Subscription};
 pub use options::{Limits, ServerOptions, TlsFiles};
+pub use resource::{Resource, Scoped, content_version};
 pub use scope::{Audience, Scope};
 pub use server::{serve, serve_with};
 pub use stats::{Stats, TypeStats};
-pub use table::{Resource, Scoped, content_version};
+pub use store::Delivery;
 pub use types::{CDS, DRDS, ECDS, EDS, GENERIC_RDS, LDS, RDS, TRDS, xdstp_name, xdstp_name_with};

@@ -10,19 +10,19 @@ use crate::identity::NodeTrust;
 pub struct ServerOptions {
     /// Certificates for mutual TLS; `None` is a plain listener.
     pub tls: Option<TlsFiles>,
-    /// Whether what a client says of itself opens resources to it.
+    /// Whether the node in a request decides what a client may see.
     pub trust_nodes: NodeTrust,
     /// Bounds on what one client may use.
     pub limits: Limits,
-    /// How often an idle connection is asked whether it lives. Default 30 s.
+    /// Interval of HTTP/2 keepalive pings. Default 30 s.
     pub keepalive_interval: Duration,
-    /// How long the answer to that may take. Default 10 s.
+    /// How long the answer to a ping may take. Default 10 s.
     pub keepalive_timeout: Duration,
-    /// Age at which a connection is told to go away and its streams end with OK, each up to a tenth later than the
-    /// other, so that clients spread over replicas again. Default: never.
+    /// Age at which a connection gets a GOAWAY and its streams end with OK, each up to a tenth later than the other, so
+    /// that clients spread over replicas again. Default: never.
     pub max_connection_age: Option<Duration>,
-    /// How long changes are gathered before a stream is told of them. Everything on that stream waits with them, no
-    /// longer than this. Default 0: changes that come faster than a client answers are gathered anyway.
+    /// How long changes are collected before a stream is woken. Everything on that stream waits with them, no longer
+    /// than this. Default 0: changes that come faster than a client acknowledges are collected anyway.
     pub debounce: Duration,
     /// How long a client that does not read may hold up a shutdown. Default 5 s.
     pub shutdown_grace: Duration,
@@ -73,7 +73,7 @@ impl Default for Limits {
 }
 
 /// The files of mutual TLS, all PEM. They are read again when their content changes; files that cannot be used are
-/// reported, and those from before stay in force.
+/// reported, and the previous ones stay in use.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
     /// Certificate of the server, then the intermediate ones.

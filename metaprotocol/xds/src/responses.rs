@@ -18,10 +18,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Status, Streaming};
 
 use crate::cache::ResourceCache;
+use crate::protocol::Protocol;
 use crate::stats::Stats;
-use crate::stream::{Protocol, StreamSettings, StreamState};
+use crate::stream::{StreamSettings, StreamState};
 
-/// The response half of a stream. Dropping it ends the reader and forgets the stream.
+/// The response half of a stream. Dropping it ends the reader and closes the stream.
 pub(crate) struct Responses<P> {
     cache: ResourceCache,
     stream: Arc<StreamState>,
@@ -31,9 +32,9 @@ pub(crate) struct Responses<P> {
 }
 
 impl<P> Responses<P> {
-    /// Whether changes are still gathered; the context is woken when they are due.
-    fn gathering(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(due) = self.stream.due() else {
+    /// Whether the debounce still runs; the context is woken at its end.
+    fn debouncing(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(due) = self.stream.wake.due() else {
             return false;
         };
         if due > Instant::now() {
@@ -45,7 +46,7 @@ impl<P> Responses<P> {
             }
         }
         self.pause = None;
-        self.stream.no_longer_due();
+        self.stream.wake.clear_due();
         false
     }
 }
@@ -55,17 +56,17 @@ impl<P: Protocol> Stream for Responses<P> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         // Registered before the look, so that a change in between wakes again.
-        self.stream.waker.register(context.waker());
-        if !self.stream.has_ended() && self.gathering(context) {
+        self.stream.wake.register(context.waker());
+        if !self.stream.has_ended() && self.debouncing(context) {
             return Poll::Pending;
         }
-        self.stream.poll(&self.cache)
+        self.stream.poll(&self.cache.store().stats)
     }
 }
 
 impl<P> Drop for Responses<P> {
     fn drop(&mut self) {
-        self.stream.leave(&self.cache);
+        self.cache.close(&self.stream);
     }
 }
 
@@ -89,7 +90,7 @@ pub(crate) fn open<P: Protocol>(
     };
     let cache = cache.clone();
     tokio::spawn(async move {
-        let patience = stream.limits().first_request;
+        let timeout = stream.limits().first_request;
         let old = tokio::time::sleep(age.map_or(FOREVER, |age| jittered(age, stream.id())));
         tokio::pin!(old);
         let mut first = true;
@@ -99,7 +100,7 @@ pub(crate) fn open<P: Protocol>(
                 () = done.cancelled() => break Ok(()),
                 () = &mut old, if age.is_some() => break Ok(()),
                 message = requests.message() => message,
-                () = tokio::time::sleep(patience), if first => {
+                () = tokio::time::sleep(timeout), if first => {
                     break Err(Status::deadline_exceeded(
                         "no request came on the stream; send the first request when the stream is opened",
                     ));
@@ -108,13 +109,13 @@ pub(crate) fn open<P: Protocol>(
             first = false;
             match message {
                 Ok(Some(request)) => {
-                    if let Err(status) = stream.accept::<P>(&cache, only, request) {
+                    if let Err(status) = stream.accept::<P>(cache.store(), only, request) {
                         note_end(&cache, &status);
                         break Err(status);
                     }
                 }
                 Ok(None) => break Ok(()),
-                // The client is gone or does not speak the protocol; the status says which.
+                // The client is gone or sent something else than the protocol; the status says which.
                 Err(status) => {
                     note_end(&cache, &status);
                     break Err(status);

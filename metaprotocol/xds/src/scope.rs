@@ -11,8 +11,8 @@ use std::sync::Arc;
 /// A set of proxies that a resource can be meant for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Audience {
-    /// Proxies of a Kubernetes namespace: by certificate `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, or as the node says
-    /// where nodes are trusted.
+    /// Proxies of a Kubernetes namespace: by certificate `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`, or by the
+    /// node metadata where nodes are trusted.
     Namespace(String),
     /// Proxies with this very SPIFFE ID in their certificate.
     Spiffe(String),
@@ -42,10 +42,10 @@ impl fmt::Display for Audience {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Scope {
-    /// Every client that gets through the door.
+    /// Every client that may connect.
     #[default]
     All,
-    /// Clients that belong to one of these; nobody if it is empty.
+    /// Clients that belong to one of these; none if it is empty.
     Only(Arc<BTreeSet<Audience>>),
     /// Clients that belong to none of these; everyone if it is empty.
     Except(Arc<BTreeSet<Audience>>),
@@ -86,8 +86,8 @@ impl View {
     }
 }
 
-/// Whom a change concerns: everyone who could see the resource before or can see it now. Those that a scope excepts are
-/// not told apart: they look, and find that nothing changed for them.
+/// Which streams a change affects: those that could see the resource before or can see it now. Those that a scope excepts
+/// count as well: they are woken and find that nothing changed for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
     pub(crate) all: bool,

@@ -3,18 +3,85 @@
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::{Service as HttpService, http};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Status, Streaming};
 
+use crate::cache::ResourceCache;
 use crate::codec::{Encoded, Requests};
-use crate::server::{Delta, Service, Sotw};
-use crate::stream::Protocol;
+use crate::identity::PeerInfo;
+use crate::options::{Limits, ServerOptions};
+use crate::protocol::{Delta, Protocol, Sotw};
+use crate::responses::{Responses, open};
+use crate::stats::Stats;
+use crate::stream::StreamSettings;
 use crate::types::{CDS, ECDS, EDS, LDS, RDS};
+
+/// What every stream is opened with.
+#[derive(Clone)]
+pub(crate) struct Service {
+    cache: ResourceCache,
+    options: Arc<ServerOptions>,
+    limits: Arc<Limits>,
+    shutdown: CancellationToken,
+}
+
+impl Service {
+    pub(crate) fn new(
+        cache: ResourceCache,
+        options: ServerOptions,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            cache,
+            limits: Arc::new(options.limits.clone()),
+            options: Arc::new(options),
+            shutdown,
+        }
+    }
+
+    fn open<P: Protocol>(
+        &self,
+        only: Option<&'static str>,
+        info: PeerInfo,
+        requests: Streaming<P::Request>,
+    ) -> Result<Responses<P>, Status> {
+        let stats = self.cache.stats();
+        if !self.cache.is_ready() {
+            Stats::add(&stats.streams_refused, 1);
+            return Err(Status::unavailable(
+                "the first snapshot is not complete yet; try again",
+            ));
+        }
+        let most = self.limits.streams;
+        if usize::try_from(Stats::read(&stats.streams_active)).is_ok_and(|open| open >= most) {
+            Stats::add(&stats.limited_streams, 1);
+            return Err(Status::resource_exhausted(format!(
+                "the xDS server has {most} streams open, and more are not allowed; try another replica, or raise the limit of streams"
+            )));
+        }
+        let settings = StreamSettings {
+            info,
+            trust: self.options.trust_nodes,
+            limits: Arc::clone(&self.limits),
+            debounce: self.options.debounce,
+        };
+        Ok(open(
+            &self.cache,
+            only,
+            requests,
+            settings,
+            self.options.max_connection_age,
+            &self.shutdown,
+        ))
+    }
+}
 
 /// A service of the xDS API.
 trait Api: Send + Sync + 'static {
@@ -47,10 +114,9 @@ apis! {
     ExtensionConfigs, "envoy.service.extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs", Some(ECDS);
 }
 
-/// A service and the bound on the size of its requests.
+/// One service of the API.
 struct Served<A> {
     service: Service,
-    message_bytes: usize,
     api: PhantomData<A>,
 }
 
@@ -58,7 +124,6 @@ impl<A> Clone for Served<A> {
     fn clone(&self) -> Self {
         Self {
             service: self.service.clone(),
-            message_bytes: self.message_bytes,
             api: PhantomData,
         }
     }
@@ -69,7 +134,7 @@ impl<A: Api> NamedService for Served<A> {
 }
 
 impl<A: Api> Served<A> {
-    /// A streaming method; a refusal comes before the first message, as the status of the response.
+    /// A streaming method; a stream that is not admitted gets an error status and no message.
     fn stream<P: Protocol>(&self, request: http::Request<Body>) -> http::Response<Body> {
         let (parts, body) = request.into_parts();
         let compressed = parts.headers.get("grpc-encoding");
@@ -82,7 +147,7 @@ impl<A: Api> Served<A> {
             Requests::<P::Request>::default(),
             body,
             None,
-            Some(self.message_bytes),
+            Some(self.service.limits.message_bytes),
         );
         match self.service.open::<P>(A::ONLY, info, requests) {
             Ok(responses) => {
@@ -125,19 +190,18 @@ impl<A: Api> HttpService<http::Request<Body>> for Served<A> {
     }
 }
 
-/// All services, each with the bound on the size of a request.
-pub(crate) fn routes(service: &Service, message_bytes: usize) -> Routes {
-    fn served<A: Api>(service: &Service, message_bytes: usize) -> Served<A> {
+/// All services.
+pub(crate) fn routes(service: &Service) -> Routes {
+    fn served<A: Api>(service: &Service) -> Served<A> {
         Served {
             service: service.clone(),
-            message_bytes,
             api: PhantomData,
         }
     }
-    Routes::new(served::<Aggregated>(service, message_bytes))
-        .add_service(served::<Clusters>(service, message_bytes))
-        .add_service(served::<Endpoints>(service, message_bytes))
-        .add_service(served::<Listeners>(service, message_bytes))
-        .add_service(served::<HttpRoutes>(service, message_bytes))
-        .add_service(served::<ExtensionConfigs>(service, message_bytes))
+    Routes::new(served::<Aggregated>(service))
+        .add_service(served::<Clusters>(service))
+        .add_service(served::<Endpoints>(service))
+        .add_service(served::<Listeners>(service))
+        .add_service(served::<HttpRoutes>(service))
+        .add_service(served::<ExtensionConfigs>(service))
 }

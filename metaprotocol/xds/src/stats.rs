@@ -1,9 +1,9 @@
-//! Counters for the host to export; this crate knows no metrics library.
+//! Counters for the host to export.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::histogram::{Histogram, Times};
+use prometheus_client::metrics::histogram::Histogram;
 
 /// Plain counters of one [`ResourceCache`](crate::ResourceCache). All only grow, except `streams_active`.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub struct Stats {
     pub limited_names: AtomicU64,
     /// Streams ended because a request was too large.
     pub limited_bytes: AtomicU64,
-    /// Streams ended because of a request that is no valid message, or that nobody may send.
+    /// Streams ended because of a request that is malformed or not permitted.
     pub malformed: AtomicU64,
     /// Connections refused because of their certificate or handshake.
     pub tls_refused: AtomicU64,
@@ -30,10 +30,6 @@ pub struct Stats {
     pub tls_reload_failures: AtomicU64,
     /// Response messages handed to the transport.
     pub pushes: AtomicU64,
-    /// Resources in these messages.
-    pub resources: AtomicU64,
-    /// Bytes of resource bodies in these messages.
-    pub bytes: AtomicU64,
     /// Responses that clients accepted.
     pub acks: AtomicU64,
     /// Responses that clients refused.
@@ -42,12 +38,6 @@ pub struct Stats {
     pub stale_nonces: AtomicU64,
     /// Requests for a type that this server does not have.
     pub unknown_types: AtomicU64,
-    /// Changes of resources that took effect.
-    pub changes: AtomicU64,
-    /// Accepted resources, the count of the convergence time.
-    pub convergence_count: AtomicU64,
-    /// Sum of the times from publication (or subscription, if later) to acceptance, in microseconds.
-    pub convergence_sum_micros: AtomicU64,
 }
 
 impl Stats {
@@ -61,27 +51,29 @@ impl Stats {
         counter.load(Ordering::Relaxed)
     }
 
-    /// Mean time from publication to acceptance, if anything was accepted.
-    pub fn mean_convergence(&self) -> Option<Duration> {
-        Self::read(&self.convergence_sum_micros)
-            .checked_div(Self::read(&self.convergence_count))
-            .map(Duration::from_micros)
-    }
-
     pub(crate) fn add(counter: &AtomicU64, by: usize) {
         counter.fetch_add(u64::try_from(by).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
+}
 
-    pub(crate) fn converged(&self, latencies: impl Iterator<Item = Duration>) {
-        let (mut count, mut sum) = (0, Duration::ZERO);
-        for latency in latencies {
-            count += 1;
-            sum = sum.saturating_add(latency);
-        }
-        self.convergence_count.fetch_add(count, Ordering::Relaxed);
-        let micros = u64::try_from(sum.as_micros()).unwrap_or(u64::MAX);
-        self.convergence_sum_micros
-            .fetch_add(micros, Ordering::Relaxed);
+/// Upper bounds of the buckets, in seconds.
+const BUCKETS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// Times from publication to acceptance.
+#[derive(Debug)]
+pub(crate) struct Convergence(Histogram);
+
+impl Default for Convergence {
+    fn default() -> Self {
+        Self(Histogram::new(BUCKETS))
+    }
+}
+
+impl Convergence {
+    pub(crate) fn observe(&self, time: Duration) {
+        self.0.observe(time.as_secs_f64());
     }
 }
 
@@ -98,8 +90,7 @@ pub(crate) struct TypeCounters {
     pub(crate) nacks: AtomicU64,
     pub(crate) denied: AtomicU64,
     pub(crate) changes: AtomicU64,
-    pub(crate) push: Histogram,
-    pub(crate) convergence: Histogram,
+    pub(crate) convergence: Convergence,
 }
 
 impl TypeCounters {
@@ -122,14 +113,13 @@ impl TypeCounters {
             nacks: read(&self.nacks),
             denied: read(&self.denied),
             changes: read(&self.changes),
-            push: self.push.read(),
-            convergence: self.convergence.read(),
+            convergence: self.convergence.0.clone(),
         }
     }
 }
 
 /// A reading of the counters of one type. All only grow, except `names` and `streams_*`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct TypeStats {
     /// The type.
     pub type_url: String,
@@ -151,12 +141,10 @@ pub struct TypeStats {
     pub acks: u64,
     /// Responses that clients refused.
     pub nacks: u64,
-    /// Questions for names that exist but that the client must not see.
+    /// Requests for names that exist but that the client must not see.
     pub denied: u64,
     /// Changes of resources that took effect.
     pub changes: u64,
-    /// From publication (or subscription, if later) to the transport; the longest wait of each message.
-    pub push: Times,
     /// From publication (or subscription, if later) to acceptance, of each resource.
-    pub convergence: Times,
+    pub convergence: Histogram,
 }

@@ -1,35 +1,26 @@
-//! The state of one stream: who the client is, and a session for each type that it asks for.
+//! The state of one stream: who the client is, and a session for each type that it subscribes to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
-use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use tonic::Status;
 
-use crate::accept::PeerInfo;
-use crate::cache::{Delivery, ResourceCache, StreamInfo, TypeStore};
 use crate::encode::response;
-use crate::identity::{NodeTrust, Peer};
-use crate::nodes::{NodeInfo, ResourceInfo, Subscription};
+use crate::entry::Entry;
+use crate::identity::{NodeTrust, Peer, PeerInfo};
+use crate::info::{Clock, NodeInfo, ResourceInfo, StreamInfo, Subscription};
 use crate::options::Limits;
-use crate::session::{Action, Mode, Push, ResourceState, Session};
+use crate::protocol::Protocol;
+use crate::session::{Action, Mode, Push, Session};
 use crate::stats::Stats;
+use crate::store::{Delivery, Store, TypeStore};
 use crate::types::{is_full_state, is_of_clusters, rank, refers_to_clusters};
-
-/// The differences between state of the world and delta that the shell has to know.
-pub(crate) trait Protocol: Send + Sync + Unpin + 'static {
-    type Request: prost::Message + Default + 'static;
-    const DELTA: bool;
-
-    fn type_url(request: &mut Self::Request) -> &mut String;
-    fn node(request: &mut Self::Request) -> Option<Node>;
-    fn handle(session: &mut Session, request: Self::Request, now: Instant) -> Vec<Action>;
-}
+use crate::wake::Wake;
 
 /// What the server decided for a stream before its first request.
 #[derive(Debug, Clone, Default)]
@@ -41,7 +32,7 @@ pub(crate) struct StreamSettings {
 }
 
 #[derive(Debug, Default)]
-struct Inside {
+struct Inner {
     peer: Option<Peer>,
     /// What this stream is counted under.
     identity: Option<String>,
@@ -50,193 +41,149 @@ struct Inside {
     end: Option<Result<(), Status>>,
 }
 
-/// State of one stream, shared by its reader, its writer, the index and the admin page.
+/// State of one stream, shared by its reader, its writer and the admin API.
 #[derive(Debug)]
 pub(crate) struct StreamState {
-    id: u64,
     delta: bool,
-    started: Instant,
     settings: StreamSettings,
-    pub(crate) waker: AtomicWaker,
-    /// When to look at the changes that were gathered, in microseconds after the start; 0 if there are none.
-    due: AtomicU64,
-    inside: Mutex<Inside>,
+    pub(crate) wake: Arc<Wake>,
+    inner: Mutex<Inner>,
 }
 
 impl StreamState {
     pub(crate) fn new(id: u64, delta: bool, started: Instant, settings: StreamSettings) -> Self {
         Self {
-            id,
             delta,
-            started,
+            wake: Arc::new(Wake::new(id, started, settings.debounce)),
             settings,
-            waker: AtomicWaker::new(),
-            due: AtomicU64::new(0),
-            inside: Mutex::default(),
+            inner: Mutex::default(),
         }
     }
 
     pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// Lets the writer look whether there is something to send.
-    pub(crate) fn wake(&self) {
-        self.waker.wake();
-    }
-
-    /// Something changed that may concern this stream. Never waits.
-    pub(crate) fn changed(&self) {
-        let debounce = self.settings.debounce;
-        if !debounce.is_zero() {
-            let due = self.started.elapsed() + debounce;
-            let due = u64::try_from(due.as_micros()).unwrap_or(u64::MAX).max(1);
-            // The first change of a group sets the time.
-            let _ = self
-                .due
-                .compare_exchange(0, due, Ordering::AcqRel, Ordering::Acquire);
-        }
-        self.wake();
-    }
-
-    /// When the changes that were gathered are due, if there are any.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        match self.due.load(Ordering::Acquire) {
-            0 => None,
-            micros => Some(self.started + Duration::from_micros(micros)),
-        }
-    }
-
-    /// Before the look at them, so that a change in between sets a new time.
-    pub(crate) fn no_longer_due(&self) {
-        self.due.store(0, Ordering::Release);
+        self.wake.id()
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.settings.limits
     }
 
-    /// What the client holds of everything it asked for; `None` for a client other than `only`, or still without a name.
-    pub(crate) fn report(
-        &self,
-        only: Option<&str>,
-        resource: impl Fn(ResourceState) -> ResourceInfo,
-    ) -> Option<NodeInfo> {
-        let inside = self.inside.lock();
-        let peer = inside.peer.as_ref()?;
+    /// The state of everything the client subscribes to; `None` for a node other than `only`, and before the first
+    /// request.
+    pub(crate) fn report(&self, only: Option<&str>, clock: &Clock) -> Option<NodeInfo> {
+        let inner = self.inner.lock();
+        let peer = inner.peer.as_ref()?;
         if only.is_some_and(|only| only != peer.id) {
             return None;
         }
-        let subscription = |(store, session): &(Arc<TypeStore>, Session)| Subscription {
-            type_url: store.url.to_string(),
-            stream: self.id,
+        let subscription = |(resources, session): &(Arc<TypeStore>, Session)| Subscription {
+            type_url: resources.url.to_string(),
+            stream: self.id(),
             delta: self.delta,
             wildcard: session.is_wildcard(),
             last_refusal: session.last_nack.clone(),
-            resources: session
-                .resources(&store.table.read())
-                .into_iter()
-                .map(&resource)
-                .collect(),
+            resources: session.report(&resources.table.read(), clock),
         };
         Some(NodeInfo {
             id: peer.id.clone(),
             identity: peer.spiffe.as_ref().map(ToString::to_string),
             audiences: peer.view.0.iter().map(ToString::to_string).collect(),
-            subscriptions: inside.sessions.iter().map(subscription).collect(),
+            subscriptions: inner.sessions.iter().map(subscription).collect(),
         })
     }
 
-    pub(crate) fn describe(&self, now: Instant) -> Vec<StreamInfo> {
-        let inside = self.inside.lock();
-        let node = inside
+    pub(crate) fn describe(&self, clock: &Clock) -> Vec<StreamInfo> {
+        let inner = self.inner.lock();
+        let node = inner
             .peer
             .as_ref()
             .map(|peer| peer.id.clone())
             .unwrap_or_default();
-        let info = |(store, session): &(Arc<TypeStore>, Session)| {
+        let info = |(resources, session): &(Arc<TypeStore>, Session)| {
             let mut subscribed: Vec<String> =
                 session.subscribed().map(ToString::to_string).collect();
             subscribed.sort_unstable();
+            let all = session.report(&resources.table.read(), clock);
+            let held = all.iter().filter(|r| r.is_synced()).count();
+            let refused = |r: &&ResourceInfo| !r.is_synced() && r.refused.is_some();
+            let refused = all.iter().filter(refused).count();
             StreamInfo {
-                id: self.id,
+                id: self.id(),
                 node: node.clone(),
-                type_url: store.url.to_string(),
+                type_url: resources.url.to_string(),
                 delta: self.delta,
                 wildcard: session.is_wildcard(),
                 subscribed,
-                age: now.saturating_duration_since(self.started),
+                since: clock.time(self.wake.started()),
                 last_sent: session.last_sent.clone(),
                 last_acked: session.last_acked.clone(),
                 last_nack: session.last_nack.clone(),
-                outstanding: session.outstanding_for(now),
+                pending_since: session.pending_since().map(|at| clock.time(at)),
+                held,
+                waiting: all.len() - held - refused,
+                refused,
             }
         };
-        inside.sessions.iter().map(info).collect()
+        inner.sessions.iter().map(info).collect()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.inside.lock().end.is_some()
+        self.inner.lock().end.is_some()
     }
 
     pub(crate) fn end(&self, result: Result<(), Status>) {
-        self.inside.lock().end.get_or_insert(result);
-        self.wake();
+        self.inner.lock().end.get_or_insert(result);
+        self.wake.wake();
     }
 
-    /// Takes one request. An answer is O(names in the answered message), a subscription O(names in it).
+    /// Takes one request. An ACK or NACK is O(names in the response), a subscription O(names in it).
     pub(crate) fn accept<P: Protocol>(
-        self: &Arc<Self>,
-        cache: &ResourceCache,
+        &self,
+        store: &Store,
         only: Option<&str>,
         mut request: P::Request,
     ) -> Result<(), Status> {
         let now = Instant::now();
         let url = requested_type::<P>(only, &mut request)?;
         let node = P::node(&mut request);
-        let mut inside = self.inside.lock();
-        if inside.end.is_some() {
+        let mut inner = self.inner.lock();
+        if inner.end.is_some() {
             return Ok(());
         }
-        self.identify(cache, &mut inside, node)?;
-        let Some(store) = cache.store(&url) else {
-            // Silence, not an error: an error would end the stream for all the other types on it.
-            Stats::add(&cache.stats().unknown_types, 1);
+        self.identify(store, &mut inner, node)?;
+        let Some(resources) = store.get(&url) else {
+            // No response rather than an error: an error would end the stream for all other types on it.
+            Stats::add(&store.stats.unknown_types, 1);
             tracing::debug!(
                 type_url = url,
-                stream = self.id,
+                stream = self.id(),
                 "request for a type that is not served"
             );
             return Ok(());
         };
-        let Inside { peer, sessions, .. } = &mut *inside;
+        let Inner { peer, sessions, .. } = &mut *inner;
         let Some(peer) = peer else { return Ok(()) };
-        let place = self.session_of::<P>(sessions, &store, peer, now);
-        let mut asks = false;
+        let place = self.session_of::<P>(sessions, &resources, peer, now);
+        let mut subscribes = false;
         if let Some((_, session)) = sessions.get_mut(place) {
             for action in P::handle(session, request, now) {
-                asks |= matches!(action, Action::Watch(_));
-                self.perform(cache, &store, peer, action);
+                subscribes |= matches!(action, Action::Watch(_));
+                self.perform(store, &resources, peer, action);
             }
         }
-        let result = if asks {
-            self.check_names(cache, sessions)
+        let result = if subscribes {
+            self.check_names(store, sessions)
         } else {
             Ok(())
         };
-        drop(inside);
-        self.wake();
+        drop(inner);
+        self.wake.wake();
         result
     }
 
-    /// The first request says who the client is; later ones must not say otherwise.
-    fn identify(
-        &self,
-        cache: &ResourceCache,
-        inside: &mut Inside,
-        node: Option<Node>,
-    ) -> Result<(), Status> {
-        if let Some(known) = &inside.peer {
+    /// The first request tells who the client is; later ones must not contradict it.
+    fn identify(&self, store: &Store, inner: &mut Inner, node: Option<Node>) -> Result<(), Status> {
+        if let Some(known) = &inner.peer {
             return match node {
                 Some(node) if !node.id.is_empty() && node.id != known.id => {
                     Err(Status::invalid_argument(format!(
@@ -259,201 +206,205 @@ impl StreamState {
             (None, Some(addr)) if peer.id.is_empty() => addr.ip().to_string(),
             _ => peer.id.clone(),
         };
-        let most = self.limits().streams_per_identity;
-        if !cache.admit(&identity, most) {
-            Stats::add(&cache.stats().limited_streams, 1);
+        let limit = self.limits().streams_per_identity;
+        if !store.admit(&identity, limit) {
+            Stats::add(&store.stats.limited_streams, 1);
             return Err(Status::resource_exhausted(format!(
-                "'{identity}' has {most} streams open, and more are not allowed; close some, or raise the limit of streams per identity"
+                "'{identity}' has {limit} streams open, and more are not allowed; close some, or raise the limit of streams per identity"
             )));
         }
-        inside.identity = Some(identity);
-        inside.peer = Some(peer);
+        inner.identity = Some(identity);
+        inner.peer = Some(peer);
         Ok(())
     }
 
     fn session_of<P: Protocol>(
         &self,
         sessions: &mut Vec<(Arc<TypeStore>, Session)>,
-        store: &Arc<TypeStore>,
+        resources: &Arc<TypeStore>,
         peer: &Peer,
         now: Instant,
     ) -> usize {
-        let known = |(other, _): &(Arc<TypeStore>, Session)| Arc::ptr_eq(other, store);
-        if let Some(place) = sessions.iter().position(known) {
+        let same = |(other, _): &(Arc<TypeStore>, Session)| Arc::ptr_eq(other, resources);
+        if let Some(place) = sessions.iter().position(same) {
             return place;
         }
-        let mode = match (P::DELTA, is_full_state(&store.url)) {
+        let mode = match (P::DELTA, is_full_state(&resources.url)) {
             (true, _) => Mode::Delta,
             (false, true) => Mode::FullSotw,
             (false, false) => Mode::Sotw,
         };
         let session = Session::new(
             Arc::clone(&peer.key),
-            self.id,
+            self.id(),
             mode,
             Arc::clone(&peer.view),
             now,
         );
-        Stats::add(store.counters.subscriptions(self.delta), 1);
-        let rank_of = rank(&store.url);
+        Stats::add(resources.counters.subscriptions(self.delta), 1);
+        let rank_of = rank(&resources.url);
         let place = sessions.partition_point(|(other, _)| rank(&other.url) <= rank_of);
-        // A session is large and most streams have few types, so there is no room for more than are.
+        // A session is large and most streams have few types, so no spare capacity.
         sessions.reserve_exact(1);
-        sessions.insert(place, (Arc::clone(store), session));
+        sessions.insert(place, (Arc::clone(resources), session));
         place
     }
 
     fn check_names(
         &self,
-        cache: &ResourceCache,
+        store: &Store,
         sessions: &[(Arc<TypeStore>, Session)],
     ) -> Result<(), Status> {
-        let most = self.limits().names_per_stream;
-        let names: usize = sessions.iter().map(|(_, s)| s.subscriptions()).sum();
-        if names <= most {
+        let limit = self.limits().names_per_stream;
+        let names: usize = sessions.iter().map(|(_, s)| s.subscribed().count()).sum();
+        if names <= limit {
             return Ok(());
         }
-        Stats::add(&cache.stats().limited_names, 1);
+        Stats::add(&store.stats.limited_names, 1);
         Err(Status::resource_exhausted(format!(
-            "the stream subscribes to {names} names, and {most} are allowed; ask for fewer, use the wildcard, or raise the limit of names per stream"
+            "the stream subscribes to {names} names, and {limit} are allowed; ask for fewer, use the wildcard, or raise the limit of names per stream"
         )))
     }
 
-    fn perform(
-        self: &Arc<Self>,
-        cache: &ResourceCache,
-        store: &TypeStore,
-        peer: &Peer,
-        action: Action,
-    ) {
-        let stats = cache.stats();
+    fn perform(&self, store: &Store, resources: &TypeStore, peer: &Peer, action: Action) {
+        let stats = &store.stats;
+        let counters = &resources.counters;
         match action {
-            Action::Watch(name) => store.index.lock().watch(name, self),
-            Action::Unwatch(name) => store.index.lock().unwatch(&name, self.id),
-            Action::WatchAll(on) => store.index.lock().watch_all(on, self, &peer.view),
+            Action::Watch(name) => resources.index.lock().watch(name, &self.wake),
+            Action::Unwatch(name) => resources.index.lock().unwatch(&name, self.id()),
+            Action::WatchAll(on) => {
+                let mut index = resources.index.lock();
+                index.watch_all(on, &self.wake, &peer.view);
+            }
             Action::Ack => {
                 Stats::add(&stats.acks, 1);
-                Stats::add(&store.counters.acks, 1);
+                Stats::add(&counters.acks, 1);
             }
             Action::Nack => {
                 Stats::add(&stats.nacks, 1);
-                Stats::add(&store.counters.nacks, 1);
+                Stats::add(&counters.nacks, 1);
             }
             Action::Stale => Stats::add(&stats.stale_nonces, 1),
-            Action::Unpin(name) => store.table.write().unpin(&name, &peer.key),
+            Action::ClearRejection(name) => {
+                let mut table = resources.table.write();
+                table.clear_rejection(&name, &peer.key);
+            }
             Action::Accepted(accepted) => {
-                let times = || accepted.iter().map(|(_, latency)| *latency);
-                stats.converged(times());
-                store.counters.convergence.observe_all(times());
-                cache.report(accepted.iter().map(|(entry, latency)| Delivery::Acked {
-                    node: peer.id.clone(),
-                    type_url: store.url.to_string(),
-                    name: entry.name().to_owned(),
-                    version: entry.version().to_owned(),
-                    latency: *latency,
-                }));
+                report_acks(store, resources, peer, &accepted);
             }
             Action::Rejected {
                 name,
                 origin,
-                pin,
+                rejection,
                 message,
             } => {
-                let version = pin.bad.clone();
-                if store.table.write().pin(&name, &peer.key, pin) {
-                    report_nack(
-                        cache,
-                        store,
-                        peer,
-                        Some(name.to_string()),
-                        version,
-                        message,
-                        origin,
-                    );
+                let version = rejection.version.clone();
+                let mut table = resources.table.write();
+                if table.reject(&name, &peer.key, rejection) {
+                    drop(table);
+                    let name = Some(name.to_string());
+                    report_nack(store, resources, peer, name, version, message, origin);
                 }
             }
-            Action::RejectedEmpty {
+            Action::RejectedWithoutContent {
                 name,
                 version,
                 message,
-            } => {
-                report_nack(cache, store, peer, name, version, message, String::new());
-            }
+            } => report_nack(
+                store,
+                resources,
+                peer,
+                name,
+                version,
+                message,
+                String::new(),
+            ),
         }
     }
 
     /// The next message, the end, or nothing for now. O(types of the stream) if there is nothing to do.
-    pub(crate) fn poll(&self, cache: &ResourceCache) -> Poll<Option<Result<Bytes, Status>>> {
+    pub(crate) fn poll(&self, stats: &Stats) -> Poll<Option<Result<Bytes, Status>>> {
         let now = Instant::now();
-        let mut inside = self.inside.lock();
-        if let Some(end) = &mut inside.end {
+        let mut inner = self.inner.lock();
+        if let Some(end) = &mut inner.end {
             return Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err));
         }
-        let mut unanswered = false;
-        for (store, session) in &mut inside.sessions {
-            // A proxy answers for clusters when it can use them; before that, a route to them would lose calls.
-            if unanswered && refers_to_clusters(&store.url) {
+        let mut pending = false;
+        for (resources, session) in &mut inner.sessions {
+            // A proxy ACKs clusters when it can use them; before that, a route to them would lose calls.
+            if pending && refers_to_clusters(&resources.url) {
                 continue;
             }
-            let push = session.next_push(&store.table.read(), now);
-            unanswered |= is_of_clusters(&store.url) && session.outstanding_for(now).is_some();
-            Stats::add(&store.counters.denied, session.take_denied());
+            let push = session.next_push(&resources.table.read(), now);
+            pending |= is_of_clusters(&resources.url) && session.pending_since().is_some();
+            Stats::add(&resources.counters.denied, session.take_denied());
             if let Some(push) = push {
-                count(cache.stats(), store, &push);
-                return Poll::Ready(Some(response(self.delta, &store.url, &push)));
+                count(stats, resources, &push);
+                return Poll::Ready(Some(response(self.delta, &resources.url, &push)));
             }
         }
         Poll::Pending
     }
 
-    pub(crate) fn leave(&self, cache: &ResourceCache) {
-        let mut inside = self.inside.lock();
+    /// Removes the stream from the indexes and the counters.
+    pub(crate) fn close(&self, store: &Store) {
+        let mut inner = self.inner.lock();
         // No request may enter the index again after this point.
-        inside.end.get_or_insert(Ok(()));
-        let Inside {
+        inner.end.get_or_insert(Ok(()));
+        let Inner {
             peer,
             identity,
             sessions,
             ..
-        } = &mut *inside;
+        } = &mut *inner;
         if let Some(peer) = peer {
-            for (store, session) in std::mem::take(sessions) {
-                let mut index = store.index.lock();
+            for (resources, session) in std::mem::take(sessions) {
+                let mut index = resources.index.lock();
                 for name in session.subscribed() {
-                    index.unwatch(name, self.id);
+                    index.unwatch(name, self.id());
                 }
-                index.forget_wildcard(self.id, &peer.view);
-                let subscriptions = store.counters.subscriptions(self.delta);
+                index.unwatch_all(self.id(), &peer.view);
+                let subscriptions = resources.counters.subscriptions(self.delta);
                 subscriptions.fetch_sub(1, Ordering::Relaxed);
             }
         }
         if let Some(identity) = identity.take() {
-            cache.release(&identity);
+            store.release(&identity);
         }
-        drop(inside);
-        cache.close(self);
     }
 }
 
-fn count(stats: &Stats, store: &TypeStore, push: &Push) {
+fn count(stats: &Stats, resources: &TypeStore, push: &Push) {
     let bytes = push.items.iter().map(|item| item.entry.body().len());
-    let bytes = bytes.sum();
-    let counters = &store.counters;
+    let counters = &resources.counters;
     Stats::add(&stats.pushes, 1);
-    Stats::add(&stats.resources, push.items.len());
-    Stats::add(&stats.bytes, bytes);
     Stats::add(&counters.pushes, 1);
     Stats::add(&counters.resources, push.items.len());
     Stats::add(&counters.removed, push.removed.len());
-    Stats::add(&counters.bytes, bytes);
-    if let Some(waited) = push.waited {
-        counters.push.observe(waited);
+    Stats::add(&counters.bytes, bytes.sum());
+}
+
+fn report_acks(
+    store: &Store,
+    resources: &TypeStore,
+    peer: &Peer,
+    accepted: &[(Arc<Entry>, Duration)],
+) {
+    for (_, latency) in accepted {
+        resources.counters.convergence.observe(*latency);
     }
+    store.report(accepted.iter().map(|(entry, latency)| Delivery::Acked {
+        node: peer.id.clone(),
+        type_url: resources.url.to_string(),
+        name: entry.name().to_owned(),
+        version: entry.version().to_owned(),
+        latency: *latency,
+    }));
 }
 
 fn report_nack(
-    cache: &ResourceCache,
-    store: &TypeStore,
+    store: &Store,
+    resources: &TypeStore,
     peer: &Peer,
     name: Option<String>,
     version: String,
@@ -462,16 +413,16 @@ fn report_nack(
 ) {
     tracing::warn!(
         node = peer.id,
-        type_url = &*store.url,
+        type_url = &*resources.url,
         name = name.as_deref().unwrap_or("-"),
         version,
         origin,
         message,
         "a proxy refused a resource and keeps what it had"
     );
-    cache.report(std::iter::once(Delivery::Nacked {
+    store.report(std::iter::once(Delivery::Nacked {
         node: peer.id.clone(),
-        type_url: store.url.to_string(),
+        type_url: resources.url.to_string(),
         name,
         version,
         message,

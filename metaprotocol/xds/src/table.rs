@@ -1,69 +1,20 @@
-//! The resources of one type: plain data, read by sessions, changed by the cache.
+//! The resources of one type: plain data, read by sessions, written by the host.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use crate::changelog::ChangeLog;
+use crate::cow_map::CowMap;
 use crate::entry::{Entry, Variants};
-use crate::pins::{Pin, Pins};
-use crate::roster::Roster;
-use crate::scope::{Audience, Reach, Scope, View};
+use crate::rejections::{Rejection, Rejections};
+use crate::resource::Scoped;
+use crate::scope::{Audience, Reach, View};
 
-/// One resource, encoded once and shared by all streams.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
-    /// The name that clients subscribe to.
-    pub name: String,
-    /// Version of the content, see [`content_version`].
-    pub version: String,
-    /// The encoded message, that is, the `value` of a `google.protobuf.Any` with the type URL of the table.
-    pub body: Bytes,
-    /// What the resource was made from, for example `default/a`; used to report a refusal where the user will see it.
-    pub origin: String,
-}
-
-/// A resource and who may see it.
-///
-/// A name can have several variants with different scopes; a stream sees the first that admits it. So the listeners of
-/// two groups of proxies can share a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scoped {
-    /// What is served.
-    pub resource: Resource,
-    /// Whom it is served to.
-    pub scope: Scope,
-}
-
-impl From<Resource> for Scoped {
-    fn from(resource: Resource) -> Self {
-        Self {
-            resource,
-            scope: Scope::All,
-        }
-    }
-}
-
-/// Version of a content: equal on all replicas and after a restart, so that a client that reconnects gets nothing new.
-///
-/// Give it a canonical form (sorted keys), not protobuf bytes: protobuf maps are encoded in an order that differs from
-/// one process to the next.
-///
-/// ```
-/// use trimtab_xds::content_version;
-/// assert_eq!(content_version(b"a"), content_version(b"a"));
-/// assert_ne!(content_version(b"a"), content_version(b"b"));
-/// ```
-pub fn content_version(canonical: &[u8]) -> String {
-    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(canonical))
-}
-
-/// A name that changed, and whom that concerns.
+/// A name that changed, and which streams that affects.
 #[derive(Debug)]
 pub(crate) struct Change {
-    /// A variant of the name, to tell its name without another copy.
+    /// A variant of the name; it has the name, which saves a copy.
     entry: Arc<Entry>,
     pub(crate) reach: Reach,
 }
@@ -79,40 +30,38 @@ impl Change {
     }
 }
 
-/// What a stream can see at one moment, at no cost: it stays as it is while the table changes.
+/// What a stream can see at one moment; it shares its memory with the table and does not change with it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
+pub(crate) struct Snapshot {
     /// Names with a variant for everyone, or for everyone with exceptions.
-    pub(crate) public: Roster,
+    pub(crate) public: CowMap,
     /// For each audience of the stream the names that only audiences see.
-    special: Vec<Roster>,
+    scoped: Vec<CowMap>,
 }
 
-impl Seen {
+impl Snapshot {
     pub(crate) fn get(&self, name: &str, view: &View) -> Option<&Arc<Entry>> {
-        let mut rosters = std::iter::once(&self.public).chain(&self.special);
-        rosters.find_map(|roster| roster.get(name))?.seen_by(view)
+        let mut maps = std::iter::once(&self.public).chain(&self.scoped);
+        maps.find_map(|map| map.get(name))?.seen_by(view)
     }
 
     /// The names that only audiences see; a name may come more than once.
-    pub(crate) fn special(&self) -> impl Iterator<Item = &str> {
-        let variants = self.special.iter().flat_map(Roster::iter);
+    pub(crate) fn scoped_names(&self) -> impl Iterator<Item = &str> {
+        let variants = self.scoped.iter().flat_map(CowMap::iter);
         variants.map(Variants::name)
     }
 
     /// Every name; a name may come more than once.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         let public = self.public.iter().map(Variants::name);
-        public.chain(self.special())
+        public.chain(self.scoped_names())
     }
 
-    /// Every name of which the content differs from what was seen at another moment, and perhaps some others.
+    /// Every name of which the content differs between two snapshots, and perhaps some others.
     pub(crate) fn differing<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
         let mut names = self.public.differing(&other.public);
-        let most = self.special.len().max(other.special.len());
-        for place in 0..most {
-            let roster = |seen: &'a Self| seen.special.get(place);
-            match (roster(self), roster(other)) {
+        for place in 0..self.scoped.len().max(other.scoped.len()) {
+            match (self.scoped.get(place), other.scoped.get(place)) {
                 (Some(mine), Some(theirs)) => names.extend(mine.differing(theirs)),
                 (Some(only), None) | (None, Some(only)) => {
                     names.extend(only.iter().map(Variants::name));
@@ -124,20 +73,20 @@ impl Seen {
     }
 }
 
-/// All resources of one type, the log of their changes and the refusals.
+/// All resources of one type, the log of their changes and the stored NACKs.
 ///
-/// A lookup is O(log n) in the number of resources, an update is O(changed log n), and to list what a view sees is
-/// O(seen).
+/// A lookup is O(log n) in the number of resources, an update is O(changed log n), and a list of what a view sees is
+/// O(what it sees).
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     /// Names with a variant for everyone, or for everyone with exceptions.
-    public: Roster,
+    public: CowMap,
     /// The other names.
-    special: Roster,
+    scoped: CowMap,
     /// The other names by audience.
-    by_audience: HashMap<Audience, Roster>,
+    by_audience: HashMap<Audience, CowMap>,
     log: ChangeLog,
-    pins: Pins,
+    rejections: Rejections,
 }
 
 impl Table {
@@ -161,7 +110,7 @@ impl Table {
             let kept: HashSet<&str> = set.iter().map(|s| s.resource.name.as_str()).collect();
             for name in remove.iter().filter(|name| !kept.contains(name.as_str())) {
                 if let Some(variants) = self.take(name) {
-                    self.pins.forget(name);
+                    self.rejections.remove_name(name);
                     let reach = reach_of(variants.all());
                     changed.extend(Change::new(&variants, reach));
                 }
@@ -203,7 +152,7 @@ impl Table {
                 let names = self.by_audience.entry(audience.clone()).or_default();
                 names.insert(variants.clone());
             }
-            self.special.insert(variants);
+            self.scoped.insert(variants);
         }
         change.reach.all |= new.all;
         change.reach.audiences.extend(new.audiences);
@@ -215,7 +164,7 @@ impl Table {
         if let Some(variants) = self.public.remove(name) {
             return Some(variants);
         }
-        let variants = self.special.remove(name)?;
+        let variants = self.scoped.remove(name)?;
         for audience in &reach_of(variants.all()).audiences {
             if let Some(names) = self.by_audience.get_mut(audience) {
                 names.remove(name);
@@ -228,7 +177,7 @@ impl Table {
     }
 
     fn find(&self, name: &str) -> Option<&Variants> {
-        self.public.get(name).or_else(|| self.special.get(name))
+        self.public.get(name).or_else(|| self.scoped.get(name))
     }
 
     /// What a stream sees of a name.
@@ -243,21 +192,21 @@ impl Table {
 
     /// Every name, whoever may see it.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        let all = self.public.iter().chain(self.special.iter());
+        let all = self.public.iter().chain(self.scoped.iter());
         all.map(Variants::name)
     }
 
     /// Number of names.
     pub(crate) fn len(&self) -> usize {
-        self.public.len() + self.special.len()
+        self.public.len() + self.scoped.len()
     }
 
-    /// What a stream sees now; it stays as it is while the table changes.
-    pub(crate) fn seen(&self, view: &View) -> Seen {
-        let special = |audience| self.by_audience.get(audience).cloned().unwrap_or_default();
-        Seen {
+    /// What a stream sees now.
+    pub(crate) fn snapshot(&self, view: &View) -> Snapshot {
+        let scoped = |audience| self.by_audience.get(audience).cloned().unwrap_or_default();
+        Snapshot {
             public: self.public.clone(),
-            special: view.0.iter().map(special).collect(),
+            scoped: view.0.iter().map(scoped).collect(),
         }
     }
 
@@ -269,25 +218,25 @@ impl Table {
         self.log.since(cursor)
     }
 
-    pub(crate) fn pin_of(&self, name: &str, node: &str) -> Option<&Pin> {
-        self.pins.of(name, node)
+    pub(crate) fn rejection_of(&self, name: &str, node: &str) -> Option<&Rejection> {
+        self.rejections.of(name, node)
     }
 
     /// What a node refuses: O(names that anyone refuses).
-    pub(crate) fn pinned<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a str> {
-        self.pins.names_of(node)
+    pub(crate) fn rejected_by<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a str> {
+        self.rejections.names_of(node)
     }
 
-    /// Remembers a refusal; false if this node has already refused this very content.
-    pub(crate) fn pin(&mut self, name: &Arc<str>, node: &str, pin: Pin) -> bool {
+    /// Stores a NACK; false if this node has already refused this version.
+    pub(crate) fn reject(&mut self, name: &Arc<str>, node: &str, rejection: Rejection) -> bool {
         if node.is_empty() || self.find(name).is_none() {
             return true;
         }
-        self.pins.put(name, node, pin)
+        self.rejections.put(name, node, rejection)
     }
 
-    pub(crate) fn unpin(&mut self, name: &str, node: &str) {
-        self.pins.remove(name, node);
+    pub(crate) fn clear_rejection(&mut self, name: &str, node: &str) {
+        self.rejections.remove(name, node);
     }
 }
 
@@ -366,7 +315,11 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    use crate::pins::MAX_PINS_PER_NAME;
+    use bytes::Bytes;
+
+    use crate::rejections::MAX_REJECTIONS_PER_NAME;
+    use crate::resource::Resource;
+    use crate::scope::Scope;
 
     fn resource(name: &str, version: &str) -> Scoped {
         scoped(name, version, Scope::All)
@@ -437,7 +390,11 @@ mod tests {
         assert_eq!(seen("a", &View::default()).as_deref(), Some("all"));
         assert_eq!(seen("b", &View::default()), None);
         let listed = |view: &View| -> BTreeSet<String> {
-            table.seen(view).names().map(ToString::to_string).collect()
+            table
+                .snapshot(view)
+                .names()
+                .map(ToString::to_string)
+                .collect()
         };
         assert_eq!(listed(&x), ["a".to_owned(), "b".to_owned()].into());
         assert_eq!(listed(&View::default()), ["a".to_owned()].into());
@@ -478,7 +435,7 @@ mod tests {
         let x = View([space("x")].into());
         let seen = |table: &Table, name: &str, view: &View| {
             let at_once = table
-                .seen(view)
+                .snapshot(view)
                 .get(name, view)
                 .map(|e| e.version().to_owned());
             let entry = table.get(name, view).map(|e| e.version().to_owned());
@@ -501,32 +458,33 @@ mod tests {
     }
 
     #[test]
-    fn pins_report_a_content_once_keep_the_last_good_and_stay_bounded() {
+    fn a_rejection_is_reported_once_keeps_the_last_good_content_and_their_number_is_bounded() {
         let mut table = Table::default();
         let now = Instant::now();
         table.apply(vec![resource("a", "1")], &[], now);
         let name: Arc<str> = "a".into();
         let good = table.get("a", &View::default()).cloned();
-        let pin = |bad: &str, good| Pin {
-            bad: bad.into(),
-            good,
+        let rejection = |version: &str, last_good| Rejection {
+            version: version.into(),
+            last_good,
         };
-        assert!(table.pin(&name, "n", pin("2", good)));
+        assert!(table.reject(&name, "n", rejection("2", good)));
         assert!(
-            !table.pin(&name, "n", pin("2", None)),
+            !table.reject(&name, "n", rejection("2", None)),
             "same content, same node"
         );
-        assert!(table.pin(&name, "n", pin("3", None)));
-        assert!(table.pin_of("a", "n").is_some_and(|pin| pin.good.is_some()));
-        for node in 0..2 * MAX_PINS_PER_NAME {
-            table.pin(&name, &format!("node-{node}"), pin("3", None));
+        assert!(table.reject(&name, "n", rejection("3", None)));
+        let stored = table.rejection_of("a", "n");
+        assert!(stored.is_some_and(|rejection| rejection.last_good.is_some()));
+        for node in 0..2 * MAX_REJECTIONS_PER_NAME {
+            table.reject(&name, &format!("node-{node}"), rejection("3", None));
         }
-        assert_eq!(table.pins.nodes_of("a"), MAX_PINS_PER_NAME);
+        assert_eq!(table.rejections.nodes_of("a"), MAX_REJECTIONS_PER_NAME);
         table.apply(vec![], &["a".to_owned()], now);
         assert_eq!(
-            table.pins.nodes_of("a"),
+            table.rejections.nodes_of("a"),
             0,
-            "a removed resource takes its pins with it"
+            "a removed resource takes its rejections with it"
         );
     }
 }

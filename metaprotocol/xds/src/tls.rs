@@ -11,7 +11,6 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::cache::ResourceCache;
 use crate::error::TlsError;
 use crate::options::TlsFiles;
 use crate::stats::Stats;
@@ -46,7 +45,7 @@ async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         })
 }
 
-/// The configuration in force.
+/// The configuration in use.
 #[derive(Debug)]
 pub(crate) struct TlsSource {
     pub(crate) files: TlsFiles,
@@ -54,10 +53,10 @@ pub(crate) struct TlsSource {
 }
 
 impl TlsSource {
-    /// Reads the files, then looks at them again and again until `shutdown`.
+    /// Reads the files, then polls them until `shutdown`.
     pub(crate) async fn start(
         files: TlsFiles,
-        cache: ResourceCache,
+        stats: Arc<Stats>,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, TlsError> {
         let material = Material::read(&files).await?;
@@ -69,7 +68,7 @@ impl TlsSource {
         tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = follower.follow(cache, material.fingerprint()) => {}
+                () = follower.follow(stats, material.fingerprint()) => {}
             }
         });
         Ok(source)
@@ -80,7 +79,7 @@ impl TlsSource {
         Arc::clone(&self.current.read())
     }
 
-    async fn follow(&self, cache: ResourceCache, mut seen: [u64; 3]) {
+    async fn follow(&self, stats: Arc<Stats>, mut seen: [u64; 3]) {
         // A zero interval would be a busy loop.
         let pause = self.files.poll.max(std::time::Duration::from_millis(10));
         let mut failing = false;
@@ -93,7 +92,7 @@ impl TlsSource {
                     failing = false;
                     configure(&self.files, &material)
                 }
-                // Half of a replacement may be visible; it is said once, not at each look.
+                // Half of a replacement may be visible; it is reported once, not at each poll.
                 Err(_) if failing => continue,
                 Err(error) => {
                     failing = true;
@@ -103,12 +102,12 @@ impl TlsSource {
             match loaded {
                 Ok(config) => {
                     *self.current.write() = config;
-                    Stats::add(&cache.stats().tls_reloads, 1);
+                    Stats::add(&stats.tls_reloads, 1);
                     tracing::info!("the xDS server uses the new certificates");
                 }
                 Err(error) => {
-                    Stats::add(&cache.stats().tls_reload_failures, 1);
-                    tracing::warn!(%error, "the xDS server keeps the certificates that it has");
+                    Stats::add(&stats.tls_reload_failures, 1);
+                    tracing::warn!(%error, "the xDS server keeps the previous certificates");
                 }
             }
         }
@@ -122,7 +121,7 @@ fn configure(files: &TlsFiles, material: &Material) -> Result<Arc<ServerConfig>,
     };
     let chain = certificates(&files.certificate, &material.certificate)?;
     let key = PrivateKeyDer::from_pem_slice(&material.key)
-        .map_err(|error| unusable(&files.key, format!("no PEM private key in it: {error:?}")))?;
+        .map_err(|error| unusable(&files.key, format!("no PEM private key in it: {error}")))?;
     let mut roots = RootCertStore::empty();
     for authority in certificates(&files.client_ca, &material.client_ca)? {
         roots
@@ -156,7 +155,7 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     };
     let list: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| unusable(format!("not PEM: {error:?}")))?;
+        .map_err(|error| unusable(format!("not PEM: {error}")))?;
     if list.is_empty() {
         return Err(unusable("no PEM certificate in it".to_owned()));
     }

@@ -102,7 +102,7 @@ fn write(out: &mut String, view: &FenceView) -> std::fmt::Result {
                 out,
                 "    {:width$}  {:10}  {}, since {}, last {}",
                 d.host,
-                format!("{:?}", d.state),
+                d.state.as_str(),
                 d.evidence.join(" and "),
                 d.first_seen,
                 d.last_seen

@@ -44,7 +44,7 @@ fn holds(cache: &ResourceCache, name: &str) -> bool {
     let mut clusters = subscriptions
         .filter(|s| s.type_url == CDS)
         .flat_map(|s| s.resources);
-    clusters.any(|r| r.name == name && r.current.is_some() && r.in_step())
+    clusters.any(|r| r.name == name && r.current.is_some() && r.is_synced())
 }
 
 #[tokio::test]

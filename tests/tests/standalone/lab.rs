@@ -122,7 +122,7 @@ impl Stand {
             if let Some(refused) = held.as_ref().and_then(|h| h.refused.as_ref()) {
                 panic!("{what}: {}", refused.message);
             }
-            held.is_some_and(|h| h.current.is_some() && h.in_step())
+            held.is_some_and(|h| h.current.is_some() && h.is_synced())
         })
         .await;
     }

@@ -58,7 +58,7 @@ impl Server {
     }
 
     pub(crate) async fn until_held(&self, url: &str, name: &str) {
-        let held = self.held_when(url, name, |r| r.current.is_some() && r.in_step());
+        let held = self.held_when(url, name, |r| r.current.is_some() && r.is_synced());
         held.await;
     }
 

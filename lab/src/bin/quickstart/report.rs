@@ -43,7 +43,7 @@ impl Row {
             cpu: view.metrics.get("_base.cpu").and_then(|r| r.value),
             limit: decision.and_then(|d| d.quota),
             state: decision
-                .map(|d| format!("{:?}", d.state))
+                .map(|d| d.state.as_str().to_owned())
                 .unwrap_or_default(),
             reason: decision.map(|d| d.reason.clone()).unwrap_or_default(),
         }

@@ -1,12 +1,17 @@
-//! What the client made of the outstanding message.
+//! ACK and NACK of the response in flight.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Action, Held, Item, Push, Refusal, SUSPECTS, Session};
-use crate::pins::Pin;
+use super::message::{Item, Push};
+use super::resource::{Acked, Refusal};
+use super::state::{Action, Session};
+use crate::rejections::Rejection;
 
-/// Longest text of a refusal that is kept, in bytes: enough for Envoy's reasons, too little to fill the memory with.
+/// Of a refused response with more than this part of the most resources, not each is sent in a response of its own:
+/// first the batches become that small.
+const ISOLATED_PART: usize = 4;
+/// Longest `error_detail` that is kept, in bytes: enough for Envoy's reasons, too little to exhaust the memory.
 const MAX_MESSAGE: usize = 8 * 1024;
 
 fn shortened(mut message: String) -> String {
@@ -20,26 +25,26 @@ fn shortened(mut message: String) -> String {
 }
 
 impl Session {
-    /// Takes the answer to the outstanding message; false if the nonce is not of that message.
-    pub(super) fn settle(
+    /// Takes an ACK, or a NACK with its `error`; false if the nonce is not of the response in flight.
+    pub(super) fn on_answer(
         &mut self,
         nonce: &str,
         error: Option<String>,
         now: Instant,
         actions: &mut Vec<Action>,
     ) -> bool {
-        let Some(outstanding) = self
-            .outstanding
-            .take_if(|outstanding| outstanding.push.nonce == nonce)
+        let Some(in_flight) = self
+            .in_flight
+            .take_if(|in_flight| in_flight.push.nonce == nonce)
         else {
             return false;
         };
-        let push = outstanding.push;
+        let push = in_flight.push;
         match error {
             None => self.accept(&push, now, actions),
             Some(message) => self.reject(&push, shortened(message), now, actions),
         }
-        // What was in flight may have changed meanwhile in a way that looked like no difference then.
+        // What was in flight may have changed meanwhile, back to what the client had when it was compared.
         for item in &push.items {
             self.enqueue(item.name());
         }
@@ -49,65 +54,65 @@ impl Session {
     fn accept(&mut self, push: &Push, now: Instant, actions: &mut Vec<Action>) {
         actions.push(Action::Ack);
         self.last_acked = Some(push.version.clone());
-        self.widen_trial();
-        self.unsure = false;
-        let flying = self.calm.is_flying();
+        self.grow_batch_limit();
+        self.uncertain = false;
+        let initial_in_flight = self.synced.is_in_flight();
         let mut accepted = Vec::with_capacity(push.items.len());
         for item in &push.items {
-            let known = self.known.contains_key(item.name());
-            let since = if item.is_first() && flying && !known {
-                self.calm.since.unwrap_or(self.started)
+            let tracked = self.resources.contains_key(item.name());
+            let since = if item.is_initial() && initial_in_flight && !tracked {
+                self.synced.first_sent.unwrap_or(self.started)
             } else {
                 self.accept_one(item, now, actions)
             };
-            if item.is_fresh() {
+            if item.is_change() {
                 let start = since.max(item.entry.published);
                 let latency = now.saturating_duration_since(start);
                 accepted.push((Arc::clone(&item.entry), latency));
             }
         }
-        self.calm.land();
+        self.synced.advance();
         actions.push(Action::Accepted(accepted));
     }
 
-    /// Returns since when the client wanted it.
+    /// Returns when the client subscribed to it.
     fn accept_one(&mut self, item: &Item, now: Instant, actions: &mut Vec<Action>) -> Instant {
-        let name = self.shared(item.name());
+        let name = self.intern(item.name());
         if self.wildcard {
-            // Left while in flight, then covered by a wildcard: the client holds it, so it must hear of its removal.
-            self.learn(Arc::clone(&name), false, now);
+            // Unsubscribed while in flight, then covered by a wildcard: the client has it, so it needs its removal.
+            self.track(Arc::clone(&name), false, now);
             if self.delta {
-                self.restless.push(Arc::clone(&name));
+                self.sync_candidates.push(Arc::clone(&name));
             }
         }
-        let Some(known) = self.known.get_mut(&name) else {
+        let Some(state) = self.resources.get_mut(&name) else {
             return self.started;
         };
-        known.held = Held::Has(Arc::clone(&item.entry));
-        if item.is_fresh() {
-            known.acked = Some(now);
-            known.alone = false;
+        state.acked = Acked::Response(Arc::clone(&item.entry));
+        if item.is_change() {
+            state.acked_at = Some(now);
+            state.isolated = false;
             if !item.fallback {
-                known.refusal = None;
-                known.rejected = None;
-                if std::mem::take(&mut known.pinned) {
-                    actions.push(Action::Unpin(name));
+                state.refusal = None;
+                state.rejected = None;
+                if std::mem::take(&mut state.rejection_stored) {
+                    actions.push(Action::ClearRejection(name));
                 }
             }
         }
-        known.since
+        state.since
     }
 
     fn reject(&mut self, push: &Push, message: String, now: Instant, actions: &mut Vec<Action>) {
         actions.push(Action::Nack);
         self.last_nack = Some(message.clone());
-        for item in push.items.iter().filter(|item| item.is_first()) {
+        for item in push.items.iter().filter(|item| item.is_initial()) {
             if self.wildcard {
-                self.learn(self.shared(item.name()), false, now);
+                self.track(self.intern(item.name()), false, now);
             }
         }
-        self.calm.land();
-        self.note_refusal(push, &message, now);
+        self.synced.advance();
+        self.store_refusal(push, &message, now);
         if self.full {
             self.reject_full(push, message, actions);
             return;
@@ -119,7 +124,7 @@ impl Session {
                 } else {
                     None
                 };
-                actions.push(Action::RejectedEmpty {
+                actions.push(Action::RejectedWithoutContent {
                     name,
                     version: push.version.clone(),
                     message,
@@ -129,25 +134,25 @@ impl Session {
                 self.reject_fallback(item, message, actions);
             }
             [item] if push.removed.is_empty() => self.reject_one(item, message, actions),
-            // One bad resource must not hold back its neighbours: each is tried alone, and only the bad is reported.
+            // One bad resource must not hold back the others: each is sent alone, and only the bad one is reported.
             items => {
-                let suspects = (self.most / SUSPECTS).max(1);
-                let alone = items.len() <= suspects;
-                if !alone {
-                    self.trial = suspects;
+                let most = (self.max_resources / ISOLATED_PART).max(1);
+                let isolated = items.len() <= most;
+                if !isolated {
+                    self.batch_limit = most;
                 }
                 for item in items {
-                    // It may have been applied or not: only an acknowledged message can tell.
-                    if self.wildcard || self.known.contains_key(item.name()) {
-                        let known = self.learn(self.shared(item.name()), false, now);
-                        known.alone |= alone;
-                        known.owed = true;
+                    // Envoy may have applied it or not: only an ACK tells.
+                    if self.wildcard || self.resources.contains_key(item.name()) {
+                        let state = self.track(self.intern(item.name()), false, now);
+                        state.isolated |= isolated;
+                        state.must_send = true;
                     }
                 }
                 // The client may have ignored the removals as well.
                 for name in &push.removed {
-                    if self.wildcard || self.known.contains_key(name) {
-                        self.learn(Arc::clone(name), false, now).owed = true;
+                    if self.wildcard || self.resources.contains_key(name) {
+                        self.track(Arc::clone(name), false, now).must_send = true;
                         self.enqueue(name);
                     }
                 }
@@ -155,14 +160,14 @@ impl Session {
         }
     }
 
-    /// Remembers what was said for the admin view, if it can only be about one resource.
-    fn note_refusal(&mut self, push: &Push, message: &str, now: Instant) {
-        let mut news = push.items.iter().filter(|item| item.is_fresh());
-        if let (Some(item), None) = (news.next(), news.next())
+    /// Keeps the error for the admin API, if it can only be about one resource.
+    fn store_refusal(&mut self, push: &Push, message: &str, now: Instant) {
+        let mut changes = push.items.iter().filter(|item| item.is_change());
+        if let (Some(item), None) = (changes.next(), changes.next())
             && push.removed.is_empty()
-            && let Some(known) = self.known.get_mut(item.name())
+            && let Some(state) = self.resources.get_mut(item.name())
         {
-            known.refusal = Some(Box::new(Refusal {
+            state.refusal = Some(Box::new(Refusal {
                 version: item.entry.version().to_owned(),
                 message: message.to_owned(),
                 at: now,
@@ -176,13 +181,13 @@ impl Session {
         message: String,
         actions: &mut Vec<Action>,
     ) {
-        if let Some(known) = self.known.get_mut(item.name()) {
-            known.hopeless = true;
-            known.owed |= item.owed;
+        if let Some(state) = self.resources.get_mut(item.name()) {
+            state.fallback_rejected = true;
+            state.must_send |= item.must_send;
         }
-        actions.push(Action::Unpin(self.shared(item.name())));
+        actions.push(Action::ClearRejection(self.intern(item.name())));
         let version = item.entry.version().to_owned();
-        actions.push(Action::RejectedEmpty {
+        actions.push(Action::RejectedWithoutContent {
             name: Some(item.name().to_owned()),
             version,
             message,
@@ -190,22 +195,22 @@ impl Session {
     }
 
     pub(super) fn reject_one(&mut self, item: &Item, message: String, actions: &mut Vec<Action>) {
-        let mut good = None;
-        if let Some(known) = self.known.get_mut(item.name()) {
-            known.rejected = Some(item.entry.version().to_owned());
-            known.pinned = true;
-            known.alone = true;
-            known.owed |= item.owed;
-            if let Held::Has(entry) = &known.held {
-                good = Some(Arc::clone(entry));
+        let mut last_good = None;
+        if let Some(state) = self.resources.get_mut(item.name()) {
+            state.rejected = Some(item.entry.version().to_owned());
+            state.rejection_stored = true;
+            state.isolated = true;
+            state.must_send |= item.must_send;
+            if let Acked::Response(entry) = &state.acked {
+                last_good = Some(Arc::clone(entry));
             }
         }
         actions.push(Action::Rejected {
-            name: self.shared(item.name()),
+            name: self.intern(item.name()),
             origin: item.entry.origin().to_owned(),
-            pin: Pin {
-                bad: item.entry.version().to_owned(),
-                good,
+            rejection: Rejection {
+                version: item.entry.version().to_owned(),
+                last_good,
             },
             message,
         });

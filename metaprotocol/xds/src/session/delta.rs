@@ -1,11 +1,13 @@
-//! Delta: a request names what the client gained or lost interest in.
+//! Delta: a request names what the client subscribes to and what it unsubscribes from.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use super::{Action, Held, Session, WILDCARD};
+use super::resource::Acked;
+use super::state::{Action, Session, WILDCARD};
 
 impl Session {
     /// Takes a delta request.
@@ -13,77 +15,76 @@ impl Session {
         let mut actions = Vec::new();
         let first = std::mem::take(&mut self.first);
         let error = request.error_detail.map(|status| status.message);
-        // A stale nonce answers nothing, but the names in the request still count: they are never repeated.
+        // A request with a stale nonce is no ACK, but its names count: they are never repeated.
         if !first
             && !request.response_nonce.is_empty()
-            && !self.settle(&request.response_nonce, error, now, &mut actions)
+            && !self.on_answer(&request.response_nonce, error, now, &mut actions)
         {
             actions.push(Action::Stale);
         }
-        let initial = if first {
+        let mut initial = if first {
             request.initial_resource_versions
         } else {
-            std::collections::HashMap::new()
+            HashMap::new()
         };
-        let legacy = first && request.resource_names_subscribe.is_empty();
+        let legacy_wildcard = first && request.resource_names_subscribe.is_empty();
         for name in &request.resource_names_unsubscribe {
             self.unsubscribe(name, &mut actions);
         }
         for name in &request.resource_names_subscribe {
             if name == WILDCARD {
-                self.want_all(&mut actions);
+                self.subscribe_wildcard(&mut actions);
             } else {
-                // What the client says it holds needs no answer if it is still the same.
+                // What the client has needs no response if it is still the same.
                 self.subscribe(name, !initial.contains_key(name), now, &mut actions);
             }
         }
-        if legacy {
-            self.want_all(&mut actions);
+        if legacy_wildcard {
+            self.subscribe_wildcard(&mut actions);
         }
-        let mut announced = initial;
-        if announced.is_empty() {
+        if initial.is_empty() {
             return actions;
         }
-        for (name, known) in &mut self.known {
-            if let Some(version) = announced.remove(&**name) {
-                known.held = Held::Announced(version);
+        for (name, state) in &mut self.resources {
+            if let Some(version) = initial.remove(&**name) {
+                state.acked = Acked::Initial(version);
             }
         }
         if self.wildcard {
-            self.announced = announced;
+            self.initial_versions = initial;
         }
         actions
     }
 
-    fn want_all(&mut self, actions: &mut Vec<Action>) {
-        self.greet |= !self.wildcard;
+    fn subscribe_wildcard(&mut self, actions: &mut Vec<Action>) {
+        self.response_due |= !self.wildcard;
         self.set_wildcard(true, actions);
     }
 
     fn unsubscribe(&mut self, name: &str, actions: &mut Vec<Action>) {
         if name == WILDCARD {
-            self.greet = false;
+            self.response_due = false;
             self.set_wildcard(false, actions);
             return;
         }
-        let Some((name, known)) = self.known.get_key_value(name) else {
+        let Some((name, state)) = self.resources.get_key_value(name) else {
             return;
         };
-        if !known.explicit {
+        if !state.explicit {
             return;
         }
         let name = Arc::clone(name);
         if self.wildcard {
-            // The client has dropped it, but the wildcard still covers it: say again whether it exists.
-            if let Some(known) = self.known.get_mut(&name) {
-                known.explicit = false;
-                known.owed = true;
+            // The client has dropped it, but the wildcard still covers it: send it again, or its removal.
+            if let Some(state) = self.resources.get_mut(&name) {
+                state.explicit = false;
+                state.must_send = true;
             }
-            self.restless.push(Arc::clone(&name));
+            self.sync_candidates.push(Arc::clone(&name));
             self.enqueue(&name);
         } else {
-            self.known.remove(&name);
-            self.forget_queued();
+            self.resources.remove(&name);
+            self.drop_unknown_from_queue();
         }
         actions.push(Action::Unwatch(name));
     }

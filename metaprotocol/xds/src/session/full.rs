@@ -1,86 +1,92 @@
-//! State of the world for listeners and clusters: a message lists everything, and what it lacks is removed.
+//! State of the world for listeners and clusters: a response lists everything, and what it lacks is removed.
 //!
-//! A refused content must therefore be replaced by the one before, or left out, in every later message. A message that
-//! was refused for one of several news is repeated without the one that the client names, or with half of the news,
-//! until the bad one is alone. A message costs O(resources that the stream sees), as the protocol demands.
+//! A refused content must therefore be replaced by the last good one, or left out, in every later response. A response that
+//! was refused with more than one change in it is repeated without the resource that the error names, or with half of
+//! the changes, until the bad one is alone. A response costs O(resources that the stream sees), as the protocol demands.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::plan::Verdict;
-use super::{Action, Held, Item, Part, Push, Session};
+use super::message::{Item, Push, Reason};
+use super::plan::Decision;
+use super::resource::{Acked, ResourceState};
+use super::state::{Action, Session};
 use crate::table::Table;
 
 impl Session {
     pub(super) fn next_full(&mut self, table: &Table, now: Instant) -> Option<Arc<Push>> {
-        let (news, removed) = self.drain(table);
-        let news = self.choose(news, removed.is_empty());
-        if news.is_empty() && removed.is_empty() && !self.greet {
+        let (changes, removed) = self.drain(table);
+        let changes = self.select(changes, removed.is_empty());
+        if changes.is_empty() && removed.is_empty() && !self.response_due {
             return None;
         }
-        self.greet = false;
-        let items = self.everything(news);
-        Some(self.dispatch(items, removed, now))
+        self.response_due = false;
+        let items = self.full_list(changes);
+        Some(self.send(items, removed, now))
     }
 
     fn drain(&mut self, table: &Table) -> (Vec<Item>, Vec<Arc<str>>) {
-        let mut news = Vec::new();
+        let mut changes = Vec::new();
         let mut removed = Vec::new();
         while let Some(name) = self.queue.pop_front() {
             match self.decide(&name, table) {
-                Verdict::Skip => {}
-                Verdict::Remove => removed.push(name),
-                Verdict::Send {
+                Decision::Skip => {}
+                Decision::Remove => removed.push(name),
+                Decision::Send {
                     entry,
                     fallback,
-                    owed,
-                } => news.push(Item {
+                    must_send,
+                } => changes.push(Item {
                     entry,
                     fallback,
-                    owed,
-                    part: Part::News,
+                    must_send,
+                    reason: Reason::Changed,
                 }),
             }
         }
-        (news, removed)
+        (changes, removed)
     }
 
-    /// The news of this message; the others wait for the answer to it.
-    fn choose(&mut self, news: Vec<Item>, nothing_else: bool) -> Vec<Item> {
-        let alone = |item: &Item| self.known.get(item.name()).is_some_and(|known| known.alone);
-        let (mut suspects, mut chosen): (Vec<_>, Vec<_>) = news.into_iter().partition(alone);
-        let mut later = chosen.split_off(self.trial.min(chosen.len()));
-        if chosen.is_empty() && nothing_else && !self.greet && !suspects.is_empty() {
-            chosen.push(suspects.remove(0));
+    /// The changes of this response; the others wait until it is answered.
+    fn select(&mut self, changes: Vec<Item>, nothing_else: bool) -> Vec<Item> {
+        let isolated = |item: &Item| {
+            self.resources
+                .get(item.name())
+                .is_some_and(|state| state.isolated)
+        };
+        let (mut alone, mut chosen): (Vec<_>, Vec<_>) = changes.into_iter().partition(isolated);
+        let mut later = chosen.split_off(self.batch_limit.min(chosen.len()));
+        if chosen.is_empty() && nothing_else && !self.response_due && !alone.is_empty() {
+            chosen.push(alone.remove(0));
         }
-        later.append(&mut suspects);
+        later.append(&mut alone);
         for item in later.into_iter().rev() {
-            self.put_back(self.shared(item.name()), item.owed);
+            self.requeue(self.intern(item.name()), item.must_send);
         }
         chosen
     }
 
-    /// The news, and of everything else what the client holds; sorted by name.
-    fn everything(&self, news: Vec<Item>) -> Vec<Item> {
-        let mut chosen: HashMap<Arc<str>, Item> = news
+    /// The changes, and what the client has of everything else; sorted by name.
+    fn full_list(&self, changes: Vec<Item>) -> Vec<Item> {
+        let mut chosen: HashMap<Arc<str>, Item> = changes
             .into_iter()
-            .map(|item| (self.shared(item.name()), item))
+            .map(|item| (self.intern(item.name()), item))
             .collect();
-        let held = |known: &super::Known| match &known.held {
-            Held::Has(entry) => Some(Arc::clone(entry)),
+        let acked = |state: &ResourceState| match &state.acked {
+            Acked::Response(entry) => Some(Arc::clone(entry)),
             _ => None,
         };
         let mut items: Vec<Item> = self
-            .known
+            .resources
             .iter()
-            .filter_map(|(name, known)| {
+            .filter_map(|(name, state)| {
                 chosen.remove(name).or_else(|| {
-                    held(known).map(|entry| Item {
+                    acked(state).map(|entry| Item {
                         entry,
                         fallback: false,
-                        owed: false,
-                        part: Part::Repeated,
+                        must_send: false,
+                        reason: Reason::Repeated,
                     })
                 })
             })
@@ -89,51 +95,51 @@ impl Session {
         items
     }
 
-    /// A refused message with more than one difference: the next ones find out which was bad.
-    pub(super) fn suspect(&mut self, push: &Push, message: &str) {
-        let news: Vec<&Item> = push.items.iter().filter(|item| item.is_fresh()).collect();
-        let named: Vec<bool> = news
+    /// A refused response with more than one change: the next ones find out which was bad.
+    pub(super) fn bisect(&mut self, push: &Push, message: &str) {
+        let changes: Vec<&Item> = push.items.iter().filter(|item| item.is_change()).collect();
+        let named: Vec<bool> = changes
             .iter()
-            .map(|item| mentions(message, item.name()))
+            .map(|item| names_resource(message, item.name()))
             .collect();
-        self.unsure = true;
+        self.uncertain = true;
         let hinted = named.iter().any(|named| *named);
-        for (item, named) in news.iter().zip(&named) {
-            if let Some(known) = self.known.get_mut(item.name()) {
-                known.alone |= *named || news.len() == 1;
-                // It may have been applied or not: only an acknowledged message can tell.
-                known.owed = true;
+        for (item, named) in changes.iter().zip(&named) {
+            if let Some(state) = self.resources.get_mut(item.name()) {
+                state.isolated |= *named || changes.len() == 1;
+                // Envoy may have applied it or not: only an ACK tells.
+                state.must_send = true;
             }
         }
         if !hinted {
-            self.trial = (news.len() / 2).max(1);
+            self.batch_limit = (changes.len() / 2).max(1);
         }
     }
 
-    pub(super) fn widen_trial(&mut self) {
-        self.trial = self.trial.saturating_mul(2);
+    pub(super) fn grow_batch_limit(&mut self) {
+        self.batch_limit = self.batch_limit.saturating_mul(2);
     }
 
-    /// Files the refusal of a full message.
+    /// Takes the NACK of a full response.
     pub(super) fn reject_full(&mut self, push: &Push, message: String, actions: &mut Vec<Action>) {
-        let mut news = push.items.iter().filter(|item| item.is_fresh());
-        // What was left out may still be held: a message without anything new must be accepted to be sure.
-        self.unsure |= !push.removed.is_empty();
-        self.greet |= self.unsure && push.items.iter().any(Item::is_fresh);
-        match (news.next(), news.next()) {
+        let mut changes = push.items.iter().filter(|item| item.is_change());
+        // The client may still have what was left out: only the ACK of a response without changes tells.
+        self.uncertain |= !push.removed.is_empty();
+        self.response_due |= self.uncertain && push.items.iter().any(Item::is_change);
+        match (changes.next(), changes.next()) {
             (None, _) => {
                 let name = match push.removed.as_slice() {
                     [only] => Some(only.to_string()),
                     _ => None,
                 };
-                actions.push(Action::RejectedEmpty {
+                actions.push(Action::RejectedWithoutContent {
                     name,
                     version: push.version.clone(),
                     message,
                 });
             }
             (Some(item), None) if push.removed.is_empty() => {
-                self.widen_trial();
+                self.grow_batch_limit();
                 if item.fallback {
                     self.reject_fallback(item, message, actions);
                 } else {
@@ -141,16 +147,16 @@ impl Session {
                 }
             }
             _ => {
-                self.suspect(push, &message);
-                self.greet = true;
+                self.bisect(push, &message);
+                self.response_due = true;
             }
         }
     }
 }
 
-/// Whether a text of Envoy speaks of this resource, as in `Error adding/updating listener(s) NAME: reason`. It only
-/// decides the order of the attempts, so a mistake costs a message and nothing else.
-fn mentions(message: &str, name: &str) -> bool {
+/// Whether an error of Envoy names this resource, as in `Error adding/updating listener(s) NAME: reason`. It only
+/// decides the order of the attempts, so a mistake costs a response and nothing else.
+fn names_resource(message: &str, name: &str) -> bool {
     if name.is_empty() {
         return false;
     }
@@ -168,18 +174,18 @@ fn mentions(message: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::mentions;
+    use super::names_resource;
 
     #[test]
     fn a_name_counts_only_as_a_whole_word() {
         let text = "Error adding/updating listener(s) shop: bad address, outbound|80||a.b: no";
-        assert!(mentions(text, "shop"));
-        assert!(mentions(text, "outbound|80||a.b"));
-        assert!(!mentions(text, "outbound|80||a"));
-        assert!(!mentions(text, "sho"));
-        assert!(!mentions(text, ""));
+        assert!(names_resource(text, "shop"));
+        assert!(names_resource(text, "outbound|80||a.b"));
+        assert!(!names_resource(text, "outbound|80||a"));
+        assert!(!names_resource(text, "sho"));
+        assert!(!names_resource(text, ""));
         assert!(
-            !mentions("ünlike", "nlike"),
+            !names_resource("ünlike", "nlike"),
             "letters of other scripts are letters"
         );
     }

@@ -1,48 +1,49 @@
-//! Messages to a client: in the making, on their way, and waiting for their answer.
+//! Responses: being filled, sent, and in flight.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::entry::Entry;
-use crate::table::content_version;
+use crate::resource::content_version;
 
-/// Most bytes of bodies in one message, unless a single resource is larger; a slow client makes the server keep a message.
+/// Most bytes of bodies in one response, unless a single resource is larger; for a slow client the server keeps one.
 const MAX_BYTES: usize = 256 << 10;
 /// Seed of the hashes of removed names.
-const GONE: u64 = 1;
+const REMOVED: u64 = 1;
 
-/// One resource on its way.
+/// One resource in a response.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) entry: Arc<Entry>,
-    /// The last good content of a node that refused the current one.
+    /// The last good content for a node that refused the current one.
     pub(super) fallback: bool,
-    /// The client asked for it; a refusal does not settle that.
-    pub(super) owed: bool,
-    pub(super) part: Part,
+    /// The client subscribed and has no response yet; a NACK does not change that.
+    pub(super) must_send: bool,
+    pub(super) reason: Reason,
 }
 
-/// Why a resource is in a message.
+/// Why a resource is in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    /// As a full message repeats everything.
+pub(super) enum Reason {
+    /// A full response repeats everything.
     Repeated,
-    /// It is new to the client.
-    News,
-    /// It is new, in a first answer; so not in the map of known names unless something happened to it.
-    First,
+    /// The client does not have it.
+    Changed,
+    /// The client does not have it, and it is part of the initial responses to a wildcard: it is in the map of resources
+    /// only if something else is known of it.
+    Initial,
 }
 
 impl Item {
-    /// Part of a first answer.
-    pub(super) fn first(entry: &Arc<Entry>) -> Self {
+    /// Part of the initial responses to a wildcard.
+    pub(super) fn initial(entry: &Arc<Entry>) -> Self {
         Self {
             entry: Arc::clone(entry),
             fallback: false,
-            owed: false,
-            part: Part::First,
+            must_send: false,
+            reason: Reason::Initial,
         }
     }
 
@@ -50,37 +51,36 @@ impl Item {
         self.entry.name()
     }
 
-    pub(super) fn is_fresh(&self) -> bool {
-        self.part != Part::Repeated
+    pub(super) fn is_change(&self) -> bool {
+        self.reason != Reason::Repeated
     }
 
-    pub(super) fn is_first(&self) -> bool {
-        self.part == Part::First
+    pub(super) fn is_initial(&self) -> bool {
+        self.reason == Reason::Initial
     }
 }
 
 #[cfg(test)]
 pub(crate) fn item(entry: &Arc<Entry>) -> Item {
-    Item::first(entry)
+    Item::initial(entry)
 }
 
-/// A message in the making.
+/// A response that is being filled.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(super) struct Batch {
     pub(super) items: Vec<Item>,
     pub(super) removed: Vec<Arc<str>>,
     bytes: usize,
-    most: usize,
+    max_resources: usize,
 }
 
-impl Load {
-    /// Empty; for so many resources.
-    pub(super) fn new(most: usize) -> Self {
+impl Batch {
+    pub(super) fn new(max_resources: usize) -> Self {
         Self {
             items: Vec::new(),
             removed: Vec::new(),
             bytes: 0,
-            most,
+            max_resources,
         }
     }
 
@@ -89,7 +89,8 @@ impl Load {
     }
 
     pub(super) fn has_room(&self, entry: &Entry) -> bool {
-        let fits = self.bytes + entry.body().len() <= MAX_BYTES && self.items.len() < self.most;
+        let fits =
+            self.bytes + entry.body().len() <= MAX_BYTES && self.items.len() < self.max_resources;
         fits || self.is_empty()
     }
 
@@ -99,32 +100,31 @@ impl Load {
     }
 }
 
-/// One message to the client; the protocol renders it.
+/// One response; the variant of the protocol decides how it is encoded.
 #[derive(Debug)]
 pub(crate) struct Push {
     pub(crate) items: Vec<Item>,
     pub(crate) removed: Vec<Arc<str>>,
     pub(crate) version: String,
     pub(crate) nonce: String,
-    /// The longest time that news in it waited since publication, or since subscription if that came later.
-    pub(crate) waited: Option<Duration>,
 }
 
+/// The response that the client has not answered yet.
 #[derive(Debug)]
-pub(super) struct Outstanding {
+pub(super) struct InFlight {
     pub(super) push: Arc<Push>,
     pub(super) since: Instant,
 }
 
-/// The same for the same content in any order. Numbers are added, so that a long message costs no memory for it.
+/// The same for the same content in any order. Hashes are added, so that a long response takes no memory for it.
 pub(super) fn version_of_many(items: &[Item], removed: &[Arc<str>]) -> String {
-    let held = items
+    let sent = items
         .iter()
         .map(|item| xxh3_64_with_seed(item.entry.version().as_bytes(), xxh3_64(item.entry.key())));
-    // Another seed than that of a held name, whatever its version.
-    let gone = removed
+    // Another seed than that of a name that is sent, whatever its version.
+    let removed = removed
         .iter()
-        .map(|name| xxh3_64_with_seed(name.as_bytes(), GONE));
-    let sum = held.chain(gone).fold(0_u64, u64::wrapping_add);
+        .map(|name| xxh3_64_with_seed(name.as_bytes(), REMOVED));
+    let sum = sent.chain(removed).fold(0_u64, u64::wrapping_add);
     content_version(&sum.to_le_bytes())
 }

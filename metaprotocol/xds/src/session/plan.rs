@@ -1,25 +1,26 @@
-//! Which names may concern the client, and what to tell it about each.
+//! Which resources differ from what the client has, and what to send of each.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Held, Session};
+use super::resource::Acked;
+use super::state::Session;
 use crate::entry::Entry;
 use crate::table::Table;
 
 /// What to do about one name.
-pub(super) enum Verdict {
+pub(super) enum Decision {
     Skip,
     Send {
         entry: Arc<Entry>,
         fallback: bool,
-        owed: bool,
+        must_send: bool,
     },
     Remove,
 }
 
 impl Session {
-    /// Reads what changed since the last look, or compares the whole subscription where that is less work.
+    /// Reads the change log from the cursor on, or compares the whole subscription where that is less work.
     pub(super) fn catch_up(&mut self, table: &Table, now: Instant) {
         let head = table.head();
         let cursor = self.cursor.replace(head).unwrap_or(head);
@@ -27,8 +28,8 @@ impl Session {
             return;
         }
         let behind = usize::try_from(head - cursor).unwrap_or(usize::MAX);
-        let seen = if self.wildcard { table.len() } else { 0 };
-        let short = behind <= self.known.len() + seen;
+        let visible = if self.wildcard { table.len() } else { 0 };
+        let short = behind <= self.resources.len() + visible;
         match table.since(cursor) {
             Some(changes) if short && !self.rescan => {
                 for name in changes {
@@ -41,18 +42,20 @@ impl Session {
     }
 
     fn compare_all(&mut self, table: &Table, now: Instant) {
-        let covers = self.wildcard && self.delta;
+        let delta_wildcard = self.wildcard && self.delta;
         let mut names = Vec::new();
-        if covers && self.rescan {
-            self.begin(table, now);
-        } else if covers {
-            names = self.calm.differing(table, &self.view);
+        if delta_wildcard && self.rescan {
+            self.start_wildcard(table, now);
+        } else if delta_wildcard {
+            names = self.synced.differing(table, &self.view);
         } else if self.wildcard {
-            let seen = table.seen(&self.view);
-            let new = seen.names().filter(|name| !self.known.contains_key(*name));
+            let snapshot = table.snapshot(&self.view);
+            let new = snapshot
+                .names()
+                .filter(|name| !self.resources.contains_key(*name));
             names = new.map(Arc::from).collect();
         }
-        names.extend(self.known.keys().cloned());
+        names.extend(self.resources.keys().cloned());
         names.sort_unstable();
         names.dedup();
         for name in names {
@@ -60,34 +63,35 @@ impl Session {
         }
     }
 
-    /// Queues a name if the client may have to hear about it.
+    /// Queues a name if there may be something to send about it.
     fn examine(&mut self, name: &Arc<str>, table: &Table, now: Instant) {
         let current = table.get(name, &self.view);
-        if !self.known.contains_key(name) {
-            let calm = self.calm.get(name, &self.view);
-            let remembered = calm.or_else(|| self.calm.ahead(name, &self.view));
-            if let Some(entry) = remembered {
-                // What the client holds, or will get, is what it should hold.
+        if !self.resources.contains_key(name) {
+            let acked = self.synced.get(name, &self.view);
+            let entry = acked.or_else(|| self.synced.get_unacked(name, &self.view));
+            if let Some(entry) = entry {
+                // The client has the current content, or will get it.
                 if current.is_some_and(|current| current.version() == entry.version()) {
                     return;
                 }
-                self.learn(Arc::clone(name), false, now);
+                self.track(Arc::clone(name), false, now);
             }
         }
-        let Some(known) = self.known.get(name) else {
+        let Some(state) = self.resources.get(name) else {
             if self.wildcard && current.is_some() {
-                self.learn(Arc::clone(name), false, now);
+                self.track(Arc::clone(name), false, now);
                 self.enqueue(name);
             }
             return;
         };
         let differs = match current {
-            None if self.delta || self.full => known.held.version().is_some() || known.owed,
-            None => !known.explicit,
+            None if self.delta || self.full => state.acked.version().is_some() || state.must_send,
+            None => !state.explicit,
             Some(entry) => {
                 let version = Some(entry.version());
-                let news = known.held.version() != version && known.rejected.as_deref() != version;
-                news || known.owed
+                let changed =
+                    state.acked.version() != version && state.rejected.as_deref() != version;
+                changed || state.must_send
             }
         };
         if differs {
@@ -95,87 +99,93 @@ impl Session {
         }
     }
 
-    pub(super) fn decide(&mut self, name: &Arc<str>, table: &Table) -> Verdict {
+    pub(super) fn decide(&mut self, name: &Arc<str>, table: &Table) -> Decision {
         let Some(entry) = table.get(name, &self.view) else {
             return self.decide_missing(name, table);
         };
-        let Some(known) = self.known.get_mut(name) else {
-            return Verdict::Skip;
+        let Some(state) = self.resources.get_mut(name) else {
+            return Decision::Skip;
         };
-        known.queued = false;
-        let owed = std::mem::take(&mut known.owed);
-        let pin = table.pin_of(name, &self.node);
-        known.pinned = pin.is_some();
-        // A new stream of a node that refused this content before: it gets what it had accepted, if that is known.
-        // If not, it gets the content once more, since it waits for an answer of some kind; a full message is one.
-        if let Some(pin) = pin
-            && pin.bad == entry.version()
-            && (pin.good.is_some() || self.full)
-            && known.held.version() != Some(entry.version())
+        state.queued = false;
+        let must_send = std::mem::take(&mut state.must_send);
+        let rejection = table.rejection_of(name, &self.node);
+        state.rejection_stored = rejection.is_some();
+        // A new stream of a node that refused this version before: it gets the last good content, if there is one.
+        // If not, it gets this version once more, since it waits for a response; a full response is one.
+        if let Some(rejection) = rejection
+            && rejection.version == entry.version()
+            && (rejection.last_good.is_some() || self.full)
+            && state.acked.version() != Some(entry.version())
         {
-            known.rejected = Some(pin.bad.clone());
+            state.rejected = Some(rejection.version.clone());
         }
-        if known.rejected.as_deref() != Some(entry.version()) {
-            let same = known.held.version() == Some(entry.version());
-            known.hopeless = false;
-            return if same && !owed {
-                Verdict::Skip
+        if state.rejected.as_deref() != Some(entry.version()) {
+            let same = state.acked.version() == Some(entry.version());
+            state.fallback_rejected = false;
+            return if same && !must_send {
+                Decision::Skip
             } else {
-                Verdict::Send {
+                Decision::Send {
                     entry: Arc::clone(entry),
                     fallback: false,
-                    owed,
+                    must_send,
                 }
             };
         }
-        let good = match &known.held {
-            Held::Has(entry) => Some(Arc::clone(entry)),
-            _ => pin.and_then(|pin| pin.good.clone()),
+        let last_good = match &state.acked {
+            Acked::Response(entry) => Some(Arc::clone(entry)),
+            _ => rejection.and_then(|rejection| rejection.last_good.clone()),
         };
-        match good {
-            _ if known.hopeless => {
-                known.owed = owed;
-                Verdict::Skip
+        match last_good {
+            _ if state.fallback_rejected => {
+                state.must_send = must_send;
+                Decision::Skip
             }
-            Some(good) if owed || known.held.version() != Some(good.version()) => Verdict::Send {
-                entry: good,
-                fallback: true,
-                owed,
-            },
+            Some(entry) if must_send || state.acked.version() != Some(entry.version()) => {
+                Decision::Send {
+                    entry,
+                    fallback: true,
+                    must_send,
+                }
+            }
             _ => {
-                known.owed = owed;
-                Verdict::Skip
+                state.must_send = must_send;
+                Decision::Skip
             }
         }
     }
 
     /// For a name that does not exist, or not for this client.
-    fn decide_missing(&mut self, name: &Arc<str>, table: &Table) -> Verdict {
-        let tells = self.delta || self.full;
-        let Some(known) = self.known.get_mut(name) else {
-            return Verdict::Skip;
+    fn decide_missing(&mut self, name: &Arc<str>, table: &Table) -> Decision {
+        let can_remove = self.delta || self.full;
+        let Some(state) = self.resources.get_mut(name) else {
+            return Decision::Skip;
         };
-        known.queued = false;
-        let owed = std::mem::take(&mut known.owed);
-        if owed && !table.variants(name).is_empty() {
+        state.queued = false;
+        let must_send = std::mem::take(&mut state.must_send);
+        if must_send && !table.variants(name).is_empty() {
             self.denied += 1;
         }
-        let tell = tells && (owed || known.held.version().is_some());
-        if tells {
-            known.held = Held::Nothing;
-            known.rejected = None;
+        let remove = can_remove && (must_send || state.acked.version().is_some());
+        if can_remove {
+            state.acked = Acked::Nothing;
+            state.rejected = None;
         } else {
-            // Nothing can be said now, so the question stays open.
-            known.owed = owed;
+            // This mode has no removals, so the client waits until the name exists.
+            state.must_send = must_send;
         }
-        if !known.explicit {
-            if self.calm.mentions(name, &self.view) {
-                // Or it would be taken for what is remembered; it is forgotten with that.
-                self.restless.push(Arc::clone(name));
+        if !state.explicit {
+            if self.synced.contains(name, &self.view) {
+                // Without its state the snapshot would count; it goes when the snapshot is replaced.
+                self.sync_candidates.push(Arc::clone(name));
             } else {
-                self.known.remove(name);
+                self.resources.remove(name);
             }
         }
-        if tell { Verdict::Remove } else { Verdict::Skip }
+        if remove {
+            Decision::Remove
+        } else {
+            Decision::Skip
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! State of the world: a request names everything that the client wants.
+//! State of the world: a request names everything that the client subscribes to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,36 +6,37 @@ use std::time::Instant;
 
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 
-use super::{Action, Session, WILDCARD};
+use super::state::{Action, Session, WILDCARD};
 
 impl Session {
     /// Takes a state-of-the-world request.
     pub(crate) fn on_sotw(&mut self, request: DiscoveryRequest, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         let first = std::mem::take(&mut self.first);
-        // On a new stream the nonce is from the old one and means nothing. Later, an old nonce means that a newer
-        // response is on its way; the answer to that one repeats the names, so nothing of this request is lost.
+        // The nonce of a first request is from another stream and means nothing. Later, an old nonce means that a newer
+        // response is in flight; its ACK repeats the names, so nothing of this request is lost.
         if !first {
             if request.response_nonce != self.last_nonce {
-                self.note_left(&request.resource_names);
+                self.note_dropped(&request.resource_names);
                 return vec![Action::Stale];
             }
             let error = request.error_detail.map(|status| status.message);
-            self.settle(&request.response_nonce, error, now, &mut actions);
+            self.on_answer(&request.response_nonce, error, now, &mut actions);
         }
         self.set_names(&request.resource_names, first, now, &mut actions);
         actions
     }
 
-    /// A void request may leave a name that a later one takes up again. The server would see no difference between the
-    /// two requests that count, while the client has dropped the content and waits: so it is sent again.
-    fn note_left(&mut self, names: &[String]) {
-        let asked: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-        for (name, known) in &mut self.known {
-            let covered = asked.contains(&**name) || (!known.explicit && asked.contains(WILDCARD));
+    /// A stale request may lack a name that the next one has again. The two valid requests do not differ, while the client
+    /// has dropped the content and waits for it: so it is sent again.
+    fn note_dropped(&mut self, names: &[String]) {
+        let present: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        for (name, state) in &mut self.resources {
+            let covered =
+                present.contains(&**name) || (!state.explicit && present.contains(WILDCARD));
             if !covered {
-                known.owed = true;
-                self.doubtful.insert(Arc::clone(name));
+                state.must_send = true;
+                self.dropped_by_stale.insert(Arc::clone(name));
             }
         }
     }
@@ -47,42 +48,42 @@ impl Session {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        let wanted: BTreeSet<&str> = names
+        let subscribed: BTreeSet<&str> = names
             .iter()
             .map(String::as_str)
             .filter(|name| *name != WILDCARD)
             .collect();
-        let starred = names.iter().any(|name| name == WILDCARD);
-        // No names mean everything until a name was given once; from then on they mean nothing.
-        let legacy = names.is_empty() && (first || self.legacy);
-        self.legacy = legacy;
-        let gone: Vec<Arc<str>> = self
+        let star = names.iter().any(|name| name == WILDCARD);
+        // An empty list is a wildcard until a name was given once; from then on it is an empty list.
+        let legacy_wildcard = names.is_empty() && (first || self.legacy_wildcard);
+        self.legacy_wildcard = legacy_wildcard;
+        let unsubscribed: Vec<Arc<str>> = self
             .subscribed()
-            .filter(|name| !wanted.contains(&***name))
+            .filter(|name| !subscribed.contains(&***name))
             .cloned()
             .collect();
-        // A client of a full type waits for a first answer even if it is empty.
-        self.greet |= self.full && (starred || legacy) && !self.wildcard;
-        self.set_wildcard(starred || legacy, actions);
-        for name in gone {
+        // A client of a full type waits for a first response even if it is empty.
+        self.response_due |= self.full && (star || legacy_wildcard) && !self.wildcard;
+        self.set_wildcard(star || legacy_wildcard, actions);
+        for name in unsubscribed {
             if self.wildcard {
-                if let Some(known) = self.known.get_mut(&name) {
-                    known.explicit = false;
+                if let Some(state) = self.resources.get_mut(&name) {
+                    state.explicit = false;
                     // The client may have dropped it, though the wildcard still covers it.
-                    known.owed = true;
+                    state.must_send = true;
                 }
                 self.enqueue(&name);
             } else {
-                self.known.remove(&name);
+                self.resources.remove(&name);
             }
             actions.push(Action::Unwatch(name));
         }
-        self.forget_queued();
-        for name in std::mem::take(&mut self.doubtful) {
+        self.drop_unknown_from_queue();
+        for name in std::mem::take(&mut self.dropped_by_stale) {
             self.enqueue(&name);
         }
-        for name in wanted {
-            if !self.known.get(name).is_some_and(|known| known.explicit) {
+        for name in subscribed {
+            if !self.resources.get(name).is_some_and(|state| state.explicit) {
                 self.subscribe(name, true, now, actions);
             }
         }

@@ -1,60 +1,285 @@
-//! What a session knows about each resource at its client, for the admin view.
+//! The session: subscriptions, the queue of resources to look at, and the response in flight.
 
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Held, Known, Session};
-use crate::table::Table;
+use super::message::InFlight;
+use super::resource::{Acked, ResourceState};
+use super::synced::Synced;
+use crate::entry::Entry;
+use crate::rejections::Rejection;
+use crate::scope::View;
 
-/// One resource at one client; times are those that the session was given.
+/// Most resources in one response: enough to send all of a large mesh in few round trips.
+pub(super) const MAX_RESOURCES: usize = 256;
+/// The name that subscribes to all names.
+pub(super) const WILDCARD: &str = "*";
+
+/// What the shell has to do after a request.
 #[derive(Debug)]
-pub(crate) struct ResourceState {
-    pub(crate) name: Arc<str>,
-    /// Version that the client should hold.
-    pub(crate) current: Option<String>,
-    pub(crate) sent: Option<(String, Instant)>,
-    /// The time is missing if the client only announced it when it connected.
-    pub(crate) acked: Option<(String, Option<Instant>)>,
-    pub(crate) refused: Option<(String, String, Instant)>,
+pub(crate) enum Action {
+    /// Wake this stream when the name changes.
+    Watch(Arc<str>),
+    /// No longer.
+    Unwatch(Arc<str>),
+    /// Wake this stream on every change, or no longer.
+    WatchAll(bool),
+    /// The client accepted a response.
+    Ack,
+    /// The client refused a response.
+    Nack,
+    /// The request has the nonce of an older response.
+    Stale,
+    /// The client accepted this content; the times are from publication, or from subscription if that came later.
+    Accepted(Vec<(Arc<Entry>, Duration)>),
+    /// The client refused this content.
+    Rejected {
+        name: Arc<str>,
+        origin: String,
+        rejection: Rejection,
+        message: String,
+    },
+    /// The client refused a response in which no content is to blame: only removals, or the last good content.
+    RejectedWithoutContent {
+        name: Option<String>,
+        version: String,
+        message: String,
+    },
+    /// The stored rejection of this name and node is out of date.
+    ClearRejection(Arc<str>),
+}
+
+/// Which rules of the protocol a session follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// State of the world, where a resource that a response lacks is not removed.
+    Sotw,
+    /// State of the world, where a response lists everything.
+    FullSotw,
+    /// Changes only.
+    Delta,
+}
+
+/// The state of one type on one stream.
+#[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not the states of one machine"
+)]
+pub(crate) struct Session {
+    /// Under which rejections are stored.
+    pub(super) node: Arc<str>,
+    pub(super) stream: u64,
+    pub(super) view: Arc<View>,
+    pub(super) delta: bool,
+    /// A response lists everything.
+    pub(super) full: bool,
+    /// Most resources in one response that is not full.
+    pub(super) max_resources: usize,
+    /// Most changes in one response; smaller while a bad resource is searched for.
+    pub(super) batch_limit: usize,
+    /// The client may have what no full response lists: from before the stream, or because it refused a removal.
+    pub(super) uncertain: bool,
+    /// Requests for names that exist but that this client must not see.
+    pub(super) denied: usize,
+    /// No request came yet.
+    pub(super) first: bool,
+    pub(super) wildcard: bool,
+    /// The wildcard came from an empty list of names, so it ends with the first name.
+    pub(super) legacy_wildcard: bool,
+    /// Compare all resources, not only what the change log has.
+    pub(super) rescan: bool,
+    /// The client waits for a response even if it is empty.
+    pub(super) response_due: bool,
+    /// Position in the change log.
+    pub(super) cursor: Option<u64>,
+    /// By name; of a delta wildcard only those that are not in `synced`.
+    pub(super) resources: HashMap<Arc<str>, ResourceState>,
+    pub(super) synced: Synced,
+    /// `initial_resource_versions` of a delta wildcard, until they are compared.
+    pub(super) initial_versions: HashMap<String, String>,
+    /// Names that may go from `resources` into `synced`.
+    pub(super) sync_candidates: Vec<Arc<str>>,
+    pub(super) queue: VecDeque<Arc<str>>,
+    /// Names that a stale request lacked; the next valid request tells whether they are still subscribed.
+    pub(super) dropped_by_stale: BTreeSet<Arc<str>>,
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) nonces: u64,
+    pub(super) last_nonce: String,
+    pub(super) started: Instant,
+    pub(crate) last_sent: Option<String>,
+    pub(crate) last_acked: Option<String>,
+    pub(crate) last_nack: Option<String>,
 }
 
 impl Session {
-    /// Every resource that the client asked for or holds, sorted by name: O(n log n) in their number.
-    pub(crate) fn resources(&self, table: &Table) -> Vec<ResourceState> {
-        let mut states: Vec<ResourceState> = self
-            .known
-            .iter()
-            .map(|(name, known)| self.state_of(Arc::clone(name), known, table))
-            .collect();
-        let calm = self.calm.entries(&self.view);
-        states.extend(
-            calm.filter(|entry| !self.known.contains_key(entry.name()))
-                .map(|entry| self.state_of(entry.name().into(), &self.calm_known(entry), table)),
-        );
-        states.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        // A name that several audiences see comes more than once.
-        states.dedup_by(|a, b| a.name == b.name);
-        states
+    pub(crate) fn new(
+        node: Arc<str>,
+        stream: u64,
+        mode: Mode,
+        view: Arc<View>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            node,
+            stream,
+            view,
+            delta: mode == Mode::Delta,
+            full: mode == Mode::FullSotw,
+            max_resources: MAX_RESOURCES,
+            batch_limit: usize::MAX,
+            uncertain: mode == Mode::FullSotw,
+            denied: 0,
+            first: true,
+            wildcard: false,
+            legacy_wildcard: false,
+            rescan: false,
+            response_due: false,
+            cursor: None,
+            resources: HashMap::new(),
+            synced: Synced::default(),
+            initial_versions: HashMap::new(),
+            sync_candidates: Vec::new(),
+            queue: VecDeque::new(),
+            dropped_by_stale: BTreeSet::new(),
+            in_flight: None,
+            nonces: 0,
+            last_nonce: String::new(),
+            started: now,
+            last_sent: None,
+            last_acked: None,
+            last_nack: None,
+        }
     }
 
-    fn state_of(&self, name: Arc<str>, known: &Known, table: &Table) -> ResourceState {
-        let current = table.get(&name, &self.view);
+    pub(crate) fn is_wildcard(&self) -> bool {
+        self.wildcard
+    }
+
+    /// Names subscribed one by one, in no order.
+    pub(crate) fn subscribed(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.resources
+            .iter()
+            .filter(|(_, state)| state.explicit)
+            .map(|(name, _)| name)
+    }
+
+    /// Requests for names that this client must not see, since the last call.
+    pub(crate) fn take_denied(&mut self) -> usize {
+        std::mem::take(&mut self.denied)
+    }
+
+    /// When the response in flight was sent.
+    pub(crate) fn pending_since(&self) -> Option<Instant> {
+        self.in_flight.as_ref().map(|in_flight| in_flight.since)
+    }
+
+    /// The name as the map of resources shares it.
+    pub(super) fn intern(&self, name: &str) -> Arc<str> {
+        let shared = self.resources.get_key_value(name);
+        shared.map_or_else(|| name.into(), |(name, _)| Arc::clone(name))
+    }
+
+    pub(super) fn enqueue(&mut self, name: &str) {
+        if let Some(state) = self.resources.get_mut(name)
+            && !state.queued
+        {
+            state.queued = true;
+            let name = self.intern(name);
+            self.queue.push_back(name);
+        }
+    }
+
+    /// For a name that no longer fits into this response: first in the next one.
+    pub(super) fn requeue(&mut self, name: Arc<str>, must_send: bool) {
+        if let Some(state) = self.resources.get_mut(&name) {
+            state.queued = true;
+            state.must_send |= must_send;
+            self.queue.push_front(name);
+        }
+    }
+
+    pub(super) fn drop_unknown_from_queue(&mut self) {
+        self.queue.retain(|name| self.resources.contains_key(name));
+    }
+
+    /// The state of a resource in the map, created from what is known of it elsewhere.
+    pub(super) fn track(
+        &mut self,
+        name: Arc<str>,
+        explicit: bool,
+        now: Instant,
+    ) -> &mut ResourceState {
+        if !self.resources.contains_key(&name) {
+            let initial = self
+                .initial_versions
+                .remove(&*name)
+                .map(|version| ResourceState {
+                    acked: Acked::Initial(version),
+                    ..ResourceState::new(explicit, now)
+                });
+            let synced = || Some(self.synced_state(self.synced.get(&name, &self.view)?));
+            let state = initial
+                .or_else(synced)
+                .unwrap_or_else(|| ResourceState::new(explicit, now));
+            self.resources.insert(Arc::clone(&name), state);
+            if self.delta && self.wildcard {
+                self.sync_candidates.push(Arc::clone(&name));
+            }
+        }
+        let state = self
+            .resources
+            .entry(name)
+            .or_insert_with(|| ResourceState::new(explicit, now));
+        state.explicit |= explicit;
+        state
+    }
+
+    /// The state of a resource that is in `synced`. It has no times of its own, so they are those at which the
+    /// subscription was up to date.
+    pub(super) fn synced_state(&self, entry: &Arc<Entry>) -> ResourceState {
+        let started = Some(self.started).filter(|start| entry.published > *start);
+        let first = self.synced.first_sent.or(started);
+        let at = first.and(self.synced.in_sync_at.or(first));
         ResourceState {
-            current: current.map(|entry| entry.version().to_owned()),
-            name,
-            sent: known
-                .sent
-                .as_ref()
-                .map(|(entry, at)| (entry.version().to_owned(), *at)),
-            acked: match &known.held {
-                Held::Nothing => None,
-                Held::Announced(version) => Some((version.clone(), None)),
-                Held::Has(entry) => Some((entry.version().to_owned(), known.acked)),
-            },
-            refused: known
-                .refusal
-                .as_ref()
-                .map(|r| (r.version.clone(), r.message.clone(), r.at)),
+            acked: Acked::Response(Arc::clone(entry)),
+            sent: at.map(|at| (Arc::clone(entry), at)),
+            acked_at: at,
+            ..ResourceState::new(false, self.started)
+        }
+    }
+
+    /// Subscribes to a name. `must_send` asks for a response even if the client has the content.
+    pub(super) fn subscribe(
+        &mut self,
+        name: &str,
+        must_send: bool,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let name: Arc<str> = name.into();
+        let state = self.track(Arc::clone(&name), true, now);
+        state.must_send |= must_send;
+        state.since = now;
+        self.enqueue(&name);
+        actions.push(Action::Watch(name));
+    }
+
+    pub(super) fn set_wildcard(&mut self, on: bool, actions: &mut Vec<Action>) {
+        if self.wildcard == on {
+            return;
+        }
+        self.wildcard = on;
+        actions.push(Action::WatchAll(on));
+        if on {
+            self.rescan = true;
+        } else {
+            self.resources.retain(|_, state| state.explicit);
+            self.synced = Synced::default();
+            self.initial_versions.clear();
+            self.sync_candidates.clear();
+            self.drop_unknown_from_queue();
         }
     }
 }

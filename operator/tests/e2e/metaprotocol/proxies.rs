@@ -243,6 +243,60 @@ async fn routes_reach_a_real_envoy_over_delta() {
     scenario("routes-delta", true).await;
 }
 
+/// What `/api/v1/xds/streams` answers.
+async fn streams(operator: &Operator) -> Value {
+    let text = trimtab::lab::http::get(operator.http, "/api/v1/xds/streams")
+        .await
+        .unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test]
+async fn fault_o24_streams_are_typed_json() {
+    let dir = folder("streams");
+    let embedded = mesh();
+    let operator = operator(&embedded, AERAKI).await;
+    super::ready(&operator).await;
+    assert_eq!(streams(&operator).await, json!({"items": []}));
+    let (_envoy, listen) = start(operator.xds, &dir, true).await;
+    let mut held = KeepAlive::connect(listen).await.unwrap();
+    lands(&mut held, "any", "v1").await;
+    let items = wait_until("the ACK", BOUND, || async {
+        let answer = streams(&operator).await;
+        match answer["items"].as_array() {
+            Some(items) if items.len() == 1 && items[0]["held"] == 1 => Ok(items.clone()),
+            _ => Err(answer.to_string()),
+        }
+    })
+    .await
+    .unwrap();
+    let version = operator
+        .cache
+        .get(trimtab_xds::RDS, ROUTES)
+        .unwrap()
+        .version
+        .clone();
+    let since = items[0]["since"].as_str().unwrap();
+    assert!(since.parse::<jiff::Timestamp>().is_ok(), "{since}");
+    let expected = json!({
+        "id": items[0]["id"].as_u64().unwrap(),
+        "node": "orders-caller.shop",
+        "typeUrl": trimtab_xds::RDS,
+        "delta": true,
+        "wildcard": false,
+        "subscribed": [ROUTES],
+        "since": since,
+        "held": 1,
+        "waiting": 0,
+        "refused": 0,
+        "lastSent": version,
+        "lastAcknowledged": version,
+    });
+    assert_eq!(items[0], expected);
+    operator.stop().await.unwrap();
+    let _ = std::fs::remove_dir_all(dir);
+}
+
 #[tokio::test]
 async fn a_proxy_changes_replicas_without_a_new_version() {
     let dir = folder("replicas");

@@ -177,7 +177,7 @@ impl Lab {
                         .filter(|r| r.current.is_some() && r.acked.is_some())
                         .map(|r| r.name.as_str())
                         .collect();
-                    all.iter().all(|r| r.in_step())
+                    all.iter().all(|r| r.is_synced())
                         && served.names(type_url).all(|n| held.contains(n))
                 })
             })

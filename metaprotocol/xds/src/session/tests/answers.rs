@@ -8,7 +8,7 @@ use crate::session::Action;
 
 // Rule 2.
 #[test]
-fn an_ack_gets_no_answer_and_only_one_message_is_outstanding() {
+fn an_ack_gets_no_response_and_only_one_response_is_in_flight() {
     let mut rig = Rig::new(false);
     rig.set("a", "1");
     rig.sotw(&["a"], "", None);
@@ -43,7 +43,7 @@ fn a_change_that_is_undone_while_in_flight_is_sent_again() {
 }
 
 #[test]
-fn a_removal_while_in_flight_is_told_after_the_ack() {
+fn a_removal_while_in_flight_is_sent_after_the_ack() {
     let mut rig = Rig::new(true);
     rig.set("a", "1");
     rig.delta(subscribe(&["a"]));
@@ -84,18 +84,21 @@ fn a_nack_is_reported_once_and_the_content_is_not_sent_again() {
         let reported = actions.iter().find_map(|action| match action {
             Action::Rejected {
                 origin,
-                pin,
+                rejection,
                 message,
                 ..
-            } => Some((origin.as_str(), pin, message.as_str())),
+            } => Some((origin.as_str(), rejection, message.as_str())),
             _ => None,
         });
-        let (origin, pin, message) = reported.expect("a report");
+        let (origin, rejection, message) = reported.expect("a report");
         assert_eq!(
-            (origin, pin.bad.as_str(), message),
+            (origin, rejection.version.as_str(), message),
             ("default/a", "2", "bad interval")
         );
-        assert_eq!(pin.good.as_ref().map(|good| good.version()), Some("1"));
+        assert_eq!(
+            rejection.last_good.as_ref().map(|good| good.version()),
+            Some("1")
+        );
         rig.silent();
         assert_eq!(
             rejections(&answer(&mut rig, &nonce, Some(refusal("bad interval")))),
@@ -128,7 +131,7 @@ fn a_refused_batch_is_tried_one_by_one_and_only_the_bad_one_is_reported() {
 }
 
 #[test]
-fn a_removal_in_a_refused_message_is_told_again() {
+fn a_removal_in_a_refused_response_is_sent_again() {
     let mut rig = Rig::new(true);
     rig.set("a", "1");
     rig.delta(subscribe(&["a"]));
@@ -188,8 +191,8 @@ fn after_a_reconnect_a_node_gets_the_content_that_it_had_accepted() {
     let nonce = rig.expect(&["a@3"], &[]);
     rig.sotw(&["a"], &nonce, None);
     assert!(
-        rig.table.pin_of("a", "node").is_none(),
-        "an accepted content ends the pin"
+        rig.table.rejection_of("a", "node").is_none(),
+        "an ACK clears the rejection"
     );
 }
 

@@ -1,6 +1,6 @@
 //! Messages that list everything.
 
-use super::super::{Action, Mode};
+use super::super::state::{Action, Mode};
 use super::{Rig, listed, refusal, rejections, strings};
 use crate::scope::View;
 
@@ -45,10 +45,16 @@ fn a_bad_one_that_the_client_names_is_tried_alone_after_the_others_are_in() {
     let (all, nonce) = versions(&mut rig);
     assert_eq!(all, strings(&["a@2", "b@2", "c@2"]));
     let last = rig.sotw(&[], &nonce, Some(refusal("Error adding listener(s) b: no")));
-    let [Action::Nack, Action::Rejected { name, pin, .. }] = last.as_slice() else {
+    let [
+        Action::Nack,
+        Action::Rejected {
+            name, rejection, ..
+        },
+    ] = last.as_slice()
+    else {
         panic!("{last:?}");
     };
-    assert_eq!((&**name, pin.bad.as_str()), ("b", "2"));
+    assert_eq!((&**name, rejection.version.as_str()), ("b", "2"));
     let (all, nonce) = versions(&mut rig);
     assert_eq!(
         all,

@@ -12,8 +12,9 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use envoy_types::pb::google::rpc;
 
 use super::{Action, Mode, Push, Session};
+use crate::resource::{Resource, Scoped};
 use crate::scope::View;
-use crate::table::{Resource, Scoped, Table};
+use crate::table::Table;
 
 fn resource(name: &str, version: &str) -> Scoped {
     Scoped::from(Resource {
@@ -90,10 +91,12 @@ impl Rig {
     fn keep_pins(&mut self, actions: &[Action]) {
         for action in actions {
             match action {
-                Action::Rejected { name, pin, .. } => {
-                    self.table.pin(name, "node", pin.clone());
+                Action::Rejected {
+                    name, rejection, ..
+                } => {
+                    self.table.reject(name, "node", rejection.clone());
                 }
-                Action::Unpin(name) => self.table.unpin(name, "node"),
+                Action::ClearRejection(name) => self.table.clear_rejection(name, "node"),
                 _ => {}
             }
         }
@@ -167,7 +170,7 @@ fn rejections(actions: &[Action]) -> usize {
         .filter(|action| {
             matches!(
                 action,
-                Action::Rejected { .. } | Action::RejectedEmpty { .. }
+                Action::Rejected { .. } | Action::RejectedWithoutContent { .. }
             )
         })
         .count()

@@ -1,11 +1,12 @@
-//! First requests, reconnects, wildcards and what is told to whom.
+//! First requests, reconnects, wildcards.
 
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::{Rig, ack, listed, strings, subscribe, unsubscribe};
-use crate::session::{Action, MAX_RESOURCES};
+use crate::session::Action;
+use crate::session::state::MAX_RESOURCES;
 use crate::table::Table;
 
 // Rule 1 and 9: the first request is answered with what exists; a missing name is no deletion.
@@ -49,7 +50,7 @@ fn the_first_request_of_a_new_stream_is_answered_whatever_its_nonce() {
 
 // Rule 6.
 #[test]
-fn a_delta_reconnect_is_told_only_the_differences() {
+fn a_delta_reconnect_gets_only_the_differences() {
     let mut rig = Rig::new(true);
     for name in ["same", "newer", "fresh"] {
         rig.set(name, "2");
@@ -98,7 +99,7 @@ fn a_delta_reconnect_with_the_same_versions_is_silent_except_for_the_end_of_a_wi
 
 // Rule 7.
 #[test]
-fn a_delta_subscription_of_a_known_name_resends_and_of_a_missing_one_says_so() {
+fn a_delta_subscription_of_a_known_name_resends_and_of_a_missing_one_gets_its_removal() {
     let mut rig = Rig::new(true);
     rig.set("a", "1");
     rig.delta(subscribe(&["a", "missing"]));
@@ -131,7 +132,7 @@ fn a_delta_client_that_left_a_name_hears_no_more_of_it() {
     rig.remove("a");
     rig.silent();
     assert_eq!(
-        rig.session.known.len(),
+        rig.session.resources.len(),
         1,
         "the state of a left name is freed"
     );
@@ -160,12 +161,12 @@ fn delta_wildcards_follow_additions_changes_and_removals() {
         rig.delta(unsubscribe(&["*"]));
         rig.set("a", "2");
         rig.silent();
-        assert!(rig.session.known.is_empty());
+        assert!(rig.session.resources.is_empty());
     }
 }
 
 #[test]
-fn leaving_one_name_under_a_wildcard_says_again_whether_it_exists() {
+fn unsubscribing_one_name_under_a_wildcard_sends_it_again() {
     let mut rig = Rig::new(true);
     rig.set("a", "1");
     rig.delta(subscribe(&["*", "a", "missing"]));
@@ -192,7 +193,10 @@ fn sotw_no_names_mean_everything_only_before_the_first_name() {
     rig.sotw(&[], &nonce, None);
     rig.set("a", "2");
     rig.silent();
-    assert!(rig.session.known.is_empty(), "fewer names free the state");
+    assert!(
+        rig.session.resources.is_empty(),
+        "fewer names free the state"
+    );
 }
 
 #[test]
@@ -256,11 +260,8 @@ fn convergence_counts_from_the_later_of_publication_and_subscription() {
     rig.now += Duration::from_secs(3600);
     rig.delta(subscribe(&["a"]));
     let nonce = rig.expect(&["a@1"], &[]);
+    assert_eq!(rig.session.pending_since(), Some(rig.now));
     rig.now += Duration::from_millis(7);
-    assert_eq!(
-        rig.session.outstanding_for(rig.now),
-        Some(Duration::from_millis(7))
-    );
     let actions = rig.delta(ack(&nonce));
     let latency = actions.iter().find_map(|action| match action {
         Action::Accepted(accepted) => accepted.first().map(|(_, latency)| *latency),

@@ -1,7 +1,8 @@
-//! A wildcard that is in step is remembered as a whole, and its first answer comes in parts.
+//! A wildcard that is in sync is remembered as a whole, and its first answer comes in parts.
 
-use super::super::MAX_RESOURCES;
+use super::super::state::MAX_RESOURCES;
 use super::{Rig, ack, listed, nack, rejections, strings, subscribe, unsubscribe};
+use crate::info::{Clock, ResourceInfo};
 use crate::table::Table;
 
 fn name(index: usize) -> String {
@@ -20,7 +21,7 @@ fn rig() -> (Rig, usize) {
 }
 
 /// Answers everything; returns what was sent and removed, in order.
-fn settle(rig: &mut Rig) -> (Vec<String>, Vec<String>) {
+fn answer_all(rig: &mut Rig) -> (Vec<String>, Vec<String>) {
     let (mut sent, mut removed) = (Vec::new(), Vec::new());
     while let Some(push) = rig.push() {
         let (items, gone) = listed(&push);
@@ -34,23 +35,21 @@ fn settle(rig: &mut Rig) -> (Vec<String>, Vec<String>) {
 #[test]
 fn a_stream_in_step_keeps_nothing_for_each_name() {
     let (mut rig, count) = rig();
-    assert_eq!(settle(&mut rig).0.len(), count);
-    assert!(rig.session.known.is_empty());
+    assert_eq!(answer_all(&mut rig).0.len(), count);
+    assert!(rig.session.resources.is_empty());
     rig.set(&name(3), "2");
     rig.set("new", "1");
     rig.remove(&name(4));
     let expected = (strings(&["r0003@2", "new@1"]), strings(&["r0004"]));
-    assert_eq!(settle(&mut rig), expected);
-    assert!(rig.session.known.is_empty());
-    let table = &rig.table;
-    let states = rig.session.resources(table);
-    assert_eq!(states.len(), count, "one came and one went");
-    let held = |state: &crate::session::ResourceState| state.acked.as_ref().map(|a| a.0.clone());
-    assert!(states.iter().all(|state| held(state) == state.current));
+    assert_eq!(answer_all(&mut rig), expected);
+    assert!(rig.session.resources.is_empty());
+    let infos = rig.session.report(&rig.table, &Clock::now());
+    assert_eq!(infos.len(), count, "one came and one went");
+    assert!(infos.iter().all(ResourceInfo::is_synced));
 }
 
 #[test]
-fn changes_before_behind_and_within_the_message_in_flight_are_told_once() {
+fn changes_before_behind_and_within_the_message_in_flight_are_sent_once() {
     let (mut rig, count) = rig();
     let first = rig.push().expect("a message");
     rig.delta(ack(&first.nonce));
@@ -63,7 +62,7 @@ fn changes_before_behind_and_within_the_message_in_flight_are_told_once() {
         rig.remove(&name(index));
     }
     rig.delta(ack(&second.nonce));
-    let (mut sent, mut removed) = settle(&mut rig);
+    let (mut sent, mut removed) = answer_all(&mut rig);
     sent.sort_unstable();
     removed.sort_unstable();
     let mut expected = vec![
@@ -73,7 +72,7 @@ fn changes_before_behind_and_within_the_message_in_flight_are_told_once() {
     expected.push(format!("{last}@2"));
     assert_eq!(sent, expected);
     assert_eq!(removed, vec![name(1), name(MAX_RESOURCES + 1)]);
-    assert!(rig.session.known.is_empty());
+    assert!(rig.session.resources.is_empty());
 }
 
 #[test]
@@ -82,7 +81,7 @@ fn a_name_that_goes_before_it_was_sent_is_not_sent() {
     let first = rig.push().expect("a message");
     rig.remove(&name(count - 1));
     rig.delta(ack(&first.nonce));
-    let (sent, removed) = settle(&mut rig);
+    let (sent, removed) = answer_all(&mut rig);
     assert_eq!(sent.len(), count - 1 - MAX_RESOURCES);
     assert!(removed.is_empty(), "the client never had it");
 }
@@ -103,25 +102,25 @@ fn one_bad_resource_of_a_long_first_answer_is_found_and_is_all_that_is_kept() {
     }
     assert_eq!((reports, good), (1, count - 1));
     assert!(messages < 100, "{messages} messages");
-    let kept: Vec<&str> = rig.session.known.keys().map(|name| &**name).collect();
+    let kept: Vec<&str> = rig.session.resources.keys().map(|name| &**name).collect();
     assert_eq!(kept, [name(MAX_RESOURCES / 2)]);
 }
 
 #[test]
-fn behind_the_compaction_point_only_what_differs_is_told() {
+fn behind_the_compaction_point_only_what_differs_is_sent() {
     let mut rig = Rig::new(true);
     rig.table = Table::with_log_capacity(4);
     for index in 0..1_000 {
         rig.set(&name(index), "1");
     }
     rig.delta(subscribe(&["*"]));
-    settle(&mut rig);
+    answer_all(&mut rig);
     for index in 0..20 {
         rig.set(&name(index), "2");
         rig.set(&name(index), if index % 2 == 0 { "1" } else { "3" });
     }
     rig.remove(&name(500));
-    let (sent, removed) = settle(&mut rig);
+    let (sent, removed) = answer_all(&mut rig);
     assert_eq!(sent.len(), 10, "the others are as they were: {sent:?}");
     assert_eq!(removed, vec![name(500)]);
 }
@@ -129,7 +128,7 @@ fn behind_the_compaction_point_only_what_differs_is_told() {
 #[test]
 fn a_removed_name_that_comes_back_with_the_same_content_is_sent_again() {
     let (mut rig, _) = rig();
-    settle(&mut rig);
+    answer_all(&mut rig);
     rig.remove("r0001");
     let nonce = rig.expect(&[], &["r0001"]);
     rig.set("r0001", "1");
@@ -144,7 +143,7 @@ fn a_wildcard_that_was_left_is_answered_from_the_start() {
     rig.delta(unsubscribe(&["*"]));
     rig.delta(ack(&first.nonce));
     rig.silent();
-    assert!(rig.session.known.is_empty());
+    assert!(rig.session.resources.is_empty());
     rig.delta(subscribe(&["*"]));
-    assert_eq!(settle(&mut rig).0.len(), count);
+    assert_eq!(answer_all(&mut rig).0.len(), count);
 }

@@ -1,5 +1,8 @@
-//! Holds the dependency rules of ARCHITECTURE.md: which crate may use which, and what pure rooms must not touch.
+//! Holds the dependency rules of ARCHITECTURE.md: which crate may use which, what pure rooms must not touch, and that
+//! files import each other in one direction.
 
+#[cfg(test)]
+mod imports;
 #[cfg(test)]
 mod rules {
     use std::collections::{BTreeMap, BTreeSet};

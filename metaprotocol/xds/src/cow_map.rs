@@ -1,7 +1,7 @@
-//! Names with their variants, sorted, in chunks that copies share.
+//! A copy-on-write map from names to their variants, sorted, in chunks that copies share.
 //!
-//! A copy costs nothing and stays as it was while the original changes, so a stream remembers what its client holds by
-//! keeping the roster of that moment: no memory for each name and stream.
+//! A copy costs nothing and stays as it was while the original changes, so a stream keeps what its client has as a copy of
+//! that moment: no memory for each name and stream.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -17,48 +17,51 @@ fn first(chunk: &Chunk) -> &[u8] {
     chunk.first().map_or(&[], Variants::key)
 }
 
-/// A set of names; lookups and changes are O(log n), a change of a shared roster also copies O(chunk + n / chunk) pointers.
+/// Variants by name; lookups and changes are O(log n), a change of a shared map also copies O(chunk + n / chunk) pointers.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Roster {
+pub(crate) struct CowMap {
     chunks: Arc<Vec<Chunk>>,
     len: usize,
 }
 
-/// A place in a roster, between two names or at an end.
+/// A position in a map, between two names or at an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     chunk: usize,
     item: usize,
 }
 
-impl Place {
-    /// After all names of any roster.
+impl Position {
+    /// After all names of any map.
     pub(crate) const END: Self = Self {
         chunk: usize::MAX,
         item: 0,
     };
 }
 
-impl Roster {
+impl CowMap {
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Where a name is, or where it would be: in an existing chunk if there is any.
-    fn place(&self, key: &[u8]) -> Result<Place, Place> {
+    fn position(&self, key: &[u8]) -> Result<Position, Position> {
         let chunk = self.chunks.partition_point(|chunk| first(chunk) <= key);
         let chunk = chunk.saturating_sub(1);
         let items = self.chunks.get(chunk).map_or(&[][..], |items| items);
         match items.binary_search_by(|variants| variants.key().cmp(key)) {
-            Ok(item) => Ok(Place { chunk, item }),
-            Err(item) => Err(Place { chunk, item }),
+            Ok(item) => Ok(Position { chunk, item }),
+            Err(item) => Err(Position { chunk, item }),
         }
     }
 
     /// What a name has, and where it is.
-    pub(crate) fn find(&self, name: &str) -> Option<(Place, &Variants)> {
-        let place = self.place(name.as_bytes()).ok()?;
-        Some((place, self.chunks.get(place.chunk)?.get(place.item)?))
+    pub(crate) fn find(&self, name: &str) -> Option<(Position, &Variants)> {
+        let position = self.position(name.as_bytes()).ok()?;
+        Some((
+            position,
+            self.chunks.get(position.chunk)?.get(position.item)?,
+        ))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Variants> {
@@ -67,14 +70,14 @@ impl Roster {
 
     /// Returns what the name had before.
     pub(crate) fn insert(&mut self, variants: Variants) -> Option<Variants> {
-        let place = self.place(variants.key());
+        let position = self.position(variants.key());
         let chunks = Arc::make_mut(&mut self.chunks);
-        match place {
-            Ok(Place { chunk, item }) => {
+        match position {
+            Ok(Position { chunk, item }) => {
                 let old = Arc::make_mut(chunks.get_mut(chunk)?).get_mut(item)?;
                 return Some(std::mem::replace(old, variants));
             }
-            Err(Place { chunk, item }) => {
+            Err(Position { chunk, item }) => {
                 self.len += 1;
                 let Some(items) = chunks.get_mut(chunk) else {
                     chunks.push(Arc::new(vec![variants]));
@@ -102,13 +105,13 @@ impl Roster {
 
     /// Returns what the name had.
     pub(crate) fn remove(&mut self, name: &str) -> Option<Variants> {
-        let Place { chunk, item } = self.place(name.as_bytes()).ok()?;
+        let Position { chunk, item } = self.position(name.as_bytes()).ok()?;
         let chunks = Arc::make_mut(&mut self.chunks);
         let items = Arc::make_mut(chunks.get_mut(chunk)?);
         let old = items.remove(item);
         let left = items.len();
         self.len -= 1;
-        // Neighbours that fit well into one become one, so that a roster that shrinks has fewer chunks.
+        // Neighbours that fit well into one become one, so that a map that shrinks has fewer chunks.
         let next = chunks.get(chunk + 1).map_or(CHUNK, |next| next.len());
         if left == 0 {
             chunks.remove(chunk);
@@ -124,14 +127,18 @@ impl Roster {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
-    /// The names from a place on, each with the place after it.
-    pub(crate) fn from(&self, place: Place) -> impl Iterator<Item = (Place, &Variants)> {
-        let chunks = self.chunks.iter().enumerate().skip(place.chunk);
+    /// The names from a position on, each with the position after it.
+    pub(crate) fn from(&self, position: Position) -> impl Iterator<Item = (Position, &Variants)> {
+        let chunks = self.chunks.iter().enumerate().skip(position.chunk);
         chunks.flat_map(move |(number, chunk)| {
-            let skip = if number == place.chunk { place.item } else { 0 };
+            let skip = if number == position.chunk {
+                position.item
+            } else {
+                0
+            };
             let items = chunk.iter().enumerate().skip(skip);
             items.map(move |(item, variants)| {
-                let after = Place {
+                let after = Position {
                     chunk: number,
                     item: item + 1,
                 };
@@ -140,7 +147,7 @@ impl Roster {
         })
     }
 
-    /// Every name of which two rosters differ, and perhaps some others: O(differing chunks + n / chunk).
+    /// Every name of which two maps differ, and perhaps some others: O(differing chunks + n / chunk).
     pub(crate) fn differing<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
         let mut found = Vec::new();
         let (mut mine, mut theirs) = (
@@ -184,8 +191,8 @@ mod tests {
 
     use super::*;
     use crate::entry::Entry;
+    use crate::resource::Resource;
     use crate::scope::Scope;
-    use crate::table::Resource;
 
     fn variants(name: &str, version: &str) -> Variants {
         let resource = Resource {
@@ -198,55 +205,55 @@ mod tests {
         Variants::One(Arc::new(entry))
     }
 
-    fn content(roster: &Roster) -> BTreeMap<String, String> {
+    fn content(map: &CowMap) -> BTreeMap<String, String> {
         let text = |variants: &Variants| variants.all()[0].version().to_owned();
-        let content = roster.iter().map(|v| (v.name().to_owned(), text(v)));
+        let content = map.iter().map(|v| (v.name().to_owned(), text(v)));
         content.collect()
     }
 
     proptest! {
         /// Runs of names, as chunks only split and merge when there are many.
         #[test]
-        fn a_roster_is_a_map_and_its_copies_stay(
+        fn a_copy_stays_while_the_map_changes(
             steps in prop::collection::vec((0..900_u32, 1..300_u32, any::<bool>(), any::<bool>()), 1..25)
         ) {
-            let mut roster = Roster::default();
+            let mut map = CowMap::default();
             let mut model = BTreeMap::new();
             for (number, (start, run, set, backwards)) in steps.into_iter().enumerate() {
-                let before = (roster.clone(), model.clone());
+                let before = (map.clone(), model.clone());
                 for index in 0..run {
                     let index = start + if backwards { run - index } else { index };
                     let (name, version) = (format!("n{index:05}"), number.to_string());
                     let old = if set {
-                        let old = roster.insert(variants(&name, &version));
-                        prop_assert_eq!(roster.get(&name).map(Variants::name), Some(&*name));
+                        let old = map.insert(variants(&name, &version));
+                        prop_assert_eq!(map.get(&name).map(Variants::name), Some(&*name));
                         old.is_some() == model.insert(name, version).is_some()
                     } else {
-                        roster.remove(&name).is_some() == model.remove(&name).is_some()
+                        map.remove(&name).is_some() == model.remove(&name).is_some()
                     };
                     prop_assert!(old);
                 }
-                prop_assert_eq!(content(&roster), model.clone());
+                prop_assert_eq!(content(&map), model.clone());
                 prop_assert_eq!(content(&before.0), before.1.clone());
-                prop_assert_eq!(roster.len(), model.len());
-                let told: BTreeSet<&str> = roster.differing(&before.0).into_iter().collect();
+                prop_assert_eq!(map.len(), model.len());
+                let differing: BTreeSet<&str> = map.differing(&before.0).into_iter().collect();
                 let names = model.keys().chain(before.1.keys());
                 for name in names.filter(|name| model.get(*name) != before.1.get(*name)) {
-                    prop_assert!(told.contains(name.as_str()), "{name}");
+                    prop_assert!(differing.contains(name.as_str()), "{name}");
                 }
             }
             let names: Vec<&str> = model.keys().map(String::as_str).collect();
-            let mut place = Place::default();
+            let mut position = Position::default();
             for (number, name) in names.iter().enumerate() {
-                let rest: Vec<&str> = roster.from(place).map(|(_, v)| v.name()).collect();
+                let rest: Vec<&str> = map.from(position).map(|(_, v)| v.name()).collect();
                 prop_assert_eq!(&rest, &names[number..]);
-                prop_assert!(roster.find(name).is_some_and(|(at, _)| at >= place));
-                let next = roster.from(place).next().map(|(after, _)| after);
-                place = next.unwrap_or(Place::END);
-                prop_assert!(roster.find(name).is_some_and(|(at, _)| at < place));
+                prop_assert!(map.find(name).is_some_and(|(at, _)| at >= position));
+                let next = map.from(position).next().map(|(after, _)| after);
+                position = next.unwrap_or(Position::END);
+                prop_assert!(map.find(name).is_some_and(|(at, _)| at < position));
                 if number > 40 { break; }
             }
-            prop_assert!(roster.differing(&roster.clone()).is_empty());
+            prop_assert!(map.differing(&map.clone()).is_empty());
         }
     }
 }

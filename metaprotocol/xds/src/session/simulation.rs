@@ -10,10 +10,12 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use envoy_types::pb::google::rpc;
 use proptest::prelude::*;
 
-use super::{Action, Item, Mode, Push, Session};
-use crate::pins::Pin;
+use super::message::{Item, Push};
+use super::state::{Action, Mode, Session};
+use crate::rejections::Rejection;
+use crate::resource::{Resource, Scoped};
 use crate::scope::{Audience, Scope, View};
-use crate::table::{Resource, Scoped, Table};
+use crate::table::Table;
 
 const NAMES: u8 = 5;
 
@@ -97,7 +99,7 @@ fn scoped(name: &str, content: &Content) -> Vec<Scoped> {
 
 /// How the client behaves where the protocol leaves it a choice.
 #[derive(Debug, Clone, Copy)]
-struct Manners {
+struct Behavior {
     mode: Mode,
     /// Of a refused message it applies what is good, as Envoy does with listeners and clusters.
     partial: bool,
@@ -107,10 +109,10 @@ struct Manners {
     most: usize,
 }
 
-fn manners() -> impl Strategy<Value = Manners> {
+fn behavior() -> impl Strategy<Value = Behavior> {
     let modes = prop_oneof![Just(Mode::Sotw), Just(Mode::FullSotw), Just(Mode::Delta)];
     (modes, any::<bool>(), any::<bool>(), 1..4_usize).prop_map(|(mode, partial, hints, most)| {
-        Manners {
+        Behavior {
             mode,
             partial,
             hints,
@@ -142,15 +144,15 @@ fn is_bad(version: &str) -> bool {
     version == "v0"
 }
 
-fn session(stream: u64, manners: Manners, view: Arc<View>, now: Instant) -> Session {
-    let mut session = Session::new("node".into(), stream, manners.mode, view, now);
-    session.most = manners.most;
+fn session(stream: u64, behavior: Behavior, view: Arc<View>, now: Instant) -> Session {
+    let mut session = Session::new("node".into(), stream, behavior.mode, view, now);
+    session.max_resources = behavior.most;
     session
 }
 
 /// A client that follows the protocol and refuses a whole message if any of it is bad.
-struct World {
-    manners: Manners,
+struct Simulation {
+    behavior: Behavior,
     view: Arc<View>,
     version: String,
     table: Table,
@@ -168,17 +170,17 @@ struct World {
     changes: BTreeMap<String, u64>,
 }
 
-impl World {
-    fn new(manners: Manners) -> Self {
+impl Simulation {
+    fn new(behavior: Behavior) -> Self {
         let now = Instant::now();
         let view = Arc::new(View([mine()].into()));
         Self {
-            manners,
+            behavior,
             view: Arc::clone(&view),
             version: String::new(),
             // Tiny, so that compaction happens in most histories.
             table: Table::with_log_capacity(3),
-            session: session(0, manners, view, now),
+            session: session(0, behavior, view, now),
             now,
             streams: 0,
             wanted: BTreeSet::new(),
@@ -193,21 +195,23 @@ impl World {
     }
 
     fn delta(&self) -> bool {
-        self.manners.mode == Mode::Delta
+        self.behavior.mode == Mode::Delta
     }
 
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Rejected { name, pin, .. } => self.reject(&name, pin),
-                Action::Unpin(name) => self.table.unpin(&name, "node"),
+                Action::Rejected {
+                    name, rejection, ..
+                } => self.reject(&name, rejection),
+                Action::ClearRejection(name) => self.table.clear_rejection(&name, "node"),
                 _ => {}
             }
         }
     }
 
-    fn reject(&mut self, name: &Arc<str>, pin: Pin) {
-        if self.table.pin(name, "node", pin) {
+    fn reject(&mut self, name: &Arc<str>, rejection: Rejection) {
+        if self.table.reject(name, "node", rejection) {
             let change = self.changes.get(&**name).copied().unwrap_or_default();
             *self.reports.entry((name.to_string(), change)).or_default() += 1;
         }
@@ -287,8 +291,8 @@ impl World {
             .map(Item::name)
             .collect();
         self.nonce.clone_from(&push.nonce);
-        let full = self.manners.mode == Mode::FullSotw;
-        if bad.is_empty() || self.manners.partial {
+        let full = self.behavior.mode == Mode::FullSotw;
+        if bad.is_empty() || self.behavior.partial {
             for item in &push.items {
                 if self.covers(item.name()) && !is_bad(item.entry.version()) {
                     self.held
@@ -306,7 +310,7 @@ impl World {
         if bad.is_empty() {
             self.version.clone_from(&push.version);
         }
-        let hint = if self.manners.hints {
+        let hint = if self.behavior.hints {
             bad.join(": no, ")
         } else {
             "bad".to_owned()
@@ -345,7 +349,7 @@ impl World {
             }
             Step::Unsubscribe(index) => {
                 if self.wanted.remove(&name(*index)) {
-                    // A full list says nothing about a name that the wildcard covers, so such a client keeps it.
+                    // A request does not show that a name which the wildcard covers was unsubscribed, so such a client keeps it.
                     if self.delta() || !self.star {
                         self.held.remove(&name(*index));
                     }
@@ -392,7 +396,12 @@ impl World {
 
     fn reconnect(&mut self) {
         self.streams += 1;
-        self.session = session(self.streams, self.manners, Arc::clone(&self.view), self.now);
+        self.session = session(
+            self.streams,
+            self.behavior,
+            Arc::clone(&self.view),
+            self.now,
+        );
         self.inbox.clear();
         self.started = false;
         self.nonce.clear();
@@ -401,16 +410,16 @@ impl World {
         }
     }
 
-    /// Lets everything settle; more rounds than this would be a loop.
-    fn settle(&mut self) {
-        // A state-of-the-world request that crossed a response was void; the client repeats its names with each answer.
+    /// Exchanges messages until there is nothing to send; more rounds than this would be a loop.
+    fn run_until_idle(&mut self) {
+        // A state-of-the-world request that crossed a response was stale; the client repeats its names with each ACK.
         for _ in 0..200 {
             self.answer();
             if !self.write() && self.inbox.is_empty() {
                 return;
             }
         }
-        panic!("the server does not come to rest");
+        panic!("the server never becomes idle");
     }
 
     fn check(&self) {
@@ -428,8 +437,8 @@ impl World {
                 assert_eq!(held, Some(entry.version()), "{name}");
             }
         }
-        // Otherwise the client cannot be told.
-        if self.manners.mode != Mode::Sotw {
+        // That mode has no removals.
+        if self.behavior.mode != Mode::Sotw {
             for name in self.held.keys() {
                 assert!(
                     self.table.get(name, &self.view).is_some(),
@@ -438,8 +447,8 @@ impl World {
             }
         }
         if self.delta() && self.star {
-            for (name, known) in &self.session.known {
-                assert!(!known.is_plain(), "{name} takes memory for nothing");
+            for (name, state) in &self.session.resources {
+                assert!(!state.is_plain(), "{name} takes memory for nothing");
             }
         }
         for (what, times) in &self.reports {
@@ -452,12 +461,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 5000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_history_ends_with_the_client_in_step(manners in manners(), steps in prop::collection::vec(step(), 1..80)) {
-        let mut world = World::new(manners);
+    fn any_history_ends_with_the_client_in_step(behavior in behavior(), steps in prop::collection::vec(step(), 1..80)) {
+        let mut simulation = Simulation::new(behavior);
         for step in &steps {
-            world.step(step);
+            simulation.step(step);
         }
-        world.settle();
-        world.check();
+        simulation.run_until_idle();
+        simulation.check();
     }
 }

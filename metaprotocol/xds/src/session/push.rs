@@ -1,0 +1,197 @@
+//! The next response.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::message::{Batch, InFlight, Item, Push, Reason, version_of_many};
+use super::plan::Decision;
+use super::resource::Acked;
+use super::state::Session;
+use super::synced::Synced;
+use crate::cow_map::Position;
+use crate::entry::{Entry, Variants};
+use crate::table::Table;
+
+impl Session {
+    /// The next response, if there is something to send and no ACK is pending.
+    ///
+    /// O(names that changed since the last call and may concern the client), and never more than O(names that it sees);
+    /// O(1) if nothing changed. Full responses cost what they contain besides.
+    pub(crate) fn next_push(&mut self, table: &Table, now: Instant) -> Option<Arc<Push>> {
+        self.catch_up(table, now);
+        if self.in_flight.is_some() {
+            return None;
+        }
+        if self.full {
+            return self.next_full(table, now);
+        }
+        let mut batch = Batch::new(self.max_resources.min(self.batch_limit));
+        if self.drain_queue(&mut batch, table) {
+            self.fill_initial(&mut batch);
+        }
+        if batch.is_empty() && !self.response_due {
+            self.compact(table, now);
+            return None;
+        }
+        self.response_due = false;
+        Some(self.send(batch.items, batch.removed, now))
+    }
+
+    /// Fills a response from the queue; true if there may be room for more.
+    fn drain_queue(&mut self, batch: &mut Batch, table: &Table) -> bool {
+        while let Some(name) = self.queue.pop_front() {
+            match self.decide(&name, table) {
+                Decision::Skip => {}
+                Decision::Remove => batch.removed.push(name),
+                Decision::Send {
+                    entry,
+                    fallback,
+                    must_send,
+                } => {
+                    let isolated = self.resources.get(&name).is_some_and(|r| r.isolated);
+                    if (isolated && !batch.is_empty()) || !batch.has_room(&entry) {
+                        self.requeue(name, must_send);
+                        return false;
+                    }
+                    batch.push(Item {
+                        entry,
+                        fallback,
+                        must_send,
+                        reason: Reason::Changed,
+                    });
+                    if isolated {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    pub(super) fn send(
+        &mut self,
+        items: Vec<Item>,
+        removed: Vec<Arc<str>>,
+        now: Instant,
+    ) -> Arc<Push> {
+        self.nonces += 1;
+        // The stream id is in the nonce so that an answer to an earlier stream never matches by accident.
+        let nonce = format!("{:x}-{}", self.stream, self.nonces);
+        let version = match items.as_slice() {
+            [only] if !self.full => only.entry.version().to_owned(),
+            all => version_of_many(all, &removed),
+        };
+        self.last_nonce.clone_from(&nonce);
+        self.last_sent = Some(version.clone());
+        for item in items.iter().filter(|item| item.reason == Reason::Changed) {
+            if let Some(state) = self.resources.get_mut(item.name()) {
+                state.sent = Some((Arc::clone(&item.entry), now));
+            }
+        }
+        let push = Arc::new(Push {
+            items,
+            removed,
+            version,
+            nonce,
+        });
+        self.in_flight = Some(InFlight {
+            push: Arc::clone(&push),
+            since: now,
+        });
+        push
+    }
+
+    /// A wildcard starts: the client gets everything in order, or what differs from its `initial_resource_versions`.
+    pub(super) fn start_wildcard(&mut self, table: &Table, now: Instant) {
+        let snapshot = table.snapshot(&self.view);
+        let mut synced = Synced {
+            cursor: table.head(),
+            ..Synced::default()
+        };
+        let mut initial = std::mem::take(&mut self.initial_versions);
+        if initial.is_empty() {
+            synced.first_sent = Some(now);
+            let node = Arc::clone(&self.node);
+            for name in snapshot.scoped_names().chain(table.rejected_by(&node)) {
+                self.track(name.into(), false, now);
+            }
+        } else {
+            synced.acked_to = Position::END;
+            for name in snapshot.names() {
+                if self.resources.contains_key(name) {
+                    continue;
+                }
+                let version = initial.remove(name);
+                let current = snapshot.get(name, &self.view).map(|entry| entry.version());
+                if version.as_deref() != current {
+                    let acked = version.map_or(Acked::Nothing, Acked::Initial);
+                    self.track(name.into(), false, now).acked = acked;
+                }
+            }
+            for (name, version) in initial {
+                self.track(name.into(), false, now).acked = Acked::Initial(version);
+            }
+        }
+        synced.snapshot = snapshot;
+        self.synced = synced;
+    }
+
+    /// Adds what comes next of the initial responses to a wildcard.
+    fn fill_initial(&mut self, batch: &mut Batch) {
+        if self.synced.is_complete() {
+            return;
+        }
+        let mut end = Position::END;
+        let mut before = self.synced.acked_to;
+        let mut some = false;
+        for (after, variants) in self.synced.snapshot.public.from(self.synced.acked_to) {
+            if let Some(entry) = self.initial_entry(variants) {
+                if !batch.has_room(entry) {
+                    end = before;
+                    break;
+                }
+                batch.push(Item::initial(entry));
+                some = true;
+            }
+            before = after;
+        }
+        if some {
+            self.synced.in_flight_to = Some(end);
+        } else {
+            self.synced.acked_to = end;
+        }
+    }
+
+    fn initial_entry<'a>(&self, variants: &'a Variants) -> Option<&'a Arc<Entry>> {
+        let tracked = !self.resources.is_empty() && self.resources.contains_key(variants.name());
+        variants.seen_by(&self.view).filter(|_| !tracked)
+    }
+
+    /// Called when there is nothing to send and no ACK is pending: moves resources that are up to date from the map into
+    /// the snapshot.
+    fn compact(&mut self, table: &Table, now: Instant) {
+        let same = self.synced.cursor == table.head() && self.sync_candidates.is_empty();
+        if !self.delta || !self.wildcard || same {
+            return;
+        }
+        let before = self.resources.len();
+        for name in std::mem::take(&mut self.sync_candidates) {
+            let Some(state) = self.resources.get(&name) else {
+                continue;
+            };
+            let current = table.get(&name, &self.view).map(|entry| entry.version());
+            // The client has what the table has, or there would be something to send; and what was removed is gone.
+            if state.is_plain() && state.acked.version() == current {
+                self.resources.remove(&name);
+            }
+        }
+        self.synced.snapshot = table.snapshot(&self.view);
+        self.synced.cursor = table.head();
+        self.synced.in_sync_at = Some(now);
+        // After the initial responses there is much more room than names.
+        if before > 16 {
+            self.resources.shrink_to_fit();
+        }
+        self.queue.shrink_to(4);
+    }
+}

@@ -1,0 +1,174 @@
+//! The state that all streams share: the table, the index and the counters of each type, and the receivers of deliveries.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::broadcast;
+
+use crate::index::Index;
+use crate::resource::Scoped;
+use crate::stats::{Stats, TypeCounters, TypeStats};
+use crate::table::{Change, Table};
+
+/// Deliveries kept for a receiver that is behind; after that its `recv` returns `Lagged`.
+const DELIVERIES: usize = 8192;
+
+/// What a client answered to a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// The client accepted the content.
+    Acked {
+        /// Node id of the client.
+        node: String,
+        /// Type of the resource.
+        type_url: String,
+        /// Name of the resource.
+        name: String,
+        /// Version that was accepted.
+        version: String,
+        /// From publication, or from subscription if that came later, to acceptance.
+        latency: Duration,
+    },
+    /// The client refused the content and keeps what it had. Reported once per node, name and version.
+    Nacked {
+        /// Node id of the client.
+        node: String,
+        /// Type of the resource.
+        type_url: String,
+        /// Name of the resource; `None` if the response had several and the error does not tell which one is bad.
+        name: Option<String>,
+        /// Version that was refused.
+        version: String,
+        /// The client's `error_detail`.
+        message: String,
+        /// Where the resource came from, as in [`Resource::origin`](crate::Resource::origin); empty if `name` is `None`.
+        origin: String,
+    },
+}
+
+/// All resources of one type, and the streams that watch them.
+#[derive(Debug)]
+pub(crate) struct TypeStore {
+    pub(crate) url: Arc<str>,
+    pub(crate) table: RwLock<Table>,
+    pub(crate) index: Mutex<Index>,
+    pub(crate) counters: TypeCounters,
+}
+
+impl TypeStore {
+    fn new(type_url: &str) -> Self {
+        Self {
+            url: type_url.into(),
+            table: RwLock::default(),
+            index: Mutex::default(),
+            counters: TypeCounters::default(),
+        }
+    }
+
+    pub(crate) fn apply(&self, set: Vec<Scoped>, remove: &[String]) -> Vec<Change> {
+        let changes = self.table.write().apply(set, remove, Instant::now());
+        Stats::add(&self.counters.changes, changes.len());
+        changes
+    }
+
+    /// The table is written before the index is read, and a stream enters the index before it reads the table: one of
+    /// the two always sees the other.
+    pub(crate) fn notify(&self, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        let affected = self.index.lock().affected(changes);
+        for stream in affected {
+            stream.changed();
+        }
+    }
+}
+
+/// All types, with what streams count and report.
+#[derive(Debug)]
+pub(crate) struct Store {
+    types: RwLock<BTreeMap<String, Arc<TypeStore>>>,
+    /// Open streams by identity.
+    identities: Mutex<HashMap<String, usize>>,
+    pub(crate) stats: Arc<Stats>,
+    deliveries: broadcast::Sender<Delivery>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            types: RwLock::default(),
+            identities: Mutex::default(),
+            stats: Arc::default(),
+            deliveries: broadcast::Sender::new(DELIVERIES),
+        }
+    }
+}
+
+impl Store {
+    pub(crate) fn get(&self, type_url: &str) -> Option<Arc<TypeStore>> {
+        self.types.read().get(type_url).cloned()
+    }
+
+    pub(crate) fn get_or_create(&self, type_url: &str) -> Arc<TypeStore> {
+        if let Some(store) = self.get(type_url) {
+            return store;
+        }
+        let mut types = self.types.write();
+        let store = types
+            .entry(type_url.to_owned())
+            .or_insert_with(|| Arc::new(TypeStore::new(type_url)));
+        Arc::clone(store)
+    }
+
+    /// The counters of each type, sorted by type.
+    pub(crate) fn type_stats(&self) -> Vec<TypeStats> {
+        let types: Vec<Arc<TypeStore>> = self.types.read().values().cloned().collect();
+        types
+            .iter()
+            .map(|store| {
+                let names = store.table.read().len();
+                store.counters.read(&store.url, names)
+            })
+            .collect()
+    }
+
+    /// Counts a stream of an identity; false if it has as many as it may. O(1).
+    pub(crate) fn admit(&self, identity: &str, limit: usize) -> bool {
+        let mut identities = self.identities.lock();
+        let count = identities.entry(identity.to_owned()).or_default();
+        let admitted = *count < limit;
+        if admitted {
+            *count += 1;
+        } else if *count == 0 {
+            identities.remove(identity);
+        }
+        admitted
+    }
+
+    pub(crate) fn release(&self, identity: &str) {
+        let mut identities = self.identities.lock();
+        if let Some(count) = identities.get_mut(identity) {
+            *count -= 1;
+            if *count == 0 {
+                identities.remove(identity);
+            }
+        }
+    }
+
+    pub(crate) fn deliveries(&self) -> broadcast::Receiver<Delivery> {
+        self.deliveries.subscribe()
+    }
+
+    pub(crate) fn report(&self, deliveries: impl Iterator<Item = Delivery>) {
+        if self.deliveries.receiver_count() == 0 {
+            return;
+        }
+        for delivery in deliveries {
+            // The last receiver may go away in between.
+            let _ = self.deliveries.send(delivery);
+        }
+    }
+}
