@@ -1,8 +1,9 @@
-//! Messages to bytes and back, with buffers that fit.
+//! gRPC messages to bytes and back, with buffers that fit.
 //!
-//! The codec of generated services keeps for each stream 8 KiB a direction, or as much as its longest message took. Most
-//! streams are idle most of the time, after a first answer that was long: so here a response is bytes of its own, which
-//! are gone when they are written.
+//! tonic keeps for each stream a buffer that is as large as its longest message. Most streams are idle most of the time,
+//! after an initial response that was long; so here each response is its own allocation, freed when it is written. With
+//! tonic's encoder, also with the smallest buffer, an idle stream of 1,000 resources takes 196 KiB instead of 33 KiB, and
+//! one of 10 names 35 KiB instead of 29 KiB (X4 of `bench/xds`, quick).
 
 use std::marker::PhantomData;
 use std::pin::Pin;

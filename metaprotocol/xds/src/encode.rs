@@ -1,7 +1,9 @@
 //! Responses to bytes.
 //!
-//! A response has the fields of the generated messages, but its resources are encoded already: they are copied once, from the
-//! table into the bytes that the transport writes, and no message is built in between.
+//! A response has the fields of the generated messages, but its resources are encoded already: they are copied once, from
+//! the table into the bytes that the transport writes, and no message is built in between. With the generated messages,
+//! which copy each resource twice, the server needs 44 % more CPU when 500 streams get 1,000 resources each: 0.40 s
+//! instead of 0.28 s (X3 of `bench/xds`, quick). A test compares the bytes with those of the generated messages.
 
 use bytes::{BufMut as _, Bytes};
 use prost::encoding::{encode_varint, encoded_len_varint};

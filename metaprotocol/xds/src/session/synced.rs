@@ -7,7 +7,8 @@
 //! The initial responses to a wildcard list the snapshot in order, so that they need no state for each resource either: what
 //! is before a position was acknowledged, what is after it was not sent yet.
 //!
-//! One map of resources for each stream instead takes 2.5 MiB for 10,000 resources; this takes nothing.
+//! An idle stream of 10,000 resources takes 58 KiB, as much as its connection needs; go-control-plane, which keeps the version
+//! of each resource for each stream, takes 3.5 MiB (X4 of `bench/xds`).
 
 use std::sync::Arc;
 use std::time::Instant;

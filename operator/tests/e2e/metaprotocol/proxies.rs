@@ -245,7 +245,7 @@ async fn routes_reach_a_real_envoy_over_delta() {
 
 /// What `/api/v1/xds/streams` answers.
 async fn streams(operator: &Operator) -> Value {
-    let text = trimtab::lab::http::get(operator.http, "/api/v1/xds/streams")
+    let text = trimtab_lab::http::get(operator.http, "/api/v1/xds/streams")
         .await
         .unwrap();
     serde_json::from_str(&text).unwrap()
