@@ -56,12 +56,12 @@ impl Session {
         self.last_acked = Some(push.version.clone());
         self.grow_batch_limit();
         self.uncertain = false;
-        let initial_in_flight = self.synced.is_in_flight();
+        let initial_in_flight = self.baseline.is_in_flight();
         let mut accepted = Vec::with_capacity(push.items.len());
         for item in &push.items {
             let tracked = self.resources.contains_key(item.name());
             let since = if item.is_initial() && initial_in_flight && !tracked {
-                self.synced.first_sent.unwrap_or(self.started)
+                self.baseline.first_sent.unwrap_or(self.started)
             } else {
                 self.accept_one(item, now, actions)
             };
@@ -71,7 +71,7 @@ impl Session {
                 accepted.push((Arc::clone(&item.entry), latency));
             }
         }
-        self.synced.advance();
+        self.baseline.advance();
         actions.push(Action::Accepted(accepted));
     }
 
@@ -82,7 +82,7 @@ impl Session {
             // Unsubscribed while in flight, then covered by a wildcard: the client has it, so it needs its removal.
             self.track(Arc::clone(&name), false, now);
             if self.delta {
-                self.sync_candidates.push(Arc::clone(&name));
+                self.baseline_candidates.push(Arc::clone(&name));
             }
         }
         let Some(state) = self.resources.get_mut(&name) else {
@@ -111,7 +111,7 @@ impl Session {
                 self.track(self.intern(item.name()), false, now);
             }
         }
-        self.synced.advance();
+        self.baseline.advance();
         self.store_refusal(push, &message, now);
         if self.full {
             self.reject_full(push, message, actions);

@@ -80,7 +80,7 @@ impl Session {
                 state.explicit = false;
                 state.must_send = true;
             }
-            self.sync_candidates.push(Arc::clone(&name));
+            self.baseline_candidates.push(Arc::clone(&name));
             self.enqueue(&name);
         } else {
             self.resources.remove(&name);

@@ -7,7 +7,7 @@
 //! | file | what |
 //! |---|---|
 //! | `resource` | what the client has of one resource |
-//! | `synced` | the resources of a wildcard subscription that are up to date at the client, in one snapshot |
+//! | `baseline` | the resources of a wildcard subscription that are up to date at the client, in one snapshot |
 //! | `message` | responses: being filled, sent, in flight |
 //! | `state` | the session: subscriptions, queue, response in flight |
 //! | `sotw`, `delta` | requests of the two variants of the protocol |
@@ -18,6 +18,7 @@
 //! | `report` | the state for the admin API |
 
 mod answer;
+mod baseline;
 mod delta;
 mod full;
 mod message;
@@ -29,7 +30,6 @@ mod resource;
 mod simulation;
 mod sotw;
 mod state;
-mod synced;
 #[cfg(test)]
 mod tests;
 

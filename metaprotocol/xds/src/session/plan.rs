@@ -47,7 +47,7 @@ impl Session {
         if delta_wildcard && self.rescan {
             self.start_wildcard(table, now);
         } else if delta_wildcard {
-            names = self.synced.differing(table, &self.view);
+            names = self.baseline.differing(table, &self.view);
         } else if self.wildcard {
             let snapshot = table.snapshot(&self.view);
             let new = snapshot
@@ -67,8 +67,8 @@ impl Session {
     fn examine(&mut self, name: &Arc<str>, table: &Table, now: Instant) {
         let current = table.get(name, &self.view);
         if !self.resources.contains_key(name) {
-            let acked = self.synced.get(name, &self.view);
-            let entry = acked.or_else(|| self.synced.get_unacked(name, &self.view));
+            let acked = self.baseline.get(name, &self.view);
+            let entry = acked.or_else(|| self.baseline.get_unacked(name, &self.view));
             if let Some(entry) = entry {
                 // The client has the current content, or will get it.
                 if current.is_some_and(|current| current.version() == entry.version()) {
@@ -175,9 +175,9 @@ impl Session {
             state.must_send = must_send;
         }
         if !state.explicit {
-            if self.synced.contains(name, &self.view) {
+            if self.baseline.contains(name, &self.view) {
                 // Without its state the snapshot would count; it goes when the snapshot is replaced.
-                self.sync_candidates.push(Arc::clone(name));
+                self.baseline_candidates.push(Arc::clone(name));
             } else {
                 self.resources.remove(name);
             }

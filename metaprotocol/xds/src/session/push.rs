@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::baseline::Baseline;
 use super::message::{Batch, InFlight, Item, Push, Reason, version_of_many};
 use super::plan::Decision;
 use super::resource::Acked;
 use super::state::Session;
-use super::synced::Synced;
 use crate::cow_map::Position;
 use crate::entry::{Entry, Variants};
 use crate::table::Table;
@@ -104,19 +104,19 @@ impl Session {
     /// A wildcard starts: the client gets everything in order, or what differs from its `initial_resource_versions`.
     pub(super) fn start_wildcard(&mut self, table: &Table, now: Instant) {
         let snapshot = table.snapshot(&self.view);
-        let mut synced = Synced {
+        let mut baseline = Baseline {
             cursor: table.head(),
-            ..Synced::default()
+            ..Baseline::default()
         };
         let mut initial = std::mem::take(&mut self.initial_versions);
         if initial.is_empty() {
-            synced.first_sent = Some(now);
+            baseline.first_sent = Some(now);
             let node = Arc::clone(&self.node);
             for name in snapshot.scoped_names().chain(table.rejected_by(&node)) {
                 self.track(name.into(), false, now);
             }
         } else {
-            synced.acked_to = Position::END;
+            baseline.acked_to = Position::END;
             for name in snapshot.names() {
                 if self.resources.contains_key(name) {
                     continue;
@@ -132,19 +132,19 @@ impl Session {
                 self.track(name.into(), false, now).acked = Acked::Initial(version);
             }
         }
-        synced.snapshot = snapshot;
-        self.synced = synced;
+        baseline.snapshot = snapshot;
+        self.baseline = baseline;
     }
 
     /// Adds what comes next of the initial responses to a wildcard.
     fn fill_initial(&mut self, batch: &mut Batch) {
-        if self.synced.is_complete() {
+        if self.baseline.is_complete() {
             return;
         }
         let mut end = Position::END;
-        let mut before = self.synced.acked_to;
+        let mut before = self.baseline.acked_to;
         let mut some = false;
-        for (after, variants) in self.synced.snapshot.public.from(self.synced.acked_to) {
+        for (after, variants) in self.baseline.snapshot.public.from(self.baseline.acked_to) {
             if let Some(entry) = self.initial_entry(variants) {
                 if !batch.has_room(entry) {
                     end = before;
@@ -156,9 +156,9 @@ impl Session {
             before = after;
         }
         if some {
-            self.synced.in_flight_to = Some(end);
+            self.baseline.in_flight_to = Some(end);
         } else {
-            self.synced.acked_to = end;
+            self.baseline.acked_to = end;
         }
     }
 
@@ -170,12 +170,12 @@ impl Session {
     /// Called when there is nothing to send and no ACK is pending: moves resources that are up to date from the map into
     /// the snapshot.
     fn compact(&mut self, table: &Table, now: Instant) {
-        let same = self.synced.cursor == table.head() && self.sync_candidates.is_empty();
+        let same = self.baseline.cursor == table.head() && self.baseline_candidates.is_empty();
         if !self.delta || !self.wildcard || same {
             return;
         }
         let before = self.resources.len();
-        for name in std::mem::take(&mut self.sync_candidates) {
+        for name in std::mem::take(&mut self.baseline_candidates) {
             let Some(state) = self.resources.get(&name) else {
                 continue;
             };
@@ -185,9 +185,9 @@ impl Session {
                 self.resources.remove(&name);
             }
         }
-        self.synced.snapshot = table.snapshot(&self.view);
-        self.synced.cursor = table.head();
-        self.synced.in_sync_at = Some(now);
+        self.baseline.snapshot = table.snapshot(&self.view);
+        self.baseline.cursor = table.head();
+        self.baseline.in_sync_at = Some(now);
         // After the initial responses there is much more room than names.
         if before > 16 {
             self.resources.shrink_to_fit();

@@ -14,11 +14,11 @@ impl Session {
             .iter()
             .map(|(name, state)| info(name, state))
             .collect();
-        let synced = self.synced.entries(&self.view);
+        let baseline = self.baseline.entries(&self.view);
         infos.extend(
-            synced
+            baseline
                 .filter(|entry| !self.resources.contains_key(entry.name()))
-                .map(|entry| info(entry.name(), &self.synced_state(entry))),
+                .map(|entry| info(entry.name(), &self.baseline_state(entry))),
         );
         infos.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         // A name that several audiences see comes more than once.

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::baseline::Baseline;
 use super::message::InFlight;
 use super::resource::{Acked, ResourceState};
-use super::synced::Synced;
 use crate::entry::Entry;
 use crate::rejections::Rejection;
 use crate::scope::View;
@@ -94,13 +94,13 @@ pub(crate) struct Session {
     pub(super) response_due: bool,
     /// Position in the change log.
     pub(super) cursor: Option<u64>,
-    /// By name; of a delta wildcard only those that are not in `synced`.
+    /// By name; of a delta wildcard only those that are not in `baseline`.
     pub(super) resources: HashMap<Arc<str>, ResourceState>,
-    pub(super) synced: Synced,
+    pub(super) baseline: Baseline,
     /// `initial_resource_versions` of a delta wildcard, until they are compared.
     pub(super) initial_versions: HashMap<String, String>,
-    /// Names that may go from `resources` into `synced`.
-    pub(super) sync_candidates: Vec<Arc<str>>,
+    /// Names that may go from `resources` into `baseline`.
+    pub(super) baseline_candidates: Vec<Arc<str>>,
     pub(super) queue: VecDeque<Arc<str>>,
     /// Names that a stale request lacked; the next valid request tells whether they are still subscribed.
     pub(super) dropped_by_stale: BTreeSet<Arc<str>>,
@@ -138,9 +138,9 @@ impl Session {
             response_due: false,
             cursor: None,
             resources: HashMap::new(),
-            synced: Synced::default(),
+            baseline: Baseline::default(),
             initial_versions: HashMap::new(),
-            sync_candidates: Vec::new(),
+            baseline_candidates: Vec::new(),
             queue: VecDeque::new(),
             dropped_by_stale: BTreeSet::new(),
             in_flight: None,
@@ -219,13 +219,13 @@ impl Session {
                     acked: Acked::Initial(version),
                     ..ResourceState::new(explicit, now)
                 });
-            let synced = || Some(self.synced_state(self.synced.get(&name, &self.view)?));
+            let baseline = || Some(self.baseline_state(self.baseline.get(&name, &self.view)?));
             let state = initial
-                .or_else(synced)
+                .or_else(baseline)
                 .unwrap_or_else(|| ResourceState::new(explicit, now));
             self.resources.insert(Arc::clone(&name), state);
             if self.delta && self.wildcard {
-                self.sync_candidates.push(Arc::clone(&name));
+                self.baseline_candidates.push(Arc::clone(&name));
             }
         }
         let state = self
@@ -236,12 +236,12 @@ impl Session {
         state
     }
 
-    /// The state of a resource that is in `synced`. It has no times of its own, so they are those at which the
+    /// The state of a resource that is in `baseline`. It has no times of its own, so they are those at which the
     /// subscription was up to date.
-    pub(super) fn synced_state(&self, entry: &Arc<Entry>) -> ResourceState {
+    pub(super) fn baseline_state(&self, entry: &Arc<Entry>) -> ResourceState {
         let started = Some(self.started).filter(|start| entry.published > *start);
-        let first = self.synced.first_sent.or(started);
-        let at = first.and(self.synced.in_sync_at.or(first));
+        let first = self.baseline.first_sent.or(started);
+        let at = first.and(self.baseline.in_sync_at.or(first));
         ResourceState {
             acked: Acked::Response(Arc::clone(entry)),
             sent: at.map(|at| (Arc::clone(entry), at)),
@@ -276,9 +276,9 @@ impl Session {
             self.rescan = true;
         } else {
             self.resources.retain(|_, state| state.explicit);
-            self.synced = Synced::default();
+            self.baseline = Baseline::default();
             self.initial_versions.clear();
-            self.sync_candidates.clear();
+            self.baseline_candidates.clear();
             self.drop_unknown_from_queue();
         }
     }

@@ -20,7 +20,7 @@ use crate::table::{Snapshot, Table};
 
 /// What the client has besides the resources in the session's map.
 #[derive(Debug, Default)]
-pub(super) struct Synced {
+pub(super) struct Baseline {
     pub(super) snapshot: Snapshot,
     /// The position of the snapshot in the change log.
     pub(super) cursor: u64,
@@ -34,7 +34,7 @@ pub(super) struct Synced {
     pub(super) in_sync_at: Option<Instant>,
 }
 
-impl Synced {
+impl Baseline {
     /// Whether all initial responses were acknowledged.
     pub(super) fn is_complete(&self) -> bool {
         self.acked_to == Position::END
