@@ -4,7 +4,7 @@
 //! that moment: no memory for each name and stream.
 //!
 //! Without chunks, as one sorted vector that a change copies, the server needs 53 µs of CPU instead of 27 µs for an update
-//! of one of 100,000 resources to each of 100 streams, and 20 % more with 10,000 (X1 of `bench/xds`). The crates that have
+//! of one of 100,000 resources to each of 100 streams, and 17 % more with 10,000 (X1 of `bench/xds`). The crates that have
 //! such a map do not fit: `imbl` has a licence that `deny.toml` does not allow, `rpds` has no comparison that skips what
 //! two copies share.
 
