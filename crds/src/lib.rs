@@ -14,6 +14,8 @@ pub mod redis;
 mod schema;
 pub mod status;
 
+pub use duration::Duration;
+
 /// Value of `app.kubernetes.io/managed-by` on every object that Trimtab generates.
 pub const MANAGED_BY: &str = "trimtab";
 /// Label key of [`MANAGED_BY`].

@@ -18,7 +18,6 @@ pub use descriptor::{
     Action, Descriptor, FillInterval, HeaderToAdd, MatchSource, Matcher, Response, Target,
 };
 pub use policy::{Delivery, Fallback, FallbackAction, MetricQuery, Mode, QueryType, Rollout};
-pub use schema::duration_millis;
 pub use status::{
     DescriptorState, DescriptorStatus, LimiterStatus, RatelimitSet, StatusAction, StatusDescriptor,
 };

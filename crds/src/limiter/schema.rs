@@ -3,28 +3,10 @@
 use schemars::Schema;
 use serde_json::{Value, json};
 
-/// Pattern of durations in our own fields: `500ms`, `60s`, `5m`, `1h`.
-pub(super) const DURATION_PATTERN: &str = "^[0-9]{1,7}(ms|s|m|h)$";
+use crate::schema::{add_rules, rule};
 
-/// Parses a duration of the form of the schema's pattern into milliseconds.
-///
-/// Returns `None` when the text has another form.
-pub fn duration_millis(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    if number.is_empty() || number.len() > 7 {
-        return None;
-    }
-    let number: u64 = number.parse().ok()?;
-    let factor = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    Some(number * factor)
-}
+/// Pattern of durations in our own fields: `500ms`, `60s`, `5m`, `1h`.
+pub(super) const DURATION_PATTERN: &str = "^([0-9]{1,7}([.][0-9]{1,3})?(ms|s|m|h)){1,4}$";
 
 fn camel(name: &str) -> String {
     let mut out = String::new();
@@ -54,28 +36,14 @@ fn both_spellings(schema: &mut Schema) {
         .collect();
     let mut rules = Vec::new();
     for (snake, lower_camel, mut value) in twins {
-        rules.push(json!({
-            "rule": format!("!(has(self.{snake}) && has(self.{lower_camel}))"),
-            "message": format!("{snake} and {lower_camel} are two spellings of one field: keep one"),
-        }));
+        rules.push(rule(
+            &format!("!(has(self.{snake}) && has(self.{lower_camel}))"),
+            &format!("{snake} and {lower_camel} are two spellings of one field: keep one"),
+        ));
         value["description"] = json!(format!("Other spelling of `{snake}`."));
         properties.insert(lower_camel, value);
     }
     add_rules(schema, rules);
-}
-
-fn add_rules(schema: &mut Schema, rules: Vec<Value>) {
-    let list = schema
-        .ensure_object()
-        .entry("x-kubernetes-validations")
-        .or_insert_with(|| json!([]));
-    if let Value::Array(list) = list {
-        list.extend(rules);
-    }
-}
-
-fn rule(rule: &str, message: &str) -> Value {
-    json!({"rule": rule, "message": message})
 }
 
 pub(super) fn descriptor(schema: &mut Schema) {
@@ -169,18 +137,4 @@ pub(super) fn without_rules(schema: &mut Schema) {
 /// Restricts a string property to durations.
 pub(super) fn duration(schema: &mut Schema) {
     schema.insert("pattern".into(), json!(DURATION_PATTERN));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_parse_as_their_pattern_says() {
-        assert_eq!(duration_millis("500ms"), Some(500));
-        assert_eq!(duration_millis("1h"), Some(3_600_000));
-        for bad in ["", "s", "1", "1d", "-1s", "12345678s", "1.5s", "é"] {
-            assert_eq!(duration_millis(bad), None, "{bad}");
-        }
-    }
 }
