@@ -32,6 +32,8 @@ struct Inner {
     streams: Mutex<BTreeMap<u64, Arc<StreamState>>>,
     next_stream: AtomicU64,
     ready: AtomicBool,
+    /// Some resources may not be here yet.
+    partial: AtomicBool,
 }
 
 /// One set of resources for each type, shared by all nodes: the host writes it and streams read it.
@@ -55,6 +57,7 @@ impl ResourceCache {
                 streams: Mutex::default(),
                 next_stream: AtomicU64::new(1),
                 ready: AtomicBool::new(false),
+                partial: AtomicBool::new(false),
             }),
         };
         cache.serve_type(ECDS);
@@ -126,6 +129,17 @@ impl ResourceCache {
     /// Whether [`Self::mark_ready`] was called.
     pub fn is_ready(&self) -> bool {
         self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// Some resources may be missing that will come. Delta streams are refused meanwhile: their clients drop what a
+    /// server does not have. A state-of-the-world client keeps a resource that no answer names.
+    pub fn set_partial(&self, partial: bool) {
+        self.inner.partial.store(partial, Ordering::Release);
+    }
+
+    /// Whether resources may be missing, see [`Self::set_partial`].
+    pub fn is_partial(&self) -> bool {
+        self.inner.partial.load(Ordering::Acquire)
     }
 
     /// The current content of a name: of its first variant, whoever may see it.

@@ -59,6 +59,12 @@ impl Service {
                 "the first snapshot is not complete yet; try again",
             ));
         }
+        if P::DELTA && self.cache.is_partial() {
+            Stats::add(&stats.streams_refused, 1);
+            return Err(Status::unavailable(
+                "some resources are not complete yet, and a delta client would drop them; try again",
+            ));
+        }
         let most = self.limits.streams;
         if usize::try_from(Stats::read(&stats.streams_active)).is_ok_and(|open| open >= most) {
             Stats::add(&stats.limited_streams, 1);

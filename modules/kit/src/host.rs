@@ -2,22 +2,37 @@
 //! that two modules that need one kind cost one watch.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::{Client, Resource};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde::de::DeserializeOwned;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use trimtab_xds::{ResourceCache, Stats};
 
 use crate::clock::Clock;
+use crate::driver::{AnyDriver, writers_per_lane};
+use crate::module::{Installed, Setup, SetupError};
 use crate::readiness::Readiness;
-use crate::watch::{self, Feed, WatchConfig};
+use crate::series::HostCollector;
+use crate::sources::MetricSource;
+use crate::watch::{self, Feed, Watch, WatchConfig};
+
+/// How often answers of proxies are flushed into statuses.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Pause between looks at all subscriptions of the xDS server, which cost their number.
+const RECOUNT: Duration = Duration::from_secs(10);
+/// Passes of [`Host::run_once`] before it gives up: outputs that change each other for ever are a bug.
+const MOST_PASSES: usize = 20;
 
 /// What every module gets.
 #[derive(Clone)]
@@ -32,6 +47,34 @@ pub struct Context {
     pub readiness: Readiness,
     /// Metrics of the process.
     pub registry: Arc<Mutex<Registry>>,
+    /// Resources of the xDS server.
+    pub xds: ResourceCache,
+    /// The cluster domain, `mesh.domain`.
+    pub domain: String,
+    /// Address of the xDS server as proxies reach it; empty: proxies cannot be told one.
+    pub xds_address: String,
+    /// Metric sources; the first that provides a name gives its value.
+    pub sources: Vec<Arc<dyn MetricSource>>,
+    /// A single pass over files: nothing listens on addresses of the configuration.
+    pub offline: bool,
+}
+
+impl Context {
+    /// A context without metric sources and without an xDS server that proxies reach.
+    pub fn new(client: Client, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Self {
+        Self {
+            client,
+            clock,
+            shutdown,
+            readiness: Readiness::new(),
+            registry: Arc::default(),
+            xds: ResourceCache::new(),
+            domain: trimtab_mesh::DEFAULT_DOMAIN.to_owned(),
+            xds_address: String::new(),
+            sources: Vec::new(),
+            offline: false,
+        }
+    }
 }
 
 impl Debug for Context {
@@ -42,36 +85,84 @@ impl Debug for Context {
     }
 }
 
-/// A pluggable part of the operator.
-pub trait Module: Sized {
-    /// Name in the configuration, metrics and logs.
-    const NAME: &'static str;
-    /// Declares watches and tasks. Nothing runs yet.
-    fn register(self, host: &mut Host);
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A declared watch of any kind.
+trait AnyWatch: Any + Send {
+    fn watch(&self) -> &Arc<Watch>;
+    fn run(self: Box<Self>, context: &Context) -> Task;
+    fn list_once<'a>(
+        &'a self,
+        client: &'a Client,
+    ) -> Pin<Box<dyn Future<Output = Result<(), kube::Error>> + Send + 'a>>;
 }
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Start = Box<dyn FnOnce(&Context, Box<dyn Any + Send>) -> Task + Send>;
+struct Declared<K> {
+    config: WatchConfig,
+    feeds: Vec<Arc<dyn Feed<K>>>,
+    watch: Arc<Watch>,
+}
 
-struct Declared {
-    kind: String,
-    /// `Vec<Arc<dyn Feed<K>>>` of the watch's kind.
-    feeds: Box<dyn Any + Send>,
-    start: Start,
+impl<K> AnyWatch for Declared<K>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+{
+    fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    fn run(self: Box<Self>, context: &Context) -> Task {
+        let Self {
+            config,
+            feeds,
+            watch,
+        } = *self;
+        let (client, shutdown) = (context.client.clone(), context.shutdown.clone());
+        Box::pin(watch::run::<K>(client, config, feeds, watch, shutdown))
+    }
+
+    fn list_once<'a>(
+        &'a self,
+        client: &'a Client,
+    ) -> Pin<Box<dyn Future<Output = Result<(), kube::Error>> + Send + 'a>> {
+        Box::pin(watch::list_once::<K>(client, &self.config, &self.feeds))
+    }
+}
+
+/// Parts that modules expose, by type.
+#[derive(Clone, Default)]
+pub struct Parts(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
+
+impl Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Parts").field(&self.0.len()).finish()
+    }
+}
+
+impl Parts {
+    /// The part of a type.
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.get(&TypeId::of::<T>())?.clone().downcast().ok()
+    }
 }
 
 /// Collects declarations and runs them.
 pub struct Host {
     context: Context,
-    watches: HashMap<(TypeId, WatchConfig), Declared>,
+    /// In the order of declaration.
+    watches: Vec<Box<dyn AnyWatch>>,
+    by_kind: HashMap<(TypeId, WatchConfig), usize>,
     tasks: Vec<(String, Task)>,
+    modules: Vec<Arc<Installed>>,
+    parts: Parts,
+    listeners: BTreeMap<String, SocketAddr>,
 }
 
 impl Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host")
             .field("watches", &self.watches.len())
-            .field("tasks", &self.tasks.len())
+            .field("modules", &self.modules)
             .finish_non_exhaustive()
     }
 }
@@ -81,8 +172,12 @@ impl Host {
     pub fn new(context: Context) -> Self {
         Self {
             context,
-            watches: HashMap::new(),
+            watches: Vec::new(),
+            by_kind: HashMap::new(),
             tasks: Vec::new(),
+            modules: Vec::new(),
+            parts: Parts::default(),
+            listeners: BTreeMap::new(),
         }
     }
 
@@ -91,41 +186,73 @@ impl Host {
         &self.context
     }
 
-    /// Adds a module.
-    pub fn add<M: Module>(&mut self, module: M) {
-        module.register(self);
+    /// Modules that are set up.
+    pub fn modules(&self) -> &[Arc<Installed>] {
+        &self.modules
+    }
+
+    /// Parts that modules have exposed.
+    pub fn parts(&self) -> Parts {
+        self.parts.clone()
+    }
+
+    /// Where modules listen, by the key of the configuration.
+    pub fn listeners(&self) -> &BTreeMap<String, SocketAddr> {
+        &self.listeners
+    }
+
+    /// Sets a module up.
+    pub fn add(
+        &mut self,
+        name: &'static str,
+        declare: impl FnOnce(&mut Setup<'_>) -> Result<(), SetupError>,
+    ) -> Result<(), SetupError> {
+        let mut setup = Setup::new(name, self);
+        declare(&mut setup)?;
+        setup.finish();
+        Ok(())
+    }
+
+    pub(crate) fn expose<T: Any + Send + Sync>(&mut self, part: Arc<T>) {
+        self.parts.0.insert(TypeId::of::<T>(), part);
+    }
+
+    pub(crate) fn listens(&mut self, key: &str, address: SocketAddr) {
+        self.listeners.insert(key.to_owned(), address);
+    }
+
+    pub(crate) fn install(&mut self, module: Installed) {
+        self.modules.push(Arc::new(module));
     }
 
     /// Declares that `feed` wants the events of `K`. Equal declarations share one watch.
-    pub fn watch<K>(&mut self, config: WatchConfig, feed: Arc<dyn Feed<K>>)
+    pub fn watch<K>(&mut self, config: WatchConfig, feed: Arc<dyn Feed<K>>) -> Arc<Watch>
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
     {
-        let declared = self
-            .watches
-            .entry((TypeId::of::<K>(), config.clone()))
-            .or_insert_with(|| Declared {
-                kind: K::kind(&()).into_owned(),
-                feeds: Box::new(Vec::<Arc<dyn Feed<K>>>::new()),
-                start: Box::new(move |context, feeds| {
-                    let feeds = feeds
-                        .downcast::<Vec<Arc<dyn Feed<K>>>>()
-                        .map(|f| *f)
-                        .unwrap_or_default();
-                    let name = format!("watch of {}.{}", K::plural(&()), K::group(&()));
-                    let ready = context.readiness.block(name.trim_end_matches('.'));
-                    Box::pin(watch::run::<K>(
-                        context.client.clone(),
-                        config,
-                        feeds,
-                        ready,
-                        context.shutdown.clone(),
-                    ))
-                }),
-            });
-        if let Some(feeds) = declared.feeds.downcast_mut::<Vec<Arc<dyn Feed<K>>>>() {
-            feeds.push(feed);
+        let key = (TypeId::of::<K>(), config.clone());
+        let index = *self.by_kind.entry(key).or_insert_with(|| {
+            let resource = format!("{}.{}", K::plural(&()), K::group(&()));
+            let resource = resource.trim_end_matches('.');
+            let blocker = self.context.readiness.block(format!("watch of {resource}"));
+            self.watches.push(Box::new(Declared::<K> {
+                config,
+                feeds: Vec::new(),
+                watch: Watch::new(&K::kind(&()), resource, blocker),
+            }));
+            self.watches.len() - 1
+        });
+        let declared: &mut dyn Any = self.watches[index].as_mut();
+        if let Some(declared) = declared.downcast_mut::<Declared<K>>() {
+            declared.feeds.push(feed);
         }
+        self.watches[index].watch().clone()
+    }
+
+    /// Whether a watch of `K` is declared.
+    pub(crate) fn is_watched<K: 'static>(&self, config: &WatchConfig) -> bool {
+        let key = (TypeId::of::<K>(), config.clone());
+        self.by_kind.contains_key(&key)
     }
 
     /// Declares a task that runs until shutdown.
@@ -137,18 +264,74 @@ impl Host {
         self.tasks.push((name.into(), Box::pin(task)));
     }
 
+    fn drivers(&self) -> Vec<(&'static str, Arc<dyn AnyDriver>)> {
+        let modules = self.modules.iter();
+        modules
+            .filter_map(|m| Some((m.name, m.driver.clone()?)))
+            .collect()
+    }
+
+    /// Declares the tasks of the drivers.
+    fn drive(&mut self) {
+        let drivers = self.drivers();
+        for (name, driver) in &drivers {
+            let blocker = self.context.readiness.block(format!("module {name}"));
+            self.spawn(format!("{name}: events"), driver.clone().follow(blocker));
+            for lane in 0..driver.lanes() {
+                for i in 0..writers_per_lane() {
+                    let writer = driver.clone().write(lane);
+                    self.spawn(format!("{name}: writer {lane}.{i}"), writer);
+                }
+            }
+        }
+        let collector = HostCollector {
+            watches: self.watches.iter().map(|w| w.watch().clone()).collect(),
+            drivers: drivers.clone(),
+        };
+        let registry = self.context.registry.clone();
+        registry.lock().register_collector(Box::new(collector));
+        let answers = answers(drivers, self.context.clone());
+        self.spawn("proxies", answers);
+    }
+
+    /// Lists everything once and lets each module decide and write, until nothing is left to do: a run without watches,
+    /// timers and proxies.
+    pub async fn run_once(&mut self) -> Result<(), kube::Error> {
+        let drivers = self.drivers();
+        for _ in 0..MOST_PASSES {
+            for declared in &self.watches {
+                let listed = declared.list_once(&self.context.client).await;
+                // What the embedded API does not know has no objects.
+                listed.or_else(|error| match error {
+                    kube::Error::Api(status) if status.code == 404 => Ok(()),
+                    error => Err(error),
+                })?;
+            }
+            let mut any = false;
+            for (_, driver) in &drivers {
+                any |= driver.run_once().await;
+            }
+            if !any {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs everything until shutdown. A task that ends or panics before is logged by name and stops the process, since a
     /// part-dead operator is worse than a restarted one.
-    pub async fn run(self) -> Result<(), HostError> {
+    pub async fn run(mut self) -> Result<(), HostError> {
+        self.drive();
         let Self {
             context,
             watches,
             tasks,
+            ..
         } = self;
         let mut running: JoinSet<String> = JoinSet::new();
-        for (_, declared) in watches {
-            let task = (declared.start)(&context, declared.feeds);
-            let name = format!("watch {}", declared.kind);
+        for declared in watches {
+            let name = format!("watch of {}", declared.watch().resource);
+            let task = declared.run(&context);
             running.spawn(async move {
                 task.await;
                 name
@@ -173,6 +356,48 @@ impl Host {
             });
         }
         Ok(())
+    }
+}
+
+/// Hands answers of proxies to the engines. Subscriptions are counted when streams have come or gone, or answers were
+/// missed.
+async fn answers(drivers: Vec<(&'static str, Arc<dyn AnyDriver>)>, context: Context) {
+    let xds = &context.xds;
+    let mut answers = xds.deliveries();
+    let mut flush = tokio::time::interval(FLUSH);
+    flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut counted = (0, 0);
+    let mut next = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            () = context.shutdown.cancelled() => return,
+            answer = answers.recv() => match answer {
+                Ok(answer) => drivers.iter().for_each(|(_, d)| d.proxy_answered(&answer)),
+                Err(RecvError::Lagged(missed)) => {
+                    tracing::debug!(missed, "answers of proxies were missed; counting subscriptions anew");
+                    counted = (0, 0);
+                }
+                Err(RecvError::Closed) => {
+                    context.shutdown.cancelled().await;
+                    return;
+                }
+            },
+            _ = flush.tick() => {
+                let stats = xds.stats();
+                let now = (Stats::read(&stats.streams_opened), Stats::read(&stats.streams_active));
+                if now != counted && tokio::time::Instant::now() >= next {
+                    counted = now;
+                    next = tokio::time::Instant::now() + RECOUNT;
+                    let nodes = xds.nodes();
+                    for (_, driver) in &drivers {
+                        driver.proxies_changed(&nodes);
+                    }
+                }
+                for (_, driver) in &drivers {
+                    driver.flush_answers();
+                }
+            }
+        }
     }
 }
 

@@ -7,11 +7,17 @@
 //! ```
 
 pub mod apply;
+pub mod budget;
 pub mod clock;
+mod driver;
+pub mod engine;
 pub mod envoyfilter;
 pub mod host;
+pub mod module;
 pub mod queue;
 pub mod readiness;
-pub mod retry;
+pub mod rights;
+pub mod series;
 pub mod sources;
 pub mod watch;
+pub mod write;

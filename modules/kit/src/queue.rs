@@ -1,88 +1,171 @@
-//! A work queue in which the latest value of a key wins and a key is worked on by one worker at a time.
+//! The work queue between an engine and its writers: a key waits once however often it is added, is processed by one
+//! worker at a time, and comes back after a backoff when its write failed (as client-go's rate limiting work queue).
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt::Debug;
 use std::hash::Hash;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+/// First backoff after a failure; it doubles.
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+/// Longest backoff.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// What a queue holds: the name of something to reconcile, never the work itself, so that what is written is what is
+/// desired when a writer takes the key.
+pub trait Key: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {
+    /// Lanes of the queue; each has its own writers, so that a lane that waits for its budget delays no other.
+    const LANES: usize = 1;
+
+    /// The lane of this key, below [`Self::LANES`].
+    fn lane(&self) -> usize {
+        0
+    }
+}
+
+/// The key of an engine that writes nothing to the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoKey {}
+
+impl Key for NoKey {}
+
 #[derive(Debug)]
-struct State<K, V> {
-    values: HashMap<K, V>,
+struct Lane<K> {
+    state: Mutex<State<K>>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct State<K> {
     order: VecDeque<K>,
-    busy: HashSet<K>,
+    waiting: HashSet<K>,
+    processing: HashSet<K>,
+    /// Failures in a row, and whether a backoff is running.
+    failures: HashMap<K, (u32, bool)>,
 }
 
 /// The queue. Its length is bounded by the number of keys.
 #[derive(Debug)]
-pub struct LatestQueue<K, V> {
-    state: Mutex<State<K, V>>,
-    wake: Notify,
+pub struct WorkQueue<K> {
+    lanes: Vec<Lane<K>>,
 }
 
-impl<K: Clone + Eq + Hash, V> Default for LatestQueue<K, V> {
+impl<K: Key> Default for WorkQueue<K> {
     fn default() -> Self {
-        Self {
+        let lane = || Lane {
             state: Mutex::new(State {
-                values: HashMap::new(),
                 order: VecDeque::new(),
-                busy: HashSet::new(),
+                waiting: HashSet::new(),
+                processing: HashSet::new(),
+                failures: HashMap::new(),
             }),
             wake: Notify::new(),
+        };
+        Self {
+            lanes: std::iter::repeat_with(lane).take(K::LANES.max(1)).collect(),
         }
     }
 }
 
-impl<K: Clone + Eq + Hash, V> LatestQueue<K, V> {
-    /// Puts `value` in, in place of an older one that nobody has taken.
-    pub fn push(&self, key: K, value: V) {
-        let mut state = self.state.lock();
-        if state.values.insert(key.clone(), value).is_none() && !state.busy.contains(&key) {
+impl<K: Key> WorkQueue<K> {
+    fn lane(&self, key: &K) -> Option<&Lane<K>> {
+        self.lanes.get(key.lane()).or_else(|| self.lanes.last())
+    }
+
+    /// Adds a key unless it waits already.
+    pub fn push(&self, key: K) {
+        let Some(lane) = self.lane(&key) else { return };
+        let mut state = lane.state.lock();
+        if state.waiting.insert(key.clone()) && !state.processing.contains(&key) {
             state.order.push_back(key);
         }
         drop(state);
-        self.wake.notify_one();
+        lane.wake.notify_one();
     }
 
-    /// Takes the next value; its key is busy until [`Self::done`].
-    pub async fn pop(&self) -> (K, V) {
+    /// Takes the next key of a lane; no other worker gets it until [`Self::done`].
+    pub async fn pop(&self, lane: usize) -> K {
+        let Some(found) = self.lanes.get(lane) else {
+            return std::future::pending().await;
+        };
         loop {
-            let notified = self.wake.notified();
-            if let Some(item) = self.try_pop() {
+            let notified = found.wake.notified();
+            if let Some(key) = self.try_pop(lane) {
                 // Another worker may be asleep while there is more to do.
-                self.wake.notify_one();
-                return item;
+                found.wake.notify_one();
+                return key;
             }
             notified.await;
         }
     }
 
-    fn try_pop(&self) -> Option<(K, V)> {
-        let mut state = self.state.lock();
-        while let Some(key) = state.order.pop_front() {
-            if let Some(value) = state.values.remove(&key) {
-                state.busy.insert(key.clone());
-                return Some((key, value));
-            }
-        }
-        None
+    /// As [`Self::pop`]; `None` when nothing waits.
+    pub fn try_pop(&self, lane: usize) -> Option<K> {
+        let mut state = self.lanes.get(lane)?.state.lock();
+        let key = state.order.pop_front()?;
+        state.waiting.remove(&key);
+        state.processing.insert(key.clone());
+        Some(key)
     }
 
-    /// Frees a key.
-    pub fn done(&self, key: &K) {
-        let mut state = self.state.lock();
-        state.busy.remove(key);
-        if state.values.contains_key(key) {
+    /// The worker is done with a key. After a failure the backoff after which to [`Self::retry`]; `None` when it
+    /// succeeded or a backoff is running already.
+    pub fn done(&self, key: &K, succeeded: bool) -> Option<Duration> {
+        let lane = self.lane(key)?;
+        let mut state = lane.state.lock();
+        state.processing.remove(key);
+        let again = state.waiting.contains(key);
+        if again {
             state.order.push_back(key.clone());
-            drop(state);
-            self.wake.notify_one();
         }
+        let backoff = if succeeded {
+            if state.failures.get(key).is_some_and(|(_, runs)| !runs) {
+                state.failures.remove(key);
+            }
+            None
+        } else {
+            state.back_off(key)
+        };
+        drop(state);
+        if again {
+            lane.wake.notify_one();
+        }
+        backoff
     }
 
-    /// Values waiting and keys busy.
+    /// The backoff of a key is over: it is added again.
+    pub fn retry(&self, key: K) {
+        if let Some(lane) = self.lane(&key)
+            && let Some((_, runs)) = lane.state.lock().failures.get_mut(&key)
+        {
+            *runs = false;
+        }
+        self.push(key);
+    }
+
+    /// Keys that wait or are being processed.
     pub fn depth(&self) -> usize {
-        let state = self.state.lock();
-        state.values.len() + state.busy.len()
+        let depth = |lane: &Lane<K>| {
+            let state = lane.state.lock();
+            state.waiting.len() + state.processing.len()
+        };
+        self.lanes.iter().map(depth).sum()
+    }
+}
+
+impl<K: Key> State<K> {
+    fn back_off(&mut self, key: &K) -> Option<Duration> {
+        let (failures, runs) = self.failures.entry(key.clone()).or_default();
+        if *runs {
+            return None;
+        }
+        *runs = true;
+        *failures = failures.saturating_add(1);
+        let doubled = FIRST_BACKOFF.saturating_mul(1 << (*failures).min(8).saturating_sub(1));
+        Some(doubled.min(LONGEST_BACKOFF))
     }
 }
 
@@ -90,21 +173,56 @@ impl<K: Clone + Eq + Hash, V> LatestQueue<K, V> {
 mod tests {
     use super::*;
 
+    impl Key for &'static str {
+        const LANES: usize = 2;
+
+        fn lane(&self) -> usize {
+            usize::from(self.starts_with("slow"))
+        }
+    }
+
     #[tokio::test]
-    async fn the_latest_value_wins_and_a_key_is_not_shared() {
-        let queue = LatestQueue::default();
-        queue.push("a", 1);
-        queue.push("a", 2);
-        queue.push("b", 3);
-        let (key, value) = queue.pop().await;
-        assert_eq!((key, value), ("a", 2));
-        queue.push("a", 4);
-        assert_eq!(queue.pop().await, ("b", 3));
-        assert!(queue.try_pop().is_none(), "a is busy");
-        queue.done(&"a");
-        assert_eq!(queue.pop().await, ("a", 4));
-        queue.done(&"a");
-        queue.done(&"b");
+    async fn a_key_waits_once_and_is_processed_by_one_worker() {
+        let queue = WorkQueue::default();
+        queue.push("a");
+        queue.push("a");
+        queue.push("b");
+        assert_eq!(queue.pop(0).await, "a");
+        queue.push("a");
+        assert_eq!(queue.pop(0).await, "b");
+        assert_eq!(queue.try_pop(0), None, "a is being processed");
+        queue.done(&"a", true);
+        assert_eq!(queue.pop(0).await, "a");
+        queue.done(&"a", true);
+        queue.done(&"b", true);
         assert_eq!(queue.depth(), 0);
+    }
+
+    #[test]
+    fn lanes_do_not_see_each_other() {
+        let queue = WorkQueue::default();
+        queue.push("slow");
+        assert_eq!(queue.try_pop(0), None);
+        assert_eq!(queue.try_pop(1), Some("slow"));
+    }
+
+    #[test]
+    fn backoffs_double_up_to_a_minute_and_one_runs_at_a_time() {
+        let queue = WorkQueue::default();
+        assert_eq!(queue.done(&"a", false), Some(FIRST_BACKOFF));
+        assert_eq!(queue.done(&"a", false), None, "one runs already");
+        for _ in 0..10 {
+            queue.retry("a");
+            assert!(
+                queue
+                    .done(&"a", false)
+                    .is_some_and(|p| p <= LONGEST_BACKOFF)
+            );
+        }
+        queue.retry("a");
+        assert_eq!(queue.done(&"a", false), Some(LONGEST_BACKOFF));
+        queue.retry("a");
+        queue.done(&"a", true);
+        assert_eq!(queue.done(&"a", false), Some(FIRST_BACKOFF));
     }
 }

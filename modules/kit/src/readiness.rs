@@ -1,14 +1,15 @@
-//! Readiness by name: the process is ready when every named blocker is released.
+//! Readiness by name: the process is ready when every named blocker is released, or cannot be for a reason that
+//! concerns one module only, which is then degraded.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// The set of blockers.
+/// The set of blockers, each with the reason why it is degraded.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    pending: Arc<Mutex<BTreeSet<String>>>,
+    pending: Arc<Mutex<BTreeMap<String, Option<String>>>>,
 }
 
 impl Readiness {
@@ -20,7 +21,7 @@ impl Readiness {
     /// Adds a blocker; it blocks until [`Blocker::release`].
     pub fn block(&self, name: impl Into<String>) -> Blocker {
         let name = name.into();
-        self.pending.lock().insert(name.clone());
+        self.pending.lock().insert(name.clone(), None);
         Blocker {
             readiness: self.clone(),
             name,
@@ -29,7 +30,18 @@ impl Readiness {
 
     /// Names that still block, sorted.
     pub fn missing(&self) -> Vec<String> {
-        self.pending.lock().iter().cloned().collect()
+        let pending = self.pending.lock();
+        let blocking = pending.iter().filter(|(_, degraded)| degraded.is_none());
+        blocking.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Names that do not block although they are not released, with the reason, sorted.
+    pub fn degraded(&self) -> Vec<(String, String)> {
+        let pending = self.pending.lock();
+        let degraded = pending.iter();
+        degraded
+            .filter_map(|(name, reason)| Some((name.clone(), reason.clone()?)))
+            .collect()
     }
 }
 
@@ -43,8 +55,21 @@ pub struct Blocker {
 impl Blocker {
     /// Stops blocking. Idempotent.
     pub fn release(&self) {
-        if self.readiness.pending.lock().remove(&self.name) {
+        if self.readiness.pending.lock().remove(&self.name).is_some() {
             tracing::debug!(blocker = %self.name, "ready");
         }
+    }
+
+    /// What blocks cannot be had for now: others go on without it. `None`: it blocks again, unless it was released.
+    pub fn degrade(&self, reason: Option<&str>) {
+        if let Some(degraded) = self.readiness.pending.lock().get_mut(&self.name) {
+            *degraded = reason.map(str::to_owned);
+        }
+    }
+
+    /// As [`Self::degrade`] with a reason, also after a release.
+    pub fn fail(&self, reason: &str) {
+        let mut pending = self.readiness.pending.lock();
+        pending.insert(self.name.clone(), Some(reason.to_owned()));
     }
 }

@@ -1,4 +1,6 @@
-//! Watches: one task for each kind, fanned out to the indexes that asked for it.
+//! Watches: one task for each kind, fanned out to the feeds that asked for it.
+
+mod health;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -11,7 +13,8 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::readiness::Blocker;
+pub(crate) use health::not_installed;
+pub use health::{Watch, WatchState};
 
 /// An index that takes the events of one kind. Calls are synchronous and must be fast.
 pub trait Feed<K>: Send + Sync {
@@ -24,6 +27,21 @@ pub trait Feed<K>: Send + Sync {
     fn reset(&self, objects: Vec<Arc<K>>, unreadable: &[(String, String)]);
     /// An object cannot be decoded; what was known of it stays.
     fn undecodable(&self, _namespace: &str, _name: &str, _error: &str) {}
+    /// A feed that takes a list object by object, so that no list of whole objects is held in memory. [`Self::reset`]
+    /// is then not called.
+    fn paged(&self) -> Option<&dyn PagedFeed<K>> {
+        None
+    }
+}
+
+/// Takes a list as its pages arrive.
+pub trait PagedFeed<K>: Send + Sync {
+    /// A list begins; one that was under way is void.
+    fn begin(&self);
+    /// One object of the list.
+    fn item(&self, object: &K);
+    /// The list is complete: what was not in it is gone, but for what is `unreadable`.
+    fn end(&self, unreadable: &[(String, String)]);
 }
 
 /// What to watch.
@@ -31,51 +49,65 @@ pub trait Feed<K>: Send + Sync {
 pub struct WatchConfig {
     /// Label selector; empty = all.
     pub labels: String,
-    /// An API that the cluster may not have: its absence is an empty list.
-    pub optional: bool,
 }
 
-/// How long to wait before an absent optional API is tried again.
+/// How long to wait before an absent API is tried again.
 const ABSENT_RETRY: Duration = Duration::from_secs(30);
 
-/// Runs a watch until `shutdown`; releases `ready` after the first complete list.
+/// Runs a watch until `shutdown`.
 pub async fn run<K>(
     client: Client,
     config: WatchConfig,
     feeds: Vec<Arc<dyn Feed<K>>>,
-    ready: Blocker,
+    watch: Arc<Watch>,
     shutdown: CancellationToken,
 ) where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
 {
     let api: Api<DeserializeGuard<K>> = Api::all(client);
     while !shutdown.is_cancelled() {
-        let absent = tokio::select! {
+        tokio::select! {
             () = shutdown.cancelled() => return,
-            absent = follow(&api, &config, &feeds, &ready) => absent,
-        };
-        if absent {
-            // What is known stays: a 404 may pass, and an API that is removed deletes its objects first.
-            ready.release();
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(ABSENT_RETRY) => {}
-            }
+            () = follow(&api, &config, &feeds, &watch) => {}
+        }
+        // The API is absent. What is known stays: a 404 may pass, and an API that is removed deletes its objects first.
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(ABSENT_RETRY) => {}
         }
     }
 }
 
-/// Follows the stream. Returns true when the API is absent and optional.
+/// Lists once and hands the list to the feeds.
+pub async fn list_once<K>(
+    client: &Client,
+    config: &WatchConfig,
+    feeds: &[Arc<dyn Feed<K>>],
+) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+{
+    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+    let params = kube::api::ListParams::default().labels(&config.labels);
+    let list = api.list(&params).await?;
+    let mut listed = Listed::default();
+    dispatch(watcher::Event::Init, feeds, &mut listed);
+    for object in list.items {
+        dispatch(watcher::Event::InitApply(object), feeds, &mut listed);
+    }
+    dispatch(watcher::Event::InitDone, feeds, &mut listed);
+    Ok(())
+}
+
+/// Follows the stream until the API is absent.
 async fn follow<K>(
     api: &Api<DeserializeGuard<K>>,
     config: &WatchConfig,
     feeds: &[Arc<dyn Feed<K>>],
-    ready: &Blocker,
-) -> bool
-where
+    watch: &Watch,
+) where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
 {
-    let kind = K::kind(&());
     let stream = watcher(
         api.clone(),
         watcher::Config::default().labels(&config.labels),
@@ -85,25 +117,24 @@ where
     let mut listed = Listed::default();
     loop {
         match stream.try_next().await {
-            Ok(Some(event)) => dispatch(event, feeds, &mut listed, ready),
-            Ok(None) => return false,
-            Err(error) => {
-                if config.optional && is_absent(&error) {
-                    tracing::info!(%kind, "this API is not installed: treated as empty");
-                    return true;
+            Ok(Some(event)) => {
+                let complete =
+                    !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
+                dispatch(event, feeds, &mut listed);
+                if complete {
+                    watch.set(WatchState::Synced);
                 }
-                tracing::warn!(%kind, %error, "watch failed; retrying, known objects are kept");
+            }
+            Ok(None) => return,
+            Err(error) => {
+                let state = health::classify::<K>(&error);
+                let absent = state == WatchState::Absent;
+                watch.set(state);
+                if absent {
+                    return;
+                }
             }
         }
-    }
-}
-
-fn is_absent(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) => {
-            matches!(e, kube::Error::Api(status) if status.code == 404)
-        }
-        _ => false,
     }
 }
 
@@ -144,49 +175,62 @@ fn dispatch<K>(
     event: watcher::Event<DeserializeGuard<K>>,
     feeds: &[Arc<dyn Feed<K>>],
     listed: &mut Listed<K>,
-    ready: &Blocker,
 ) where
     K: Resource<DynamicType = ()>,
 {
-    let complain = |(namespace, name, error): (String, String, String)| {
-        tracing::warn!(kind = %K::kind(&()), %namespace, %name, %error, "object cannot be decoded; what was known of it is kept");
-        for feed in feeds {
-            feed.undecodable(&namespace, &name, &error);
-        }
-        (namespace, name)
-    };
     match event {
-        watcher::Event::Init => *listed = Listed::default(),
+        watcher::Event::Init => {
+            *listed = Listed::default();
+            let paged = feeds.iter().filter_map(|f| f.paged());
+            paged.for_each(PagedFeed::begin);
+        }
         watcher::Event::InitApply(guard) => match decoded(guard) {
-            Ok(object) => listed.objects.push(object),
-            Err(bad) => listed.unreadable.push(complain(bad)),
+            Ok(object) => add_listed(object, feeds, listed),
+            Err(bad) => listed.unreadable.push(report::<K>(feeds, bad)),
         },
         watcher::Event::InitDone => {
             let all = std::mem::take(listed);
             for feed in feeds {
-                feed.reset(all.objects.clone(), &all.unreadable);
+                match feed.paged() {
+                    Some(paged) => paged.end(&all.unreadable),
+                    None => feed.reset(all.objects.clone(), &all.unreadable),
+                }
             }
-            ready.release();
         }
         watcher::Event::Apply(guard) => match decoded(guard) {
-            Ok(object) => {
-                for feed in feeds {
-                    feed.apply(object.clone());
-                }
-            }
-            Err(bad) => {
-                complain(bad);
-            }
+            Ok(object) => feeds.iter().for_each(|feed| feed.apply(object.clone())),
+            Err(bad) => drop(report::<K>(feeds, bad)),
         },
         watcher::Event::Delete(guard) => match decoded(guard) {
-            Ok(object) => {
-                for feed in feeds {
-                    feed.delete(object.clone());
-                }
-            }
-            Err(bad) => {
-                complain(bad);
-            }
+            Ok(object) => feeds.iter().for_each(|feed| feed.delete(object.clone())),
+            Err(bad) => drop(report::<K>(feeds, bad)),
         },
     }
+}
+
+fn add_listed<K>(object: Arc<K>, feeds: &[Arc<dyn Feed<K>>], listed: &mut Listed<K>) {
+    let mut whole = false;
+    for feed in feeds {
+        match feed.paged() {
+            Some(paged) => paged.item(&object),
+            None => whole = true,
+        }
+    }
+    if whole {
+        listed.objects.push(object);
+    }
+}
+
+fn report<K>(
+    feeds: &[Arc<dyn Feed<K>>],
+    (namespace, name, error): (String, String, String),
+) -> (String, String)
+where
+    K: Resource<DynamicType = ()>,
+{
+    tracing::warn!(kind = %K::kind(&()), %namespace, %name, %error, "object cannot be decoded; what was known of it is kept");
+    for feed in feeds {
+        feed.undecodable(&namespace, &name, &error);
+    }
+    (namespace, name)
 }

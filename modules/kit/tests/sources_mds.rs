@@ -70,6 +70,7 @@ impl Server {
     async fn read(&self, name: &str) -> Option<Sample> {
         let demand = Demand {
             id: DemandId(3),
+            set: "_base".into(),
             namespace: "ns".into(),
             service: "svc".into(),
             pods: ["a", "b"]

@@ -29,7 +29,7 @@ async fn source(app: Router) -> MetricsServerSource {
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
     let config = MetricsServerConfig {
-        timeout: Duration::from_millis(500),
+        timeout: Duration::from_millis(500).into(),
         ..MetricsServerConfig::default()
     };
     MetricsServerSource::new(client, config).unwrap()
@@ -47,6 +47,7 @@ fn demand(metrics: &[&str]) -> Demand {
     };
     Demand {
         id: DemandId(0),
+        set: "_base".into(),
         namespace: "ns".into(),
         service: "svc".into(),
         pods: vec![pod("a", true), pod("b", true), pod("c", false)].into(),

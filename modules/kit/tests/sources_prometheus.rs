@@ -37,6 +37,7 @@ calls{service="svc.far.svc.cluster.local"} 12
 fn demand(id: u32, metrics: &[&str]) -> Demand {
     Demand {
         id: DemandId(id),
+        set: "_base".into(),
         namespace: "ns".into(),
         service: "svc".into(),
         pods: ["p1", "p2", "p.1"]
@@ -215,7 +216,7 @@ async fn old_samples_are_stale_only_with_a_max_age() {
     let prometheus = Prometheus::start(exporter.address).await;
     let mut config = PrometheusConfig::new(prometheus.url());
     let limited = |q: &str| Handler {
-        max_age: Some(Duration::from_secs(20)),
+        max_age: Some(Duration::from_secs(20).into()),
         ..Handler::new(q, HandlerType::Value)
     };
     config.handlers = BTreeMap::from([
@@ -296,13 +297,13 @@ async fn a_server_that_never_answers_is_a_timeout_of_each_query_alone() {
         }
     });
     let mut config = PrometheusConfig::new(format!("http://{address}"));
-    config.timeout = Duration::from_millis(600);
+    config.timeout = Duration::from_millis(600).into();
     config.handlers = BTreeMap::from([
         ("slow".to_owned(), Handler::new("a", HandlerType::Value)),
         (
             "fast".to_owned(),
             Handler {
-                timeout: Some(Duration::from_millis(100)),
+                timeout: Some(Duration::from_millis(100).into()),
                 ..Handler::new("b", HandlerType::Value)
             },
         ),

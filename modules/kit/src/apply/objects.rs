@@ -1,7 +1,7 @@
 //! What is known of the live objects of an applier.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::Resource;
 use serde::Serialize;
@@ -36,7 +36,8 @@ pub(super) struct Objects {
 #[derive(Clone, Copy, Debug)]
 struct Contest {
     changes: u32,
-    last: Instant,
+    /// On the monotonic clock.
+    last: Duration,
 }
 
 impl Objects {
@@ -53,6 +54,19 @@ impl Objects {
         }
     }
 
+    /// Puts a complete list in the place of what is known, but for what could not be read. Returns the owners of what is gone.
+    pub(super) fn replace(&mut self, listed: HashMap<Key, Live>, unreadable: &[Key]) -> Vec<Key> {
+        let known = self.live.keys();
+        let gone: Vec<Key> = known
+            .filter(|key| !listed.contains_key(*key) && !unreadable.contains(key))
+            .cloned()
+            .collect();
+        for (key, live) in listed {
+            self.put(key, live);
+        }
+        gone.iter().filter_map(|key| self.forget(key)).collect()
+    }
+
     /// Forgets an object; returns whose it was.
     pub(super) fn forget(&mut self, key: &Key) -> Option<Key> {
         let owner = self.live.remove(key).and_then(|l| l.owner);
@@ -66,14 +80,13 @@ impl Objects {
         self.by_owner.get(owner).cloned().unwrap_or_default()
     }
 
-    /// Counts a change by somebody else. Returns the number of changes and the pause before a repair, when there is one.
-    pub(super) fn contested(&mut self, key: &Key) -> Option<(u32, Duration)> {
-        let now = Instant::now();
+    /// Counts a change by somebody else at `now` of the monotonic clock. Returns the number of changes and the pause before a repair, when there is one.
+    pub(super) fn contested(&mut self, key: &Key, now: Duration) -> Option<(u32, Duration)> {
         let contest = self.contests.entry(key.clone()).or_insert(Contest {
             changes: 0,
             last: now,
         });
-        if now.duration_since(contest.last) > LONGEST_PAUSE {
+        if now.saturating_sub(contest.last) > LONGEST_PAUSE {
             contest.changes = 0;
         }
         contest.changes += 1;
@@ -113,4 +126,22 @@ where
     }
     whole["metadata"] = metadata;
     serde_json::from_value(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_o40_repairs_slow_down_and_recover_by_the_given_clock() {
+        let mut objects = Objects::default();
+        let key = ("shop".to_owned(), "a".to_owned());
+        let second = Duration::from_secs;
+        for _ in 0..QUICK_REPAIRS {
+            assert_eq!(objects.contested(&key, second(0)), None);
+        }
+        assert_eq!(objects.contested(&key, second(1)), Some((6, second(2))));
+        assert_eq!(objects.contested(&key, second(61)), Some((7, second(4))));
+        assert_eq!(objects.contested(&key, second(122)), None, "calm since");
+    }
 }

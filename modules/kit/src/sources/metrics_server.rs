@@ -33,18 +33,16 @@ const NAMES: [&str; 6] = [
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct MetricsServerConfig {
     /// Time limit of one page. Default 5s.
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub timeout: Duration,
+    pub timeout: trimtab_crds::Duration,
     /// Pod metrics older than this are not used. Default 3m.
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    pub max_age: Duration,
+    pub max_age: trimtab_crds::Duration,
 }
 
 impl Default for MetricsServerConfig {
     fn default() -> Self {
         Self {
-            timeout: Duration::from_secs(5),
-            max_age: Duration::from_secs(180),
+            timeout: trimtab_crds::Duration::from_secs(5),
+            max_age: trimtab_crds::Duration::from_secs(180),
         }
     }
 }
@@ -148,7 +146,7 @@ impl MetricsServerSource {
                 .map_err(|e| Failure::Error(format!("{PATH}: {e}")))?;
             *queries += 1;
             let page = tokio::time::timeout(
-                self.config.timeout,
+                *self.config.timeout,
                 self.client.request::<PodMetricsList>(request),
             )
             .await
@@ -334,7 +332,7 @@ impl MetricSource for MetricsServerSource {
         let mut values = BTreeMap::new();
         for (demand, name) in wants {
             let sample = match &used {
-                Ok(used) => value(name, used, demand, now, self.config.max_age),
+                Ok(used) => value(name, used, demand, now, *self.config.max_age),
                 Err(failure) => Err(failure.clone()),
             };
             values.insert((demand.id, name.to_owned()), sample);

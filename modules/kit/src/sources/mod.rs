@@ -5,6 +5,7 @@
 //! none. A source answers only for the names that it provides, so the harvests of several sources can be merged; the first source in the
 //! caller's order wins. What a missing value means in the next tick is decided by the [`Sampler`], never by a source.
 
+mod fixed;
 mod mds;
 mod metrics_server;
 mod pods;
@@ -19,6 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+pub use fixed::{FixedSource, NamesOf};
 pub use mds::{
     MdsConfig, MdsService, MdsSource, MdsStore, proto as mds_proto, service as mds_service,
     well_known as mds_well_known,
@@ -151,6 +153,8 @@ pub struct DemandId(pub u32);
 pub struct Demand {
     /// Returned with each value.
     pub id: DemandId,
+    /// The limiter's set of pods.
+    pub set: String,
     /// Namespace of the service and its pods.
     pub namespace: String,
     /// Name of the service.
@@ -247,6 +251,10 @@ pub trait MetricSource: Send + Sync {
     /// Samples everything that the demands name and this source provides. Never fails as a whole and always ends within the time-outs of the
     /// source.
     async fn harvest(&self, demands: &[Demand]) -> Harvest;
+    /// Whether its values stand for queries that limiters declare themselves, too.
+    fn overrides_queries(&self) -> bool {
+        false
+    }
     /// How the source is doing.
     fn health(&self) -> SourceHealth;
 }

@@ -143,7 +143,7 @@ impl MetricSource for PrometheusSource {
 
     async fn harvest(&self, demands: &[Demand]) -> Harvest {
         let start = Instant::now();
-        let plan = plan::plan(&self.config.handlers, self.config.timeout, demands);
+        let plan = plan::plan(&self.config.handlers, *self.config.timeout, demands);
         let outcomes = self.ask_all(&plan.queries).await;
         self.account(&plan.queries, &outcomes);
         let queries = outcomes.iter().map(|o| o.requests).sum::<u64>();

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
+
+use trimtab_crds::Duration;
 
 use crate::sources::SourceError;
 
@@ -20,10 +21,7 @@ pub struct PrometheusConfig {
     /// Base URL, for example `http://prometheus.istio-system:9090`.
     pub address: String,
     /// Time limit of one query. Default 5s.
-    #[serde(
-        default = "default_timeout",
-        with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required"
-    )]
+    #[serde(default = "default_timeout")]
     pub timeout: Duration,
     /// File that holds a bearer token. Read again in each tick, because the kubelet rotates tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,19 +47,11 @@ pub struct Handler {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aggregate: Option<Aggregate>,
     /// Time limit of this query instead of the source's.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// Samples older than this are not used; Prometheus itself uses samples of up to five minutes of age. Costs a second
     /// query. Inside of functions it is obeyed by Prometheus 2.44 and later.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Duration>,
 }
 
@@ -260,7 +250,7 @@ fn check_timeout(path: &str, timeout: Duration) -> Result<(), SourceError> {
     if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
         return Err(field(
             path,
-            &format!("is {timeout:?}"),
+            &format!("is {timeout}"),
             "write a duration above 0s and at most 5m",
         ));
     }
@@ -347,13 +337,13 @@ mod tests {
             config.validate().unwrap_err().to_string(),
             "metric source prometheus: handlers.a.query is empty; write a PromQL query"
         );
-        config.timeout = Duration::ZERO;
+        config.timeout = Duration::default();
         assert!(
             config
                 .validate()
                 .unwrap_err()
                 .to_string()
-                .contains("timeout is 0ns")
+                .contains("timeout is 0s")
         );
     }
 }

@@ -234,6 +234,7 @@ mod tests {
     fn demand(id: u32, pods: &[&str], metrics: &[&str]) -> Demand {
         Demand {
             id: DemandId(id),
+            set: "_base".into(),
             namespace: "ns".into(),
             service: "svc".into(),
             pods: pods

@@ -160,8 +160,8 @@ impl<'a> Plan<'a> {
         let text = rendered.unwrap_or_else(|| handler.query.clone());
         let query = Query {
             text,
-            timeout: handler.timeout.unwrap_or(timeout),
-            max_age: handler.max_age,
+            timeout: handler.timeout.map_or(timeout, Into::into),
+            max_age: handler.max_age.map(Into::into),
         };
         let index = *self.known.entry(query).or_insert_with_key(|query| {
             self.queries.push(query.clone());
@@ -259,6 +259,7 @@ mod tests {
             .collect();
         Demand {
             id: DemandId(7),
+            set: "_base".into(),
             namespace: "shop".into(),
             service: service.into(),
             pods: Arc::from(pods),

@@ -1,0 +1,238 @@
+//! Drives the engine of a module: waits for its lists, gathers changes, writes, backs off and reports.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use trimtab_xds::{Delivery, NodeInfo};
+
+use crate::apply::ApplyError;
+use crate::budget::Budget;
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::queue::Key;
+use crate::readiness::Blocker;
+use crate::watch::Watch;
+use crate::write::Writers;
+
+/// Concurrent writes of a lane.
+const WRITERS: usize = 16;
+/// How often an engine that is not ready is asked again, and writers look for a budget at least.
+const POLL: Duration = Duration::from_millis(20);
+const BUDGET_POLL: Duration = Duration::from_secs(1);
+
+/// A driver of any engine.
+#[async_trait]
+pub(crate) trait AnyDriver: Send + Sync {
+    /// Follows changes until shutdown.
+    async fn follow(self: Arc<Self>, blocker: Blocker);
+    /// Writes the keys of a lane until shutdown.
+    async fn write(self: Arc<Self>, lane: usize);
+    /// Lanes of the queue.
+    fn lanes(&self) -> usize;
+    /// Takes changes over, samples once and writes until nothing is left. Returns whether anything was written.
+    async fn run_once(&self) -> bool;
+    fn proxy_answered(&self, answer: &Delivery);
+    fn proxies_changed(&self, nodes: &[NodeInfo]);
+    fn flush_answers(&self);
+    /// Keys that wait or are being processed.
+    fn depth(&self) -> usize;
+    fn writers(&self) -> &Writers;
+}
+
+/// The driver of one module.
+pub(crate) struct Driver<E: Engine> {
+    pub(crate) module: &'static str,
+    pub(crate) engine: Arc<E>,
+    pub(crate) writers: Writers,
+    pub(crate) watches: Vec<Arc<Watch>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) shutdown: CancellationToken,
+    /// Cancelled after the first pass: tasks of the module begin.
+    pub(crate) started: CancellationToken,
+    pub(crate) budget: Budget,
+    /// A log line says that the budget is used up.
+    pub(crate) throttled: AtomicBool,
+}
+
+/// Writers in a lane that has a budget count against it together.
+impl<E: Engine> Driver<E> {
+    /// Waits for the module's own lists: what is decided on half a mesh would take working configuration away.
+    async fn wait_for_lists(&self, blocker: &Blocker) -> bool {
+        for watch in &self.watches {
+            while !watch.is_listed() {
+                let problem = self.watches.iter().find_map(|w| {
+                    let problem = w.problem()?;
+                    (!w.is_listed()).then_some(problem)
+                });
+                blocker.degrade(problem.as_deref());
+                tokio::select! {
+                    () = self.shutdown.cancelled() => return false,
+                    () = watch.changed() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                }
+            }
+        }
+        blocker.degrade(None);
+        true
+    }
+
+    async fn first_pass(&self, blocker: &Blocker) -> bool {
+        if !self.wait_for_lists(blocker).await {
+            return false;
+        }
+        self.engine.prepare().await;
+        self.engine.absorb();
+        self.started.cancel();
+        true
+    }
+
+    /// Waits until a write is within the budget of its lane.
+    async fn spend(&self, per_minute: u32) {
+        while let Some(pause) = self.budget.take(per_minute, self.clock.monotonic()) {
+            if !self.throttled.swap(true, Ordering::Relaxed) {
+                tracing::info!(
+                    module = self.module,
+                    per_minute,
+                    "write budget used up; the rest waits"
+                );
+            }
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause.min(BUDGET_POLL)) => {}
+            }
+        }
+        self.throttled.store(false, Ordering::Relaxed);
+    }
+
+    /// Writes what is desired for a key at this moment: its objects, then its status, which also reports how the objects
+    /// went.
+    async fn process(&self, key: &E::Key, budget: bool) -> Result<(), ApplyError> {
+        let mut writes = self.engine.writes(key);
+        let per_minute = self.engine.per_minute(key);
+        if budget && per_minute > 0 && writes.changes(&self.writers) {
+            self.spend(per_minute).await;
+            // Something else may be desired after the wait.
+            writes = self.engine.writes(key);
+        }
+        let outcome = writes.run(&self.writers).await;
+        let error = outcome.as_ref().err().map(|e| (e.reason(), e.to_string()));
+        self.engine.written(key, error);
+        if let Some(status) = self.engine.status(key) {
+            status.write(&self.writers).await?;
+            self.engine.status_written(key, status);
+        }
+        if outcome.is_ok() {
+            self.engine.done(key);
+        }
+        outcome
+    }
+
+    /// Processes a key and queues it again after a backoff when it failed.
+    async fn work(self: &Arc<Self>, key: E::Key) {
+        let result = self.process(&key, true).await;
+        let Some(backoff) = self.engine.queue().done(&key, result.is_ok()) else {
+            return;
+        };
+        if let Err(error) = result {
+            tracing::warn!(module = self.module, ?key, %error, backoff_ms = backoff.as_millis(), "write failed; backing off");
+        }
+        let driver = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = driver.shutdown.cancelled() => {}
+                () = tokio::time::sleep(backoff) => driver.engine.queue().retry(key),
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl<E: Engine> AnyDriver for Driver<E> {
+    async fn follow(self: Arc<Self>, blocker: Blocker) {
+        if !self.first_pass(&blocker).await {
+            return;
+        }
+        let mut ready = false;
+        loop {
+            // Proxies that reconnect keep what they have until then: a resource that rests on nothing would take what
+            // works away.
+            if !ready && self.engine.is_ready() {
+                ready = true;
+                blocker.release();
+            }
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                () = self.engine.changed() => {}
+                () = tokio::time::sleep(POLL), if !ready => continue,
+            }
+            tokio::time::sleep(self.engine.gather()).await;
+            self.engine.absorb();
+        }
+    }
+
+    async fn write(self: Arc<Self>, lane: usize) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => return,
+            () = self.started.cancelled() => {}
+        }
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                key = self.engine.queue().pop(lane) => self.work(key).await,
+            }
+        }
+    }
+
+    fn lanes(&self) -> usize {
+        E::Key::LANES.max(1)
+    }
+
+    async fn run_once(&self) -> bool {
+        if !self.started.is_cancelled() {
+            self.engine.prepare().await;
+        }
+        self.engine.absorb();
+        self.started.cancel();
+        self.engine.sample_once().await;
+        let mut any = false;
+        for lane in 0..self.lanes() {
+            while let Some(key) = self.engine.queue().try_pop(lane) {
+                any = true;
+                let result = self.process(&key, false).await;
+                self.engine.queue().done(&key, true);
+                if let Err(error) = result {
+                    tracing::warn!(module = self.module, ?key, %error, "write failed");
+                }
+            }
+        }
+        any
+    }
+
+    fn proxy_answered(&self, answer: &Delivery) {
+        self.engine.proxy_answered(answer);
+    }
+
+    fn proxies_changed(&self, nodes: &[NodeInfo]) {
+        self.engine.proxies_changed(nodes);
+    }
+
+    fn flush_answers(&self) {
+        self.engine.flush_answers();
+    }
+
+    fn depth(&self) -> usize {
+        self.engine.queue().depth()
+    }
+
+    fn writers(&self) -> &Writers {
+        &self.writers
+    }
+}
+
+/// Number of writers of each lane.
+pub(crate) fn writers_per_lane() -> usize {
+    WRITERS
+}

@@ -1,0 +1,204 @@
+//! How a watch is doing: what a module waits for, and why it may wait in vain.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kube::Resource;
+use kube::runtime::watcher;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::readiness::Blocker;
+
+/// State of a watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum WatchState {
+    /// The first list is under way.
+    #[default]
+    Listing,
+    /// The list is complete and changes are followed.
+    Synced,
+    /// The cluster does not serve the API, so there are no objects.
+    Absent,
+    /// The API server refuses to list or watch.
+    Forbidden(String),
+    /// It fails otherwise; it is tried again.
+    Failing(String),
+}
+
+/// One watch of the process.
+#[derive(Debug)]
+pub struct Watch {
+    /// Kind.
+    pub kind: String,
+    /// Plural and group as rights name them, e.g. `endpointslices.discovery.k8s.io`.
+    pub resource: String,
+    state: watch::Sender<WatchState>,
+    /// Whether a list was complete, or known to be empty, once: what is known is then kept through failures.
+    listed: watch::Sender<bool>,
+    blocker: Blocker,
+    failures: Mutex<u64>,
+    /// Whether a module cannot do its work while the API is absent.
+    required: AtomicBool,
+}
+
+impl Watch {
+    /// A watch that has not begun. `blocker` is released with the first complete list.
+    pub fn new(kind: &str, resource: &str, blocker: Blocker) -> Arc<Self> {
+        Arc::new(Self {
+            kind: kind.to_owned(),
+            resource: resource.to_owned(),
+            state: watch::Sender::new(WatchState::Listing),
+            listed: watch::Sender::new(false),
+            blocker,
+            failures: Mutex::new(0),
+            required: AtomicBool::new(false),
+        })
+    }
+
+    /// The state now.
+    pub fn state(&self) -> WatchState {
+        self.state.borrow().clone()
+    }
+
+    /// Its absence is a fault and not only an empty list.
+    pub fn require(&self) {
+        self.required.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what it feeds is complete.
+    pub fn is_listed(&self) -> bool {
+        *self.listed.borrow()
+    }
+
+    /// Waits for the next change of state.
+    pub async fn changed(&self) {
+        let _ = self.state.subscribe().changed().await;
+    }
+
+    /// Why nothing can be known of the kind, with the remedy; `None`: it is or will be known.
+    pub fn problem(&self) -> Option<String> {
+        let Self { kind, resource, .. } = self;
+        match &*self.state.borrow() {
+            WatchState::Forbidden(message) => Some(format!(
+                "cannot list and watch {resource}: grant \"list\" and \"watch\" on it to Trimtab's ServiceAccount ({message})"
+            )),
+            WatchState::Absent if self.required.load(Ordering::Relaxed) => {
+                Some(not_installed(kind, resource))
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a new state over.
+    pub(super) fn set(&self, state: WatchState) {
+        self.log(&state);
+        let listed = matches!(state, WatchState::Synced | WatchState::Absent);
+        self.state.send_if_modified(|old| {
+            let changed = *old != state;
+            *old = state;
+            changed
+        });
+        if listed {
+            self.listed.send_replace(true);
+            self.blocker.release();
+        }
+        if let Some(problem) = self.problem() {
+            self.blocker.fail(&problem);
+        }
+    }
+
+    /// One line for the first failure, then at growing intervals.
+    fn log(&self, state: &WatchState) {
+        let resource = &self.resource;
+        let mut failures = self.failures.lock();
+        match state {
+            WatchState::Listing => {}
+            WatchState::Synced => {
+                if std::mem::take(&mut *failures) > 0 {
+                    tracing::info!(%resource, "watch works again");
+                }
+            }
+            WatchState::Absent => {
+                *failures += 1;
+                if *failures == 1 {
+                    tracing::info!(%resource, kind = %self.kind, "this API is not installed: there are no objects of the kind");
+                }
+            }
+            WatchState::Forbidden(error) | WatchState::Failing(error) => {
+                *failures += 1;
+                if failures.is_power_of_two() {
+                    let forbidden = matches!(state, WatchState::Forbidden(_));
+                    tracing::warn!(%resource, %error, forbidden, failures = *failures, "watch failed; retrying, known objects are kept");
+                }
+            }
+        }
+    }
+}
+
+/// What to do about a CRD that is not there, e.g. `envoyfilters.networking.istio.io`.
+pub(crate) fn not_installed(kind: &str, resource: &str) -> String {
+    if resource.ends_with(".istio.io") {
+        return format!("{kind} is not installed: install Istio's CRDs");
+    }
+    format!("{kind} is not installed: install the CRD {resource}")
+}
+
+/// What an error of the watcher says of the API.
+pub(super) fn classify<K: Resource<DynamicType = ()>>(error: &watcher::Error) -> WatchState {
+    let (watcher::Error::InitialListFailed(source) | watcher::Error::WatchStartFailed(source)) =
+        error
+    else {
+        return WatchState::Failing(error.to_string());
+    };
+    match source {
+        kube::Error::Api(status) if status.code == 403 => {
+            WatchState::Forbidden(status.message.clone())
+        }
+        kube::Error::Api(status) if status.code == 404 && is_custom(&K::group(&())) => {
+            WatchState::Absent
+        }
+        kube::Error::Api(status) => WatchState::Failing(status.message.clone()),
+        _ => WatchState::Failing(source.to_string()),
+    }
+}
+
+/// Whether a CRD brings the group: built-in APIs are never absent, a 404 there passes.
+fn is_custom(group: &str) -> bool {
+    group.contains('.') && !group.ends_with(".k8s.io")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readiness::Readiness;
+
+    #[test]
+    fn only_apis_of_crds_can_be_absent() {
+        for (group, custom) in [
+            ("", false),
+            ("apps", false),
+            ("discovery.k8s.io", false),
+            ("networking.istio.io", true),
+        ] {
+            assert_eq!(is_custom(group), custom, "{group}");
+        }
+    }
+
+    #[test]
+    fn a_forbidden_list_degrades_and_a_complete_one_ends_it() {
+        let readiness = Readiness::new();
+        let watch = Watch::new(
+            "Namespace",
+            "namespaces",
+            readiness.block("watch of namespaces"),
+        );
+        assert_eq!(readiness.missing(), ["watch of namespaces"]);
+        watch.set(WatchState::Forbidden("no".to_owned()));
+        assert!(readiness.missing().is_empty() && !watch.is_listed());
+        let degraded = readiness.degraded();
+        assert!(degraded[0].1.contains("\"list\""), "{degraded:?}");
+        watch.set(WatchState::Synced);
+        assert!(readiness.degraded().is_empty() && watch.is_listed());
+    }
+}
