@@ -1,6 +1,7 @@
 //! Configuration of the limiter module. Unknown keys are errors.
 
 use serde::{Deserialize, Serialize};
+use trimtab_crds::Duration;
 use trimtab_crds::limiter::Delivery;
 
 /// `limiter:` in the operator's configuration.
@@ -8,9 +9,9 @@ use trimtab_crds::limiter::Delivery;
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct LimiterConfig {
     /// Period of metric sampling, e.g. `5s`; Slime's is fixed at 30 s.
-    pub refresh: String,
+    pub refresh: Duration,
     /// How long the last good value of a metric stands in for a missing one.
-    pub hold_for: String,
+    pub hold_for: Duration,
     /// Delivery of limiters that do not say.
     pub delivery: Delivery,
     /// Do not insert the local rate limit filter: the user inserts it (Slime's key).
@@ -26,8 +27,8 @@ pub struct LimiterConfig {
 impl Default for LimiterConfig {
     fn default() -> Self {
         Self {
-            refresh: "5s".to_owned(),
-            hold_for: "60s".to_owned(),
+            refresh: Duration::from_secs(5),
+            hold_for: Duration::from_secs(60),
             delivery: Delivery::EnvoyFilter,
             disable_insert_local_rate_limit: false,
             proxy_version: String::new(),

@@ -6,8 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use trimtab_crds::Duration;
 use trimtab_crds::limiter::{Delivery, DescriptorStatus, LimiterSpec};
 
+use trimtab_kit::sources::MetricSource;
+
+use crate::config::LimiterConfig;
 use crate::error::{Owner, Problem};
 
 /// Everything about one limiter at one time.
@@ -48,6 +52,10 @@ pub struct TargetFacts {
     /// Another limiter, before this one by name, has the same pods: two filters of one name would count a request twice.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
+    /// Hosts of DestinationRules, as written, that were probably meant for this target, with its host: Istio takes a name
+    /// with a dot as it is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub misread: BTreeMap<String, String>,
     /// Why the target cannot be found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<TargetProblem>,
@@ -193,7 +201,7 @@ pub struct Settings {
     /// Delivery of limiters that do not say.
     pub delivery: Delivery,
     /// `holdFor` of limiters that do not say.
-    pub hold_for: String,
+    pub hold_for: Duration,
     /// Insert the local rate limit filter. Off when the user inserts it with an EnvoyFilter of their own.
     pub insert_local_rate_limit: bool,
     /// RE2 for `match.proxy.proxyVersion`.
@@ -210,12 +218,31 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             delivery: Delivery::EnvoyFilter,
-            hold_for: "60s".to_owned(),
+            hold_for: Duration::from_secs(60),
             insert_local_rate_limit: true,
             proxy_version: String::new(),
             xds_address: "trimtab.istio-system.svc:15010".to_owned(),
             prometheus: true,
             known_metrics: BTreeSet::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Settings of a configuration: the one way to them, for all ways to run.
+    pub fn new(
+        config: &LimiterConfig,
+        xds_address: &str,
+        sources: &[Arc<dyn MetricSource>],
+    ) -> Self {
+        Self {
+            delivery: config.delivery,
+            hold_for: config.hold_for,
+            insert_local_rate_limit: !config.disable_insert_local_rate_limit,
+            proxy_version: config.proxy_version.clone(),
+            xds_address: xds_address.to_owned(),
+            prometheus: sources.iter().any(|s| s.name() == "prometheus"),
+            known_metrics: sources.iter().flat_map(|s| s.provides()).collect(),
         }
     }
 }
@@ -226,11 +253,10 @@ impl LimiterInput {
         self.spec.delivery.unwrap_or(self.settings.delivery)
     }
 
-    /// `holdFor` in force, as written.
-    pub fn hold_for(&self) -> &str {
-        self.spec
-            .hold_for
-            .as_deref()
-            .unwrap_or(&self.settings.hold_for)
+    /// `holdFor` in force. One that is not a duration is refused, and counts as left out.
+    pub fn hold_for(&self) -> Duration {
+        let own = self.spec.hold_for.as_deref();
+        own.and_then(|text| text.parse().ok())
+            .unwrap_or(self.settings.hold_for)
     }
 }

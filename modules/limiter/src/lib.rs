@@ -6,16 +6,17 @@
 //!                               └────────> status ───┴─> status (server-side apply)
 //! ```
 //!
-//! `validate`, `decide`, `translate` and `status` are pure; `engine` keeps state and does no I/O; `controller` has the effects.
+//! `validate`, `decide`, `translate` and `status` are pure; `engine` keeps state and does no I/O; `module` declares it all to the kit.
 
 pub mod config;
-pub mod controller;
 pub mod decide;
 pub mod engine;
 pub mod error;
+mod http;
 pub mod index;
 pub mod input;
 pub mod metrics;
+pub mod module;
 pub mod status;
 pub mod translate;
 pub mod validate;

@@ -1,15 +1,10 @@
 //! Series of the limiter, read from the engine at scrape time.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use trimtab_crds::istio::EnvoyFilter;
-use trimtab_kit::apply::Applier;
+use prometheus_client::encoding::DescriptorEncoder;
+use trimtab_kit::series::{Labels, counters, gauges};
 
 use crate::engine::{Engine, LimiterView};
 
@@ -17,52 +12,19 @@ use crate::engine::{Engine, LimiterView};
 #[derive(Debug)]
 pub struct LimiterCollector {
     engine: Arc<Engine>,
-    applier: Arc<Applier<EnvoyFilter>>,
     export: usize,
 }
 
 impl LimiterCollector {
     /// At most `export` limiters get their own series.
-    pub fn new(engine: Arc<Engine>, applier: Arc<Applier<EnvoyFilter>>, export: usize) -> Self {
-        Self {
-            engine,
-            applier,
-            export,
-        }
+    pub fn new(engine: Arc<Engine>, export: usize) -> Self {
+        Self { engine, export }
     }
 }
 
-type Rows = Vec<(Vec<(&'static str, String)>, f64)>;
+type Rows = Vec<(Labels, f64)>;
 
-fn gauges(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    rows: &Rows,
-) -> std::fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, value) in rows {
-        let gauge = ConstGauge::<f64>::new(*value);
-        gauge.encode(family.encode_family(labels)?)?;
-    }
-    Ok(())
-}
-
-fn counters(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    rows: &[(Vec<(&'static str, String)>, u64)],
-) -> std::fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (labels, value) in rows {
-        let counter = ConstCounter::<u64>::new(*value);
-        counter.encode(family.encode_family(labels)?)?;
-    }
-    Ok(())
-}
-
-fn names(view: &LimiterView) -> Vec<(&'static str, String)> {
+fn names(view: &LimiterView) -> Labels {
     vec![
         ("namespace", view.namespace.clone()),
         ("limiter", view.name.clone()),
@@ -73,31 +35,7 @@ impl Collector for LimiterCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let views = self.engine.views();
         limiters(&mut encoder, &views, self.export)?;
-        sources(&mut encoder, &self.engine)?;
-        let counts = &self.applier.counts;
-        let row = |result: &str, n: &std::sync::atomic::AtomicU64| {
-            (
-                vec![("result", result.to_owned())],
-                n.load(Ordering::Relaxed),
-            )
-        };
-        counters(
-            &mut encoder,
-            "trimtab_limiter_apply",
-            "EnvoyFilters by result of the write",
-            &[
-                row("applied", &counts.applied),
-                row("unchanged", &counts.unchanged),
-                row("deleted", &counts.deleted),
-                row("failed", &counts.failed),
-            ],
-        )?;
-        gauges(
-            &mut encoder,
-            "trimtab_limiter_queue_depth",
-            "Limiters that wait for a write",
-            &vec![(Vec::new(), self.engine.queue.depth() as f64)],
-        )
+        sources(&mut encoder, &self.engine)
     }
 }
 

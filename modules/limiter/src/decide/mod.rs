@@ -258,11 +258,15 @@ fn sentence_quota(text: &str, values: &str, per_pod: i64, total: Option<i64>, po
 
 fn subset_missing(input: &LimiterInput, rule: &Rule) -> Problem {
     let known: Vec<&str> = input.target.sets.keys().map(String::as_str).collect();
+    let misread = input.target.misread.first_key_value();
+    let misread = misread.map_or_else(String::new, |(written, meant)| {
+        format!("; Istio takes the host \"{written}\" of a DestinationRule as it is: write {meant}")
+    });
     Problem::new(
         rule.path.clone(),
         SUBSET_NOT_FOUND,
         format!(
-            "no DestinationRule of the host has a subset \"{}\": known sets are {}; create the subset or rename the set",
+            "no DestinationRule of the host has a subset \"{}\": known sets are {}; create the subset or rename the set{misread}",
             rule.set,
             known.join(", ")
         ),

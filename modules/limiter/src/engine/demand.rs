@@ -46,11 +46,10 @@ pub(super) fn book(
                             || n.strip_prefix(m.as_str())
                                 .is_some_and(|r| r.starts_with('.'))
                     });
-                    let first = if own_query {
-                        None
-                    } else {
-                        provided.iter().position(|p| p.contains(*n))
-                    };
+                    let mut of = sources.iter().zip(&provided);
+                    let first = of.position(|(source, names)| {
+                        names.contains(*n) && (!own_query || source.overrides_queries())
+                    });
                     first.or(prometheus) == Some(source)
                 })
                 .cloned()
@@ -60,6 +59,7 @@ pub(super) fn book(
             }
             out.demands.push(Demand {
                 id: DemandId(u32::try_from(out.owners.len()).unwrap_or(u32::MAX)),
+                set: set.clone(),
                 namespace: key.namespace.clone(),
                 service: entry.service.clone(),
                 pods: entry

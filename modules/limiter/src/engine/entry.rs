@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use trimtab_crds::istio::EnvoyFilter;
-use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterStatus, duration_millis};
+use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterStatus};
 use trimtab_kit::sources::{Freshness, PodFacts, Sample, Sampler};
 use trimtab_xds::{Resource, content_version};
 use xxhash_rust::xxh3::xxh3_64;
@@ -29,8 +29,6 @@ pub const FIRST_SAMPLE: Duration = Duration::from_secs(10);
 const STATUS_REFRESH: Duration = Duration::from_secs(30);
 /// Over which time refreshes are spread.
 const SPREAD_MILLIS: u64 = 15_000;
-/// `holdFor` when neither limiter nor operator say a readable one.
-const DEFAULT_HOLD: Duration = Duration::from_secs(60);
 
 /// Changes of a limiter in the xDS cache.
 pub(super) struct Outputs {
@@ -41,11 +39,11 @@ pub(super) struct Outputs {
 pub(super) struct Entry {
     object: LimiterObject,
     pub input: LimiterInput,
-    validated: Validated,
+    pub(super) validated: Validated,
     pub pods: BTreeMap<String, Arc<[PodFacts]>>,
     pub service: String,
     first_seen: Duration,
-    decisions: Vec<DescriptorStatus>,
+    pub(super) decisions: Vec<DescriptorStatus>,
     /// As JSON: a tenth of the memory of the objects, and read only when something is written.
     desired: Option<Box<str>>,
     resources: BTreeSet<String>,
@@ -58,11 +56,9 @@ pub(super) struct Entry {
     pub rejected: BTreeMap<String, String>,
     /// Sets that samples were taken for.
     pub sampled_sets: BTreeSet<String>,
-    /// A failed write waits for its next try.
-    pub retrying: bool,
-    /// Failed writes in a row.
-    pub failures: u32,
     latest: Arc<LimiterStatus>,
+    /// The status that is being written.
+    writing: Option<Arc<LimiterStatus>>,
     history: VecDeque<Dot>,
     validated_for: Option<(i64, Arc<trimtab_crds::limiter::LimiterSpec>)>,
     /// Ports that the rules are valid for; none until the target has been found.
@@ -97,9 +93,8 @@ impl Entry {
             apply_error: None,
             rejected: BTreeMap::new(),
             sampled_sets: BTreeSet::new(),
-            retrying: false,
-            failures: 0,
             latest: Arc::default(),
+            writing: None,
             history: VecDeque::new(),
             validated_for: None,
             ports: None,
@@ -126,10 +121,11 @@ impl Entry {
             .iter()
             .flat_map(|(set, names)| names.iter().map(move |n| format!("{set}.{n}")))
             .collect();
-        self.input
-            .metrics
-            .retain(|key, _| keep.contains(key) && !key.ends_with(".pod"));
+        self.input.metrics.retain(|key, _| keep.contains(key));
         self.wait_for_measured_before(&wanted);
+        if self.input.settings.known_metrics.contains("pod") {
+            return;
+        }
         for (set, facts) in &self.input.target.sets {
             self.input
                 .metrics
@@ -187,7 +183,7 @@ impl Entry {
 
     /// Ends that wait after `holdFor`. Returns whether it ended.
     pub fn expire_unsampled(&mut self, now: Duration) -> bool {
-        let over = self.unsampled() && now.saturating_sub(self.first_seen) > self.hold_for();
+        let over = self.unsampled() && now.saturating_sub(self.first_seen) > *self.input.hold_for();
         if over {
             for reading in self.input.metrics.values_mut() {
                 if reading.state == ReadingState::Waiting && reading.failure.is_none() {
@@ -219,16 +215,13 @@ impl Entry {
                     ),
                     None => continue,
                 };
-                if bare != "pod" {
+                // Pods are counted by the index unless a source has their number.
+                if bare != "pod" || self.input.settings.known_metrics.contains("pod") {
                     out.entry(set).or_default().insert(bare);
                 }
             }
         }
         out
-    }
-
-    fn hold_for(&self) -> Duration {
-        duration_millis(self.input.hold_for()).map_or(DEFAULT_HOLD, Duration::from_millis)
     }
 
     /// Takes over one sample.
@@ -241,7 +234,7 @@ impl Entry {
         sample: Sample,
         now: Duration,
     ) {
-        let hold = self.hold_for();
+        let hold = *self.input.hold_for();
         if !self.sampled_sets.contains(set) {
             self.sampled_sets.insert(set.to_owned());
         }
@@ -349,7 +342,7 @@ impl Entry {
         translate(&self.input, &self.validated, &self.decisions)
     }
 
-    fn delivery_problem(&self) -> Option<crate::error::Problem> {
+    pub(super) fn delivery_problem(&self) -> Option<crate::error::Problem> {
         delivery_problem(self.input.delivery(), &self.input.settings.xds_address)
     }
 
@@ -432,8 +425,9 @@ impl Entry {
         Some(format!("{node}: {message}{more}"))
     }
 
-    /// The status of the last [`Self::refresh_status`].
-    pub fn latest(&self) -> Arc<LimiterStatus> {
+    /// The status of the last [`Self::refresh_status`], which is about to be written.
+    pub fn begin_write(&mut self) -> Arc<LimiterStatus> {
+        self.writing = Some(self.latest.clone());
         self.latest.clone()
     }
 
@@ -447,9 +441,12 @@ impl Entry {
         }
     }
 
-    pub fn note_status(&mut self, status: Arc<LimiterStatus>, now: Duration) {
-        self.written = Some(status);
-        self.written_at = now;
+    /// The status of the last [`Self::begin_write`] is at the API server.
+    pub fn end_write(&mut self, now: Duration) {
+        if let Some(status) = self.writing.take() {
+            self.written = Some(status);
+            self.written_at = now;
+        }
     }
 
     pub fn view(&self, history: bool) -> LimiterView {

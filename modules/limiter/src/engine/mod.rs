@@ -1,17 +1,21 @@
 //! The engine: keeps one entry for each limiter, turns events and samples into decisions, and hands outputs to the
-//! writers and the xDS cache. Synchronous and without I/O; [`crate::controller`] drives it.
+//! writers and the xDS cache. Synchronous and without I/O; the kit drives it.
 
+mod contract;
 mod demand;
 mod entry;
+mod findings;
 mod view;
-mod writes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use trimtab_kit::clock::Clock;
-use trimtab_kit::queue::LatestQueue;
+use trimtab_kit::module::Finding;
+use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::sources::{Harvest, MetricSource, Sampler};
 use trimtab_xds::{Resource, ResourceCache};
 
@@ -20,7 +24,6 @@ use crate::input::Settings;
 use crate::translate::EXTENSION_CONFIG_TYPE;
 pub use demand::DemandBook;
 use entry::Entry;
-pub use entry::FIRST_SAMPLE;
 pub use view::{LimiterView, Point};
 
 /// Limiters up to which views come with their histories.
@@ -40,8 +43,12 @@ pub struct Engine {
     unsettled: Mutex<BTreeSet<LimiterKey>>,
     clock: Arc<dyn Clock>,
     xds: ResourceCache,
-    /// Limiters with something to write; a writer asks for what it is when it takes one, so nothing old is written.
-    pub queue: LatestQueue<LimiterKey, ()>,
+    /// Limiters with something to write.
+    queue: WorkQueue<LimiterKey>,
+    /// Some limiter waits for its first samples.
+    wake_samplers: Notify,
+    /// Monotonic time of the first pass.
+    started: OnceLock<Duration>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -75,12 +82,14 @@ impl Engine {
             unsettled: Mutex::default(),
             clock,
             xds,
-            queue: LatestQueue::default(),
+            queue: WorkQueue::default(),
+            wake_samplers: Notify::new(),
+            started: OnceLock::new(),
         })
     }
 
     /// Takes over what events have changed. Returns whether some limiter waits for its first samples.
-    pub fn absorb_events(&self) -> bool {
+    fn absorb_events(&self) -> bool {
         let (dirty, gone) = self.index.take_changes();
         for key in gone {
             self.forget(&key);
@@ -117,7 +126,7 @@ impl Engine {
     }
 
     /// Decides the limiters whose wait for a first sample or for a push is over. Cheap when there are none.
-    pub fn settle(&self) {
+    fn expire_waits(&self) {
         let waiting: Vec<LimiterKey> = self.unsettled.lock().iter().cloned().collect();
         let now = self.clock.monotonic();
         for key in waiting {
@@ -161,6 +170,30 @@ impl Engine {
             .update(EXTENSION_CONFIG_TYPE, Vec::new(), &entry.resource_names());
         drop(entries);
         tracing::info!(limiter = %entry.input.owner, "limiter is gone");
+    }
+
+    /// Samples one source for all limiters and decides those that it concerns.
+    pub(crate) async fn sample(&self, source: usize) {
+        let Some(handle) = self.sources.get(source) else {
+            return;
+        };
+        let book = self.demands(source);
+        if book.demands.is_empty() {
+            return;
+        }
+        let harvest = handle.harvest(&book.demands).await;
+        tracing::debug!(
+            source = handle.name(),
+            queries = harvest.queries,
+            elapsed_ms = harvest.elapsed.as_millis(),
+            "sampled"
+        );
+        self.absorb_harvest(&book, harvest);
+    }
+
+    /// Waits until some limiter waits for its first samples.
+    pub(crate) async fn samples_wanted(&self) {
+        self.wake_samplers.notified().await;
     }
 
     /// Demands for the source with number `source`.
@@ -251,7 +284,7 @@ impl Engine {
         }
         entry.refresh_status(self.clock.now());
         if changed || dirty || (!pending && entry.should_write(now)) {
-            self.queue.push(key.clone(), ());
+            self.queue.push(key.clone());
         }
     }
 
@@ -272,6 +305,15 @@ impl Engine {
             (&a.namespace, &a.name, &a.api_version).cmp(&(&b.namespace, &b.name, &b.api_version))
         });
         out
+    }
+
+    /// What is refused of the limiters, and what is decided, sorted by limiter.
+    pub fn findings(&self) -> Vec<Finding> {
+        let entries = self.entries.lock();
+        let mut keys: Vec<&LimiterKey> = entries.keys().collect();
+        keys.sort_unstable();
+        let found = keys.into_iter().filter_map(|k| entries.get(k));
+        found.flat_map(Entry::findings).collect()
     }
 
     /// The resolved inputs of a limiter: what a bug report attaches.

@@ -10,9 +10,11 @@ use trimtab_crds::istio::{DestinationRule, ServiceEntry};
 use trimtab_crds::limiter::{LimiterSpec, LimiterStatus, first_form, v1alpha2};
 use trimtab_kit::watch::Feed;
 
+use trimtab_mesh::names::{full_host, meant};
+
 use super::{
     DestinationRuleFacts, Form, Index, LimiterKey, LimiterObject, Name, ServiceEntryFacts,
-    ServiceFacts, State, qualified,
+    ServiceFacts, State,
 };
 use crate::error::Owner;
 use crate::input::ServicePort;
@@ -48,12 +50,10 @@ impl State {
             self.unregister(key);
             let touched = self.peers.leave(key);
             self.dirty.extend(touched);
-            if let Some(keys) = old
-                .spec
-                .host
-                .as_ref()
-                .and_then(|h| self.by_entry_host.get_mut(&qualified(h, &key.namespace)))
-            {
+            if let Some(keys) = old.spec.host.as_ref().and_then(|h| {
+                self.by_entry_host
+                    .get_mut(&full_host(h, &key.namespace, &self.domain))
+            }) {
                 keys.remove(key);
             }
             self.dirty.remove(key);
@@ -67,6 +67,12 @@ impl State {
             if let Some(names) = self.rules_by_host.get_mut(&old.host) {
                 names.remove(name);
             }
+            if let Some(meant) = meant(&old.host, &self.domain)
+                && let Some(hosts) = self.misread.get_mut(&meant)
+            {
+                hosts.remove(&old.host);
+                self.touch_host(&meant);
+            }
             self.touch_host(&old.host);
         }
     }
@@ -74,7 +80,10 @@ impl State {
     fn drop_entry(&mut self, name: &Name) {
         if let Some(old) = self.entries.remove(name) {
             for host in old.hosts {
-                if let Some(keys) = self.by_entry_host.get(&qualified(&host, &name.0)) {
+                if let Some(keys) = self
+                    .by_entry_host
+                    .get(&full_host(&host, &name.0, &self.domain))
+                {
                     self.dirty.extend(keys.iter().cloned());
                 }
                 if let Some(names) = self.entries_by_host.get_mut(&(name.0.clone(), host)) {
@@ -87,7 +96,14 @@ impl State {
     fn put_rule(&mut self, rule: &DestinationRule) {
         let name = name_of(rule);
         self.drop_rule(&name);
-        let host = qualified(&rule.spec.host, &name.0);
+        let host = full_host(&rule.spec.host, &name.0, &self.domain);
+        if let Some(meant) = meant(&host, &self.domain) {
+            self.misread
+                .entry(meant.clone())
+                .or_default()
+                .insert(host.clone());
+            self.touch_host(&meant);
+        }
         self.rules_by_host
             .entry(host.clone())
             .or_default()
@@ -135,7 +151,10 @@ impl State {
                 .entry((name.0.clone(), host.clone()))
                 .or_default()
                 .insert(name.clone());
-            if let Some(keys) = self.by_entry_host.get(&qualified(host, &name.0)) {
+            if let Some(keys) = self
+                .by_entry_host
+                .get(&full_host(host, &name.0, &self.domain))
+            {
                 self.dirty.extend(keys.iter().cloned());
             }
         }

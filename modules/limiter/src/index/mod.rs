@@ -7,7 +7,7 @@ mod feeds;
 mod peers;
 mod pods;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use trimtab_crds::istio::Subset;
 use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterSpec, LimiterStatus};
 use trimtab_kit::sources::PodFacts;
+use trimtab_mesh::names::full_host;
 
 use crate::error::Owner;
 use crate::input::{ServicePort, SetFacts, TargetFacts, TargetProblem};
@@ -125,6 +126,10 @@ struct State {
     pods: PodIndex,
     rules: HashMap<Name, DestinationRuleFacts>,
     rules_by_host: HashMap<String, HashSet<Name>>,
+    /// Hosts of DestinationRules as written, by the host that was probably meant: Istio takes a name with a dot as it is.
+    misread: HashMap<String, BTreeSet<String>>,
+    /// The cluster domain.
+    domain: String,
     entries: HashMap<Name, ServiceEntryFacts>,
     entries_by_host: HashMap<Name, HashSet<Name>>,
     /// (namespace or `*`, label, value) of one pair of a limiter's selector.
@@ -148,9 +153,12 @@ pub struct Index {
 impl Index {
     /// An empty index. Limiters in `root_namespace` with a workloadSelector are for pods of all namespaces, as Istio applies
     /// EnvoyFilters there.
-    pub fn new(root_namespace: &str) -> Arc<Self> {
+    pub fn new(root_namespace: &str, domain: &str) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                domain: domain.to_owned(),
+                ..State::default()
+            }),
             wake: Notify::new(),
             root_namespace: root_namespace.to_owned(),
         })
@@ -246,16 +254,6 @@ fn both(namespace: &str, name: &str) -> [LimiterKey; 2] {
         name: name.to_owned(),
         form,
     })
-}
-
-/// Fully qualified host of a DestinationRule: short names are names of the rule's namespace.
-fn qualified(host: &str, namespace: &str) -> String {
-    match host.split('.').count() {
-        1 => format!("{host}.{namespace}.svc.cluster.local"),
-        2 => format!("{host}.svc.cluster.local"),
-        3 if host.ends_with(".svc") => format!("{host}.cluster.local"),
-        _ => host.to_owned(),
-    }
 }
 
 impl State {
@@ -365,7 +363,7 @@ impl State {
         if let Some(host) = &spec.host {
             let host_key = (key.namespace.clone(), host.clone());
             self.by_entry_host
-                .entry(qualified(host, &key.namespace))
+                .entry(full_host(host, &key.namespace, &self.domain))
                 .or_default()
                 .insert(key.clone());
             let entry = self
@@ -408,7 +406,9 @@ impl State {
         let spec = &out.object.spec;
         if !spec.gateway && spec.workload_selector.is_empty() {
             let host = spec.host.as_ref().unwrap_or(&key.name);
-            let host = qualified(host, &key.namespace);
+            let host = full_host(host, &key.namespace, &self.domain);
+            let misread = self.misread.get(&host).into_iter().flatten();
+            out.target.misread = misread.map(|h| (h.clone(), host.clone())).collect();
             sets.extend(self.subsets(&host, &key.namespace));
         }
         for (set, labels) in sets {

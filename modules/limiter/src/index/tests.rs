@@ -71,7 +71,7 @@ fn touched(index: &Index) -> Vec<String> {
 
 /// A limiter `a` of a Service with one Ready pod, resolved once.
 fn stand() -> Arc<Index> {
-    let index = Index::new("istio-system");
+    let index = Index::new("istio-system", "cluster.local");
     put::<Service>(&index, service("a"));
     put::<Pod>(&index, pod("a-0", &json!({"app": "a"}), "True"));
     put::<v1alpha2::SmartLimiter>(&index, limiter("a", 1, &json!({})));
@@ -132,12 +132,7 @@ fn subsets_follow_the_destination_rule() {
         pod("a-1", &json!({"app": "a", "version": "v1"}), "True"),
     );
     touched(&index);
-    for host in [
-        "a",
-        "a.default",
-        "a.default.svc",
-        "a.default.svc.cluster.local",
-    ] {
+    for host in ["a", "a.default.svc.cluster.local"] {
         let rule = json!({"metadata": {"namespace": "default", "name": "a"},
             "spec": {"host": host, "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}});
         put::<DestinationRule>(&index, rule.clone());
@@ -155,7 +150,7 @@ fn subsets_follow_the_destination_rule() {
 
 #[test]
 fn a_host_follows_its_service_entry() {
-    let index = Index::new("istio-system");
+    let index = Index::new("istio-system", "cluster.local");
     put::<v1alpha2::SmartLimiter>(
         &index,
         limiter("api", 1, &json!({"host": "api.example.com"})),
@@ -205,7 +200,7 @@ fn a_host_follows_its_service_entry() {
 
 #[test]
 fn a_service_that_comes_changes_and_goes() {
-    let index = Index::new("istio-system");
+    let index = Index::new("istio-system", "cluster.local");
     put::<v1alpha2::SmartLimiter>(&index, limiter("a", 1, &json!({})));
     touched(&index);
     assert_eq!(problem(&index, "a"), Some(TargetProblem::ServiceNotFound));
@@ -364,7 +359,7 @@ fn of_two_forms_of_one_name_the_newer_is_in_force() {
 
 #[test]
 fn a_selector_replaces_the_service_and_reaches_all_namespaces_from_the_root() {
-    let index = Index::new("istio-system");
+    let index = Index::new("istio-system", "cluster.local");
     let selector = json!({"workloadSelector": {"tier": "edge"}});
     put::<v1alpha2::SmartLimiter>(&index, limiter("edge", 1, &selector));
     let mut root = limiter("edge", 1, &selector);
@@ -422,7 +417,7 @@ fn deletion_leaves_no_trace() {
 #[test]
 fn subsets_of_external_hosts_are_found() {
     for host in ["api.example.com", "example.com", "api"] {
-        let index = Index::new("istio-system");
+        let index = Index::new("istio-system", "cluster.local");
         let meta = json!({"namespace": "default", "name": "x"});
         put::<ServiceEntry>(
             &index,

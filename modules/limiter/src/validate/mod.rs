@@ -8,7 +8,8 @@ mod target;
 
 use std::sync::Arc;
 
-use trimtab_crds::limiter::{BASE_SET, Delivery, Descriptor, LimiterSpec, duration_millis};
+use trimtab_crds::Duration;
+use trimtab_crds::limiter::{BASE_SET, Delivery, Descriptor, LimiterSpec};
 
 pub use matches::{Address, RuleMatch, Test, ValueMatch};
 
@@ -195,13 +196,12 @@ fn object_problems(spec: &LimiterSpec) -> Vec<Problem> {
     if spec.rollout.is_some() {
         out.push(Problem::new("spec.rollout", "NotSupported", "the roll-out ladder is not available yet: remove spec.rollout, use mode: Shadow and then mode: Enforce"));
     }
-    if let Some(text) = &spec.hold_for
-        && duration_millis(text).is_none()
-    {
+    let hold_for = spec.hold_for.as_deref().map(str::parse::<Duration>);
+    if let Some(Err(error)) = hold_for {
         out.push(Problem::new(
             "spec.holdFor",
             "InvalidDuration",
-            format!("\"{text}\" is not a duration: write for example 60s, 500ms, 5m or 1h"),
+            error.to_string(),
         ));
     }
     if spec.gateway && spec.host.is_some() {

@@ -1,0 +1,43 @@
+//! What `trimtab translate` prints of a limiter beside its objects.
+
+use trimtab_crds::limiter::DescriptorState;
+use trimtab_kit::module::Finding;
+
+use super::entry::Entry;
+use crate::status::state_name;
+
+impl Entry {
+    /// What is refused of the object, and the decisions.
+    pub fn findings(&self) -> Vec<Finding> {
+        let owner = &self.input.owner;
+        let refused = |what: &dyn std::fmt::Display| Finding {
+            refused: true,
+            message: format!("{owner}: {what}"),
+        };
+        let problems = self.validated.problems();
+        let mut out: Vec<Finding> = problems.map(|p| refused(p)).collect();
+        if let Some(problem) = &self.input.target.problem {
+            let host = self.input.spec.host.as_deref().unwrap_or_default();
+            out.push(refused(&problem.problem(owner, host)));
+            return out;
+        }
+        out.extend(self.delivery_problem().iter().map(|p| refused(p)));
+        for (decision, checked) in self.decisions.iter().zip(&self.validated.rules) {
+            let index = usize::try_from(decision.index).unwrap_or_default();
+            let path = owner.descriptor_path(&decision.set, index);
+            let is_refused = decision.state == DescriptorState::Refused
+                && checked.rule.is_ok()
+                && self.validated.object.is_empty();
+            out.push(if is_refused {
+                refused(&decision.reason)
+            } else {
+                let state = state_name(decision.state);
+                Finding {
+                    refused: false,
+                    message: format!("{owner}: {path}: {state}: {}", decision.reason),
+                }
+            });
+        }
+        out
+    }
+}

@@ -1,0 +1,126 @@
+//! What the limiter is made of, as the kit takes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::ResourceExt;
+use tokio_util::sync::CancellationToken;
+use trimtab_crds::OWNER_NAME_LABEL;
+use trimtab_crds::istio::{DestinationRule, EnvoyFilter, ServiceEntry};
+use trimtab_crds::limiter::{first_form, v1alpha2};
+use trimtab_kit::apply::{Key, Ownership};
+use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
+
+use crate::config::LimiterConfig;
+use crate::engine::Engine;
+use crate::http;
+use crate::index::Index;
+use crate::input::Settings;
+use crate::metrics::LimiterCollector;
+
+/// A limiter that waits for its first sample need not wait for the ticker; this keeps a storm of events from becoming a
+/// storm of queries.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(250);
+
+/// Shortest `refresh` and `holdFor`.
+const SHORTEST: trimtab_crds::Duration = trimtab_crds::Duration::from_millis(100);
+
+/// The limiter module.
+#[derive(Debug)]
+pub struct Limiter;
+
+impl ModuleConfig for LimiterConfig {
+    fn check(&self) -> Result<(), String> {
+        for (key, value) in [
+            ("limiter.refresh", self.refresh),
+            ("limiter.holdFor", self.hold_for),
+        ] {
+            if value < SHORTEST {
+                return Err(format!(
+                    "{key}: {value} is shorter than 100ms: write for example 5s"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The limiter of a generated object, which is in its namespace: the controlling reference, since labels hold 63
+/// characters; else the label.
+fn owner(object: &EnvoyFilter) -> Option<Key> {
+    let references = object.owner_references();
+    let controller = references.iter().find(|r| r.controller == Some(true));
+    let name = controller
+        .map(|r| r.name.clone())
+        .or_else(|| object.labels().get(OWNER_NAME_LABEL).cloned())?;
+    Some((object.namespace().unwrap_or_default(), name))
+}
+
+impl Module for Limiter {
+    const NAME: &'static str = "limiter";
+    type Config = LimiterConfig;
+
+    fn setup(config: LimiterConfig, setup: &mut Setup<'_>) -> Result<(), SetupError> {
+        let context = setup.context().clone();
+        let index = Index::new(&config.root_namespace, &context.domain);
+        let settings = Settings::new(&config, &context.xds_address, &context.sources);
+        let engine = Engine::new(
+            index.clone(),
+            context.sources,
+            settings,
+            context.clock,
+            context.xds,
+        );
+        setup.require::<v1alpha2::SmartLimiter>(&index);
+        setup.watch::<first_form::SmartLimiter>(&index);
+        setup.watch::<Service>(&index);
+        setup.watch::<Pod>(&index);
+        setup.watch::<DestinationRule>(&index);
+        setup.watch::<ServiceEntry>(&index);
+        setup.writes_status::<v1alpha2::SmartLimiter>();
+        setup.writes_status::<first_form::SmartLimiter>();
+        let ownership = Ownership {
+            module: None,
+            owner,
+        };
+        let on_change = Arc::new(move |namespace: &str, owner: &str| index.touch(namespace, owner));
+        setup.generates::<EnvoyFilter>("EnvoyFilter", ownership, on_change);
+        setup.engine(&engine);
+        let refresh = config.refresh.into();
+        for source in 0..engine.sources.len() {
+            let sampling = sample(engine.clone(), source, refresh, context.shutdown.clone());
+            setup.task(&format!("source {source}"), sampling);
+        }
+        setup.routes(http::routes(engine.clone()));
+        let collector = LimiterCollector::new(engine.clone(), config.export_limiters);
+        setup.collector(Box::new(collector));
+        let found = engine.clone();
+        setup.findings(move || found.findings());
+        setup.expose(engine);
+        Ok(())
+    }
+}
+
+/// Samples one source on its own ticker: a slow source delays nobody.
+async fn sample(
+    engine: Arc<Engine>,
+    source: usize,
+    refresh: Duration,
+    shutdown: CancellationToken,
+) {
+    let mut ticker = tokio::time::interval(refresh);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let wanted = async {
+            engine.samples_wanted().await;
+            tokio::time::sleep(refresh.min(SHORTEST_PERIOD)).await;
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticker.tick() => {}
+            () = wanted => {}
+        }
+        engine.sample(source).await;
+    }
+}
