@@ -4,14 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
-use trimtab_crds::duration;
+use trimtab_crds::Duration;
 use trimtab_crds::fence::Mode;
 
 use crate::fallback::TCP_PORT;
+
+/// In seconds.
+const HOUR: u64 = 3600;
 
 /// `lazyload:` in the operator's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,7 +23,8 @@ pub struct LazyloadConfig {
     pub enabled: bool,
     /// Mode of fences that do not say.
     pub mode: Mode,
-    /// Domain of the cluster.
+    /// The cluster domain: set by the operator from `mesh.domain`, no key of this section.
+    #[serde(skip_serializing_if = "is_default_domain")]
     pub domain: String,
     /// Istio's root namespace.
     pub istio_namespace: String,
@@ -53,12 +56,16 @@ pub struct LazyloadConfig {
     pub export_fences: usize,
 }
 
+fn is_default_domain(domain: &str) -> bool {
+    domain == trimtab_mesh::DEFAULT_DOMAIN
+}
+
 impl Default for LazyloadConfig {
     fn default() -> Self {
         Self {
             enabled: true,
             mode: Mode::Enforce,
-            domain: "cluster.local".to_owned(),
+            domain: trimtab_mesh::DEFAULT_DOMAIN.to_owned(),
             istio_namespace: "istio-system".to_owned(),
             namespace: "trimtab-system".to_owned(),
             revision: String::new(),
@@ -152,9 +159,9 @@ pub struct PrometheusLearning {
     /// Base URL.
     pub address: String,
     /// Pause between queries.
-    pub interval: String,
+    pub interval: Duration,
     /// Time limit of one query.
-    pub timeout: String,
+    pub timeout: Duration,
     /// Query for HTTP calls; its answer must have the labels `source_workload`, `source_workload_namespace` and
     /// `destination_service`. Empty: the one for the mesh.
     pub requests: String,
@@ -166,8 +173,8 @@ impl Default for PrometheusLearning {
     fn default() -> Self {
         Self {
             address: "http://prometheus.istio-system:9090".to_owned(),
-            interval: "15s".to_owned(),
-            timeout: "10s".to_owned(),
+            interval: Duration::from_secs(15),
+            timeout: Duration::from_secs(10),
             requests: String::new(),
             connections: String::new(),
         }
@@ -179,22 +186,22 @@ impl Default for PrometheusLearning {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Retention {
     /// At least this long.
-    pub min: String,
+    pub min: Duration,
     /// At least this many times the longest pause between two calls.
     pub gap_factor: u32,
     /// A dependency that has expired stays in the Sidecar for this long.
-    pub grace: String,
+    pub grace: Duration,
     /// An expired dependency is remembered for this long, so that its next call tells how seldom it is called.
-    pub remember: String,
+    pub remember: Duration,
 }
 
 impl Default for Retention {
     fn default() -> Self {
         Self {
-            min: "72h".to_owned(),
+            min: Duration::from_secs(72 * HOUR),
             gap_factor: 3,
-            grace: "5m".to_owned(),
-            remember: "840h".to_owned(),
+            grace: Duration::from_secs(300),
+            remember: Duration::from_secs(840 * HOUR),
         }
     }
 }
@@ -289,7 +296,7 @@ pub struct Dispatch {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Writes {
     /// Changes are gathered for this long, so that istiod pushes once for all of them.
-    pub gather: String,
+    pub gather: Duration,
     /// Sidecars written a minute, at most; the rest waits. 0: no bound.
     pub per_minute: u32,
 }
@@ -297,15 +304,10 @@ pub struct Writes {
 impl Default for Writes {
     fn default() -> Self {
         Self {
-            gather: "100ms".to_owned(),
+            gather: Duration::from_millis(100),
             per_minute: 600,
         }
     }
-}
-
-/// A duration of the configuration that [`LazyloadConfig::check`] has seen.
-pub(crate) fn time(text: &str) -> Duration {
-    duration::parse(text).unwrap_or_default()
 }
 
 impl LazyloadConfig {
@@ -320,18 +322,6 @@ impl LazyloadConfig {
 
     /// Checks what types cannot say. The error names the key and the fix.
     pub fn check(&self) -> Result<(), String> {
-        for (key, value) in [
-            ("retention.min", &self.retention.min),
-            ("retention.grace", &self.retention.grace),
-            ("retention.remember", &self.retention.remember),
-            ("writes.gather", &self.writes.gather),
-        ] {
-            duration_of(key, value)?;
-        }
-        if let Some(prometheus) = &self.learn.prometheus {
-            duration_of("learn.prometheus.interval", &prometheus.interval)?;
-            duration_of("learn.prometheus.timeout", &prometheus.timeout)?;
-        }
         for (key, value) in [
             ("domain", &self.domain),
             ("istioNamespace", &self.istio_namespace),
@@ -431,12 +421,6 @@ impl LazyloadConfig {
         }
         Ok(())
     }
-}
-
-fn duration_of(key: &str, value: &str) -> Result<Duration, String> {
-    duration::parse(value).ok_or_else(|| {
-        format!("lazyload.{key}: \"{value}\" is not a duration: write for example 5m")
-    })
 }
 
 fn regex(what: &str, pattern: &str) -> Result<Regex, String> {

@@ -9,18 +9,21 @@
 //! ```
 //!
 //! `mesh`, `edges`, `scope`, `translate`, `fallback`, `status` and the parsers of `learn` are pure: time comes in as an
-//! argument. `engine` and `hints` keep state and do no I/O; `controller` and the servers of `learn` have the effects.
+//! argument. `engine` and `hints` keep state and do no I/O; the servers of `learn` have effects; `module` declares it all to the
+//! kit, which writes.
 
 pub mod auto;
 pub mod config;
-pub mod controller;
+mod describe;
 pub mod edges;
 pub mod engine;
 pub mod fallback;
 pub mod hints;
+mod http;
 pub mod learn;
 pub mod mesh;
 pub mod metrics;
+pub mod module;
 pub mod object;
 pub mod scope;
 pub mod status;

@@ -1,107 +1,40 @@
 //! Series of the lazyload module, read from the engine at scrape time.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use trimtab_kit::apply::ApplyCounts;
+use prometheus_client::encoding::DescriptorEncoder;
+use trimtab_kit::series::{Labels, counters, gauges};
 
-use crate::controller::{Appliers, Learned};
 use crate::engine::Engine;
-use crate::learn::{Skip, Skipped};
+use crate::learn::{Learned, Skip, Skipped};
 
 /// Collector of the module's series. Series with a fence's name are bounded in number.
 #[derive(Debug)]
 pub struct LazyloadCollector {
     engine: Arc<Engine>,
-    appliers: Appliers,
     learned: Arc<Learned>,
     export: usize,
 }
 
 impl LazyloadCollector {
     /// At most `export` fences get their own series.
-    pub fn new(
-        engine: Arc<Engine>,
-        appliers: Appliers,
-        learned: Arc<Learned>,
-        export: usize,
-    ) -> Self {
+    pub fn new(engine: Arc<Engine>, learned: Arc<Learned>, export: usize) -> Self {
         Self {
             engine,
-            appliers,
             learned,
             export,
         }
     }
 }
 
-type Labels = Vec<(&'static str, String)>;
-
-fn gauges(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    rows: &[(Labels, i64)],
-) -> std::fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, value) in rows {
-        ConstGauge::<i64>::new(*value).encode(family.encode_family(labels)?)?;
-    }
-    Ok(())
-}
-
-fn counters(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    rows: &[(Labels, u64)],
-) -> std::fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (labels, value) in rows {
-        ConstCounter::<u64>::new(*value).encode(family.encode_family(labels)?)?;
-    }
-    Ok(())
-}
-
-fn number(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-fn writes(encoder: &mut DescriptorEncoder<'_>, appliers: &Appliers) -> std::fmt::Result {
-    let of = |kind: &str, counts: &ApplyCounts| {
-        [
-            ("applied", &counts.applied),
-            ("unchanged", &counts.unchanged),
-            ("deleted", &counts.deleted),
-            ("failed", &counts.failed),
-        ]
-        .map(|(result, count)| {
-            let labels = vec![("kind", kind.to_owned()), ("result", result.to_owned())];
-            (labels, count.load(Ordering::Relaxed))
-        })
-    };
-    let mut rows = of("Sidecar", &appliers.sidecars.counts).to_vec();
-    rows.extend(of("EnvoyFilter", &appliers.filters.counts));
-    counters(
-        encoder,
-        "trimtab_lazyload_apply",
-        "Generated objects by kind and result of the write",
-        &rows,
-    )
-}
-
 impl LazyloadCollector {
     fn fences(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
         let mesh = self.engine.mesh_view();
-        let by_reason: Vec<(Labels, i64)> = mesh
+        let by_reason: Vec<(Labels, f64)> = mesh
             .by_reason
             .iter()
-            .map(|(reason, n)| (vec![("reason", reason.clone())], number(*n)))
+            .map(|(reason, n)| (vec![("reason", reason.clone())], *n as f64))
             .collect();
         gauges(
             encoder,
@@ -111,8 +44,8 @@ impl LazyloadCollector {
         )?;
         let scope = |own: i64, mesh: i64| {
             [
-                (vec![("of", "scope".to_owned())], own),
-                (vec![("of", "mesh".to_owned())], mesh),
+                (vec![("of", "scope".to_owned())], own as f64),
+                (vec![("of", "mesh".to_owned())], mesh as f64),
             ]
         };
         gauges(
@@ -127,25 +60,18 @@ impl LazyloadCollector {
             "Estimated configuration of a proxy of each scoped fence, summed over fences, and without scope",
             &scope(mesh.bytes_in_scope, mesh.bytes_in_mesh),
         )?;
-        let rows = [(vec![], number(mesh.callers))];
+        let rows = [(vec![], mesh.callers as f64)];
         gauges(
             encoder,
             "trimtab_lazyload_callers",
             "Workloads with learned dependencies",
             &rows,
         )?;
-        let rows = [(vec![], number(mesh.edges))];
+        let rows = [(vec![], mesh.edges as f64)];
         gauges(
             encoder,
             "trimtab_lazyload_edges",
             "Learned dependencies, remembered ones included",
-            &rows,
-        )?;
-        let rows = [(vec![], number(self.engine.queue.depth()))];
-        gauges(
-            encoder,
-            "trimtab_lazyload_queue_depth",
-            "Writes that wait or run",
             &rows,
         )?;
         self.each_fence(encoder)
@@ -159,7 +85,7 @@ impl LazyloadCollector {
                     ("namespace", key.namespace.clone()),
                     ("name", key.name.clone()),
                 ];
-                rows.push((labels, size.services));
+                rows.push((labels, size.services as f64));
             }
         }
         gauges(
@@ -208,7 +134,7 @@ impl LazyloadCollector {
             "Access log entries received",
             &rows,
         )?;
-        let rows = [(vec![], i64::try_from(logs.streams()).unwrap_or(i64::MAX))];
+        let rows = [(vec![], logs.streams() as f64)];
         gauges(
             encoder,
             "trimtab_lazyload_access_log_streams",
@@ -235,7 +161,6 @@ impl LazyloadCollector {
 impl Collector for LazyloadCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         self.fences(&mut encoder)?;
-        self.learning(&mut encoder)?;
-        writes(&mut encoder, &self.appliers)
+        self.learning(&mut encoder)
     }
 }

@@ -27,7 +27,6 @@ fn what_has_no_effect_is_said() {
 #[test]
 fn nonsense_is_refused_with_the_key() {
     for (text, key) in [
-        ("retention: {min: soon}", "retention.min"),
         ("fallback: {wormholePort: ['http']}", "wormholePort"),
         ("fallback: {wormholePort: ['0']}", "wormholePort"),
         ("fallback: {wormholePort: ['15081']}", "own port for TCP"),

@@ -1,10 +1,9 @@
 //! Edges as they are written in the status of a ServiceFence, and read back.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use trimtab_crds::duration;
+use trimtab_crds::Duration;
 use trimtab_crds::fence::{Dependency, DependencyState};
 
 use super::Edge;
@@ -21,8 +20,8 @@ pub(super) fn edge((host, record): (Arc<str>, Record)) -> Edge {
         evidence: record.proofs.iter().collect(),
         first_seen: timestamp(record.first),
         last_seen: timestamp(record.last),
-        idle: Duration::from_millis(record.idle),
-        longest_gap: Duration::from_secs(u64::from(record.gap)),
+        idle: std::time::Duration::from_millis(record.idle),
+        longest_gap: std::time::Duration::from_secs(u64::from(record.gap)),
         state: record.state,
         known: record.known,
     }
@@ -41,7 +40,7 @@ pub(super) fn dependency(
     limits: &Limits,
 ) -> Dependency {
     let idle = limits.step_start(limits.step(record.idle));
-    let some = |millis: u64| (millis > 0).then(|| text(Duration::from_millis(millis)));
+    let some = |millis: u64| (millis > 0).then(|| Duration::from_millis(millis).to_string());
     Dependency {
         host: host.to_string(),
         caller: caller.workload.to_string(),
@@ -73,8 +72,10 @@ pub(super) fn record(
     };
     let last = time(&dependency.last_seen);
     let pause = |text: &Option<String>| {
-        let pause = text.as_deref().and_then(duration::parse);
-        pause.unwrap_or_default()
+        let pause = text
+            .as_deref()
+            .and_then(|text| text.parse::<Duration>().ok());
+        *pause.unwrap_or_default()
     };
     let proofs = dependency
         .evidence
@@ -121,17 +122,6 @@ fn proof(text: &str) -> Option<Proofs> {
         .fold(Proofs::default(), Proofs::with),
     );
     all.iter().find(|e| e.as_str() == text).map(Proofs::of)
-}
-
-/// A duration in one unit, e.g. `36h`, `90m`, `1500ms`.
-fn text(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    for (unit, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
-        if millis.is_multiple_of(size) {
-            return format!("{}{unit}", millis / size);
-        }
-    }
-    format!("{millis}ms")
 }
 
 /// The key of a host in `status.metricStatus`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::{Retention, time};
+use crate::config::Retention;
 use crate::object::Evidence;
 
 /// How long edges live, and how many there may be.
@@ -23,13 +23,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// From the configuration, which [`crate::config::LazyloadConfig::check`] has seen.
+    /// From the configuration.
     pub fn new(retention: &Retention, hosts_per_caller: usize) -> Self {
         Self {
-            min: time(&retention.min),
+            min: retention.min.into(),
             gap_factor: retention.gap_factor,
-            grace: time(&retention.grace),
-            remember: time(&retention.remember),
+            grace: retention.grace.into(),
+            remember: retention.remember.into(),
             hosts_per_caller,
         }
     }

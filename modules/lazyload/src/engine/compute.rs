@@ -96,7 +96,7 @@ impl Engine {
         if entry.stored != stored {
             entry.stored = stored;
             drop(inner);
-            self.queue.push(Work::Fence(key.clone()), ());
+            self.queue.push(Work::Fence(key.clone()));
         }
     }
 
@@ -116,7 +116,7 @@ impl Engine {
         for key in decide {
             if let Some(resolved) = self.index.resolve(&key) {
                 self.decide(&key, &resolved);
-                self.queue.push(Work::Fence(key), ());
+                self.queue.push(Work::Fence(key));
             }
         }
     }
@@ -126,7 +126,7 @@ impl Engine {
         if inner.fences.remove(key).is_some() {
             inner.timers.retain(|(_, k)| k != key);
             drop(inner);
-            self.queue.push(Work::Fence(key.clone()), ());
+            self.queue.push(Work::Fence(key.clone()));
         }
     }
 

@@ -1,6 +1,7 @@
 //! State between events and writes: which fences there are, what was made of each, and what is to be written. No I/O.
 
 mod compute;
+mod contract;
 mod orphans;
 mod ports;
 mod view;
@@ -9,6 +10,7 @@ mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,8 +19,8 @@ use tokio::sync::Notify;
 use trimtab_crds::fence::{FenceStatus, Mode};
 use trimtab_crds::istio::Sidecar;
 use trimtab_kit::clock::Clock;
-use trimtab_kit::queue::LatestQueue;
-use trimtab_kit::retry::Retries;
+use trimtab_kit::engine::WriteError;
+use trimtab_kit::queue::WorkQueue;
 
 use crate::auto::AutoFences;
 use crate::config::LazyloadConfig;
@@ -32,6 +34,7 @@ use crate::status::{Refusal, Standing};
 
 use orphans::Orphans;
 
+pub(crate) use contract::WIRING;
 pub use ports::HttpPorts;
 pub use view::{DependencyView, EdgeView, FenceView, MeshView};
 pub use wiring::{Wiring, WiringState};
@@ -88,7 +91,9 @@ struct Entry {
     stored: FenceStatus,
     /// As it was written last, or is to be.
     wanted: FenceStatus,
-    write_error: Option<(&'static str, String)>,
+    write_error: Option<WriteError>,
+    /// The Sidecar was left as it was when a writer came last: nothing was tried that could have failed.
+    left: bool,
 }
 
 /// What the watch has told of a Sidecar.
@@ -108,11 +113,13 @@ struct Inner {
     /// Sidecars of users, by the fence that would write one of this name.
     foreign: BTreeSet<FenceKey>,
     wiring: WiringState,
+    /// What is being written for the fallback.
+    writing: Option<Wiring>,
     /// Fences whose scope or state must be worked out again, for other reasons than events.
     again: BTreeSet<FenceKey>,
 }
 
-/// Decides; the controller carries out.
+/// Decides; the kit's driver carries out.
 pub struct Engine {
     /// The mesh.
     pub index: Arc<Index>,
@@ -124,12 +131,9 @@ pub struct Engine {
     pub auto: Arc<AutoFences>,
     /// HTTP ports of the mesh.
     pub ports: Arc<HttpPorts>,
-    /// What is to be written, Sidecars excepted.
-    pub queue: LatestQueue<Work, ()>,
-    /// Sidecars to write: a budget may hold them up, and nothing else with them.
-    pub sidecars: LatestQueue<Work, ()>,
-    /// Writes that failed.
-    pub retries: Retries<Work>,
+    queue: WorkQueue<Work>,
+    /// The first look at the fallback is queued.
+    begun: AtomicBool,
     clock: Arc<dyn Clock>,
     config: RwLock<Arc<LazyloadConfig>>,
     settings: RwLock<Arc<Settings>>,
@@ -164,9 +168,8 @@ impl Engine {
             edges: Arc::new(EdgeStore::new(limits)),
             auto: AutoFences::new(config.clone(), wake.clone()),
             ports: HttpPorts::new(&config.fallback, wake.clone()),
-            queue: LatestQueue::default(),
-            sidecars: LatestQueue::default(),
-            retries: Retries::default(),
+            queue: WorkQueue::default(),
+            begun: AtomicBool::new(false),
             clock,
             settings: RwLock::new(Arc::new(wiring::settings(&config))),
             config: RwLock::new(config),
@@ -192,25 +195,8 @@ impl Engine {
         let all: Vec<FenceKey> = inner.fences.keys().cloned().collect();
         inner.again.extend(all);
         drop(inner);
-        self.queue.push(Work::Wiring, ());
+        self.queue.push(Work::Wiring);
         self.wake.notify_one();
-    }
-
-    /// Waits until there is something for [`Self::absorb`], by events or by time.
-    pub async fn changed(&self) {
-        let pause = self.next_timer();
-        let timer = async {
-            match pause {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = self.index.changed() => {}
-            () = self.edges.changed() => {}
-            () = self.wake.notified() => {}
-            () = timer => {}
-        }
     }
 
     /// Until a scope changes by itself.
@@ -225,39 +211,6 @@ impl Engine {
             .flatten()
             .min()
             .map(|d| d.clamp(SHORTEST_TIMER, LONGEST_TIMER))
-    }
-
-    /// Takes over what events, sightings and time have changed, and queues what follows.
-    pub fn absorb(&self) {
-        self.edges.tick(self.clock.monotonic());
-        let changes = self.index.take_changes();
-        let mut dirty = changes.fences;
-        {
-            let mut inner = self.inner.lock();
-            dirty.append(&mut inner.again);
-            let now = self.clock.now();
-            while inner.timers.first().is_some_and(|(at, _)| *at <= now) {
-                dirty.extend(inner.timers.pop_first().map(|(_, key)| key));
-            }
-        }
-        let mut restored = BTreeSet::new();
-        for key in dirty.iter().chain(&changes.statuses) {
-            restored.extend(self.restore(key));
-        }
-        self.declare(restored);
-        for caller in self.edges.take_changes() {
-            dirty.extend(self.index.fences_of(&caller));
-        }
-        for key in changes.statuses.difference(&dirty) {
-            self.reread(key);
-        }
-        self.compute(&dirty);
-        for key in self.auto.take_changes() {
-            self.queue.push(Work::Auto(key), ());
-        }
-        if self.wiring_changed() {
-            self.queue.push(Work::Wiring, ());
-        }
     }
 
     /// Takes declared dependencies over. What was `restored` may have brought old ones back: another replica had not seen

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trimtab_crds::fence::{Dependency, DependencyState, ScopeSize};
+use trimtab_kit::module::Finding;
 
 use super::Engine;
 use crate::object::{Caller, FenceKey};
@@ -162,6 +163,49 @@ impl Engine {
         caller
             .map(|c| self.index.fences_of(&c).into_iter().collect())
             .unwrap_or_default()
+    }
+
+    /// Views of the fences that a pod belongs to, sorted.
+    pub fn pod_views(&self, namespace: &str, pod: &str) -> Vec<FenceView> {
+        let fences = self.fences_of_pod(namespace, pod);
+        fences.iter().filter_map(|k| self.fence_view(k)).collect()
+    }
+
+    /// What is refused or notable of each fence, and the size of its scope, sorted by fence.
+    pub fn findings(&self) -> Vec<Finding> {
+        let keys = self.fences();
+        keys.iter().flat_map(|key| self.findings_of(key)).collect()
+    }
+
+    fn findings_of(&self, key: &FenceKey) -> Vec<Finding> {
+        // The conditions are worked out with the status.
+        let _ = self.news(key);
+        let Some(view) = self.fence_view(key) else {
+            return Vec::new();
+        };
+        let mut out = Vec::new();
+        for [kind, status, reason, message] in &view.conditions {
+            let refused = match (kind.as_str(), status.as_str()) {
+                ("Accepted", "False") => true,
+                ("Programmed", "False") if reason == "Unsupported" => true,
+                ("Accepted", _) if reason == "Accepted" => continue,
+                ("FallbackReady", _) => continue,
+                _ => false,
+            };
+            out.push(Finding {
+                refused,
+                message: format!("ServiceFence {key}: {kind}: {reason}: {message}"),
+            });
+        }
+        let size = &view.size;
+        out.push(Finding {
+            refused: false,
+            message: format!(
+                "ServiceFence {key}: scope: {} of {} services, about {} of {} bytes of configuration",
+                size.services, size.mesh_services, size.bytes, size.mesh_bytes
+            ),
+        });
+        out
     }
 
     /// The edges of all callers, at most `limit`, sorted by caller and host.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trimtab_crds::istio::EnvoyFilter;
+use trimtab_mesh::names::service_host;
 
-use super::{Engine, Work};
+use super::Engine;
 use crate::config::{GlobalSidecarMode, LazyloadConfig};
 use crate::fallback::{self, FallbackInput, NAME};
 use crate::scope::{Services, Settings};
@@ -107,7 +108,7 @@ fn part(
 }
 
 fn host(config: &LazyloadConfig, namespace: &str) -> String {
-    format!("{NAME}.{namespace}.svc.{}", config.domain)
+    service_host(NAME, namespace, &config.domain)
 }
 
 /// What scopes need to know of the configuration.
@@ -266,11 +267,6 @@ impl Engine {
             drop(inner);
             self.wake.notify_one();
         }
-    }
-
-    /// Queues the first look at the fallback.
-    pub fn begin(&self) {
-        self.queue.push(Work::Wiring, ());
     }
 }
 

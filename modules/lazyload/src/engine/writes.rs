@@ -1,4 +1,4 @@
-//! What the writers ask of the engine, and what they report back; what is live.
+//! Statuses and Sidecars: what is to be written, how it went, and what is live.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use trimtab_crds::fence::{Dependency, FenceStatus};
 use trimtab_crds::istio::Sidecar;
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
+use trimtab_kit::engine::WriteError;
 use trimtab_kit::watch::Feed;
 
 use super::{Desired, Engine, Inner, LiveSidecar, Work};
@@ -75,14 +76,6 @@ impl Engine {
         Desired::Write(sidecar)
     }
 
-    /// Queues work.
-    pub fn push(&self, work: Work) {
-        match work {
-            Work::Sidecar(_) => self.sidecars.push(work, ()),
-            work => self.queue.push(work, ()),
-        }
-    }
-
     /// The status was written.
     pub fn note_status(&self, key: &FenceKey, written: FenceStatus) {
         if let Some(entry) = self.inner.lock().fences.get_mut(key) {
@@ -91,15 +84,15 @@ impl Engine {
     }
 
     /// How the write of a Sidecar went: a failure, and its end, show in the status.
-    pub fn note_sidecar(&self, key: &FenceKey, error: Option<(&'static str, String)>) {
+    pub fn note_sidecar(&self, key: &FenceKey, error: Option<WriteError>) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.fences.get_mut(key) else {
             return;
         };
-        if entry.write_error != error {
+        if !entry.left && entry.write_error != error {
             entry.write_error = error;
             drop(inner);
-            self.queue.push(Work::Fence(key.clone()), ());
+            self.queue.push(Work::Fence(key.clone()));
         }
     }
 }

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::proxy::{LIVE, READY, bootstrap};
 use super::{FallbackInput, NAME, PROXY_METADATA, TCP_PORT};
+use crate::config::LazyloadConfig;
 
 const FILE: &str = "envoy.json";
 const FOLDER: &str = "/etc/trimtab";
@@ -55,6 +56,34 @@ pub fn manifests(input: &FallbackInput) -> Vec<Value> {
     places
         .iter()
         .flat_map(|place| of_namespace(input, &place.namespace))
+        .collect()
+}
+
+/// The Service of every fallback with a pod that is ready: what a mesh is assumed to have when its configuration is
+/// worked out without a cluster.
+pub fn assumed(config: &LazyloadConfig) -> Vec<Value> {
+    let input = FallbackInput {
+        config: config.clone(),
+        ..FallbackInput::default()
+    };
+    let port = input.proxy_options().http.port();
+    let all = manifests(&input).into_iter();
+    all.filter(|manifest| manifest["kind"] == "Service")
+        .flat_map(|service| {
+            let slice = json!({
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {
+                    "name": format!("{NAME}-offline"),
+                    "namespace": service["metadata"]["namespace"],
+                    "labels": {"kubernetes.io/service-name": NAME},
+                },
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}],
+                "ports": [{"name": "http-80", "port": port, "protocol": "TCP"}],
+            });
+            [service, slice]
+        })
         .collect()
 }
 

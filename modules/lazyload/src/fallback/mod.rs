@@ -31,11 +31,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use trimtab_mesh::names::service_host;
+
 use crate::config::{GlobalSidecarMode, LazyloadConfig};
 use proxy::ProxyOptions;
 
 pub use envoy_filter::filters;
-pub use manifests::{Deploy, manifests, service_ports};
+pub use manifests::{Deploy, assumed, manifests, service_ports};
 pub use routes::{
     DESTINATION_HEADER, SOURCE_HEADER, SOURCE_NAMESPACE_HEADER, is_needed, without_pods,
 };
@@ -133,7 +135,7 @@ impl FallbackInput {
 
     /// Host name of the fallback of a namespace.
     fn host(&self, namespace: &str) -> String {
-        format!("{NAME}.{namespace}.svc.{}", self.config.domain)
+        service_host(NAME, namespace, &self.config.domain)
     }
 
     fn places(&self) -> Vec<Place> {

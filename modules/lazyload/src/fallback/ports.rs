@@ -7,17 +7,10 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use trimtab_crds::istio::ServiceEntry;
+use trimtab_mesh::Protocol;
 
 use super::{NAME, TCP_PORT};
 use crate::config::Fallback;
-
-/// How a port speaks HTTP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Http {
-    One,
-    /// HTTP/2 with prior knowledge: `http2`, `grpc`, `grpc-web`, `h2c`.
-    Two,
-}
 
 /// The HTTP ports: `wormholePort`, and with `autoPort` those found.
 ///
@@ -41,10 +34,10 @@ pub fn discover<'a>(
         if !fallback.cleanup_wormhole_port {
             ports.extend(before);
         }
-        let wanted = |http: Option<Http>| match http {
-            Some(Http::One) => true,
-            Some(Http::Two) => fallback.support_h2,
-            None => false,
+        let wanted = |protocol: Option<Protocol>| match protocol {
+            Some(Protocol::Http) => true,
+            Some(Protocol::Http2) => fallback.support_h2,
+            _ => false,
         };
         let of_services = services
             .into_iter()
@@ -57,7 +50,7 @@ pub fn discover<'a>(
         let of_entries = service_entries
             .into_iter()
             .flat_map(|entry| &entry.spec.ports)
-            .filter(|port| wanted(parse(port["protocol"].as_str().unwrap_or_default())))
+            .filter(|port| wanted(Protocol::of("TCP", "", port["protocol"].as_str())))
             .filter_map(|port| u16::try_from(port["number"].as_u64()?).ok());
         ports.extend(of_entries);
     }
@@ -66,31 +59,10 @@ pub fn discover<'a>(
     ports
 }
 
-fn of_service_port(port: &ServicePort) -> Option<Http> {
-    if port.protocol.as_deref().is_some_and(|p| p != "TCP") {
-        return None;
-    }
-    match port.app_protocol.as_deref() {
-        // Names that Kubernetes gives a meaning.
-        Some("kubernetes.io/h2c") => Some(Http::Two),
-        Some("kubernetes.io/ws") => Some(Http::One),
-        // appProtocol wins even when Istio does not know it.
-        Some(protocol) => parse(protocol),
-        None => parse(port.name.as_deref().unwrap_or_default()),
-    }
-}
-
-/// A protocol, or the name of a port that begins with one, without regard to case, as Istio does.
-fn parse(text: &str) -> Option<Http> {
-    let text = text.to_ascii_lowercase();
-    if text.starts_with("grpc-web") {
-        return Some(Http::Two);
-    }
-    match text.split('-').next()? {
-        "http" => Some(Http::One),
-        "http2" | "grpc" => Some(Http::Two),
-        _ => None,
-    }
+fn of_service_port(port: &ServicePort) -> Option<Protocol> {
+    let transport = port.protocol.as_deref().unwrap_or("TCP");
+    let name = port.name.as_deref().unwrap_or_default();
+    Protocol::of(transport, name, port.app_protocol.as_deref())
 }
 
 #[cfg(test)]

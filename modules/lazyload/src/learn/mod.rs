@@ -7,6 +7,7 @@ pub mod prometheus;
 pub mod server;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::edges::HostName;
@@ -86,6 +87,15 @@ impl SkipCounters {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Skipped(std::array::from_fn(|i| load(&self.0[i])))
     }
+}
+
+/// What was learned from where.
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// By access logs.
+    pub access_logs: Arc<server::ServerStats>,
+    /// By telemetry.
+    pub prometheus: Arc<prometheus::PrometheusStats>,
 }
 
 /// What is not a dependency although it is called.

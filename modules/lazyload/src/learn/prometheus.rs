@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
-use trimtab_crds::duration;
 use trimtab_kit::clock::Clock;
 
 use super::{Rules, SkipCounters, Skipped};
@@ -163,15 +162,12 @@ struct Learner {
 
 impl Learner {
     fn new(config: &PrometheusLearning, backend: Backend) -> Result<Self, AskError> {
-        let time = |text: &str, default| {
-            let time = duration::parse(text).unwrap_or(default);
-            time.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL)
-        };
+        let time = |time: Duration| time.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
         let query = |own: &str, default: &str| {
             let text = if own.is_empty() { default } else { own };
             text.to_owned()
         };
-        let timeout = time(&config.timeout, Duration::from_secs(10));
+        let timeout = time(*config.timeout);
         Ok(Self {
             backend,
             client: Client::new(&config.address, timeout)?,
@@ -179,7 +175,7 @@ impl Learner {
                 query(&config.requests, REQUESTS),
                 query(&config.connections, CONNECTIONS),
             ],
-            interval: time(&config.interval, Duration::from_secs(15)),
+            interval: time(*config.interval),
             counters: Counters::default(),
         })
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::Index;
 use crate::object::{Caller, Directory};
-use crate::scope::names::{find, normal};
+use trimtab_mesh::names::normal;
+
+use crate::scope::names::find;
 
 impl Directory for Index {
     fn caller_at(&self, address: IpAddr) -> Option<Caller> {

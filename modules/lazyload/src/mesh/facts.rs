@@ -13,8 +13,8 @@ use trimtab_crds::istio::{DestinationRule, ServiceEntry, VirtualService};
 
 use super::Name;
 use crate::scope::Labels;
-use crate::scope::names::{config_host, service_host};
 use crate::scope::services::{Exports, HostEntry, Port, Protocol, Registry, Route, Rule};
+use trimtab_mesh::names::{full_host, service_host};
 
 /// Annotation of Services in place of `exportTo`.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
@@ -171,7 +171,7 @@ pub(super) fn service_entry(object: &ServiceEntry) -> EntryRow {
 pub(super) fn route(object: &VirtualService, domain: &str) -> Route {
     let (namespace, name) = name_of(object);
     let spec = &object.spec;
-    let full = |host: &str| config_host(host, &namespace, domain);
+    let full = |host: &str| full_host(host, &namespace, domain);
     let mut hosts: Vec<Arc<str>> = spec.hosts.iter().map(|h| full(h).into()).collect();
     hosts.retain(|h| !h.is_empty() && **h != *"*");
     hosts.sort();
@@ -210,7 +210,7 @@ pub(super) fn route(object: &VirtualService, domain: &str) -> Route {
 pub(super) fn rule(object: &DestinationRule, domain: &str) -> Rule {
     let (namespace, name) = name_of(object);
     Rule {
-        host: config_host(&object.spec.host, &namespace, domain).into(),
+        host: full_host(&object.spec.host, &namespace, domain).into(),
         exports: Exports::new(object.spec.export_to.iter().map(String::as_str)),
         namespace: namespace.into(),
         name: name.into(),

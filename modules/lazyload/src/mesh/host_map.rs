@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::scope::names::{covers, wild_key, wild_keys};
 use crate::scope::services::{HostEntry, Route, Rule};
+use trimtab_mesh::names::{covers, wild_key, wild_keys};
 
 /// Namespace and name of the object that a host is from.
 pub(super) trait Identity {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
 use crate::object::FenceKey;
-use crate::scope::names::{covers, wild_key, wild_keys};
 use crate::scope::{Consulted, Labels};
+use trimtab_mesh::names::{covers, wild_key, wild_keys};
 
 type Fences = BTreeSet<FenceKey>;
 

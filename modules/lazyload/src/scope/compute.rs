@@ -8,7 +8,9 @@ use trimtab_crds::fence::{DependencyState, DomainState, Strategy};
 
 use super::domains::{add, included};
 use super::merge::settle;
-use super::names::{covers, find, normal, service_of};
+use trimtab_mesh::names::{covers, normal, service_of};
+
+use super::names::find;
 use super::predict::{destinations, predict};
 use super::services::{HostEntry, Registry, Services};
 use super::strategy::{Held, held, later};

@@ -1,54 +1,8 @@
 //! From a name as a client says it to the full host name.
 
+use trimtab_mesh::names::{covers, service_host};
+
 use super::services::Services;
-
-/// Lower case, without the trailing dot. `None`: empty, with a port, or no host name.
-pub fn normal(name: &str) -> Option<String> {
-    let name = name.trim().trim_end_matches('.').to_ascii_lowercase();
-    let odd = |c: char| c == ':' || c == '/' || c.is_whitespace() || c.is_control();
-    (!name.is_empty() && !name.contains(odd)).then_some(name)
-}
-
-/// Name and namespace of the Service that a host is of: `name.namespace.svc.domain` and nothing else.
-pub fn service_of<'a>(host: &'a str, domain: &str) -> Option<(&'a str, &'a str)> {
-    let rest = host.strip_suffix(domain)?.strip_suffix(".svc.")?;
-    let (name, namespace) = rest.split_once('.')?;
-    let whole = !name.is_empty() && !namespace.is_empty() && !namespace.contains('.');
-    (whole && !name.starts_with('*')).then_some((name, namespace))
-}
-
-/// Host of a Service.
-pub fn service_host(name: &str, namespace: &str, domain: &str) -> String {
-    format!("{name}.{namespace}.svc.{domain}")
-}
-
-/// The host as Istio reads it in its own objects: a name without a dot is of the object's namespace.
-pub fn config_host(host: &str, namespace: &str, domain: &str) -> String {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    if host.contains('.') || host == "*" || host.is_empty() {
-        host
-    } else {
-        service_host(&host, namespace, domain)
-    }
-}
-
-/// Whether a pattern that begins with `*` covers a host, or the other, narrower pattern.
-pub fn covers(pattern: &str, host: &str) -> bool {
-    pattern.strip_prefix('*').is_some_and(|suffix| {
-        host.len() > pattern.len() - 1 && host.trim_start_matches('*').ends_with(suffix)
-    })
-}
-
-/// The key that wildcards are found by: what stands after the first dot, for `*.b.c` and `*-a.b.c` alike.
-pub fn wild_key(pattern: &str) -> &str {
-    pattern.split_once('.').map_or("", |(_, rest)| rest)
-}
-
-/// Keys of all wildcards that may cover a host, the longest first; the last is that of `*`.
-pub fn wild_keys(host: &str) -> impl Iterator<Item = &str> {
-    let dots = host.match_indices('.').map(|(at, _)| &host[at + 1..]);
-    dots.chain([""])
-}
 
 /// What a look-up of a name found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

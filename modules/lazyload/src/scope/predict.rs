@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use trimtab_crds::fence::ScopeSize;
 
-use super::names::covers;
+use trimtab_mesh::names::covers;
+
 use super::services::{HostEntry, Route, Services};
 use super::{Imports, Scope, size};
 

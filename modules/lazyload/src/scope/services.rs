@@ -74,43 +74,7 @@ pub enum Registry {
     ServiceEntry,
 }
 
-/// What istiod makes of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    Http,
-    /// HTTP/2 and gRPC.
-    Http2,
-    /// TLS or HTTPS, passed through.
-    Tls,
-    /// Any other TCP.
-    Tcp,
-    /// Not said: HTTP and TCP are told apart on the connection.
-    Auto,
-}
-
-impl Protocol {
-    /// As istiod selects it: `appProtocol`, else the part of the name before the first dash. `None`: not carried (UDP).
-    pub fn of(transport: &str, name: &str, app_protocol: Option<&str>) -> Option<Self> {
-        if transport.eq_ignore_ascii_case("UDP") || transport.eq_ignore_ascii_case("SCTP") {
-            return None;
-        }
-        let said = app_protocol.filter(|p| !p.is_empty()).unwrap_or_else(|| {
-            if name.starts_with("grpc-web") {
-                "grpc-web"
-            } else {
-                name.split('-').next().unwrap_or_default()
-            }
-        });
-        Some(match said.to_ascii_lowercase().as_str() {
-            "http" | "grpc-web" | "kubernetes.io/ws" => Self::Http,
-            "http2" | "grpc" | "kubernetes.io/h2c" => Self::Http2,
-            "https" | "tls" | "kubernetes.io/wss" => Self::Tls,
-            "tcp" | "mongo" | "redis" | "mysql" => Self::Tcp,
-            _ => Self::Auto,
-        })
-    }
-}
+pub use trimtab_mesh::Protocol;
 
 /// A port of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

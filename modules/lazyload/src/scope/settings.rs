@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use regex::Regex;
 
-use crate::config::{LazyloadConfig, time};
+use crate::config::LazyloadConfig;
 
 /// The part of the configuration that scopes depend on, ready for use.
 #[derive(Clone, Debug)]
@@ -35,8 +35,7 @@ impl Settings {
             essentials: vec![config.istio_namespace.clone(), config.namespace.clone()],
             stable: config.stable_host.clone(),
             fallback,
-            grace: SignedDuration::try_from(time(&config.retention.grace))
-                .unwrap_or(SignedDuration::MAX),
+            grace: SignedDuration::try_from(*config.retention.grace).unwrap_or(SignedDuration::MAX),
             aliases: aliases.collect(),
         }
     }

@@ -1,4 +1,5 @@
-use super::names::{config_host, covers, normal, service_of, wild_key, wild_keys};
+use trimtab_mesh::names::{covers, full_host, normal, service_of, wild_key, wild_keys};
+
 use super::services::{Exports, Port, Protocol};
 use super::*;
 use crate::config::LazyloadConfig;
@@ -31,23 +32,6 @@ fn exports_are_read_as_istio_reads_them() {
 }
 
 #[test]
-fn protocols_are_selected_as_istiod_selects_them() {
-    for (transport, name, app, wanted) in [
-        ("TCP", "http-web", None, Some(Protocol::Http)),
-        ("TCP", "http", Some("grpc"), Some(Protocol::Http2)),
-        ("TCP", "grpc-web-x", None, Some(Protocol::Http)),
-        ("TCP", "grpc-x", None, Some(Protocol::Http2)),
-        ("TCP", "https", None, Some(Protocol::Tls)),
-        ("TCP", "redis-main", None, Some(Protocol::Tcp)),
-        ("TCP", "", None, Some(Protocol::Auto)),
-        ("TCP", "httpd", None, Some(Protocol::Auto)),
-        ("UDP", "http", None, None),
-    ] {
-        assert_eq!(Protocol::of(transport, name, app), wanted, "{name}");
-    }
-}
-
-#[test]
 fn wildcards_cover_what_istio_says() {
     for (pattern, host, wanted) in [
         ("*.b.c", "a.b.c", true),
@@ -71,8 +55,8 @@ fn names_are_made_whole() {
     for bad in ["", ".", "a:80", "a b", "a/b", "[::1]"] {
         assert_eq!(normal(bad), None, "{bad:?}");
     }
-    assert_eq!(config_host("web", "a", "x.y"), "web.a.svc.x.y");
-    assert_eq!(config_host("web.b", "a", "x.y"), "web.b", "as Istio does");
+    assert_eq!(full_host("web", "a", "x.y"), "web.a.svc.x.y");
+    assert_eq!(full_host("web.b", "a", "x.y"), "web.b", "as Istio does");
     assert_eq!(service_of("web.a.svc.x.y", "x.y"), Some(("web", "a")));
     for other in ["p.web.a.svc.x.y", "a.svc.x.y", "web.a.svc", "*.a.svc.x.y"] {
         assert_eq!(service_of(other, "x.y"), None, "{other}");

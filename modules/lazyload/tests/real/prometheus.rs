@@ -111,8 +111,8 @@ async fn what_is_not_called_ages_while_prometheus_watches() {
     };
     let config = PrometheusLearning {
         address: format!("http://127.0.0.1:{port}"),
-        interval: "200ms".to_owned(),
-        timeout: "5s".to_owned(),
+        interval: trimtab_crds::Duration::from_millis(200),
+        timeout: trimtab_crds::Duration::from_secs(5),
         ..PrometheusLearning::default()
     };
     let stop = CancellationToken::new();

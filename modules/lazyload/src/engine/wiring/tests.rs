@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use trimtab_crds::fence::ServiceFence;
 use trimtab_kit::clock::SystemClock;
+use trimtab_kit::engine::Engine as _;
 use trimtab_kit::watch::Feed;
 
 use super::*;

@@ -48,11 +48,11 @@ pub(super) fn tcp(options: &ProxyOptions) -> Vec<Value> {
 
 fn common(options: &ProxyOptions, name: &str) -> Value {
     // Envoy knows seconds only.
-    let flush = trimtab_crds::duration::parse(&options.access_log_flush).unwrap_or_default();
+    let flush = options.access_log_flush.as_secs_f64();
     json!({
         "log_name": name,
         "transport_api_version": "V3",
-        "buffer_flush_interval": format!("{}s", flush.as_secs_f64()),
+        "buffer_flush_interval": format!("{flush}s"),
         "grpc_service": {"envoy_grpc": {"cluster_name": ACCESS_LOG}},
     })
 }

@@ -26,6 +26,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use trimtab_crds::Duration;
 
 use super::{NAME, TCP_PORT};
 
@@ -55,7 +56,7 @@ pub struct ProxyOptions {
     /// `host:port` of Trimtab's access log server; empty: no access logs.
     pub access_log: String,
     /// How long entries are gathered, for example `200ms`.
-    pub access_log_flush: String,
+    pub access_log_flush: Duration,
     /// Destinations that are refused with 403, or by closing the connection: CIDR ranges. The default is what means another
     /// machine on each machine, with it the admin interfaces of both proxies of the pod.
     pub refuse: Vec<String>,
@@ -84,13 +85,13 @@ impl ProxyOptions {
                 self.admin
             ));
         }
-        match trimtab_crds::duration::parse(&self.access_log_flush) {
-            Some(flush) if !flush.is_zero() => Ok(()),
-            _ => Err(format!(
-                "accessLogFlush: \"{}\" is not a duration above 0: write for example 200ms",
-                self.access_log_flush
-            )),
+        if self.access_log_flush.is_zero() {
+            return Err(
+                "accessLogFlush: 0s would flush without a pause: write for example 200ms"
+                    .to_owned(),
+            );
         }
+        Ok(())
     }
 
     /// Where TCP is taken unless the options say otherwise.
@@ -108,7 +109,7 @@ impl Default for ProxyOptions {
             probe: SocketAddr::new(any, 18181),
             admin: SocketAddr::from(([127, 0, 0, 1], 15082)),
             access_log: String::new(),
-            access_log_flush: "200ms".to_owned(),
+            access_log_flush: Duration::from_millis(200),
             refuse: [
                 "0.0.0.0/8",
                 "127.0.0.0/8",

@@ -1,0 +1,258 @@
+//! What lazy scoping is made of, as the kit takes it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use tokio_util::sync::CancellationToken;
+use trimtab_crds::fence::ServiceFence;
+use trimtab_crds::istio::{
+    AuthorizationPolicy, DestinationRule, EnvoyFilter, ServiceEntry, Sidecar, VirtualService,
+};
+use trimtab_kit::apply::{Key, Ownership};
+use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
+use trimtab_kit::queue::WorkQueue;
+use trimtab_kit::rights::Right;
+
+use crate::config::{LazyloadConfig, PrometheusLearning};
+use crate::describe;
+use crate::engine::{Engine, WIRING, Work};
+use crate::fallback::MODULE;
+use crate::http;
+use crate::learn::prometheus;
+use crate::learn::server::{self, ServerOptions};
+use crate::learn::{Learned, Rules};
+use crate::metrics::LazyloadCollector;
+use crate::object::FenceKey;
+
+/// Where access logs arrive.
+const ACCESS_LOGS: &str = "lazyload.learn.accessLog.address";
+
+/// The lazyload module.
+#[derive(Debug)]
+pub struct Lazyload;
+
+impl ModuleConfig for LazyloadConfig {
+    fn check(&self) -> Result<(), String> {
+        LazyloadConfig::check(self)
+    }
+
+    fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        let logs = self.learn.access_log.iter();
+        logs.map(|logs| (ACCESS_LOGS, logs.address)).collect()
+    }
+
+    fn fixed(&self, new: &Self) -> Vec<&'static str> {
+        [
+            ("enabled", self.enabled != new.enabled),
+            ("learn", self.learn != new.learn),
+            ("retention", self.retention != new.retention),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+}
+
+/// The fence of a Sidecar.
+fn owner(sidecar: &Sidecar) -> Option<Key> {
+    let references = sidecar.owner_references();
+    let fence = references
+        .iter()
+        .find(|r| r.controller == Some(true) && r.kind == "ServiceFence")?;
+    Some((sidecar.namespace().unwrap_or_default(), fence.name.clone()))
+}
+
+/// All EnvoyFilters of the module belong together.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "objects of other modules may have no owner"
+)]
+fn wiring(_: &EnvoyFilter) -> Option<Key> {
+    Some((WIRING.0.to_owned(), WIRING.1.to_owned()))
+}
+
+impl Module for Lazyload {
+    const NAME: &'static str = "lazyload";
+    type Config = LazyloadConfig;
+
+    fn setup(config: LazyloadConfig, setup: &mut Setup<'_>) -> Result<(), SetupError> {
+        let clock = setup.context().clock.clone();
+        let domain = setup.context().domain.clone();
+        let config = LazyloadConfig {
+            domain: domain.clone(),
+            ..config
+        };
+        let engine = Engine::new(Arc::new(config.clone()), clock);
+        watches(&config, &engine, setup);
+        outputs(&engine, setup);
+        setup.engine(&engine);
+        let learned = Arc::new(Learned::default());
+        learners(&config, &engine, &learned, setup)?;
+        setup.routes(http::routes(engine.clone()));
+        let collector = LazyloadCollector::new(engine.clone(), learned, config.export_fences);
+        setup.collector(Box::new(collector));
+        let of = engine.clone();
+        setup.describe("servicefence", &["svf"], move |request| {
+            describe::fence(&of, &request.namespace, &request.name)
+        });
+        let of = engine.clone();
+        setup.describe("pod", &[], move |request| {
+            describe::pod(&of, &request.namespace, &request.name)
+        });
+        let found = engine.clone();
+        setup.findings(move || found.findings());
+        let changed = engine.clone();
+        setup.on_reload(move |config: LazyloadConfig| {
+            changed.reconfigure(Arc::new(LazyloadConfig {
+                domain: domain.clone(),
+                ..config
+            }));
+        });
+        setup.expose(engine);
+        Ok(())
+    }
+}
+
+fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>) {
+    setup.watch::<ServiceFence>(&engine.index);
+    setup.watch::<ServiceFence>(&engine.auto);
+    setup.watch::<Service>(&engine.index);
+    setup.watch::<Service>(&engine.auto);
+    setup.watch::<Service>(&engine.ports);
+    setup.watch::<Namespace>(&engine.auto);
+    setup.watch::<Pod>(&engine.index);
+    setup.watch::<Pod>(&engine.auto);
+    setup.watch::<EndpointSlice>(&engine.index);
+    setup.watch::<ServiceEntry>(&engine.index);
+    setup.watch::<ServiceEntry>(&engine.ports);
+    setup.watch::<VirtualService>(&engine.index);
+    setup.watch::<DestinationRule>(&engine.index);
+    setup.watch::<Sidecar>(&engine.index);
+    setup.watch::<Sidecar>(engine);
+    if config.learn.hints {
+        // After the index, in which names are looked up.
+        setup.watch::<Pod>(&engine.hints);
+        setup.watch::<Service>(&engine.hints);
+        setup.watch::<ServiceEntry>(&engine.hints);
+        setup.watch::<AuthorizationPolicy>(&engine.hints);
+    }
+}
+
+fn outputs(engine: &Arc<Engine>, setup: &mut Setup<'_>) {
+    let touched = engine.clone();
+    let sidecars = Ownership {
+        module: Some(MODULE),
+        owner,
+    };
+    let on_change = Arc::new(move |namespace: &str, name: &str| {
+        let key = FenceKey {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        queue(&touched).push(Work::Fence(key));
+    });
+    setup.generates::<Sidecar>("Sidecar", sidecars, on_change);
+    let touched = engine.clone();
+    let filters = Ownership {
+        module: Some(MODULE),
+        owner: wiring,
+    };
+    let on_change = Arc::new(move |_: &str, _: &str| queue(&touched).push(Work::Wiring));
+    setup.generates::<EnvoyFilter>("EnvoyFilter", filters, on_change);
+    setup.writes_status::<ServiceFence>();
+    // Automatic fences, and the ports of the fallback.
+    setup.creates::<ServiceFence>();
+    setup.right(Right::on::<Service>(&["patch"]).named(crate::fallback::NAME));
+}
+
+fn queue(engine: &Engine) -> &WorkQueue<Work> {
+    trimtab_kit::engine::Engine::queue(engine)
+}
+
+/// The tasks that learn. They begin with the first scopes, when sources and destinations can be told.
+fn learners(
+    config: &LazyloadConfig,
+    engine: &Arc<Engine>,
+    learned: &Learned,
+    setup: &mut Setup<'_>,
+) -> Result<(), SetupError> {
+    let (clock, shutdown) = {
+        let context = setup.context();
+        (context.clock.clone(), context.shutdown.clone())
+    };
+    let rules = Rules {
+        fallback_hosts: engine.fallback_hosts(),
+    };
+    if let Some(logs) = &config.learn.access_log {
+        let listener = setup.listen(ACCESS_LOGS, logs.address)?;
+        let backend = server::Backend {
+            directory: engine.index.clone(),
+            store: engine.edges.clone(),
+            clock: clock.clone(),
+            stats: learned.access_logs.clone(),
+        };
+        let options = ServerOptions {
+            rules: rules.clone(),
+            ..ServerOptions::default()
+        };
+        let serving = server::serve(listener, backend, options, shutdown.clone());
+        setup.task("access logs", async {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "access logs are not taken any more");
+            }
+        });
+    }
+    if let Some(telemetry) = &config.learn.prometheus {
+        let backend = prometheus::Backend {
+            directory: engine.index.clone(),
+            rules,
+            store: engine.edges.clone(),
+            clock,
+            stats: learned.prometheus.clone(),
+        };
+        setup.task("telemetry", ask(telemetry.clone(), backend, shutdown));
+    }
+    Ok(())
+}
+
+async fn ask(
+    config: PrometheusLearning,
+    backend: prometheus::Backend,
+    shutdown: CancellationToken,
+) {
+    if let Err(error) = prometheus::run(&config, &backend, shutdown.clone()).await {
+        tracing::error!(%error, "telemetry is not asked");
+        shutdown.cancelled().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> LazyloadConfig {
+        serde_saphyr::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn keys_that_need_a_restart_are_named() {
+        let old = config("{}");
+        assert_eq!(old.fixed(&config("mode: Observe")), [""; 0]);
+        let new = config("{enabled: false, learn: {hints: false}, retention: {min: 1h}}");
+        assert_eq!(old.fixed(&new), ["enabled", "learn", "retention"]);
+    }
+
+    #[test]
+    fn the_port_of_access_logs_is_open_when_it_is_asked_for() {
+        assert_eq!(config("{}").addresses(), []);
+        let open = config("learn: {accessLog: {address: '0.0.0.0:8082'}}").addresses();
+        assert_eq!(open, [(ACCESS_LOGS, ([0, 0, 0, 0], 8082).into())]);
+    }
+}
