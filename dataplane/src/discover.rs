@@ -8,6 +8,8 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
 use serde_json::Value;
 use trimtab_crds::istio::{DestinationRule, ServiceEntry, Sidecar, VirtualService};
+use trimtab_mesh::DEFAULT_DOMAIN;
+use trimtab_mesh::names::{full_host, service_host};
 use trimtab_metaprotocol::error::{Owner, Problem};
 use trimtab_metaprotocol::input::{ServicePortInput, Source};
 use trimtab_metaprotocol::resolve::Mesh;
@@ -123,7 +125,7 @@ impl Reader<'_> {
             );
             return None;
         }
-        let host = format!("{name}.{namespace}.svc.{}", self.domain());
+        let host = service_host(&name, &namespace, self.domain());
         let slices: Vec<&EndpointSlice> = self
             .mesh
             .endpoint_slices
@@ -279,10 +281,10 @@ impl Reader<'_> {
             .destination_rules
             .iter()
             .map(|rule| {
-                let host = self.full(
+                let host = full_host(
                     &rule.spec.host,
                     &rule.namespace().unwrap_or_default(),
-                    services,
+                    self.domain(),
                 );
                 let own = services.get(&host).map(|s| s.namespace.clone());
                 (rule.namespace() != own, host, rule)
@@ -336,7 +338,7 @@ impl Reader<'_> {
                 );
             }
             let owner = owner("VirtualService", object);
-            let full = |host: &str| self.full(host, &owner.namespace, services);
+            let full = |host: &str| full_host(host, &owner.namespace, self.domain());
             let mut problems = Vec::new();
             let routes = virtual_service::routes(object, &owner, &full, &mut problems);
             let hosts: BTreeSet<String> = spec.hosts.iter().map(|h| full(h)).collect();
@@ -357,16 +359,6 @@ impl Reader<'_> {
         }
     }
 
-    /// The full host of a name that may be short.
-    fn full(
-        &self,
-        host: &str,
-        namespace: &str,
-        services: &BTreeMap<String, ServiceInput>,
-    ) -> String {
-        full(host, namespace, self.domain(), services)
-    }
-
     fn not_done<K: ResourceExt>(&mut self, kind: &str, object: &K, field: &str, text: &str) {
         self.problems.push(Problem::new(
             owner(kind, object),
@@ -379,28 +371,9 @@ impl Reader<'_> {
 
 fn domain_of(mesh: &Mesh) -> &str {
     match mesh.domain.as_str() {
-        "" => "cluster.local",
+        "" => DEFAULT_DOMAIN,
         domain => domain,
     }
-}
-
-/// The full host of a name that may be short.
-pub(super) fn full(
-    host: &str,
-    namespace: &str,
-    domain: &str,
-    services: &BTreeMap<String, ServiceInput>,
-) -> String {
-    if services.contains_key(host) {
-        return host.to_owned();
-    }
-    let candidates = [
-        format!("{host}.{namespace}.svc.{domain}"),
-        format!("{host}.svc.{domain}"),
-        format!("{host}.{domain}"),
-    ];
-    let found = candidates.iter().find(|c| services.contains_key(*c));
-    found.cloned().unwrap_or_else(|| host.to_owned())
 }
 
 pub(super) fn owner<K: ResourceExt>(kind: &str, object: &K) -> Owner {

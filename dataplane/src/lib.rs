@@ -2,7 +2,7 @@
 //!
 //! [`bootstrap()`] makes the file that such an Envoy starts with. [`discover`] reads what is behind the services of a mesh,
 //! [`resources`] makes listeners, clusters, endpoints and routes of it, and [`Served::updates`] says what leads from one
-//! state to the next, for [`trimtab_xds::ResourceCache::update_all`]. All of that is pure; [`controller`] has the watches
+//! state to the next, for [`trimtab_xds::ResourceCache::update_all`]. All of that is pure; [`module`] has the watches
 //! and the task that puts it in the cache.
 //!
 //! | of a port | gives |
@@ -19,7 +19,6 @@
 
 mod bootstrap;
 mod clusters;
-pub mod controller;
 mod discover;
 mod fallback;
 mod input;
@@ -27,6 +26,7 @@ mod limits;
 mod listeners;
 mod make;
 mod managed;
+pub mod module;
 mod ports;
 mod routes;
 mod served;

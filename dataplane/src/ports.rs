@@ -3,39 +3,27 @@
 use k8s_openapi::api::core::v1::ServicePort;
 use serde_json::Value;
 use trimtab_crds::istio::DestinationRule;
+use trimtab_mesh::Protocol;
 
 use crate::input::{Balancing, Speaks};
 
 pub(super) fn of_service_port(port: &ServicePort) -> Speaks {
-    let by_field = port.app_protocol.as_deref().and_then(named);
-    let by_name = || named(port.name.as_deref().unwrap_or_default());
-    by_field.or_else(by_name).unwrap_or_default()
+    let name = port.name.as_deref().unwrap_or_default();
+    speaks(Protocol::of("TCP", name, port.app_protocol.as_deref()))
 }
 
 pub(super) fn of_entry_port(port: &Value) -> Speaks {
-    let by_field = port["protocol"].as_str().and_then(named);
-    let by_name = || named(port["name"].as_str().unwrap_or_default());
-    by_field.or_else(by_name).unwrap_or_default()
+    let name = port["name"].as_str().unwrap_or_default();
+    speaks(Protocol::of("TCP", name, port["protocol"].as_str()))
 }
 
-/// What a name, as of a port or of `appProtocol`, says. TLS is bytes: the proxy does not hold its keys.
-fn named(text: &str) -> Option<Speaks> {
-    let text = text.to_ascii_lowercase();
-    if let Some(kind) = text.strip_prefix("kubernetes.io/") {
-        return match kind {
-            "h2c" => Some(Speaks::Http2),
-            "ws" => Some(Speaks::Http),
-            _ => None,
-        };
-    }
-    if text.starts_with("grpc-web") {
-        return Some(Speaks::Http);
-    }
-    match text.split('-').next()? {
-        "http" => Some(Speaks::Http),
-        "http2" | "grpc" => Some(Speaks::Http2),
-        "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" => Some(Speaks::Tcp),
-        _ => None,
+/// TLS is bytes: the proxy does not hold its keys.
+fn speaks(protocol: Option<Protocol>) -> Speaks {
+    match protocol {
+        Some(Protocol::Http) => Speaks::Http,
+        Some(Protocol::Http2) => Speaks::Http2,
+        Some(Protocol::Tls | Protocol::Tcp) => Speaks::Tcp,
+        Some(Protocol::Auto) | None => Speaks::default(),
     }
 }
 

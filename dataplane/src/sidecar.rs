@@ -9,7 +9,9 @@ use kube::ResourceExt;
 use trimtab_crds::istio::{Sidecar, VirtualService};
 use trimtab_metaprotocol::error::Problem;
 
-use crate::discover::{Surroundings, age, full, owner};
+use trimtab_mesh::names::full_host;
+
+use crate::discover::{Surroundings, age, owner};
 use crate::input::{Listen, PodInput, ServiceInput, Speaks};
 
 /// Namespace whose Sidecar is for all namespaces without one, unless the settings name another; as in Istio.
@@ -187,7 +189,7 @@ impl Reader<'_> {
                 let mut all = imports.iter().filter(|i| i.namespace(&namespace));
                 all.any(|i| subset(host, &i.name) || subset(&i.name, host))
             };
-            let full = |host: &str| full(host, &namespace, self.domain, self.services);
+            let full = |host: &str| full_host(host, &namespace, self.domain);
             if for_mesh && object.spec.hosts.iter().any(|h| meets(&full(h))) {
                 queue.extend(destinations(object).into_iter().map(full));
             }

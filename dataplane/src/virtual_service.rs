@@ -126,11 +126,8 @@ fn span(value: &Value, at: &str) -> Result<Option<Span>, Wrong> {
         return Ok(None);
     };
     let span = Span::new(text);
-    if span.get().is_none() {
-        return wrong(
-            at,
-            format!("\"{text}\" is not a duration: write for example 1.5s"),
-        );
+    if let Err(error) = span.get() {
+        return wrong(at, error.to_string());
     }
     Ok(Some(span))
 }

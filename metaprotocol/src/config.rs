@@ -1,16 +1,14 @@
 //! Configuration of the MetaProtocol module. Unknown keys are errors.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use trimtab_crds::duration;
+use trimtab_crds::Duration;
 
 use crate::input::{
     AccessLog, Capabilities, DataPlane, Delivery, Ports, ProxySelector, Scope, Settings,
     StockFilter, Tracing,
 };
-use crate::span::Span;
 use crate::vip::Ranges;
 
 /// `metaprotocol:` in the operator's configuration.
@@ -20,13 +18,11 @@ pub struct MetaprotocolConfig {
     /// Off: the module watches and writes nothing.
     pub enabled: bool,
     /// How long events are gathered, e.g. `20ms`: a relist or a roll-out is then one pass.
-    pub debounce: String,
+    pub debounce: Duration,
     /// Which proxies there are.
     pub data_plane: DataPlaneChoice,
     /// Istio's root namespace.
     pub root_namespace: String,
-    /// Domain of the cluster.
-    pub domain: String,
     /// Where outbound EnvoyFilters go when a router has no `exportTo`.
     pub scope: Scope,
     /// Which ports are managed.
@@ -46,7 +42,7 @@ pub struct MetaprotocolConfig {
     /// Tracing of the filters; absent: none.
     pub tracing: Option<Tracing>,
     /// Idle connections are closed after this time; absent: never.
-    pub idle_timeout: Option<Span>,
+    pub idle_timeout: Option<Duration>,
     /// ApplicationProtocols whose requests share upstream connections.
     pub multiplexing: BTreeSet<String>,
     /// File of a Secret's field in callers' proxies, with `{namespace}`, `{name}` and `{field}`; empty: none are mounted.
@@ -85,10 +81,9 @@ impl Default for MetaprotocolConfig {
         } = Capabilities::default();
         Self {
             enabled: true,
-            debounce: "20ms".to_owned(),
+            debounce: Duration::from_millis(20),
             data_plane: DataPlaneChoice::Auto,
             root_namespace: "istio-system".to_owned(),
-            domain: "cluster.local".to_owned(),
             scope: Scope::Root,
             // Traffic of somebody who asked for nothing is left alone.
             ports: Ports::Referenced,
@@ -118,17 +113,10 @@ const LONGEST_DEBOUNCE: Duration = Duration::from_secs(5);
 impl MetaprotocolConfig {
     /// Checks what types cannot say. The error names the key and the fix.
     pub fn check(&self) -> Result<(), String> {
-        if duration::parse(&self.debounce).is_none_or(|d| d > LONGEST_DEBOUNCE) {
+        if self.debounce > LONGEST_DEBOUNCE {
             return Err(format!(
-                "metaprotocol.debounce: \"{}\" is not a duration of at most 5 s: write for example 20ms",
+                "metaprotocol.debounce: {} is longer than {LONGEST_DEBOUNCE}: write for example 20ms",
                 self.debounce
-            ));
-        }
-        if let Some(span) = &self.idle_timeout
-            && span.get().is_none()
-        {
-            return Err(format!(
-                "metaprotocol.idleTimeout: \"{span}\" is not a duration: write for example 1h"
             ));
         }
         if let Some(tracing) = &self.tracing
@@ -147,7 +135,6 @@ impl MetaprotocolConfig {
         }
         for (key, text) in [
             ("rootNamespace", &self.root_namespace),
-            ("domain", &self.domain),
             ("xdsAuthority", &self.xds_authority),
         ] {
             if text.is_empty() {
@@ -157,11 +144,6 @@ impl MetaprotocolConfig {
             }
         }
         Ok(())
-    }
-
-    /// How long events are gathered.
-    pub fn gathering(&self) -> Duration {
-        duration::parse(&self.debounce).unwrap_or(Duration::from_millis(20))
     }
 
     /// What outputs depend on. `xds_address` is `host:port` as proxies reach the xDS server; empty: no delivery over it.
@@ -186,7 +168,7 @@ impl MetaprotocolConfig {
             },
             access_log: self.access_log.clone(),
             tracing: self.tracing,
-            idle_timeout: self.idle_timeout.clone(),
+            idle_timeout: self.idle_timeout,
             multiplexing: self.multiplexing.clone(),
             aeraki_xds_cluster: self.aeraki_xds_cluster.clone(),
             xds_address: xds_address.to_owned(),
@@ -228,13 +210,12 @@ mod tests {
             let error = config.check().unwrap_err();
             assert!(error.contains(key), "{error}");
         };
-        bad("debounce: soon", "metaprotocol.debounce");
         bad("debounce: 10s", "metaprotocol.debounce");
-        bad("idleTimeout: never", "metaprotocol.idleTimeout");
         bad("tracing: {sampling: 200}", "metaprotocol.tracing.sampling");
         bad("secretsInline: true", "metaprotocol.readSecrets");
-        bad("domain: ''", "metaprotocol.domain");
-        assert!(serde_saphyr::from_str::<MetaprotocolConfig>("dataplane: Auto").is_err());
+        for text in ["dataplane: Auto", "debounce: soon", "idleTimeout: never"] {
+            assert!(serde_saphyr::from_str::<MetaprotocolConfig>(text).is_err());
+        }
         assert_eq!(MetaprotocolConfig::default().check(), Ok(()));
     }
 }

@@ -1,16 +1,11 @@
 //! Series of the MetaProtocol module, read from the engine at scrape time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use trimtab_kit::apply::ApplyCounts;
+use prometheus_client::encoding::DescriptorEncoder;
+use trimtab_kit::series::{Labels, gauges};
 
-use crate::controller::Appliers;
 use crate::engine::Engine;
 use crate::object::Kind;
 
@@ -18,67 +13,25 @@ use crate::object::Kind;
 #[derive(Debug)]
 pub struct MetaprotocolCollector {
     engine: Arc<Engine>,
-    appliers: Appliers,
     export: usize,
 }
 
 impl MetaprotocolCollector {
     /// At most `export` MetaRouters get their own series.
-    pub fn new(engine: Arc<Engine>, appliers: Appliers, export: usize) -> Self {
-        Self {
-            engine,
-            appliers,
-            export,
-        }
+    pub fn new(engine: Arc<Engine>, export: usize) -> Self {
+        Self { engine, export }
     }
 }
 
-type Labels = Vec<(&'static str, String)>;
-
-fn gauges(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    rows: &[(Labels, usize)],
-) -> std::fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, value) in rows {
-        let value = i64::try_from(*value).unwrap_or(i64::MAX);
-        ConstGauge::<i64>::new(value).encode(family.encode_family(labels)?)?;
-    }
-    Ok(())
-}
-
-fn writes(encoder: &mut DescriptorEncoder<'_>, appliers: &Appliers) -> std::fmt::Result {
-    let mut family = encoder.encode_descriptor(
-        "trimtab_metaprotocol_apply",
-        "Generated objects by kind and result of the write",
-        None,
-        MetricType::Counter,
-    )?;
-    let mut add = |kind: &str, counts: &ApplyCounts| {
-        let results: [(&str, &AtomicU64); 4] = [
-            ("applied", &counts.applied),
-            ("unchanged", &counts.unchanged),
-            ("deleted", &counts.deleted),
-            ("failed", &counts.failed),
-        ];
-        for (result, count) in results {
-            let labels = [("kind", kind), ("result", result)];
-            let counter = ConstCounter::<u64>::new(count.load(Ordering::Relaxed));
-            counter.encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    };
-    add("EnvoyFilter", &appliers.filters.counts)?;
-    add("VirtualService", &appliers.virtual_services.counts)
+fn number(n: usize) -> f64 {
+    n as f64
 }
 
 impl Collector for MetaprotocolCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let encoder = &mut encoder;
         let tally = self.engine.tally();
-        let single = |n: usize| [(Labels::new(), n)];
+        let single = |n: usize| [(Labels::new(), number(n))];
         gauges(
             encoder,
             "trimtab_metaprotocol_hosts",
@@ -91,7 +44,7 @@ impl Collector for MetaprotocolCollector {
             "Hosts whose outputs are left as they are because of a mistake",
             &single(tally.frozen),
         )?;
-        let ports: Vec<(Labels, usize)> = tally
+        let ports: Vec<(Labels, f64)> = tally
             .ports
             .iter()
             .map(|((target, delivery), n)| {
@@ -99,7 +52,7 @@ impl Collector for MetaprotocolCollector {
                     ("filter", (*target).to_owned()),
                     ("delivery", (*delivery).to_owned()),
                 ];
-                (labels, *n)
+                (labels, number(*n))
             })
             .collect();
         gauges(
@@ -109,8 +62,8 @@ impl Collector for MetaprotocolCollector {
             &ports,
         )?;
         let problems = tally.problems.iter();
-        let problems: Vec<(Labels, usize)> = problems
-            .map(|(reason, n)| (vec![("reason", (*reason).to_owned())], *n))
+        let problems: Vec<(Labels, f64)> = problems
+            .map(|(reason, n)| (vec![("reason", (*reason).to_owned())], number(*n)))
             .collect();
         gauges(
             encoder,
@@ -118,14 +71,7 @@ impl Collector for MetaprotocolCollector {
             "What is wrong with objects, by reason",
             &problems,
         )?;
-        self.routers(encoder)?;
-        writes(encoder, &self.appliers)?;
-        gauges(
-            encoder,
-            "trimtab_metaprotocol_queue_depth",
-            "Owners and statuses that wait for a write",
-            &single(self.engine.queue.depth()),
-        )
+        self.routers(encoder)
     }
 }
 
@@ -136,7 +82,7 @@ impl MetaprotocolCollector {
             encoder,
             "trimtab_metaprotocol_routers",
             "MetaRouters",
-            &[(Labels::new(), routers.len())],
+            &[(Labels::new(), number(routers.len()))],
         )?;
         let mut rows = Vec::new();
         for router in routers.iter().take(self.export) {
@@ -153,7 +99,7 @@ impl MetaprotocolCollector {
                     ("router", router.name.clone()),
                     ("answer", answer.to_owned()),
                 ];
-                rows.push((labels, usize::try_from(n).unwrap_or_default()));
+                rows.push((labels, f64::from(n)));
             }
         }
         gauges(

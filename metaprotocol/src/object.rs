@@ -21,6 +21,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them, sorted.
+    pub const ALL: [Self; 5] = [
+        Self::ApplicationProtocol,
+        Self::DubboAuthorizationPolicy,
+        Self::MetaRouter,
+        Self::RedisDestination,
+        Self::RedisService,
+    ];
+
     /// The kind as objects write it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,10 +1,10 @@
 //! Durations as users write them.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use trimtab_crds::duration;
+use trimtab_crds::Duration;
+use trimtab_crds::duration::NotADuration;
 
 /// A duration in Go's notation, which Aeraki's resources use: `100ms`, `1m30s`, `1.5s`. Kept as written, so that an
 /// error can show it; [`Span::get`] reads it.
@@ -23,15 +23,15 @@ impl Span {
         &self.0
     }
 
-    /// The duration; `None` when the text is not one or is negative.
-    pub fn get(&self) -> Option<Duration> {
-        duration::parse(&self.0)
+    /// The duration, unless the text is not one.
+    pub fn get(&self) -> Result<Duration, NotADuration> {
+        self.0.parse()
     }
 
     /// In protobuf's JSON form, e.g. `0.100s`; the text itself when it is not a duration.
     pub fn to_json(&self) -> String {
         self.get()
-            .map_or_else(|| self.0.clone(), duration::to_proto_json)
+            .map_or_else(|_| self.0.clone(), Duration::to_proto_json)
     }
 }
 

@@ -233,6 +233,7 @@ fn assemble(parts: Parts) -> ServicePortInput {
     let (host, protocol, number) = what;
     let (headless, selected, planes) = flags;
     let facts = HostFacts {
+        misread: <_>::default(),
         ports: BTreeMap::from([(number, "tcp".to_owned())]),
         hash_attribute: Some("user".to_owned()),
         subsets: BTreeMap::from([("v1".to_owned(), SubsetFacts::default())]),

@@ -81,7 +81,7 @@ impl Inner {
             facts.routes = state.in_force().map_or(0, |r| r.routes.len());
         }
         let owner = state.owner.as_ref();
-        let error = owner.and_then(|o| self.writes.errors.get(o));
+        let error = owner.and_then(|o| self.errors.get(o));
         if facts.write_error.is_none() {
             facts.write_error = error.cloned();
         }

@@ -133,7 +133,7 @@ impl HostState {
     }
 
     /// Kind and name of the objects that must exist.
-    pub(super) fn wanted(&self) -> Vec<(&'static str, Name)> {
+    pub(super) fn desired(&self) -> Vec<(&'static str, Name)> {
         let filters = self.filters().map(|f| ("EnvoyFilter", name(&f.metadata)));
         let services = self.virtual_services();
         let services = services.map(|v| ("VirtualService", name(&v.metadata)));

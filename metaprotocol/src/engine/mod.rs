@@ -1,26 +1,32 @@
 //! The engine: keeps what was made of each host, turns events into outputs, and hands them to the xDS cache and the
-//! writers. Synchronous and without I/O; [`crate::controller`] drives it.
+//! API server. Synchronous and without I/O; the kit drives it.
 
+mod contract;
+mod desired;
 mod facts;
 mod host;
 mod proxies;
 mod view;
-mod writes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use trimtab_kit::clock::Clock;
-use trimtab_kit::queue::LatestQueue;
+use trimtab_kit::engine::WriteError;
+use trimtab_kit::queue::WorkQueue;
 use trimtab_xds::{ResourceCache, Update};
 
 use crate::index::{Changes, Index, Name};
 use crate::object::{ObjectKey, ServiceKey};
+use crate::secrets::SecretReader;
+use crate::vip::Ranges;
+pub use contract::Work;
+pub use desired::{Desired, Held};
 use host::HostState;
 use proxies::Proxies;
 pub use view::{HostView, PortView, ResourceView, RouterView, Tally};
-pub use writes::{Desired, Held, Work};
 
 /// Hosts resolved under one hold of the lock.
 const BATCH: usize = 64;
@@ -35,8 +41,12 @@ pub struct Engine {
     inner: Mutex<Inner>,
     clock: Arc<dyn Clock>,
     xds: ResourceCache,
-    /// What is to be written; a writer asks for what it is when it takes one, so nothing old is written.
-    pub queue: LatestQueue<Work, ()>,
+    queue: WorkQueue<Work>,
+    /// Whether addresses are given to ServiceEntries that have none, and which.
+    vips: Ranges,
+    secrets: Option<SecretReader>,
+    /// How long events are gathered.
+    gather: Duration,
 }
 
 impl std::fmt::Debug for Engine {
@@ -50,14 +60,15 @@ struct Inner {
     hosts: BTreeMap<String, HostState>,
     /// Hosts of an owner of generated objects.
     owners: HashMap<ServiceKey, BTreeSet<String>>,
-    /// Hosts that want a generated object, by kind and name: what one host drops, another may want.
-    wanted: HashMap<(&'static str, Name), BTreeSet<String>>,
+    /// Hosts that desire a generated object, by kind and name: what one host drops, another may desire.
+    desired: HashMap<(&'static str, Name), BTreeSet<String>>,
     /// Hosts in whose outputs a user's object has a part.
     users: HashMap<ObjectKey, BTreeSet<String>>,
     /// Hosts by resource.
     resources: HashMap<ResourceKey, String>,
     proxies: Proxies,
-    writes: writes::Writes,
+    /// Failed writes by owner.
+    errors: HashMap<ServiceKey, WriteError>,
 }
 
 /// What a batch leads to.
@@ -69,18 +80,28 @@ struct Batch {
 
 impl Engine {
     /// An engine without hosts.
-    pub fn new(index: Arc<Index>, clock: Arc<dyn Clock>, xds: ResourceCache) -> Arc<Self> {
+    pub fn new(
+        index: Arc<Index>,
+        clock: Arc<dyn Clock>,
+        xds: ResourceCache,
+        gather: Duration,
+        vips: Ranges,
+        secrets: Option<SecretReader>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             index,
             inner: Mutex::default(),
             clock,
             xds,
-            queue: LatestQueue::default(),
+            gather,
+            vips,
+            secrets,
+            queue: WorkQueue::default(),
         })
     }
 
     /// Takes over what events have changed. Returns whether addresses in the mesh may have changed.
-    pub fn absorb_events(&self) -> bool {
+    fn absorb_events(&self) -> bool {
         let Changes {
             hosts,
             objects,
@@ -103,11 +124,11 @@ impl Engine {
                 "hosts were resolved"
             );
             for work in out.work {
-                self.queue.push(work, ());
+                self.queue.push(work);
             }
         }
         for object in objects {
-            self.queue.push(Work::Status(object), ());
+            self.queue.push(Work::Status(object));
         }
         addresses
     }
@@ -147,8 +168,8 @@ impl Inner {
         for key in &old.objects {
             drop_from(&mut self.users, key, host);
         }
-        for key in old.wanted() {
-            drop_from(&mut self.wanted, &key, host);
+        for key in old.desired() {
+            drop_from(&mut self.desired, &key, host);
         }
     }
 
@@ -163,8 +184,8 @@ impl Inner {
         for key in &new.objects {
             self.users.entry(key.clone()).or_default().insert(owned());
         }
-        for key in new.wanted() {
-            self.wanted.entry(key).or_default().insert(owned());
+        for key in new.desired() {
+            self.desired.entry(key).or_default().insert(owned());
         }
         for key in new.resources.keys() {
             self.resources.insert(key.clone(), owned());

@@ -61,8 +61,8 @@ impl Proxies {
 }
 
 impl Engine {
-    /// Takes one answer over. Statuses follow with [`Engine::settle`], so that a roll-out is not a write for each proxy.
-    pub fn answered(&self, delivery: Delivery) {
+    /// Takes one answer over. Statuses follow with [`Engine::flush`], so that a roll-out is not a write for each proxy.
+    pub(super) fn answered(&self, delivery: Delivery) {
         let mut inner = self.inner.lock();
         match delivery {
             Delivery::Acked {
@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// Takes the server's books over: they also know who has gone, and what was missed.
-    pub fn recount(&self, nodes: &[NodeInfo]) {
+    pub(super) fn recount(&self, nodes: &[NodeInfo]) {
         let mut now: HashMap<ResourceKey, BTreeMap<String, Said>> = HashMap::new();
         let mut inner = self.inner.lock();
         for node in nodes {
@@ -143,7 +143,7 @@ impl Engine {
     }
 
     /// Has the statuses written that answers have changed.
-    pub fn settle(&self) {
+    pub(super) fn flush(&self) {
         let mut inner = self.inner.lock();
         let fresh = std::mem::take(&mut inner.proxies.fresh);
         let hosts: BTreeSet<String> = fresh
@@ -157,7 +157,7 @@ impl Engine {
             .collect();
         drop(inner);
         for object in objects {
-            self.queue.push(super::Work::Status(object), ());
+            self.queue.push(super::Work::Status(object));
         }
     }
 }

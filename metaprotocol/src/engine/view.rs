@@ -1,15 +1,18 @@
 //! What the JSON API and the commands show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use trimtab_kit::module::Finding;
 
 use super::Engine;
 use super::host::{HostState, PortState};
+use crate::error::Problem;
 use crate::input::{Router, ServicePortInput};
 use crate::object::{Kind, ObjectKey};
-use crate::status::delivery_name;
+use crate::output::XdsResource;
+use crate::status::{delivery_name, is_remark};
 
 /// One host with layer-7 ports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -166,6 +169,38 @@ impl Engine {
         })
     }
 
+    /// What is wrong with objects of users, sorted; without an object for a host also with what it leads to.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut problems: Vec<Problem> = Vec::new();
+        for state in self.inner.lock().hosts.values() {
+            problems.extend(state.problems.iter().cloned());
+            problems.extend(state.refusals().map(|r| r.problem.clone()));
+        }
+        for key in Kind::ALL
+            .into_iter()
+            .flat_map(|kind| self.index.objects(kind))
+        {
+            if let Some(seen) = self.index.seen(&key) {
+                let refusals = self.facts(&key, &seen).refusals.into_iter();
+                problems.extend(refusals.map(|r| r.problem));
+            }
+        }
+        let finding = |p: &Problem| Finding {
+            refused: !is_remark(p.reason),
+            message: p.to_string(),
+        };
+        let findings: BTreeSet<Finding> = problems.iter().map(finding).collect();
+        findings.into_iter().collect()
+    }
+
+    /// Resources of the xDS server as documents, sorted by type and name.
+    pub fn resources(&self) -> Vec<Value> {
+        let inner = self.inner.lock();
+        let states = inner.hosts.values();
+        let all: BTreeMap<_, _> = states.flat_map(|s| &s.resources).collect();
+        all.into_values().map(document).collect()
+    }
+
     /// Counts for metrics.
     pub fn tally(&self) -> Tally {
         let inner = self.inner.lock();
@@ -187,6 +222,19 @@ impl Engine {
         }
         out
     }
+}
+
+/// A resource in a form that people can read.
+fn document(resource: &XdsResource) -> Value {
+    let content: Value = serde_json::from_str(&resource.canonical).unwrap_or(Value::Null);
+    json!({
+        "kind": "XdsResource",
+        "typeUrl": resource.type_url,
+        "name": resource.name,
+        "version": resource.version(),
+        "origin": resource.origin,
+        "content": content,
+    })
 }
 
 /// Counts of hosts, ports and problems.

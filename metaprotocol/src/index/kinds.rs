@@ -8,15 +8,12 @@ use trimtab_crds::istio::{DestinationRule, Gateway, ServiceEntry};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 
+use trimtab_mesh::names::{full_host, meant, service_host};
+
 use super::table::Kept;
 
 /// Label of an EndpointSlice with the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// Host of a Service.
-pub(super) fn service_host(name: &str, namespace: &str, domain: &str) -> String {
-    format!("{name}.{namespace}.svc.{domain}")
-}
 
 /// A gateway as routers name it. Hosts have no slash, so that the two are not mixed up.
 pub(super) fn gateway_key(name: &str, namespace: &str) -> String {
@@ -89,15 +86,10 @@ impl Kept for ServiceEntry {
 }
 
 impl Kept for DestinationRule {
-    /// The host as it is written, and the name that a short one stands for.
     fn keys(&self, domain: &str) -> Vec<String> {
-        let host = &self.spec.host;
-        let long = if host.contains('.') {
-            format!("{host}.svc.{domain}")
-        } else {
-            service_host(host, &self.namespace().unwrap_or_default(), domain)
-        };
-        vec![host.clone(), long]
+        let namespace = self.namespace().unwrap_or_default();
+        let host = full_host(&self.spec.host, &namespace, domain);
+        meant(&host, domain).into_iter().chain([host]).collect()
     }
 }
 

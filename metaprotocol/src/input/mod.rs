@@ -6,7 +6,7 @@ mod redis;
 mod router;
 mod settings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -178,6 +178,9 @@ pub struct HostFacts {
     /// Subsets of the DestinationRule.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub subsets: BTreeMap<String, SubsetFacts>,
+    /// Hosts of DestinationRules, as written, that were probably meant for this host: Istio takes a name with a dot as it is.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub misread: BTreeSet<String>,
 }
 
 /// A subset of a DestinationRule.

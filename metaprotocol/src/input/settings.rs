@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-
-use crate::span::Span;
+use trimtab_crds::Duration;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,7 +26,7 @@ pub struct Settings {
     /// Tracing; absent: none.
     pub tracing: Option<Tracing>,
     /// Idle connections are closed after this time; absent: never.
-    pub idle_timeout: Option<Span>,
+    pub idle_timeout: Option<Duration>,
     /// ApplicationProtocols whose requests share upstream connections; their codecs must carry a request id.
     pub multiplexing: BTreeSet<String>,
     /// Static cluster of the xDS server in the bootstrap of Aeraki's proxies.

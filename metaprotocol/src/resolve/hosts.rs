@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use serde_json::Value;
 use trimtab_crds::istio::{DestinationRule, ServiceEntry};
+use trimtab_mesh::names::{full_host, meant, service_host};
 
 use super::ports::{Registry, protocol};
 use super::{Mesh, age, owner};
@@ -121,7 +122,7 @@ fn of_service(
         })
     });
     Some(Host {
-        name: format!("{name}.{namespace}.svc.{domain}"),
+        name: service_host(&name, &namespace, domain),
         ports: ports.collect(),
         namespace,
         service: name,
@@ -265,7 +266,8 @@ pub(super) fn facts(mesh: &Mesh, hosts: &BTreeMap<String, Host>) -> BTreeMap<Str
         .destination_rules
         .iter()
         .map(|rule| {
-            let host = full_name(rule, hosts, mesh.domain());
+            let namespace = rule.namespace().unwrap_or_default();
+            let host = full_host(&rule.spec.host, &namespace, mesh.domain());
             let own = hosts.get(&host).map(|h| h.namespace.clone());
             (rule.namespace() != own, host, rule)
         })
@@ -273,6 +275,10 @@ pub(super) fn facts(mesh: &Mesh, hosts: &BTreeMap<String, Host>) -> BTreeMap<Str
     rules.sort_by_key(|(foreign, _, rule)| (*foreign, age(*rule)));
     for (_, host, rule) in rules {
         let Some(facts) = out.get_mut(&host) else {
+            let meant = meant(&host, mesh.domain());
+            if let Some(facts) = meant.and_then(|meant| out.get_mut(&meant)) {
+                facts.misread.insert(host);
+            }
             continue;
         };
         if facts.hash_attribute.is_none() {
@@ -294,19 +300,4 @@ pub(super) fn facts(mesh: &Mesh, hosts: &BTreeMap<String, Host>) -> BTreeMap<Str
 fn hash_attribute(policy: Option<&Value>) -> Option<String> {
     let name = policy?["loadBalancer"]["consistentHash"]["httpHeaderName"].as_str()?;
     (!name.is_empty()).then(|| name.to_owned())
-}
-
-/// The full host of a DestinationRule, which may be short.
-fn full_name(rule: &DestinationRule, hosts: &BTreeMap<String, Host>, domain: &str) -> String {
-    let host = &rule.spec.host;
-    if hosts.contains_key(host) {
-        return host.clone();
-    }
-    if host.contains('.') {
-        return format!("{host}.svc.{domain}");
-    }
-    format!(
-        "{host}.{}.svc.{domain}",
-        rule.namespace().unwrap_or_default()
-    )
 }

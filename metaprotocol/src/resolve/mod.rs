@@ -21,6 +21,7 @@ use trimtab_crds::dubbo::DubboAuthorizationPolicy;
 use trimtab_crds::istio::{DestinationRule, Gateway, ServiceEntry};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
+use trimtab_mesh::DEFAULT_DOMAIN;
 
 use crate::error::{Owner, Problem};
 use crate::input::{
@@ -99,7 +100,7 @@ impl Mesh {
 
     fn domain(&self) -> &str {
         if self.domain.is_empty() {
-            "cluster.local"
+            DEFAULT_DOMAIN
         } else {
             &self.domain
         }

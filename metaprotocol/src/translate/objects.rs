@@ -7,7 +7,7 @@ use kube::core::ObjectMeta;
 use serde_json::{Map, Value, json};
 use trimtab_crds::istio::{EnvoyFilter, EnvoyFilterSpec, WorkloadSelector};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
-use trimtab_kit::apply::MODULE_LABEL;
+use trimtab_kit::apply::{MODULE_LABEL, OWNER_NAMESPACE_LABEL};
 use trimtab_kit::envoyfilter::PatchContext;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -290,8 +290,6 @@ pub(super) fn metadata(plan: &Plan<'_>, name: &str, namespace: &str) -> ObjectMe
     }
 }
 
-/// Label with the namespace of the Service or ServiceEntry; the object itself may be in another one.
-pub const OWNER_NAMESPACE_LABEL: &str = "trimtab.io/owner-namespace";
 /// Value of the label by which the module finds its objects.
 pub const MODULE: &str = "metaprotocol";
 

@@ -130,11 +130,20 @@ fn reference(out: &mut Findings<'_>, field: &str, input: &ServicePortInput, to: 
             format!("{field}.subset"),
             "UnknownSubset",
             format!(
-                "no DestinationRule of {} has the subset \"{}\": create it, or correct the name",
-                to.host, to.subset
+                "no DestinationRule of {} has the subset \"{}\": create it, or correct the name{}",
+                to.host,
+                to.subset,
+                misread(facts.misread.iter().next(), &to.host)
             ),
         );
     }
+}
+
+/// A hint about a DestinationRule with a host that Istio reads otherwise than was meant.
+fn misread(written: Option<&String>, host: &str) -> String {
+    written.map_or_else(String::new, |written| {
+        format!("; Istio takes the host \"{written}\" of a DestinationRule as it is: write {host}")
+    })
 }
 
 fn effects(out: &mut Findings<'_>, field: &str, input: &ServicePortInput, route: &Route) {

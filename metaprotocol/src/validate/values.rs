@@ -101,17 +101,13 @@ pub(super) fn mutations(out: &mut Findings<'_>, field: &str, list: &[KeyValue]) 
 /// A duration of at least `least`.
 pub(super) fn span(out: &mut Findings<'_>, field: &str, span: &Span, least: Duration) {
     match span.get() {
-        None => out.invalid(
-            field,
-            "InvalidDuration",
-            format!("\"{span}\" is not a duration: write for example 100ms, 1.5s, 5m or 1h"),
-        ),
-        Some(d) if d < least => out.invalid(
+        Err(error) => out.invalid(field, "InvalidDuration", error.to_string()),
+        Ok(d) if *d < least => out.invalid(
             field,
             "InvalidDuration",
             format!("{span} is too short: the least is {least:?}"),
         ),
-        Some(_) => {}
+        Ok(_) => {}
     }
 }
 

@@ -95,8 +95,8 @@ fn build(plan: &Plan<'_>, stat_prefix: &str, routes: &(&str, Value), limits: Vec
         });
         value.insert("tracing".into(), tracing);
     }
-    if let Some(idle) = &settings.idle_timeout {
-        value.insert("idleTimeout".into(), json!(idle.to_json()));
+    if let Some(idle) = settings.idle_timeout {
+        value.insert("idleTimeout".into(), json!(idle.to_proto_json()));
     }
     json!({
         "name": proto::FILTER,

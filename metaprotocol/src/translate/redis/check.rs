@@ -44,19 +44,14 @@ impl Findings {
     fn span(&mut self, owner: &Owner, field: String, span: Option<&Span>, least: Duration) {
         let Some(span) = span else { return };
         match span.get() {
-            Some(d) if d >= least => {}
-            Some(_) => self.invalid(
+            Ok(d) if *d >= least => {}
+            Ok(_) => self.invalid(
                 owner,
                 field,
                 "InvalidDuration",
                 format!("\"{span}\" is too short: write at least {least:?}"),
             ),
-            None => self.invalid(
-                owner,
-                field,
-                "InvalidDuration",
-                format!("\"{span}\" is not a duration: write for example 100ms, 1.5s, 5m or 1h"),
-            ),
+            Err(error) => self.invalid(owner, field, "InvalidDuration", error.to_string()),
         }
     }
 

@@ -5,8 +5,6 @@
 //! one that istiod fills into one that fills itself. Nodes found so carry no facts of the mesh and are called without
 //! its mutual TLS.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 use trimtab_crds::istio::{EnvoyFilter, EnvoyFilterSpec};
 use trimtab_kit::envoyfilter::PatchContext;
@@ -167,8 +165,8 @@ fn keepalive(connection: &RedisConnection) -> Option<Value> {
     let keepalive = connection.tcp_keepalive.as_ref()?;
     let seconds = |span: &Option<Span>| {
         span.as_ref()
-            .and_then(Span::get)
-            .map(|d: Duration| d.as_secs())
+            .and_then(|span| span.get().ok())
+            .map(|d| d.as_secs())
     };
     let mut out = Map::new();
     if let Some(probes) = keepalive.probes {

@@ -9,6 +9,8 @@ use std::sync::LazyLock;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value};
+use trimtab_crds::Duration;
+use trimtab_crds::duration::NotADuration;
 
 static POOL: LazyLock<Result<DescriptorPool, String>> = LazyLock::new(|| {
     let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stock.bin"));
@@ -189,9 +191,7 @@ fn any(value: &Value) -> Result<Vec<u8>, String> {
 /// `1.5s`.
 fn duration(value: &Value) -> Result<Vec<u8>, String> {
     let text = value.as_str().ok_or("not a text")?;
-    let span = crate::span::Span::new(text)
-        .get()
-        .ok_or_else(|| format!("{text} is not a duration"))?;
+    let span: Duration = text.parse().map_err(|e: NotADuration| e.to_string())?;
     let mut out = Vec::new();
     if span.as_secs() != 0 {
         encode_key(1, WireType::Varint, &mut out);

@@ -1,0 +1,141 @@
+//! What the MetaProtocol module is made of, as the kit takes it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Resource, ResourceExt};
+use trimtab_crds::dubbo::DubboAuthorizationPolicy;
+use trimtab_crds::istio::{DestinationRule, EnvoyFilter, Gateway, ServiceEntry, VirtualService};
+use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
+use trimtab_crds::redis::{RedisDestination, RedisService};
+use trimtab_crds::{OWNER_KIND_LABEL, OWNER_NAME_LABEL};
+use trimtab_kit::apply::{Key, OWNER_NAMESPACE_LABEL, Ownership};
+use trimtab_kit::engine::Engine as _;
+use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
+use trimtab_kit::rights::Right;
+use trimtab_xds::{DRDS, GENERIC_RDS, RDS, TRDS};
+
+use crate::config::MetaprotocolConfig;
+use crate::engine::{Engine, Work};
+use crate::index::Index;
+use crate::metrics::MetaprotocolCollector;
+use crate::object::ServiceKey;
+use crate::secrets::SecretReader;
+use crate::translate::MODULE;
+use crate::vip::Ranges;
+use crate::{describe, http};
+
+/// The MetaProtocol module.
+#[derive(Debug)]
+pub struct Metaprotocol;
+
+impl ModuleConfig for MetaprotocolConfig {
+    fn check(&self) -> Result<(), String> {
+        self.check()
+    }
+
+    fn enabled(&self) -> bool {
+        self.enabled
+    }
+}
+
+/// Owner of a generated object, by its labels.
+fn owner<K: Resource>(object: &K) -> Option<Key> {
+    let label = |name: &str| object.labels().get(name).cloned();
+    let key = ServiceKey {
+        kind: label(OWNER_KIND_LABEL)?,
+        namespace: label(OWNER_NAMESPACE_LABEL)?,
+        name: label(OWNER_NAME_LABEL)?,
+    };
+    Some(key.to_owner())
+}
+
+impl Module for Metaprotocol {
+    const NAME: &'static str = MODULE;
+    type Config = MetaprotocolConfig;
+
+    fn setup(config: MetaprotocolConfig, setup: &mut Setup<'_>) -> Result<(), SetupError> {
+        let context = setup.context().clone();
+        let settings = Arc::new(config.settings(&context.xds_address));
+        let index = Index::new(&context.domain, settings);
+        let reader = SecretReader::new(context.client);
+        let secrets = config.read_secrets.then_some(reader);
+        let engine = Engine::new(
+            index.clone(),
+            context.clock,
+            context.xds.clone(),
+            config.debounce.into(),
+            config.vips.clone(),
+            secrets.clone(),
+        );
+        for type_url in [RDS, TRDS, DRDS, GENERIC_RDS] {
+            context.xds.serve_type(type_url);
+        }
+        watches(setup, &index);
+        generates(setup, &engine);
+        setup.engine(&engine);
+        if let Some(reader) = secrets {
+            setup.right(Right::on::<Secret>(&["get"]));
+            setup.task("secrets", reader.follow(index, context.shutdown));
+        }
+        if config.vips != Ranges::default() {
+            setup.right(Right::on::<ServiceEntry>(&["patch"]));
+        }
+        setup.routes(http::routes(engine.clone()));
+        let collector = MetaprotocolCollector::new(engine.clone(), config.export_routers);
+        setup.collector(Box::new(collector));
+        let described = engine.clone();
+        setup.describe("metarouter", &["mr"], move |request| {
+            let (namespace, name) = (&request.namespace, &request.name);
+            match described.router_view(namespace, name) {
+                Some(view) => Ok(describe::text(&view, &request.attributes)),
+                None => Err(format!("there is no MetaRouter {namespace}/{name}")),
+            }
+        });
+        let found = engine.clone();
+        setup.findings(move || found.findings());
+        let served = engine.clone();
+        setup.resources(move || served.resources());
+        setup.expose(engine);
+        Ok(())
+    }
+}
+
+fn watches(setup: &mut Setup<'_>, index: &Arc<Index>) {
+    setup.watch::<Service>(index);
+    setup.watch::<EndpointSlice>(index);
+    setup.watch::<ServiceEntry>(index);
+    setup.watch::<DestinationRule>(index);
+    setup.watch::<Gateway>(index);
+    setup.watch::<MetaRouter>(index);
+    setup.watch::<ApplicationProtocol>(index);
+    setup.watch::<RedisService>(index);
+    setup.watch::<RedisDestination>(index);
+    setup.watch::<DubboAuthorizationPolicy>(index);
+    setup.writes_status::<MetaRouter>();
+    setup.writes_status::<ApplicationProtocol>();
+    setup.writes_status::<RedisService>();
+    setup.writes_status::<RedisDestination>();
+    setup.writes_status::<DubboAuthorizationPolicy>();
+}
+
+fn generates(setup: &mut Setup<'_>, engine: &Arc<Engine>) {
+    let touch = |engine: Arc<Engine>| {
+        Arc::new(move |namespace: &str, name: &str| {
+            if let Some(owner) = ServiceKey::from_owner(namespace, name) {
+                engine.queue().push(Work::Objects(owner));
+            }
+        })
+    };
+    let filters = Ownership {
+        module: Some(MODULE),
+        owner: owner::<EnvoyFilter>,
+    };
+    setup.generates("EnvoyFilter", filters, touch(engine.clone()));
+    let services = Ownership {
+        module: Some(MODULE),
+        owner: owner::<VirtualService>,
+    };
+    setup.generates("VirtualService", services, touch(engine.clone()));
+}
