@@ -15,6 +15,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use trimtab_bench::mesh::Mesh;
 use trimtab_crds::limiter::{BASE_SET, Delivery, first_form};
 use trimtab_kit::clock::SystemClock;
+use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
     Handler, HandlerType, Harvest, MetricSource, PrometheusConfig, PrometheusSource,
 };
@@ -100,6 +101,7 @@ fn input(delivery: Delivery) -> LimiterInput {
         owner,
         spec: (&object.spec).into(),
         target: TargetFacts {
+            misread: <_>::default(),
             selector,
             sets,
             problem: None,
@@ -160,7 +162,7 @@ fn engine(limiters: usize) -> (Arc<Engine>, DemandBook) {
         known_metrics: source.provides().into_iter().collect(),
         ..Settings::default()
     };
-    let index = Index::new("istio-system");
+    let index = Index::new("istio-system", "cluster.local");
     let engine = Engine::new(
         index.clone(),
         vec![source],
@@ -174,7 +176,7 @@ fn engine(limiters: usize) -> (Arc<Engine>, DemandBook) {
     }
     .feed(&index)
     .unwrap();
-    engine.absorb_events();
+    engine.absorb();
     let book = engine.demands(0);
     assert_eq!(book.demands.len(), limiters);
     (engine, book)

@@ -8,16 +8,18 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use trimtab_dataplane::controller::Proxies;
+use trimtab_dataplane::module::Proxies;
 use trimtab_dataplane::{FallbackInput, Listen, XdsAddress};
 
 use crate::bootstrap::BootstrapArgs;
 use crate::config::Config;
-use crate::describe::{self, What, XdsCommand};
+use crate::describe::{self, DescribeArgs, XdsCommand};
 use crate::fallback::FallbackArgs;
 use crate::operator::Operator;
-use crate::{manifests, standalone, translate};
+use crate::outputs::Outputs;
+use crate::{manifests, outputs, standalone, translate};
 
 /// Trimtab: a management plane for Istio.
 #[derive(Debug, Parser)]
@@ -55,10 +57,7 @@ enum Command {
     /// Print the objects of the fallback that carries the first calls of scoped sidecars
     Fallback(FallbackArgs),
     /// What applies, and why
-    Describe {
-        #[command(subcommand)]
-        what: What,
-    },
+    Describe(DescribeArgs),
     /// Proxies at the xDS server of a running operator
     Xds {
         #[command(subcommand)]
@@ -205,7 +204,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             xds,
             config,
         } => {
-            let config = configuration(config.as_deref())?;
+            let config = translate::configuration(config.as_deref())?;
             let metrics = metrics.into_iter().collect();
             let result = translate::run(&files, &metrics, &config).await?;
             print_objects(&result, matches!(output, Format::Json), xds)
@@ -219,8 +218,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             say(&args.text(&config)?)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Describe { what } => {
-            say(&describe::describe(what).await?)?;
+        Command::Describe(args) => {
+            say(&describe::describe(args).await?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Xds { command } => {
@@ -281,12 +280,22 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
             .wait()
             .await;
     };
+    Box::pin(run_standalone(args, &dir, config, shutdown)).await
+}
+
+/// The operator on the embedded API, and the tasks around it, which are watched like its own.
+async fn run_standalone(
+    args: RunArgs,
+    dir: &Path,
+    config: Config,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let config = Config {
         data_plane: Some(args.proxies()?),
         ..config
     };
     let embedded = standalone::embedded()?;
-    let mut folder = standalone::Folder::new(&dir, embedded.clone());
+    let mut folder = standalone::Folder::new(dir, embedded.clone());
     for refused in folder
         .sync()
         .await
@@ -294,26 +303,46 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     {
         complain(&format!("refused: {refused}"));
     }
-    tokio::spawn(folder.follow(shutdown.clone()));
-    if let Some(address) = args.serve_api {
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .with_context(|| format!("--serve-api {address}: cannot listen"))?;
-        tracing::info!(address = %listener.local_addr()?, "embedded API: kubectl --server http://{address} get smartlimiters");
+    if let Some(out) = &args.out {
+        outputs::outside(out, dir)?;
+    }
+    let api = match args.serve_api {
+        Some(address) => Some(listen_api(address).await?),
+        None => None,
+    };
+    let mut operator = Operator::start(config, embedded.client(), shutdown.clone()).await?;
+    let stop = shutdown.clone();
+    operator.add_task("folder", async move {
+        folder.follow(stop).await;
+        Ok(())
+    });
+    if let Some(listener) = api {
         let (api, stop) = (embedded.clone(), shutdown.clone());
-        tokio::spawn(async move { api.serve(listener, stop).await });
+        operator.add_task("embedded API", async move {
+            Ok(api.serve(listener, stop).await?)
+        });
     }
     if let Some(out) = args.out {
-        tokio::spawn(standalone::write_outputs(
+        let files = Outputs::new(
             embedded.client(),
             out,
-            shutdown.clone(),
-        ));
+            operator.readiness.clone(),
+            operator.outputs(),
+        );
+        operator.add_task("output writer", async move {
+            files.follow(shutdown).await;
+            Ok(())
+        });
     }
-    Operator::start(config, embedded.client(), shutdown)
-        .await?
-        .wait()
+    operator.wait().await
+}
+
+async fn listen_api(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address)
         .await
+        .with_context(|| format!("--serve-api {address}: cannot listen"))?;
+    tracing::info!(address = %listener.local_addr()?, "embedded API: kubectl --server http://{address} get smartlimiters");
+    Ok(listener)
 }
 
 /// The first signal stops in order, the second at once.

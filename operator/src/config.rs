@@ -1,25 +1,27 @@
 //! Configuration of the operator: one YAML file. Unknown keys are errors.
+//!
+//! The sections of modules are kept as they are written; each module checks and reads its own.
 
 mod xds;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
-use trimtab_crds::limiter::duration_millis;
-use trimtab_dataplane::controller::Proxies;
+use serde_json::Value;
+use trimtab_dataplane::module::Proxies;
+use trimtab_kit::module::{Factory, Module, read};
 use trimtab_kit::sources::{MdsConfig, MetricsServerConfig, PrometheusConfig};
-use trimtab_lazyload::config::LazyloadConfig;
-use trimtab_limiter::config::LimiterConfig;
-use trimtab_metaprotocol::config::MetaprotocolConfig;
+
+use crate::modules;
 
 pub use xds::{Tls, Trust, Xds, XdsLimits};
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Config {
     /// Metrics, health, status page and JSON API.
     pub http: Http,
@@ -27,12 +29,14 @@ pub struct Config {
     pub xds: Xds,
     /// Where metrics come from.
     pub metrics: Metrics,
-    /// The limiter module.
-    pub limiter: LimiterConfig,
-    /// The lazyload module.
-    pub lazyload: LazyloadConfig,
-    /// The MetaProtocol module.
-    pub metaprotocol: MetaprotocolConfig,
+    /// The mesh, for all modules.
+    pub mesh: Mesh,
+    /// Sections of modules, by name; absent: the default.
+    #[serde(flatten)]
+    pub modules: BTreeMap<String, Value>,
+    /// The modules that there are: those of this binary, unless a program that embeds it adds some.
+    #[serde(skip, default = "modules::all")]
+    pub list: Vec<Factory>,
     /// The file itself, which is followed for changes; `None`: there is none.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -42,6 +46,38 @@ pub struct Config {
     /// Set by the command line in standalone mode: what plain Envoys are told. `None`: they are served nothing.
     #[serde(skip)]
     pub data_plane: Option<Proxies>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            http: Http::default(),
+            xds: Xds::default(),
+            metrics: Metrics::default(),
+            mesh: Mesh::default(),
+            modules: BTreeMap::new(),
+            list: modules::all(),
+            file: None,
+            in_cluster: false,
+            data_plane: None,
+        }
+    }
+}
+
+/// What all modules know of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Mesh {
+    /// The cluster domain: Services are `NAME.NAMESPACE.svc.DOMAIN`.
+    pub domain: String,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self {
+            domain: trimtab_mesh::DEFAULT_DOMAIN.to_owned(),
+        }
+    }
 }
 
 /// The HTTP endpoints.
@@ -96,52 +132,96 @@ impl Config {
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-        let mut config: Self = serde_saphyr::from_str(&text)
-            .map_err(|e| anyhow::anyhow!("configuration {}: {e}", path.display()))?;
+        let mut config =
+            Self::parse(&text).with_context(|| format!("configuration {}", path.display()))?;
         config.file = Some(path.to_owned());
-        config
-            .check()
-            .with_context(|| format!("configuration {}", path.display()))?;
         Ok(config)
+    }
+
+    /// Reads and checks the text of a file. A mistake is named by its key.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let config: Self = serde_saphyr::with_deserializer_from_str(text, |yaml| {
+            serde_path_to_error::deserialize(yaml)
+                .map_err(|e| serde::de::Error::custom(format!("{}: {}", e.path(), e.inner())))
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The section of a module as written; null when there is none.
+    pub fn section(&self, factory: &Factory) -> &Value {
+        self.modules.get(factory.name).unwrap_or(&Value::Null)
+    }
+
+    /// The configuration of one module. A section that cannot be read, which [`Self::check`] refuses, is the default.
+    pub fn of<M: Module>(&self) -> M::Config {
+        let section = self.modules.get(M::NAME).unwrap_or(&Value::Null);
+        read(section).unwrap_or_default()
+    }
+
+    /// The same with all keys of all modules, defaults filled in.
+    #[must_use]
+    pub fn effective(&self) -> Self {
+        let mut out = self.clone();
+        for factory in &self.list {
+            let section = factory.effective(self.section(factory));
+            out.modules.insert(factory.name.to_owned(), section);
+        }
+        out
+    }
+
+    /// Changes the configuration of one module.
+    pub fn edit<M: Module>(&mut self, change: impl FnOnce(&mut M::Config)) {
+        let mut config = self.of::<M>();
+        change(&mut config);
+        let section = serde_json::to_value(config).unwrap_or_default();
+        self.modules.insert(M::NAME.to_owned(), section);
     }
 
     /// Checks what types cannot say.
     pub fn check(&self) -> anyhow::Result<()> {
-        for (field, value) in [
-            ("limiter.refresh", &self.limiter.refresh),
-            ("limiter.holdFor", &self.limiter.hold_for),
-        ] {
-            match duration_millis(value) {
-                Some(ms) if ms >= 100 => {}
-                _ => bail!(
-                    "{field}: \"{value}\" is not a duration of 100 ms or more: write for example 5s"
-                ),
+        let factories = &self.list;
+        let names: Vec<&str> = factories.iter().map(|f| f.name).collect();
+        for name in self.modules.keys() {
+            if !names.contains(&name.as_str()) {
+                bail!(
+                    "{name}: unknown section: known are http, xds, metrics, mesh, {}",
+                    names.join(", ")
+                );
             }
         }
         if let Some(prometheus) = &self.metrics.prometheus {
             prometheus.validate()?;
         }
         self.xds.check().map_err(anyhow::Error::msg)?;
-        self.lazyload.check().map_err(anyhow::Error::msg)?;
-        self.metaprotocol.check().map_err(anyhow::Error::msg)?;
-        let mut taken = BTreeSet::new();
-        let mds = self
-            .metrics
-            .mds
-            .as_ref()
-            .map(|m| ("metrics.mds.address", m.address));
-        let access_log = self.lazyload.learn.access_log.as_ref();
-        let access_log = access_log.map(|l| ("lazyload.learn.accessLog.address", l.address));
-        for (field, address) in [
+        if self.mesh.domain.is_empty() {
+            bail!("mesh.domain is empty: leave it out, or write the cluster domain");
+        }
+        for factory in factories {
+            if let Some(domain) = self.section(factory).get("domain") {
+                bail!(
+                    "{}.domain: there is one cluster domain for all modules: write mesh: {{domain: {domain}}}",
+                    factory.name
+                );
+            }
+            let checked = factory.check(self.section(factory));
+            checked.map_err(anyhow::Error::msg)?;
+        }
+        let mds = self.metrics.mds.iter();
+        let own = [
             ("http.address", self.http.address),
             ("xds.address", self.xds.address),
-        ]
-        .into_iter()
-        .chain(mds)
-        .chain(access_log)
+        ];
+        let of_modules = factories.iter();
+        let of_modules = of_modules.flat_map(|f| f.addresses(self.section(f)));
+        let mut taken = BTreeSet::new();
+        for (key, address) in own
+            .into_iter()
+            .chain(mds.map(|m| ("metrics.mds.address", m.address)))
+            .chain(of_modules)
         {
             if address.port() != 0 && !taken.insert(address) {
-                bail!("{field}: {address} is used twice: choose another port");
+                bail!("{key}: {address} is used twice: choose another port");
             }
         }
         Ok(())
@@ -154,29 +234,88 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_bad_durations_are_errors() {
-        let unknown = serde_saphyr::from_str::<Config>("limiter: {refesh: 5s}")
-            .unwrap_err()
-            .to_string();
-        assert!(unknown.contains("refesh"), "{unknown}");
-        let config: Config = serde_saphyr::from_str("limiter: {refresh: soon}").unwrap();
-        assert!(
-            config
-                .check()
-                .unwrap_err()
-                .to_string()
-                .contains("limiter.refresh")
+        let mistake = |text: &str, words: &[&str]| {
+            let parsed = Config::parse(text);
+            let error = parsed.and_then(|c| c.check()).unwrap_err().to_string();
+            for word in words {
+                assert!(error.contains(word), "{error}");
+            }
+        };
+        mistake(
+            "limiter: {refesh: 5s}",
+            &["limiter", "unknown field `refesh`"],
         );
-        let config: Config =
-            serde_saphyr::from_str("http: {address: '127.0.0.1:1'}\nxds: {address: '127.0.0.1:1'}")
-                .unwrap();
-        assert!(config.check().is_err());
+        mistake("limitr: {refresh: 5s}", &["limitr: unknown section"]);
+        mistake(
+            "http: {address: '127.0.0.1:1'}\nxds: {address: '127.0.0.1:1'}",
+            &["xds.address", "twice"],
+        );
+        for key in DURATIONS {
+            let (text, closed) = nested(key, "soon");
+            mistake(
+                &format!("{text}{closed}"),
+                &[key, "\"soon\"", "write for example 100ms, 1.5s"],
+            );
+        }
+        mistake(
+            "limiter: {refresh: 99ms}",
+            &["limiter.refresh", "99ms", "shorter than 100ms"],
+        );
+        mistake(
+            "xds: {maxConnectionAge: 1ms}",
+            &["xds.maxConnectionAge", "30m"],
+        );
+    }
+
+    /// Every duration of the file.
+    const DURATIONS: [&str; 14] = [
+        "xds.maxConnectionAge",
+        "limiter.refresh",
+        "limiter.holdFor",
+        "lazyload.learn.prometheus.interval",
+        "lazyload.learn.prometheus.timeout",
+        "lazyload.retention.min",
+        "lazyload.retention.grace",
+        "lazyload.retention.remember",
+        "lazyload.writes.gather",
+        "metaprotocol.debounce",
+        "metaprotocol.idleTimeout",
+        "metrics.prometheus.timeout",
+        "metrics.metricsServer.timeout",
+        "metrics.metricsServer.maxAge",
+    ];
+
+    /// `a.b.c` and a value as YAML.
+    fn nested(key: &str, value: &str) -> (String, String) {
+        let depth = key.matches('.').count() + 1;
+        (
+            format!("{{{}: {value}", key.replace('.', ": {")),
+            "}".repeat(depth),
+        )
+    }
+
+    #[test]
+    fn fault_o26_one_grammar_for_each_duration_of_the_file() {
+        for text in ["1m30s", "1.5s", "500ms"] {
+            for key in DURATIONS {
+                let (text, closed) = nested(key, text);
+                let address = if key.starts_with("metrics.prometheus") {
+                    ", address: 'http://p'"
+                } else {
+                    ""
+                };
+                let text = format!("{text}{address}{closed}");
+                let config: Config = serde_saphyr::from_str(&text).unwrap();
+                let again = serde_saphyr::to_string(&config).unwrap();
+                assert_eq!(serde_saphyr::from_str::<Config>(&again).unwrap(), config);
+            }
+        }
     }
 
     #[test]
     fn slime_handlers_are_read() {
         let text = "metrics: {prometheus: {address: 'http://p:9090', handlers: {cpu.sum: {query: 'sum(x{pod=~\"$pod_name\"})', type: 0}}}}";
-        let config: Config = serde_saphyr::from_str(text).unwrap();
-        config.check().unwrap();
+        let config = Config::parse(text).unwrap();
         assert!(
             config
                 .metrics

@@ -10,6 +10,7 @@ use trimtab_lazyload::fallback::{DEFAULT_PORT, Deploy, FallbackInput, filters, m
 
 use crate::config::Config;
 use crate::manifests::yaml;
+use crate::modules;
 
 /// Port of the access log server in a cluster.
 const ACCESS_LOGS: u16 = 8082;
@@ -57,7 +58,7 @@ fn host_port(text: &str) -> Result<String, String> {
 impl FallbackArgs {
     /// The objects as YAML. Fails when the configuration does without a fallback.
     pub fn text(&self, config: &Config) -> anyhow::Result<String> {
-        let mut lazyload = config.lazyload.clone();
+        let mut lazyload = modules::lazyload(config);
         if !lazyload.enabled || !lazyload.fallback.enabled {
             bail!(
                 "the configuration does without a fallback: set lazyload.enabled and lazyload.fallback.enabled to true"

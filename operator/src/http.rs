@@ -1,12 +1,13 @@
 //! HTTP endpoints: health, readiness, metrics, JSON API, status page.
 
-mod fences;
+mod guard;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::extract::{Path, State as Extract};
-use axum::http::{StatusCode, header};
+use axum::extract::{Path, Query, State as Extract};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -15,13 +16,13 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use trimtab_kit::module::{DescribeRequest, Installed};
 use trimtab_kit::readiness::Readiness;
-use trimtab_lazyload::engine::Engine as LazyloadEngine;
-use trimtab_limiter::engine::Engine;
-use trimtab_metaprotocol::engine::Engine as MetaprotocolEngine;
 use trimtab_xds::ResourceCache;
 
-use crate::nodes;
+pub use guard::REQUEST_HEADER;
+
+use crate::{describe, nodes};
 
 /// What handlers use.
 #[derive(Clone, Debug)]
@@ -30,12 +31,8 @@ pub struct State {
     pub registry: Arc<Mutex<Registry>>,
     /// Blockers.
     pub readiness: Readiness,
-    /// Limiters.
-    pub limiter: Arc<Engine>,
-    /// Layer-7 hosts; `None`: the module is switched off.
-    pub metaprotocol: Option<Arc<MetaprotocolEngine>>,
-    /// ServiceFences; `None`: the module is switched off.
-    pub lazyload: Option<Arc<LazyloadEngine>>,
+    /// Modules that run.
+    pub modules: Vec<Arc<Installed>>,
     /// xDS streams.
     pub cache: ResourceCache,
 }
@@ -45,12 +42,29 @@ const LIMITERS: &str = include_str!("status.html");
 /// Its view of who calls whom.
 const DEPENDENCIES: &str = concat!(
     include_str!("dependencies.html"),
-    "<script>\n",
-    include_str!("dependencies/graph.js"),
-    include_str!("dependencies/page.js"),
-    "</script>\n</body>\n</html>\n"
+    "<script src=\"/dependencies.js\"></script>\n</body>\n</html>\n"
 );
-const STYLE: &str = include_str!("status.css");
+/// Files of the pages: path, type, text.
+const FILES: [(&str, &str, &str); 3] = [
+    (
+        "/status.css",
+        "text/css; charset=utf-8",
+        include_str!("status.css"),
+    ),
+    (
+        "/status.js",
+        "text/javascript; charset=utf-8",
+        include_str!("status.js"),
+    ),
+    (
+        "/dependencies.js",
+        "text/javascript; charset=utf-8",
+        concat!(
+            include_str!("dependencies/graph.js"),
+            include_str!("dependencies/page.js")
+        ),
+    ),
+];
 
 /// Serves until shutdown.
 pub async fn serve(
@@ -58,28 +72,30 @@ pub async fn serve(
     state: State,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let routes: Vec<Router> = state.modules.iter().map(|m| m.routes.clone()).collect();
     let app = Router::new()
         .route("/", get(|| async { Html(LIMITERS) }))
         .route("/dependencies", get(|| async { Html(DEPENDENCIES) }))
-        .route(
-            "/status.css",
-            get(|| async { ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE) }),
-        )
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .route("/api/v1/limiters", get(limiters))
-        .route("/api/v1/limiters/{namespace}/{name}/input", get(input))
-        .route("/api/v1/metaprotocol", get(hosts))
-        .route(
-            "/api/v1/metaprotocol/routers/{namespace}/{name}",
-            get(router),
-        )
+        .route("/api/v1/describe/{kind}/{namespace}/{name}", get(describe))
         .route("/api/v1/xds/streams", get(streams))
         .route("/api/v1/xds/nodes", get(all_nodes))
         .route("/api/v1/xds/nodes/{node}", get(one_node))
-        .merge(fences::routes())
+        .fallback(unknown)
         .with_state(state);
+    let app = FILES.iter().fold(app, |app, (path, kind, text)| {
+        app.route(
+            path,
+            get(|| async { ([(header::CONTENT_TYPE, *kind)], *text) }),
+        )
+    });
+    let app = routes.into_iter().fold(app, Router::merge);
+    // For the routes of all modules: what changes state is a POST, and comes from nobody's web page.
+    let app = app
+        .layer(axum::middleware::from_fn(guard::only_from_here))
+        .layer(axum::middleware::map_response(guard::protected));
     axum::serve(listener, app)
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
@@ -89,7 +105,12 @@ pub async fn serve(
 async fn readyz(Extract(state): Extract<State>) -> Response {
     let missing = state.readiness.missing();
     if missing.is_empty() {
-        return "ok\n".into_response();
+        // A degraded module must not take the others out of service.
+        let mut lines = vec!["ok".to_owned()];
+        for (what, reason) in state.readiness.degraded() {
+            lines.push(format!("degraded: {what}: {reason}"));
+        }
+        return format!("{}\n", lines.join("\n")).into_response();
     }
     let text = format!("waiting for {}\n", missing.join("\nwaiting for "));
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
@@ -111,52 +132,32 @@ async fn metrics(Extract(state): Extract<State>) -> Response {
     }
 }
 
-async fn limiters(Extract(state): Extract<State>) -> Response {
-    Json(json!({"items": state.limiter.views()})).into_response()
-}
-
-async fn input(
+/// Text for `trimtab describe`.
+async fn describe(
     Extract(state): Extract<State>,
-    Path((namespace, name)): Path<(String, String)>,
+    Path((kind, namespace, name)): Path<(String, String, String)>,
+    Query(attributes): Query<BTreeMap<String, String>>,
 ) -> Response {
-    match state.limiter.input(&namespace, &name) {
-        Some(input) => Json(input).into_response(),
-        None => (
-            StatusCode::NOT_FOUND,
-            format!("there is no SmartLimiter {namespace}/{name}\n"),
-        )
-            .into_response(),
-    }
-}
-
-/// What is asked of a module that is switched off.
-fn off() -> Response {
-    let text = "the MetaProtocol module is switched off: set metaprotocol.enabled to true\n";
-    (StatusCode::NOT_FOUND, text).into_response()
-}
-
-async fn hosts(Extract(state): Extract<State>) -> Response {
-    match &state.metaprotocol {
-        Some(engine) => Json(json!({"items": engine.views()})).into_response(),
-        None => off(),
-    }
-}
-
-async fn router(
-    Extract(state): Extract<State>,
-    Path((namespace, name)): Path<(String, String)>,
-) -> Response {
-    let Some(engine) = &state.metaprotocol else {
-        return off();
+    let request = DescribeRequest {
+        namespace,
+        name,
+        attributes,
     };
-    match engine.router_view(&namespace, &name) {
-        Some(view) => Json(view).into_response(),
-        None => (
-            StatusCode::NOT_FOUND,
-            format!("there is no MetaRouter {namespace}/{name}\n"),
-        )
-            .into_response(),
+    match describe::answer(&state.modules, &kind, &request) {
+        Ok(text) => text.into_response(),
+        Err(error) => (StatusCode::NOT_FOUND, format!("{error}\n")).into_response(),
     }
+}
+
+/// A path of no route; that of a module that is switched off is one.
+async fn unknown(Extract(state): Extract<State>, uri: Uri) -> Response {
+    let running: Vec<&str> = state.modules.iter().map(|m| m.name).collect();
+    let error = format!(
+        "there is nothing at {}; modules that run: {}",
+        uri.path(),
+        running.join(", ")
+    );
+    (StatusCode::NOT_FOUND, Json(json!({"error": error}))).into_response()
 }
 
 async fn all_nodes(Extract(state): Extract<State>) -> Response {

@@ -1,4 +1,4 @@
-//! The Trimtab operator: CLI, module host, HTTP endpoints, standalone mode.
+//! The Trimtab operator: CLI, configuration, list of modules, HTTP endpoints, standalone mode.
 
 pub mod bootstrap;
 pub mod cli;
@@ -7,8 +7,10 @@ pub mod describe;
 pub mod fallback;
 pub mod http;
 pub mod manifests;
+pub mod modules;
 pub mod nodes;
 pub mod operator;
+pub mod outputs;
 pub mod reload;
 pub mod standalone;
 pub mod translate;

@@ -1,39 +1,38 @@
 //! The running operator: everything is wired here, top to bottom.
 
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::Client;
-use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
+use kube::core::ApiResource;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use trimtab_crds::istio::EnvoyFilter;
-use trimtab_kit::apply::Applier;
 use trimtab_kit::clock::{Clock, SystemClock};
-use trimtab_kit::host::{Context, Host};
+use trimtab_kit::host::{Context, Host, Parts};
+use trimtab_kit::module::Installed;
 use trimtab_kit::readiness::Readiness;
 use trimtab_kit::sources::{
     MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_service,
 };
-use trimtab_lazyload::controller::{Appliers as LazyloadAppliers, Lazyload, LazyloadModule};
-use trimtab_lazyload::engine::Engine as LazyloadEngine;
-use trimtab_limiter::controller::LimiterModule;
-use trimtab_limiter::engine::Engine;
-use trimtab_metaprotocol::controller::{Appliers, Metaprotocol, MetaprotocolModule};
-use trimtab_metaprotocol::engine::Engine as MetaprotocolEngine;
 use trimtab_xds::ResourceCache;
 
 use crate::config::Config;
 use crate::http;
+use crate::modules;
 use crate::reload;
 use crate::xds_series::XdsCollector;
 
 /// How often it is looked at whether the xDS server can be opened.
 const OPEN_POLL: Duration = Duration::from_millis(10);
+/// How often it is looked at whether degraded modules have recovered.
+const PARTIAL_POLL: Duration = Duration::from_millis(200);
+/// Waiting for longer than this is worth a log line.
+const SLOW_START: Duration = Duration::from_secs(10);
 
 /// A running operator.
 #[derive(Debug)]
@@ -44,23 +43,19 @@ pub struct Operator {
     pub xds: SocketAddr,
     /// Where metrics are pushed to.
     pub mds: Option<SocketAddr>,
-    /// Decisions and views of the limiter.
-    pub limiter: Arc<Engine>,
-    /// Writer of EnvoyFilters, with its counts.
-    pub applier: Arc<Applier<EnvoyFilter>>,
-    /// What the MetaProtocol module makes of each host, with its writers; `None`: it is switched off.
-    pub metaprotocol: Option<(Arc<MetaprotocolEngine>, Appliers)>,
-    /// What the lazyload module makes of each fence, with its writers; `None`: it is switched off.
-    pub lazyload: Option<(Arc<LazyloadEngine>, LazyloadAppliers)>,
-    /// Where access logs arrive.
-    pub access_logs: Option<SocketAddr>,
+    /// Where modules listen, by the key of the configuration.
+    pub listeners: BTreeMap<String, SocketAddr>,
+    /// Modules that run.
+    pub modules: Vec<Arc<Installed>>,
     /// Named blockers of readiness.
     pub readiness: Readiness,
     /// The xDS cache.
     pub cache: ResourceCache,
+    parts: Parts,
     shutdown: CancellationToken,
     host: JoinHandle<Result<(), trimtab_kit::host::HostError>>,
     servers: Vec<JoinHandle<anyhow::Result<()>>>,
+    extra: Vec<(String, JoinHandle<anyhow::Result<()>>)>,
 }
 
 impl Operator {
@@ -93,37 +88,36 @@ impl Operator {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         config.check()?;
-        let context = Context {
-            client: client.clone(),
-            clock,
-            shutdown: shutdown.clone(),
-            readiness: Readiness::new(),
-            registry: Arc::new(Mutex::new(Registry::default())),
-        };
         let http_listener = bind("http.address", config.http.address).await?;
         let xds_listener = listen("xds.address", config.xds.address)?;
         let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
         let mut servers = Vec::new();
         let mut sources = extra;
-        let mds = add_sources(&config, &client, &mut sources, &mut servers, &shutdown).await?;
-
-        let cache = ResourceCache::new();
+        sources.extend(configured_sources(&config, &client)?);
+        let mds = add_mds(&config, &mut sources, &mut servers, &shutdown).await?;
+        let context = Context {
+            domain: config.mesh.domain.clone(),
+            xds_address: advertised(&config, Some(xds_address)),
+            sources,
+            ..Context::new(client, clock, shutdown.clone())
+        };
+        let cache = context.xds.clone();
         let mut host = Host::new(context.clone());
-        let (engine, applier) = add_limiter(&config, sources, &cache, xds_address, &mut host);
-        let metaprotocol = add_metaprotocol(&config, &cache, xds_address, &mut host);
-        let (lazyload, access_logs) = add_lazyload(&config, &mut host).await?;
-        add_opening(&config, &cache, xds_address, &mut host);
+        set_up(&config, &mut host)?;
+        let modules = host.modules().to_vec();
+        if let Some(file) = config.file.clone() {
+            let following = reload::follow(file, config.clone(), modules.clone(), shutdown.clone());
+            host.spawn("configuration file", following);
+        }
+        host.spawn("xds: open", open(cache.clone(), context.clone()));
         let collector = Box::new(XdsCollector(cache.clone()));
         context.registry.lock().register_collector(collector);
-
         servers.push(tokio::spawn(http::serve(
             http_listener,
             http::State {
                 registry: context.registry.clone(),
                 readiness: context.readiness.clone(),
-                limiter: engine.clone(),
-                metaprotocol: metaprotocol.as_ref().map(|(engine, _)| engine.clone()),
-                lazyload: lazyload.as_ref().map(|(engine, _)| engine.clone()),
+                modules: modules.clone(),
                 cache: cache.clone(),
             },
             shutdown.clone(),
@@ -137,17 +131,36 @@ impl Operator {
             http: http_address,
             xds: xds_address,
             mds,
-            limiter: engine,
-            applier,
-            metaprotocol,
-            lazyload,
-            access_logs,
+            listeners: host.listeners().clone(),
+            modules,
             readiness: context.readiness,
             cache,
+            parts: host.parts(),
             shutdown,
             host: tokio::spawn(host.run()),
             servers,
+            extra: Vec::new(),
         })
+    }
+
+    /// A part that a module exposes, by its type, for tests and tools in this process.
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.parts.get()
+    }
+
+    /// Kinds that the modules generate.
+    pub fn outputs(&self) -> Vec<ApiResource> {
+        let modules = self.modules.iter();
+        modules.flat_map(|m| m.outputs.iter().cloned()).collect()
+    }
+
+    /// Starts a task beside the operator's own. It runs until shutdown; when it ends before, the operator stops with an error.
+    pub fn add_task(
+        &mut self,
+        name: &str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.extra.push((name.to_owned(), tokio::spawn(task)));
     }
 
     /// Waits until shutdown, or until a part ends that should not.
@@ -160,6 +173,18 @@ impl Operator {
         });
         for server in self.servers {
             parts.spawn(async move { server.await.context("a server panicked")? });
+        }
+        for (name, task) in self.extra {
+            let shutdown = self.shutdown.clone();
+            parts.spawn(async move {
+                let ended = task.await.with_context(|| format!("{name} panicked"))?;
+                ended.with_context(|| format!("{name} failed"))?;
+                anyhow::ensure!(
+                    shutdown.is_cancelled(),
+                    "{name} ended before shutdown: this is a bug, see the log above"
+                );
+                Ok(())
+            });
         }
         let mut first = Ok(());
         while let Some(ended) = parts.join_next().await {
@@ -178,113 +203,64 @@ impl Operator {
     }
 }
 
-fn add_metaprotocol(
-    config: &Config,
-    cache: &ResourceCache,
-    xds_address: SocketAddr,
-    host: &mut Host,
-) -> Option<(Arc<MetaprotocolEngine>, Appliers)> {
-    if !config.metaprotocol.enabled {
-        return None;
+/// Sets up the modules that the configuration switches on.
+pub(crate) fn set_up(config: &Config, host: &mut Host) -> anyhow::Result<()> {
+    for factory in &config.list {
+        let section = config.section(factory);
+        if factory.enabled(section) {
+            factory.add(section, host)?;
+        }
     }
-    let module: Metaprotocol = MetaprotocolModule {
-        config: config.metaprotocol.clone(),
-        xds_address: advertised(config, xds_address),
-        xds: cache.clone(),
-    }
-    .build(host);
-    let handles = (module.engine.clone(), module.appliers.clone());
-    host.add(module);
-    Some(handles)
-}
-
-type LazyloadHandles = Option<(Arc<LazyloadEngine>, LazyloadAppliers)>;
-
-fn add_limiter(
-    config: &Config,
-    sources: Vec<Arc<dyn MetricSource>>,
-    cache: &ResourceCache,
-    xds_address: SocketAddr,
-    host: &mut Host,
-) -> (Arc<Engine>, Arc<Applier<EnvoyFilter>>) {
-    let limiter = LimiterModule {
-        config: config.limiter.clone(),
-        xds_address: advertised(config, xds_address),
-        sources,
-        xds: cache.clone(),
-    }
-    .build(host);
-    let handles = (limiter.engine.clone(), limiter.applier.clone());
-    host.add(limiter);
-    handles
-}
-
-/// The module, and where it takes access logs.
-async fn add_lazyload(
-    config: &Config,
-    host: &mut Host,
-) -> anyhow::Result<(LazyloadHandles, Option<SocketAddr>)> {
-    if !config.lazyload.enabled {
-        return Ok((None, None));
-    }
-    let listener = match &config.lazyload.learn.access_log {
-        Some(logs) => Some(bind("lazyload.learn.accessLog.address", logs.address).await?),
-        None => None,
-    };
-    let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
-    let module: Lazyload = LazyloadModule {
-        config: Arc::new(config.lazyload.clone()),
-        access_logs: listener,
-    }
-    .build(host);
-    let handles = (module.engine.clone(), module.appliers.clone());
-    host.add(module);
-    if let Some(file) = config.file.clone() {
-        let (engine, shutdown) = (handles.0.clone(), host.context().shutdown.clone());
-        let following = reload::follow(file, config.clone(), engine, shutdown);
-        host.spawn("configuration file", following);
-    }
-    Ok((Some(handles), address))
-}
-
-/// What is served to plain Envoys in standalone mode, and the task that opens the xDS server.
-fn add_opening(config: &Config, cache: &ResourceCache, xds_address: SocketAddr, host: &mut Host) {
     if let (Some(proxies), false) = (&config.data_plane, config.in_cluster) {
-        let address = advertised(config, xds_address);
-        trimtab_dataplane::controller::add(
-            &config.metaprotocol,
-            proxies.clone(),
-            &address,
-            cache,
-            host,
-        );
+        modules::add_data_plane(config, proxies, host)?;
     }
-    let context = host.context().clone();
-    host.spawn("xds: open", open(cache.clone(), context));
+    Ok(())
 }
 
-/// Opens the xDS server once nothing blocks: every module has put in what it had to. A proxy that reconnects to half a
-/// world would take it for the whole.
+/// Opens the xDS server once nothing blocks: every module has put in what it had to. A proxy that reconnects to a part of
+/// the resources would take it for the whole. While a module is degraded, see [`ResourceCache::set_partial`].
 async fn open(cache: ResourceCache, context: Context) {
+    let begun = tokio::time::Instant::now();
+    let mut told = false;
     while !context.readiness.missing().is_empty() {
+        if !told && begun.elapsed() > SLOW_START {
+            told = true;
+            let waiting_for = context.readiness.missing().join(", ");
+            tracing::warn!(waiting_for, "up, not ready");
+        }
         tokio::select! {
             () = context.shutdown.cancelled() => return,
             () = tokio::time::sleep(OPEN_POLL) => {}
         }
     }
+    for (what, reason) in context.readiness.degraded() {
+        tracing::warn!(what, reason, "degraded");
+    }
+    tracing::info!("ready");
+    let is_partial = || {
+        let degraded = context.readiness.degraded();
+        degraded.iter().any(|(what, _)| what.starts_with("module "))
+    };
+    cache.set_partial(is_partial());
     cache.mark_ready();
+    while cache.is_partial() {
+        tokio::select! {
+            () = context.shutdown.cancelled() => return,
+            () = tokio::time::sleep(PARTIAL_POLL) => cache.set_partial(is_partial()),
+        }
+    }
     context.shutdown.cancelled().await;
 }
 
-/// `host:port` of the xDS server for generated objects.
-fn advertised(config: &Config, listening: SocketAddr) -> String {
+/// `host:port` of the xDS server for generated objects. `listening`: where it does, if it runs.
+pub(crate) fn advertised(config: &Config, listening: Option<SocketAddr>) -> String {
     if !config.xds.advertise.is_empty() {
         config.xds.advertise.clone()
     } else if config.in_cluster {
         // Loopback would lead every proxy to itself: without an address ECDS is refused, with a condition that says why.
         String::new()
     } else {
-        listening.to_string()
+        listening.map_or_else(String::new, |address| address.to_string())
     }
 }
 
@@ -309,22 +285,28 @@ fn bound(
     })
 }
 
-async fn add_sources(
+/// Metric sources of the configuration that are asked.
+pub(crate) fn configured_sources(
     config: &Config,
     client: &Client,
-    sources: &mut Vec<Arc<dyn MetricSource>>,
-    servers: &mut Vec<JoinHandle<anyhow::Result<()>>>,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<Option<SocketAddr>> {
+) -> anyhow::Result<Vec<Arc<dyn MetricSource>>> {
+    let mut sources: Vec<Arc<dyn MetricSource>> = Vec::new();
     if let Some(prometheus) = &config.metrics.prometheus {
         sources.push(Arc::new(PrometheusSource::new(prometheus.clone())?));
     }
     if let Some(metrics_server) = &config.metrics.metrics_server {
-        sources.push(Arc::new(MetricsServerSource::new(
-            client.clone(),
-            metrics_server.clone(),
-        )?));
+        let source = MetricsServerSource::new(client.clone(), metrics_server.clone())?;
+        sources.push(Arc::new(source));
     }
+    Ok(sources)
+}
+
+async fn add_mds(
+    config: &Config,
+    sources: &mut Vec<Arc<dyn MetricSource>>,
+    servers: &mut Vec<JoinHandle<anyhow::Result<()>>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<SocketAddr>> {
     let Some(mds) = &config.metrics.mds else {
         return Ok(None);
     };

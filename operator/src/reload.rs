@@ -1,14 +1,14 @@
 //! Changes of the configuration file while the operator runs.
 //!
-//! The section `lazyload` is taken over at once, but for its addresses; another section that changes is reported, and
-//! needs a restart. A file that cannot be read or is refused changes nothing.
+//! Each module says which keys of its section can change; the rest of the file, and other keys, need a restart, which is
+//! reported. A file that cannot be read or is refused changes nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use trimtab_lazyload::engine::Engine;
+use trimtab_kit::module::Installed;
 
 use crate::config::Config;
 
@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_secs(2);
 pub async fn follow(
     file: PathBuf,
     mut current: Config,
-    engine: Arc<Engine>,
+    running: Vec<Arc<Installed>>,
     shutdown: CancellationToken,
 ) {
     let mut seen = tokio::fs::read(&file).await.ok();
@@ -35,7 +35,7 @@ pub async fn follow(
         seen = text;
         match Config::load(&file) {
             Ok(new) => {
-                take_over(&current, &new, &engine);
+                take_over(&current, &new, &running);
                 current = new;
             }
             Err(error) => {
@@ -48,34 +48,47 @@ pub async fn follow(
     }
 }
 
-fn take_over(old: &Config, new: &Config, engine: &Engine) {
-    if old.lazyload != new.lazyload {
-        tracing::info!("lazyload: the changed configuration is in force");
-        engine.reconfigure(Arc::new(new.lazyload.clone()));
+fn take_over(old: &Config, new: &Config, running: &[Arc<Installed>]) {
+    let mut fixed: Vec<String> = Vec::new();
+    for factory in &old.list {
+        let (before, after) = (old.section(factory), new.section(factory));
+        if before == after {
+            continue;
+        }
+        let name = factory.name;
+        let keys = factory.fixed(before, after);
+        fixed.extend(keys.iter().map(|key| format!("{name}.{key}")));
+        let Some(module) = running.iter().find(|m| m.name == name) else {
+            continue;
+        };
+        match module.reload(after) {
+            Ok(true) => tracing::info!(module = name, "changed configuration is in force"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(module = name, %error, "changed configuration is refused"),
+        }
     }
-    let (a, b) = (&old.lazyload, &new.lazyload);
-    let fixed = (a.enabled, &a.learn, &a.retention, &a.domain)
-        != (b.enabled, &b.learn, &b.retention, &b.domain);
-    let rest = |config: &Config| Config {
-        lazyload: <_>::default(),
-        in_cluster: false,
-        data_plane: None,
-        file: None,
-        ..config.clone()
-    };
-    if fixed || rest(old) != rest(new) {
-        tracing::warn!(
-            "parts of the configuration need a restart: everything but lazyload, and its enabled, domain, learn and retention"
-        );
+    for (name, differs) in [
+        ("http", old.http != new.http),
+        ("xds", old.xds != new.xds),
+        ("metrics", old.metrics != new.metrics),
+        ("mesh", old.mesh != new.mesh),
+    ] {
+        if differs {
+            fixed.push(name.to_owned());
+        }
+    }
+    if !fixed.is_empty() {
+        tracing::warn!(keys = fixed.join(", "), "changed keys need a restart");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use trimtab_crds::fence::Mode;
-    use trimtab_kit::clock::SystemClock;
+    use trimtab_lazyload::engine::Engine;
 
     use super::*;
+    use crate::translate;
 
     #[tokio::test(start_paused = true)]
     async fn what_is_refused_leaves_in_force_what_was() {
@@ -84,12 +97,13 @@ mod tests {
         let file = dir.join("config.yaml");
         std::fs::write(&file, "{}").unwrap();
         let config = Config::load(&file).unwrap();
-        let engine = Engine::new(
-            Arc::new(config.lazyload.clone()),
-            Arc::new(SystemClock::new()),
-        );
+        let (pass, _) = translate::pass(&[], &<_>::default(), &config)
+            .await
+            .unwrap();
+        let engine = pass.parts().get::<Engine>().unwrap();
         let stop = CancellationToken::new();
-        let following = follow(file.clone(), config, engine.clone(), stop.clone());
+        let modules = pass.modules().to_vec();
+        let following = follow(file.clone(), config, modules, stop.clone());
         let following = tokio::spawn(following);
         tokio::time::sleep(POLL * 2).await;
         for (text, wanted) in [

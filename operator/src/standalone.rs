@@ -5,15 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use kube::api::{DeleteParams, DynamicObject, ListParams};
+use kube::api::{DeleteParams, DynamicObject};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Client, Resource};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use kube::{Api, Client};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use trimtab_crds::istio::{EnvoyFilter, Sidecar, VirtualService};
-use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use trimtab_embedded::Embedded;
 
 use crate::manifests::{self, Document};
@@ -53,6 +49,13 @@ pub fn load(embedded: &Embedded, document: &Document) -> anyhow::Result<()> {
         .load(object)
         .map_err(|e| anyhow::anyhow!("{}: {}: {e}", document.file.display(), document.title()))?;
     Ok(())
+}
+
+/// Whether the API has an object of the document's kind, namespace and name.
+pub async fn exists(embedded: &Embedded, document: &Document) -> bool {
+    let (api_version, kind, namespace, name) = identity(&document.object);
+    let api = api(embedded.client(), &api_version, &kind, &namespace);
+    api.get_opt(&name).await.is_ok_and(|found| found.is_some())
 }
 
 fn cluster_scoped(object: &Value) -> bool {
@@ -183,18 +186,22 @@ impl Folder {
     }
 }
 
-async fn delete(client: Client, id: &Identity) -> anyhow::Result<()> {
-    let (api_version, kind, namespace, name) = id;
+fn api(client: Client, api_version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let resource = ApiResource::from_gvk_with_plural(
         &GroupVersionKind::gvk(group, version, kind),
         &plural(kind),
     );
-    let api: Api<DynamicObject> = if namespace.is_empty() {
+    if namespace.is_empty() {
         Api::all_with(client, &resource)
     } else {
         Api::namespaced_with(client, namespace, &resource)
-    };
+    }
+}
+
+async fn delete(client: Client, id: &Identity) -> anyhow::Result<()> {
+    let (api_version, kind, namespace, name) = id;
+    let api = api(client, api_version, kind, namespace);
     match api.delete(name, &DeleteParams::default()).await {
         Ok(_) => tracing::info!(%kind, %namespace, %name, "deleted: it is no longer in the folder"),
         Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -214,71 +221,4 @@ fn plural(kind: &str) -> String {
         "podmetrics" => "pods".to_owned(),
         _ => format!("{lower}s"),
     }
-}
-
-/// Generated objects of a kind as files; a user's own objects of the kind are none.
-async fn collect<K>(client: &Client, files: &mut BTreeMap<String, String>) -> anyhow::Result<()>
-where
-    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
-{
-    let api: Api<K> = Api::all(client.clone());
-    let ours = ListParams::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
-    for object in api.list(&ours).await? {
-        let mut value = serde_json::to_value(&object)?;
-        value["apiVersion"] = K::api_version(&()).into();
-        value["kind"] = K::kind(&()).into();
-        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.retain(|k, _| matches!(k.as_str(), "name" | "namespace" | "labels"));
-        }
-        let text = manifests::yaml(&value)?;
-        let name = format!(
-            "{}_{}.yaml",
-            object.meta().namespace.clone().unwrap_or_default(),
-            object.meta().name.clone().unwrap_or_default()
-        );
-        files.insert(name, text);
-    }
-    Ok(())
-}
-
-/// Writes the generated objects to `out`, one file each, and removes those that are gone.
-pub async fn write_outputs(client: Client, out: PathBuf, shutdown: CancellationToken) {
-    let mut written: BTreeMap<String, String> = BTreeMap::new();
-    if let Err(error) = std::fs::create_dir_all(&out) {
-        tracing::error!(dir = %out.display(), %error, "the output folder cannot be made: nothing is written");
-        return;
-    }
-    loop {
-        if let Err(error) = write_once(&client, &out, &mut written).await {
-            tracing::warn!(dir = %out.display(), %error, "outputs cannot be written; trying again");
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(POLL) => {}
-        }
-    }
-}
-
-async fn write_once(
-    client: &Client,
-    out: &Path,
-    written: &mut BTreeMap<String, String>,
-) -> anyhow::Result<()> {
-    let mut now = BTreeMap::new();
-    collect::<EnvoyFilter>(client, &mut now).await?;
-    collect::<Sidecar>(client, &mut now).await?;
-    collect::<VirtualService>(client, &mut now).await?;
-    for (name, text) in &now {
-        if written.get(name) != Some(text) {
-            // Through a rename: a reader never sees half a file.
-            let temporary = out.join(format!(".{name}.tmp"));
-            std::fs::write(&temporary, text)?;
-            std::fs::rename(&temporary, out.join(name))?;
-        }
-    }
-    for name in written.keys().filter(|n| !now.contains_key(*n)) {
-        let _ = std::fs::remove_file(out.join(name));
-    }
-    *written = now;
-    Ok(())
 }

@@ -1,51 +1,48 @@
-//! `trimtab translate`: generated objects offline, with metric values from the command line.
-
-mod fences;
-mod metaprotocol;
+//! `trimtab translate`: the operator on files, once, with metric values from the command line.
+//!
+//! The same modules run as in a cluster, on the embedded API, until nothing is left to write; so what is printed is what
+//! the operator writes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-use trimtab_crds::istio::{DestinationRule, EnvoyFilter, ServiceEntry};
-use trimtab_crds::limiter::{DescriptorState, first_form, v1alpha2};
-use trimtab_kit::watch::Feed;
-use trimtab_limiter::decide::decide;
-use trimtab_limiter::index::{Index, LimiterKey};
-use trimtab_limiter::input::{LimiterInput, Reading, Settings};
-use trimtab_limiter::translate::translate;
-use trimtab_limiter::validate::validate_for;
-use trimtab_metaprotocol::output::XdsResource;
+use anyhow::{Context as _, bail};
+use kube::api::{DynamicObject, ListParams};
+use kube::core::ApiResource;
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
+use trimtab_embedded::Embedded;
+use trimtab_kit::clock::SystemClock;
+use trimtab_kit::host::{Context, Host, Parts};
+use trimtab_kit::module::Installed;
+use trimtab_kit::sources::{FixedSource, MetricSource, NamesOf, PrometheusConfig};
 
 use crate::config::Config;
 use crate::manifests::{self, Document};
-use crate::standalone;
+use crate::{modules, operator, standalone};
 
-pub use metaprotocol::index as metaprotocol_index;
+/// Address of the xDS server without `--config`: as the chart installs it.
+pub const XDS_ADDRESS: &str = "trimtab.istio-system.svc:15010";
+
+/// Prometheus without `--config`. It is not asked.
+const PROMETHEUS: &str = "http://prometheus.istio-system:9090";
 
 /// What came out.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Generated EnvoyFilters, sorted by namespace and name.
-    pub objects: Vec<EnvoyFilter>,
-    /// Generated VirtualServices, sorted by namespace and name.
-    pub virtual_services: Vec<Value>,
-    /// Generated Sidecars, sorted by namespace and name.
-    pub sidecars: Vec<Value>,
-    /// ServiceFences that labels and annotations ask for, sorted by namespace and name.
-    pub fences: Vec<Value>,
+    /// Generated objects, sorted by kind, namespace and name, in the form of [`output_form`].
+    pub objects: Vec<Value>,
     /// What the xDS server would have, sorted by type and name.
-    pub resources: Vec<XdsResource>,
+    pub resources: Vec<Value>,
     /// Refusals: object, field, fix.
     pub refused: Vec<String>,
     /// Decisions, a line each.
     pub notes: Vec<String>,
+    /// Objects that the input does not have and that are taken as given; `notes` name them.
+    pub assumed: Vec<Value>,
 }
 
 /// Parses `NAME=VALUE`.
@@ -62,173 +59,215 @@ pub fn metric(text: &str) -> Result<(String, f64), String> {
     Ok((name.to_owned(), number))
 }
 
+/// The configuration of a file, or as the chart installs it.
+pub fn configuration(file: Option<&std::path::Path>) -> anyhow::Result<Config> {
+    file.map_or_else(
+        || {
+            let mut config = Config::default();
+            XDS_ADDRESS.clone_into(&mut config.xds.advertise);
+            config.metrics.prometheus = Some(PrometheusConfig::new(PROMETHEUS));
+            Ok(config)
+        },
+        Config::load,
+    )
+}
+
 /// Translates files and folders. The objects pass the same checks as at an API server.
 pub async fn run(
     paths: &[PathBuf],
     metrics: &BTreeMap<String, f64>,
     config: &Config,
 ) -> anyhow::Result<Output> {
-    let documents = manifests::read(paths)?;
-    run_with(&documents, metrics, config).await
-}
-
-/// Translates objects that are read already, with the default configuration.
-pub async fn run_documents(
-    documents: &[Document],
-    metrics: &BTreeMap<String, f64>,
-) -> anyhow::Result<Output> {
-    run_with(documents, metrics, &Config::default()).await
-}
-
-/// Translates objects that are read already.
-pub async fn run_with(
-    documents: &[Document],
-    metrics: &BTreeMap<String, f64>,
-    config: &Config,
-) -> anyhow::Result<Output> {
-    let embedded = standalone::embedded()?;
-    let mut out = Output::default();
-    for document in documents {
-        let result = standalone::load(&embedded, document);
-        if let Err(error) = result {
-            out.refused.push(format!("{error:#}"));
-        }
-    }
-    let index = Index::new(&config.limiter.root_namespace);
-    let client = embedded.client();
-    feed::<Service>(&client, &index).await?;
-    feed::<Pod>(&client, &index).await?;
-    feed::<DestinationRule>(&client, &index).await?;
-    feed::<ServiceEntry>(&client, &index).await?;
-    feed::<v1alpha2::SmartLimiter>(&client, &index).await?;
-    feed::<first_form::SmartLimiter>(&client, &index).await?;
-    let (keys, _) = index.take_changes();
-    let hosts = metaprotocol::translate_all(&client, config, &mut out).await?;
-    let fences = fences::translate_all(&client, config, &mut out).await?;
-    if keys.is_empty() && hosts == 0 && fences == 0 && out.refused.is_empty() {
+    let (_, output) = pass(&manifests::read(paths)?, metrics, config).await?;
+    let Output {
+        objects,
+        refused,
+        notes,
+        resources,
+        ..
+    } = &output;
+    if objects.is_empty() && refused.is_empty() && notes.is_empty() && resources.is_empty() {
         bail!(
             "there is no SmartLimiter, no ServiceFence and no service with a layer-7 port in the input: give a file or folder with one"
         );
     }
-    let settings = Arc::new(Settings {
-        known_metrics: metrics.keys().cloned().collect(),
-        ..Settings::default()
-    });
-    for key in keys {
-        one(&index, &key, metrics, &settings, &mut out);
+    Ok(output)
+}
+
+/// Modules that have worked all objects off.
+#[derive(Debug)]
+pub struct Pass {
+    embedded: Embedded,
+    host: Host,
+}
+
+impl Pass {
+    /// The modules that ran.
+    pub fn modules(&self) -> &[Arc<Installed>] {
+        self.host.modules()
     }
-    out.objects.sort_by(|a, b| {
-        let key = |e: &EnvoyFilter| (e.metadata.namespace.clone(), e.metadata.name.clone());
-        key(a).cmp(&key(b))
-    });
+
+    /// Parts that modules have exposed.
+    pub fn parts(&self) -> Parts {
+        self.host.parts()
+    }
+}
+
+/// Loads the objects into an embedded API and runs the modules on it until nothing is left to do.
+pub async fn pass(
+    documents: &[Document],
+    metrics: &BTreeMap<String, f64>,
+    config: &Config,
+) -> anyhow::Result<(Pass, Output)> {
+    config.check()?;
+    let embedded = standalone::embedded()?;
+    let mut out = Output::default();
+    for document in documents {
+        if let Err(error) = standalone::load(&embedded, document) {
+            out.refused.push(format!("{error:#}"));
+        }
+    }
+    let client = embedded.client();
+    let mut host = Host::new(context(&client, metrics, config)?);
+    operator::set_up(config, &mut host)?;
+    let mut pass = Pass { embedded, host };
+    pass.host.run_once().await?;
+    pass.assume(config, &mut out).await?;
+    pass.collect(&client, &mut out).await?;
+    Ok((pass, out))
+}
+
+fn context(
+    client: &Client,
+    metrics: &BTreeMap<String, f64>,
+    config: &Config,
+) -> anyhow::Result<Context> {
+    let mut sources: Vec<Arc<dyn MetricSource>> = vec![Arc::new(FixedSource::new(metrics.clone()))];
+    for source in operator::configured_sources(config, client)? {
+        sources.push(Arc::new(NamesOf(source)));
+    }
+    let clock = Arc::new(SystemClock::new());
+    Ok(Context {
+        domain: config.mesh.domain.clone(),
+        xds_address: operator::advertised(config, None),
+        sources,
+        offline: true,
+        ..Context::new(client.clone(), clock, CancellationToken::new())
+    })
+}
+
+impl Pass {
+    /// Where there are ServiceFences, what they rely on counts as installed: a review is about the end of the rollout.
+    async fn assume(&mut self, config: &Config, out: &mut Output) -> anyhow::Result<()> {
+        let fences = ApiResource::erase::<trimtab_crds::fence::ServiceFence>(&());
+        let fences: Api<DynamicObject> = Api::all_with(self.embedded.client(), &fences);
+        if fences.list(&ListParams::default()).await?.items.is_empty() {
+            return Ok(());
+        }
+        for object in modules::assumed_objects(config) {
+            let document = Document {
+                file: PathBuf::from("assumed"),
+                object: object.clone(),
+            };
+            if standalone::exists(&self.embedded, &document).await {
+                continue;
+            }
+            standalone::load(&self.embedded, &document)?;
+            out.notes
+                .push(format!("assumed: {} is installed", document.title()));
+            out.assumed.push(object);
+        }
+        self.host.run_once().await?;
+        Ok(())
+    }
+
+    async fn collect(&self, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+        let outputs = self.modules().iter().flat_map(|m| m.outputs.clone());
+        out.objects = generated(client, outputs).await?;
+        for module in self.modules() {
+            out.resources.extend(module.resources());
+            for finding in module.findings() {
+                let list = if finding.refused {
+                    &mut out.refused
+                } else {
+                    &mut out.notes
+                };
+                if !list.contains(&finding.message) {
+                    list.push(finding.message);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Generated objects of the kinds `outputs`, in the form of [`output_form`], sorted by kind, namespace and name.
+pub async fn generated(
+    client: &Client,
+    outputs: impl IntoIterator<Item = ApiResource>,
+) -> anyhow::Result<Vec<Value>> {
+    let kinds: BTreeMap<String, ApiResource> =
+        outputs.into_iter().map(|r| (r.kind.clone(), r)).collect();
+    let mut out = Vec::new();
+    for resource in kinds.values() {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
+        let list = api.list(&ListParams::default()).await;
+        let mut items = list
+            .with_context(|| format!("list of {}", resource.plural))?
+            .items;
+        let name = |o: &DynamicObject| (o.metadata.namespace.clone(), o.metadata.name.clone());
+        items.retain(is_generated);
+        items.sort_by_key(name);
+        for object in items {
+            out.push(output_form(&object, resource)?);
+        }
+    }
     Ok(out)
 }
 
-fn one(
-    index: &Index,
-    key: &LimiterKey,
-    metrics: &BTreeMap<String, f64>,
-    settings: &Arc<Settings>,
-    out: &mut Output,
-) {
-    let Some(resolved) = index.resolve(key) else {
-        return;
-    };
-    let owner = resolved.object.owner.clone();
-    let mut readings = BTreeMap::new();
-    for (set, facts) in &resolved.target.sets {
-        for (name, value) in metrics {
-            readings.insert(format!("{set}.{name}"), Reading::fresh(*value));
-        }
-        readings
-            .entry(format!("{set}.pod"))
-            .or_insert_with(|| Reading::fresh(facts.pods as f64));
-    }
-    for (name, value) in metrics {
-        // `--metric _base.cpu=1` names the set too.
-        readings.insert(name.clone(), Reading::fresh(*value));
-    }
-    let input = LimiterInput {
-        owner: trimtab_limiter::error::Owner {
-            uid: String::new(),
-            ..owner.clone()
-        },
-        spec: (*resolved.object.spec).clone(),
-        target: resolved.target,
-        metrics: readings,
-        previous: Vec::new(),
-        settings: settings.clone(),
-    };
-    let validated = validate_for(&owner, &input.spec, &input.target.ports);
-    for problem in validated.problems() {
-        out.refused.push(format!("{owner}: {problem}"));
-    }
-    if let Some(problem) = &input.target.problem {
-        out.refused.push(format!(
-            "{owner}: {}",
-            problem.problem(&owner, input.spec.host.as_deref().unwrap_or_default())
-        ));
-        return;
-    }
-    let decisions = decide(&input, &validated);
-    for (decision, checked) in decisions.iter().zip(&validated.rules) {
-        if decision.state == DescriptorState::Refused
-            && checked.rule.is_ok()
-            && validated.object.is_empty()
-        {
-            out.refused.push(format!("{owner}: {}", decision.reason));
-        } else {
-            let path = owner.descriptor_path(
-                &decision.set,
-                usize::try_from(decision.index).unwrap_or_default(),
-            );
-            out.notes.push(format!(
-                "{owner}: {path}: {}: {}",
-                decision.state.as_str(),
-                decision.reason
-            ));
-        }
-    }
-    out.objects
-        .extend(translate(&input, &validated, &decisions).envoy_filters);
+/// Whether a module has made the object: by its label, or, where others decide on the labels, by its field manager.
+fn is_generated(object: &DynamicObject) -> bool {
+    let managers = object.metadata.managed_fields.iter().flatten();
+    let mut managers = managers.filter_map(|m| m.manager.as_deref());
+    let applied = managers.any(|m| m.starts_with("trimtab/") && !m.ends_with("-status"));
+    applied || object.labels().get(MANAGED_BY_LABEL).map(String::as_str) == Some(MANAGED_BY)
 }
 
-async fn feed<K>(client: &Client, index: &Arc<Index>) -> anyhow::Result<()>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + DeserializeOwned
-        + Clone
-        + std::fmt::Debug,
-    Index: Feed<K>,
-{
-    let list = Api::<K>::all(client.clone())
-        .list(&kube::api::ListParams::default())
-        .await
-        .with_context(|| format!("list of {}", K::plural(&())))?;
-    index.reset(list.items.into_iter().map(Arc::new).collect(), &[]);
-    Ok(())
+/// A generated object without what the API server adds and without references to UIDs: as `translate` and `--out` show
+/// it.
+pub fn output_form(object: &DynamicObject, resource: &ApiResource) -> anyhow::Result<Value> {
+    let mut value = serde_json::to_value(object)?;
+    let mut metadata = value["metadata"].take();
+    if let Some(fields) = metadata.as_object_mut() {
+        let kept = ["name", "namespace", "labels", "annotations"];
+        fields.retain(|name, _| kept.contains(&name.as_str()));
+    }
+    let mut out = json!({
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": metadata,
+    });
+    if let Some(fields) = value.as_object_mut() {
+        for (name, field) in std::mem::take(fields) {
+            if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status") {
+                out[name] = field;
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// Prints the objects as one YAML stream or one JSON list. `xds`: also what the xDS server would have, as documents of the
 /// kind `XdsResource` that no API server takes.
 pub fn print(output: &Output, json: bool, xds: bool) -> anyhow::Result<String> {
-    let mut values: Vec<Value> = output
-        .objects
-        .iter()
-        .map(serde_json::to_value)
-        .collect::<Result<_, _>>()?;
-    values.extend(output.virtual_services.iter().cloned());
-    values.extend(output.fences.iter().cloned());
-    values.extend(output.sidecars.iter().cloned());
-    if xds {
-        values.extend(output.resources.iter().map(metaprotocol::shown));
-    }
+    let resources = output.resources.iter().filter(|_| xds);
+    let values: Vec<&Value> = output.objects.iter().chain(resources).collect();
     if json {
         let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": values});
         return Ok(format!("{}\n", serde_json::to_string_pretty(&list)?));
     }
     let mut out = String::new();
-    for value in &values {
+    for value in values {
         out.push_str("---\n");
         out.push_str(&manifests::yaml(value)?);
     }

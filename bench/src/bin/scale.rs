@@ -16,9 +16,12 @@ use trimtab_bench::host::{self, Counts, Remote};
 use trimtab_bench::mesh::Mesh;
 use trimtab_bench::probe::{Probe, Tick, cpu_per_period};
 use trimtab_bench::usage::{self, median};
+use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
     Handler, HandlerType, Harvest, MetricSource, PrometheusConfig, PrometheusSource,
 };
+use trimtab_limiter::engine::Engine;
+use trimtab_limiter::module::Limiter;
 
 /// Longest wait for anything.
 const BOUND: Duration = Duration::from_secs(600);
@@ -75,6 +78,7 @@ async fn main() -> ExitCode {
 /// A running operator and where its metrics go through.
 struct Running {
     operator: Operator,
+    engine: Arc<Engine>,
     probe: Arc<Probe<PrometheusSource>>,
     ready: Duration,
 }
@@ -84,7 +88,7 @@ impl Running {
         let mut config = Config::default();
         config.http.address.set_port(0);
         config.xds.address.set_port(0);
-        config.limiter.refresh = format!("{}s", args.refresh);
+        config.edit::<Limiter>(|c| c.refresh = trimtab_crds::Duration::from_secs(args.refresh));
         let mut source = PrometheusConfig::new(prometheus);
         let query = "sum by (namespace, pod) (workload_cpu_ratio)";
         source
@@ -104,6 +108,7 @@ impl Running {
         })
         .await?;
         Ok(Self {
+            engine: operator.get().context("no limiter")?,
             operator,
             probe,
             ready: begin.elapsed(),
@@ -128,8 +133,7 @@ impl Running {
             if (now.writes, now.asked) != (seen.writes, seen.asked) {
                 (last, seen) = (Instant::now(), now);
             }
-            let idle =
-                self.operator.limiter.queue.depth() == 0 && self.probe.ticks().len() >= ticks + 2;
+            let idle = self.engine.queue().depth() == 0 && self.probe.ticks().len() >= ticks + 2;
             if idle && last.elapsed() > QUIET {
                 return Ok((last, seen));
             }
@@ -309,7 +313,7 @@ async fn steady(args: &Args, running: &Running, remote: &Remote, name: &str) -> 
 
 /// The synchronous part of a tick on one thread, with the values that the operator has now: nothing changes.
 fn pure(running: &Running) -> anyhow::Result<()> {
-    let engine = &running.operator.limiter;
+    let engine = &running.engine;
     let (mut walls, mut asks) = (Vec::new(), Vec::new());
     let values: std::collections::BTreeMap<(String, String), _> = engine
         .views()

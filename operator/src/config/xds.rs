@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use trimtab_crds::duration;
+use trimtab_crds::{Duration, duration};
 use trimtab_xds::{Limits, NodeTrust, ServerOptions, TlsFiles};
 
 /// The xDS server.
@@ -20,8 +20,9 @@ pub struct Xds {
     pub tls: Option<Tls>,
     /// Whether what a proxy says of itself opens resources to it.
     pub trust_nodes: Trust,
-    /// Age at which connections are closed, so that proxies spread over replicas again; empty: never.
-    pub max_connection_age: String,
+    /// Age at which connections are closed, so that proxies spread over replicas again; absent or empty: never.
+    #[serde(deserialize_with = "duration::or_empty")]
+    pub max_connection_age: Option<Duration>,
     /// Bounds on what one proxy may use.
     pub limits: XdsLimits,
 }
@@ -33,7 +34,7 @@ impl Default for Xds {
             advertise: String::new(),
             tls: None,
             trust_nodes: Trust::default(),
-            max_connection_age: String::new(),
+            max_connection_age: None,
             limits: XdsLimits::default(),
         }
     }
@@ -100,10 +101,11 @@ impl Default for XdsLimits {
 impl Xds {
     /// Checks what types cannot say. The error names the key and the fix.
     pub fn check(&self) -> Result<(), String> {
-        let age = &self.max_connection_age;
-        if !age.is_empty() && duration::parse(age).is_none_or(|d| d.as_secs() == 0) {
+        if let Some(age) = self.max_connection_age
+            && age < Duration::from_secs(1)
+        {
             return Err(format!(
-                "xds.maxConnectionAge: \"{age}\" is not a duration of a second or more: write for example 30m"
+                "xds.maxConnectionAge: {age} is shorter than 1s: write for example 30m"
             ));
         }
         if let Some(tls) = &self.tls {
@@ -155,7 +157,7 @@ impl Xds {
                 streams: self.limits.streams,
                 ..Limits::default()
             },
-            max_connection_age: duration::parse(&self.max_connection_age),
+            max_connection_age: self.max_connection_age.map(Into::into),
             ..ServerOptions::default()
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use trimtab::config::Config;
-use trimtab_dataplane::controller::Proxies;
+use trimtab_dataplane::module::Proxies;
 use trimtab_dataplane::{BootstrapOptions, Listen, bootstrap};
 use trimtab_lab::envoy::Envoy;
 use trimtab_lab::http::{KeepAlive, Request, send};

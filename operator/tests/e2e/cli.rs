@@ -233,7 +233,7 @@ proptest! {
             .collect();
         crate::support::ring();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _ = runtime.block_on(trimtab::translate::run_documents(&documents, &std::collections::BTreeMap::new()));
+        let _ = runtime.block_on(trimtab::translate::pass(&documents, &std::collections::BTreeMap::new(), &trimtab::config::Config::default()));
     }
 
     #[test]

@@ -159,7 +159,7 @@ async fn apply_get_edit_delete() {
     assert!(
         standalone
             .dir
-            .join("out/default_a.default.ratelimit.yaml")
+            .join("out/default_a.default.ratelimit.envoyfilter.yaml")
             .exists()
     );
     let (ok, text) = standalone.kubectl(

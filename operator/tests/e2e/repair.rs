@@ -6,9 +6,16 @@ use serde_json::json;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::first_form;
 use trimtab_embedded::Filter;
+use trimtab_kit::engine::Engine as _;
 use trimtab_lab::process::wait_until;
 
 use crate::support::{BOUND, Dial, bucket, filters, mesh, operator, pod, status, status_where};
+
+fn engine(
+    operator: &trimtab::operator::Operator,
+) -> std::sync::Arc<trimtab_limiter::engine::Engine> {
+    operator.get().unwrap()
+}
 
 #[tokio::test]
 async fn the_example_follows_metric_and_pods() {
@@ -107,7 +114,7 @@ async fn deletion_leaves_nothing_behind() {
         let left = (
             filters(&embedded).await.len(),
             operator.cache.names(trimtab_xds::ECDS).len(),
-            operator.limiter.views().len(),
+            engine(&operator).views().len(),
         );
         if left == (0, 0, 0) {
             Ok(())
@@ -138,8 +145,12 @@ async fn a_restart_with_nothing_changed_writes_nothing() {
         "the second run has sampled",
         crate::support::BOUND,
         || async {
-            let view = second.limiter.views().into_iter().next().ok_or("no view")?;
-            if view.history.len() > 1 && second.limiter.queue.depth() == 0 {
+            let view = engine(&second)
+                .views()
+                .into_iter()
+                .next()
+                .ok_or("no view")?;
+            if view.history.len() > 1 && engine(&second).queue().depth() == 0 {
                 Ok(())
             } else {
                 Err(format!("{} points", view.history.len()))
@@ -167,8 +178,7 @@ async fn moving_metrics_cause_no_loop_of_writes() {
         let value = 0.9 + f64::from(i) / 100.0;
         dial.set(value);
         trimtab_lab::process::wait_until("the sample is used", crate::support::BOUND, || async {
-            let view = operator
-                .limiter
+            let view = engine(&operator)
                 .views()
                 .into_iter()
                 .next()

@@ -99,11 +99,16 @@ fn labels_make_fences_and_mistakes_are_refused() {
         sidecar["spec"]["workloadSelector"]["labels"],
         json!({"app": "a"})
     );
-    assert_eq!(items.len(), 2, "{items:?}");
+    // The third is the EnvoyFilter that leads to the fallback, which counts as installed.
+    assert_eq!(items.len(), 3, "{items:?}");
+    assert!(
+        notes.contains("assumed: Service trimtab-system/global-sidecar"),
+        "{notes}"
+    );
     let fence = "{apiVersion: microservice.slime.io/v1alpha1, kind: ServiceFence, metadata: {name: gone}, spec: {enable: true, workloadSelector: {fromService: true}}}";
     std::fs::write(&file, lazy + fence).unwrap();
     let (code, items, notes) = translate(&dir, &[]);
-    assert_eq!((code, items.len()), (Some(1), 2), "{notes}");
+    assert_eq!((code, items.len()), (Some(1), 3), "{notes}");
     assert!(
         notes.contains("refused: ServiceFence default/gone: Accepted: ServiceNotFound")
             && notes.contains("make it, or write workloadSelector.labels"),
@@ -136,7 +141,7 @@ async fn the_example_runs_without_a_cluster() {
         log: dir.join("log"),
     })
     .unwrap();
-    let file = out.join("bookinfo_productpage.yaml");
+    let file = out.join("bookinfo_productpage.sidecar.yaml");
     wait_until("the Sidecar of the example", BOUND, || async {
         let text = std::fs::read_to_string(&file).map_err(|e| e.to_string())?;
         if text.contains("bookinfo/reviews.bookinfo.svc.cluster.local") {
@@ -147,7 +152,7 @@ async fn the_example_runs_without_a_cluster() {
     })
     .await
     .unwrap();
-    assert!(!out.join("bookinfo_ratings.yaml").exists());
+    assert!(!out.join("bookinfo_ratings.sidecar.yaml").exists());
     let edges = http::get(http, "/api/v1/lazyload/edges").await.unwrap();
     let edges: Value = serde_json::from_str(&edges).unwrap();
     assert_eq!(edges["total"], 2, "{edges}");

@@ -9,17 +9,16 @@ mod stage;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
-use trimtab_crds::limiter::duration_millis;
+use trimtab_crds::Duration;
 
 /// See Trimtab work on this machine: real Envoys and Prometheus, real requests, a live table and a plot.
 #[derive(Debug, Parser)]
 #[command(name = "quickstart")]
 struct Options {
     /// How long, e.g. 60s
-    #[arg(long = "for", default_value = "60s", value_parser = span)]
+    #[arg(long = "for", default_value = "60s")]
     duration: Duration,
     /// Where the plot is written
     #[arg(long, default_value = "quickstart.svg")]
@@ -27,12 +26,6 @@ struct Options {
     /// Do not name the status page to open
     #[arg(long)]
     no_open: bool,
-}
-
-fn span(text: &str) -> Result<Duration, String> {
-    duration_millis(text)
-        .map(Duration::from_millis)
-        .ok_or_else(|| format!("\"{text}\" is not a duration: write for example 60s"))
 }
 
 /// Exit code 0 = all was seen, 1 = something was not, 2 = wrong usage, 3 = it could only simulate.

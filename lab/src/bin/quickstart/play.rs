@@ -17,6 +17,8 @@ use trimtab::operator::Operator;
 use trimtab::{manifests, standalone};
 use trimtab_crds::limiter::Delivery;
 use trimtab_embedded::Embedded;
+use trimtab_limiter::engine::Engine;
+use trimtab_limiter::module::Limiter;
 
 use crate::report::{self, Row, Verdict};
 use crate::scenario::Scenario;
@@ -47,7 +49,7 @@ enum Stage {
 /// Runs the scenario. Exit code 0 only when the limit came on, was obeyed and went off; 3 when parts were missing and
 /// decisions were shown on simulated metrics.
 pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    if options.duration < SHORTEST {
+    if *options.duration < SHORTEST {
         bail!(
             "--for {}s is too short: every step needs time to be seen, use 30s or more",
             options.duration.as_secs()
@@ -57,7 +59,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     for part in &missing {
         say(&format!("missing: {part}"))?;
     }
-    let scenario = Scenario::new(options.duration);
+    let scenario = Scenario::new(*options.duration);
     let shutdown = CancellationToken::new();
     let dir = std::env::temp_dir().join(format!("trimtab-quickstart-{}", std::process::id()));
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -133,8 +135,10 @@ pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.http.address.set_port(0);
     config.xds.address.set_port(0);
-    "1s".clone_into(&mut config.limiter.refresh);
-    config.limiter.delivery = Delivery::Ecds;
+    config.edit::<Limiter>(|c| {
+        c.refresh = trimtab_crds::Duration::from_secs(1);
+        c.delivery = Delivery::Ecds;
+    });
     config
 }
 
@@ -164,7 +168,8 @@ async fn watch(
         }
         tokio::time::sleep_until(start + Duration::from_secs(second + 1)).await;
         let view = operator
-            .limiter
+            .get::<Engine>()
+            .context("no limiter")?
             .views()
             .into_iter()
             .next()

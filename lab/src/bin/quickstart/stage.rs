@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trimtab::operator::Operator;
 use trimtab_crds::istio::EnvoyFilter;
-use trimtab_dataplane::controller::Proxies;
+use trimtab_dataplane::module::Proxies;
 use trimtab_dataplane::{BootstrapOptions, FallbackInput, Listen, bootstrap};
 use trimtab_embedded::Embedded;
 use trimtab_lab::envoy::Envoy;

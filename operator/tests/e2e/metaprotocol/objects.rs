@@ -46,15 +46,15 @@ async fn a_service_and_a_router_become_objects_routes_and_a_status() {
     );
 
     // A change of the router is a change of the routes and of no object.
-    let writes = operator
-        .metaprotocol
-        .as_ref()
-        .unwrap()
-        .1
-        .filters
-        .counts
-        .applied
-        .load(std::sync::atomic::Ordering::Relaxed);
+    let applied = || {
+        let module = operator.modules.iter().find(|m| m.name == "metaprotocol");
+        let counts = module.unwrap().writers().unwrap().counts();
+        counts[0]
+            .1
+            .applied
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let writes = applied();
     let first = version_not(&operator, None).await;
     load(&embedded, router("v2"));
     let second = version_not(&operator, first.as_deref()).await;
@@ -65,18 +65,7 @@ async fn a_service_and_a_router_become_objects_routes_and_a_status() {
         "a version is of the content"
     );
     quiet(&embedded).await;
-    assert_eq!(
-        operator
-            .metaprotocol
-            .as_ref()
-            .unwrap()
-            .1
-            .filters
-            .counts
-            .applied
-            .load(std::sync::atomic::Ordering::Relaxed),
-        writes
-    );
+    assert_eq!(applied(), writes);
     operator.stop().await.unwrap();
 }
 

@@ -197,6 +197,6 @@ async fn switched_off_it_does_nothing() {
     assert!(filters(&embedded).await.is_empty());
     let object = get(&embedded, Kind::MetaRouter, "orders").await;
     assert_eq!(object.get("status"), None);
-    assert!(operator.metaprotocol.is_none());
+    assert!(operator.modules.iter().all(|m| m.name != "metaprotocol"));
     operator.stop().await.unwrap();
 }

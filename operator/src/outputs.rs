@@ -1,0 +1,230 @@
+//! Generated objects as files: a folder that holds exactly what is in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::fs::{OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use kube::Client;
+use kube::core::ApiResource;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
+use trimtab_kit::readiness::Readiness;
+
+use crate::{manifests, translate};
+
+/// How often objects and files are compared.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Makes the folder `out`, which must not be in `input`: all files there are read, also those that we would write.
+pub fn outside(out: &Path, input: &Path) -> anyhow::Result<()> {
+    let shown = out.display();
+    std::fs::create_dir_all(out)
+        .with_context(|| format!("--out {shown}: the folder cannot be made: choose another one"))?;
+    let inside = out.canonicalize()?.starts_with(input.canonicalize()?);
+    anyhow::ensure!(
+        !inside,
+        "--out {shown}: it is in {}, whose files are read: choose a folder outside of it",
+        input.display()
+    );
+    Ok(())
+}
+
+/// What a file is to hold.
+#[derive(Debug)]
+struct Desired {
+    text: String,
+    mode: u32,
+}
+
+/// Keeps a folder equal to the generated objects of an API; files of others stay.
+pub struct Outputs {
+    client: Client,
+    dir: PathBuf,
+    readiness: Readiness,
+    kinds: Vec<ApiResource>,
+    /// Files with our label that nothing wanted at the last look.
+    unwanted: BTreeSet<String>,
+    /// Files of others, as they were when they were read.
+    foreign: BTreeMap<String, (Option<SystemTime>, u64)>,
+    complaint: String,
+}
+
+impl Debug for Outputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outputs")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Outputs {
+    /// Files in `dir` of the generated objects of `kinds` that `client` has. Nothing is removed before `readiness` has no
+    /// blocker: until then an object may be missing only because it is not made yet.
+    pub fn new(
+        client: Client,
+        dir: PathBuf,
+        readiness: Readiness,
+        kinds: Vec<ApiResource>,
+    ) -> Self {
+        Self {
+            client,
+            dir,
+            readiness,
+            kinds,
+            unwanted: BTreeSet::new(),
+            foreign: BTreeMap::new(),
+            complaint: String::new(),
+        }
+    }
+
+    /// Follows the objects until shutdown. A complaint is logged once, not twice a second.
+    pub async fn follow(mut self, shutdown: CancellationToken) {
+        loop {
+            let complaint = match self.sync().await {
+                Ok(()) => String::new(),
+                Err(error) => format!("{error:#}"),
+            };
+            if complaint != self.complaint {
+                if !complaint.is_empty() {
+                    let dir = self.dir.display();
+                    tracing::warn!(%dir, "outputs cannot be written: {complaint}; trying again");
+                }
+                self.complaint = complaint;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+
+    /// Compares once, and writes and removes what differs.
+    pub async fn sync(&mut self) -> anyhow::Result<()> {
+        // Looked at first: what is listed afterwards is then whole.
+        let ready = self.readiness.missing().is_empty();
+        let wanted = self.desired().await?;
+        std::fs::create_dir_all(&self.dir).context("the folder cannot be made")?;
+        let mut first = Ok(());
+        for (name, file) in &wanted {
+            // One file that cannot be written holds up no other.
+            first = first.and(self.put(name, file));
+        }
+        first.and(self.clean(&wanted, ready))
+    }
+
+    /// Generated objects as files. No name of an object has `_`, and the kind stands last, so that no two objects have one
+    /// file.
+    async fn desired(&self) -> anyhow::Result<BTreeMap<String, Desired>> {
+        let mut files = BTreeMap::new();
+        let objects = translate::generated(&self.client, self.kinds.iter().cloned()).await?;
+        for object in objects.iter().filter(|o| has_our_label(o)) {
+            let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+            let name = format!(
+                "{}_{}.{}.yaml",
+                text("/metadata/namespace").unwrap_or_default(),
+                text("/metadata/name").unwrap_or_default(),
+                text("/kind").unwrap_or_default().to_lowercase()
+            );
+            let mode = if holds_secret(object) { 0o600 } else { 0o644 };
+            let text = manifests::yaml(object)?;
+            files.insert(name, Desired { text, mode });
+        }
+        Ok(files)
+    }
+
+    fn put(&self, name: &str, wanted: &Desired) -> anyhow::Result<()> {
+        let path = self.dir.join(name);
+        let same = std::fs::read(&path).is_ok_and(|text| text == wanted.text.as_bytes())
+            && std::fs::symlink_metadata(&path)
+                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o777 == wanted.mode);
+        if same {
+            return Ok(());
+        }
+        let temporary = self.dir.join(temporary(name));
+        let written = replace(&path, &temporary, wanted);
+        if written.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        written.with_context(|| path.display().to_string())
+    }
+
+    /// Removes what has our label and is not wanted, at the second look: writers may be a moment behind.
+    fn clean(&mut self, wanted: &BTreeMap<String, Desired>, ready: bool) -> anyhow::Result<()> {
+        let mut unwanted = BTreeSet::new();
+        let mut foreign = BTreeMap::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let metadata = entry.metadata()?;
+            if !metadata.is_file() || !name.ends_with(".yaml") || wanted.contains_key(&name) {
+                continue;
+            }
+            let state = (metadata.modified().ok(), metadata.len());
+            if self.foreign.get(&name) == Some(&state) || !is_ours(&entry.path()) {
+                foreign.insert(name, state);
+            } else if ready {
+                unwanted.insert(name);
+            }
+        }
+        for name in unwanted.intersection(&self.unwanted) {
+            std::fs::remove_file(self.dir.join(name)).with_context(|| name.clone())?;
+        }
+        self.unwanted = unwanted;
+        self.foreign = foreign;
+        Ok(())
+    }
+}
+
+fn temporary(name: &str) -> String {
+    format!(".{name}.tmp")
+}
+
+/// Through a rename: a reader never sees half a file, and nobody else ever sees a secret.
+fn replace(path: &Path, temporary: &Path, wanted: &Desired) -> std::io::Result<()> {
+    match std::fs::remove_file(temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(temporary)?;
+    file.write_all(wanted.text.as_bytes())?;
+    file.set_permissions(Permissions::from_mode(wanted.mode))?;
+    std::fs::rename(temporary, path)
+}
+
+/// Whether all that a file holds are generated objects.
+fn is_ours(path: &Path) -> bool {
+    manifests::read_file(path).is_ok_and(|documents| {
+        !documents.is_empty() && documents.iter().all(|d| has_our_label(&d.object))
+    })
+}
+
+fn has_our_label(object: &Value) -> bool {
+    object["metadata"]["labels"][MANAGED_BY_LABEL] == MANAGED_BY
+}
+
+/// Whether an object may hold a secret: passwords are in fields of that name, or in data sources within the object.
+fn holds_secret(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(name, value)| {
+            let name = name.to_lowercase().replace('_', "");
+            ["password", "inlinestring", "inlinebytes"]
+                .iter()
+                .any(|secret| name.contains(secret))
+                || holds_secret(value)
+        }),
+        Value::Array(items) => items.iter().any(holds_secret),
+        _ => false,
+    }
+}
