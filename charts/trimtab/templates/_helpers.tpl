@@ -51,11 +51,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $host := printf "%s.%s.svc.%s" (include "trimtab.fullname" .) .Release.Namespace .Values.clusterDomain -}}
 {{- $config := dict
       "http" (dict "address" "0.0.0.0:8080")
+      "mesh" (dict "domain" .Values.clusterDomain)
       "xds" (dict "address" "0.0.0.0:15010" "advertise" (printf "%s:%v" $host .Values.service.ports.xds)) -}}
 {{- if include "trimtab.hasLazyload" . -}}
 {{- $_ := set $config "lazyload" (dict
       "namespace" .Release.Namespace
-      "domain" .Values.clusterDomain
       "learn" (dict "accessLog" (dict "address" "0.0.0.0:8082"))
       "fallback" (dict "tcp" .Values.fallback.tcp)) -}}
 {{- end -}}
