@@ -6,7 +6,7 @@ FOR ?= 60s
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cluster quickstart test check fmt clippy doc generated deny bench bench-xds bench-lazyload update-golden clean clean-cache
+.PHONY: help deps cluster quickstart test test-fast check fmt tree clippy doc generated deny bench bench-xds bench-lazyload update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,10 +28,19 @@ quickstart: ## see it work on this machine: make quickstart FOR=60s
 test: deps ## all tests, with the real Envoy, Prometheus, kube-apiserver, istiod, helm and kubectl
 	$(WITH_TOOLS) cargo test --workspace --no-fail-fast
 
-check: fmt clippy doc generated deny ## formatting, lints, docs, generated files, dependencies
+# Test binaries that start no program but our own; what else they need is in the repository.
+FAST_TESTS := aeraki features golden layering loopback properties repository rules server sources_mds sources_metrics_server total toy
+
+test-fast: ## the tests that need no external program: no Envoy, Prometheus, cluster, helm or kubectl
+	cargo test --workspace --no-fail-fast --lib $(FAST_TESTS:%=--test %)
+
+check: fmt tree clippy doc generated deny ## formatting, files of the repository, lints, docs, generated files, dependencies
 
 fmt:
 	cargo fmt --all --check
+
+tree:
+	cargo test -q -p trimtab-tests --test repository --test layering
 
 clippy:
 	cargo clippy --workspace --all-targets -- -D warnings

@@ -24,6 +24,7 @@ mod documents {
     use trimtab_lab::process::wait_until;
     use trimtab_lab::prometheus::{ENVOY_METRICS_PATH, Prometheus, Target};
     use trimtab_lab::upstream::{Clock, METRICS_PATH, PodSpec, Upstream};
+    use trimtab_lazyload::module::Lazyload;
     use trimtab_tests::merge::{ProxyFacts, apply};
     use trimtab_tests::mesh::{Listener, Proxy, Telemetry};
 
@@ -382,11 +383,11 @@ mod documents {
         };
         let blocks = yaml_blocks("docs/configuration.md");
         let all = parse(&blocks[0]);
-        assert_eq!(all, Config::default());
+        assert_eq!(all.effective(), Config::default().effective());
         // What is left out in the text would be filled in by the parser, so the keys are compared too.
         let written: Value = serde_saphyr::from_str(&blocks[0]).unwrap();
-        let default = serde_json::to_value(&all).unwrap();
-        for section in ["http", "xds", "limiter", "lazyload", "metaprotocol"] {
+        let default = serde_json::to_value(all.effective()).unwrap();
+        for section in ["http", "mesh", "xds", "limiter", "lazyload", "metaprotocol"] {
             let keys = |v: &Value| {
                 v[section]
                     .as_object()
@@ -404,7 +405,7 @@ mod documents {
                 && sources.metrics_server.is_some()
                 && sources.mds.is_some()
         );
-        let scoping = parse(&blocks[3]).lazyload;
+        let scoping = parse(&blocks[3]).of::<Lazyload>();
         assert!(scoping.learn.prometheus.is_some() && scoping.fences.auto_fence);
         assert_eq!(
             (
@@ -429,7 +430,8 @@ mod documents {
                    status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}\n";
             let text = format!("{service}---\n{pod}---\n{block}");
             let documents = manifests::parse(Path::new("docs/smartlimiter.md"), &text).unwrap();
-            let output = translate::run_documents(&documents, &metrics)
+            let config = translate::configuration(None).unwrap();
+            let (_, output) = translate::pass(&documents, &metrics, &config)
                 .await
                 .unwrap();
             assert_eq!(output.refused, Vec::<String>::new(), "{block}");
@@ -439,11 +441,8 @@ mod documents {
 
     #[test]
     fn links_between_documents_lead_somewhere() {
-        let mut files = vec![
-            "README.md".to_owned(),
-            "ARCHITECTURE.md".to_owned(),
-            "DEVELOPMENT.md".to_owned(),
-        ];
+        let top = "README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md CHANGELOG.md";
+        let mut files: Vec<String> = top.split(' ').map(str::to_owned).collect();
         for entry in std::fs::read_dir(repository().join("docs")).unwrap() {
             files.push(format!(
                 "docs/{}",

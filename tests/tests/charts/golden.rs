@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use expect_test::expect_file;
 use trimtab::config::Config;
+use trimtab_lazyload::module::Lazyload;
+use trimtab_limiter::module::Limiter;
 
 use crate::helm::{chart, configuration, object, render, render_from, repository, run};
 
@@ -73,19 +75,20 @@ fn the_operator_takes_every_rendered_configuration() {
         "trimtab.istio-system.svc.mesh.example.com:16010"
     );
     assert_eq!(
-        config.limiter.export_limiters, 0,
+        config.of::<Limiter>().export_limiters,
+        0,
         "a zero is not taken for nothing"
     );
-    let mds = config.metrics.mds.unwrap();
+    let mds = config.metrics.mds.clone().unwrap();
     assert_eq!(mds.address.to_string(), "0.0.0.0:8084");
     assert_eq!(mds.store.max_series, 3_000_000);
     assert!(
         config.metrics.metrics_server.is_some(),
         "an empty map switches a source on"
     );
-    let lazyload = &config.lazyload;
+    let lazyload = config.of::<Lazyload>();
     assert_eq!(lazyload.namespace, "istio-system");
-    assert_eq!(lazyload.domain, "mesh.example.com");
+    assert_eq!(config.mesh.domain, "mesh.example.com");
     let logs = lazyload.learn.access_log.as_ref().unwrap();
     assert_eq!(logs.address.to_string(), "0.0.0.0:18082");
     assert!(lazyload.fallback.tcp, "the value and the key are one");

@@ -12,6 +12,7 @@
 )]
 
 mod copies;
+mod degraded;
 mod fallback;
 mod fences;
 mod golden;

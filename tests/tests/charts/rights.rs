@@ -1,5 +1,6 @@
 //! The operator with the rights of the chart's ClusterRole and no more: it does its work, and it uses every one of them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kube::Api;
@@ -14,6 +15,8 @@ use trimtab_crds::limiter::{LimiterStatus, first_form, v1alpha2};
 use trimtab_embedded::Embedded;
 use trimtab_lab::LabError;
 use trimtab_lab::process::wait_until;
+use trimtab_lazyload::module::Lazyload;
+use trimtab_limiter::module::Limiter;
 
 use crate::guard::{Guard, Log, Right, rights};
 use crate::helm::{configuration, object, render, repository};
@@ -89,11 +92,13 @@ fn config(text: &str) -> Config {
     let mut config: Config = serde_saphyr::from_str(&configuration(text)).unwrap();
     config.http.address = ([127, 0, 0, 1], 0).into();
     config.xds.address = ([127, 0, 0, 1], 0).into();
-    if let Some(logs) = &mut config.lazyload.learn.access_log {
-        logs.address = ([127, 0, 0, 1], 0).into();
-    }
+    config.edit::<Lazyload>(|c| {
+        if let Some(logs) = &mut c.learn.access_log {
+            logs.address = ([127, 0, 0, 1], 0).into();
+        }
+    });
     config.in_cluster = true;
-    "100ms".clone_into(&mut config.limiter.refresh);
+    config.edit::<Limiter>(|c| c.refresh = trimtab_crds::Duration::from_millis(100));
     config
 }
 
@@ -147,6 +152,16 @@ async fn whole_life(
     .await
 }
 
+/// A declared right as [`rights`] reads one from a ClusterRole.
+fn of_declared(right: &trimtab_kit::rights::Right) -> Vec<Right> {
+    let resource = format!("{} {}", right.resource, right.name);
+    let resource = resource.trim_end().to_owned();
+    let verbs = right.verbs.iter();
+    verbs
+        .map(|verb| (right.group.clone(), resource.clone(), (*verb).to_owned()))
+        .collect()
+}
+
 #[tokio::test]
 async fn the_operator_works_with_its_rights_and_needs_each_of_them() {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -170,6 +185,17 @@ async fn the_operator_works_with_its_rights_and_needs_each_of_them() {
     let operator = Operator::start(config(&text), guard.client(), CancellationToken::new())
         .await
         .unwrap();
+    let declared: BTreeSet<Right> = operator
+        .modules
+        .iter()
+        .flat_map(|m| m.rights.iter().flat_map(of_declared))
+        .collect();
+    let of_sources = |r: &&Right| r.0 != "metrics.k8s.io";
+    assert_eq!(
+        declared,
+        granted.iter().filter(of_sources).cloned().collect(),
+        "left: what modules declare; right: the ClusterRole"
+    );
     let outcome = whole_life(&operator, &embedded, &guard).await;
     operator.stop().await.unwrap();
     guard.with_log(|log| {

@@ -12,6 +12,8 @@ use trimtab_cluster::{Cluster, Connection, Istiod, Minor, Namespace, Pod, wait_f
 use trimtab_lab::http::Request;
 use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab_lazyload::config::AccessLog;
+use trimtab_lazyload::module::Lazyload;
+use trimtab_limiter::module::Limiter;
 
 /// Namespace of the chart's release.
 pub const RELEASE_NAMESPACE: &str = "trimtab-system";
@@ -90,7 +92,7 @@ async fn start_operator() -> Addresses {
     cluster.helm(&install).await.unwrap();
     let token = service_account_token(cluster, RELEASE_NAMESPACE, "trimtab").await;
     let mut config = chart_config(cluster, RELEASE_NAMESPACE, "trimtab").await;
-    "500ms".clone_into(&mut config.limiter.refresh);
+    config.edit::<Limiter>(|c| c.refresh = trimtab_crds::Duration::from_millis(500));
     let (sender, receiver) = tokio::sync::oneshot::channel();
     // A runtime of its own: that of a test ends with the test.
     std::thread::spawn(move || {
@@ -104,7 +106,7 @@ async fn start_operator() -> Addresses {
             let addresses = Addresses {
                 http: operator.http,
                 xds: operator.xds,
-                access_logs: operator.access_logs.unwrap(),
+                access_logs: operator.listeners["lazyload.learn.accessLog.address"],
             };
             sender.send(addresses).ok().unwrap();
             operator.wait().await.unwrap();
@@ -141,9 +143,8 @@ pub async fn chart_config(cluster: &Cluster, namespace: &str, name: &str) -> Con
     config.http.address = trimtab_lab::ports::free_address().unwrap();
     config.xds.address = trimtab_lab::ports::free_address().unwrap();
     config.xds.advertise = config.xds.address.to_string();
-    config.lazyload.learn.access_log = Some(AccessLog {
-        address: trimtab_lab::ports::free_address().unwrap(),
-    });
+    let address = trimtab_lab::ports::free_address().unwrap();
+    config.edit::<Lazyload>(|c| c.learn.access_log = Some(AccessLog { address }));
     config
 }
 

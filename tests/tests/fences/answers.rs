@@ -1,6 +1,7 @@
 //! The JSON API: what is in force and why, and how to forget.
 
 use serde_json::{Value, json};
+use trimtab::http::REQUEST_HEADER;
 use trimtab::operator::Operator;
 
 use crate::logs::carried;
@@ -21,8 +22,77 @@ async fn forget(operator: &Operator, fence: &str) -> u16 {
         "http://{}/api/v1/lazyload/fences/{fence}/forget",
         operator.http
     );
-    let answer = reqwest::Client::new().post(url).send().await.unwrap();
+    let request = reqwest::Client::new().post(url);
+    let request = request.header(REQUEST_HEADER, "1");
+    let answer = request.send().await.unwrap();
     answer.status().as_u16()
+}
+
+#[tokio::test]
+async fn fault_o27_only_a_post_from_here_forgets() {
+    let stand = Stand::shop();
+    let operator = stand.operator(PLAIN).await;
+    stand.fence("shop", "front", json!({})).await;
+    log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
+    stand.scope("shop", "front", &["shop/cart"]).await;
+    let client = reqwest::Client::new();
+    for path in [
+        "lazyload/debug/svfReset?ns=shop",
+        "api/v1/lazyload/fences/shop/front/forget",
+    ] {
+        let url = format!("http://{}/{path}", operator.http);
+        let post = || client.post(&url).header(REQUEST_HEADER, "1");
+        let status = async |request: reqwest::RequestBuilder| {
+            let answer = request.send().await.unwrap();
+            answer.status().as_u16()
+        };
+        assert_eq!(status(client.get(&url)).await, 405, "{path}");
+        assert_eq!(status(client.post(&url)).await, 403, "{path}");
+        for (name, value) in [
+            ("sec-fetch-site", "cross-site"),
+            ("origin", "https://elsewhere.example"),
+            ("origin", "null"),
+        ] {
+            assert_eq!(status(post().header(name, value)).await, 403, "{path}");
+        }
+    }
+    let (_, view) = get(&operator, "/api/v1/lazyload/fences/shop/front").await;
+    let known = view["dependencies"].as_array().unwrap().len();
+    assert_eq!(known, 1, "nothing is forgotten: {view}");
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn fault_o27_pages_are_neither_framed_nor_sniffed_and_run_only_our_scripts() {
+    let stand = Stand::shop();
+    let operator = stand.operator(PLAIN).await;
+    for path in [
+        "/",
+        "/dependencies",
+        "/status.js",
+        "/dependencies.js",
+        "/status.css",
+        "/nothing",
+    ] {
+        let answer = reqwest::get(format!("http://{}{path}", operator.http));
+        let answer = answer.await.unwrap();
+        let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(header("x-frame-options"), "DENY", "{path}");
+        let policy = header("content-security-policy");
+        assert!(
+            policy.contains("script-src 'self'") && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        let kind = header("content-type");
+        assert_eq!(kind.contains("javascript"), path.ends_with(".js"), "{path}");
+        let text = answer.text().await.unwrap();
+        assert!(
+            !text.contains("<script>") && !text.contains(" style="),
+            "{path}: the policy lets nothing run that is in the page"
+        );
+    }
+    operator.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -161,7 +161,9 @@ async fn forgetting_begins_anew() {
         "http://{}/lazyload/debug/svfReset?ns=shop&name=front",
         operator.http
     );
-    reqwest::get(url).await.unwrap().error_for_status().unwrap();
+    let request = reqwest::Client::new().post(url);
+    let answer = request.header(trimtab::http::REQUEST_HEADER, "1").send();
+    answer.await.unwrap().error_for_status().unwrap();
     stand
         .status_where("shop", "front", "nothing is learned", |s| {
             s.dependencies.is_empty()

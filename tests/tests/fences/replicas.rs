@@ -34,7 +34,7 @@ async fn replicas_converge_to_the_union_and_then_are_silent() {
         .status_where("shop", "front", "the union", |s| s.dependencies.len() == 5)
         .await;
     for operator in [&one, &two] {
-        let (engine, _) = operator.lazyload.as_ref().unwrap();
+        let engine = operator.get::<trimtab_lazyload::engine::Engine>().unwrap();
         trimtab_lab::process::wait_until("five edges", crate::stand::BOUND, || async {
             let edges = engine.mesh_view().edges;
             (edges == 5).then_some(()).ok_or(format!("{edges}"))

@@ -38,7 +38,7 @@ async fn a_log_stream_that_is_reset_has_taught_what_it_said() {
     let stand = Stand::shop();
     let operator = stand.operator(PLAIN).await;
     stand.fence("shop", "front", json!({})).await;
-    let server = operator.access_logs.unwrap();
+    let server = operator.listeners["lazyload.learn.accessLog.address"];
     let done = stand.scope("shop", "front", &["shop/cart"]);
     unfinished(server, carried("shop", "front-1", &["cart"]), done).await;
     let done = stand.scope("shop", "front", &["shop/cart", "shop/stock"]);

@@ -21,6 +21,8 @@ use trimtab_crds::istio::Sidecar;
 use trimtab_embedded::Embedded;
 use trimtab_kit::clock::Clock;
 use trimtab_lab::process::wait_until;
+use trimtab_lazyload::module::Lazyload;
+use trimtab_metaprotocol::module::Metaprotocol;
 
 use crate::history::{History, hosts};
 use crate::logs;
@@ -118,20 +120,23 @@ impl Stand {
 
     /// The same, perhaps not ready yet.
     pub(crate) async fn started(&self, text: &str) -> Operator {
-        let config = Config {
-            lazyload: serde_saphyr::from_str(text).unwrap(),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config
+            .modules
+            .insert("lazyload".to_owned(), serde_saphyr::from_str(text).unwrap());
+        config.check().unwrap();
         self.started_with(config).await
     }
 
     pub(crate) async fn started_with(&self, mut config: Config) -> Operator {
         config.http.address.set_port(0);
         config.xds.address.set_port(0);
-        config.metaprotocol.enabled = false;
-        let logs = json!({"address": "127.0.0.1:0"});
-        config.lazyload.learn.access_log = Some(serde_json::from_value(logs).unwrap());
-        "10ms".clone_into(&mut config.lazyload.writes.gather);
+        config.edit::<Metaprotocol>(|c| c.enabled = false);
+        config.edit::<Lazyload>(|c| {
+            let logs = json!({"address": "127.0.0.1:0"});
+            c.learn.access_log = Some(serde_json::from_value(logs).unwrap());
+            c.writes.gather = trimtab_crds::Duration::from_millis(10);
+        });
         let (client, clock) = (self.api.client(), Arc::new(self.clock.clone()));
         Operator::start_at(config, client, Vec::new(), clock, CancellationToken::new())
             .await
@@ -419,7 +424,11 @@ impl Stand {
 
 /// Sends logs to an operator and waits until it has taken them.
 pub(crate) async fn log(operator: &Operator, messages: Vec<StreamAccessLogsMessage>) {
-    logs::send(operator.access_logs.unwrap(), messages).await;
+    logs::send(
+        operator.listeners["lazyload.learn.accessLog.address"],
+        messages,
+    )
+    .await;
 }
 
 /// The reason of a condition; empty: there is none.

@@ -176,7 +176,20 @@ mod rules {
     }
 
     /// Rooms without effects, by the folder of their crate.
-    const PURE: [(&str, &[&str]); 4] = [
+    const PURE: [(&str, &[&str]); 5] = [
+        (
+            "modules/kit/src",
+            &[
+                "apply/objects.rs",
+                "envoyfilter.rs",
+                "budget.rs",
+                "rights.rs",
+                "sources/prometheus/join.rs",
+                "sources/prometheus/plan.rs",
+                "sources/prometheus/series.rs",
+                "sources/quantity.rs",
+            ],
+        ),
         (
             "modules/limiter/src",
             &[
@@ -302,6 +315,105 @@ mod rules {
                 file.display()
             );
         }
+    }
+
+    /// Files of a folder, without tests, that mention one of `words` in code.
+    fn files_that_mention(folder: &str, words: &[&str]) -> BTreeSet<String> {
+        let mut files = Vec::new();
+        sources(&repository().join(folder), &mut files);
+        let mut out = BTreeSet::new();
+        files.retain(|file| file.file_name().is_some_and(|name| name != "tests.rs"));
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            if !mentions(code, words).is_empty() {
+                let name = file.strip_prefix(repository()).unwrap();
+                out.insert(name.to_string_lossy().into_owned());
+            }
+        }
+        out
+    }
+
+    const MODULES: [&str; 4] = [
+        "modules/limiter/src",
+        "modules/lazyload/src",
+        "metaprotocol/src",
+        "dataplane/src",
+    ];
+
+    #[test]
+    fn only_the_kit_writes_to_the_api_server() {
+        let words = ["patch_status", "PatchParams", "PostParams", "DeleteParams"];
+        for folder in MODULES {
+            let found = files_that_mention(folder, &words);
+            assert!(
+                found.is_empty(),
+                "{found:?}: what must be written is an answer to the driver, see modules/kit/src/write.rs"
+            );
+        }
+        assert!(!files_that_mention("modules/kit/src", &words).is_empty());
+    }
+
+    #[test]
+    fn only_the_kit_watches_and_drives() {
+        let words = [
+            "kube::runtime",
+            "watcher(",
+            "tokio::spawn",
+            "Backoff",
+            "backoff(",
+        ];
+        for folder in MODULES {
+            let mut found = files_that_mention(folder, &words);
+            // Each stream of access logs has a task of the server.
+            found.remove("modules/lazyload/src/learn/server.rs");
+            assert!(found.is_empty(), "{found:?}: see modules/kit/src/driver.rs");
+        }
+    }
+
+    #[test]
+    fn only_mesh_makes_and_reads_host_names() {
+        let words = [
+            ".svc.{",
+            "svc.cluster.local\"",
+            "\"cluster.local\"",
+            "\"grpc-web\"",
+        ];
+        let mut found = BTreeSet::new();
+        for folder in MODULES
+            .into_iter()
+            .chain(["operator/src", "modules/kit/src"])
+        {
+            found.extend(files_that_mention(folder, &words));
+        }
+        // Names that do not depend on the cluster's domain, and examples in messages.
+        for allowed in [
+            "dataplane/src/discover.rs",
+            "metaprotocol/src/validate/limits.rs",
+            "metaprotocol/src/validate/routes.rs",
+            "modules/lazyload/src/learn/testing.rs",
+            "modules/lazyload/src/scope/mod.rs",
+            "operator/src/fallback.rs",
+        ] {
+            found.remove(allowed);
+        }
+        assert!(found.is_empty(), "{found:?}: see modules/mesh/src");
+    }
+
+    #[test]
+    fn the_operator_names_modules_in_one_place() {
+        let words = [
+            "trimtab_limiter::",
+            "trimtab_lazyload::",
+            "trimtab_metaprotocol::",
+        ];
+        let found = files_that_mention("operator/src", &words);
+        let allowed = [
+            // A command of its own: it prints manifests and needs no engine.
+            "operator/src/fallback.rs",
+            "operator/src/modules.rs",
+        ];
+        assert_eq!(found, allowed.map(str::to_owned).into());
     }
 
     #[test]

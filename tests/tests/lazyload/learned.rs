@@ -13,6 +13,8 @@ use trimtab_lab::ports::free_address;
 use trimtab_lab::process::wait_until;
 use trimtab_lazyload::config::AccessLog;
 use trimtab_lazyload::fallback::FallbackInput;
+use trimtab_lazyload::module::Lazyload;
+use trimtab_metaprotocol::module::Metaprotocol;
 
 use crate::caller::{ALLOW_ANY, Caller, Fallback, POD, options};
 use crate::collector::BOUND;
@@ -54,9 +56,11 @@ async fn tls_that_passes_teaches_its_server_name() {
     let mut config = Config::default();
     config.http.address.set_port(0);
     config.xds.address.set_port(0);
-    config.metaprotocol.enabled = false;
-    config.lazyload.fallback.enabled = false;
-    config.lazyload.learn.access_log = Some(AccessLog { address: logs });
+    config.edit::<Metaprotocol>(|c| c.enabled = false);
+    config.edit::<Lazyload>(|c| {
+        c.fallback.enabled = false;
+        c.learn.access_log = Some(AccessLog { address: logs });
+    });
     let operator = Operator::start(config, embedded.client(), CancellationToken::new());
     let _operator = operator.await.unwrap();
     let sidecars: Api<Sidecar> = Api::namespaced(embedded.client(), "shop");

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use trimtab_crds::limiter::DescriptorState;
 use trimtab_kit::sources::Failure;
 
+use trimtab_kit::engine::Engine as _;
+
 use crate::stand::{Stand, base, limiter, one};
 
 async fn refusal(spec: &Value) -> String {
@@ -77,7 +79,7 @@ async fn a_missing_metric_is_held_then_falls_back_then_recovers() {
 
 /// What the first stand wrote, seen by a second one that starts after it.
 async fn restarted(before: &Stand, spec: &Value, after: &Stand) {
-    let jobs = before.jobs().await;
+    let jobs = before.jobs();
     let status = jobs.values().next().unwrap().status.clone().unwrap();
     let mut object = limiter("a", 1, spec);
     object["status"] = json!(status);
@@ -100,14 +102,7 @@ async fn a_restart_holds_the_limit_until_there_is_a_value() {
         (after.view("a").descriptors[0].state, after.quotas("a")),
         (DescriptorState::Held, vec![Some(9)])
     );
-    let written = after
-        .jobs()
-        .await
-        .into_values()
-        .next()
-        .unwrap()
-        .desired
-        .unwrap();
+    let written = after.jobs().into_values().next().unwrap().desired.unwrap();
     let earlier = json!(written.as_slice()).to_string();
     assert!(
         earlier.contains("\"maxTokens\":9"),
@@ -146,10 +141,10 @@ async fn a_metric_that_is_never_pushed_again_falls_back() {
     before.tick(1).await;
     restarted(&before, &spec, &after).await;
     after.tick(30).await;
-    after.engine.settle();
+    after.engine.absorb();
     assert_eq!(after.quotas("a"), [Some(9)], "held for 60 s");
     after.tick(40).await;
-    after.engine.settle();
+    after.engine.absorb();
     assert_eq!(
         (after.view("a").descriptors[0].state, after.quotas("a")),
         (DescriptorState::Fallback, vec![None])
@@ -165,7 +160,7 @@ async fn an_own_query_that_nobody_answers_is_told_in_the_end() {
     stand.limiter("a", 1, &spec);
     stand.tick(1).await;
     stand.tick(11).await;
-    stand.engine.settle();
+    stand.engine.absorb();
     assert_eq!(
         stand.view("a").descriptors[0].state,
         DescriptorState::Unknown,
@@ -194,7 +189,7 @@ async fn an_inbound_port_follows_the_ports_of_the_service() {
         "{reason}"
     );
     let written = || async {
-        let jobs = stand.jobs().await;
+        let jobs = stand.jobs();
         let desired = jobs.into_values().next().and_then(|job| job.desired);
         json!(desired.unwrap_or_default()).to_string()
     };

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{LimiterStatus, v1alpha2};
 use trimtab_kit::clock::ManualClock;
+use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
     Demand, Failure, Handler, HandlerType, Harvest, MetricSource, PrometheusConfig,
     PrometheusSource, Sample, SourceHealth,
@@ -108,7 +109,7 @@ impl Stand {
         source: Arc<FakeSource>,
     ) -> Self {
         let (index, clock, cache) = (
-            Index::new("istio-system"),
+            Index::new("istio-system", "cluster.local"),
             ManualClock::default(),
             ResourceCache::new(),
         );
@@ -167,29 +168,22 @@ impl Stand {
     /// Events and one sample of every source, `seconds` after the last.
     pub(crate) async fn tick(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
-        self.engine.absorb_events();
-        for (i, source) in self.engine.sources.iter().enumerate() {
-            let book = self.engine.demands(i);
-            if !book.demands.is_empty() {
-                let harvest = source.harvest(&book.demands).await;
-                self.engine.absorb_harvest(&book, harvest);
-            }
-        }
+        self.engine.absorb();
+        self.engine.sample_once().await;
     }
 
     /// Does what the writers would do now, and gives it.
-    pub(crate) async fn jobs(&self) -> BTreeMap<LimiterKey, Job> {
+    pub(crate) fn jobs(&self) -> BTreeMap<LimiterKey, Job> {
         let mut out = BTreeMap::new();
-        // The queue hands out what it has at once; nothing else wakes it here.
-        while let Ok((key, ())) =
-            tokio::time::timeout(Duration::from_millis(20), self.engine.queue.pop()).await
-        {
-            let status = self.engine.status_to_write(&key);
-            if let Some(status) = &status {
-                self.engine.note_status(&key, status.clone());
-            }
+        while let Some(key) = self.engine.queue().try_pop(0) {
+            let patch = self.engine.status(&key);
+            let status = patch.map(|patch| {
+                let status = serde_json::from_value(patch.status.clone()).expect("a status");
+                self.engine.status_written(&key, patch);
+                Arc::new(status)
+            });
             let desired = self.engine.desired(&key);
-            self.engine.queue.done(&key);
+            self.engine.queue().done(&key, true);
             out.insert(key, Job { desired, status });
         }
         out

@@ -13,7 +13,7 @@ use trimtab::operator::Operator;
 use trimtab::standalone;
 use trimtab_crds::fence::ServiceFence;
 use trimtab_crds::istio::Sidecar;
-use trimtab_dataplane::controller::Proxies;
+use trimtab_dataplane::module::Proxies;
 use trimtab_dataplane::{BootstrapOptions, FallbackInput, Listen, bootstrap};
 use trimtab_embedded::Embedded;
 use trimtab_lab::envoy::Envoy;
@@ -22,6 +22,7 @@ use trimtab_lab::ports::{free_address, free_port};
 use trimtab_lab::process::wait_until;
 use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab_lazyload::config::AccessLog;
+use trimtab_lazyload::module::Lazyload;
 
 use crate::collector::BOUND;
 
@@ -135,10 +136,12 @@ fn config() -> Config {
     let mut config = Config::default();
     config.http.address = free_address().unwrap();
     config.xds.address = free_address().unwrap();
-    config.lazyload.fallback.enabled = false;
-    "1s".clone_into(&mut config.lazyload.retention.grace);
     let logs = free_address().unwrap();
-    config.lazyload.learn.access_log = Some(AccessLog { address: logs });
+    config.edit::<Lazyload>(|c| {
+        c.fallback.enabled = false;
+        c.retention.grace = trimtab_crds::Duration::from_secs(1);
+        c.learn.access_log = Some(AccessLog { address: logs });
+    });
     config.data_plane = Some(Proxies {
         listen: Listen::default(),
         fallback: Some(FallbackInput {
@@ -339,7 +342,9 @@ impl Stand {
     /// What was learned is learned anew, as by an operator's hand.
     pub(super) async fn forget(&self) {
         let path = "/api/v1/lazyload/fences/shop/web/forget";
-        let request = Request::get(path).method("POST");
+        let request = Request::get(path)
+            .method("POST")
+            .header(trimtab::http::REQUEST_HEADER, "1");
         let answer = trimtab_lab::http::send(self.config.http.address, &request);
         assert_eq!(answer.await.unwrap().status, 200);
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
 use trimtab::operator::Operator;
 use trimtab::standalone;
-use trimtab_dataplane::controller::Proxies;
+use trimtab_dataplane::module::Proxies;
 use trimtab_dataplane::{FALLBACK_GROUP, FallbackInput, bootstrap};
 use trimtab_embedded::Embedded;
 use trimtab_lab::envoy::Envoy;

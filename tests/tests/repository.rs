@@ -1,0 +1,115 @@
+//! Rules for the files that are tracked: where symbolic links lead, and how long Rust files may be.
+
+#[cfg(test)]
+mod rules {
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    /// Lines that a Rust file may have.
+    const LINES: usize = 500;
+
+    /// Files that are longer for now, with the lines that they may have. Split them; add none, raise none.
+    const TOO_LONG: [(&str, usize); 1] = [("tests/tests/dashboard.rs", 515)];
+
+    fn repository() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Tracked files that are still there.
+    fn tracked() -> Vec<String> {
+        let output = Command::new("git")
+            .args(["ls-files", "-z"])
+            .current_dir(repository())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let mut files: Vec<String> = String::from_utf8(output.stdout)
+            .unwrap()
+            .split_terminator('\0')
+            .filter(|name| repository().join(name).symlink_metadata().is_ok())
+            .map(str::to_owned)
+            .collect();
+        files.dedup();
+        assert!(!files.is_empty(), "git tracks no file");
+        files
+    }
+
+    /// What is wrong with the symbolic link `link` in the folder `root`.
+    fn complaint(root: &Path, link: &Path) -> Option<String> {
+        let target = std::fs::read_link(root.join(link)).unwrap();
+        let shown = format!("{} -> {}", link.display(), target.display());
+        if target.is_absolute() {
+            return Some(format!("{shown}: absolute targets lead out of the tree"));
+        }
+        match root.join(link).canonicalize() {
+            Err(_) => Some(format!("{shown}: leads nowhere")),
+            Ok(end) if !end.starts_with(root.canonicalize().unwrap()) => {
+                Some(format!("{shown}: leads out of the tree"))
+            }
+            Ok(_) => None,
+        }
+    }
+
+    #[test]
+    fn fault_o32_tracked_links_stay_inside_and_lead_somewhere() {
+        let root = repository();
+        let wrong: Vec<String> = tracked()
+            .iter()
+            .filter(|name| root.join(name).is_symlink())
+            .filter_map(|name| complaint(&root, Path::new(name)))
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn fault_o32_links_that_lead_out_are_found() {
+        let root = std::env::temp_dir().join(format!("trimtab-links-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&root);
+        std::fs::create_dir_all(root.join("folder")).unwrap();
+        std::fs::write(root.join("file"), "").unwrap();
+        for (link, target, wrong) in [
+            ("folder/good", "../file", None),
+            ("absolute", "/tmp/sudo", Some("absolute")),
+            ("dangling", "missing", Some("nowhere")),
+            ("folder/out", "../..", Some("out of the tree")),
+        ] {
+            std::os::unix::fs::symlink(target, root.join(link)).unwrap();
+            let found = complaint(&root, Path::new(link));
+            match wrong {
+                None => assert_eq!(found, None),
+                Some(why) => assert!(found.is_some_and(|f| f.contains(why)), "{link}: {why}"),
+            }
+        }
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn rust_files_are_short() {
+        let mut allowed: BTreeMap<&str, usize> = TOO_LONG.into_iter().collect();
+        let mut wrong = Vec::new();
+        for name in tracked().iter().filter(|name| name.ends_with(".rs")) {
+            let text = std::fs::read_to_string(repository().join(name)).unwrap();
+            let lines = text.lines().count();
+            let bound = allowed.remove(name.as_str());
+            if lines > bound.unwrap_or(LINES) {
+                wrong.push(format!("{name} has {lines} lines: split it"));
+            } else if bound.is_some() && lines <= LINES {
+                wrong.push(format!("{name} is short now: take it out of TOO_LONG"));
+            }
+        }
+        wrong.extend(
+            allowed
+                .keys()
+                .map(|name| format!("{name} is gone: take it out of TOO_LONG")),
+        );
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+}
