@@ -16,7 +16,7 @@ use crate::tls::TlsSource;
 /// Serves the cache on a bound listener until `shutdown`; then streams end with OK, so that clients go elsewhere.
 ///
 /// A client that does not read holds up the end for a few seconds at most. The listener is plain; the limits are those
-/// of [`Limits::default`].
+/// of `Limits::default`.
 pub async fn serve(
     cache: ResourceCache,
     listener: TcpListener,

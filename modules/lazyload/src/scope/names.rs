@@ -34,7 +34,7 @@ fn candidates(name: &str, namespace: &str, domain: &str) -> Vec<(String, bool)> 
     }
 }
 
-/// The host that `name` (as of [`normal`]) means to a client in `namespace`.
+/// The host that `name` (as of [`trimtab_mesh::names::normal`]) means to a client in `namespace`.
 ///
 /// Order: the exact host, a Service by a short name, the Service of a pod's name, a VirtualService's own host, a wildcard.
 /// A name of one label is first of all a Service of the client's namespace, as its DNS search path has it.
