@@ -145,6 +145,31 @@ pub struct Ownership<K> {
     pub owner: fn(&K) -> Option<Key>,
 }
 
+/// A kind of generated objects.
+pub trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + Debug
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// Called with the namespace and the name of the owner when a generated object changes, so that drift is repaired.
 pub type OnChange = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
@@ -183,17 +208,7 @@ impl<K> Debug for Applier<K> {
     }
 }
 
-impl<K> Applier<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Serialize
-        + DeserializeOwned
-        + Clone
-        + Debug
-        + Send
-        + Sync
-        + 'static,
-{
+impl<K: Kind> Applier<K> {
     /// An applier with `manager` as field manager.
     pub fn new(
         context: &Context,
@@ -407,17 +422,7 @@ where
     }
 }
 
-impl<K> Feed<K> for Applier<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Serialize
-        + DeserializeOwned
-        + Clone
-        + Debug
-        + Send
-        + Sync
-        + 'static,
-{
+impl<K: Kind> Feed<K> for Applier<K> {
     fn apply(&self, object: Arc<K>) {
         let key = Self::key(&object);
         let before = self.objects.lock().live.get(&key).cloned();
@@ -458,17 +463,7 @@ where
     }
 }
 
-impl<K> PagedFeed<K> for Applier<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Serialize
-        + DeserializeOwned
-        + Clone
-        + Debug
-        + Send
-        + Sync
-        + 'static,
-{
+impl<K: Kind> PagedFeed<K> for Applier<K> {
     fn begin(&self) {
         self.listing.lock().clear();
     }

@@ -8,38 +8,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
-use kube::core::{ApiResource, NamespaceResourceScope};
+use kube::core::ApiResource;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+pub use crate::apply::Kind;
 use crate::apply::{Applier, ApplyCounts, ApplyError, Key as Name, call};
-
-/// A kind of generated objects.
-pub trait Kind:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Serialize
-    + DeserializeOwned
-    + Clone
-    + Debug
-    + Send
-    + Sync
-    + 'static
-{
-}
-
-impl<K> Kind for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Serialize
-        + DeserializeOwned
-        + Clone
-        + Debug
-        + Send
-        + Sync
-        + 'static
-{
-}
 
 /// The writers of one module: an applier for each kind that it generates.
 #[derive(Clone)]
