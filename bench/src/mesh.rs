@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::{Value, json};
-use trimtab_crds::limiter::{first_form, v1alpha2};
 use trimtab_embedded::Embedded;
-use trimtab_kit::watch::Feed;
-use trimtab_limiter::index::Index;
+use trimtab_limiter::index::{FirstForm, V1alpha2};
+use trimtab_mesh::model::{Pod, Service};
+use trimtab_mesh::table::Row;
 
 /// Services for each namespace, about: a mesh of one namespace would hide costs that grow with namespaces.
 const PER_NAMESPACE: usize = 100;
@@ -110,13 +109,13 @@ impl Mesh {
         Ok(())
     }
 
-    /// Fills an index as the first lists of watches do.
-    pub fn feed(&self, index: &Index) -> anyhow::Result<()> {
+    /// Fills a mesh as the first lists of watches do.
+    pub fn feed(&self, mesh: &trimtab_mesh::Mesh) -> anyhow::Result<()> {
         let (newer, first): (Vec<usize>, Vec<usize>) = (0..self.limiters).partition(|i| newer(*i));
-        reset::<Service>(index, (0..self.limiters).map(|i| self.service(i)))?;
-        reset::<Pod>(index, (0..self.pods).map(|j| self.pod(j)))?;
-        reset::<v1alpha2::SmartLimiter>(index, newer.into_iter().map(|i| self.limiter(i)))?;
-        reset::<first_form::SmartLimiter>(index, first.into_iter().map(|i| self.limiter(i)))
+        replace::<Service>(mesh, (0..self.limiters).map(|i| self.service(i)))?;
+        replace::<Pod>(mesh, (0..self.pods).map(|j| self.pod(j)))?;
+        replace::<V1alpha2>(mesh, newer.into_iter().map(|i| self.limiter(i)))?;
+        replace::<FirstForm>(mesh, first.into_iter().map(|i| self.limiter(i)))
     }
 }
 
@@ -124,16 +123,13 @@ fn newer(limiter: usize) -> bool {
     limiter % NEWER_EVERY == NEWER_EVERY - 1
 }
 
-fn reset<K: serde::de::DeserializeOwned>(
-    index: &Index,
+fn replace<R: Row<Object: serde::de::DeserializeOwned>>(
+    mesh: &trimtab_mesh::Mesh,
     objects: impl Iterator<Item = Value>,
-) -> anyhow::Result<()>
-where
-    Index: Feed<K>,
-{
+) -> anyhow::Result<()> {
     let objects = objects
         .map(|o| Ok(Arc::new(serde_json::from_value(o)?)))
-        .collect::<anyhow::Result<Vec<Arc<K>>>>()?;
-    Feed::<K>::reset(index, objects, &[]);
+        .collect::<anyhow::Result<Vec<Arc<R::Object>>>>()?;
+    mesh.table::<R>().replace(&objects);
     Ok(())
 }

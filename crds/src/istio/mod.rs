@@ -17,12 +17,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use authorization_policy::{AuthorizationPolicy, AuthorizationPolicySpec};
-pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
+pub use destination_rule::{
+    ConsistentHash, DestinationRule, DestinationRuleSpec, LoadBalancer, Subset, TrafficPolicy,
+};
 pub use envoyfilter::{EnvoyFilter, EnvoyFilterSpec};
 pub use gateway::{Gateway, GatewaySpec, Server};
-pub use service_entry::{ServiceEntry, ServiceEntrySpec};
+pub use service_entry::{ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec};
 pub use sidecar::{Sidecar, SidecarEgress, SidecarSpec};
-pub use virtual_service::{VirtualService, VirtualServiceSpec};
+pub use virtual_service::{
+    Delegate, Destination, HttpMatchRequest, HttpRetry, HttpRule, MirrorPolicy, Percent,
+    PortSelector, RouteDestination, StringMatch, TcpRule, VirtualService, VirtualServiceSpec,
+};
 
 /// Labels that select workloads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

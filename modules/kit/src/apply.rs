@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Clock;
 use crate::host::Context;
-use crate::watch::{Feed, PagedFeed, not_installed};
+use crate::watch::{Feed, not_installed};
 use objects::{Live, Objects, replacement};
 
 /// Time limit of one call to the API server: kube's client has none of its own and retries in silence.
@@ -423,52 +423,38 @@ impl<K: Kind> Applier<K> {
 }
 
 impl<K: Kind> Feed<K> for Applier<K> {
-    fn apply(&self, object: Arc<K>) {
-        let key = Self::key(&object);
+    fn apply(&self, object: &Arc<K>) {
+        let key = Self::key(object);
         let before = self.objects.lock().live.get(&key).cloned();
-        if !self.is_ours(&object) {
+        if !self.is_ours(object) {
             // Its label was changed by hand: it is written again.
             if before.is_some() {
-                <Self as Feed<K>>::delete(self, object);
+                Feed::delete(self, object);
             }
             return;
         }
-        if self.remember(&object) != before.as_ref().map(|l| l.hash) {
-            self.repair(&object, before.and_then(|l| l.owner));
+        if self.remember(object) != before.as_ref().map(|l| l.hash) {
+            self.repair(object, before.and_then(|l| l.owner));
         }
     }
 
-    fn delete(&self, object: Arc<K>) {
+    fn delete(&self, object: &Arc<K>) {
         // An object that lost our labels by hand leaves the watch without them: whose it was is in our memory only.
-        let known = self.objects.lock().forget(&Self::key(&object));
+        let known = self.objects.lock().forget(&Self::key(object));
         let owner = known.or_else(|| {
-            let ours = self.is_ours(&object);
-            (self.ownership.owner)(&object).filter(|_| ours)
+            let ours = self.is_ours(object);
+            (self.ownership.owner)(object).filter(|_| ours)
         });
         if let Some((namespace, name)) = owner {
             (self.on_change)(&namespace, &name);
         }
     }
 
-    fn reset(&self, objects: Vec<Arc<K>>, unreadable: &[Key]) {
-        self.begin();
-        for object in &objects {
-            self.item(object);
-        }
-        self.end(unreadable);
-    }
-
-    fn paged(&self) -> Option<&dyn PagedFeed<K>> {
-        Some(self)
-    }
-}
-
-impl<K: Kind> PagedFeed<K> for Applier<K> {
     fn begin(&self) {
         self.listing.lock().clear();
     }
 
-    fn item(&self, object: &K) {
+    fn item(&self, object: &Arc<K>) {
         if self.is_ours(object)
             && let Some(live) = self.live(object)
         {

@@ -10,13 +10,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::{Client, Resource};
+use kube::Client;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use trimtab_mesh::table::Row;
+use trimtab_mesh::{DEFAULT_DOMAIN, Mesh};
 use trimtab_xds::{ResourceCache, Stats};
 
 use crate::clock::Clock;
@@ -25,7 +26,7 @@ use crate::module::{Installed, Setup, SetupError};
 use crate::readiness::Readiness;
 use crate::series::HostCollector;
 use crate::sources::MetricSource;
-use crate::watch::{self, Feed, Watch, WatchConfig};
+use crate::watch::{self, Feed, Watch, WatchConfig, Watched};
 
 /// How often answers of proxies are flushed into statuses.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -49,8 +50,8 @@ pub struct Context {
     pub registry: Arc<Mutex<Registry>>,
     /// Resources of the xDS server.
     pub xds: ResourceCache,
-    /// The cluster domain, `mesh.domain`.
-    pub domain: String,
+    /// The mesh as all modules see it, with the cluster domain.
+    pub mesh: Arc<Mesh>,
     /// Address of the xDS server as proxies reach it; empty: proxies cannot be told one.
     pub xds_address: String,
     /// Metric sources; the first that provides a name gives its value.
@@ -69,7 +70,7 @@ impl Context {
             readiness: Readiness::new(),
             registry: Arc::default(),
             xds: ResourceCache::new(),
-            domain: trimtab_mesh::DEFAULT_DOMAIN.to_owned(),
+            mesh: Mesh::new(DEFAULT_DOMAIN),
             xds_address: String::new(),
             sources: Vec::new(),
             offline: false,
@@ -105,7 +106,7 @@ struct Declared<K> {
 
 impl<K> AnyWatch for Declared<K>
 where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    K: Watched,
 {
     fn watch(&self) -> &Arc<Watch> {
         &self.watch
@@ -152,6 +153,8 @@ pub struct Host {
     /// In the order of declaration.
     watches: Vec<Box<dyn AnyWatch>>,
     by_kind: HashMap<(TypeId, WatchConfig), usize>,
+    /// Watches of tables, by row.
+    tables: HashMap<TypeId, Arc<Watch>>,
     tasks: Vec<(String, Task)>,
     modules: Vec<Arc<Installed>>,
     parts: Parts,
@@ -174,6 +177,7 @@ impl Host {
             context,
             watches: Vec::new(),
             by_kind: HashMap::new(),
+            tables: HashMap::new(),
             tasks: Vec::new(),
             modules: Vec::new(),
             parts: Parts::default(),
@@ -225,11 +229,23 @@ impl Host {
         self.modules.push(Arc::new(module));
     }
 
+    /// The watch of the table of `R`, which it fills. A table has one watch.
+    pub(crate) fn table<R: Row<Object: Watched>>(&mut self, config: WatchConfig) -> Arc<Watch> {
+        let table = self.context.mesh.table::<R>();
+        if let Some(watch) = self.tables.get(&TypeId::of::<R>()) {
+            return watch.clone();
+        }
+        let watch = self.watch::<R::Object>(config, table);
+        self.tables.insert(TypeId::of::<R>(), watch.clone());
+        watch
+    }
+
     /// Declares that `feed` wants the events of `K`. Equal declarations share one watch.
-    pub fn watch<K>(&mut self, config: WatchConfig, feed: Arc<dyn Feed<K>>) -> Arc<Watch>
-    where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
-    {
+    pub(crate) fn watch<K: Watched>(
+        &mut self,
+        config: WatchConfig,
+        feed: Arc<dyn Feed<K>>,
+    ) -> Arc<Watch> {
         let key = (TypeId::of::<K>(), config.clone());
         let index = *self.by_kind.entry(key).or_insert_with(|| {
             let resource = format!("{}.{}", K::plural(&()), K::group(&()));

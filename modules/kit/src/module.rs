@@ -24,10 +24,11 @@ use crate::driver::{AnyDriver, Driver};
 use crate::engine::Engine;
 use crate::host::{Context, Host};
 use crate::rights::Right;
-use crate::watch::{Feed, Watch, WatchConfig};
+use crate::watch::{Watch, WatchConfig, Watched};
 use crate::write::{Kind, Writers};
 pub use factory::{Factory, read};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
+use trimtab_mesh::table::{Follower, Row};
 
 /// A pluggable part of the operator.
 pub trait Module: 'static {
@@ -210,41 +211,42 @@ impl<'a> Setup<'a> {
         self.host.context()
     }
 
-    /// `feed` gets the events of `K`; one watch serves all modules. Without the CRD there are no objects.
-    pub fn watch<K>(&mut self, feed: &Arc<impl Feed<K> + 'static>)
-    where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
-    {
-        self.watch_where::<K>(WatchConfig::default(), feed.clone());
+    /// `follower` is told of the changes of a kind of row; one watch serves all modules. Without the CRD there are no objects.
+    pub fn follow<R: Row<Object: Watched>>(&mut self, follower: &Arc<impl Follower<R> + 'static>) {
+        self.follow_where(WatchConfig::default(), follower);
     }
 
-    /// As [`Self::watch`] of a kind without which the module cannot work: its absence is reported.
-    pub fn require<K>(&mut self, feed: &Arc<impl Feed<K> + 'static>)
-    where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
-    {
-        let watch = self.watch_where::<K>(WatchConfig::default(), feed.clone());
-        watch.require();
+    /// As [`Self::follow`] of a kind without which the module cannot work: its absence is reported.
+    pub fn require<R: Row<Object: Watched>>(&mut self, follower: &Arc<impl Follower<R> + 'static>) {
+        self.follow_where(WatchConfig::default(), follower)
+            .require();
     }
 
-    /// `feed` gets the generated objects of all modules.
-    pub fn watch_generated<K>(&mut self, feed: &Arc<impl Feed<K> + 'static>)
-    where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
-    {
-        self.watch_where::<K>(generated(), feed.clone());
+    /// `follower` is told of the generated objects of all modules. `R` is of no other use.
+    pub fn follow_generated<R: Row<Object: Watched>>(
+        &mut self,
+        follower: &Arc<impl Follower<R> + 'static>,
+    ) {
+        self.follow_where(generated(), follower);
     }
 
-    fn watch_where<K>(&mut self, config: WatchConfig, feed: Arc<dyn Feed<K>>) -> Arc<Watch>
-    where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
-    {
-        self.right(Right::on::<K>(&["list", "watch"]));
-        let watch = self.host.watch::<K>(config, feed);
-        if !self.watches.iter().any(|w| Arc::ptr_eq(w, &watch)) {
-            self.watches.push(watch.clone());
-        }
+    fn follow_where<R: Row<Object: Watched>>(
+        &mut self,
+        config: WatchConfig,
+        follower: &Arc<impl Follower<R> + 'static>,
+    ) -> Arc<Watch> {
+        self.context().mesh.table::<R>().follow(follower);
+        let watch = self.host.table::<R>(config);
+        self.waits_for::<R::Object>(watch.clone());
         watch
+    }
+
+    /// The module decides nothing before the list of the watch is complete.
+    fn waits_for<K: Watched>(&mut self, watch: Arc<Watch>) {
+        self.right(Right::on::<K>(&["list", "watch"]));
+        if !self.watches.iter().any(|w| Arc::ptr_eq(w, &watch)) {
+            self.watches.push(watch);
+        }
     }
 
     /// The module generates objects of the kind. `on_change` gets the owner of one that somebody else has changed.
@@ -263,7 +265,9 @@ impl<'a> Setup<'a> {
         } else {
             generated()
         };
-        self.watch_where::<K>(config, applier.clone()).require();
+        let watch = self.host.watch::<K>(config, applier.clone());
+        watch.require();
+        self.waits_for::<K>(watch);
         self.creates::<K>();
         // An update takes away fields that somebody else has added; server-side apply cannot.
         self.right(Right::on::<K>(&["update"]));

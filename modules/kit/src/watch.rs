@@ -12,36 +12,66 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+use trimtab_mesh::Name;
+use trimtab_mesh::table::{Row, Table, name_of};
 
 pub(crate) use health::not_installed;
 pub use health::{Watch, WatchState};
 
-/// An index that takes the events of one kind. Calls are synchronous and must be fast.
-pub trait Feed<K>: Send + Sync {
+/// Takes the events of one kind. Calls are synchronous and must be fast.
+///
+/// A list is taken object by object as its pages arrive: no list of whole objects is held in memory.
+pub(crate) trait Feed<K>: Send + Sync {
     /// An object is new or changed.
-    fn apply(&self, object: Arc<K>);
+    fn apply(&self, object: &Arc<K>);
     /// An object is gone.
-    fn delete(&self, object: Arc<K>);
-    /// The complete list after a (re)list: what is not in it is gone.
-    /// Objects named in `unreadable` (namespace, name) exist too, but cannot be decoded: what was known of them stays.
-    fn reset(&self, objects: Vec<Arc<K>>, unreadable: &[(String, String)]);
-    /// An object cannot be decoded; what was known of it stays.
-    fn undecodable(&self, _namespace: &str, _name: &str, _error: &str) {}
-    /// A feed that takes a list object by object, so that no list of whole objects is held in memory. [`Self::reset`]
-    /// is then not called.
-    fn paged(&self) -> Option<&dyn PagedFeed<K>> {
-        None
-    }
-}
-
-/// Takes a list as its pages arrive.
-pub trait PagedFeed<K>: Send + Sync {
+    fn delete(&self, object: &Arc<K>);
     /// A list begins; one that was under way is void.
     fn begin(&self);
     /// One object of the list.
-    fn item(&self, object: &K);
-    /// The list is complete: what was not in it is gone, but for what is `unreadable`.
-    fn end(&self, unreadable: &[(String, String)]);
+    fn item(&self, object: &Arc<K>);
+    /// The list is complete: what was not in it is gone. Objects that are `unreadable` exist, but cannot be decoded: what
+    /// was known of them stays.
+    fn end(&self, unreadable: &[Name]);
+    /// An object cannot be decoded; what was known of it stays.
+    fn undecodable(&self, _name: &Name, _error: &str) {}
+}
+
+impl<R: Row> Feed<R::Object> for Table<R> {
+    fn apply(&self, object: &Arc<R::Object>) {
+        self.put(object);
+    }
+
+    fn delete(&self, object: &Arc<R::Object>) {
+        self.remove(&name_of(object.as_ref()));
+    }
+
+    fn begin(&self) {
+        Self::begin(self);
+    }
+
+    fn item(&self, object: &Arc<R::Object>) {
+        self.put(object);
+    }
+
+    fn end(&self, unreadable: &[Name]) {
+        Self::end(self, unreadable);
+    }
+
+    fn undecodable(&self, name: &Name, error: &str) {
+        Self::undecodable(self, name, error);
+    }
+}
+
+/// A kind that can be watched.
+pub trait Watched:
+    Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+{
+}
+
+impl<K> Watched for K where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+{
 }
 
 /// What to watch.
@@ -55,14 +85,14 @@ pub struct WatchConfig {
 const ABSENT_RETRY: Duration = Duration::from_secs(30);
 
 /// Runs a watch until `shutdown`.
-pub async fn run<K>(
+pub(crate) async fn run<K>(
     client: Client,
     config: WatchConfig,
     feeds: Vec<Arc<dyn Feed<K>>>,
     watch: Arc<Watch>,
     shutdown: CancellationToken,
 ) where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    K: Watched,
 {
     let api: Api<DeserializeGuard<K>> = Api::all(client);
     while !shutdown.is_cancelled() {
@@ -79,23 +109,23 @@ pub async fn run<K>(
 }
 
 /// Lists once and hands the list to the feeds.
-pub async fn list_once<K>(
+pub(crate) async fn list_once<K>(
     client: &Client,
     config: &WatchConfig,
     feeds: &[Arc<dyn Feed<K>>],
 ) -> Result<(), kube::Error>
 where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    K: Watched,
 {
     let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
     let params = kube::api::ListParams::default().labels(&config.labels);
     let list = api.list(&params).await?;
-    let mut listed = Listed::default();
-    dispatch(watcher::Event::Init, feeds, &mut listed);
+    let mut unreadable = Vec::new();
+    dispatch(watcher::Event::Init, feeds, &mut unreadable);
     for object in list.items {
-        dispatch(watcher::Event::InitApply(object), feeds, &mut listed);
+        dispatch(watcher::Event::InitApply(object), feeds, &mut unreadable);
     }
-    dispatch(watcher::Event::InitDone, feeds, &mut listed);
+    dispatch(watcher::Event::InitDone, feeds, &mut unreadable);
     Ok(())
 }
 
@@ -106,7 +136,7 @@ async fn follow<K>(
     feeds: &[Arc<dyn Feed<K>>],
     watch: &Watch,
 ) where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    K: Watched,
 {
     let stream = watcher(
         api.clone(),
@@ -114,13 +144,13 @@ async fn follow<K>(
     )
     .default_backoff();
     futures::pin_mut!(stream);
-    let mut listed = Listed::default();
+    let mut unreadable = Vec::new();
     loop {
         match stream.try_next().await {
             Ok(Some(event)) => {
                 let complete =
                     !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
-                dispatch(event, feeds, &mut listed);
+                dispatch(event, feeds, &mut unreadable);
                 if complete {
                     watch.set(WatchState::Synced);
                 }
@@ -138,28 +168,10 @@ async fn follow<K>(
     }
 }
 
-/// A list that is under way.
-struct Listed<K> {
-    objects: Vec<Arc<K>>,
-    unreadable: Vec<(String, String)>,
-}
-
-impl<K> Default for Listed<K> {
-    fn default() -> Self {
-        Self {
-            objects: Vec::new(),
-            unreadable: Vec::new(),
-        }
-    }
-}
-
-/// The object, or namespace, name and error of one that cannot be decoded.
+/// The object, or name and error of one that cannot be decoded.
 ///
 /// Managed fields go at once: nobody reads them, and they are a third of many objects.
-fn decoded<K>(guard: DeserializeGuard<K>) -> Result<Arc<K>, (String, String, String)>
-where
-    K: Resource<DynamicType = ()>,
-{
+fn decoded<K: Watched>(guard: DeserializeGuard<K>) -> Result<Arc<K>, (Name, String)> {
     let pruned = guard.0.map(|mut object| {
         object.meta_mut().managed_fields = None;
         Arc::new(object)
@@ -167,70 +179,40 @@ where
     pruned.map_err(|invalid| {
         let namespace = invalid.metadata.namespace.clone().unwrap_or_default();
         let name = invalid.metadata.name.clone().unwrap_or_default();
-        (namespace, name, invalid.error)
+        ((namespace, name), invalid.error)
     })
 }
 
-fn dispatch<K>(
+fn dispatch<K: Watched>(
     event: watcher::Event<DeserializeGuard<K>>,
     feeds: &[Arc<dyn Feed<K>>],
-    listed: &mut Listed<K>,
-) where
-    K: Resource<DynamicType = ()>,
-{
+    unreadable: &mut Vec<Name>,
+) {
+    let each = |guard, take: &dyn Fn(&dyn Feed<K>, &Arc<K>)| match decoded(guard) {
+        Ok(object) => {
+            feeds.iter().for_each(|feed| take(feed.as_ref(), &object));
+            None
+        }
+        Err(bad) => Some(report::<K>(feeds, bad)),
+    };
     match event {
         watcher::Event::Init => {
-            *listed = Listed::default();
-            let paged = feeds.iter().filter_map(|f| f.paged());
-            paged.for_each(PagedFeed::begin);
+            unreadable.clear();
+            feeds.iter().for_each(|feed| feed.begin());
         }
-        watcher::Event::InitApply(guard) => match decoded(guard) {
-            Ok(object) => add_listed(object, feeds, listed),
-            Err(bad) => listed.unreadable.push(report::<K>(feeds, bad)),
-        },
-        watcher::Event::InitDone => {
-            let all = std::mem::take(listed);
-            for feed in feeds {
-                match feed.paged() {
-                    Some(paged) => paged.end(&all.unreadable),
-                    None => feed.reset(all.objects.clone(), &all.unreadable),
-                }
-            }
+        watcher::Event::InitApply(guard) => {
+            unreadable.extend(each(guard, &|feed, object| feed.item(object)));
         }
-        watcher::Event::Apply(guard) => match decoded(guard) {
-            Ok(object) => feeds.iter().for_each(|feed| feed.apply(object.clone())),
-            Err(bad) => drop(report::<K>(feeds, bad)),
-        },
-        watcher::Event::Delete(guard) => match decoded(guard) {
-            Ok(object) => feeds.iter().for_each(|feed| feed.delete(object.clone())),
-            Err(bad) => drop(report::<K>(feeds, bad)),
-        },
+        watcher::Event::InitDone => feeds.iter().for_each(|feed| feed.end(unreadable)),
+        watcher::Event::Apply(guard) => drop(each(guard, &|feed, object| feed.apply(object))),
+        watcher::Event::Delete(guard) => drop(each(guard, &|feed, object| feed.delete(object))),
     }
 }
 
-fn add_listed<K>(object: Arc<K>, feeds: &[Arc<dyn Feed<K>>], listed: &mut Listed<K>) {
-    let mut whole = false;
+fn report<K: Watched>(feeds: &[Arc<dyn Feed<K>>], (name, error): (Name, String)) -> Name {
+    tracing::warn!(kind = %K::kind(&()), namespace = %name.0, name = %name.1, %error, "object cannot be decoded; what was known of it is kept");
     for feed in feeds {
-        match feed.paged() {
-            Some(paged) => paged.item(&object),
-            None => whole = true,
-        }
+        feed.undecodable(&name, &error);
     }
-    if whole {
-        listed.objects.push(object);
-    }
-}
-
-fn report<K>(
-    feeds: &[Arc<dyn Feed<K>>],
-    (namespace, name, error): (String, String, String),
-) -> (String, String)
-where
-    K: Resource<DynamicType = ()>,
-{
-    tracing::warn!(kind = %K::kind(&()), %namespace, %name, %error, "object cannot be decoded; what was known of it is kept");
-    for feed in feeds {
-        feed.undecodable(&namespace, &name, &error);
-    }
-    (namespace, name)
+    name
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
 use trimtab_crds::limiter::{Delivery, DescriptorStatus, LimiterSpec};
+use trimtab_mesh::model::TargetPort;
 
 use trimtab_kit::sources::MetricSource;
 
@@ -82,6 +83,19 @@ pub struct ServicePort {
     /// The workload's port; none when the Service gives the name of a container port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<u16>,
+}
+
+impl ServicePort {
+    pub(crate) fn of(port: &trimtab_mesh::model::ServicePort) -> Self {
+        Self {
+            port: port.number,
+            target: match port.target {
+                None => Some(port.number),
+                Some(TargetPort::Number(number)) => Some(number),
+                Some(TargetPort::Name(_)) => None,
+            },
+        }
+    }
 }
 
 /// Why a target cannot be found.

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::OWNER_NAME_LABEL;
-use trimtab_crds::istio::{DestinationRule, EnvoyFilter, ServiceEntry};
+use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{first_form, v1alpha2};
 use trimtab_kit::apply::{Key, Ownership};
 use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
+use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry};
 
 use crate::config::LimiterConfig;
 use crate::engine::Engine;
 use crate::http;
-use crate::index::Index;
+use crate::index::{FirstForm, Index, V1alpha2};
 use crate::input::Settings;
 use crate::metrics::LimiterCollector;
 
@@ -63,7 +63,7 @@ impl Module for Limiter {
 
     fn setup(config: LimiterConfig, setup: &mut Setup<'_>) -> Result<(), SetupError> {
         let context = setup.context().clone();
-        let index = Index::new(&config.root_namespace, &context.domain);
+        let index = Index::new(&config.root_namespace, &context.mesh);
         let settings = Settings::new(&config, &context.xds_address, &context.sources);
         let engine = Engine::new(
             index.clone(),
@@ -72,12 +72,12 @@ impl Module for Limiter {
             context.clock,
             context.xds,
         );
-        setup.require::<v1alpha2::SmartLimiter>(&index);
-        setup.watch::<first_form::SmartLimiter>(&index);
-        setup.watch::<Service>(&index);
-        setup.watch::<Pod>(&index);
-        setup.watch::<DestinationRule>(&index);
-        setup.watch::<ServiceEntry>(&index);
+        setup.require::<V1alpha2>(&index);
+        setup.follow::<FirstForm>(&index);
+        setup.follow::<Service>(&index);
+        setup.follow::<Pod>(&index);
+        setup.follow::<DestinationRule>(&index);
+        setup.follow::<ServiceEntry>(&index);
         setup.writes_status::<v1alpha2::SmartLimiter>();
         setup.writes_status::<first_form::SmartLimiter>();
         let ownership = Ownership {

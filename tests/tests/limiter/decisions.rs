@@ -1,9 +1,9 @@
 //! Decisions of the engine that need time, restarts or edits to be seen.
 
-use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 use trimtab_crds::limiter::DescriptorState;
 use trimtab_kit::sources::Failure;
+use trimtab_mesh::model::Service;
 
 use trimtab_kit::engine::Engine as _;
 
@@ -84,7 +84,7 @@ async fn restarted(before: &Stand, spec: &Value, after: &Stand) {
     let mut object = limiter("a", 1, spec);
     object["status"] = json!(status);
     after.service("a", 1);
-    after.put::<trimtab_crds::limiter::v1alpha2::SmartLimiter>(object);
+    after.put::<V1alpha2>(object);
     after.tick(1).await;
 }
 

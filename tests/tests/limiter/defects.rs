@@ -2,11 +2,11 @@
 //! `docs/slime-compatibility.md`.
 
 use serde_json::{Value, json};
-use trimtab_crds::istio::{DestinationRule, ServiceEntry};
-use trimtab_crds::limiter::{Delivery, DescriptorState, v1alpha2};
+use trimtab_crds::limiter::{Delivery, DescriptorState};
 use trimtab_lab::envoy::Envoy;
 use trimtab_lab::http::Request;
 use trimtab_limiter::decide::expression::Expression;
+use trimtab_mesh::model::{DestinationRule, ServiceEntry};
 use trimtab_xds::ECDS;
 
 use crate::cases::{self, Case};
@@ -230,8 +230,8 @@ async fn l11_a_host_without_a_service_entry_waits_for_one() {
         json!({"metadata": {"namespace": "default", "name": "api"}, "spec": {
         "hosts": ["api.example.com"], "workloadSelector": {"labels": {"app": "api"}}}}),
     );
-    stand.put::<k8s_openapi::api::core::v1::Pod>(pod_object("api", 0, &json!({}), "True"));
-    stand.put::<k8s_openapi::api::core::v1::Pod>(pod_object("api", 1, &json!({}), "True"));
+    stand.put::<trimtab_mesh::model::Pod>(pod_object("api", 0, &json!({}), "True"));
+    stand.put::<trimtab_mesh::model::Pod>(pod_object("api", 1, &json!({}), "True"));
     stand.tick(1).await;
     assert_eq!(stand.quotas("api"), [Some(3)]);
 }
@@ -241,7 +241,7 @@ async fn l12_subsets_of_a_destination_rule_are_limited() {
     let stand = Stand::new();
     stand.service("a", 1);
     for i in 1..4 {
-        stand.put::<k8s_openapi::api::core::v1::Pod>(pod_object(
+        stand.put::<trimtab_mesh::model::Pod>(pod_object(
             "a",
             i,
             &json!({"version": "v1"}),
@@ -289,7 +289,7 @@ async fn l13_a_limiter_takes_only_its_own_outputs_away() {
             "trimtab.default.ba._base"
         ]
     );
-    stand.delete::<v1alpha2::SmartLimiter>(limiter("a", 1, &one("true", "3")));
+    stand.delete::<V1alpha2>(limiter("a", 1, &one("true", "3")));
     stand.tick(1).await;
     assert_eq!(
         stand.cache.names(ECDS),
@@ -378,7 +378,7 @@ async fn l16_status_writes_cause_no_loop() {
     assert!(job.status.is_some());
 
     // The API server tells us of our own status write.
-    stand.put::<v1alpha2::SmartLimiter>(with_status(1, &spec, job));
+    stand.put::<V1alpha2>(with_status(1, &spec, job));
     stand.engine.absorb();
     assert!(stand.jobs().is_empty(), "our own write is no change");
 
@@ -389,7 +389,7 @@ async fn l16_status_writes_cause_no_loop() {
         stand.tick(1).await;
         for job in stand.jobs().into_values().filter(|j| j.status.is_some()) {
             writes += 1;
-            stand.put::<v1alpha2::SmartLimiter>(with_status(1, &spec, &job));
+            stand.put::<V1alpha2>(with_status(1, &spec, &job));
         }
     }
     assert!(

@@ -5,22 +5,23 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::lab::folder;
-use k8s_openapi::api::core::v1::{Pod, Service};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use trimtab_crds::istio::EnvoyFilter;
-use trimtab_crds::limiter::{LimiterStatus, v1alpha2};
+use trimtab_crds::limiter::LimiterStatus;
 use trimtab_kit::clock::ManualClock;
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
     Demand, Failure, Handler, HandlerType, Harvest, MetricSource, PrometheusConfig,
     PrometheusSource, Sample, SourceHealth,
 };
-use trimtab_kit::watch::Feed;
 use trimtab_lab::prometheus::Prometheus;
 use trimtab_limiter::engine::{Engine, LimiterView};
-use trimtab_limiter::index::{Index, LimiterKey};
+use trimtab_limiter::index::{Index, LimiterKey, V1alpha2};
 use trimtab_limiter::input::Settings;
+use trimtab_mesh::Mesh;
+use trimtab_mesh::model::{Pod, Service};
+use trimtab_mesh::table::{Row, name_of};
 use trimtab_xds::ResourceCache;
 
 /// Answers what it was told to, for every demand.
@@ -88,6 +89,7 @@ pub(crate) struct Job {
 }
 
 pub(crate) struct Stand {
+    pub mesh: Arc<Mesh>,
     pub index: Arc<Index>,
     pub engine: Arc<Engine>,
     pub clock: ManualClock,
@@ -108,11 +110,13 @@ impl Stand {
         sources: Vec<Arc<dyn MetricSource>>,
         source: Arc<FakeSource>,
     ) -> Self {
+        let mesh = Mesh::new("cluster.local");
         let (index, clock, cache) = (
-            Index::new("istio-system", "cluster.local"),
+            Index::new("istio-system", &mesh),
             ManualClock::default(),
             ResourceCache::new(),
         );
+        index.attach(&mesh);
         let known_metrics = sources.iter().flat_map(|s| s.provides()).collect();
         let settings = Settings {
             known_metrics,
@@ -126,6 +130,7 @@ impl Stand {
             cache.clone(),
         );
         Self {
+            mesh,
             index,
             engine,
             clock,
@@ -135,21 +140,15 @@ impl Stand {
     }
 
     /// An object is new or changed.
-    pub(crate) fn put<K: DeserializeOwned>(&self, object: Value)
-    where
-        Index: Feed<K>,
-    {
-        let object: K = serde_json::from_value(object).expect("an object");
-        Feed::<K>::apply(&*self.index, Arc::new(object));
+    pub(crate) fn put<R: Row<Object: DeserializeOwned>>(&self, object: Value) {
+        let object: R::Object = serde_json::from_value(object).expect("an object");
+        self.mesh.table::<R>().put(&Arc::new(object));
     }
 
     /// An object is gone.
-    pub(crate) fn delete<K: DeserializeOwned>(&self, object: Value)
-    where
-        Index: Feed<K>,
-    {
-        let object: K = serde_json::from_value(object).expect("an object");
-        Feed::<K>::delete(&*self.index, Arc::new(object));
+    pub(crate) fn delete<R: Row<Object: DeserializeOwned>>(&self, object: Value) {
+        let object: R::Object = serde_json::from_value(object).expect("an object");
+        self.mesh.table::<R>().remove(&name_of(&object));
     }
 
     /// A Service with `pods` Ready pods.
@@ -162,7 +161,7 @@ impl Stand {
 
     /// A v1alpha2 SmartLimiter.
     pub(crate) fn limiter(&self, name: &str, generation: i64, spec: &Value) {
-        self.put::<v1alpha2::SmartLimiter>(limiter(name, generation, spec));
+        self.put::<V1alpha2>(limiter(name, generation, spec));
     }
 
     /// Events and one sample of every source, `seconds` after the last.

@@ -10,7 +10,6 @@ mod mds;
 mod metrics_server;
 mod pods;
 mod prometheus;
-mod quantity;
 mod sampler;
 
 use std::collections::BTreeMap;
@@ -28,8 +27,9 @@ pub use mds::{
 pub use metrics_server::{MetricsServerConfig, MetricsServerSource};
 pub use pods::PodsSource;
 pub use prometheus::{Aggregate, Handler, HandlerType, Labels, PrometheusConfig, PrometheusSource};
-pub use quantity::{QuantityError, parse_quantity};
 pub use sampler::{Freshness, Reading, Sampler};
+use trimtab_mesh::model::Pod;
+pub use trimtab_mesh::quantity::{QuantityError, parse_quantity};
 
 /// The name of a metric as written in an expression, for example `cpu.max`.
 pub type MetricName = String;
@@ -130,6 +130,20 @@ pub struct PodFacts {
 }
 
 impl PodFacts {
+    /// Of a pod of the mesh.
+    pub fn of(pod: &Pod) -> Self {
+        let resources = pod.resources;
+        Self {
+            name: pod.name.clone(),
+            namespace: pod.group.workload.namespace.clone(),
+            ready: pod.ready,
+            cpu_request: resources.cpu_request,
+            cpu_limit: resources.cpu_limit,
+            memory_request: resources.memory_request,
+            memory_limit: resources.memory_limit,
+        }
+    }
+
     /// A pod of which only the name and readiness are known.
     pub fn new(namespace: &str, name: &str, ready: bool) -> Self {
         Self {

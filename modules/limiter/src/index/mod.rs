@@ -1,26 +1,27 @@
-//! State from watches: limiters, Services, pods, DestinationRules, ServiceEntries; and which limiters an event touches.
+//! Limiters, and which of them a change of the mesh touches.
 //!
-//! No event costs more than the limiters that it touches: pods are found by label pairs, limiters by the rarest pair of
-//! their selector. A relist is one pass.
+//! No event costs more than the limiters that it touches: they are found by the rarest label of their selector.
 
-mod feeds;
+mod follow;
 mod peers;
-mod pods;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use trimtab_crds::istio::Subset;
 use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterSpec, LimiterStatus};
 use trimtab_kit::sources::PodFacts;
+use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, selects};
 use trimtab_mesh::names::full_host;
+use trimtab_mesh::table::Table;
+use trimtab_mesh::{Mesh, Name};
 
 use crate::error::Owner;
 use crate::input::{ServicePort, SetFacts, TargetFacts, TargetProblem};
 use peers::Peers;
-use pods::PodIndex;
+pub use rows::{FirstForm, V1alpha2};
 
 /// Which of the two published forms an object has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,8 +53,19 @@ pub struct LimiterKey {
     pub form: Form,
 }
 
+impl LimiterKey {
+    /// Of a namespace and name.
+    fn new((namespace, name): &Name, form: Form) -> Self {
+        Self {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            form,
+        }
+    }
+}
+
 /// A limiter as last seen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LimiterObject {
     /// Identity.
     pub owner: Owner,
@@ -91,47 +103,28 @@ impl LimiterObject {
     }
 }
 
-type Name = (String, String);
-
-#[derive(Debug, PartialEq, Eq)]
-struct ServiceFacts {
-    selector: BTreeMap<String, String>,
-    ports: Box<[ServicePort]>,
-}
-
-#[derive(Debug)]
-pub(crate) struct DestinationRuleFacts {
-    host: String,
-    subsets: Vec<Subset>,
-}
-
-#[derive(Debug)]
-pub(crate) struct ServiceEntryFacts {
-    hosts: Vec<String>,
-    selector: BTreeMap<String, String>,
-    endpoints: i64,
-}
-
 /// Under what a limiter is found when a pod changes.
 #[derive(Debug)]
 struct Registration {
     pair: (String, String, String),
-    selector: BTreeMap<String, String>,
+    selector: Labels,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    limiters: HashMap<LimiterKey, LimiterObject>,
-    services: HashMap<Name, ServiceFacts>,
-    pods: PodIndex,
-    rules: HashMap<Name, DestinationRuleFacts>,
-    rules_by_host: HashMap<String, HashSet<Name>>,
-    /// Hosts of DestinationRules as written, by the host that was probably meant: Istio takes a name with a dot as it is.
-    misread: HashMap<String, BTreeSet<String>>,
+/// What limiters point at.
+#[derive(Debug)]
+struct Targets {
     /// The cluster domain.
-    domain: String,
-    entries: HashMap<Name, ServiceEntryFacts>,
-    entries_by_host: HashMap<Name, HashSet<Name>>,
+    domain: Arc<str>,
+    services: Arc<Table<Service>>,
+    pods: Arc<Table<Pod>>,
+    rules: Arc<Table<DestinationRule>>,
+    entries: Arc<Table<ServiceEntry>>,
+}
+
+#[derive(Debug)]
+struct State {
+    targets: Targets,
+    limiters: HashMap<LimiterKey, LimiterObject>,
     /// (namespace or `*`, label, value) of one pair of a limiter's selector.
     by_pair: HashMap<(String, String, String), HashSet<LimiterKey>>,
     registered: HashMap<LimiterKey, Registration>,
@@ -151,17 +144,40 @@ pub struct Index {
 }
 
 impl Index {
-    /// An empty index. Limiters in `root_namespace` with a workloadSelector are for pods of all namespaces, as Istio applies
-    /// EnvoyFilters there.
-    pub fn new(root_namespace: &str, domain: &str) -> Arc<Self> {
+    /// An empty index over a mesh. Limiters in `root_namespace` with a workloadSelector are for pods of all namespaces, as
+    /// Istio applies EnvoyFilters there.
+    pub fn new(root_namespace: &str, mesh: &Mesh) -> Arc<Self> {
+        let targets = Targets {
+            domain: mesh.domain().clone(),
+            services: mesh.table(),
+            pods: mesh.table(),
+            rules: mesh.table(),
+            entries: mesh.table(),
+        };
         Arc::new(Self {
             state: Mutex::new(State {
-                domain: domain.to_owned(),
-                ..State::default()
+                targets,
+                limiters: HashMap::new(),
+                by_pair: HashMap::new(),
+                registered: HashMap::new(),
+                peers: Peers::default(),
+                by_entry_host: HashMap::new(),
+                dirty: HashSet::new(),
+                gone: Vec::new(),
             }),
             wake: Notify::new(),
             root_namespace: root_namespace.to_owned(),
         })
+    }
+
+    /// Follows a mesh without the kit: for tests and benchmarks.
+    pub fn attach(self: &Arc<Self>, mesh: &Mesh) {
+        mesh.table::<V1alpha2>().follow(self);
+        mesh.table::<FirstForm>().follow(self);
+        mesh.table::<Service>().follow(self);
+        mesh.table::<Pod>().follow(self);
+        mesh.table::<DestinationRule>().follow(self);
+        mesh.table::<ServiceEntry>().follow(self);
     }
 
     /// Waits until a limiter is dirty or gone.
@@ -193,7 +209,9 @@ impl Index {
     /// Number of limiters, Services and pods.
     pub fn sizes(&self) -> (usize, usize, usize) {
         let state = self.state.lock();
-        (state.limiters.len(), state.services.len(), state.pods.len())
+        let targets = &state.targets;
+        let (services, pods) = (targets.services.rows(), targets.pods.rows());
+        (state.limiters.len(), services.len(), pods.len())
     }
 
     /// A limiter with what it points at; registers what it depends on. `None` when it is gone.
@@ -226,9 +244,9 @@ impl Index {
                 state.register(key, scope, &selector);
                 out.target.shared = state.shared(key, &out.object, &selector);
                 if out.object.of_service() {
-                    out.target.ports = state.ports(key);
+                    out.target.ports = state.targets.ports(key);
                 }
-                state.fill_sets(key, scope, selector, &mut out);
+                state.targets.fill_sets(key, scope, selector, &mut out);
             }
         }
         if !state.dirty.is_empty() {
@@ -275,16 +293,13 @@ impl State {
         self.dirty.extend(keys);
     }
 
-    fn touch_pairs(&mut self, namespace: &str, labels: &BTreeMap<String, String>) {
+    fn touch_pairs(&mut self, namespace: &str, labels: &Labels) {
         for (label, value) in labels {
             for scope in [namespace, "*"] {
                 let pair = (scope.to_owned(), label.clone(), value.clone());
                 for key in self.by_pair.get(&pair).into_iter().flatten() {
-                    let selector = self.registered.get(key).map(|r| &r.selector);
-                    let selects = |s: &BTreeMap<String, String>| {
-                        s.iter().all(|(k, v)| labels.get(k) == Some(v))
-                    };
-                    if selector.is_some_and(selects) {
+                    let registration = self.registered.get(key);
+                    if registration.is_some_and(|r| selects(&r.selector, labels)) {
                         self.dirty.insert(key.clone());
                     }
                 }
@@ -292,11 +307,13 @@ impl State {
         }
     }
 
-    /// Registers under the pair that the fewest pods have.
-    fn register(&mut self, key: &LimiterKey, scope: &str, selector: &BTreeMap<String, String>) {
+    /// Registers under the pair that the fewest groups of pods have.
+    fn register(&mut self, key: &LimiterKey, scope: &str, selector: &Labels) {
+        let pods = self.targets.pods.rows();
         let rarest = selector
             .iter()
-            .min_by_key(|(label, value)| self.pods.count(scope, label, value));
+            .min_by_key(|(label, value)| pods.index().having(scope, label, value));
+        drop(pods);
         if let Some((label, value)) = rarest {
             let pair = (scope.to_owned(), label.clone(), value.clone());
             let keys = self.by_pair.entry(pair.clone()).or_default();
@@ -310,12 +327,7 @@ impl State {
     }
 
     /// Whether another Service's limiter, before this one by name, has the same pods.
-    fn shared(
-        &mut self,
-        key: &LimiterKey,
-        object: &LimiterObject,
-        selector: &BTreeMap<String, String>,
-    ) -> bool {
+    fn shared(&mut self, key: &LimiterKey, object: &LimiterObject, selector: &Labels) -> bool {
         let (shared, touched) = if object.of_service() {
             self.peers.join(key, selector)
         } else {
@@ -361,105 +373,139 @@ impl State {
             return Err(TargetProblem::SelectorMissing);
         }
         if let Some(host) = &spec.host {
-            let host_key = (key.namespace.clone(), host.clone());
-            self.by_entry_host
-                .entry(full_host(host, &key.namespace, &self.domain))
-                .or_default()
-                .insert(key.clone());
-            let entry = self
-                .entries_by_host
-                .get(&host_key)
-                .and_then(|names| names.iter().min())
-                .and_then(|name| self.entries.get(name))
-                .ok_or(TargetProblem::ServiceEntryNotFound)?;
-            if entry.selector.is_empty() {
+            let full = full_host(host, &key.namespace, &self.targets.domain);
+            let keys = self.by_entry_host.entry(full).or_default();
+            keys.insert(key.clone());
+        }
+        self.targets.selector(key, spec)
+    }
+}
+
+impl Targets {
+    /// Labels of the pods of a limiter without a selector of its own.
+    fn selector(&self, key: &LimiterKey, spec: &LimiterSpec) -> Result<Labels, TargetProblem> {
+        if let Some(host) = &spec.host {
+            let entry = self.entry(&key.namespace, host);
+            let entry = entry.ok_or(TargetProblem::ServiceEntryNotFound)?;
+            let selector = selector_of(&entry);
+            if selector.is_empty() {
                 return Err(TargetProblem::ServiceEntryWithoutSelector);
             }
-            return Ok(entry.selector.clone());
+            return Ok(selector);
         }
-        let service = self
-            .services
-            .get(&(key.namespace.clone(), key.name.clone()))
-            .ok_or(TargetProblem::ServiceNotFound)?;
+        let service = self.services.get(&key.namespace, &key.name);
+        let service = service.ok_or(TargetProblem::ServiceNotFound)?;
         if service.selector.is_empty() {
             return Err(TargetProblem::ServiceWithoutSelector);
         }
         Ok(service.selector.clone())
     }
 
-    /// Ports of the limiter's Service.
-    fn ports(&self, key: &LimiterKey) -> Vec<ServicePort> {
-        self.services
-            .get(&(key.namespace.clone(), key.name.clone()))
-            .map(|service| service.ports.to_vec())
-            .unwrap_or_default()
+    /// The first ServiceEntry of a namespace with a host.
+    fn entry(&self, namespace: &str, host: &str) -> Option<Arc<ServiceEntry>> {
+        let rows = self.entries.rows();
+        let mut found = rows.of(host).filter(|((ns, _), _)| ns == namespace);
+        found.next().map(|(_, entry)| entry.clone())
     }
 
-    fn fill_sets(
-        &self,
-        key: &LimiterKey,
-        scope: &str,
-        selector: BTreeMap<String, String>,
-        out: &mut Resolved,
-    ) {
-        let mut sets = vec![(BASE_SET.to_owned(), BTreeMap::new())];
+    /// Ports of the limiter's Service, sorted.
+    fn ports(&self, key: &LimiterKey) -> Vec<ServicePort> {
+        let service = self.services.get(&key.namespace, &key.name);
+        service.map(|s| ports(&s)).unwrap_or_default()
+    }
+
+    fn fill_sets(&self, key: &LimiterKey, scope: &str, selector: Labels, out: &mut Resolved) {
+        let mut sets = vec![(BASE_SET.to_owned(), Labels::new())];
         let spec = &out.object.spec;
         if !spec.gateway && spec.workload_selector.is_empty() {
             let host = spec.host.as_ref().unwrap_or(&key.name);
             let host = full_host(host, &key.namespace, &self.domain);
-            let misread = self.misread.get(&host).into_iter().flatten();
-            out.target.misread = misread.map(|h| (h.clone(), host.clone())).collect();
+            out.target.misread = self.misread(&host);
             sets.extend(self.subsets(&host, &key.namespace));
         }
         for (set, labels) in sets {
-            let mut wanted = selector.clone();
-            wanted.extend(labels.clone());
-            let pods = self.pods.select(scope, &wanted);
+            let mut of_set = selector.clone();
+            of_set.extend(labels.clone());
+            let pods = self.pods(scope, &of_set);
             let mut ready =
                 i64::try_from(pods.iter().filter(|p| p.ready).count()).unwrap_or(i64::MAX);
-            if ready == 0
-                && pods.is_empty()
+            if pods.is_empty()
                 && set == BASE_SET
                 && let Some(host) = &spec.host
             {
-                ready = self.static_endpoints(&key.namespace, host);
+                let entry = self.entry(&key.namespace, host);
+                ready = entry.map_or(0, |e| static_endpoints(&e));
             }
-            out.target.sets.insert(
-                set.clone(),
-                SetFacts {
-                    labels,
-                    pods: ready,
-                },
-            );
+            let facts = SetFacts {
+                labels,
+                pods: ready,
+            };
+            out.target.sets.insert(set.clone(), facts);
             out.pods.insert(set, pods.into());
         }
         out.target.selector = selector;
     }
 
-    fn static_endpoints(&self, namespace: &str, host: &str) -> i64 {
-        self.entries_by_host
-            .get(&(namespace.to_owned(), host.to_owned()))
-            .and_then(|names| names.iter().min())
-            .and_then(|name| self.entries.get(name))
-            .map_or(0, |e| e.endpoints)
+    /// Pods with all of `labels`, by namespace and name. `*`: of all namespaces.
+    fn pods(&self, scope: &str, labels: &Labels) -> Vec<PodFacts> {
+        let rows = self.pods.rows();
+        let groups = rows.index();
+        let pods = if scope == "*" {
+            rows.of_groups(groups.select_everywhere(labels))
+        } else {
+            rows.of_groups(groups.select(scope, labels))
+        };
+        pods.iter().map(|pod| PodFacts::of(pod)).collect()
+    }
+
+    /// Hosts of DestinationRules, as Istio reads them, that were probably meant for `host`, each with it: Istio takes a
+    /// name with a dot as it is.
+    fn misread(&self, host: &str) -> BTreeMap<String, String> {
+        let rows = self.rules.rows();
+        let others = rows.of(host).filter(|(_, rule)| *rule.host != *host);
+        others
+            .map(|(_, rule)| (rule.host.to_string(), host.to_owned()))
+            .collect()
     }
 
     /// Subsets of the host, from the limiter's namespace before others, then by name.
-    fn subsets(&self, host: &str, namespace: &str) -> Vec<(String, BTreeMap<String, String>)> {
-        let mut names: Vec<&Name> = self.rules_by_host.get(host).into_iter().flatten().collect();
-        names.sort_by_key(|n| (n.0 != namespace, (*n).clone()));
-        let mut out: Vec<(String, BTreeMap<String, String>)> = Vec::new();
-        for subset in names
-            .iter()
-            .filter_map(|n| self.rules.get(*n))
-            .flat_map(|r| &r.subsets)
-        {
+    fn subsets(&self, host: &str, namespace: &str) -> Vec<(String, Labels)> {
+        let rows = self.rules.rows();
+        let mut rules: Vec<_> = rows.of(host).filter(|(_, r)| *r.host == *host).collect();
+        rules.sort_by_key(|(name, _)| (name.0 != namespace, *name));
+        let mut out: Vec<(String, Labels)> = Vec::new();
+        for subset in rules.iter().flat_map(|(_, rule)| &rule.spec.subsets) {
             if !out.iter().any(|(name, _)| *name == subset.name) {
                 out.push((subset.name.clone(), subset.labels.clone()));
             }
         }
         out
     }
+}
+
+/// Ports of a Service, sorted.
+fn ports(service: &Service) -> Vec<ServicePort> {
+    let sorted: BTreeSet<ServicePort> = service.ports.iter().map(ServicePort::of).collect();
+    sorted.into_iter().collect()
+}
+
+/// Labels of a ServiceEntry's pods; without a selector its own label `app`, as Slime has it (`seLabelSelectorKeys`).
+fn selector_of(entry: &ServiceEntry) -> Labels {
+    let selector = entry.selector();
+    if !selector.is_empty() {
+        return selector;
+    }
+    let app = entry.labels.get("app");
+    app.map(|v| ("app".to_owned(), v.clone()))
+        .into_iter()
+        .collect()
+}
+
+/// Endpoints that a ServiceEntry has written, as Slime counts them: each once a port.
+fn static_endpoints(entry: &ServiceEntry) -> i64 {
+    let spec = &entry.spec;
+    let count = spec.endpoints.len() * spec.ports.len().max(1);
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -2,25 +2,52 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use trimtab_crds::istio::{DestinationRule, ServiceEntry};
-use trimtab_crds::limiter::{first_form, v1alpha2};
-use trimtab_kit::watch::Feed;
+use trimtab_mesh::Mesh;
+use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry};
+use trimtab_mesh::table::{Row, name_of};
 
-use super::{Form, Index, LimiterKey};
+use super::{FirstForm, Form, Index, LimiterKey, V1alpha2};
 use crate::input::{ServicePort, TargetProblem};
 
 fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
-fn put<K: DeserializeOwned>(index: &Index, value: Value)
-where
-    Index: Feed<K>,
-{
-    index.apply(object::<K>(value));
+/// An index that follows a mesh.
+struct Fixture {
+    mesh: Arc<Mesh>,
+    index: Arc<Index>,
+}
+
+impl std::ops::Deref for Fixture {
+    type Target = Index;
+
+    fn deref(&self) -> &Index {
+        &self.index
+    }
+}
+
+fn empty() -> Fixture {
+    let mesh = Mesh::new("cluster.local");
+    let index = Index::new("istio-system", &mesh);
+    index.attach(&mesh);
+    Fixture { mesh, index }
+}
+
+fn put<R: Row<Object: DeserializeOwned>>(index: &Fixture, value: Value) {
+    index.mesh.table::<R>().put(&object(value));
+}
+
+fn delete<R: Row<Object: DeserializeOwned>>(index: &Fixture, value: Value) {
+    let object = object::<R::Object>(value);
+    index.mesh.table::<R>().remove(&name_of(object.as_ref()));
+}
+
+fn replace<R: Row<Object: DeserializeOwned>>(index: &Fixture, values: Vec<Value>) {
+    let objects: Vec<Arc<R::Object>> = values.into_iter().map(object).collect();
+    index.mesh.table::<R>().replace(&objects);
 }
 
 fn service(name: &str) -> Value {
@@ -50,7 +77,7 @@ fn key(name: &str) -> LimiterKey {
 }
 
 /// Ready pods by set.
-fn counts(index: &Index, name: &str) -> Vec<(String, i64)> {
+fn counts(index: &Fixture, name: &str) -> Vec<(String, i64)> {
     let target = index.resolve(&key(name)).unwrap().target;
     assert_eq!(target.problem, None);
     target
@@ -60,21 +87,21 @@ fn counts(index: &Index, name: &str) -> Vec<(String, i64)> {
         .collect()
 }
 
-fn problem(index: &Index, name: &str) -> Option<TargetProblem> {
+fn problem(index: &Fixture, name: &str) -> Option<TargetProblem> {
     index.resolve(&key(name)).unwrap().target.problem
 }
 
 /// Names of the limiters that events have touched since the last call.
-fn touched(index: &Index) -> Vec<String> {
+fn touched(index: &Fixture) -> Vec<String> {
     index.take_changes().0.into_iter().map(|k| k.name).collect()
 }
 
 /// A limiter `a` of a Service with one Ready pod, resolved once.
-fn stand() -> Arc<Index> {
-    let index = Index::new("istio-system", "cluster.local");
+fn stand() -> Fixture {
+    let index = empty();
     put::<Service>(&index, service("a"));
     put::<Pod>(&index, pod("a-0", &json!({"app": "a"}), "True"));
-    put::<v1alpha2::SmartLimiter>(&index, limiter("a", 1, &json!({})));
+    put::<V1alpha2>(&index, limiter("a", 1, &json!({})));
     assert_eq!(touched(&index), ["a"]);
     assert_eq!(counts(&index, "a"), [("_base".into(), 1)]);
     index
@@ -142,7 +169,7 @@ fn subsets_follow_the_destination_rule() {
             [("_base".into(), 2), ("v1".into(), 1)],
             "{host}"
         );
-        index.delete(object::<DestinationRule>(rule));
+        delete::<DestinationRule>(&index, rule);
         assert_eq!(touched(&index), ["a"], "{host}");
         assert_eq!(counts(&index, "a"), [("_base".into(), 2)], "{host}");
     }
@@ -150,8 +177,8 @@ fn subsets_follow_the_destination_rule() {
 
 #[test]
 fn a_host_follows_its_service_entry() {
-    let index = Index::new("istio-system", "cluster.local");
-    put::<v1alpha2::SmartLimiter>(
+    let index = empty();
+    put::<V1alpha2>(
         &index,
         limiter("api", 1, &json!({"host": "api.example.com"})),
     );
@@ -190,7 +217,7 @@ fn a_host_follows_its_service_entry() {
         "static endpoints stand for pods"
     );
     touched(&index);
-    index.delete(object::<ServiceEntry>(labelled));
+    delete::<ServiceEntry>(&index, labelled);
     assert_eq!(touched(&index), ["api"]);
     assert_eq!(
         problem(&index, "api"),
@@ -200,8 +227,8 @@ fn a_host_follows_its_service_entry() {
 
 #[test]
 fn a_service_that_comes_changes_and_goes() {
-    let index = Index::new("istio-system", "cluster.local");
-    put::<v1alpha2::SmartLimiter>(&index, limiter("a", 1, &json!({})));
+    let index = empty();
+    put::<V1alpha2>(&index, limiter("a", 1, &json!({})));
     touched(&index);
     assert_eq!(problem(&index, "a"), Some(TargetProblem::ServiceNotFound));
     let mut headless = service("a");
@@ -215,13 +242,13 @@ fn a_service_that_comes_changes_and_goes() {
     put::<Service>(&index, service("a"));
     assert_eq!(touched(&index), ["a"]);
     assert_eq!(problem(&index, "a"), None);
-    index.delete(object::<Service>(service("a")));
+    delete::<Service>(&index, service("a"));
     assert_eq!(touched(&index), ["a"]);
     assert_eq!(problem(&index, "a"), Some(TargetProblem::ServiceNotFound));
 }
 
 /// Ports of the limiter's Service, as `<port>-><target>`.
-fn ports(index: &Index, name: &str) -> Vec<String> {
+fn ports(index: &Fixture, name: &str) -> Vec<String> {
     let target = index.resolve(&key(name)).unwrap().target;
     let show = |p: &ServicePort| {
         let target = p.target.map_or("named".to_owned(), |t| t.to_string());
@@ -266,7 +293,7 @@ fn the_ports_of_a_service_are_known_and_a_change_touches_its_limiter() {
     assert_eq!(touched(&index), ["a"]);
     assert_eq!(ports(&index, "a"), ["80->9081"]);
 
-    put::<v1alpha2::SmartLimiter>(
+    put::<V1alpha2>(
         &index,
         limiter("a", 2, &json!({"workloadSelector": {"app": "a"}})),
     );
@@ -283,31 +310,24 @@ fn a_relist_keeps_what_is_there_and_drops_what_is_not() {
     put::<Pod>(&index, pod("a-1", &json!({"app": "a"}), "True"));
     touched(&index);
     let list = vec![
-        object::<Pod>(pod("a-0", &json!({"app": "a"}), "True")),
-        object::<Pod>(pod("a-2", &json!({"app": "a"}), "True")),
+        pod("a-0", &json!({"app": "a"}), "True"),
+        pod("a-2", &json!({"app": "a"}), "True"),
     ];
-    index.reset(list.clone(), &[]);
+    replace::<Pod>(&index, list.clone());
     assert_eq!(touched(&index), ["a"]);
     let names: Vec<String> = index.resolve(&key("a")).unwrap().pods["_base"]
         .iter()
         .map(|p| p.name.to_string())
         .collect();
     assert_eq!(names, ["a-0", "a-2"]);
-    index.reset(list, &[]);
+    replace::<Pod>(&index, list);
     assert_eq!(
         touched(&index),
         Vec::<String>::new(),
         "the same list again is no change"
     );
 
-    index.reset(
-        vec![object::<v1alpha2::SmartLimiter>(limiter(
-            "b",
-            1,
-            &json!({}),
-        ))],
-        &[],
-    );
+    replace::<V1alpha2>(&index, vec![limiter("b", 1, &json!({}))]);
     let (dirty, gone) = index.take_changes();
     assert_eq!((dirty, gone), (vec![key("b")], vec![key("a")]));
     assert!(index.resolve(&key("a")).is_none());
@@ -318,9 +338,9 @@ fn a_status_write_touches_nobody_and_a_new_generation_does() {
     let index = stand();
     let mut seen = limiter("a", 1, &json!({}));
     seen["status"] = json!({"limit": "1/1s per pod"});
-    put::<v1alpha2::SmartLimiter>(&index, seen);
+    put::<V1alpha2>(&index, seen);
     assert_eq!(touched(&index), Vec::<String>::new());
-    put::<v1alpha2::SmartLimiter>(&index, limiter("a", 2, &json!({})));
+    put::<V1alpha2>(&index, limiter("a", 2, &json!({})));
     assert_eq!(touched(&index), ["a"]);
 }
 
@@ -329,7 +349,7 @@ fn of_two_forms_of_one_name_the_newer_is_in_force() {
     let index = stand();
     let first = json!({"metadata": {"namespace": "default", "name": "a", "generation": 1}, "spec": {"descriptors": [
         {"condition": "true", "action": {"quota": "9", "fill_interval": {"seconds": 1}}}]}});
-    put::<first_form::SmartLimiter>(&index, first);
+    put::<FirstForm>(&index, first);
     assert_eq!(
         index.take_changes().0.len(),
         2,
@@ -339,7 +359,7 @@ fn of_two_forms_of_one_name_the_newer_is_in_force() {
         form: Form::First,
         ..key("a")
     };
-    let of_first = |index: &Index| index.resolve(&first_key).unwrap().target.problem;
+    let of_first = |index: &Fixture| index.resolve(&first_key).unwrap().target.problem;
     assert_eq!(
         of_first(&index),
         Some(TargetProblem::Shadowed {
@@ -347,11 +367,7 @@ fn of_two_forms_of_one_name_the_newer_is_in_force() {
         })
     );
     assert_eq!(problem(&index, "a"), None);
-    index.delete(object::<v1alpha2::SmartLimiter>(limiter(
-        "a",
-        1,
-        &json!({}),
-    )));
+    delete::<V1alpha2>(&index, limiter("a", 1, &json!({})));
     let (dirty, gone) = index.take_changes();
     assert_eq!((dirty, gone), (vec![first_key.clone()], vec![key("a")]));
     assert_eq!(of_first(&index), None);
@@ -359,12 +375,12 @@ fn of_two_forms_of_one_name_the_newer_is_in_force() {
 
 #[test]
 fn a_selector_replaces_the_service_and_reaches_all_namespaces_from_the_root() {
-    let index = Index::new("istio-system", "cluster.local");
+    let index = empty();
     let selector = json!({"workloadSelector": {"tier": "edge"}});
-    put::<v1alpha2::SmartLimiter>(&index, limiter("edge", 1, &selector));
+    put::<V1alpha2>(&index, limiter("edge", 1, &selector));
     let mut root = limiter("edge", 1, &selector);
     root["metadata"]["namespace"] = json!("istio-system");
-    put::<v1alpha2::SmartLimiter>(&index, root);
+    put::<V1alpha2>(&index, root);
     let root_key = LimiterKey {
         namespace: "istio-system".into(),
         ..key("edge")
@@ -384,7 +400,9 @@ fn a_selector_replaces_the_service_and_reaches_all_namespaces_from_the_root() {
 #[test]
 fn an_object_that_cannot_be_read_keeps_its_last_version() {
     let index = stand();
-    Feed::<v1alpha2::SmartLimiter>::undecodable(&*index, "default", "a", "missing field");
+    let name = ("default".to_owned(), "a".to_owned());
+    let table = index.mesh.table::<V1alpha2>();
+    table.undecodable(&name, "missing field");
     assert_eq!(touched(&index), ["a"]);
     let resolved = index.resolve(&key("a")).unwrap();
     assert_eq!(
@@ -392,7 +410,7 @@ fn an_object_that_cannot_be_read_keeps_its_last_version() {
         Some("missing field")
     );
     assert_eq!(resolved.object.spec.sets["_base"].len(), 1);
-    put::<v1alpha2::SmartLimiter>(&index, limiter("a", 1, &json!({})));
+    put::<V1alpha2>(&index, limiter("a", 1, &json!({})));
     assert_eq!(touched(&index), ["a"], "readable again");
     assert_eq!(index.resolve(&key("a")).unwrap().object.undecodable, None);
 }
@@ -400,11 +418,7 @@ fn an_object_that_cannot_be_read_keeps_its_last_version() {
 #[test]
 fn deletion_leaves_no_trace() {
     let index = stand();
-    index.delete(object::<v1alpha2::SmartLimiter>(limiter(
-        "a",
-        1,
-        &json!({}),
-    )));
+    delete::<V1alpha2>(&index, limiter("a", 1, &json!({})));
     let (dirty, gone) = index.take_changes();
     assert_eq!((dirty, gone), (vec![], vec![key("a")]));
     put::<Pod>(&index, pod("a-3", &json!({"app": "a"}), "True"));
@@ -417,14 +431,14 @@ fn deletion_leaves_no_trace() {
 #[test]
 fn subsets_of_external_hosts_are_found() {
     for host in ["api.example.com", "example.com", "api"] {
-        let index = Index::new("istio-system", "cluster.local");
+        let index = empty();
         let meta = json!({"namespace": "default", "name": "x"});
         put::<ServiceEntry>(
             &index,
             json!({"metadata": meta, "spec": {
             "hosts": [host], "workloadSelector": {"labels": {"app": "x"}}}}),
         );
-        put::<v1alpha2::SmartLimiter>(&index, limiter("x", 1, &json!({"host": host})));
+        put::<V1alpha2>(&index, limiter("x", 1, &json!({"host": host})));
         assert_eq!(counts(&index, "x"), [("_base".into(), 0)], "{host}");
         touched(&index);
         put::<DestinationRule>(
@@ -445,16 +459,22 @@ fn subsets_of_external_hosts_are_found() {
 fn an_object_that_is_unreadable_in_a_relist_is_not_gone() {
     let index = stand();
     let kept = [("default".to_owned(), "a".to_owned())];
-    Feed::<v1alpha2::SmartLimiter>::reset(&*index, Vec::new(), &kept);
-    Feed::<Service>::reset(&*index, Vec::new(), &kept);
+    let (limiters, services) = (
+        index.mesh.table::<V1alpha2>(),
+        index.mesh.table::<Service>(),
+    );
+    limiters.begin();
+    limiters.end(&kept);
+    services.begin();
+    services.end(&kept);
     assert_eq!(index.take_changes().1, []);
     assert_eq!(counts(&index, "a"), [("_base".into(), 1)]);
-    Feed::<Service>::reset(&*index, Vec::new(), &[]);
+    replace::<Service>(&index, Vec::new());
     assert_eq!(problem(&index, "a"), Some(TargetProblem::ServiceNotFound));
 }
 
 /// Whether the limiter must leave the plain filter name to another one.
-fn shares(index: &Index, name: &str) -> bool {
+fn shares(index: &Fixture, name: &str) -> bool {
     index.resolve(&key(name)).unwrap().target.shared
 }
 
@@ -467,18 +487,18 @@ fn of_limiters_with_the_same_pods_the_first_by_name_keeps_the_plain_filter() {
         &index,
         json!({"metadata": {"namespace": "default", "name": "b"}, "spec": {"selector": {"app": "a"}}}),
     );
-    put::<v1alpha2::SmartLimiter>(&index, limiter("b", 1, &json!({})));
+    put::<V1alpha2>(&index, limiter("b", 1, &json!({})));
     assert_eq!(touched(&index), ["b"]);
     assert!(shares(&index, "b"));
     assert_eq!(touched(&index), ["a"], "a is looked at again, once");
     assert!(!shares(&index, "a"));
     assert_eq!(touched(&index), [""; 0]);
     // When the first goes, the second takes its place.
-    Feed::<v1alpha2::SmartLimiter>::delete(&*index, object(limiter("a", 1, &json!({}))));
+    delete::<V1alpha2>(&index, limiter("a", 1, &json!({})));
     assert_eq!(touched(&index), ["b"]);
     assert!(!shares(&index, "b"));
     // A selector of its own keeps out of it.
-    put::<v1alpha2::SmartLimiter>(
+    put::<V1alpha2>(
         &index,
         limiter("a", 1, &json!({"workloadSelector": {"app": "a"}})),
     );

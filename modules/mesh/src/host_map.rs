@@ -3,35 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::scope::services::{HostEntry, Route, Rule};
-use trimtab_mesh::names::{covers, wild_key, wild_keys};
+use crate::model::{DestinationRule, VirtualService};
+use crate::names::{covers, wild_key, wild_keys};
 
-/// Namespace and name of the object that a host is from.
-pub(super) trait Identity {
-    fn identity(&self) -> (&str, &str);
+/// Which object a host is from.
+pub trait Named {
+    /// Namespace and name.
+    fn name(&self) -> (&str, &str);
 }
 
-impl Identity for HostEntry {
-    fn identity(&self) -> (&str, &str) {
-        (&self.namespace, &self.name)
+impl Named for VirtualService {
+    fn name(&self) -> (&str, &str) {
+        (&self.id.namespace, &self.id.name)
     }
 }
 
-impl Identity for Route {
-    fn identity(&self) -> (&str, &str) {
-        (&self.namespace, &self.name)
+impl Named for DestinationRule {
+    fn name(&self) -> (&str, &str) {
+        (&self.id.namespace, &self.id.name)
     }
 }
 
-impl Identity for Rule {
-    fn identity(&self) -> (&str, &str) {
-        (&self.namespace, &self.name)
-    }
-}
-
+/// Objects by host.
 #[derive(Debug)]
-pub(super) struct HostMap<T> {
-    /// By host as it is written; sorted by identity.
+pub struct HostMap<T> {
+    /// By host as it is written; sorted by name.
     exact: HashMap<Arc<str>, Vec<Arc<T>>>,
     /// Wildcards by [`wild_key`].
     wild: HashMap<String, BTreeSet<Arc<str>>>,
@@ -53,8 +49,9 @@ fn reversed(host: &str) -> String {
     host.chars().rev().collect()
 }
 
-impl<T: Identity> HostMap<T> {
-    pub(super) fn insert(&mut self, host: &Arc<str>, object: Arc<T>) {
+impl<T: Named> HostMap<T> {
+    /// Takes an object in under a host.
+    pub fn insert(&mut self, host: &Arc<str>, object: Arc<T>) {
         let list = self.exact.entry(host.clone()).or_default();
         if list.is_empty() {
             self.reversed.insert(reversed(host), host.clone());
@@ -63,15 +60,16 @@ impl<T: Identity> HostMap<T> {
                 wild.insert(host.clone());
             }
         }
-        let at = list.partition_point(|o| o.identity() < object.identity());
+        let at = list.partition_point(|o| o.name() < object.name());
         list.insert(at, object);
     }
 
-    pub(super) fn remove(&mut self, host: &str, identity: (&str, &str)) {
+    /// Takes an object out from under a host.
+    pub fn remove(&mut self, host: &str, name: (&str, &str)) {
         let Some(list) = self.exact.get_mut(host) else {
             return;
         };
-        list.retain(|o| o.identity() != identity);
+        list.retain(|o| o.name() != name);
         if !list.is_empty() {
             return;
         }
@@ -87,12 +85,13 @@ impl<T: Identity> HostMap<T> {
         }
     }
 
-    pub(super) fn get(&self, host: &str) -> &[Arc<T>] {
+    /// Objects of exactly this host, by name; a wildcard is found by its own text.
+    pub fn get(&self, host: &str) -> &[Arc<T>] {
         self.exact.get(host).map_or(&[], Vec::as_slice)
     }
 
     /// Objects of the wildcards that cover a host, the longest first; not of the host itself.
-    pub(super) fn covering(&self, host: &str) -> Vec<Arc<T>> {
+    pub fn covering(&self, host: &str) -> Vec<Arc<T>> {
         let keys = wild_keys(host).filter_map(|key| self.wild.get(key));
         let mut patterns: Vec<&Arc<str>> = keys
             .flatten()
@@ -104,7 +103,7 @@ impl<T: Identity> HostMap<T> {
     }
 
     /// Objects whose host is the wildcard or lies under it, by host.
-    pub(super) fn under(&self, pattern: &str) -> Vec<Arc<T>> {
+    pub fn under(&self, pattern: &str) -> Vec<Arc<T>> {
         let prefix = reversed(pattern.trim_start_matches('*'));
         let hosts = self
             .reversed

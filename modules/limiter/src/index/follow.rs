@@ -1,0 +1,141 @@
+//! Which limiters a change touches, kind by kind.
+
+use std::sync::Arc;
+
+use trimtab_mesh::Name;
+use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry};
+use trimtab_mesh::names::full_host;
+use trimtab_mesh::table::{Change, Follower};
+
+use super::{ports, FirstForm, Form, Index, LimiterKey, LimiterObject, State, V1alpha2};
+use crate::error::Owner;
+
+impl State {
+    fn put_limiter(&mut self, key: &LimiterKey, object: LimiterObject) {
+        if let Some(old) = self.limiters.get(key)
+            && old.owner == object.owner
+            && old.spec == object.spec
+            && old.undecodable == object.undecodable
+        {
+            return; // a status write of our own: nothing to decide (no loop)
+        }
+        let uid = self.limiters.get(key).map(|old| old.owner.uid.clone());
+        if uid.is_some_and(|uid| !uid.is_empty() && uid != object.owner.uid) {
+            // Deleted and made anew while nobody looked: nothing of the old one is of use.
+            self.gone.push(key.clone());
+        }
+        self.limiters.insert(key.clone(), object);
+        // A limiter of the other form may be shadowed now.
+        self.touch_name(&key.namespace, &key.name);
+    }
+
+    fn drop_limiter(&mut self, key: &LimiterKey) {
+        let Some(old) = self.limiters.remove(key) else {
+            return;
+        };
+        self.unregister(key);
+        let touched = self.peers.leave(key);
+        self.dirty.extend(touched);
+        if let Some(host) = &old.spec.host {
+            let full = full_host(host, &key.namespace, &self.targets.domain);
+            if let Some(keys) = self.by_entry_host.get_mut(&full) {
+                keys.remove(key);
+            }
+        }
+        self.dirty.remove(key);
+        self.gone.push(key.clone());
+        self.touch_name(&key.namespace, &key.name);
+    }
+
+    fn mark_undecodable(&mut self, key: LimiterKey, error: &str) {
+        let object = self
+            .limiters
+            .entry(key.clone())
+            .or_insert_with(|| LimiterObject {
+                owner: Owner {
+                    api_version: key.form.api_version().to_owned(),
+                    namespace: key.namespace.clone(),
+                    name: key.name.clone(),
+                    ..Owner::default()
+                },
+                spec: Arc::default(),
+                status: Arc::default(),
+                undecodable: None,
+            });
+        object.undecodable = Some(error.to_owned());
+        self.dirty.insert(key);
+    }
+
+    /// Touches the limiters of a ServiceEntry's hosts.
+    fn touch_entry(&mut self, entry: &ServiceEntry) {
+        for host in &entry.spec.hosts {
+            let full = full_host(host, &entry.id.namespace, &self.targets.domain);
+            let keys = self.by_entry_host.get(&full).into_iter().flatten();
+            self.dirty.extend(keys.cloned());
+        }
+    }
+}
+
+/// Both forms are followed alike.
+macro_rules! follow_limiters {
+    ($row:ty, $form:expr) => {
+        impl Follower<$row> for Index {
+            fn changed(&self, change: Change<'_, $row>) {
+                let key = LimiterKey::new(change.name, $form);
+                self.with(|s| match change.new {
+                    Some(row) => s.put_limiter(&key, row.0.clone()),
+                    None => s.drop_limiter(&key),
+                });
+            }
+
+            fn undecodable(&self, name: &Name, error: &str) {
+                self.with(|s| s.mark_undecodable(LimiterKey::new(name, $form), error));
+            }
+        }
+    };
+}
+
+follow_limiters!(V1alpha2, Form::V1alpha2);
+follow_limiters!(FirstForm, Form::First);
+
+impl Follower<Service> for Index {
+    fn changed(&self, change: Change<'_, Service>) {
+        let matters = |s: &Arc<Service>| (s.selector.clone(), ports(s));
+        if change.old.map(matters) != change.new.map(matters) {
+            self.touch(&change.name.0, &change.name.1);
+        }
+    }
+}
+
+impl Follower<Pod> for Index {
+    fn changed(&self, change: Change<'_, Pod>) {
+        let matters = |pod: &Arc<Pod>| (pod.group.clone(), pod.ready, pod.resources);
+        if change.old.map(matters) == change.new.map(matters) {
+            return;
+        }
+        self.with(|s| {
+            for pod in change.rows() {
+                s.touch_pairs(&change.name.0, &pod.group.labels);
+            }
+        });
+    }
+}
+
+impl Follower<DestinationRule> for Index {
+    fn changed(&self, change: Change<'_, DestinationRule>) {
+        self.with(|s| {
+            for rule in change.rows() {
+                s.touch_host(&rule.host);
+                if let Some(meant) = &rule.meant {
+                    s.touch_host(meant);
+                }
+            }
+        });
+    }
+}
+
+impl Follower<ServiceEntry> for Index {
+    fn changed(&self, change: Change<'_, ServiceEntry>) {
+        self.with(|s| change.rows().for_each(|entry| s.touch_entry(entry)));
+    }
+}

@@ -1,0 +1,49 @@
+//! DestinationRules.
+
+use std::sync::Arc;
+
+use trimtab_crds::istio::{self, DestinationRuleSpec};
+
+use super::Identity;
+use crate::Exports;
+use crate::names::{full_host, meant};
+use crate::table::{ByKey, Keyed, Known, Row};
+
+/// A DestinationRule.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DestinationRule {
+    /// Which rule.
+    pub id: Identity,
+    /// Full host or wildcard.
+    pub host: Arc<str>,
+    /// Host that its author may have meant, see [`meant`].
+    pub meant: Option<Arc<str>>,
+    /// Who sees it.
+    pub exports: Exports,
+    /// What it says.
+    pub spec: DestinationRuleSpec,
+}
+
+/// By its host, and by the host that was probably meant.
+impl Keyed for DestinationRule {
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        self.meant.as_deref().into_iter().chain([&*self.host])
+    }
+}
+
+impl Row for DestinationRule {
+    type Object = istio::DestinationRule;
+    type Index = ByKey;
+
+    fn read(object: &Arc<istio::DestinationRule>, known: &Known<'_, Self>) -> Option<Self> {
+        let id = Identity::of(object.as_ref());
+        let host = full_host(&object.spec.host, &id.namespace, known.domain);
+        Some(Self {
+            meant: meant(&host, known.domain).map(Into::into),
+            host: host.into(),
+            exports: Exports::new(object.spec.export_to.iter().map(String::as_str)),
+            spec: object.spec.clone(),
+            id,
+        })
+    }
+}

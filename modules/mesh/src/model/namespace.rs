@@ -1,0 +1,31 @@
+//! Namespaces.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1;
+use kube::ResourceExt;
+use trimtab_crds::fence::LAZY_XDS_ANNOTATION;
+
+use super::{Labels, annotations};
+use crate::table::{Known, Row};
+
+/// A Namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Labels.
+    pub labels: Labels,
+    /// Annotations that modules read.
+    pub annotations: Labels,
+}
+
+impl Row for Namespace {
+    type Object = v1::Namespace;
+    type Index = ();
+
+    fn read(object: &Arc<v1::Namespace>, _: &Known<'_, Self>) -> Option<Self> {
+        Some(Self {
+            labels: object.labels().clone().into_iter().collect(),
+            annotations: annotations(object.as_ref(), &[LAZY_XDS_ANNOTATION]),
+        })
+    }
+}
