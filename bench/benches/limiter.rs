@@ -162,7 +162,9 @@ fn engine(limiters: usize) -> (Arc<Engine>, DemandBook) {
         known_metrics: source.provides().into_iter().collect(),
         ..Settings::default()
     };
-    let index = Index::new("istio-system", "cluster.local");
+    let mesh = trimtab_mesh::Mesh::new("cluster.local");
+    let index = Index::new("istio-system", &mesh);
+    index.attach(&mesh);
     let engine = Engine::new(
         index.clone(),
         vec![source],
@@ -174,7 +176,7 @@ fn engine(limiters: usize) -> (Arc<Engine>, DemandBook) {
         limiters,
         pods: limiters * 3,
     }
-    .feed(&index)
+    .feed(&mesh)
     .unwrap();
     engine.absorb();
     let book = engine.demands(0);

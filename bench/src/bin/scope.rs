@@ -27,14 +27,14 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use trimtab_bench::synthetic::{Form, HOURS, Objects, Synthetic, synthetic};
 use trimtab_crds::fence::DependencyState;
-use trimtab_kit::watch::Feed;
 use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_lazyload::edges::{EdgeState, EdgeStore, Limits};
 use trimtab_lazyload::learn::Rules;
 use trimtab_lazyload::learn::access_log::{Sender, learn};
-use trimtab_lazyload::mesh::Index;
+use trimtab_lazyload::mesh::{Fence, Index};
 use trimtab_lazyload::object::{Caller, FenceKey};
 use trimtab_lazyload::scope::{Learned, Scope, ScopeInput, Settings};
+use trimtab_mesh::model::{EndpointSlice, Pod, Service, ServiceEntry, VirtualService};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Watched hours for which an edge lives at least: the default of `retention.min`.
@@ -122,13 +122,16 @@ impl Run {
             ..LazyloadConfig::default()
         };
         let objects = Objects::of(&mesh)?;
-        let index = Index::new(&config);
-        index.reset(objects.services, &[]);
-        index.reset(objects.slices, &[]);
-        index.reset(objects.pods, &[]);
-        index.reset(objects.entries, &[]);
-        index.reset(objects.virtual_services, &[]);
-        index.reset(objects.fences, &[]);
+        let tables = trimtab_mesh::Mesh::new(&config.domain);
+        let index = Index::new(&config, &tables);
+        index.attach(&tables);
+        tables.table::<Service>().replace(&objects.services);
+        tables.table::<EndpointSlice>().replace(&objects.slices);
+        tables.table::<Pod>().replace(&objects.pods);
+        tables.table::<ServiceEntry>().replace(&objects.entries);
+        let routes = tables.table::<VirtualService>();
+        routes.replace(&objects.virtual_services);
+        tables.table::<Fence>().replace(&objects.fences);
         index.take_changes();
         let mut by_caller = vec![Vec::new(); mesh.callers.len()];
         for (number, edge) in mesh.edges.iter().enumerate() {

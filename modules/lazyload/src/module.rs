@@ -3,27 +3,30 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1;
 use kube::ResourceExt;
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::fence::ServiceFence;
-use trimtab_crds::istio::{
-    AuthorizationPolicy, DestinationRule, EnvoyFilter, ServiceEntry, Sidecar, VirtualService,
-};
+use trimtab_crds::istio::{self, EnvoyFilter};
 use trimtab_kit::apply::{Key, Ownership};
 use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::rights::Right;
+use trimtab_mesh::model::{
+    DestinationRule, EndpointSlice, Namespace, Pod, Service, ServiceEntry, VirtualService,
+};
 
 use crate::config::{LazyloadConfig, PrometheusLearning};
 use crate::describe;
 use crate::engine::{Engine, WIRING, Work};
 use crate::fallback::MODULE;
+use crate::hints::PodTemplate;
 use crate::http;
+use crate::learn::hints::PolicyHint;
 use crate::learn::prometheus;
 use crate::learn::server::{self, ServerOptions};
 use crate::learn::{Learned, Rules};
+use crate::mesh::{Fence, Sidecar};
 use crate::metrics::LazyloadCollector;
 use crate::object::FenceKey;
 
@@ -61,7 +64,7 @@ impl ModuleConfig for LazyloadConfig {
 }
 
 /// The fence of a Sidecar.
-fn owner(sidecar: &Sidecar) -> Option<Key> {
+fn owner(sidecar: &istio::Sidecar) -> Option<Key> {
     let references = sidecar.owner_references();
     let fence = references
         .iter()
@@ -84,12 +87,13 @@ impl Module for Lazyload {
 
     fn setup(config: LazyloadConfig, setup: &mut Setup<'_>) -> Result<(), SetupError> {
         let clock = setup.context().clock.clone();
-        let domain = setup.context().domain.clone();
+        let mesh = setup.context().mesh.clone();
+        let domain = mesh.domain().to_string();
         let config = LazyloadConfig {
             domain: domain.clone(),
             ..config
         };
-        let engine = Engine::new(Arc::new(config.clone()), clock);
+        let engine = Engine::new(Arc::new(config.clone()), &mesh, clock);
         watches(&config, &engine, setup);
         outputs(&engine, setup);
         setup.engine(&engine);
@@ -121,27 +125,27 @@ impl Module for Lazyload {
 }
 
 fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>) {
-    setup.watch::<ServiceFence>(&engine.index);
-    setup.watch::<ServiceFence>(&engine.auto);
-    setup.watch::<Service>(&engine.index);
-    setup.watch::<Service>(&engine.auto);
-    setup.watch::<Service>(&engine.ports);
-    setup.watch::<Namespace>(&engine.auto);
-    setup.watch::<Pod>(&engine.index);
-    setup.watch::<Pod>(&engine.auto);
-    setup.watch::<EndpointSlice>(&engine.index);
-    setup.watch::<ServiceEntry>(&engine.index);
-    setup.watch::<ServiceEntry>(&engine.ports);
-    setup.watch::<VirtualService>(&engine.index);
-    setup.watch::<DestinationRule>(&engine.index);
-    setup.watch::<Sidecar>(&engine.index);
-    setup.watch::<Sidecar>(engine);
+    setup.follow::<Fence>(&engine.index);
+    setup.follow::<Fence>(&engine.auto);
+    setup.follow::<Service>(&engine.index);
+    setup.follow::<Service>(&engine.auto);
+    setup.follow::<Service>(&engine.ports);
+    setup.follow::<Namespace>(&engine.auto);
+    setup.follow::<Pod>(&engine.index);
+    setup.follow::<Pod>(&engine.auto);
+    setup.follow::<EndpointSlice>(&engine.index);
+    setup.follow::<ServiceEntry>(&engine.index);
+    setup.follow::<ServiceEntry>(&engine.ports);
+    setup.follow::<VirtualService>(&engine.index);
+    setup.follow::<DestinationRule>(&engine.index);
+    setup.follow::<Sidecar>(&engine.index);
+    setup.follow::<Sidecar>(engine);
     if config.learn.hints {
         // After the index, in which names are looked up.
-        setup.watch::<Pod>(&engine.hints);
-        setup.watch::<Service>(&engine.hints);
-        setup.watch::<ServiceEntry>(&engine.hints);
-        setup.watch::<AuthorizationPolicy>(&engine.hints);
+        setup.follow::<PodTemplate>(&engine.hints);
+        setup.follow::<Service>(&engine.hints);
+        setup.follow::<ServiceEntry>(&engine.hints);
+        setup.follow::<PolicyHint>(&engine.hints);
     }
 }
 
@@ -158,7 +162,7 @@ fn outputs(engine: &Arc<Engine>, setup: &mut Setup<'_>) {
         };
         queue(&touched).push(Work::Fence(key));
     });
-    setup.generates::<Sidecar>("Sidecar", sidecars, on_change);
+    setup.generates::<istio::Sidecar>("Sidecar", sidecars, on_change);
     let touched = engine.clone();
     let filters = Ownership {
         module: Some(MODULE),
@@ -169,7 +173,7 @@ fn outputs(engine: &Arc<Engine>, setup: &mut Setup<'_>) {
     setup.writes_status::<ServiceFence>();
     // Automatic fences, and the ports of the fallback.
     setup.creates::<ServiceFence>();
-    setup.right(Right::on::<Service>(&["patch"]).named(crate::fallback::NAME));
+    setup.right(Right::on::<v1::Service>(&["patch"]).named(crate::fallback::NAME));
 }
 
 fn queue(engine: &Engine) -> &WorkQueue<Work> {

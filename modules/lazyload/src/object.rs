@@ -6,33 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Who calls: a workload as Istio's telemetry names it (`source_workload_namespace`, `source_workload`).
-///
-/// The workload is the controller that a user wrote: the Deployment of a ReplicaSet's pods, the CronJob of a Job's,
-/// else the direct owner; a bare pod is its own workload.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Caller {
-    /// Namespace of the pods.
-    pub namespace: Arc<str>,
-    /// Name of the workload.
-    pub workload: Arc<str>,
-}
-
-impl Caller {
-    /// A caller.
-    pub fn new(namespace: &str, workload: &str) -> Self {
-        Self {
-            namespace: namespace.into(),
-            workload: workload.into(),
-        }
-    }
-}
-
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.workload)
-    }
-}
+/// Who calls.
+pub use trimtab_mesh::model::Workload as Caller;
 
 /// How a dependency is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,6 +44,16 @@ pub struct FenceKey {
     pub namespace: String,
     /// Name.
     pub name: String,
+}
+
+impl FenceKey {
+    /// Of a namespace and name.
+    pub fn of((namespace, name): &trimtab_mesh::Name) -> Self {
+        Self {
+            namespace: namespace.clone(),
+            name: name.clone(),
+        }
+    }
 }
 
 impl fmt::Display for FenceKey {

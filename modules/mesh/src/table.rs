@@ -95,6 +95,14 @@ impl<R: Row> Rows<R> {
         self.rows.iter().map(|(name, (_, row))| (name, row))
     }
 
+    /// Rows of a namespace, by name.
+    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = (&Name, &Arc<R>)> {
+        let from = (namespace.to_owned(), String::new());
+        let rows = self.rows.range(from..);
+        let here = rows.take_while(move |((owner, _), _)| owner == namespace);
+        here.map(|(name, (_, row))| (name, row))
+    }
+
     /// How rows are found besides by name.
     pub fn index(&self) -> &R::Index {
         &self.index
@@ -385,6 +393,17 @@ impl Mesh {
     /// The cluster domain.
     pub fn domain(&self) -> &Arc<str> {
         &self.domain
+    }
+
+    /// An object is new or changed.
+    pub fn put<R: Row>(&self, object: R::Object) {
+        self.table::<R>().put(&Arc::new(object));
+    }
+
+    /// An object is gone.
+    pub fn remove<R: Row>(&self, namespace: &str, name: &str) {
+        let name = (namespace.to_owned(), name.to_owned());
+        self.table::<R>().remove(&name);
     }
 
     /// The table of a kind of row; all who ask get the same.

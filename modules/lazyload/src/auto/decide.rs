@@ -4,26 +4,31 @@ use std::collections::BTreeMap;
 
 use kube::ResourceExt;
 use trimtab_crds::fence::{
-    CREATED_BY, CREATED_BY_LABEL, ServiceFence, ServiceFenceSpec, WorkloadSelector,
+    CREATED_BY, CREATED_BY_LABEL, FENCED_LABEL, LAZY_XDS_ANNOTATION, ServiceFence,
+    ServiceFenceSpec, WorkloadSelector,
 };
+use trimtab_mesh::model::{Labels, selects};
 
 use super::{Action, State};
 use crate::config::LazyloadConfig;
+use crate::mesh::Fence;
 use crate::object::FenceKey;
+use crate::translate::REVISION_LABEL;
 
 /// End of the names of fences for a pod label.
 pub const WORKLOAD_IDENTITY: &str = ".workload.identity";
 
 pub(super) fn decide(config: &LazyloadConfig, state: &State, key: &FenceKey) -> Option<Action> {
     let wanted = wanted(config, state, key);
-    match (wanted, state.fences.get(key)) {
+    let live = state.fences.get(&key.namespace, &key.name);
+    match (wanted, live) {
         (Some(selector), None) => Some(Action::Apply(Box::new(fence(config, key, selector)))),
-        (Some(selector), Some(live)) if live.ours => {
-            let revision = (!config.revision.is_empty()).then(|| config.revision.clone());
-            (live.revision != revision)
+        (Some(selector), Some(live)) if is_ours(&live) => {
+            let revision = (!config.revision.is_empty()).then_some(&config.revision);
+            (live.labels.get(REVISION_LABEL) != revision)
                 .then(|| Action::Apply(Box::new(fence(config, key, selector))))
         }
-        (None, Some(live)) if live.ours => Some(Action::Delete {
+        (None, Some(live)) if is_ours(&live) => Some(Action::Delete {
             uid: live.uid.clone(),
         }),
         _ => None,
@@ -39,24 +44,40 @@ fn wanted(config: &LazyloadConfig, state: &State, key: &FenceKey) -> Option<Work
     if service_wanted(config, state, key) {
         return Some(from_service());
     }
-    let pods = state.pods.get(key).is_some_and(|pods| !pods.is_empty());
     let (label, _) = label_key(config)?;
-    let value = state.values.get(key)?;
-    (pods && managed(config, state, &key.namespace)).then(|| WorkloadSelector {
+    let (value, _) = state.pods.get(key)?;
+    managed(config, state, &key.namespace).then(|| WorkloadSelector {
         from_service: false,
         labels: BTreeMap::from([(label.to_owned(), value.clone())]),
     })
 }
 
+/// What labels say, with `autoFence` only.
+fn fenced(labels: &Labels, config: &LazyloadConfig) -> Option<bool> {
+    match labels.get(FENCED_LABEL).map(String::as_str) {
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        _ => None,
+    }
+    .filter(|_| config.fences.auto_fence)
+}
+
+fn lazy(annotations: &Labels) -> Option<bool> {
+    let value = annotations.get(LAZY_XDS_ANNOTATION)?;
+    value.eq_ignore_ascii_case("true").then_some(true)
+}
+
 fn service_wanted(config: &LazyloadConfig, state: &State, key: &FenceKey) -> bool {
-    let Some(service) = state.services.get(key).filter(|s| s.selects) else {
+    let Some(service) = state.services.get(&key.namespace, &key.name) else {
         return false;
     };
-    let namespace = state.namespaces.get(&key.namespace);
-    let labelled = |fenced: Option<bool>| fenced.filter(|_| config.fences.auto_fence);
-    let lazy = |lazy: bool| lazy.then_some(true);
-    let of_service = labelled(service.fenced).or(lazy(service.lazy));
-    let of_namespace = namespace.and_then(|n| labelled(n.fenced).or(lazy(n.lazy)));
+    // An alias selects nothing, whatever is written.
+    if service.selector.is_empty() || service.external_name.is_some() {
+        return false;
+    }
+    let of_service = fenced(&service.labels, config).or(lazy(&service.annotations));
+    let namespace = state.namespaces.get("", &key.namespace);
+    let of_namespace = namespace.and_then(|n| fenced(&n.labels, config).or(lazy(&n.annotations)));
     let of_default = config.fences.auto_fence && config.fences.default_fence;
     of_service.or(of_namespace).unwrap_or(of_default) && managed(config, state, &key.namespace)
 }
@@ -74,12 +95,18 @@ fn managed(config: &LazyloadConfig, state: &State, namespace: &str) -> bool {
     if fences.management_selectors.is_empty() {
         return true;
     }
-    let labels = state.namespaces.get(namespace).map(|n| &n.labels);
-    fences.management_selectors.iter().any(|selector| {
-        let has =
-            |(key, value): (&String, &String)| labels.is_some_and(|l| l.get(key) == Some(value));
-        selector.iter().all(has)
-    })
+    let row = state.namespaces.get("", namespace);
+    let labels = row.map(|n| n.labels.clone()).unwrap_or_default();
+    let mut selectors = fences.management_selectors.iter();
+    selectors.any(|selector| selects(selector, &labels))
+}
+
+/// Whether Trimtab made a fence.
+fn is_ours(fence: &Fence) -> bool {
+    fence
+        .labels
+        .get(CREATED_BY_LABEL)
+        .is_some_and(|by| by == CREATED_BY)
 }
 
 /// Label key and alias of `fenceLabelKeyAlias`.
@@ -103,7 +130,7 @@ fn fence(config: &LazyloadConfig, key: &FenceKey, selector: WorkloadSelector) ->
     let labels = fence.labels_mut();
     labels.insert(CREATED_BY_LABEL.to_owned(), CREATED_BY.to_owned());
     if !config.revision.is_empty() {
-        labels.insert("istio.io/rev".to_owned(), config.revision.clone());
+        labels.insert(REVISION_LABEL.to_owned(), config.revision.clone());
     }
     fence
 }

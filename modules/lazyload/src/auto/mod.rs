@@ -13,18 +13,22 @@
 //! A fence that a user has made is never changed or deleted.
 
 mod decide;
-mod feeds;
+mod follow;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use trimtab_crds::fence::ServiceFence;
+use trimtab_mesh::Mesh;
+use trimtab_mesh::model::{Namespace, Service};
+use trimtab_mesh::table::Table;
 
 use crate::config::LazyloadConfig;
+use crate::mesh::Fence;
 use crate::object::FenceKey;
 
 pub use decide::WORKLOAD_IDENTITY;
@@ -41,39 +45,13 @@ pub enum Action {
     },
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-struct ServiceFacts {
-    /// Selects pods by labels, and is no alias.
-    selects: bool,
-    fenced: Option<bool>,
-    lazy: bool,
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-struct NamespaceFacts {
-    fenced: Option<bool>,
-    lazy: bool,
-    labels: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct FenceFacts {
-    ours: bool,
-    uid: String,
-    revision: Option<String>,
-}
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    services: HashMap<FenceKey, ServiceFacts>,
-    namespaces: HashMap<String, NamespaceFacts>,
-    services_of: HashMap<String, BTreeSet<String>>,
-    fences: HashMap<FenceKey, FenceFacts>,
-    /// Pods by the fence that their label asks for.
-    pods: HashMap<FenceKey, HashSet<String>>,
-    /// The fence and the label's value of each pod.
-    fence_of_pod: HashMap<(String, String), (FenceKey, String)>,
-    values: HashMap<FenceKey, String>,
+    services: Arc<Table<Service>>,
+    namespaces: Arc<Table<Namespace>>,
+    fences: Arc<Table<Fence>>,
+    /// Pods by the fence that their label asks for, with the label's value.
+    pods: HashMap<FenceKey, (String, HashSet<Arc<str>>)>,
     dirty: BTreeSet<FenceKey>,
 }
 
@@ -87,10 +65,16 @@ pub struct AutoFences {
 
 impl AutoFences {
     /// Nothing is known yet. `wake` is notified when there is something to decide.
-    pub fn new(config: Arc<LazyloadConfig>, wake: Arc<Notify>) -> Arc<Self> {
+    pub fn new(config: Arc<LazyloadConfig>, mesh: &Mesh, wake: Arc<Notify>) -> Arc<Self> {
         Arc::new(Self {
             config: Mutex::new(config),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                services: mesh.table(),
+                namespaces: mesh.table(),
+                fences: mesh.table(),
+                pods: HashMap::new(),
+                dirty: BTreeSet::new(),
+            }),
             wake,
         })
     }
@@ -101,13 +85,21 @@ impl AutoFences {
     pub fn reconfigure(&self, config: Arc<LazyloadConfig>) {
         *self.config.lock() = config;
         let mut state = self.state.lock();
-        let all: Vec<FenceKey> = state
-            .services
-            .keys()
-            .chain(state.fences.keys())
-            .chain(state.pods.keys())
-            .cloned()
-            .collect();
+        let mut all: Vec<FenceKey> = state.pods.keys().cloned().collect();
+        all.extend(
+            state
+                .services
+                .rows()
+                .iter()
+                .map(|(name, _)| FenceKey::of(name)),
+        );
+        all.extend(
+            state
+                .fences
+                .rows()
+                .iter()
+                .map(|(name, _)| FenceKey::of(name)),
+        );
         state.dirty.extend(all);
         drop(state);
         self.wake.notify_one();

@@ -2,29 +2,51 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use trimtab_crds::fence::{CREATED_BY, CREATED_BY_LABEL};
-use trimtab_kit::watch::Feed;
+use trimtab_mesh::model::Pod;
+use trimtab_mesh::table::Row;
 
-fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
-    Arc::new(serde_json::from_value(value).unwrap())
+/// Automatic fences that follows a mesh.
+struct Fixture {
+    mesh: Arc<Mesh>,
+    of: Arc<AutoFences>,
 }
 
-fn auto(config: Value) -> Arc<AutoFences> {
+impl std::ops::Deref for Fixture {
+    type Target = AutoFences;
+
+    fn deref(&self) -> &AutoFences {
+        &self.of
+    }
+}
+
+impl Fixture {
+    fn put<R: Row<Object: DeserializeOwned>>(&self, object: Value) {
+        self.mesh.put::<R>(serde_json::from_value(object).unwrap());
+    }
+}
+
+fn auto(config: Value) -> Fixture {
     let config: LazyloadConfig = serde_json::from_value(config).unwrap();
     config.check().unwrap();
-    AutoFences::new(Arc::new(config), Arc::new(Notify::new()))
+    let mesh = Mesh::new("cluster.local");
+    let of = AutoFences::new(Arc::new(config), &mesh, Arc::new(Notify::new()));
+    mesh.table::<Service>().follow(&of);
+    mesh.table::<Namespace>().follow(&of);
+    mesh.table::<Fence>().follow(&of);
+    mesh.table::<Pod>().follow(&of);
+    Fixture { mesh, of }
 }
 
-fn service(name: &str, labels: &Value, annotations: &Value) -> Arc<Service> {
-    object(json!({
+fn service(name: &str, labels: &Value, annotations: &Value) -> Value {
+    json!({
         "metadata": {"namespace": "shop", "name": name, "labels": labels, "annotations": annotations},
         "spec": {"selector": {"app": name}},
-    }))
+    })
 }
 
-fn namespace(labels: &Value, annotations: &Value) -> Arc<Namespace> {
-    object(json!({"metadata": {"name": "shop", "labels": labels, "annotations": annotations}}))
+fn namespace(labels: &Value, annotations: &Value) -> Value {
+    json!({"metadata": {"name": "shop", "labels": labels, "annotations": annotations}})
 }
 
 fn key(name: &str) -> FenceKey {
@@ -57,8 +79,8 @@ fn service_then_namespace_then_default_decide() {
         (&no, &yes, true, false),
     ] {
         let auto = auto(json!({"fences": {"autoFence": true, "defaultFence": default}}));
-        auto.apply(namespace(of_namespace, &json!({})));
-        auto.apply(service("a", own, &json!({})));
+        auto.put::<Namespace>(namespace(of_namespace, &json!({})));
+        auto.put::<Service>(service("a", own, &json!({})));
         assert_eq!(
             applied(&auto, "a").is_some(),
             wanted,
@@ -71,7 +93,7 @@ fn service_then_namespace_then_default_decide() {
 fn a_made_fence_says_that_it_was_made_and_follows_its_service() {
     let auto =
         auto(json!({"revision": "canary", "fences": {"autoFence": true, "defaultFence": true}}));
-    auto.apply(service("a", &json!({}), &json!({})));
+    auto.put::<Service>(service("a", &json!({}), &json!({})));
     assert_eq!(
         auto.take_changes().into_iter().collect::<Vec<_>>(),
         [key("a")]
@@ -84,9 +106,9 @@ fn a_made_fence_says_that_it_was_made_and_follows_its_service() {
 
     let mut live = fence;
     live["metadata"]["uid"] = json!("u1");
-    auto.apply(object::<ServiceFence>(live));
+    auto.put::<Fence>(live);
     assert_eq!(auto.decide(&key("a")), None, "it is as wanted");
-    auto.delete(service("a", &json!({}), &json!({})));
+    auto.mesh.remove::<Service>("shop", "a");
     assert!(auto.take_changes().contains(&key("a")));
     let gone = Action::Delete {
         uid: "u1".to_owned(),
@@ -97,26 +119,24 @@ fn a_made_fence_says_that_it_was_made_and_follows_its_service() {
 #[test]
 fn a_fence_of_a_user_is_left_alone() {
     let auto = auto(json!({"fences": {"autoFence": true}}));
-    auto.apply(service(
+    auto.put::<Service>(service(
         "a",
         &json!({"slime.io/serviceFenced": "false"}),
         &json!({}),
     ));
-    auto.apply(object::<ServiceFence>(
-        json!({"metadata": {"namespace": "shop", "name": "a", "uid": "u"}, "spec": {"enable": true}}),
-    ));
+    auto.put::<Fence>(
+        json!({"metadata": {"namespace": "shop", "name": "a", "uid": "u"}, "spec": {"enable": true}}));
     assert_eq!(auto.decide(&key("a")), None);
 }
 
 #[test]
 fn deleting_a_fence_makes_none_when_fences_are_not_automatic() {
     let auto = auto(json!({"fences": {"defaultFence": true}}));
-    auto.apply(service("a", &json!({}), &json!({})));
-    let fence = object::<ServiceFence>(
+    auto.put::<Service>(service("a", &json!({}), &json!({})));
+    auto.put::<Fence>(
         json!({"metadata": {"namespace": "shop", "name": "a"}, "spec": {"enable": true}}),
     );
-    auto.apply(fence.clone());
-    auto.delete(fence);
+    auto.mesh.remove::<Fence>("shop", "a");
     assert_eq!(auto.decide(&key("a")), None);
 }
 
@@ -124,15 +144,14 @@ fn deleting_a_fence_makes_none_when_fences_are_not_automatic() {
 fn switching_off_deletes_only_what_was_made() {
     let on = json!({"fences": {"autoFence": true, "defaultFence": true}});
     let auto = auto(on);
-    auto.apply(service("a", &json!({}), &json!({})));
-    auto.apply(service("b", &json!({}), &json!({})));
+    auto.put::<Service>(service("a", &json!({}), &json!({})));
+    auto.put::<Service>(service("b", &json!({}), &json!({})));
     for (name, labels) in [
         ("a", json!({CREATED_BY_LABEL: CREATED_BY})),
         ("b", json!({})),
     ] {
-        auto.apply(object::<ServiceFence>(
-            json!({"metadata": {"namespace": "shop", "name": name, "uid": name, "labels": labels}, "spec": {}}),
-        ));
+        auto.put::<Fence>(
+            json!({"metadata": {"namespace": "shop", "name": name, "uid": name, "labels": labels}, "spec": {}}));
     }
     auto.take_changes();
     auto.reconfigure(Arc::new(LazyloadConfig::default()));
@@ -152,9 +171,7 @@ fn services_without_selector_and_aliases_get_none() {
         json!({"selector": {}}),
         json!({"type": "ExternalName", "externalName": "x.example.com", "selector": {"a": "b"}}),
     ] {
-        auto.apply(object::<Service>(
-            json!({"metadata": {"namespace": "shop", "name": "a"}, "spec": spec}),
-        ));
+        auto.put::<Service>(json!({"metadata": {"namespace": "shop", "name": "a"}, "spec": spec}));
         assert_eq!(auto.decide(&key("a")), None, "{spec}");
     }
 }
@@ -162,12 +179,12 @@ fn services_without_selector_and_aliases_get_none() {
 #[test]
 fn lazyxds_annotations_need_no_switch() {
     let auto = auto(json!({}));
-    auto.apply(service("a", &json!({}), &json!({"lazy-xds": "TRUE"})));
+    auto.put::<Service>(service("a", &json!({}), &json!({"lazy-xds": "TRUE"})));
     assert!(applied(&auto, "a").is_some());
-    auto.apply(service("b", &json!({}), &json!({})));
+    auto.put::<Service>(service("b", &json!({}), &json!({})));
     assert!(applied(&auto, "b").is_none());
     auto.take_changes();
-    auto.apply(namespace(&json!({}), &json!({"lazy-xds": "true"})));
+    auto.put::<Namespace>(namespace(&json!({}), &json!({"lazy-xds": "true"})));
     assert!(
         auto.take_changes().contains(&key("b")),
         "its Services are decided again"
@@ -193,8 +210,8 @@ fn namespaces_out_of_reach_get_none() {
             .unwrap()
             .extend(fences.as_object().unwrap().clone());
         let auto = auto(config);
-        auto.apply(namespace(&json!({"team": "a"}), &json!({})));
-        auto.apply(service("a", &json!({}), &json!({})));
+        auto.put::<Namespace>(namespace(&json!({"team": "a"}), &json!({})));
+        auto.put::<Service>(service("a", &json!({}), &json!({})));
         assert_eq!(applied(&auto, "a").is_some(), wanted, "{fences}");
     }
 }
@@ -202,26 +219,22 @@ fn namespaces_out_of_reach_get_none() {
 #[test]
 fn a_pod_label_makes_a_fence_until_the_last_pod_is_gone() {
     let auto = auto(json!({"fences": {"fenceLabelKeyAlias": "team/app:wl"}}));
-    let pod = |name: &str| {
-        object::<Pod>(
-            json!({"metadata": {"namespace": "shop", "name": name, "labels": {"team/app": "Cron"}}}),
-        )
-    };
-    auto.apply(pod("p1"));
-    auto.apply(pod("p2"));
+    let pod = |name: &str| json!({"metadata": {"namespace": "shop", "name": name, "labels": {"team/app": "Cron"}}});
+    auto.put::<Pod>(pod("p1"));
+    auto.put::<Pod>(pod("p2"));
     let name = "wl-cron.workload.identity";
     let fence = applied(&auto, name).unwrap();
     assert_eq!(
         fence["spec"]["workloadSelector"]["labels"]["team/app"],
         "Cron"
     );
-    auto.apply(object::<ServiceFence>(json!({
+    auto.put::<Fence>(json!({
         "metadata": {"namespace": "shop", "name": name, "uid": "u", "labels": {CREATED_BY_LABEL: CREATED_BY}},
         "spec": {},
-    })));
-    auto.delete(pod("p1"));
+    }));
+    auto.mesh.remove::<Pod>("shop", "p1");
     assert_eq!(auto.decide(&key(name)), None);
-    auto.reset(Vec::<Arc<Pod>>::new(), &[]);
+    auto.mesh.table::<Pod>().replace(&[]);
     assert!(matches!(
         auto.decide(&key(name)),
         Some(Action::Delete { .. })

@@ -21,6 +21,7 @@ use trimtab_crds::istio::Sidecar;
 use trimtab_kit::clock::Clock;
 use trimtab_kit::engine::WriteError;
 use trimtab_kit::queue::WorkQueue;
+use trimtab_mesh::Mesh;
 
 use crate::auto::AutoFences;
 use crate::config::LazyloadConfig;
@@ -156,17 +157,17 @@ fn remark(config: &LazyloadConfig) {
 }
 
 impl Engine {
-    /// An engine that knows nothing yet.
-    pub fn new(config: Arc<LazyloadConfig>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    /// An engine over a mesh.
+    pub fn new(config: Arc<LazyloadConfig>, mesh: &Mesh, clock: Arc<dyn Clock>) -> Arc<Self> {
         remark(&config);
         let wake = Arc::new(Notify::new());
         let limits = Limits::new(&config.retention, config.learn.hosts_per_caller);
-        let index = Index::new(&config);
+        let index = Index::new(&config, mesh);
         Arc::new(Self {
-            hints: Hints::new(index.clone(), wake.clone()),
+            hints: Hints::new(index.clone(), mesh, wake.clone()),
             index,
             edges: Arc::new(EdgeStore::new(limits)),
-            auto: AutoFences::new(config.clone(), wake.clone()),
+            auto: AutoFences::new(config.clone(), mesh, wake.clone()),
             ports: HttpPorts::new(&config.fallback, wake.clone()),
             queue: WorkQueue::default(),
             begun: AtomicBool::new(false),

@@ -3,24 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
-use kube::{Resource, ResourceExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use trimtab_crds::istio::ServiceEntry;
-use trimtab_kit::watch::Feed;
+use trimtab_mesh::model::{Service, ServiceEntry};
+use trimtab_mesh::table::{Change, Follower};
 
 use crate::config::Fallback;
-use crate::fallback::ports::discover;
+use crate::fallback::ports::{fixed, of_entry, of_service};
+use crate::mesh::Name;
 
-type Name = (&'static str, String, String);
+const SERVICE: &str = "Service";
+const SERVICE_ENTRY: &str = "ServiceEntry";
 
 #[derive(Debug, Default)]
 struct State {
-    /// Without `wormholePort`: what one object adds.
     config: Fallback,
     fixed: BTreeSet<u16>,
-    of: HashMap<Name, BTreeSet<u16>>,
+    of: HashMap<(&'static str, Name), BTreeSet<u16>>,
     counts: BTreeMap<u16, usize>,
     /// Found once; stays without `cleanupWormholePort`.
     found: BTreeSet<u16>,
@@ -48,19 +47,8 @@ impl HttpPorts {
     /// for objects that are seen after it.
     pub fn reconfigure(&self, config: &Fallback) {
         let mut state = self.state.lock();
-        state.fixed = discover(
-            [],
-            [],
-            &Fallback {
-                auto_port: false,
-                ..config.clone()
-            },
-            &BTreeSet::new(),
-        );
-        state.config = Fallback {
-            wormhole_port: Vec::new(),
-            ..config.clone()
-        };
+        state.fixed = fixed(config);
+        state.config = config.clone();
     }
 
     /// The ports now.
@@ -76,7 +64,7 @@ impl HttpPorts {
         out
     }
 
-    fn put(&self, name: Name, ports: BTreeSet<u16>) {
+    fn put(&self, name: (&'static str, Name), ports: BTreeSet<u16>) {
         let mut state = self.state.lock();
         let before = state.counts.len();
         let old = state.of.remove(&name).unwrap_or_default();
@@ -103,73 +91,23 @@ impl HttpPorts {
             self.wake.notify_one();
         }
     }
-
-    fn keep_only(&self, kind: &'static str, listed: &BTreeSet<(String, String)>) {
-        let mut gone: Vec<Name> = self.state.lock().of.keys().cloned().collect();
-        gone.retain(|(k, namespace, name)| {
-            *k == kind && !listed.contains(&(namespace.clone(), name.clone()))
-        });
-        for name in gone {
-            self.put(name, BTreeSet::new());
-        }
-    }
 }
 
-fn name_of<K: Resource<DynamicType = ()>>(kind: &'static str, object: &K) -> Name {
-    (
-        kind,
-        object.namespace().unwrap_or_default(),
-        object.name_any(),
-    )
-}
-
-fn listed<K: Resource<DynamicType = ()>>(
-    objects: &[Arc<K>],
-    unreadable: &[(String, String)],
-) -> BTreeSet<(String, String)> {
-    let names = objects
-        .iter()
-        .map(|o| (o.namespace().unwrap_or_default(), o.name_any()));
-    names.chain(unreadable.iter().cloned()).collect()
-}
-
-const SERVICE: &str = "Service";
-const SERVICE_ENTRY: &str = "ServiceEntry";
-
-impl Feed<Service> for HttpPorts {
-    fn apply(&self, service: Arc<Service>) {
+impl Follower<Service> for HttpPorts {
+    fn changed(&self, change: Change<'_, Service>) {
         let config = self.state.lock().config.clone();
-        let ports = discover([service.as_ref()], [], &config, &BTreeSet::new());
-        self.put(name_of(SERVICE, service.as_ref()), ports);
-    }
-
-    fn delete(&self, service: Arc<Service>) {
-        self.put(name_of(SERVICE, service.as_ref()), BTreeSet::new());
-    }
-
-    fn reset(&self, services: Vec<Arc<Service>>, unreadable: &[(String, String)]) {
-        self.keep_only(SERVICE, &listed(&services, unreadable));
-        for service in services {
-            self.apply(service);
-        }
+        let ports = change.new.map(|service| of_service(service, &config));
+        self.put((SERVICE, change.name.clone()), ports.unwrap_or_default());
     }
 }
 
-impl Feed<ServiceEntry> for HttpPorts {
-    fn apply(&self, entry: Arc<ServiceEntry>) {
+impl Follower<ServiceEntry> for HttpPorts {
+    fn changed(&self, change: Change<'_, ServiceEntry>) {
         let config = self.state.lock().config.clone();
-        let ports = discover([], [entry.as_ref()], &config, &BTreeSet::new());
-        self.put(name_of(SERVICE_ENTRY, entry.as_ref()), ports);
-    }
-
-    fn delete(&self, entry: Arc<ServiceEntry>) {
-        self.put(name_of(SERVICE_ENTRY, entry.as_ref()), BTreeSet::new());
-    }
-
-    fn reset(&self, entries: Vec<Arc<ServiceEntry>>, unreadable: &[(String, String)]) {
-        self.keep_only(SERVICE_ENTRY, &listed(&entries, unreadable));
-        for entry in entries {
-            self.apply(entry);
-        }
+        let ports = change.new.map(|entry| of_entry(entry, &config));
+        self.put(
+            (SERVICE_ENTRY, change.name.clone()),
+            ports.unwrap_or_default(),
+        );
     }
 }

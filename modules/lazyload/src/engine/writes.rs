@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kube::ResourceExt;
 use trimtab_crds::fence::{Dependency, FenceStatus};
 use trimtab_crds::istio::Sidecar;
-use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use trimtab_kit::engine::WriteError;
-use trimtab_kit::watch::Feed;
+use trimtab_mesh::table::{Change, Follower};
 
 use super::{Desired, Engine, Inner, LiveSidecar, Work};
+use crate::mesh::{self, Name, SidecarOwner};
 use crate::object::FenceKey;
 use crate::status::{Facts, Standing, status};
 
@@ -97,116 +96,66 @@ impl Engine {
     }
 }
 
-/// What a live Sidecar is to us.
-enum Live {
-    /// Ours, or Slime's: its fence, with its hosts.
-    Owned(FenceKey, LiveSidecar),
-    /// A user's.
-    Foreign(FenceKey),
-    /// Ours, without an owner.
-    Loose,
-}
-
-fn key_of(sidecar: &Sidecar, name: &str) -> FenceKey {
-    FenceKey {
-        namespace: sidecar.namespace().unwrap_or_default(),
-        name: name.to_owned(),
-    }
-}
-
 /// Hosts of a Sidecar.
 pub(super) fn hosts_of(sidecar: &Sidecar) -> BTreeSet<String> {
     let egress = sidecar.spec.egress.iter();
     egress.flat_map(|e| e.hosts.iter().cloned()).collect()
 }
 
-fn live(sidecar: &Sidecar) -> Live {
-    let references = sidecar.owner_references();
-    let owner = references
-        .iter()
-        .find(|r| r.controller == Some(true) && r.kind == "ServiceFence");
-    let ours = sidecar.labels().get(MANAGED_BY_LABEL);
-    match owner {
-        None if ours.is_some_and(|by| by == MANAGED_BY) => Live::Loose,
-        None => Live::Foreign(key_of(sidecar, &sidecar.name_any())),
-        Some(owner) => {
-            let version = sidecar.resource_version();
-            let live = LiveSidecar {
-                hosts: hosts_of(sidecar),
-                version: version.filter(|_| owner.name == sidecar.name_any()),
-            };
-            Live::Owned(key_of(sidecar, &owner.name), live)
-        }
-    }
+/// The fence that a live Sidecar concerns: its owner, or the one that would write a Sidecar of this name.
+fn concerned(row: &mesh::Sidecar, (namespace, name): &Name) -> Option<FenceKey> {
+    let fence = match &row.owner {
+        SidecarOwner::Fence(fence) => fence,
+        SidecarOwner::User => name,
+        SidecarOwner::Loose => return None,
+    };
+    Some(FenceKey {
+        namespace: namespace.clone(),
+        name: fence.clone(),
+    })
 }
 
 impl Inner {
-    fn put_sidecar(&mut self, sidecar: &Sidecar) {
-        match live(sidecar) {
-            Live::Owned(key, live) => {
-                let hosts = live.hosts.clone();
-                let old = self.live.insert(key.clone(), live);
-                if old.is_none_or(|old| old.hosts != hosts) {
-                    self.again.insert(key);
-                }
-            }
-            Live::Foreign(key) => {
-                if self.foreign.insert(key.clone()) {
-                    self.again.insert(key);
-                }
-            }
-            Live::Loose => {}
+    fn drop_sidecar(&mut self, row: &mesh::Sidecar, key: &FenceKey) {
+        let known = match row.owner {
+            SidecarOwner::Fence(_) => self.live.remove(key).is_some(),
+            _ => self.foreign.remove(key),
+        };
+        if known {
+            self.again.insert(key.clone());
         }
     }
 
-    fn drop_sidecar(&mut self, sidecar: &Sidecar) {
-        if let Live::Owned(key, _) = live(sidecar) {
-            self.live.remove(&key);
-            self.again.insert(key);
-        }
-        let key = key_of(sidecar, &sidecar.name_any());
-        if self.foreign.remove(&key) {
+    fn put_sidecar(&mut self, row: &mesh::Sidecar, key: FenceKey, name: &Name) {
+        let new = if matches!(row.owner, SidecarOwner::Fence(_)) {
+            let version = row.version.clone().filter(|_| key.name == name.1);
+            let hosts = row.hosts.clone();
+            let live = LiveSidecar { hosts, version };
+            let old = self.live.insert(key.clone(), live);
+            old.is_none_or(|old| old.hosts != row.hosts)
+        } else {
+            self.foreign.insert(key.clone())
+        };
+        if new {
             self.again.insert(key);
         }
     }
 }
 
-impl Feed<Sidecar> for Engine {
-    fn apply(&self, sidecar: Arc<Sidecar>) {
-        self.inner.lock().put_sidecar(&sidecar);
-        self.wake.notify_one();
-    }
-
-    fn delete(&self, sidecar: Arc<Sidecar>) {
-        self.inner.lock().drop_sidecar(&sidecar);
-        self.wake.notify_one();
-    }
-
-    fn reset(&self, sidecars: Vec<Arc<Sidecar>>, unreadable: &[(String, String)]) {
+impl Follower<mesh::Sidecar> for Engine {
+    fn changed(&self, change: Change<'_, mesh::Sidecar>) {
         let mut inner = self.inner.lock();
-        let unread = |key: &FenceKey| {
-            let mut names = unreadable.iter();
-            names.any(|(namespace, name)| *namespace == key.namespace && *name == key.name)
-        };
-        let owner = |sidecar: &Arc<Sidecar>| match live(sidecar) {
-            Live::Owned(key, _) => Some(key),
-            Live::Foreign(_) | Live::Loose => None,
-        };
-        let listed: BTreeSet<FenceKey> = sidecars.iter().filter_map(owner).collect();
-        let lost = |key: &&FenceKey| !listed.contains(*key) && !unread(key);
-        let lost: Vec<FenceKey> = inner.live.keys().filter(lost).cloned().collect();
-        inner.live.retain(|key, _| !lost.contains(key));
-        inner.again.extend(lost);
-        let gone: Vec<FenceKey> = inner
-            .foreign
-            .iter()
-            .filter(|k| !unread(k))
-            .cloned()
-            .collect();
-        inner.foreign.retain(unread);
-        inner.again.extend(gone);
-        for sidecar in &sidecars {
-            inner.put_sidecar(sidecar);
+        let of = |row: &Arc<mesh::Sidecar>| Some((row.clone(), concerned(row, change.name)?));
+        let (old, new) = (change.old.and_then(of), change.new.and_then(of));
+        if let Some((row, key)) = old {
+            let stays =
+                |(now, k): &(Arc<mesh::Sidecar>, FenceKey)| *k == key && now.owner == row.owner;
+            if !new.as_ref().is_some_and(stays) {
+                inner.drop_sidecar(&row, &key);
+            }
+        }
+        if let Some((row, key)) = new {
+            inner.put_sidecar(&row, key, change.name);
         }
         drop(inner);
         self.wake.notify_one();

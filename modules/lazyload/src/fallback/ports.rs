@@ -5,90 +5,76 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Service, ServicePort};
-use trimtab_crds::istio::ServiceEntry;
+use trimtab_crds::istio::ServiceEntryPort;
 use trimtab_mesh::Protocol;
+use trimtab_mesh::model::{Service, ServiceEntry, port_protocol};
 
 use super::{NAME, TCP_PORT};
 use crate::config::Fallback;
 
-/// The HTTP ports: `wormholePort`, and with `autoPort` those found.
-///
-/// Found are TCP ports of Services whose `appProtocol`, else the part of the name before the first `-`, is `http`, and with
-/// `supportH2` also `http2`, `grpc` and `grpc-web`, as Istio reads them, and the ports of ServiceEntries by their protocol.
-/// Services of the fallback count for nothing: their ports are made of this result. Without `cleanupWormholePort` the
-/// result keeps what was found `before`, so that a Service that is deleted and made again does not touch every listener
-/// twice.
-pub fn discover<'a>(
-    services: impl IntoIterator<Item = &'a Service>,
-    service_entries: impl IntoIterator<Item = &'a ServiceEntry>,
-    fallback: &Fallback,
-    before: &BTreeSet<u16>,
-) -> BTreeSet<u16> {
-    let mut ports: BTreeSet<u16> = fallback
-        .wormhole_port
-        .iter()
-        .filter_map(|port| port.parse().ok())
-        .collect();
-    if fallback.auto_port {
-        if !fallback.cleanup_wormhole_port {
-            ports.extend(before);
-        }
-        let wanted = |protocol: Option<Protocol>| match protocol {
-            Some(Protocol::Http) => true,
-            Some(Protocol::Http2) => fallback.support_h2,
-            _ => false,
-        };
-        let of_services = services
-            .into_iter()
-            .filter(|service| service.metadata.name.as_deref() != Some(NAME))
-            .filter_map(|service| service.spec.as_ref()?.ports.as_ref())
-            .flatten()
-            .filter(|port| wanted(of_service_port(port)))
-            .filter_map(|port| u16::try_from(port.port).ok());
-        ports.extend(of_services);
-        let of_entries = service_entries
-            .into_iter()
-            .flat_map(|entry| &entry.spec.ports)
-            .filter(|port| wanted(Protocol::of("TCP", "", port["protocol"].as_str())))
-            .filter_map(|port| u16::try_from(port["number"].as_u64()?).ok());
-        ports.extend(of_entries);
-    }
-    ports.remove(&0);
-    ports.remove(&TCP_PORT);
-    ports
+/// The ports of `wormholePort`.
+pub fn fixed(fallback: &Fallback) -> BTreeSet<u16> {
+    let written = fallback.wormhole_port.iter();
+    usable(written.filter_map(|port| port.parse().ok()))
 }
 
-fn of_service_port(port: &ServicePort) -> Option<Protocol> {
-    let transport = port.protocol.as_deref().unwrap_or("TCP");
-    let name = port.name.as_deref().unwrap_or_default();
-    Protocol::of(transport, name, port.app_protocol.as_deref())
+/// The HTTP ports of a Service: by `appProtocol`, else by the part of the name before the first `-`, `http` and with
+/// `supportH2` also `http2`, `grpc` and `grpc-web`, as Istio reads them.
+///
+/// Services of the fallback count for nothing: their ports are made of this result.
+pub fn of_service(service: &Service, fallback: &Fallback) -> BTreeSet<u16> {
+    if *service.id.name == *NAME {
+        return BTreeSet::new();
+    }
+    let ports = service.ports.iter();
+    let http = ports.filter(|port| counts(port.protocol(), fallback));
+    usable(http.map(|port| port.number))
+}
+
+/// The HTTP ports of a ServiceEntry, by their protocol.
+pub fn of_entry(entry: &ServiceEntry, fallback: &Fallback) -> BTreeSet<u16> {
+    let ports = entry.spec.ports.iter();
+    let http = ports.filter(|port| counts(port_protocol(port), fallback));
+    usable(http.filter_map(ServiceEntryPort::number))
+}
+
+fn counts(protocol: Option<Protocol>, fallback: &Fallback) -> bool {
+    match protocol {
+        Some(Protocol::Http) => true,
+        Some(Protocol::Http2) => fallback.support_h2,
+        _ => false,
+    }
+}
+
+fn usable(ports: impl Iterator<Item = u16>) -> BTreeSet<u16> {
+    ports.filter(|p| *p != 0 && *p != TCP_PORT).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::{Value, json};
+    use trimtab_mesh::table::{Row, Table};
 
     use super::*;
 
-    fn service(name: &str, ports: &Value) -> Service {
-        serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"ports": ports}}))
-            .unwrap()
+    fn row<R: Row<Object: serde::de::DeserializeOwned>>(object: Value) -> Arc<R> {
+        let table = Table::<R>::new("cluster.local");
+        table.put(&Arc::new(serde_json::from_value(object).unwrap()));
+        table.get("", "x").unwrap()
     }
 
-    fn entry(ports: &Value) -> ServiceEntry {
-        serde_json::from_value(json!({
-            "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": {"name": "e"},
+    fn entry(ports: &Value) -> Arc<ServiceEntry> {
+        row(json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": {"name": "x"},
             "spec": {"hosts": ["e.com"], "ports": ports},
         }))
-        .unwrap()
     }
 
     fn found(ports: &Value, fallback: &Fallback) -> Vec<u16> {
-        let services = [service("a", ports)];
-        discover(&services, &[], fallback, &BTreeSet::new())
-            .into_iter()
-            .collect()
+        let service = row(json!({"metadata": {"name": "x"}, "spec": {"ports": ports}}));
+        of_service(&service, fallback).into_iter().collect()
     }
 
     #[test]
@@ -121,50 +107,29 @@ mod tests {
 
     #[test]
     fn ports_of_service_entries_by_protocol() {
-        let entries = [entry(&json!([
+        let entry = entry(&json!([
             {"number": 80, "name": "x", "protocol": "HTTP"},
             {"number": 81, "name": "http", "protocol": "TLS"},
             {"number": 82, "name": "x", "protocol": "GRPC-Web"},
-        ]))];
-        let ports = discover(&[], &entries, &Fallback::default(), &BTreeSet::new());
+        ]));
+        let ports = of_entry(&entry, &Fallback::default());
         assert_eq!(ports, BTreeSet::from([80, 82]));
     }
 
     #[test]
     fn the_fallback_itself_and_its_tcp_port_are_left_out() {
-        let services = [
-            service(NAME, &json!([{"port": 9090, "name": "http-9090"}])),
-            service("a", &json!([{"port": TCP_PORT, "name": "http"}])),
-        ];
-        let ports = discover(&services, &[], &Fallback::default(), &BTreeSet::new());
-        assert!(ports.is_empty());
-    }
-
-    #[test]
-    fn what_is_gone_is_dropped_only_when_asked() {
-        let before = BTreeSet::from([7000]);
-        let keep = Fallback {
-            wormhole_port: vec!["9080".to_owned()],
+        let port = json!([{"port": 9090, "name": "http-9090"}]);
+        let table = Table::<Service>::new("cluster.local");
+        let own = json!({"metadata": {"name": NAME}, "spec": {"ports": port}});
+        table.put(&Arc::new(serde_json::from_value(own).unwrap()));
+        let own = table.get("", NAME).unwrap();
+        assert!(of_service(&own, &Fallback::default()).is_empty());
+        let tcp = json!([{"port": TCP_PORT, "name": "http"}]);
+        assert!(found(&tcp, &Fallback::default()).is_empty());
+        let written = Fallback {
+            wormhole_port: vec!["9080".to_owned(), TCP_PORT.to_string(), "0".to_owned()],
             ..Fallback::default()
         };
-        let none: [&Service; 0] = [];
-        assert_eq!(
-            discover(none, &[], &keep, &before),
-            BTreeSet::from([7000, 9080])
-        );
-        let drop = Fallback {
-            cleanup_wormhole_port: true,
-            ..keep.clone()
-        };
-        assert_eq!(discover(none, &[], &drop, &before), BTreeSet::from([9080]));
-        let off = Fallback {
-            auto_port: false,
-            ..keep
-        };
-        let services = [service("a", &json!([{"port": 80, "name": "http"}]))];
-        assert_eq!(
-            discover(&services, &[], &off, &before),
-            BTreeSet::from([9080])
-        );
+        assert_eq!(fixed(&written), BTreeSet::from([9080]));
     }
 }

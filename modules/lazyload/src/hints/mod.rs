@@ -3,7 +3,7 @@
 //! An event marks the callers whose hints it may change: a Service those that name it, a policy those that it allows. Of a
 //! pod only the names in its containers and its service account are kept, once for all pods with the same.
 
-mod feeds;
+mod follow;
 mod policies;
 mod templates;
 
@@ -12,56 +12,54 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use trimtab_mesh::Mesh;
+use trimtab_mesh::table::Table;
 
 use crate::learn::Rules;
-use crate::learn::hints::template_hosts;
+use crate::learn::hints::{PolicyHint, template_hosts};
 use crate::mesh::Index;
 use crate::object::{Caller, Evidence};
-use policies::Policies;
-use templates::Templates;
+pub use templates::PodTemplate;
 
 /// Hosts with how they are declared.
 pub type Declared = BTreeMap<Arc<str>, BTreeSet<Evidence>>;
-
-#[derive(Debug, Default)]
-struct State {
-    templates: Templates,
-    policies: Policies,
-    dirty: BTreeSet<Caller>,
-}
 
 /// The hints of all callers.
 #[derive(Debug)]
 pub struct Hints {
     index: Arc<Index>,
-    state: Mutex<State>,
+    templates: Arc<Table<PodTemplate>>,
+    policies: Arc<Table<PolicyHint>>,
+    dirty: Mutex<BTreeSet<Caller>>,
     wake: Arc<Notify>,
 }
 
 impl Hints {
     /// No hints yet. Names are looked up in `index`, which must get each event first; `wake` is notified when there is
     /// something to declare anew.
-    pub fn new(index: Arc<Index>, wake: Arc<Notify>) -> Arc<Self> {
+    pub fn new(index: Arc<Index>, mesh: &Mesh, wake: Arc<Notify>) -> Arc<Self> {
         Arc::new(Self {
             index,
-            state: Mutex::default(),
+            templates: mesh.table(),
+            policies: mesh.table(),
+            dirty: Mutex::default(),
             wake,
         })
     }
 
     /// Callers whose hints may have changed, sorted.
     pub fn take_changes(&self) -> BTreeSet<Caller> {
-        std::mem::take(&mut self.state.lock().dirty)
+        std::mem::take(&mut *self.dirty.lock())
     }
 
     /// What a caller declares now.
     pub fn of(&self, caller: &Caller, rules: &Rules) -> Declared {
-        let (names, policies) = {
-            let state = self.state.lock();
-            let names = state.templates.names(caller);
-            let accounts = state.templates.accounts(caller);
-            (names, state.policies.of(caller, &accounts))
+        let (names, accounts) = {
+            let rows = self.templates.rows();
+            let templates = rows.index();
+            (templates.names(caller), templates.accounts(caller))
         };
+        let policies = policies::allowing(&self.policies.rows(), caller, &accounts);
         let mut out = Declared::new();
         let mut declare = |hosts: BTreeSet<Arc<str>>, evidence| {
             for host in hosts {
@@ -83,12 +81,12 @@ impl Hints {
         out
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state.lock();
-        let before = state.dirty.len();
-        change(&mut state);
-        let more = state.dirty.len() > before;
-        drop(state);
+    fn mark(&self, callers: impl IntoIterator<Item = Caller>) {
+        let mut dirty = self.dirty.lock();
+        let before = dirty.len();
+        dirty.extend(callers);
+        let more = dirty.len() > before;
+        drop(dirty);
         if more {
             self.wake.notify_one();
         }

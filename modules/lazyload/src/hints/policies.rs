@@ -3,80 +3,66 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::learn::hints::{PolicyHint, Source};
+use trimtab_crds::istio::AuthorizationPolicy;
+use trimtab_mesh::table::{Change, Index, Known, Row, Rows};
+
+use crate::learn::hints::{PolicyHint, Source, policy_hint};
 use crate::mesh::{Name, Registry};
 use crate::object::Caller;
 use crate::scope::{Labels, Services};
 
-#[derive(Debug, Default)]
-pub(super) struct Policies {
-    of: BTreeMap<Name, Arc<PolicyHint>>,
-    by_source: HashMap<Source, BTreeSet<Name>>,
+impl Row for PolicyHint {
+    type Object = AuthorizationPolicy;
+    type Index = Policies;
+
+    fn read(object: &Arc<AuthorizationPolicy>, _: &Known<'_, Self>) -> Option<Self> {
+        policy_hint(&serde_json::to_value(object.as_ref()).ok()?)
+    }
 }
 
-impl Policies {
-    /// Takes a policy in, or out. Gives the sources whose hints may change.
-    pub(super) fn set(&mut self, name: &Name, new: Option<PolicyHint>) -> BTreeSet<Source> {
-        let known = self.of.get(name).map(Arc::as_ref);
-        if known == new.as_ref() {
-            return BTreeSet::new();
-        }
-        let mut touched = BTreeSet::new();
-        if let Some(old) = self.of.remove(name) {
-            for source in &old.sources {
-                if let Some(names) = self.by_source.get_mut(source) {
-                    names.remove(name);
-                    if names.is_empty() {
-                        self.by_source.remove(source);
-                    }
+/// Policies by whom they allow.
+#[derive(Debug, Default)]
+pub struct Policies(HashMap<Source, BTreeSet<Name>>);
+
+impl Index<PolicyHint> for Policies {
+    fn change(&mut self, change: &Change<'_, PolicyHint>) {
+        for source in change.old.iter().flat_map(|p| &p.sources) {
+            if let Some(names) = self.0.get_mut(source) {
+                names.remove(change.name);
+                if names.is_empty() {
+                    self.0.remove(source);
                 }
             }
-            touched.extend(old.sources.iter().cloned());
         }
-        if let Some(new) = new {
-            for source in &new.sources {
-                let names = self.by_source.entry(source.clone()).or_default();
-                names.insert(name.clone());
-            }
-            touched.extend(new.sources.iter().cloned());
-            self.of.insert(name.clone(), Arc::new(new));
+        for source in change.new.iter().flat_map(|p| &p.sources) {
+            let names = self.0.entry(source.clone()).or_default();
+            names.insert(change.name.clone());
         }
-        touched
     }
+}
 
-    pub(super) fn names(&self) -> Vec<Name> {
-        self.of.keys().cloned().collect()
+/// Policies that allow a caller with these service accounts.
+pub(super) fn allowing(
+    policies: &Rows<PolicyHint>,
+    caller: &Caller,
+    accounts: &BTreeSet<String>,
+) -> Vec<Arc<PolicyHint>> {
+    let namespace = caller.namespace.to_string();
+    // Without pods nobody calls.
+    if accounts.is_empty() {
+        return Vec::new();
     }
-
-    /// Policies that allow a caller with these service accounts.
-    pub(super) fn of(&self, caller: &Caller, accounts: &BTreeSet<String>) -> Vec<Arc<PolicyHint>> {
-        let namespace = caller.namespace.to_string();
-        // Without pods nobody calls.
-        if accounts.is_empty() {
-            return Vec::new();
-        }
-        let own = accounts.iter().map(|name| Source::ServiceAccount {
-            namespace: namespace.clone(),
-            name: name.clone(),
-        });
-        let sources = own.chain([Source::Namespace(namespace.clone())]);
-        let names: BTreeSet<&Name> = sources
-            .filter_map(|source| self.by_source.get(&source))
-            .flatten()
-            .collect();
-        names
-            .into_iter()
-            .filter_map(|name| self.of.get(name).cloned())
-            .collect()
-    }
-
-    /// Whom policies of a namespace allow.
-    pub(super) fn sources_in(&self, namespace: &str) -> BTreeSet<Source> {
-        let from: Name = (namespace.to_owned(), String::new());
-        let here = self.of.range(from..);
-        let here = here.take_while(|((owner, _), _)| owner == namespace);
-        here.flat_map(|(_, p)| p.sources.iter().cloned()).collect()
-    }
+    let own = accounts.iter().map(|name| Source::ServiceAccount {
+        namespace: namespace.clone(),
+        name: name.clone(),
+    });
+    let sources = own.chain([Source::Namespace(namespace.clone())]);
+    let names: BTreeSet<&Name> = sources
+        .filter_map(|source| policies.index().0.get(&source))
+        .flatten()
+        .collect();
+    let rows = names.into_iter().filter_map(|name| policies.get(name));
+    rows.cloned().collect()
 }
 
 /// The hosts that a policy is for: the Services that it names, else those whose selector goes with its own. The pods are

@@ -4,29 +4,60 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1;
+use kube::ResourceExt;
+use trimtab_mesh::table::{Change, Index, Known, Row};
+
+use crate::learn::hints::template_names;
 use crate::learn::host::{Target, target};
-use crate::mesh::Name;
 use crate::object::Caller;
 
-/// What is kept of a pod.
+/// What the containers of a pod name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Template {
     /// Service account.
     pub(super) account: String,
-    /// As [`crate::learn::hints::template_names`] gives them.
+    /// As [`template_names`] gives them.
     pub(super) names: BTreeSet<String>,
 }
 
-#[derive(Debug)]
-struct Pod {
+/// What is kept of a pod: its template, once for all pods of a workload with the same.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PodTemplate {
     uid: String,
-    caller: Caller,
-    template: Arc<Template>,
+    pub(super) caller: Caller,
+    pub(super) template: Arc<Template>,
 }
 
+impl Row for PodTemplate {
+    type Object = v1::Pod;
+    type Index = Templates;
+
+    fn read(object: &Arc<v1::Pod>, known: &Known<'_, Self>) -> Option<Self> {
+        let spec = object.spec.as_ref()?;
+        let uid = object.uid().unwrap_or_default();
+        let caller = Caller::of(object);
+        // The containers' environment never changes.
+        let same = known.old.filter(|o| o.uid == uid && o.caller == caller);
+        let template = same.map(|old| old.template.clone()).unwrap_or_else(|| {
+            let account = spec.service_account_name.clone();
+            let template = Template {
+                account: account.unwrap_or_else(|| "default".to_owned()),
+                names: template_names(spec),
+            };
+            known.index.shared(&caller, template)
+        });
+        Some(Self {
+            uid,
+            caller,
+            template,
+        })
+    }
+}
+
+/// Templates by caller, and callers by what their templates name.
 #[derive(Debug, Default)]
-pub(super) struct Templates {
-    pods: HashMap<Name, Pod>,
+pub struct Templates {
     /// Templates of each caller, several during a roll-out, with the number of their pods.
     of: BTreeMap<Caller, BTreeMap<Arc<Template>, usize>>,
     /// Callers by each label of a name in their templates, and by the addresses there as text.
@@ -50,61 +81,58 @@ fn address(name: &str) -> Option<IpAddr> {
     }
 }
 
+impl Index<PodTemplate> for Templates {
+    fn change(&mut self, change: &Change<'_, PodTemplate>) {
+        if let Some(new) = change.new {
+            self.join(new);
+        }
+        if let Some(old) = change.old {
+            self.leave(old);
+        }
+    }
+}
+
 impl Templates {
-    /// Whether a pod is known as it is: its containers' environment never changes.
-    pub(super) fn knows(&self, name: &Name, uid: &str, caller: &Caller) -> bool {
-        let pod = self.pods.get(name);
-        pod.is_some_and(|p| p.uid == uid && p.caller == *caller)
+    fn shared(&self, caller: &Caller, template: Template) -> Arc<Template> {
+        let known = self.of.get(caller).and_then(|t| t.get_key_value(&template));
+        known.map_or_else(|| Arc::new(template), |(known, _)| known.clone())
     }
 
-    /// Takes a pod in. Gives the callers whose hints may change.
-    pub(super) fn put(
-        &mut self,
-        name: Name,
-        uid: String,
-        caller: Caller,
-        template: Template,
-    ) -> BTreeSet<Caller> {
-        let templates = self.of.entry(caller.clone()).or_default();
-        let known = templates.get_key_value(&template).map(|(t, _)| t.clone());
-        let template = known.clone().unwrap_or_else(|| Arc::new(template));
-        *templates.entry(template.clone()).or_default() += 1;
-        let mut touched = BTreeSet::new();
-        if known.is_none() {
-            for text in &template.names {
-                for key in keys(text) {
-                    let callers = self.naming.entry(key).or_default();
-                    callers.insert(caller.clone());
-                }
-                if let Some(address) = address(text) {
-                    *self.addresses.entry(address).or_default() += 1;
-                }
+    /// Number of a caller's pods with a template.
+    pub(super) fn count(&self, pod: &PodTemplate) -> usize {
+        let templates = self.of.get(&pod.caller);
+        let count = templates.and_then(|t| t.get(&pod.template));
+        count.copied().unwrap_or_default()
+    }
+
+    fn join(&mut self, pod: &PodTemplate) {
+        let templates = self.of.entry(pod.caller.clone()).or_default();
+        let count = templates.entry(pod.template.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            return;
+        }
+        for text in &pod.template.names {
+            for key in keys(text) {
+                let callers = self.naming.entry(key).or_default();
+                callers.insert(pod.caller.clone());
             }
-            touched.insert(caller.clone());
+            if let Some(address) = address(text) {
+                *self.addresses.entry(address).or_default() += 1;
+            }
         }
-        let pod = Pod {
-            uid,
-            caller,
-            template,
+    }
+
+    fn leave(&mut self, pod: &PodTemplate) {
+        let Some(templates) = self.of.get_mut(&pod.caller) else {
+            return;
         };
-        if let Some(old) = self.pods.insert(name, pod) {
-            touched.extend(self.leave(&old));
-        }
-        touched
-    }
-
-    /// Takes a pod out. Gives its caller if its hints may change.
-    pub(super) fn remove(&mut self, name: &Name) -> Option<Caller> {
-        let pod = self.pods.remove(name)?;
-        self.leave(&pod)
-    }
-
-    fn leave(&mut self, pod: &Pod) -> Option<Caller> {
-        let templates = self.of.get_mut(&pod.caller)?;
-        let count = templates.get_mut(&pod.template)?;
-        *count -= 1;
-        if *count > 0 {
-            return None;
+        match templates.get_mut(&pod.template) {
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                return;
+            }
+            _ => {}
         }
         templates.remove(&pod.template);
         let left: BTreeSet<String> = templates
@@ -133,16 +161,6 @@ impl Templates {
                 }
             }
         }
-        Some(pod.caller.clone())
-    }
-
-    pub(super) fn pods(&self) -> Vec<Name> {
-        self.pods.keys().cloned().collect()
-    }
-
-    /// All callers.
-    pub(super) fn callers(&self) -> BTreeSet<Caller> {
-        self.of.keys().cloned().collect()
     }
 
     /// Templates of a caller.
@@ -170,7 +188,7 @@ impl Templates {
     }
 
     /// Callers whose templates may name a host or an address.
-    pub(super) fn naming(&self, key: &str) -> impl Iterator<Item = &Caller> {
+    pub(super) fn naming<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a Caller> + use<'a> {
         self.naming.get(key).into_iter().flatten()
     }
 

@@ -11,12 +11,12 @@ use crate::scope::names::find;
 
 impl Directory for Index {
     fn caller_at(&self, address: IpAddr) -> Option<Caller> {
-        self.state.read().pods.caller_at(address)
+        self.state.read().pods.rows().index().workload_at(address)
     }
 
     fn caller_of_pod(&self, namespace: &str, pod: &str) -> Option<Caller> {
-        let name = (namespace.to_owned(), pod.to_owned());
-        self.state.read().pods.caller_of(&name)
+        let pod = self.state.read().pods.get(namespace, pod)?;
+        Some(pod.group.workload.clone())
     }
 
     fn host_of_name(&self, name: &str, namespace: &str) -> Option<Arc<str>> {

@@ -6,34 +6,66 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use trimtab_crds::fence::{FenceStatus, ServiceFence, ServiceFenceSpec};
+use trimtab_mesh::model::{PodGroup, PodGroups};
+use trimtab_mesh::table::{Known, Row};
 
-use super::pods::{Group, Pods};
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Labels, contains};
 
-/// A fence as it is stored.
+/// A fence as the API server has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fence {
+    /// What the user wrote.
+    pub spec: Arc<ServiceFenceSpec>,
+    /// Labels.
+    pub labels: Labels,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Status.
+    pub status: Arc<FenceStatus>,
+}
+
+/// A fence with what is known of it.
 #[derive(Clone, Debug)]
 pub(super) struct FenceRow {
-    pub(super) spec: Arc<ServiceFenceSpec>,
-    pub(super) labels: Labels,
-    pub(super) uid: String,
-    pub(super) generation: i64,
-    pub(super) created: Option<Timestamp>,
-    pub(super) status: Arc<FenceStatus>,
+    pub(super) fence: Arc<Fence>,
     pub(super) undecodable: Option<String>,
     /// Labels of its pods; `None`: they cannot be known.
     pub(super) selector: Option<Labels>,
 }
 
-impl FenceRow {
-    pub(super) fn new(object: &ServiceFence) -> Self {
-        Self {
+impl std::ops::Deref for FenceRow {
+    type Target = Fence;
+
+    fn deref(&self) -> &Fence {
+        &self.fence
+    }
+}
+
+impl Row for Fence {
+    type Object = ServiceFence;
+    type Index = ();
+
+    fn read(object: &Arc<ServiceFence>, _: &Known<'_, Self>) -> Option<Self> {
+        Some(Self {
             spec: Arc::new(object.spec.clone()),
             labels: object.labels().clone().into_iter().collect(),
             uid: object.uid().unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or_default(),
             created: object.creation_timestamp().map(|t| t.0),
             status: Arc::new(object.status.clone().unwrap_or_default()),
+        })
+    }
+}
+
+impl FenceRow {
+    pub(super) fn new(fence: Arc<Fence>) -> Self {
+        Self {
+            fence,
             undecodable: None,
             selector: None,
         }
@@ -108,8 +140,8 @@ impl<K: Ord + Clone> Selectors<K> {
     }
 
     /// Objects that select these pods.
-    pub(super) fn of_group(&self, group: &Group) -> BTreeSet<K> {
-        let near = self.near(&group.caller.namespace, &group.labels);
+    pub(super) fn of_group(&self, group: &PodGroup) -> BTreeSet<K> {
+        let near = self.near(&group.workload.namespace, &group.labels);
         let selecting = near.filter(|(_, s)| contains(s, &group.labels));
         selecting.map(|(key, _)| key.clone()).collect()
     }
@@ -119,7 +151,7 @@ impl<K: Ord + Clone> Selectors<K> {
         &self,
         namespace: &str,
         selector: &Labels,
-        pods: &Pods,
+        pods: &PodGroups,
     ) -> BTreeSet<K> {
         let near = self.near(namespace, selector);
         let nested = near.filter(|(_, s)| contains(s, selector) || contains(selector, s));

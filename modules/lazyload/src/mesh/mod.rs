@@ -2,24 +2,23 @@
 //!
 //! An event marks the fences whose scope or Sidecar may depend on it and no others: those that consulted the host, the
 //! namespace or the label ([`Index::scope`]), and those whose pods, selectors or users' Sidecars it changes. A change of
-//! sizes alone (endpoints come and go) marks none: it only sets [`Changes::mesh`].
+//! sizes alone (endpoints come and go) marks none.
 //!
 //! The index does not know of learned calls. Who keeps them computes a fence again when they change, and unites again what
 //! is written for the fences in its `overlaps` when its scope has changed.
 
 mod addresses;
 mod directory;
-mod facts;
-mod feeds;
 mod fences;
-mod host_map;
+mod follow;
+mod hosts;
 mod marks;
-mod pods;
 mod registry;
 mod resolve;
+mod sidecars;
 mod state;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard};
@@ -27,14 +26,17 @@ use tokio::sync::Notify;
 
 use crate::config::LazyloadConfig;
 use crate::object::{Caller, FenceKey};
-use crate::scope::{Labels, Scope, ScopeInput, compute};
-pub use facts::ServiceInfo;
+use crate::scope::{Scope, ScopeInput, compute};
+pub use fences::Fence;
 pub use registry::Registry;
 pub use resolve::{Problem, ResolvedFence};
+pub use sidecars::{Sidecar, SidecarOwner};
 use state::State;
-
-/// Namespace and name.
-pub type Name = (String, String);
+use trimtab_mesh::Mesh;
+pub use trimtab_mesh::Name;
+use trimtab_mesh::model::{
+    DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
+};
 
 /// What events have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,14 +45,6 @@ pub struct Changes {
     pub fences: BTreeSet<FenceKey>,
     /// Fences whose stored status is another one, not by itself a reason to compute.
     pub statuses: BTreeSet<FenceKey>,
-    /// Whether the number or the size of services may have changed.
-    pub mesh: bool,
-    /// Services that are new, gone, or have other labels, annotations or selectors.
-    pub services: BTreeSet<Name>,
-    /// Namespaces that are new, gone, or have other labels or annotations.
-    pub namespaces: BTreeSet<String>,
-    /// Whether workloads have come or gone, or pods with other labels.
-    pub workloads: bool,
 }
 
 impl Changes {
@@ -68,12 +62,24 @@ pub struct Index {
 }
 
 impl Index {
-    /// An empty index.
-    pub fn new(config: &LazyloadConfig) -> Arc<Self> {
+    /// An empty index over a mesh.
+    pub fn new(config: &LazyloadConfig, mesh: &Mesh) -> Arc<Self> {
         Arc::new(Self {
-            state: RwLock::new(State::new(config)),
+            state: RwLock::new(State::new(config, mesh)),
             wake: Notify::new(),
         })
+    }
+
+    /// Follows a mesh without the kit: for tests and benchmarks.
+    pub fn attach(self: &Arc<Self>, mesh: &Mesh) {
+        mesh.table::<Fence>().follow(self);
+        mesh.table::<Service>().follow(self);
+        mesh.table::<Pod>().follow(self);
+        mesh.table::<EndpointSlice>().follow(self);
+        mesh.table::<ServiceEntry>().follow(self);
+        mesh.table::<VirtualService>().follow(self);
+        mesh.table::<DestinationRule>().follow(self);
+        mesh.table::<Sidecar>().follow(self);
     }
 
     /// Takes over another configuration; all fences are marked. The domain of the cluster only changes with a new index.
@@ -122,31 +128,6 @@ impl Index {
             state.marks.depend(input.fence, &scope.consulted);
         }
         scope
-    }
-
-    /// Labels of a Namespace.
-    pub fn namespace_labels(&self, namespace: &str) -> Option<Labels> {
-        let state = self.state.read();
-        Some(state.namespaces.get(namespace)?.labels.clone())
-    }
-
-    /// Annotation `lazy-xds` of a Namespace.
-    pub fn namespace_lazy_xds(&self, namespace: &str) -> Option<String> {
-        let state = self.state.read();
-        state.namespaces.get(namespace)?.lazy_xds.clone()
-    }
-
-    /// Namespaces that are known, with their labels.
-    pub fn namespaces(&self) -> BTreeMap<String, Labels> {
-        let state = self.state.read();
-        let all = state.namespaces.iter();
-        all.map(|(name, row)| (name.clone(), row.labels.clone()))
-            .collect()
-    }
-
-    /// Namespace and value of every pod label of this key. Scans the labels of all workloads.
-    pub fn pod_label_values(&self, key: &str) -> BTreeSet<(String, String)> {
-        self.state.read().pods.values(key)
     }
 
     fn with(&self, f: impl FnOnce(&mut State)) {

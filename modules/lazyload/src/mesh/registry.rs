@@ -3,25 +3,28 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use trimtab_mesh::Mesh;
+use trimtab_mesh::host_map::{HostMap, Named as _};
+use trimtab_mesh::model::{DestinationRule, Service, VirtualService, selects};
+use trimtab_mesh::table::Table;
+
 use super::Name;
-use super::facts::{EntryRow, ServiceInfo, ServiceRow};
-use super::host_map::HostMap;
 use crate::scope::services::Registry::{Kubernetes, ServiceEntry};
-use crate::scope::services::{Exports, HostEntry, Labels, Route, Rule, Services, Totals};
+use crate::scope::services::{Exports, HostEntry, Labels, Services, Totals};
 use crate::scope::size;
 
 /// The mesh as scopes read it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
-    pub(super) services: HashMap<Name, ServiceRow>,
-    pub(super) entries: HashMap<Name, EntryRow>,
-    routes: BTreeMap<Name, Arc<Route>>,
-    rules: HashMap<Name, Arc<Rule>>,
+    objects: Arc<Table<Service>>,
+    services: HashMap<Name, Arc<HostEntry>>,
+    entries: HashMap<Name, Vec<Arc<HostEntry>>>,
+    routes: BTreeMap<Name, Arc<VirtualService>>,
     hosts: HostMap<HostEntry>,
     by_namespace: HashMap<Arc<str>, ByHost>,
     by_label: HashMap<(String, String), BTreeSet<Name>>,
-    route_hosts: HostMap<Route>,
-    rule_hosts: HostMap<Rule>,
+    route_hosts: HostMap<VirtualService>,
+    rule_hosts: HostMap<DestinationRule>,
     /// Of Services, by host.
     endpoints: HashMap<Arc<str>, usize>,
     /// By the namespace that sees them; `None`: all do.
@@ -42,6 +45,23 @@ fn signed(bytes: u64) -> i64 {
 }
 
 impl Registry {
+    /// No hosts yet.
+    pub(super) fn new(mesh: &Mesh) -> Self {
+        Self {
+            objects: mesh.table(),
+            services: HashMap::new(),
+            entries: HashMap::new(),
+            routes: BTreeMap::new(),
+            hosts: HostMap::default(),
+            by_namespace: HashMap::new(),
+            by_label: HashMap::new(),
+            route_hosts: HostMap::default(),
+            rule_hosts: HostMap::default(),
+            endpoints: HashMap::new(),
+            totals: HashMap::new(),
+        }
+    }
+
     fn count(&mut self, exports: &Exports, owner: &str, services: i64, bytes: i64) {
         let clients: Vec<Option<String>> = match exports.clients(owner) {
             None => vec![None],
@@ -79,16 +99,11 @@ impl Registry {
         }
     }
 
-    /// Takes a Service in or out. Gives the old one.
-    pub(super) fn set_service(
-        &mut self,
-        name: &Name,
-        row: Option<ServiceRow>,
-    ) -> Option<ServiceRow> {
-        let old = self.services.remove(name);
-        if let Some(old) = &old {
-            self.unlink(&old.entry);
-            for (key, value) in old.info.labels.iter() {
+    /// Takes the host of a Service in or out.
+    pub(super) fn set_service(&mut self, name: &Name, entry: Option<Arc<HostEntry>>) {
+        if let Some(old) = self.services.remove(name) {
+            self.unlink(&old);
+            for (key, value) in old.labels.iter() {
                 let pair = (key.clone(), value.clone());
                 if let Some(names) = self.by_label.get_mut(&pair) {
                     names.remove(name);
@@ -98,69 +113,72 @@ impl Registry {
                 }
             }
         }
-        if let Some(row) = row {
-            self.link(&row.entry);
-            for (key, value) in row.info.labels.iter() {
+        if let Some(entry) = entry {
+            self.link(&entry);
+            for (key, value) in entry.labels.iter() {
                 let names = self.by_label.entry((key.clone(), value.clone()));
                 names.or_default().insert(name.clone());
             }
-            self.services.insert(name.clone(), row);
+            self.services.insert(name.clone(), entry);
         }
-        old
     }
 
-    /// Takes a ServiceEntry in or out. Gives the old one.
-    pub(super) fn set_entry(&mut self, name: &Name, row: Option<EntryRow>) -> Option<EntryRow> {
-        let old = self.entries.remove(name);
-        for entry in old.iter().flat_map(|o| &o.entries) {
+    /// Takes the hosts of a ServiceEntry in or out. Gives the old ones.
+    pub(super) fn set_entry(
+        &mut self,
+        name: &Name,
+        entries: Vec<Arc<HostEntry>>,
+    ) -> Vec<Arc<HostEntry>> {
+        let old = self.entries.remove(name).unwrap_or_default();
+        for entry in &old {
             self.unlink(entry);
         }
-        if let Some(row) = row {
-            for entry in &row.entries {
-                self.link(entry);
-            }
-            self.entries.insert(name.clone(), row);
+        for entry in &entries {
+            self.link(entry);
+        }
+        if !entries.is_empty() {
+            self.entries.insert(name.clone(), entries);
         }
         old
     }
 
-    /// Takes a VirtualService in or out. Gives the old one.
-    pub(super) fn set_route(&mut self, name: &Name, route: Option<Route>) -> Option<Arc<Route>> {
-        let old = self.routes.remove(name);
-        if let Some(old) = old.as_ref().filter(|r| r.mesh) {
+    fn count_route(&mut self, route: &VirtualService, sign: i64) {
+        let bytes = sign * signed(size::of_rules(route.rules));
+        self.count(&route.exports, &route.id.namespace, 0, bytes);
+    }
+
+    /// Takes a VirtualService in or out.
+    pub(super) fn set_route(&mut self, name: &Name, route: Option<&Arc<VirtualService>>) {
+        if let Some(old) = self.routes.remove(name).filter(|r| r.mesh) {
             for host in &old.hosts {
-                self.route_hosts.remove(host, (&old.namespace, &old.name));
+                self.route_hosts.remove(host, (&name.0, &name.1));
             }
-            let bytes = signed(size::of_rules(old.rules));
-            self.count(&old.exports, &old.namespace, 0, -bytes);
+            self.count_route(&old, -1);
         }
         if let Some(route) = route {
-            let route = Arc::new(route);
             if route.mesh {
                 for host in &route.hosts {
                     self.route_hosts.insert(host, route.clone());
                 }
-                let bytes = signed(size::of_rules(route.rules));
-                self.count(&route.exports, &route.namespace, 0, bytes);
+                self.count_route(route, 1);
             }
-            self.routes.insert(name.clone(), route);
+            self.routes.insert(name.clone(), route.clone());
         }
-        old
     }
 
-    /// Takes a DestinationRule in or out. Gives the old one.
-    pub(super) fn set_rule(&mut self, name: &Name, rule: Option<Rule>) -> Option<Arc<Rule>> {
-        let old = self.rules.remove(name);
-        if let Some(old) = &old {
-            self.rule_hosts
-                .remove(&old.host, (&old.namespace, &old.name));
+    /// Takes a DestinationRule in or out.
+    pub(super) fn set_rule(
+        &mut self,
+        name: &Name,
+        old: Option<&Arc<DestinationRule>>,
+        new: Option<&Arc<DestinationRule>>,
+    ) {
+        if let Some(old) = old {
+            self.rule_hosts.remove(&old.host, (&name.0, &name.1));
         }
-        if let Some(rule) = rule {
-            let rule = Arc::new(rule);
+        if let Some(rule) = new {
             self.rule_hosts.insert(&rule.host, rule.clone());
-            self.rules.insert(name.clone(), rule);
         }
-        old
     }
 
     /// Sets the number of endpoints of a Service.
@@ -181,22 +199,9 @@ impl Registry {
         }
     }
 
-    pub(super) fn of_route(&self, name: &Name) -> Option<Arc<Route>> {
-        self.routes.get(name).cloned()
-    }
-
-    pub(super) fn route_names(&self) -> Vec<Name> {
-        self.routes.keys().cloned().collect()
-    }
-
-    pub(super) fn rule_names(&self) -> Vec<Name> {
-        self.rules.keys().cloned().collect()
-    }
-
-    /// What of a Service does not concern its host.
-    pub fn service(&self, namespace: &str, name: &str) -> Option<&ServiceInfo> {
-        let name = (namespace.to_owned(), name.to_owned());
-        self.services.get(&name).map(|row| &row.info)
+    /// A Service.
+    pub fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
+        self.objects.get(namespace, name)
     }
 
     /// Namespace and name of all Services, in no order.
@@ -206,14 +211,14 @@ impl Registry {
 
     /// All hosts, in no order.
     pub fn all(&self) -> impl Iterator<Item = &Arc<HostEntry>> {
-        let entries = self.entries.values().flat_map(|row| &row.entries);
-        self.services.values().map(|row| &row.entry).chain(entries)
+        let entries = self.entries.values().flatten();
+        self.services.values().chain(entries)
     }
 }
 
 /// Each object once, by identity.
-fn distinct(mut routes: Vec<Arc<Route>>) -> Vec<Arc<Route>> {
-    routes.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+fn distinct(mut routes: Vec<Arc<VirtualService>>) -> Vec<Arc<VirtualService>> {
+    routes.sort_by(|a, b| a.name().cmp(&b.name()));
     routes.dedup();
     routes
 }
@@ -247,30 +252,25 @@ impl Services for Registry {
         let smallest = sets
             .min_by_key(|set| set.map_or(0, BTreeSet::len))
             .flatten();
-        let rows = smallest
-            .into_iter()
-            .flatten()
-            .filter_map(|n| self.services.get(n));
-        rows.filter(|row| {
-            labels
-                .iter()
-                .all(|(k, v)| row.info.labels.get(k) == Some(v))
-        })
-        .map(|row| row.entry.clone())
-        .collect()
+        let names = smallest.into_iter().flatten();
+        let entries = names.filter_map(|n| self.services.get(n));
+        entries
+            .filter(|entry| selects(labels, &entry.labels))
+            .cloned()
+            .collect()
     }
 
-    fn routes(&self, host: &str) -> Vec<Arc<Route>> {
+    fn routes(&self, host: &str) -> Vec<Arc<VirtualService>> {
         let mut routes = self.route_hosts.get(host).to_vec();
         routes.extend(self.route_hosts.covering(host));
         distinct(routes)
     }
 
-    fn routes_under(&self, pattern: &str) -> Vec<Arc<Route>> {
+    fn routes_under(&self, pattern: &str) -> Vec<Arc<VirtualService>> {
         distinct(self.route_hosts.under(pattern))
     }
 
-    fn routes_in(&self, namespace: &str) -> Vec<Arc<Route>> {
+    fn routes_in(&self, namespace: &str) -> Vec<Arc<VirtualService>> {
         let from = (namespace.to_owned(), String::new());
         let routes = self.routes.range(from..);
         let here = routes.take_while(|((owner, _), _)| owner == namespace);
@@ -279,12 +279,12 @@ impl Services for Registry {
             .collect()
     }
 
-    fn route(&self, namespace: &str, name: &str) -> Option<Arc<Route>> {
+    fn route(&self, namespace: &str, name: &str) -> Option<Arc<VirtualService>> {
         let name = (namespace.to_owned(), name.to_owned());
         self.routes.get(&name).cloned()
     }
 
-    fn rules(&self, host: &str) -> Vec<Arc<Rule>> {
+    fn rules(&self, host: &str) -> Vec<Arc<DestinationRule>> {
         let mut rules = self.rule_hosts.get(host).to_vec();
         rules.extend(self.rule_hosts.covering(host));
         rules

@@ -125,7 +125,8 @@ impl State {
     }
 
     pub(super) fn fences_of(&self, caller: &Caller) -> Vec<FenceKey> {
-        let groups = self.pods.of_caller(caller);
+        let pods = self.pods.rows();
+        let groups = pods.index().of_workload(caller);
         let mut out: BTreeSet<FenceKey> =
             groups.flat_map(|g| self.by_selector.of_group(g)).collect();
         out.extend(self.by_stored.get(caller).into_iter().flatten().cloned());
@@ -133,9 +134,7 @@ impl State {
     }
 
     fn claims(&self, key: &FenceKey, selector: &Labels) -> Vec<Claim> {
-        let near = self
-            .by_selector
-            .overlapping(&key.namespace, selector, &self.pods);
+        let near = self.overlapping(&key.namespace, selector);
         let others = near.into_iter().filter(|other| other != key);
         others
             .filter_map(|key| {
@@ -154,10 +153,9 @@ impl State {
 
     /// Users' Sidecars that forbid one of ours: on the same pods, or of the same name.
     fn users_sidecars(&self, key: &FenceKey, selector: &Labels) -> Vec<String> {
-        let pods = &self.pods;
-        let near = self
-            .sidecar_selectors
-            .overlapping(&key.namespace, selector, pods);
+        let pods = self.pods.rows();
+        let sidecars = &self.sidecar_selectors;
+        let near = sidecars.overlapping(&key.namespace, selector, pods.index());
         let mut out: BTreeSet<String> = near.into_iter().map(|(_, name)| name).collect();
         let own: Name = (key.namespace.clone(), key.name.clone());
         if self.sidecars.contains_key(&own) {
@@ -184,10 +182,13 @@ impl State {
         let mut overlaps = Vec::new();
         let mut user_sidecars = Vec::new();
         if let Some(selector) = &row.selector {
-            for group in self.pods.select(&key.namespace, selector) {
-                pods += self.pods.count(group);
-                callers.insert(group.caller.clone());
+            let rows = self.pods.rows();
+            let groups = rows.index();
+            for group in groups.select(&key.namespace, selector) {
+                pods += groups.count(group);
+                callers.insert(group.workload.clone());
             }
+            drop(rows);
             overlaps = self.claims(key, selector);
             user_sidecars = self.users_sidecars(key, selector);
         }

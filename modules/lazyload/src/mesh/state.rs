@@ -1,68 +1,65 @@
 //! What events do to the state.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::ResourceExt;
-use trimtab_crds::fence::{LAZY_XDS_ANNOTATION, Mode, ServiceFence};
-use trimtab_crds::istio::{DestinationRule, ServiceEntry, Sidecar, VirtualService};
-use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
+use trimtab_crds::fence::Mode;
+use trimtab_mesh::Mesh;
+use trimtab_mesh::model::{
+    DestinationRule, EndpointSlice, Pod, PodGroup, Service, ServiceEntry, VirtualService,
+};
+use trimtab_mesh::table::{Change, Table};
 
 use super::addresses::Addresses;
-use super::facts::{self, EntryRow, ServiceRow, SliceRow, name_of};
-use super::fences::{FenceRow, Selectors};
+use super::fences::{Fence, FenceRow, Selectors};
+use super::hosts;
 use super::marks::Marks;
-use super::pods::{Group, Pods};
 use super::registry::Registry;
+use super::sidecars::{Sidecar, SidecarOwner};
 use super::{Changes, Name};
 use crate::config::LazyloadConfig;
 use crate::object::{Caller, FenceKey};
 use crate::scope::Labels;
-use crate::scope::services::{HostEntry, Route, Rule};
+use crate::scope::services::HostEntry;
 
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct NamespaceRow {
-    pub(super) labels: Labels,
-    pub(super) lazy_xds: Option<String>,
-}
-
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct SidecarRow {
-    /// `None`: for the whole namespace.
-    pub(super) selector: Option<Labels>,
-}
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
-    pub(super) domain: String,
+    pub(super) domain: Arc<str>,
     pub(super) workload_label: String,
     pub(super) mode: Mode,
     pub(super) registry: Registry,
-    pub(super) pods: Pods,
+    pub(super) pods: Arc<Table<Pod>>,
     pub(super) addresses: Addresses,
-    pub(super) slices: HashMap<Name, SliceRow>,
     /// Addresses of a Service in all of its slices: version 4 and version 6.
     families: HashMap<Arc<str>, [usize; 2]>,
     pub(super) fences: BTreeMap<FenceKey, FenceRow>,
     pub(super) by_selector: Selectors<FenceKey>,
     pub(super) by_stored: HashMap<Caller, BTreeSet<FenceKey>>,
     /// Users' Sidecars.
-    pub(super) sidecars: BTreeMap<Name, SidecarRow>,
+    pub(super) sidecars: BTreeMap<Name, Arc<Sidecar>>,
     pub(super) sidecar_selectors: Selectors<Name>,
-    pub(super) namespaces: BTreeMap<String, NamespaceRow>,
     pub(super) marks: Marks,
     pub(super) changes: Changes,
 }
 
 impl State {
-    pub(super) fn new(config: &LazyloadConfig) -> Self {
+    pub(super) fn new(config: &LazyloadConfig, mesh: &Mesh) -> Self {
         Self {
-            domain: config.domain.clone(),
+            domain: mesh.domain().clone(),
             workload_label: config.workload_label.clone(),
             mode: config.mode,
-            ..Self::default()
+            registry: Registry::new(mesh),
+            pods: mesh.table(),
+            addresses: Addresses::default(),
+            families: HashMap::new(),
+            fences: BTreeMap::new(),
+            by_selector: Selectors::default(),
+            by_stored: HashMap::new(),
+            sidecars: BTreeMap::new(),
+            sidecar_selectors: Selectors::default(),
+            marks: Marks::default(),
+            changes: Changes::default(),
         }
     }
 
@@ -74,7 +71,6 @@ impl State {
             self.refresh(key);
         }
         self.changes.fences.extend(keys);
-        self.changes.mesh = true;
     }
 
     // --- services ---
@@ -84,90 +80,65 @@ impl State {
         self.marks.host(&entry.host, fences);
         self.marks.namespace(&entry.namespace, fences);
         self.marks.labels(&entry.labels, fences);
-        self.changes.mesh = true;
     }
 
-    fn set_service(&mut self, name: &Name, new: Option<&ServiceRow>) {
-        if self.registry.services.get(name) == new {
-            return;
-        }
-        let old = self.registry.set_service(name, new.cloned());
-        let old = old.as_ref();
-        for (row, there) in [(old, false), (new, true)] {
+    pub(super) fn service(&mut self, change: &Change<'_, Service>) {
+        for (row, there) in [(change.old, false), (change.new, true)] {
             let Some(row) = row else { continue };
             for address in &row.addresses {
-                self.addresses.set_virtual(*address, &row.entry.host, there);
+                self.addresses.set_virtual(*address, &row.host, there);
             }
         }
-        if old.map(|r| &r.entry) != new.map(|r| &r.entry) {
-            for row in [old, new].into_iter().flatten() {
-                self.touch_entry(&row.entry);
+        let old = change.old.map(|s| hosts::of_service(s));
+        let new = change.new.map(|s| Arc::new(hosts::of_service(s)));
+        if old.as_ref() != new.as_deref() {
+            self.registry.set_service(change.name, new.clone());
+            for entry in old.as_ref().into_iter().chain(new.as_deref()) {
+                self.touch_entry(entry);
             }
         }
-        if old.map(|r| &r.info) != new.map(|r| &r.info) {
-            self.changes.services.insert(name.clone());
-            self.refresh(&FenceKey {
-                namespace: name.0.clone(),
-                name: name.1.clone(),
-            });
+        let selector = |s: Option<&Arc<Service>>| s.map(|s| s.selector.clone());
+        if selector(change.old) != selector(change.new) {
+            self.refresh(&FenceKey::of(change.name));
         }
     }
 
-    pub(super) fn put_service(&mut self, object: &Service) {
-        let row = facts::service(object, &self.domain);
-        self.set_service(&name_of(object), Some(&row));
-    }
-
-    pub(super) fn drop_service(&mut self, name: &Name) {
-        self.set_service(name, None);
-    }
-
-    fn set_entry(&mut self, name: &Name, new: Option<&EntryRow>) {
-        if self.registry.entries.get(name) == new {
-            return;
-        }
-        let old = self.registry.set_entry(name, new.cloned());
-        let old = old.as_ref();
-        for (row, there) in [(old, false), (new, true)] {
+    pub(super) fn entry(&mut self, change: &Change<'_, ServiceEntry>) {
+        let new = change.new.map(|e| hosts::of_entry(e)).unwrap_or_default();
+        let old = self.registry.set_entry(change.name, new.clone());
+        let rows = [(change.old, &old, false), (change.new, &new, true)];
+        for (row, entries, there) in rows {
             let Some(row) = row else { continue };
-            for entry in &row.entries {
-                for address in &row.addresses {
-                    self.addresses.set_virtual(*address, &entry.host, there);
+            for entry in entries {
+                // An address with a prefix is a range, also of one address.
+                let single = row.spec.addresses.iter().filter_map(|a| a.parse().ok());
+                for address in single {
+                    self.addresses.set_virtual(address, &entry.host, there);
                 }
-                for address in &row.behind {
-                    self.addresses.set_behind(*address, &entry.host, there);
+                for address in hosts::behind(row) {
+                    self.addresses.set_behind(address, &entry.host, there);
                 }
-                for range in &row.ranges {
-                    self.addresses.set_range(*range, &entry.host, there);
+                for range in hosts::ranges(row) {
+                    self.addresses.set_range(range, &entry.host, there);
                 }
             }
         }
-        for entry in [old, new].into_iter().flatten().flat_map(|r| &r.entries) {
-            self.touch_entry(entry);
+        if old != new {
+            for entry in old.iter().chain(&new) {
+                self.touch_entry(entry);
+            }
         }
     }
 
-    pub(super) fn put_entry(&mut self, object: &ServiceEntry) {
-        let row = facts::service_entry(object);
-        self.set_entry(&name_of(object), Some(&row));
-    }
-
-    pub(super) fn drop_entry(&mut self, name: &Name) {
-        self.set_entry(name, None);
-    }
-
-    fn set_slice(&mut self, name: &Name, new: Option<SliceRow>) {
-        if self.slices.get(name) == new.as_ref() {
-            return;
-        }
-        let old = self.slices.remove(name);
-        for (row, there) in [(&old, false), (&new, true)] {
-            let Some(row) = row.as_ref().filter(|r| !r.host.is_empty()) else {
+    pub(super) fn slice(&mut self, change: &Change<'_, EndpointSlice>) {
+        for (row, there) in [(change.old, false), (change.new, true)] {
+            let Some(row) = row.filter(|r| !r.host.is_empty()) else {
                 continue;
             };
             let counts = self.families.entry(row.host.clone()).or_default();
-            for address in &row.addresses {
-                self.addresses.set_behind(*address, &row.host, there);
+            let addresses: BTreeSet<IpAddr> = row.addresses().collect();
+            for address in addresses {
+                self.addresses.set_behind(address, &row.host, there);
                 let count = &mut counts[usize::from(address.is_ipv6())];
                 *count = if there {
                     *count + 1
@@ -180,148 +151,91 @@ impl State {
                 self.families.remove(&row.host);
             }
             self.registry.set_endpoints(&row.host, most);
-            self.changes.mesh = true;
         }
-        if let Some(new) = new {
-            self.slices.insert(name.clone(), new);
-        }
-    }
-
-    pub(super) fn put_slice(&mut self, object: &EndpointSlice) {
-        let row = facts::slice(object, &self.domain);
-        self.set_slice(&name_of(object), Some(row));
-    }
-
-    pub(super) fn drop_slice(&mut self, name: &Name) {
-        self.set_slice(name, None);
     }
 
     // --- rules ---
 
-    fn set_route(&mut self, name: &Name, new: Option<Route>) {
-        let known = self.registry.of_route(name);
-        if known.as_deref() == new.as_ref() {
-            return;
-        }
+    pub(super) fn route(&mut self, change: &Change<'_, VirtualService>) {
         let fences = &mut self.changes.fences;
-        for route in [known.as_deref(), new.as_ref()].into_iter().flatten() {
+        for route in change.rows() {
             for host in &route.hosts {
                 self.marks.host(host, fences);
             }
         }
-        self.marks.namespace(&name.0, fences);
-        self.marks.route(name, fences);
-        self.registry.set_route(name, new);
-        self.changes.mesh = true;
+        self.marks.namespace(&change.name.0, fences);
+        self.marks.route(change.name, fences);
+        self.registry.set_route(change.name, change.new);
     }
 
-    pub(super) fn put_route(&mut self, object: &VirtualService) {
-        let route = facts::route(object, &self.domain);
-        self.set_route(&name_of(object), Some(route));
-    }
-
-    pub(super) fn drop_route(&mut self, name: &Name) {
-        self.set_route(name, None);
-    }
-
-    fn set_rule(&mut self, name: &Name, new: Option<&Rule>) {
-        let old = self.registry.set_rule(name, new.cloned());
-        if old.as_deref() == new {
+    pub(super) fn rule(&mut self, change: &Change<'_, DestinationRule>) {
+        self.registry.set_rule(change.name, change.old, change.new);
+        let seen =
+            |r: Option<&Arc<DestinationRule>>| r.map(|r| (r.host.clone(), r.exports.clone()));
+        if seen(change.old) == seen(change.new) {
             return;
         }
-        for rule in [old.as_deref(), new].into_iter().flatten() {
+        for rule in change.rows() {
             self.marks.host(&rule.host, &mut self.changes.fences);
         }
     }
 
-    pub(super) fn put_rule(&mut self, object: &DestinationRule) {
-        let rule = facts::rule(object, &self.domain);
-        self.set_rule(&name_of(object), Some(&rule));
-    }
+    // --- pods ---
 
-    pub(super) fn drop_rule(&mut self, name: &Name) {
-        self.set_rule(name, None);
-    }
-
-    // --- pods and namespaces ---
-
-    fn touch_groups(&mut self, groups: &[Arc<Group>]) {
-        for group in groups {
+    /// Pods that come and go in a group that stays are no event for fences: a roll-out or an autoscaler that replaces a
+    /// thousand pods computes nothing again.
+    pub(super) fn pod(&mut self, change: &Change<'_, Pod>) {
+        let group = |pod: Option<&Arc<Pod>>| pod.map(|p| p.group.clone());
+        let (old, new) = (group(change.old), group(change.new));
+        if old == new {
+            return;
+        }
+        let pods = self.pods.rows();
+        let touched = |group: &Arc<PodGroup>, count| pods.index().count(group) == count;
+        let gone = old.filter(|group| touched(group, 0));
+        let appeared = new.filter(|group| touched(group, 1));
+        for group in gone.iter().chain(&appeared) {
             self.changes.fences.extend(self.by_selector.of_group(group));
-            self.changes.workloads = true;
-        }
-    }
-
-    pub(super) fn put_pod(&mut self, object: &Pod) {
-        let groups = self.pods.put(object);
-        self.touch_groups(&groups);
-    }
-
-    pub(super) fn drop_pod(&mut self, name: &Name) {
-        let groups = self.pods.remove(name);
-        self.touch_groups(&groups);
-    }
-
-    pub(super) fn put_namespace(&mut self, object: &Namespace) {
-        let row = NamespaceRow {
-            labels: object.labels().clone().into_iter().collect(),
-            lazy_xds: object.annotations().get(LAZY_XDS_ANNOTATION).cloned(),
-        };
-        let name = object.name_any();
-        if self.namespaces.get(&name) != Some(&row) {
-            self.changes.namespaces.insert(name.clone());
-            self.namespaces.insert(name, row);
-        }
-    }
-
-    pub(super) fn drop_namespace(&mut self, name: &Name) {
-        if self.namespaces.remove(&name.1).is_some() {
-            self.changes.namespaces.insert(name.1.clone());
         }
     }
 
     // --- Sidecars ---
 
-    fn set_sidecar(&mut self, name: &Name, new: Option<SidecarRow>) {
-        if self.sidecars.get(name) == new.as_ref() {
+    pub(super) fn overlapping(&self, namespace: &str, selector: &Labels) -> BTreeSet<FenceKey> {
+        let pods = self.pods.rows();
+        let selectors = &self.by_selector;
+        selectors.overlapping(namespace, selector, pods.index())
+    }
+
+    pub(super) fn sidecar(&mut self, change: &Change<'_, Sidecar>) {
+        let users = |s: Option<&Arc<Sidecar>>| s.filter(|s| s.owner == SidecarOwner::User).cloned();
+        let (old, new) = (users(change.old), users(change.new));
+        let selector = |s: &Option<Arc<Sidecar>>| s.as_ref().map(|s| s.selector.clone());
+        if selector(&old) == selector(&new) {
             return;
         }
-        let old = self.sidecars.remove(name);
-        let own = FenceKey {
-            namespace: name.0.clone(),
-            name: name.1.clone(),
-        };
-        let mut touched = BTreeSet::from([own]);
+        let name = change.name;
+        let mut touched = BTreeSet::from([FenceKey::of(name)]);
         touched.retain(|key| self.fences.contains_key(key));
         for row in [&old, &new].into_iter().flatten() {
             touched.extend(match &row.selector {
-                Some(labels) => self.by_selector.overlapping(&name.0, labels, &self.pods),
+                Some(labels) => self.overlapping(&name.0, labels),
                 None => self.fences_in(&name.0),
             });
         }
         // A fence that may not write leaves the writing to others.
         for key in touched.clone() {
             let selector = self.fences.get(&key).and_then(|row| row.selector.as_ref());
-            let near = selector.map(|s| self.by_selector.overlapping(&name.0, s, &self.pods));
+            let near = selector.map(|s| self.overlapping(&name.0, s));
             touched.extend(near.into_iter().flatten());
         }
         self.changes.fences.extend(touched);
         let labels = new.as_ref().and_then(|row| row.selector.as_ref());
         self.sidecar_selectors.set(&name.0, name, labels);
+        self.sidecars.remove(name);
         if let Some(new) = new {
             self.sidecars.insert(name.clone(), new);
         }
-    }
-
-    pub(super) fn put_sidecar(&mut self, object: &Sidecar) {
-        let selector = object.spec.workload_selector.as_ref();
-        let selector = selector.map(|s| s.labels.clone()).filter(|l| !l.is_empty());
-        let new = (!is_ours(object)).then_some(SidecarRow { selector });
-        self.set_sidecar(&name_of(object), new);
-    }
-
-    pub(super) fn drop_sidecar(&mut self, name: &Name) {
-        self.set_sidecar(name, None);
     }
 
     fn fences_in(&self, namespace: &str) -> BTreeSet<FenceKey> {
@@ -337,15 +251,9 @@ impl State {
 
     // --- fences ---
 
-    pub(super) fn put_fence(&mut self, object: &ServiceFence) {
-        let (namespace, name) = name_of(object);
-        let key = FenceKey { namespace, name };
-        self.set_fence(&key, Some(FenceRow::new(object)));
-    }
-
-    pub(super) fn drop_fence(&mut self, name: &Name) {
-        let (namespace, name) = name.clone();
-        self.set_fence(&FenceKey { namespace, name }, None);
+    pub(super) fn fence(&mut self, change: &Change<'_, Fence>) {
+        let new = change.new.cloned().map(FenceRow::new);
+        self.set_fence(&FenceKey::of(change.name), new);
     }
 
     pub(super) fn undecodable_fence(&mut self, key: &FenceKey, error: &str) {
@@ -403,9 +311,7 @@ impl State {
     fn reselect(&mut self, key: &FenceKey, from: Option<Labels>, to: Option<Labels>) {
         self.by_selector.set(&key.namespace, key, to.as_ref());
         for selector in [from, to].iter().flatten() {
-            let near = self
-                .by_selector
-                .overlapping(&key.namespace, selector, &self.pods);
+            let near = self.overlapping(&key.namespace, selector);
             self.changes.fences.extend(near);
         }
     }
@@ -426,15 +332,4 @@ impl State {
             self.reselect(key, old, new);
         }
     }
-}
-
-/// Whether Trimtab wrote a Sidecar, or Slime did, whose Sidecars are taken over.
-fn is_ours(object: &Sidecar) -> bool {
-    let labelled = object.labels().get(MANAGED_BY_LABEL);
-    labelled.is_some_and(|by| by == MANAGED_BY)
-        || object.owner_references().iter().any(|o| {
-            o.controller == Some(true)
-                && o.kind == "ServiceFence"
-                && o.api_version.starts_with("microservice.slime.io/")
-        })
 }

@@ -1,23 +1,32 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use trimtab_crds::fence::ServiceFence;
-use trimtab_crds::istio::{ServiceEntry, VirtualService};
-use trimtab_kit::watch::Feed;
+use trimtab_mesh::table::Row;
 
-use super::pods::workload_of;
 use super::*;
 use crate::object::Directory;
 use crate::scope::Services;
 
-fn put<K: DeserializeOwned>(index: &Index, object: Value)
-where
-    Index: Feed<K>,
-{
-    index.apply(Arc::new(serde_json::from_value::<K>(object).unwrap()));
+/// An index that follows a mesh.
+struct Fixture {
+    mesh: Arc<Mesh>,
+    of: Arc<Index>,
+}
+
+impl std::ops::Deref for Fixture {
+    type Target = Index;
+
+    fn deref(&self) -> &Index {
+        &self.of
+    }
+}
+
+fn put<R: Row<Object: DeserializeOwned>>(index: &Fixture, object: Value) {
+    index.mesh.put::<R>(serde_json::from_value(object).unwrap());
 }
 
 fn meta(namespace: &str, name: &str) -> Value {
@@ -30,15 +39,15 @@ fn object(namespace: &str, name: &str, spec: Value) -> Value {
     object
 }
 
-fn service(index: &Index, namespace: &str, name: &str, spec: Value) {
+fn service(index: &Fixture, namespace: &str, name: &str, spec: Value) {
     put::<Service>(index, object(namespace, name, spec));
 }
 
-fn entry(index: &Index, namespace: &str, name: &str, spec: Value) {
+fn entry(index: &Fixture, namespace: &str, name: &str, spec: Value) {
     put::<ServiceEntry>(index, object(namespace, name, spec));
 }
 
-fn slice(index: &Index, service: &str, addresses: Value) {
+fn slice(index: &Fixture, service: &str, addresses: Value) {
     let mut object = json!({"metadata": meta("a", &format!("{service}-1")), "addressType": "IPv4", "endpoints": [{}]});
     object["metadata"]["labels"] = json!({"kubernetes.io/service-name": service});
     object["endpoints"][0]["addresses"] = addresses;
@@ -59,8 +68,11 @@ fn pod(labels: Value, owner: Option<(&str, &str)>, ips: &[&str], spec: Value) ->
     object
 }
 
-fn index() -> Arc<Index> {
-    Index::new(&LazyloadConfig::default())
+fn index() -> Fixture {
+    let mesh = Mesh::new("cluster.local");
+    let of = Index::new(&LazyloadConfig::default(), &mesh);
+    of.attach(&mesh);
+    Fixture { mesh, of }
 }
 
 #[test]
@@ -94,9 +106,9 @@ fn workloads_are_named_as_the_injector_names_them() {
         (json!({}), Some(("ReplicationController", "rc-12")), "rc-12"),
         (json!({}), None, "p-0"),
     ] {
-        let pod: Pod =
+        let pod: v1::Pod =
             serde_json::from_value(pod(labels, owner, &[], json!({"containers": []}))).unwrap();
-        assert_eq!(workload_of(&pod), wanted);
+        assert_eq!(*Caller::of(&pod).workload, *wanted);
     }
 }
 
@@ -210,7 +222,7 @@ fn names_mean_what_they_mean_to_the_client() {
     }
 }
 
-fn at(index: &Index, address: &str, port: u16) -> Vec<String> {
+fn at(index: &Fixture, address: &str, port: u16) -> Vec<String> {
     let hosts = index.hosts_at(address.parse().unwrap(), port);
     hosts.iter().map(ToString::to_string).collect()
 }
@@ -232,7 +244,7 @@ fn addresses_of_services_lead_to_hosts() {
     assert!(at(&index, "198.51.100.1", 1).is_empty());
     service(&index, "a", "web", json!({"clusterIP": "10.96.0.3"}));
     assert!(at(&index, "10.96.0.1", 80).is_empty());
-    Feed::<EndpointSlice>::reset(&*index, Vec::new(), &[]);
+    index.mesh.table::<EndpointSlice>().replace(&[]);
     assert!(at(&index, "10.1.0.1", 80).is_empty());
 }
 
@@ -261,7 +273,9 @@ fn addresses_of_service_entries_lead_to_hosts() {
     assert_eq!(at(&index, "203.0.113.4", 4), ["wide.example.com"]);
 
     let unreadable = [("a".to_owned(), "one".to_owned())];
-    Feed::<ServiceEntry>::reset(&*index, Vec::new(), &unreadable);
+    let entries = index.mesh.table::<ServiceEntry>();
+    entries.begin();
+    entries.end(&unreadable);
     assert_eq!(at(&index, "192.0.2.1", 9), ["one.example.com"], "it stays");
     assert!(at(&index, "192.0.2.9", 3).is_empty());
     assert!(at(&index, "203.0.113.4", 4).is_empty());
@@ -291,7 +305,7 @@ fn totals_follow_what_each_namespace_sees() {
     other["metadata"]["annotations"] = json!({});
     put::<Service>(&index, other);
     assert_eq!((services("a"), services("b")), (2, 2));
-    Feed::<Service>::reset(&*index, Vec::new(), &[]);
+    index.mesh.table::<Service>().replace(&[]);
     assert_eq!(index.services().totals("b").services, 0);
     assert_eq!(index.services().totals("b").bytes, 0);
 }
@@ -308,7 +322,9 @@ fn fence(name: &str, spec: Value, status: Value) -> ServiceFence {
 #[test]
 fn a_roll_out_marks_no_fence() {
     let index = index();
-    index.apply(Arc::new(fence("web", json!({"enable": true}), json!({}))));
+    index
+        .mesh
+        .put::<Fence>(fence("web", json!({"enable": true}), json!({})));
     let plain = json!({"containers": []});
     let labels = json!({"app": "web"});
     put::<Pod>(
@@ -322,14 +338,10 @@ fn a_roll_out_marks_no_fence() {
     );
     let first = index.take_changes();
     assert_eq!(first.fences.len(), 1);
-    assert!(first.workloads);
     let mut second = pod(labels, Some(("StatefulSet", "web")), &["10.0.0.2"], plain);
     second["metadata"]["name"] = json!("p-1");
     put::<Pod>(&index, second);
-    Feed::<Pod>::delete(
-        &*index,
-        Arc::new(serde_json::from_value(json!({"metadata": meta("a", "p-0")})).unwrap()),
-    );
+    index.mesh.remove::<Pod>("a", "p-0");
     assert!(index.take_changes().is_empty());
     let caller = Caller::new("a", "web");
     assert_eq!(index.fences_of(&caller).len(), 1);
@@ -343,28 +355,26 @@ fn a_status_is_reported_and_marks_a_fence_only_for_its_callers() {
         namespace: "a".to_owned(),
         name: "web".to_owned(),
     };
-    index.apply(Arc::new(fence("web", json!({}), json!({}))));
+    index.mesh.put::<Fence>(fence("web", json!({}), json!({})));
     index.take_changes();
-    index.apply(Arc::new(fence(
-        "web",
-        json!({}),
-        json!({"metricStatus": {"x": "1"}}),
-    )));
+    let learned = json!({"metricStatus": {"x": "1"}});
+    index.mesh.put::<Fence>(fence("web", json!({}), learned));
     let changes = index.take_changes();
     assert!(changes.fences.is_empty());
     assert!(changes.statuses.contains(&key));
     let learned = json!({"dependencies": [{"host": "b", "caller": "nightly"}]});
-    index.apply(Arc::new(fence("web", json!({}), learned)));
+    index.mesh.put::<Fence>(fence("web", json!({}), learned));
     assert!(index.take_changes().fences.contains(&key));
     let nightly = Caller::new("a", "nightly");
     assert_eq!(index.fences_of(&nightly), std::slice::from_ref(&key));
     assert!(index.resolve(&key).unwrap().callers.contains(&nightly));
-    Feed::<ServiceFence>::undecodable(&*index, "a", "web", "bad");
+    let name = ("a".to_owned(), "web".to_owned());
+    index.mesh.table::<Fence>().undecodable(&name, "bad");
     assert_eq!(
         index.resolve(&key).unwrap().problems,
         [Problem::Undecodable("bad".to_owned())]
     );
-    Feed::<ServiceFence>::delete(&*index, Arc::new(fence("web", json!({}), json!({}))));
+    index.mesh.remove::<Fence>("a", "web");
     assert!(index.take_changes().fences.contains(&key));
     assert!(index.resolve(&key).is_none());
     assert!(index.fences_of(&nightly).is_empty());
@@ -373,14 +383,9 @@ fn a_status_is_reported_and_marks_a_fence_only_for_its_callers() {
 #[tokio::test]
 async fn whoever_waits_is_woken() {
     let index = index();
-    service(&index, "a", "web", json!({}));
+    index.mesh.put::<Fence>(fence("web", json!({}), json!({})));
     index.changed().await;
-    assert!(
-        index
-            .take_changes()
-            .services
-            .contains(&("a".to_owned(), "web".to_owned()))
-    );
+    assert_eq!(index.take_changes().fences.len(), 1);
 }
 
 fn scoped(index: &Index, key: &FenceKey) {
@@ -404,7 +409,9 @@ fn one_of_many_services_marks_the_fences_that_name_it() {
     for n in 0..100 {
         let host = format!("s{n}.b.svc.cluster.local");
         let spec = json!({"enable": true, "host": {host: {}}});
-        index.apply(Arc::new(fence(&format!("f{n}"), spec, json!({}))));
+        index
+            .mesh
+            .put::<Fence>(fence(&format!("f{n}"), spec, json!({})));
     }
     for key in index.take_changes().fences {
         scoped(&index, &key);
@@ -432,6 +439,5 @@ fn one_of_many_services_marks_the_fences_that_name_it() {
     );
     assert_eq!(marked().len(), 100, "it covers all of them");
     slice(&index, "s7", json!(["10.0.0.1"]));
-    let changes = index.take_changes();
-    assert!(changes.fences.is_empty() && changes.mesh);
+    assert!(index.take_changes().is_empty());
 }

@@ -333,11 +333,11 @@ impl Builder<'_> {
             }
         }
         for route in self.services.routes_under(pattern) {
-            if wanted(&route.namespace) && route.exports.visible(&route.namespace, client) {
+            if wanted(&route.id.namespace) && route.exports.visible(&route.id.namespace, client) {
                 let hosts = route.hosts.iter();
                 for host in hosts.filter(|h| covers(pattern, h) && &***h != "*") {
                     out.found = true;
-                    self.enter(&route.namespace, host, reason);
+                    self.enter(&route.id.namespace, host, reason);
                 }
                 let all = destinations(&route, self.services, &mut self.out);
                 out.redirects.extend(all.iter().map(ToString::to_string));
@@ -449,15 +449,15 @@ impl Builder<'_> {
         let mut redirects = BTreeSet::new();
         let mut any = false;
         for route in self.services.routes(host) {
-            if !route.exports.visible(&route.namespace, self.client) {
+            if !route.exports.visible(&route.id.namespace, self.client) {
                 continue;
             }
-            let name = format!("{}/{}", route.namespace, route.name);
+            let name = format!("{}/{}", route.id.namespace, route.id.name);
             let reason = Reason::Route(name, host.to_owned());
             let named = |h: &&Arc<str>| ***h == *host || (covers(h, host) && &***h != "*");
             for pattern in route.hosts.iter().filter(named) {
                 any = true;
-                self.enter(&route.namespace, pattern, &reason);
+                self.enter(&route.id.namespace, pattern, &reason);
             }
             let all = destinations(&route, self.services, &mut self.out);
             redirects.extend(all.iter().map(ToString::to_string));
@@ -468,13 +468,13 @@ impl Builder<'_> {
     /// DestinationRules beside the service that the client may not see, when it has none of its own.
     fn hidden_rules(&mut self, entry: &HostEntry) {
         let rules = self.services.rules(&entry.host);
-        if rules.iter().any(|r| &*r.namespace == self.client) {
+        if rules.iter().any(|r| &*r.id.namespace == self.client) {
             return;
         }
-        for rule in rules.iter().filter(|r| r.namespace == entry.namespace) {
-            if !rule.exports.visible(&rule.namespace, self.client) {
+        for rule in rules.iter().filter(|r| r.id.namespace == entry.namespace) {
+            if !rule.exports.visible(&rule.id.namespace, self.client) {
                 self.out.warnings.insert(Warning::HiddenRule {
-                    rule: format!("{}/{}", rule.namespace, rule.name),
+                    rule: format!("{}/{}", rule.id.namespace, rule.id.name),
                     host: entry.host.to_string(),
                     client: self.client.to_owned(),
                 });

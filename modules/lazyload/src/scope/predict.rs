@@ -7,13 +7,13 @@ use trimtab_crds::fence::ScopeSize;
 
 use trimtab_mesh::names::covers;
 
-use super::services::{HostEntry, Route, Services};
+use super::services::{HostEntry, Services, VirtualService};
 use super::{Imports, Scope, size};
 
 /// Fills in `imports` and `size` from `entries`, and notes what was looked up.
 pub(super) fn predict(scope: &mut Scope, client: &str, services: &dyn Services) {
     let mut hosts: BTreeMap<Arc<str>, Arc<HostEntry>> = BTreeMap::new();
-    let mut routes: BTreeMap<(Arc<str>, Arc<str>), Arc<Route>> = BTreeMap::new();
+    let mut routes: BTreeMap<(Arc<str>, Arc<str>), Arc<VirtualService>> = BTreeMap::new();
     let entries: Vec<String> = scope.entries.keys().cloned().collect();
     for entry in &entries {
         let Some((namespace, host)) = entry.split_once('/').filter(|(_, host)| *host != "*") else {
@@ -30,11 +30,11 @@ pub(super) fn predict(scope: &mut Scope, client: &str, services: &dyn Services) 
                 prefer(&mut hosts, found, client);
             }
         }
-        for route in ruled.into_iter().filter(|r| &*r.namespace == namespace) {
+        for route in ruled.into_iter().filter(|r| &*r.id.namespace == namespace) {
             // A VirtualService is imported by entries that are as wide as its host, or wider.
             let named = route.hosts.iter().any(|h| **h == *host || covers(host, h));
-            if named && route.exports.visible(&route.namespace, client) {
-                routes.insert((route.namespace.clone(), route.name.clone()), route);
+            if named && route.exports.visible(&route.id.namespace, client) {
+                routes.insert((route.id.namespace.clone(), route.id.name.clone()), route);
             }
         }
     }
@@ -60,7 +60,7 @@ pub(super) fn predict(scope: &mut Scope, client: &str, services: &dyn Services) 
             .values()
             .map(|r| {
                 (
-                    format!("{}/{}", r.namespace, r.name),
+                    format!("{}/{}", r.id.namespace, r.id.name),
                     size::of_rules(r.rules),
                 )
             })
@@ -95,7 +95,7 @@ fn destination(host: &str, client: &str, services: &dyn Services) -> Option<Arc<
 
 /// Destinations of a VirtualService and of those that it delegates to.
 pub(super) fn destinations(
-    route: &Route,
+    route: &VirtualService,
     services: &dyn Services,
     scope: &mut Scope,
 ) -> BTreeSet<Arc<str>> {
@@ -104,7 +104,7 @@ pub(super) fn destinations(
         let key = (namespace.to_string(), name.to_string());
         scope.consulted.routes.insert(key);
         if let Some(delegate) = services.route(namespace, name)
-            && delegate.exports.visible(namespace, &route.namespace)
+            && delegate.exports.visible(namespace, &route.id.namespace)
         {
             out.extend(delegate.destinations.iter().cloned());
         }

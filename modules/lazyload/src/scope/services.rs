@@ -1,69 +1,10 @@
 //! What a scope needs to know of the mesh, and the reading of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::size;
-
-/// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
-
-/// Namespaces that see an object (`exportTo`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Exports {
-    own: bool,
-    names: Option<Box<[String]>>,
-}
-
-impl Exports {
-    /// Everybody.
-    pub const ALL: Self = Self {
-        own: true,
-        names: None,
-    };
-
-    /// Reads a list as Istio does: `*` = all, `.` = the object's namespace, `~` = nobody, else a namespace. Empty = all.
-    pub fn new<'a>(list: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut own = false;
-        let mut names = Vec::new();
-        let mut any = false;
-        for item in list.into_iter().map(str::trim).filter(|i| !i.is_empty()) {
-            any = true;
-            match item {
-                "*" => return Self::ALL,
-                "." => own = true,
-                "~" => {}
-                name => names.push(name.to_owned()),
-            }
-        }
-        if any {
-            names.sort();
-            Self {
-                own,
-                names: Some(names.into()),
-            }
-        } else {
-            Self::ALL
-        }
-    }
-
-    /// Whether a client in `client` sees the object in `owner`.
-    pub fn visible(&self, owner: &str, client: &str) -> bool {
-        match &self.names {
-            None => true,
-            Some(names) => (self.own && owner == client) || names.iter().any(|name| name == client),
-        }
-    }
-
-    /// The namespaces that see the object in `owner`; `None` = all.
-    pub fn clients<'a>(&'a self, owner: &'a str) -> Option<impl Iterator<Item = &'a str>> {
-        let own = self.own && self.names.iter().flatten().all(|name| name != owner);
-        let names = self.names.as_ref()?;
-        Some(names.iter().map(String::as_str).chain(own.then_some(owner)))
-    }
-}
 
 /// Which registry a host comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,7 +15,8 @@ pub enum Registry {
     ServiceEntry,
 }
 
-pub use trimtab_mesh::Protocol;
+pub use trimtab_mesh::model::{DestinationRule, Labels, VirtualService};
+pub use trimtab_mesh::{Exports, Protocol};
 
 /// A port of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,40 +54,6 @@ pub struct HostEntry {
     pub endpoints: usize,
 }
 
-/// A VirtualService.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Namespace.
-    pub namespace: Arc<str>,
-    /// Name.
-    pub name: Arc<str>,
-    /// Full host names, wildcards too; empty for a delegate.
-    pub hosts: Box<[Arc<str>]>,
-    /// Whether sidecars get it.
-    pub mesh: bool,
-    /// Who sees it.
-    pub exports: Exports,
-    /// Full names of the destinations of all rules, mirrors too; sorted, each once.
-    pub destinations: Box<[Arc<str>]>,
-    /// Namespace and name of the VirtualServices that HTTP rules delegate to; sorted.
-    pub delegates: Box<[(Arc<str>, Arc<str>)]>,
-    /// Number of rules.
-    pub rules: usize,
-}
-
-/// A DestinationRule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Namespace.
-    pub namespace: Arc<str>,
-    /// Name.
-    pub name: Arc<str>,
-    /// Full host name or wildcard.
-    pub host: Arc<str>,
-    /// Who sees it.
-    pub exports: Exports,
-}
-
 /// Sizes of many services.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -168,15 +76,15 @@ pub trait Services {
     /// Entries of Services with all of these labels; none for no labels.
     fn labelled(&self, labels: &Labels) -> Vec<Arc<HostEntry>>;
     /// VirtualServices of sidecars with a host that is or covers this one.
-    fn routes(&self, host: &str) -> Vec<Arc<Route>>;
+    fn routes(&self, host: &str) -> Vec<Arc<VirtualService>>;
     /// VirtualServices of sidecars with a host that is this wildcard or lies under it.
-    fn routes_under(&self, pattern: &str) -> Vec<Arc<Route>>;
+    fn routes_under(&self, pattern: &str) -> Vec<Arc<VirtualService>>;
     /// VirtualServices of sidecars in a namespace.
-    fn routes_in(&self, namespace: &str) -> Vec<Arc<Route>>;
+    fn routes_in(&self, namespace: &str) -> Vec<Arc<VirtualService>>;
     /// A VirtualService by name, whatever gateways it is for.
-    fn route(&self, namespace: &str, name: &str) -> Option<Arc<Route>>;
+    fn route(&self, namespace: &str, name: &str) -> Option<Arc<VirtualService>>;
     /// DestinationRules whose host is or covers this one, the longest first.
-    fn rules(&self, host: &str) -> Vec<Arc<Rule>>;
+    fn rules(&self, host: &str) -> Vec<Arc<DestinationRule>>;
     /// Number of endpoints.
     fn endpoints(&self, entry: &HostEntry) -> usize;
     /// What a client in a namespace gets without a Sidecar. Constant time; a host in two namespaces counts twice.

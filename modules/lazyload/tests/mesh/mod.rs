@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use trimtab_crds::fence::{DependencyState, FenceStatus, ServiceFence};
-use trimtab_crds::istio::{DestinationRule, ServiceEntry, Sidecar, VirtualService};
-use trimtab_kit::watch::Feed;
+use trimtab_crds::fence::{DependencyState, FenceStatus};
 use trimtab_lazyload::config::LazyloadConfig;
-use trimtab_lazyload::mesh::{Index, ResolvedFence};
+use trimtab_lazyload::mesh::{Fence, Index, ResolvedFence, Sidecar};
 use trimtab_lazyload::object::{Evidence, FenceKey};
 use trimtab_lazyload::scope::{
     Learned, Role, Scope, ScopeInput, Settings, Union, compute, merge, role,
 };
 use trimtab_lazyload::translate::{Hosts, sidecar};
+use trimtab_mesh::model::{
+    DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
+};
+use trimtab_mesh::table::{Row, name_of};
 
 /// First document of a case.
 #[derive(Clone, Debug, Deserialize)]
@@ -60,36 +60,39 @@ pub struct Part {
     pub scope: Scope,
 }
 
-fn feed<K: DeserializeOwned>(index: &Index, object: &Value)
-where
-    Index: Feed<K>,
-{
-    let object: K =
-        serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{object}: {e}"));
-    index.apply(Arc::new(object));
+/// An index that follows a mesh.
+pub struct Followed {
+    mesh: Arc<trimtab_mesh::Mesh>,
+    index: Arc<Index>,
 }
 
-fn reset<K: DeserializeOwned>(index: &Index, kind: &str, objects: &[Value])
-where
-    Index: Feed<K>,
-{
+impl std::ops::Deref for Followed {
+    type Target = Index;
+
+    fn deref(&self) -> &Index {
+        &self.index
+    }
+}
+
+fn feed<R: Row<Object: DeserializeOwned>>(index: &Followed, object: &Value) {
+    let object = serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{object}: {e}"));
+    index.mesh.put::<R>(object);
+}
+
+fn replace<R: Row<Object: DeserializeOwned>>(index: &Followed, kind: &str, objects: &[Value]) {
     let mine = objects.iter().filter(|o| o["kind"] == kind);
-    let mine = mine.map(|o| Arc::new(serde_json::from_value::<K>(o.clone()).expect(kind)));
-    Feed::<K>::reset(index, mine.collect(), &[]);
+    let mine = mine.map(|o| Arc::new(serde_json::from_value(o.clone()).expect(kind)));
+    index.mesh.table::<R>().replace(&mine.collect::<Vec<_>>());
 }
 
-fn gone<K: DeserializeOwned>(index: &Index, object: &Value)
-where
-    Index: Feed<K>,
-{
-    let object: K = serde_json::from_value(object.clone()).expect("an object");
-    index.delete(Arc::new(object));
+fn gone<R: Row<Object: DeserializeOwned>>(index: &Followed, object: &Value) {
+    let object: R::Object = serde_json::from_value(object.clone()).expect("an object");
+    index.mesh.table::<R>().remove(&name_of(&object));
 }
 
 /// An event with a new or changed object.
-pub fn apply(index: &Index, object: &Value) {
+pub fn apply(index: &Followed, object: &Value) {
     match object["kind"].as_str() {
-        Some("Namespace") => feed::<Namespace>(index, object),
         Some("Pod") => feed::<Pod>(index, object),
         Some("Service") => feed::<Service>(index, object),
         Some("EndpointSlice") => feed::<EndpointSlice>(index, object),
@@ -97,16 +100,16 @@ pub fn apply(index: &Index, object: &Value) {
         Some("VirtualService") => feed::<VirtualService>(index, object),
         Some("DestinationRule") => feed::<DestinationRule>(index, object),
         Some("Sidecar") => feed::<Sidecar>(index, object),
-        Some("ServiceFence") => feed::<ServiceFence>(index, object),
+        Some("ServiceFence") => feed::<Fence>(index, object),
+        Some("Namespace") => {}
         other => panic!("unknown kind {other:?}"),
     }
 }
 
 /// An event with an object that is gone.
 #[allow(dead_code, reason = "not every test deletes")]
-pub fn delete(index: &Index, object: &Value) {
+pub fn delete(index: &Followed, object: &Value) {
     match object["kind"].as_str() {
-        Some("Namespace") => gone::<Namespace>(index, object),
         Some("Pod") => gone::<Pod>(index, object),
         Some("Service") => gone::<Service>(index, object),
         Some("EndpointSlice") => gone::<EndpointSlice>(index, object),
@@ -114,23 +117,23 @@ pub fn delete(index: &Index, object: &Value) {
         Some("VirtualService") => gone::<VirtualService>(index, object),
         Some("DestinationRule") => gone::<DestinationRule>(index, object),
         Some("Sidecar") => gone::<Sidecar>(index, object),
-        Some("ServiceFence") => gone::<ServiceFence>(index, object),
+        Some("ServiceFence") => gone::<Fence>(index, object),
+        Some("Namespace") => {}
         other => panic!("unknown kind {other:?}"),
     }
 }
 
 /// A list of every kind.
 #[allow(dead_code, reason = "not every test relists")]
-pub fn relist(index: &Index, objects: &[Value]) {
-    reset::<Namespace>(index, "Namespace", objects);
-    reset::<Pod>(index, "Pod", objects);
-    reset::<Service>(index, "Service", objects);
-    reset::<EndpointSlice>(index, "EndpointSlice", objects);
-    reset::<ServiceEntry>(index, "ServiceEntry", objects);
-    reset::<VirtualService>(index, "VirtualService", objects);
-    reset::<DestinationRule>(index, "DestinationRule", objects);
-    reset::<Sidecar>(index, "Sidecar", objects);
-    reset::<ServiceFence>(index, "ServiceFence", objects);
+pub fn relist(index: &Followed, objects: &[Value]) {
+    replace::<Pod>(index, "Pod", objects);
+    replace::<Service>(index, "Service", objects);
+    replace::<EndpointSlice>(index, "EndpointSlice", objects);
+    replace::<ServiceEntry>(index, "ServiceEntry", objects);
+    replace::<VirtualService>(index, "VirtualService", objects);
+    replace::<DestinationRule>(index, "DestinationRule", objects);
+    replace::<Sidecar>(index, "Sidecar", objects);
+    replace::<Fence>(index, "ServiceFence", objects);
 }
 
 fn evidence(name: &str) -> Evidence {
@@ -175,8 +178,11 @@ impl Mesh {
     }
 
     /// All objects as new ones.
-    pub fn index(&self) -> Arc<Index> {
-        let index = Index::new(&self.setup.config);
+    pub fn index(&self) -> Followed {
+        let mesh = trimtab_mesh::Mesh::new(&self.setup.config.domain);
+        let index = Index::new(&self.setup.config, &mesh);
+        index.attach(&mesh);
+        let index = Followed { mesh, index };
         for object in &self.objects {
             apply(&index, object);
         }

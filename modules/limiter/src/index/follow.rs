@@ -7,7 +7,7 @@ use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry};
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::{Change, Follower};
 
-use super::{ports, FirstForm, Form, Index, LimiterKey, LimiterObject, State, V1alpha2};
+use super::{FirstForm, Form, Index, LimiterKey, LimiterObject, State, V1alpha2, ports};
 use crate::error::Owner;
 
 impl State {

@@ -36,6 +36,11 @@ impl Workload {
             workload: workload.into(),
         }
     }
+
+    /// Of a pod.
+    pub fn of(pod: &v1::Pod) -> Self {
+        Self::new(&pod.namespace().unwrap_or_default(), &workload(pod))
+    }
 }
 
 impl fmt::Display for Workload {
@@ -87,10 +92,7 @@ impl Row for Pod {
 
     fn read(object: &Arc<v1::Pod>, known: &Known<'_, Self>) -> Option<Self> {
         let group = PodGroup {
-            workload: Workload {
-                namespace: object.namespace().unwrap_or_default().into(),
-                workload: workload(object).into(),
-            },
+            workload: Workload::of(object),
             labels: object.labels().clone().into_iter().collect(),
         };
         let status = object.status.as_ref();

@@ -2,56 +2,73 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use trimtab_crds::fence::ServiceFence;
 use trimtab_kit::clock::SystemClock;
 use trimtab_kit::engine::Engine as _;
-use trimtab_kit::watch::Feed;
+use trimtab_mesh::Mesh;
+use trimtab_mesh::model::{EndpointSlice, Service};
+use trimtab_mesh::table::Row;
 
 use super::*;
 use crate::engine::Desired;
+use crate::mesh::Fence;
 use crate::object::FenceKey;
 
+/// An engine that follows a mesh.
+struct Fixture {
+    mesh: Arc<Mesh>,
+    engine: Arc<Engine>,
+}
+
+impl std::ops::Deref for Fixture {
+    type Target = Arc<Engine>;
+
+    fn deref(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+}
+
+impl Fixture {
+    fn put<R: Row<Object: serde::de::DeserializeOwned>>(&self, object: Value) {
+        self.mesh.put::<R>(serde_json::from_value(object).unwrap());
+    }
+}
+
 /// An engine that has seen a fence `shop/web`, and a Service with port 9080.
-fn engine(fallback: &str) -> Arc<Engine> {
+fn engine(fallback: &str) -> Fixture {
     let config: LazyloadConfig =
         serde_saphyr::from_str(&format!("fallback: {{{fallback}}}")).unwrap();
     config.check().unwrap();
-    let engine = Engine::new(Arc::new(config), Arc::new(SystemClock::new()));
+    let mesh = Mesh::new("cluster.local");
+    let engine = Engine::new(Arc::new(config), &mesh, Arc::new(SystemClock::new()));
+    engine.index.attach(&mesh);
+    mesh.table::<Service>().follow(&engine.ports);
+    let engine = Fixture { mesh, engine };
     let fence = json!({
         "metadata": {"namespace": "shop", "name": "web", "uid": "u", "generation": 1},
         "spec": {"enable": true},
     });
-    let fence: ServiceFence = serde_json::from_value(fence).unwrap();
-    engine.index.apply(Arc::new(fence));
+    engine.put::<Fence>(fence);
     service(&engine, "shop", "cart", 9080);
     engine.absorb();
     engine
 }
 
-fn service(engine: &Arc<Engine>, namespace: &str, name: &str, port: u16) {
-    let service: Service = serde_json::from_value(json!({
+fn service(engine: &Fixture, namespace: &str, name: &str, port: u16) {
+    engine.put::<Service>(json!({
         "metadata": {"namespace": namespace, "name": name},
         "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": port}]},
-    }))
-    .unwrap();
-    let service = Arc::new(service);
-    Feed::<Service>::apply(engine.index.as_ref(), service.clone());
-    Feed::<Service>::apply(engine.ports.as_ref(), service);
+    }));
 }
 
 /// A fallback with a ready pod.
-fn fallback_in(engine: &Arc<Engine>, namespace: &str) {
+fn fallback_in(engine: &Fixture, namespace: &str) {
     service(engine, namespace, NAME, 80);
-    let slice: EndpointSlice = serde_json::from_value(json!({
+    engine.put::<EndpointSlice>(json!({
         "metadata": {"namespace": namespace, "name": "s", "labels": {"kubernetes.io/service-name": NAME}},
         "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.9"]}], "ports": [{"port": 80}],
-    }))
-    .unwrap();
-    engine.index.apply(Arc::new(slice));
+    }));
     engine.absorb();
 }
 

@@ -1,0 +1,92 @@
+//! Hosts that Services and ServiceEntries give.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use trimtab_mesh::host_map::Named;
+use trimtab_mesh::model::{Service, ServiceEntry, port_protocol};
+
+use crate::scope::services::{HostEntry, Port, Registry};
+
+impl Named for HostEntry {
+    fn name(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+}
+
+fn sorted(ports: impl Iterator<Item = Port>) -> Box<[Port]> {
+    let mut ports: Vec<Port> = ports.collect();
+    ports.sort_unstable();
+    ports.into()
+}
+
+/// The host of a Service.
+pub(super) fn of_service(service: &Service) -> HostEntry {
+    let ports = service.ports.iter().filter_map(|p| {
+        Some(Port {
+            number: p.number,
+            protocol: p.protocol()?,
+        })
+    });
+    HostEntry {
+        host: service.host.clone(),
+        namespace: service.id.namespace.clone(),
+        name: service.id.name.clone(),
+        registry: Registry::Kubernetes,
+        created: service.id.created,
+        exports: service.exports.clone(),
+        ports: sorted(ports),
+        target: service.external_name.clone().filter(|t| !t.is_empty()),
+        labels: service.labels.clone(),
+        headless: service.headless,
+        endpoints: 0,
+    }
+}
+
+/// The hosts of a ServiceEntry, sorted; `*` alone is none, since istiod refuses it.
+pub(super) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
+    let spec = &entry.spec;
+    let ports = spec.ports.iter().filter_map(|p| {
+        Some(Port {
+            number: p.number()?,
+            protocol: port_protocol(p)?,
+        })
+    });
+    let ports = sorted(ports);
+    let hosts = spec.hosts.iter();
+    let mut hosts: Vec<String> = hosts
+        .map(|h| h.trim_end_matches('.').to_ascii_lowercase())
+        .filter(|h| !h.is_empty() && h != "*")
+        .collect();
+    hosts.sort();
+    hosts.dedup();
+    let entries = hosts.into_iter().map(|host| {
+        Arc::new(HostEntry {
+            host: host.into(),
+            namespace: entry.id.namespace.clone(),
+            name: entry.id.name.clone(),
+            registry: Registry::ServiceEntry,
+            created: entry.id.created,
+            exports: entry.exports.clone(),
+            ports: ports.clone(),
+            target: None,
+            labels: Arc::default(),
+            headless: spec.resolution.as_deref().is_none_or(|r| r == "NONE"),
+            endpoints: spec.endpoints.len(),
+        })
+    });
+    entries.collect()
+}
+
+/// Networks of a ServiceEntry.
+pub(super) fn ranges(entry: &ServiceEntry) -> impl Iterator<Item = IpNet> + '_ {
+    let written = entry.spec.addresses.iter().filter(|a| a.contains('/'));
+    written.filter_map(|a| a.parse().ok())
+}
+
+/// Addresses of its static endpoints.
+pub(super) fn behind(entry: &ServiceEntry) -> impl Iterator<Item = IpAddr> + '_ {
+    let endpoints = entry.spec.endpoints.iter();
+    endpoints.filter_map(|e| e.address.parse().ok())
+}
