@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Secret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt};
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::{DestinationRule, EnvoyFilter, Gateway, ServiceEntry, VirtualService};
+use trimtab_crds::istio::{EnvoyFilter, Gateway, ServiceEntry, VirtualService};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_crds::{OWNER_KIND_LABEL, OWNER_NAME_LABEL};
@@ -14,11 +13,12 @@ use trimtab_kit::apply::{Key, OWNER_NAMESPACE_LABEL, Ownership};
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
 use trimtab_kit::rights::Right;
+use trimtab_mesh::model::{self as mesh, DestinationRule, EndpointSlice};
 use trimtab_xds::{DRDS, GENERIC_RDS, RDS, TRDS};
 
 use crate::config::MetaprotocolConfig;
 use crate::engine::{Engine, Work};
-use crate::index::Index;
+use crate::index::{Index, Kept};
 use crate::metrics::MetaprotocolCollector;
 use crate::object::ServiceKey;
 use crate::secrets::SecretReader;
@@ -58,7 +58,7 @@ impl Module for Metaprotocol {
     fn setup(config: MetaprotocolConfig, setup: &mut Setup<'_>) -> Result<(), SetupError> {
         let context = setup.context().clone();
         let settings = Arc::new(config.settings(&context.xds_address));
-        let index = Index::new(&context.domain, settings);
+        let index = Index::new(&context.mesh, settings);
         let reader = SecretReader::new(context.client);
         let secrets = config.read_secrets.then_some(reader);
         let engine = Engine::new(
@@ -103,16 +103,16 @@ impl Module for Metaprotocol {
 }
 
 fn watches(setup: &mut Setup<'_>, index: &Arc<Index>) {
-    setup.watch::<Service>(index);
-    setup.watch::<EndpointSlice>(index);
-    setup.watch::<ServiceEntry>(index);
-    setup.watch::<DestinationRule>(index);
-    setup.watch::<Gateway>(index);
-    setup.watch::<MetaRouter>(index);
-    setup.watch::<ApplicationProtocol>(index);
-    setup.watch::<RedisService>(index);
-    setup.watch::<RedisDestination>(index);
-    setup.watch::<DubboAuthorizationPolicy>(index);
+    setup.follow::<mesh::Service>(index);
+    setup.follow::<EndpointSlice>(index);
+    setup.follow::<mesh::ServiceEntry>(index);
+    setup.follow::<DestinationRule>(index);
+    setup.follow::<Kept<Gateway>>(index);
+    setup.follow::<Kept<MetaRouter>>(index);
+    setup.follow::<Kept<ApplicationProtocol>>(index);
+    setup.follow::<Kept<RedisService>>(index);
+    setup.follow::<Kept<RedisDestination>>(index);
+    setup.follow::<Kept<DubboAuthorizationPolicy>>(index);
     setup.writes_status::<MetaRouter>();
     setup.writes_status::<ApplicationProtocol>();
     setup.writes_status::<RedisService>();

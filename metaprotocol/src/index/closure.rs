@@ -3,34 +3,46 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::{DestinationRule, Gateway, ServiceEntry};
+use trimtab_crds::istio::Gateway;
 use trimtab_crds::metaprotocol::MetaRouter;
 use trimtab_crds::redis::RedisDestination;
+use trimtab_mesh::model::{DestinationRule, Service, ServiceEntry};
+use trimtab_mesh::table::{ByKey, Row, Table};
 
-use super::kinds::gateway_key;
-use super::table::Table;
+use super::rows::{Kept, Keys, gateway_key};
 use super::{Name, State};
 use crate::input::Router;
 use crate::object::{Kind, ObjectKey};
 use crate::resolve::{Mesh, lower_router, router_hosts};
 
-/// Objects by name, each once.
-type Picked<K> = BTreeMap<Name, Arc<K>>;
+/// Rows by name, each once.
+type Picked<R> = BTreeMap<Name, Arc<R>>;
 
-fn take<K>(table: &Table<K>, key: &str, picked: &mut Picked<K>) {
-    let found = table.of(key).map(|(name, o)| (name.clone(), Arc::clone(o)));
+fn take<R: Row<Index = ByKey>>(table: &Table<R>, key: &str, picked: &mut Picked<R>) {
+    let rows = table.rows();
+    let found = rows.of(key).map(|(name, row)| (name.clone(), row.clone()));
     picked.extend(found);
 }
 
-fn owned<K: Clone>(picked: Picked<K>) -> Vec<K> {
-    picked.into_values().map(Arc::unwrap_or_clone).collect()
+fn rows<R>(picked: Picked<R>) -> Vec<Arc<R>> {
+    picked.into_values().collect()
 }
 
-fn every<K: Clone>(table: &Table<K>) -> Vec<K> {
-    table.values().map(|o| (**o).clone()).collect()
+fn objects<K>(picked: Picked<Kept<K>>) -> Vec<Arc<K>> {
+    let rows = picked.into_values();
+    rows.map(|row| row.object.clone()).collect()
+}
+
+fn all<R: Row>(table: &Table<R>) -> Vec<Arc<R>> {
+    table.rows().iter().map(|(_, row)| row.clone()).collect()
+}
+
+/// All objects of a table.
+pub(super) fn every<K: Keys + std::fmt::Debug>(table: &Table<Kept<K>>) -> Vec<Arc<K>> {
+    let rows = table.rows();
+    rows.iter().map(|(_, row)| row.object.clone()).collect()
 }
 
 #[derive(Default)]
@@ -38,16 +50,17 @@ struct Parts {
     services: Picked<Service>,
     entries: Picked<ServiceEntry>,
     rules: Picked<DestinationRule>,
-    gateways: Picked<Gateway>,
-    routers: Picked<MetaRouter>,
-    redis_destinations: Picked<RedisDestination>,
+    gateways: Picked<Kept<Gateway>>,
+    routers: Picked<Kept<MetaRouter>>,
+    redis_destinations: Picked<Kept<RedisDestination>>,
 }
 
 impl State {
     /// MetaRouters that name a host.
     pub(super) fn router_keys(&self, host: &str) -> Vec<ObjectKey> {
-        let routers = self.routers.of(host);
+        let routers = self.objects.routers.rows();
         routers
+            .of(host)
             .map(|((namespace, name), _)| ObjectKey {
                 kind: Kind::MetaRouter,
                 namespace: namespace.clone(),
@@ -65,12 +78,12 @@ impl State {
         let mut parts = Parts::default();
         let mut needed = BTreeSet::from([host.to_owned()]);
         needed.extend(last_good.into_iter().flat_map(router_hosts));
-        take(&self.routers, host, &mut parts.routers);
+        take(&self.objects.routers, host, &mut parts.routers);
         for router in parts.routers.values() {
             needed.extend(router_hosts(&lower_router(router)));
         }
         let mut redis = Picked::new();
-        take(&self.redis_services, host, &mut redis);
+        take(&self.objects.redis_services, host, &mut redis);
         for object in redis.values() {
             for route in &object.spec.redis {
                 let mirrors = route.mirror.iter().map(|m| m.route.host.clone());
@@ -81,7 +94,7 @@ impl State {
         for name in &needed {
             self.add_facts(name, &mut parts);
             take(
-                &self.redis_destinations,
+                &self.objects.redis_destinations,
                 name,
                 &mut parts.redis_destinations,
             );
@@ -93,24 +106,23 @@ impl State {
             needed.insert(name);
         }
         let mut slices = Picked::new();
-        take(&self.slices, host, &mut slices);
+        take(&self.objects.slices, host, &mut slices);
         let mesh = Mesh {
-            services: owned(parts.services),
-            endpoint_slices: owned(slices),
-            service_entries: owned(parts.entries),
-            destination_rules: owned(parts.rules),
-            gateways: owned(parts.gateways),
-            routers: owned(parts.routers),
-            protocols: every(&self.protocols),
-            redis_services: owned(redis),
-            redis_destinations: owned(parts.redis_destinations),
-            dubbo_policies: owned(self.policies_for(host)),
+            services: rows(parts.services),
+            endpoint_slices: rows(slices),
+            service_entries: rows(parts.entries),
+            destination_rules: rows(parts.rules),
+            gateways: objects(parts.gateways),
+            routers: objects(parts.routers),
+            protocols: every(&self.objects.protocols),
+            redis_services: objects(redis),
+            redis_destinations: objects(parts.redis_destinations),
+            dubbo_policies: objects(self.policies_for(host)),
             secrets: self.secrets.clone(),
             last_good: last_good
                 .map(|r| (host.to_owned(), r.clone()))
                 .into_iter()
                 .collect(),
-            domain: self.domain.clone(),
             settings: Arc::clone(&self.settings),
         };
         needed.remove(host);
@@ -118,13 +130,15 @@ impl State {
     }
 
     /// Policies of the namespaces that have the host, and of the root namespace.
-    fn policies_for(&self, host: &str) -> Picked<DubboAuthorizationPolicy> {
+    fn policies_for(&self, host: &str) -> Picked<Kept<DubboAuthorizationPolicy>> {
         let mut out = Picked::new();
-        let services = self.services.of(host).map(|((ns, _), _)| ns);
-        let entries = self.entries.of(host).map(|((ns, _), _)| ns);
-        let root = &self.settings.root_namespace;
-        for namespace in services.chain(entries).chain([root]) {
-            take(&self.policies, namespace, &mut out);
+        let service = self.objects.service(host);
+        let service = service.iter().map(|s| &*s.id.namespace);
+        let entries = self.objects.entries.rows();
+        let entries = entries.of(host).map(|((ns, _), _)| ns.as_str());
+        let root = self.settings.root_namespace.as_str();
+        for namespace in service.chain(entries).chain([root]) {
+            take(&self.objects.policies, namespace, &mut out);
         }
         out
     }
@@ -132,19 +146,18 @@ impl State {
     /// Everything.
     pub(super) fn mesh(&self) -> Mesh {
         Mesh {
-            services: every(&self.services),
-            endpoint_slices: every(&self.slices),
-            service_entries: every(&self.entries),
-            destination_rules: every(&self.rules),
-            gateways: every(&self.gateways),
-            routers: every(&self.routers),
-            protocols: every(&self.protocols),
-            redis_services: every(&self.redis_services),
-            redis_destinations: every(&self.redis_destinations),
-            dubbo_policies: every(&self.policies),
+            services: all(&self.objects.services),
+            endpoint_slices: all(&self.objects.slices),
+            service_entries: all(&self.objects.entries),
+            destination_rules: all(&self.objects.rules),
+            gateways: every(&self.objects.gateways),
+            routers: every(&self.objects.routers),
+            protocols: every(&self.objects.protocols),
+            redis_services: every(&self.objects.redis_services),
+            redis_destinations: every(&self.objects.redis_destinations),
+            dubbo_policies: every(&self.objects.policies),
             secrets: self.secrets.clone(),
             last_good: BTreeMap::new(),
-            domain: self.domain.clone(),
             settings: Arc::clone(&self.settings),
         }
     }
@@ -162,23 +175,28 @@ impl State {
             .collect();
         let mut peers = BTreeSet::new();
         for name in &names {
-            take(&self.gateways, name, &mut parts.gateways);
-            let claims = self.routers.of(name);
+            take(&self.objects.gateways, name, &mut parts.gateways);
+            let routers = self.objects.routers.rows();
+            let claims = routers.of(name);
             peers.extend(claims.map(|(_, r)| r.spec.host().to_owned()));
         }
         for peer in &peers {
-            take(&self.routers, peer, &mut parts.routers);
+            take(&self.objects.routers, peer, &mut parts.routers);
         }
         peers
     }
 
     fn add_definers(&self, host: &str, parts: &mut Parts) {
-        take(&self.services, host, &mut parts.services);
-        take(&self.entries, host, &mut parts.entries);
+        if let Some(service) = self.objects.service(host) {
+            let id = &service.id;
+            let name = (id.namespace.to_string(), id.name.to_string());
+            parts.services.insert(name, service);
+        }
+        take(&self.objects.entries, host, &mut parts.entries);
     }
 
     fn add_facts(&self, host: &str, parts: &mut Parts) {
         self.add_definers(host, parts);
-        take(&self.rules, host, &mut parts.rules);
+        take(&self.objects.rules, host, &mut parts.rules);
     }
 }

@@ -5,23 +5,24 @@
 //! on, by the same rules as a whole mesh.
 
 mod closure;
-mod feeds;
-mod kinds;
-mod table;
+mod follow;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::{DestinationRule, Gateway, ServiceEntry};
+use trimtab_crds::istio::Gateway;
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
+pub use trimtab_mesh::Name;
+use trimtab_mesh::model::{DestinationRule, EndpointSlice, Service, ServiceEntry, ServicePort};
+use trimtab_mesh::names::service_of;
+use trimtab_mesh::table::Table;
 
 use crate::config::Secrets;
 use crate::error::Problem;
@@ -30,10 +31,7 @@ use crate::object::{ObjectKey, ServiceKey};
 use crate::resolve::{Mesh, Registry, protocol};
 use crate::translate::owner_name;
 use crate::vip;
-use table::Table;
-
-/// Namespace and name.
-pub type Name = (String, String);
+pub use rows::Kept;
 
 /// What events have changed.
 #[derive(Debug, Default)]
@@ -70,20 +68,50 @@ pub struct Seen {
     pub overridden_by: Option<String>,
 }
 
-#[derive(Debug, Default)]
+/// The tables that the module reads.
+#[derive(Clone, Debug)]
+struct Objects {
+    domain: Arc<str>,
+    services: Arc<Table<Service>>,
+    slices: Arc<Table<EndpointSlice>>,
+    entries: Arc<Table<ServiceEntry>>,
+    rules: Arc<Table<DestinationRule>>,
+    gateways: Arc<Table<Kept<Gateway>>>,
+    routers: Arc<Table<Kept<MetaRouter>>>,
+    protocols: Arc<Table<Kept<ApplicationProtocol>>>,
+    redis_services: Arc<Table<Kept<RedisService>>>,
+    redis_destinations: Arc<Table<Kept<RedisDestination>>>,
+    policies: Arc<Table<Kept<DubboAuthorizationPolicy>>>,
+}
+
+impl Objects {
+    fn of(mesh: &trimtab_mesh::Mesh) -> Self {
+        Self {
+            domain: mesh.domain().clone(),
+            services: mesh.table(),
+            slices: mesh.table(),
+            entries: mesh.table(),
+            rules: mesh.table(),
+            gateways: mesh.table(),
+            routers: mesh.table(),
+            protocols: mesh.table(),
+            redis_services: mesh.table(),
+            redis_destinations: mesh.table(),
+            policies: mesh.table(),
+        }
+    }
+
+    /// The Service with a host.
+    fn service(&self, host: &str) -> Option<Arc<Service>> {
+        let (name, namespace) = service_of(host, &self.domain)?;
+        self.services.get(namespace, name)
+    }
+}
+
+#[derive(Debug)]
 struct State {
-    domain: String,
+    objects: Objects,
     settings: Arc<Settings>,
-    services: Table<Service>,
-    slices: Table<EndpointSlice>,
-    entries: Table<ServiceEntry>,
-    rules: Table<DestinationRule>,
-    gateways: Table<Gateway>,
-    routers: Table<MetaRouter>,
-    protocols: Table<ApplicationProtocol>,
-    redis_services: Table<RedisService>,
-    redis_destinations: Table<RedisDestination>,
-    policies: Table<DubboAuthorizationPolicy>,
     secrets: Secrets,
     /// Hosts with a layer-7 port at their last resolution, with the namespace.
     known: BTreeMap<String, String>,
@@ -91,29 +119,53 @@ struct State {
     depends: HashMap<String, BTreeSet<String>>,
     dependents: HashMap<String, BTreeSet<String>>,
     dirty: BTreeSet<String>,
-    objects: BTreeSet<ObjectKey>,
+    touched: BTreeSet<ObjectKey>,
     addresses: bool,
 }
 
 /// The index. Cheap to share.
 #[derive(Debug)]
 pub struct Index {
+    objects: Objects,
     state: Mutex<State>,
     wake: Notify,
 }
 
 impl Index {
-    /// An empty index. `domain` is the cluster's.
-    pub fn new(domain: &str, settings: Arc<Settings>) -> Arc<Self> {
+    /// An empty index over a mesh.
+    pub fn new(mesh: &trimtab_mesh::Mesh, settings: Arc<Settings>) -> Arc<Self> {
+        let objects = Objects::of(mesh);
         let state = State {
-            domain: domain.to_owned(),
+            objects: objects.clone(),
             settings,
-            ..State::default()
+            secrets: Secrets::default(),
+            known: BTreeMap::new(),
+            depends: HashMap::new(),
+            dependents: HashMap::new(),
+            dirty: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            addresses: false,
         };
         Arc::new(Self {
+            objects,
             state: Mutex::new(state),
             wake: Notify::new(),
         })
+    }
+
+    /// Follows a mesh without the kit: for tests.
+    pub fn attach(self: &Arc<Self>) {
+        let objects = &self.objects;
+        objects.services.follow(self);
+        objects.slices.follow(self);
+        objects.entries.follow(self);
+        objects.rules.follow(self);
+        objects.gateways.follow(self);
+        objects.routers.follow(self);
+        objects.protocols.follow(self);
+        objects.redis_services.follow(self);
+        objects.redis_destinations.follow(self);
+        objects.policies.follow(self);
     }
 
     /// Waits until something has changed.
@@ -126,7 +178,7 @@ impl Index {
         let mut state = self.state.lock();
         Changes {
             hosts: std::mem::take(&mut state.dirty).into_iter().collect(),
-            objects: std::mem::take(&mut state.objects).into_iter().collect(),
+            objects: std::mem::take(&mut state.touched).into_iter().collect(),
             addresses: std::mem::take(&mut state.addresses),
         }
     }
@@ -139,8 +191,10 @@ impl Index {
         let (mesh, depends) = state.closure(host, last_good);
         let routers = state.router_keys(host);
         let mut sources: BTreeSet<String> = routers.iter().map(ToString::to_string).collect();
-        let entries = state.entries.of(host);
-        sources.extend(entries.map(|((ns, name), _)| format!("ServiceEntry {ns}/{name}")));
+        let entries = self.objects.entries.rows();
+        let named = entries.of(host);
+        sources.extend(named.map(|((ns, name), _)| format!("ServiceEntry {ns}/{name}")));
+        drop(entries);
         state.depend(host, &depends);
         drop(state);
 
@@ -176,58 +230,59 @@ impl Index {
     /// Whether an owner of generated objects may be gone for good: its kind was listed in full, and no object of its name
     /// is unreadable.
     pub fn may_collect(&self, owner: &ServiceKey) -> bool {
-        let state = self.state.lock();
         let named = |(namespace, name): &Name| {
             *namespace == owner.namespace && owner_name(name) == owner.name
         };
         match owner.kind.as_str() {
-            "Service" => state.services.listed && !state.services.unreadable().any(named),
-            "ServiceEntry" => state.entries.listed && !state.entries.unreadable().any(named),
+            "Service" => {
+                let rows = self.objects.services.rows();
+                rows.is_listed() && !rows.unreadable().any(named)
+            }
+            "ServiceEntry" => {
+                let rows = self.objects.entries.rows();
+                rows.is_listed() && !rows.unreadable().any(named)
+            }
             _ => false,
         }
     }
 
     /// What address allocation needs.
     pub fn addresses(&self) -> (Vec<vip::Entry>, BTreeSet<IpAddr>) {
-        let state = self.state.lock();
-        if !state.entries.listed || !state.services.listed {
+        let objects = &self.objects;
+        let (services, entries) = (objects.services.rows(), objects.entries.rows());
+        if !entries.is_listed() || !services.is_listed() {
             return <_>::default();
         }
         let mesh = Mesh {
-            services: state.services.values().map(|s| (**s).clone()).collect(),
-            service_entries: state.entries.values().map(|s| (**s).clone()).collect(),
-            protocols: state.protocols.values().map(|s| (**s).clone()).collect(),
+            services: services.iter().map(|(_, s)| s.clone()).collect(),
+            service_entries: entries.iter().map(|(_, e)| e.clone()).collect(),
+            protocols: closure::every(&objects.protocols),
             ..Mesh::default()
         };
-        drop(state);
+        drop((services, entries));
         mesh.addresses()
     }
 
     /// Version of a ServiceEntry, so that a write does not overtake a change.
     pub fn entry_version(&self, namespace: &str, name: &str) -> Option<String> {
-        let state = self.state.lock();
-        let entry = state
-            .entries
-            .get(&(namespace.to_owned(), name.to_owned()))?;
-        entry.metadata.resource_version.clone()
-    }
-
-    /// Has addresses looked at again.
-    pub fn touch_addresses(&self) {
-        self.with(|state| state.addresses = true);
+        let entry = self.objects.entries.get(namespace, name)?;
+        entry.version.as_deref().map(str::to_owned)
     }
 
     /// Secrets that Redis objects name.
     pub fn wanted_secrets(&self) -> BTreeSet<Name> {
-        let state = self.state.lock();
-        let services = state.redis_services.values().filter_map(|o| {
+        let (services, destinations) = (
+            self.objects.redis_services.rows(),
+            self.objects.redis_destinations.rows(),
+        );
+        let services = services.iter().filter_map(|(_, o)| {
             let auth = o.spec.settings.as_ref()?.auth.as_ref()?;
             Some((
                 o.metadata.namespace.clone()?,
                 auth.secret.as_ref()?.name.clone(),
             ))
         });
-        let destinations = state.redis_destinations.values().filter_map(|o| {
+        let destinations = destinations.iter().filter_map(|(_, o)| {
             let policy = o.spec.traffic_policy.as_ref()?;
             let redis = policy.connection_pool.as_ref()?.redis.as_ref()?;
             let secret = redis.auth.as_ref()?.secret.as_ref()?;
@@ -243,10 +298,11 @@ impl Index {
                 return;
             }
             state.secrets = secrets;
-            let services = state.redis_services.values();
-            let mut hosts: BTreeSet<String> = services.flat_map(|o| o.spec.host.clone()).collect();
-            let destinations = state.redis_destinations.values();
-            hosts.extend(destinations.map(|o| o.spec.host.clone()));
+            let services = self.objects.redis_services.rows();
+            let hosts = services.iter().flat_map(|(_, o)| o.spec.host.clone());
+            let mut hosts: BTreeSet<String> = hosts.collect();
+            let destinations = self.objects.redis_destinations.rows();
+            hosts.extend(destinations.iter().map(|(_, o)| o.spec.host.clone()));
             for host in hosts {
                 state.touch(&host);
             }
@@ -255,18 +311,18 @@ impl Index {
 
     /// Number of Services, ServiceEntries and MetaRouters.
     pub fn sizes(&self) -> (usize, usize, usize) {
-        let state = self.state.lock();
+        let objects = &self.objects;
         (
-            state.services.len(),
-            state.entries.len(),
-            state.routers.len(),
+            objects.services.rows().len(),
+            objects.entries.rows().len(),
+            objects.routers.rows().len(),
         )
     }
 
     fn with(&self, f: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         f(&mut state);
-        let changed = !state.dirty.is_empty() || !state.objects.is_empty() || state.addresses;
+        let changed = !state.dirty.is_empty() || !state.touched.is_empty() || state.addresses;
         drop(state);
         if changed {
             self.wake.notify_one();
@@ -277,24 +333,22 @@ impl Index {
 impl State {
     /// Whether anything may come of a host: it has a layer-7 port, had one, or a router names it.
     fn matters(&self, host: &str) -> bool {
-        self.known.contains_key(host) || self.routers.has(host) || self.speaks(host)
+        let routers = self.objects.routers.rows();
+        self.known.contains_key(host) || routers.index().has(host) || self.speaks(host)
     }
 
     fn speaks(&self, host: &str) -> bool {
         // Which codec a protocol has makes no difference here.
         let registry = Registry::new(&[]);
-        let services = self.services.of(host).filter_map(|(_, s)| s.spec.as_ref());
-        let mut ports = services.flat_map(|s| s.ports.iter().flatten());
-        let of_service = ports.any(|p| {
-            let name = p.name.as_deref().unwrap_or_default();
-            protocol(name, p.app_protocol.as_deref(), &registry).is_some()
-        });
-        let mut ports = self.entries.of(host).flat_map(|(_, e)| &e.spec.ports);
-        of_service
-            || ports.any(|p| {
-                let name = p["name"].as_str().unwrap_or_default();
-                protocol(name, None, &registry).is_some()
-            })
+        let speaks = |p: &ServicePort| {
+            let app_protocol = p.app_protocol.as_deref();
+            protocol(&p.name, app_protocol, &registry).is_some()
+        };
+        let service = self.objects.service(host);
+        let entries = self.objects.entries.rows();
+        let mut ports = entries.of(host).flat_map(|(_, e)| &e.spec.ports);
+        service.is_some_and(|s| s.ports.iter().any(speaks))
+            || ports.any(|p| protocol(&p.name, None, &registry).is_some())
     }
 
     /// Marks a host and those that depend on it.
@@ -312,9 +366,10 @@ impl State {
 
     /// Marks the hosts whose routers name a gateway.
     fn touch_gateway(&mut self, gateway: &str) {
-        let routers = self.routers.of(gateway);
-        let hosts: Vec<String> = routers.map(|(_, r)| r.spec.host().to_owned()).collect();
-        self.dirty.extend(hosts);
+        let routers = self.objects.routers.rows();
+        let hosts = routers.of(gateway);
+        self.dirty
+            .extend(hosts.map(|(_, r)| r.spec.host().to_owned()));
     }
 
     fn touch_all(&mut self, namespace: Option<&str>) {

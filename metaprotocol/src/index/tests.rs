@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use trimtab_kit::watch::Feed;
+use trimtab_mesh::Mesh as Tables;
+use trimtab_mesh::table::{Row, name_of};
 
 use super::*;
 
@@ -58,20 +59,43 @@ fn object<K: serde::de::DeserializeOwned>(event: &Event, step: usize, spec: &Val
     Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap())
 }
 
-fn feed<K>(index: &Index, event: &Event, step: usize, spec: &Value)
-where
-    K: serde::de::DeserializeOwned,
-    Index: Feed<K>,
-{
-    let object = object::<K>(event, step, spec);
-    if event.delete {
-        index.delete(object);
-    } else {
-        index.apply(object);
+/// An index that follows a mesh.
+struct Fixture {
+    mesh: Arc<Tables>,
+    index: Arc<Index>,
+}
+
+impl std::ops::Deref for Fixture {
+    type Target = Index;
+
+    fn deref(&self) -> &Index {
+        &self.index
     }
 }
 
-fn apply(index: &Index, event: &Event, step: usize) {
+fn fixture(settings: Settings) -> Fixture {
+    let mesh = Tables::new("cluster.local");
+    let index = Index::new(&mesh, Arc::new(settings));
+    index.attach();
+    Fixture { mesh, index }
+}
+
+fn feed<R: Row<Object: serde::de::DeserializeOwned>>(
+    index: &Fixture,
+    event: &Event,
+    step: usize,
+    spec: &Value,
+) {
+    let object = object::<R::Object>(event, step, spec);
+    let table = index.mesh.table::<R>();
+    if event.delete {
+        table.remove(&name_of(object.as_ref()));
+    } else {
+        table.put(&object);
+    }
+}
+
+fn apply(index: &Fixture, event: &Event, step: usize) {
     let port = ["tcp-dubbo", "tcp-metaprotocol-thrift", "tcp-redis", "http"][event.variant];
     let (host, other) = (HOSTS[event.variant], HOSTS[event.other]);
     let subset = ["v1", "v2", "", "v3"][event.other];
@@ -107,12 +131,12 @@ fn apply(index: &Index, event: &Event, step: usize) {
         1 => feed::<EndpointSlice>(index, event, step, &spec),
         2 => feed::<ServiceEntry>(index, event, step, &spec),
         3 => feed::<DestinationRule>(index, event, step, &spec),
-        4 => feed::<Gateway>(index, event, step, &spec),
-        5 => feed::<MetaRouter>(index, event, step, &spec),
-        6 => feed::<ApplicationProtocol>(index, event, step, &spec),
-        7 => feed::<RedisService>(index, event, step, &spec),
-        8 => feed::<RedisDestination>(index, event, step, &spec),
-        _ => feed::<DubboAuthorizationPolicy>(index, event, step, &spec),
+        4 => feed::<Kept<Gateway>>(index, event, step, &spec),
+        5 => feed::<Kept<MetaRouter>>(index, event, step, &spec),
+        6 => feed::<Kept<ApplicationProtocol>>(index, event, step, &spec),
+        7 => feed::<Kept<RedisService>>(index, event, step, &spec),
+        8 => feed::<Kept<RedisDestination>>(index, event, step, &spec),
+        _ => feed::<Kept<DubboAuthorizationPolicy>>(index, event, step, &spec),
     }
 }
 
@@ -123,7 +147,7 @@ proptest! {
     #[test]
     fn touched_hosts_resolved_alone_are_the_whole_mesh(events in events(), every in 1_usize..4) {
         let settings = Settings { root_namespace: "y".into(), ..Settings::default() };
-        let index = Index::new("cluster.local", Arc::new(settings));
+        let index = fixture(settings);
         let mut hosts: BTreeMap<String, Vec<ServicePortInput>> = BTreeMap::new();
         let mut problems: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
         for (step, event) in events.iter().enumerate() {
@@ -151,7 +175,7 @@ proptest! {
     }
 }
 
-fn service(name: &str, port: &str, uid: &str) -> Arc<Service> {
+fn service(name: &str, port: &str, uid: &str) -> Arc<k8s_openapi::api::core::v1::Service> {
     Arc::new(
         serde_json::from_value(
             json!({"metadata": {"name": name, "namespace": "x", "uid": uid},
@@ -161,33 +185,29 @@ fn service(name: &str, port: &str, uid: &str) -> Arc<Service> {
     )
 }
 
-fn index() -> Arc<Index> {
-    Index::new("cluster.local", Arc::default())
+fn index() -> Fixture {
+    fixture(Settings::default())
 }
 
 #[test]
 fn what_changes_nothing_touches_no_host() {
     let index = index();
-    index.reset(
-        vec![service("a", "tcp-dubbo", "1"), service("web", "http", "2")],
-        &[],
-    );
+    let services = index.mesh.table::<Service>();
+    let list = [service("a", "tcp-dubbo", "1"), service("web", "http", "2")];
+    services.replace(&list);
     assert_eq!(index.take_changes().hosts, [HOSTS[0]]);
     index.resolve(HOSTS[0], None);
-    index.reset(
-        vec![service("a", "tcp-dubbo", "1"), service("web", "http", "2")],
-        &[],
-    );
+    services.replace(&list);
     assert!(
         index.take_changes().hosts.is_empty(),
         "a relist of the same is no event"
     );
-    index.apply(service("web", "http2", "2"));
+    services.put(&service("web", "http2", "2"));
     assert!(
         index.take_changes().hosts.is_empty(),
         "a service without a layer-7 port"
     );
-    index.apply(service("a", "http", "1"));
+    services.put(&service("a", "http", "1"));
     assert_eq!(index.take_changes().hosts, [HOSTS[0]], "it had one before");
 }
 
@@ -203,9 +223,10 @@ fn a_status_write_touches_the_object_and_no_host() {
             .unwrap(),
         )
     };
-    index.apply(router(1));
+    let routers = index.mesh.table::<Kept<MetaRouter>>();
+    routers.put(&router(1));
     assert_eq!(index.take_changes().hosts, [HOSTS[0]]);
-    index.apply(router(2));
+    routers.put(&router(2));
     let changes = index.take_changes();
     assert!(changes.hosts.is_empty());
     assert_eq!(changes.objects.len(), 1);
@@ -221,10 +242,10 @@ fn an_owner_is_collected_only_after_a_list_that_could_be_read() {
         name: name.into(),
     };
     assert!(!index.may_collect(&owner("Service", "a")));
-    index.reset(
-        vec![service("a", "http", "1")],
-        &[("x".into(), "broken".into())],
-    );
+    let services = index.mesh.table::<Service>();
+    services.begin();
+    services.put(&service("a", "http", "1"));
+    services.end(&[("x".into(), "broken".into())]);
     assert!(index.may_collect(&owner("Service", "a")));
     assert!(!index.may_collect(&owner("Service", "broken")));
     assert!(!index.may_collect(&owner("ServiceEntry", "a")));

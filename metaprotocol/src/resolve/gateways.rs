@@ -1,6 +1,7 @@
 //! Which servers of gateways lead to which service port.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kube::ResourceExt;
 use trimtab_crds::istio::Gateway;
@@ -16,7 +17,7 @@ use crate::input::{GatewayBinding, Protocol, Router, ServicePortInput};
 /// router's destinations name by that number, as in Aeraki; else to the only port with that protocol. A TCP port of a
 /// gateway leads to one host: the one whose router is oldest.
 pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut Vec<Problem>) {
-    let gateways: BTreeMap<String, &Gateway> = mesh
+    let gateways: BTreeMap<String, &Arc<Gateway>> = mesh
         .gateways
         .iter()
         .map(|g| {
@@ -29,7 +30,12 @@ pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut 
     let ages: BTreeMap<(String, String), _> = mesh
         .routers
         .iter()
-        .map(|r| ((r.namespace().unwrap_or_default(), r.name_any()), age(r)))
+        .map(|r| {
+            (
+                (r.namespace().unwrap_or_default(), r.name_any()),
+                age(r.as_ref()),
+            )
+        })
         .collect();
     // Inputs of one host are neighbours.
     let mut hosts: Vec<Vec<usize>> = Vec::new();

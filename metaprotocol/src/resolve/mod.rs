@@ -14,14 +14,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::{DestinationRule, Gateway, ServiceEntry};
+use trimtab_crds::istio::Gateway;
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
-use trimtab_mesh::DEFAULT_DOMAIN;
+use trimtab_mesh::model::{DestinationRule, EndpointSlice, Identity, Service, ServiceEntry};
 
 use crate::error::{Owner, Problem};
 use crate::input::{
@@ -39,31 +37,29 @@ use hosts::Host;
 #[derive(Clone, Debug, Default)]
 pub struct Mesh {
     /// Services.
-    pub services: Vec<Service>,
+    pub services: Vec<Arc<Service>>,
     /// Slices of the services that have a layer-7 port.
-    pub endpoint_slices: Vec<EndpointSlice>,
+    pub endpoint_slices: Vec<Arc<EndpointSlice>>,
     /// ServiceEntries.
-    pub service_entries: Vec<ServiceEntry>,
+    pub service_entries: Vec<Arc<ServiceEntry>>,
     /// DestinationRules.
-    pub destination_rules: Vec<DestinationRule>,
+    pub destination_rules: Vec<Arc<DestinationRule>>,
     /// Gateways.
-    pub gateways: Vec<Gateway>,
+    pub gateways: Vec<Arc<Gateway>>,
     /// MetaRouters.
-    pub routers: Vec<MetaRouter>,
+    pub routers: Vec<Arc<MetaRouter>>,
     /// ApplicationProtocols.
-    pub protocols: Vec<ApplicationProtocol>,
+    pub protocols: Vec<Arc<ApplicationProtocol>>,
     /// RedisServices.
-    pub redis_services: Vec<RedisService>,
+    pub redis_services: Vec<Arc<RedisService>>,
     /// RedisDestinations.
-    pub redis_destinations: Vec<RedisDestination>,
+    pub redis_destinations: Vec<Arc<RedisDestination>>,
     /// DubboAuthorizationPolicies.
-    pub dubbo_policies: Vec<DubboAuthorizationPolicy>,
+    pub dubbo_policies: Vec<Arc<DubboAuthorizationPolicy>>,
     /// Secrets that Redis objects name, read by `(namespace, name)` and field.
     pub secrets: BTreeMap<(String, String), BTreeMap<String, String>>,
     /// The last router of each host that was accepted as a whole.
     pub last_good: BTreeMap<String, Router>,
-    /// Domain of the cluster; empty: `cluster.local`.
-    pub domain: String,
     /// The operator's settings.
     pub settings: Arc<Settings>,
 }
@@ -98,24 +94,16 @@ impl Mesh {
         Resolved { inputs, problems }
     }
 
-    fn domain(&self) -> &str {
-        if self.domain.is_empty() {
-            DEFAULT_DOMAIN
-        } else {
-            &self.domain
-        }
-    }
-
     fn input(
         &self,
         host: &Host,
         index: usize,
         protocol: &Protocol,
-        router: Option<&MetaRouter>,
+        router: Option<&Arc<MetaRouter>>,
         facts: &BTreeMap<String, HostFacts>,
     ) -> ServicePortInput {
         let port = &host.ports[index];
-        let router = router.map(router::lower);
+        let router = router.map(|r| router::lower(r));
         let redis = redis::service(self, host, port, facts);
         let last_good = self.last_good.get(&host.name).cloned().map(Box::new);
         let mut named: BTreeSet<String> = BTreeSet::from([host.name.clone()]);
@@ -172,17 +160,15 @@ impl Mesh {
         let registry = Registry::new(&self.protocols);
         let (mut entries, mut taken) = (Vec::new(), BTreeSet::new());
         for service in &self.services {
-            let spec = service.spec.iter();
-            let addresses = spec.flat_map(|s| s.cluster_ips.iter().flatten().chain(&s.cluster_ip));
-            taken.extend(addresses.filter_map(|a| a.parse::<IpAddr>().ok()));
+            taken.extend(service.addresses.iter().copied());
         }
         for entry in &self.service_entries {
-            let addresses: Vec<IpAddr> = hosts::addresses(entry).collect();
+            let addresses: Vec<IpAddr> = entry.addresses().collect();
             if hosts::is_managed(entry, &registry) {
                 entries.push(vip::Entry {
-                    namespace: entry.namespace().unwrap_or_default(),
-                    name: entry.name_any(),
-                    created: entry.creation_timestamp().map(|t| t.0),
+                    namespace: entry.id.namespace.to_string(),
+                    name: entry.id.name.to_string(),
+                    created: entry.id.created,
                     addresses,
                 });
             } else {
@@ -208,7 +194,7 @@ impl Mesh {
                 dubbo && (namespace == host.namespace || namespace == *root)
             })
             .map(|p| DubboPolicy {
-                owner: owner("DubboAuthorizationPolicy", p),
+                owner: owner("DubboAuthorizationPolicy", p.as_ref()),
                 spec: p.spec.clone(),
             })
             .collect();
@@ -221,28 +207,28 @@ impl Mesh {
         &'a self,
         hosts: &BTreeMap<String, Host>,
         problems: &mut Vec<Problem>,
-    ) -> BTreeMap<&'a str, &'a MetaRouter> {
-        let mut by_host: BTreeMap<&str, Vec<&MetaRouter>> = BTreeMap::new();
+    ) -> BTreeMap<&'a str, &'a Arc<MetaRouter>> {
+        let mut by_host: BTreeMap<&str, Vec<&Arc<MetaRouter>>> = BTreeMap::new();
         for router in &self.routers {
             by_host.entry(router.spec.host()).or_default().push(router);
         }
         let mut out = BTreeMap::new();
         for (name, mut routers) in by_host {
             let own = hosts.get(name).map(|h| h.namespace.as_str());
-            routers.sort_by_key(|r| (r.namespace().as_deref() != own, age(*r)));
+            routers.sort_by_key(|r| (r.namespace().as_deref() != own, age(r.as_ref())));
             let mut sorted = routers.into_iter();
             let Some(first) = sorted.next() else { continue };
             if hosts
                 .get(name)
                 .is_none_or(|h| h.ports.iter().all(|p| p.protocol.is_none()))
             {
-                problems.push(Problem::new(owner("MetaRouter", first), "spec.hosts[0]", "UnknownHost", format!(
+                problems.push(Problem::new(owner("MetaRouter", first.as_ref()), "spec.hosts[0]", "UnknownHost", format!(
                     "no Service or ServiceEntry has the host \"{name}\" with a port named like tcp-metaprotocol-dubbo: name the port so, or correct the host"
                 )));
             }
-            let winner = owner("MetaRouter", first);
+            let winner = owner("MetaRouter", first.as_ref());
             for other in sorted {
-                problems.push(Problem::new(owner("MetaRouter", other), "spec.hosts[0]", "Conflict", format!(
+                problems.push(Problem::new(owner("MetaRouter", other.as_ref()), "spec.hosts[0]", "Conflict", format!(
                     "{winner} is in force for \"{name}\": put the rules into one of the two and delete the other"
                 )));
             }
@@ -281,6 +267,17 @@ fn owner<K: ResourceExt>(kind: &str, object: &K) -> Owner {
         name: object.name_any(),
         uid: object.uid().unwrap_or_default(),
         generation: object.meta().generation.unwrap_or_default(),
+    }
+}
+
+/// Which row a problem or an input speaks of.
+fn owner_of(kind: &str, id: &Identity) -> Owner {
+    Owner {
+        kind: kind.to_owned(),
+        namespace: id.namespace.to_string(),
+        name: id.name.to_string(),
+        uid: id.uid.to_string(),
+        generation: id.generation,
     }
 }
 

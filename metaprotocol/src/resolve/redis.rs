@@ -30,7 +30,7 @@ pub(super) fn service(
         .iter()
         .filter(|r| r.namespace().as_deref() == Some(&host.namespace))
         .filter(|r| r.spec.host.contains(&host.name))
-        .min_by_key(|r| age(*r))?;
+        .min_by_key(|r| age(r.as_ref()))?;
     let spec = &found.spec;
     let to = |d: &crd::RouteDestination| Destination {
         host: d.host.clone(),
@@ -62,7 +62,7 @@ pub(super) fn service(
     });
     let settings = spec.settings.as_ref();
     Some(RedisService {
-        owner: owner("RedisService", found),
+        owner: owner("RedisService", found.as_ref()),
         settings: settings
             .map(|s| self::settings(mesh, &host.namespace, s))
             .unwrap_or_default(),
@@ -156,6 +156,7 @@ pub(super) fn destinations(
     let mut sorted: Vec<&crd::RedisDestination> = mesh
         .redis_destinations
         .iter()
+        .map(AsRef::as_ref)
         .filter(|d| hosts.contains_key(&d.spec.host))
         .collect();
     sorted.sort_by_key(|d| age(*d));

@@ -3,12 +3,18 @@
 use serde_json::{Value, json};
 
 use super::*;
+use trimtab_mesh::table::{Row, read};
+
 use crate::input::{RedisAuth, RedisMode, RedisReadPolicy, Source, ValueMatch};
 
-fn objects<T: serde::de::DeserializeOwned>(list: &[Value]) -> Vec<T> {
+fn objects<T: serde::de::DeserializeOwned>(list: &[Value]) -> Vec<Arc<T>> {
     list.iter()
-        .map(|v| serde_json::from_value(v.clone()).unwrap())
+        .map(|v| Arc::new(serde_json::from_value(v.clone()).unwrap()))
         .collect()
+}
+
+fn rows<R: Row<Object: serde::de::DeserializeOwned>>(list: &[Value]) -> Vec<Arc<R>> {
+    read("cluster.local", objects(list))
 }
 
 fn service(name: &str, ports: &Value) -> Value {
@@ -49,8 +55,8 @@ fn slice(address: &str, port: u16, ready: bool) -> Value {
 #[test]
 fn every_port_of_a_service_is_found_with_its_addresses_and_target_ports() {
     let mesh = Mesh {
-        services: objects(&[service("orders", &dubbo_port())]),
-        endpoint_slices: objects(&[
+        services: rows(&[service("orders", &dubbo_port())]),
+        endpoint_slices: rows(&[
             slice("10.244.0.2", 21880, true),
             slice("10.244.0.1", 20880, true),
             slice("10.244.0.3", 22880, false),
@@ -78,8 +84,8 @@ fn a_headless_service_has_the_addresses_of_its_pods() {
     headless["spec"]["clusterIP"] = json!("None");
     headless["spec"]["clusterIPs"] = json!(["None"]);
     let mesh = Mesh {
-        services: objects(&[headless]),
-        endpoint_slices: objects(&[slice("10.244.0.1", 20880, true)]),
+        services: rows(&[headless]),
+        endpoint_slices: rows(&[slice("10.244.0.1", 20880, true)]),
         ..Mesh::default()
     };
     let input = &mesh.resolve().inputs[0];
@@ -102,7 +108,7 @@ fn every_host_of_a_service_entry_counts_and_its_workload_is_found() {
     };
     let found = |annotations: Value, selector: Value| {
         let mesh = Mesh {
-            service_entries: objects(&[entry(&annotations, &selector)]),
+            service_entries: rows(&[entry(&annotations, &selector)]),
             protocols: objects(&[
                 json!({"metadata": {"name": "qza"}, "spec": {"protocol": "qza", "codec": "c"}}),
             ]),
@@ -167,7 +173,7 @@ fn of_several_routers_one_is_in_force_and_the_others_are_told() {
         json!({"hosts": [ORDERS], "routes": [{"route": [{"destination": {"host": ORDERS}}]}]});
     let gone = json!({"hosts": ["gone.shop.svc.cluster.local"], "routes": []});
     let mesh = Mesh {
-        services: objects(&[service("orders", &dubbo_port())]),
+        services: rows(&[service("orders", &dubbo_port())]),
         routers: objects(&[
             router("newer", "shop", "2024-02-01T00:00:00Z", &spec),
             router("foreign", "other", "2020-01-01T00:00:00Z", &spec),
@@ -202,8 +208,8 @@ fn fault_o14_destination_rules_give_subsets_and_hashes_also_by_short_names() {
     };
     let hash = |name: &str| json!({"loadBalancer": {"consistentHash": {"httpHeaderName": name}}});
     let mesh = Mesh {
-        services: objects(&[service("orders", &dubbo_port())]),
-        destination_rules: objects(&[
+        services: rows(&[service("orders", &dubbo_port())]),
+        destination_rules: rows(&[
             rule(
                 "a",
                 "orders",
@@ -239,7 +245,7 @@ fn servers_of_gateways_are_bound_by_protocol_and_number() {
     let to = |host: &str, gateway: &str| json!({"hosts": [host], "gateways": [gateway], "routes": [{"route": [{"destination": {"host": host}}]}]});
     let pay = "pay.shop.svc.cluster.local";
     let mesh = Mesh {
-        services: objects(&[
+        services: rows(&[
             service("orders", &dubbo_port()),
             service("pay", &dubbo_port()),
         ]),
@@ -298,7 +304,7 @@ fn redis_objects_are_found_with_ports_by_name_and_secrets_of_their_namespace() {
         "other.shop.svc.cluster.local",
     );
     let mesh = Mesh {
-        services: objects(&[
+        services: rows(&[
             service("cache", &redis(6379)),
             service("other", &redis(6380)),
         ]),
@@ -362,8 +368,8 @@ fn addresses_are_given_to_entries_with_a_layer_7_port_only() {
     };
     let dubbo = "tcp-metaprotocol-dubbo";
     let mesh = Mesh {
-        services: objects(&[service("orders", &dubbo_port())]),
-        service_entries: objects(&[
+        services: rows(&[service("orders", &dubbo_port())]),
+        service_entries: rows(&[
             entry("a", dubbo, "DNS", &json!([])),
             entry("b", dubbo, "NONE", &json!(["10.0.0.1"])),
             entry("c", "http", "DNS", &json!([])),
@@ -389,7 +395,7 @@ fn what_is_in_force_is_what_to_go_back_to() {
     let spec = |regex: &str| json!({"hosts": [ORDERS], "routes": [{"match": {"attributes": {"method": {"regex": regex}}}, "route": [{"destination": {"host": ORDERS}}]}]});
     let with = |regex: &str, last_good: BTreeMap<String, Router>| {
         let mesh = Mesh {
-            services: objects(&[service("orders", &dubbo_port())]),
+            services: rows(&[service("orders", &dubbo_port())]),
             routers: objects(&[router("r", "shop", "2024-01-01T00:00:00Z", &spec(regex))]),
             last_good,
             ..Mesh::default()

@@ -293,6 +293,19 @@ impl<R: Row> Table<R> {
     }
 }
 
+/// Rows of some objects, sorted by name.
+pub fn read<R: Row>(
+    domain: &str,
+    objects: impl IntoIterator<Item = Arc<R::Object>>,
+) -> Vec<Arc<R>> {
+    let table = Table::<R>::new(domain);
+    for object in objects {
+        table.put(&object);
+    }
+    let rows = table.rows();
+    rows.iter().map(|(_, row)| row.clone()).collect()
+}
+
 /// Objects that are kept as they are: for kinds of which there are few.
 pub struct Whole<K>(pub Arc<K>);
 
@@ -355,6 +368,11 @@ impl<R: Keyed> Index<R> for ByKey {
 }
 
 impl ByKey {
+    /// Whether a row has a key.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// Names of the rows with a key, sorted.
     pub fn names(&self, key: &str) -> impl Iterator<Item = &Name> {
         self.0.get(key).into_iter().flatten()

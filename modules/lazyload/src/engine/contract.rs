@@ -209,7 +209,11 @@ mod tests {
     #[test]
     fn sidecars_have_a_lane_with_a_budget_of_their_own_and_follow_their_status() {
         let config = Arc::new(LazyloadConfig::default());
-        let engine = Engine::new(config.clone(), &trimtab_mesh::Mesh::new(""), Arc::new(SystemClock::new()));
+        let engine = Engine::new(
+            config.clone(),
+            &trimtab_mesh::Mesh::new(""),
+            Arc::new(SystemClock::new()),
+        );
         engine.absorb();
         assert_eq!(engine.queue.try_pop(0), Some(Work::Wiring));
         let _ = engine.writes(&Work::Wiring);

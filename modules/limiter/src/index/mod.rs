@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterSpec, LimiterStatus};
 use trimtab_kit::sources::PodFacts;
-use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, selects};
+use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, in_order, selects};
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::Table;
 use trimtab_mesh::{Mesh, Name};
@@ -468,13 +468,13 @@ impl Targets {
             .collect()
     }
 
-    /// Subsets of the host, from the limiter's namespace before others, then by name.
+    /// Subsets of the host.
     fn subsets(&self, host: &str, namespace: &str) -> Vec<(String, Labels)> {
         let rows = self.rules.rows();
-        let mut rules: Vec<_> = rows.of(host).filter(|(_, r)| *r.host == *host).collect();
-        rules.sort_by_key(|(name, _)| (name.0 != namespace, *name));
+        let rules = rows.of(host).map(|(_, rule)| rule);
+        let rules = in_order(rules.filter(|r| *r.host == *host), namespace);
         let mut out: Vec<(String, Labels)> = Vec::new();
-        for subset in rules.iter().flat_map(|(_, rule)| &rule.spec.subsets) {
+        for subset in rules.iter().flat_map(|rule| &rule.spec.subsets) {
             if !out.iter().any(|(name, _)| *name == subset.name) {
                 out.push((subset.name.clone(), subset.labels.clone()));
             }

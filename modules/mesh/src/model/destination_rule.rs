@@ -24,6 +24,17 @@ pub struct DestinationRule {
     pub spec: DestinationRuleSpec,
 }
 
+/// Rules of a host in the order in which they count: those of the host's own namespace, then the older ones. The first to
+/// name a subset or a policy decides it.
+pub fn in_order<'a>(
+    rules: impl IntoIterator<Item = &'a Arc<DestinationRule>>,
+    namespace: &str,
+) -> Vec<&'a Arc<DestinationRule>> {
+    let mut rules: Vec<_> = rules.into_iter().collect();
+    rules.sort_by_key(|rule| (*rule.id.namespace != *namespace, rule.id.age()));
+    rules
+}
+
 /// By its host, and by the host that was probably meant.
 impl Keyed for DestinationRule {
     fn keys(&self) -> impl Iterator<Item = &str> {

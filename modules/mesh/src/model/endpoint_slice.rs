@@ -16,6 +16,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Some endpoints of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSlice {
+    /// Namespace.
+    pub namespace: Arc<str>,
     /// Host of the Service; empty: it is of none.
     pub host: Arc<str>,
     /// Names and numbers of the ports; a name may be empty.
@@ -89,6 +91,7 @@ impl Row for EndpointSlice {
         let written = endpoints.iter().any(|e| e.pod.is_none());
         let labels = written.then(|| object.labels().clone().into_iter().collect());
         Some(Self {
+            namespace: namespace.as_str().into(),
             host: service
                 .map(|name| service_host(name, &namespace, known.domain).into())
                 .unwrap_or_default(),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
-pub use destination_rule::DestinationRule;
+pub use destination_rule::{DestinationRule, in_order};
 pub use endpoint_slice::{Endpoint, EndpointSlice};
 pub use namespace::Namespace;
 pub use pod::{Pod, PodGroup, PodGroups, Resources, Workload};

@@ -78,7 +78,7 @@ pub struct Pod {
     pub name: Arc<str>,
     /// Namespace, workload and labels.
     pub group: Arc<PodGroup>,
-    /// Addresses at which it calls and is called, sorted; none when it is on the host's network or has ended.
+    /// Addresses at which it calls and is called, the main one first; none when it is on the host's network or has ended.
     pub addresses: Box<[IpAddr]>,
     /// Ready as the endpoint controller counts it: condition Ready is True and it is not being deleted.
     pub ready: bool,
@@ -123,8 +123,13 @@ fn addresses(pod: &v1::Pod) -> Box<[IpAddr]> {
         .into_iter()
         .chain(all)
         .filter_map(|ip| ip.parse().ok());
-    let distinct: BTreeSet<IpAddr> = parsed.map(|ip: IpAddr| ip.to_canonical()).collect();
-    distinct.into_iter().collect()
+    let mut out: Vec<IpAddr> = Vec::new();
+    for address in parsed.map(|ip: IpAddr| ip.to_canonical()) {
+        if !out.contains(&address) {
+            out.push(address);
+        }
+    }
+    out.into()
 }
 
 fn resources(pod: &v1::Pod) -> Resources {
