@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use std::sync::Arc;
+
 use kube::ResourceExt;
-use serde_json::Value;
-use trimtab_crds::istio::{DestinationRule, ServiceEntry, Sidecar, VirtualService};
+use trimtab_crds::istio::{ServiceEntryEndpoint, ServiceEntryPort, Sidecar, VirtualService};
 use trimtab_mesh::DEFAULT_DOMAIN;
-use trimtab_mesh::names::{full_host, service_host};
+use trimtab_mesh::model::{
+    DestinationRule, Endpoint, EndpointSlice, Identity, Service, ServiceEntry, Transport, in_order,
+    port_protocol,
+};
+use trimtab_mesh::names::full_host;
 use trimtab_metaprotocol::error::{Owner, Problem};
 use trimtab_metaprotocol::input::{ServicePortInput, Source};
 use trimtab_metaprotocol::resolve::Mesh;
@@ -18,15 +21,14 @@ use crate::input::{
     EndpointInput, FallbackInput, HttpLimit, Listen, PortInput, ServiceInput, Speaks,
     StandaloneInput,
 };
-use crate::ports::{balancing, not_followed, of_entry_port, of_service_port};
+use crate::ports::{balancing, not_followed, speaks};
 use crate::{served, sidecar, virtual_service};
-
-/// Label of an EndpointSlice with the name of its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// What proxies without Istio need besides the [`Mesh`].
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
+    /// The cluster domain; empty: `cluster.local`.
+    pub domain: String,
     /// Where proxies listen.
     pub listen: Listen,
     /// Labels of pods by namespace and name, for subsets and Sidecars. An endpoint that names no pod of these has the
@@ -35,11 +37,11 @@ pub struct Surroundings {
     /// Addresses of pods by namespace and name.
     pub pod_addresses: BTreeMap<(String, String), IpAddr>,
     /// What the proxies of pods see.
-    pub sidecars: Vec<Sidecar>,
+    pub sidecars: Vec<Arc<Sidecar>>,
     /// Where calls to hosts go that a pod's proxy does not see; absent: proxies of pods see all, too.
     pub fallback: Option<FallbackInput>,
     /// Routes of HTTP services.
-    pub virtual_services: Vec<VirtualService>,
+    pub virtual_services: Vec<Arc<VirtualService>>,
     /// Limits of HTTP calls.
     pub limits: Vec<HttpLimit>,
 }
@@ -72,8 +74,8 @@ pub fn discover(mesh: &Mesh, around: &Surroundings) -> Discovered {
             services.insert(read.host.clone(), read);
         }
     }
-    let mut entries: Vec<&ServiceEntry> = mesh.service_entries.iter().collect();
-    entries.sort_by_key(|e| age(*e));
+    let mut entries: Vec<&ServiceEntry> = mesh.service_entries.iter().map(AsRef::as_ref).collect();
+    entries.sort_by_key(|e| e.id.age());
     for entry in entries {
         for read in reader.entry(entry) {
             services.entry(read.host.clone()).or_insert(read);
@@ -84,7 +86,7 @@ pub fn discover(mesh: &Mesh, around: &Surroundings) -> Discovered {
     let sidecars = sidecar::Reader {
         around,
         services: &services,
-        domain: domain_of(mesh),
+        domain: around.domain(),
         root: &mesh.settings.root_namespace,
     };
     let pods = sidecars.pods(&mut reader.problems);
@@ -109,65 +111,46 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn domain(&self) -> &str {
-        domain_of(self.mesh)
-    }
-
     fn service(&mut self, service: &Service) -> Option<ServiceInput> {
-        let spec = service.spec.as_ref()?;
-        let (namespace, name) = (service.namespace()?, service.name_any());
-        if spec.type_.as_deref() == Some("ExternalName") {
+        if service.external_name.is_some() {
             self.not_done(
-                "Service",
-                service,
+                owner_of("Service", &service.id),
                 "spec.type",
                 "ExternalName is not served: write a ServiceEntry with resolution DNS",
             );
             return None;
         }
-        let host = service_host(&name, &namespace, self.domain());
-        let slices: Vec<&EndpointSlice> = self
-            .mesh
-            .endpoint_slices
-            .iter()
-            .filter(|s| {
-                s.namespace().as_deref() == Some(&namespace)
-                    && s.labels().get(SERVICE_NAME) == Some(&name)
-            })
-            .collect();
+        let slices = self.mesh.endpoint_slices.iter();
+        let slices = slices.filter(|s| s.host == service.host);
+        let slices: Vec<&EndpointSlice> = slices.map(AsRef::as_ref).collect();
         let mut ports = Vec::new();
-        for (i, port) in spec.ports.iter().flatten().enumerate() {
-            if port.protocol.as_deref().is_some_and(|p| p != "TCP") {
+        for (i, port) in service.ports.iter().enumerate() {
+            if port.transport != Transport::Tcp {
                 self.not_done(
-                    "Service",
-                    service,
+                    owner_of("Service", &service.id),
                     &format!("spec.ports[{i}].protocol"),
                     "only TCP is served: remove the port, or reach it without a proxy",
                 );
                 continue;
             }
-            let Ok(number) = u16::try_from(port.port) else {
-                continue;
-            };
             ports.push(PortInput {
-                number,
-                speaks: self.speaks(&host, number, of_service_port(port)),
-                endpoints: self.endpoints(&slices, port.name.as_deref().unwrap_or_default()),
+                number: port.number,
+                speaks: self.speaks(&service.host, port.number, speaks(port.protocol())),
+                endpoints: self.endpoints(&slices, &port.name),
             });
         }
-        let addresses = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-        let vips: BTreeSet<IpAddr> = addresses.filter_map(|a| a.parse().ok()).collect();
+        let (namespace, name) = (&service.id.namespace, &service.id.name);
         Some(ServiceInput {
             aliases: vec![
                 format!("{name}.{namespace}.svc"),
                 format!("{name}.{namespace}"),
-                name.clone(),
+                name.to_string(),
             ],
-            host,
-            namespace,
-            service: name,
+            host: service.host.to_string(),
+            namespace: namespace.to_string(),
+            service: name.to_string(),
             source: Source::Service,
-            vips: vips.into_iter().collect(),
+            vips: service.addresses.to_vec(),
             ports,
             ..ServiceInput::default()
         })
@@ -183,19 +166,13 @@ impl Reader<'_> {
     fn endpoints(&self, slices: &[&EndpointSlice], port_name: &str) -> Vec<EndpointInput> {
         let mut out = BTreeSet::new();
         for slice in slices {
-            let mut ports = slice.ports.iter().flatten();
-            let port = ports.find(|p| p.name.as_deref().unwrap_or_default() == port_name);
-            let Some(port) = port
-                .and_then(|p| p.port)
-                .and_then(|p| u16::try_from(p).ok())
-            else {
+            let Some(port) = slice.port(port_name) else {
                 continue;
             };
-            let ready = |e: &&Endpoint| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
-            for endpoint in slice.endpoints.iter().filter(ready) {
+            for endpoint in slice.endpoints.iter().filter(|e| e.ready) {
                 let labels = self.labels(slice, endpoint);
                 out.extend(endpoint.addresses.iter().map(|address| EndpointInput {
-                    address: address.clone(),
+                    address: address.to_string(),
                     port,
                     labels: labels.clone(),
                     weight: None,
@@ -206,53 +183,42 @@ impl Reader<'_> {
     }
 
     fn labels(&self, slice: &EndpointSlice, endpoint: &Endpoint) -> BTreeMap<String, String> {
-        let of_pod = endpoint.target_ref.as_ref().and_then(|to| {
-            let namespace = to.namespace.clone().or_else(|| slice.namespace())?;
-            self.around.pod_labels.get(&(namespace, to.name.clone()?))
+        let of_pod = endpoint.pod.as_ref().and_then(|pod| {
+            let name = (slice.namespace.to_string(), pod.to_string());
+            self.around.pod_labels.get(&name)
         });
-        of_pod.unwrap_or_else(|| slice.labels()).clone()
+        of_pod.unwrap_or(&slice.labels).clone()
     }
 
     fn entry(&mut self, entry: &ServiceEntry) -> Vec<ServiceInput> {
         let spec = &entry.spec;
         let resolution = spec.resolution.as_deref().unwrap_or("NONE");
         if !matches!(resolution, "STATIC" | "DNS" | "DNS_ROUND_ROBIN") {
-            self.not_done("ServiceEntry", entry, "spec.resolution", "a proxy without Istio must know where servers are: use STATIC with endpoints, or DNS");
+            self.not_done(owner_of("ServiceEntry", &entry.id), "spec.resolution", "a proxy without Istio must know where servers are: use STATIC with endpoints, or DNS");
             return Vec::new();
         }
         if spec.workload_selector.is_some() {
             self.not_done(
-                "ServiceEntry",
-                entry,
+                owner_of("ServiceEntry", &entry.id),
                 "spec.workloadSelector",
                 "endpoints are not selected without Istio: write spec.endpoints",
             );
         }
-        let vips: BTreeSet<IpAddr> = spec
-            .addresses
-            .iter()
-            .filter_map(|a| {
-                a.trim_end_matches("/32")
-                    .trim_end_matches("/128")
-                    .parse()
-                    .ok()
-            })
-            .collect();
+        let vips: BTreeSet<IpAddr> = entry.addresses().collect();
         let mut out = Vec::new();
         for host in &spec.hosts {
             if host.starts_with('*') && spec.endpoints.is_empty() && resolution != "STATIC" {
                 self.not_done(
-                    "ServiceEntry",
-                    entry,
+                    owner_of("ServiceEntry", &entry.id),
                     "spec.hosts",
                     "nobody can resolve a name with a wildcard: write spec.endpoints",
                 );
                 continue;
             }
             let ports = spec.ports.iter().filter_map(|port| {
-                let number = small(&port["number"])?;
-                let speaks = self.speaks(host, number, of_entry_port(port));
-                let endpoints = entry_endpoints(entry, host, port, number, resolution);
+                let number = port.number()?;
+                let speaks = self.speaks(host, number, speaks(port_protocol(port)));
+                let endpoints = entry_endpoints(entry, host, port, resolution);
                 Some(PortInput {
                     number,
                     speaks,
@@ -262,8 +228,8 @@ impl Reader<'_> {
             let ports = ports.collect();
             out.push(ServiceInput {
                 host: host.clone(),
-                namespace: entry.namespace().unwrap_or_default(),
-                service: entry.name_any(),
+                namespace: entry.id.namespace.to_string(),
+                service: entry.id.name.to_string(),
                 source: Source::ServiceEntry,
                 vips: vips.iter().copied().collect(),
                 ports,
@@ -273,56 +239,40 @@ impl Reader<'_> {
         out
     }
 
-    /// Subsets and balancing. Of several DestinationRules for a host, those in its namespace come first, then the older
-    /// ones; the first to name a subset or a policy decides it.
+    /// Subsets and balancing.
     fn rules(&mut self, services: &mut BTreeMap<String, ServiceInput>) {
-        let mut rules: Vec<(bool, String, &DestinationRule)> = self
-            .mesh
-            .destination_rules
-            .iter()
-            .map(|rule| {
-                let host = full_host(
-                    &rule.spec.host,
-                    &rule.namespace().unwrap_or_default(),
-                    self.domain(),
-                );
-                let own = services.get(&host).map(|s| s.namespace.clone());
-                (rule.namespace() != own, host, rule)
-            })
-            .collect();
-        rules.sort_by_key(|(foreign, _, rule)| (*foreign, age(*rule)));
-        let mut balanced = BTreeSet::new();
-        for (_, host, rule) in rules {
-            let Some(service) = services.get_mut(&host) else {
+        let mut by_host: BTreeMap<&str, Vec<&Arc<DestinationRule>>> = BTreeMap::new();
+        for rule in &self.mesh.destination_rules {
+            by_host.entry(&rule.host).or_default().push(rule);
+        }
+        for (host, rules) in by_host {
+            let Some(service) = services.get_mut(host) else {
                 continue;
             };
-            for field in not_followed(rule) {
-                let text =
-                    "this is not followed without Istio: remove it, or serve the host in a mesh";
-                self.not_done("DestinationRule", rule, &field, text);
-            }
-            for subset in &rule.spec.subsets {
-                service
-                    .subsets
-                    .entry(subset.name.clone())
-                    .or_insert_with(|| subset.labels.clone());
-            }
-            let policy = rule
-                .spec
-                .traffic_policy
-                .as_ref()
-                .map(|p| &p["loadBalancer"]);
-            if let Some(found) = policy.and_then(balancing)
-                && balanced.insert(host)
-            {
-                service.balancing = found;
+            let mut balanced = false;
+            for rule in in_order(rules, &service.namespace) {
+                for field in not_followed(&rule.spec) {
+                    let text = "this is not followed without Istio: remove it, or serve the host in a mesh";
+                    self.not_done(owner_of("DestinationRule", &rule.id), &field, text);
+                }
+                for subset in &rule.spec.subsets {
+                    let known = service.subsets.entry(subset.name.clone());
+                    known.or_insert_with(|| subset.labels.clone());
+                }
+                let policy = rule.spec.traffic_policy.as_ref();
+                let how = policy.and_then(|p| p.load_balancer.as_ref());
+                if let Some(found) = how.and_then(balancing).filter(|_| !balanced) {
+                    service.balancing = found;
+                    balanced = true;
+                }
             }
         }
     }
 
     /// Routes of VirtualServices for sidecars; of several for one host the oldest is in force.
     fn routes(&mut self, services: &mut BTreeMap<String, ServiceInput>) {
-        let mut objects: Vec<&VirtualService> = self.around.virtual_services.iter().collect();
+        let all = self.around.virtual_services.iter();
+        let mut objects: Vec<&VirtualService> = all.map(AsRef::as_ref).collect();
         objects.sort_by_key(|v| age(*v));
         for object in objects {
             let spec = &object.spec;
@@ -331,14 +281,13 @@ impl Reader<'_> {
             }
             if !spec.tcp.is_empty() || !spec.tls.is_empty() {
                 self.not_done(
-                    "VirtualService",
-                    object,
+                    owner("VirtualService", object),
                     "spec.tcp",
                     "rules for TCP and TLS are not followed without Istio: remove tcp and tls",
                 );
             }
             let owner = owner("VirtualService", object);
-            let full = |host: &str| full_host(host, &owner.namespace, self.domain());
+            let full = |host: &str| full_host(host, &owner.namespace, self.around.domain());
             let mut problems = Vec::new();
             let routes = virtual_service::routes(object, &owner, &full, &mut problems);
             let hosts: BTreeSet<String> = spec.hosts.iter().map(|h| full(h)).collect();
@@ -359,20 +308,28 @@ impl Reader<'_> {
         }
     }
 
-    fn not_done<K: ResourceExt>(&mut self, kind: &str, object: &K, field: &str, text: &str) {
-        self.problems.push(Problem::new(
-            owner(kind, object),
-            field,
-            "NotSupported",
-            text,
-        ));
+    fn not_done(&mut self, owner: Owner, field: &str, text: &str) {
+        self.problems
+            .push(Problem::new(owner, field, "NotSupported", text));
     }
 }
 
-fn domain_of(mesh: &Mesh) -> &str {
-    match mesh.domain.as_str() {
-        "" => DEFAULT_DOMAIN,
-        domain => domain,
+impl Surroundings {
+    fn domain(&self) -> &str {
+        match self.domain.as_str() {
+            "" => DEFAULT_DOMAIN,
+            domain => domain,
+        }
+    }
+}
+
+fn owner_of(kind: &str, id: &Identity) -> Owner {
+    Owner {
+        kind: kind.to_owned(),
+        namespace: id.namespace.to_string(),
+        name: id.name.to_string(),
+        uid: id.uid.to_string(),
+        generation: id.generation,
     }
 }
 
@@ -397,46 +354,32 @@ pub(super) fn age<K: ResourceExt>(object: &K) -> (bool, Option<jiff::Timestamp>,
     )
 }
 
-fn small(value: &Value) -> Option<u16> {
-    value
-        .as_u64()
-        .and_then(|n| u16::try_from(n).ok())
-        .filter(|n| *n > 0)
-}
-
 /// Endpoints of a port of a ServiceEntry; with DNS and none written, the host itself.
 fn entry_endpoints(
     entry: &ServiceEntry,
     host: &str,
-    port: &Value,
-    number: u16,
+    port: &ServiceEntryPort,
     resolution: &str,
 ) -> Vec<EndpointInput> {
-    let target = small(&port["targetPort"]).unwrap_or(number);
-    let name = port["name"].as_str().unwrap_or_default();
-    let one = |endpoint: &Value| {
-        let address = endpoint["address"]
-            .as_str()
-            .filter(|a| !a.is_empty() && !a.starts_with("unix:"))?;
-        let labels = endpoint["labels"].as_object().into_iter().flatten();
-        Some(EndpointInput {
-            address: address.to_owned(),
-            port: small(&endpoint["ports"][name]).unwrap_or(target),
-            labels: labels
-                .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
-                .collect(),
-            weight: endpoint["weight"]
-                .as_u64()
-                .and_then(|w| u32::try_from(w).ok()),
-        })
+    let Some(target) = port.target().or(port.number()) else {
+        return Vec::new();
     };
-    if entry.spec.endpoints.is_empty() && resolution != "STATIC" {
+    let endpoints = &entry.spec.endpoints;
+    if endpoints.is_empty() && resolution != "STATIC" {
         return vec![EndpointInput {
             address: host.to_owned(),
             port: target,
             ..EndpointInput::default()
         }];
     }
-    let all: BTreeSet<EndpointInput> = entry.spec.endpoints.iter().filter_map(one).collect();
+    let reachable =
+        |e: &&ServiceEntryEndpoint| !e.address.is_empty() && !e.address.starts_with("unix:");
+    let one = |endpoint: &ServiceEntryEndpoint| EndpointInput {
+        address: endpoint.address.clone(),
+        port: endpoint.port(&port.name).unwrap_or(target),
+        labels: endpoint.labels.clone(),
+        weight: endpoint.weight,
+    };
+    let all: BTreeSet<EndpointInput> = endpoints.iter().filter(reachable).map(one).collect();
     all.into_iter().collect()
 }

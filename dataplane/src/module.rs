@@ -1,33 +1,29 @@
-//! Watches all that plain Envoys are configured by, and serves them.
+//! Follows all that plain Envoys are configured by, and serves them.
 //!
-//! It keeps all objects of its own rather than reading the index of the MetaProtocol module, which drops what no
-//! sidecar needs, and which a user may switch off. There is no cluster here, so the objects are few.
+//! There is no cluster here, so that objects are few: everything is read anew after each change.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt};
 use parking_lot::Mutex;
-use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::{
-    DestinationRule, EnvoyFilter, Gateway, ServiceEntry, Sidecar, VirtualService,
-};
+use trimtab_crds::istio::{EnvoyFilter, Gateway, Sidecar, VirtualService};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_crds::{OWNER_KIND_LABEL, OWNER_NAME_LABEL};
 use trimtab_kit::engine::{Engine, WriteError};
 use trimtab_kit::module::Setup;
 use trimtab_kit::queue::{NoKey, WorkQueue};
-use trimtab_kit::watch::Feed;
+use trimtab_kit::watch::Watched;
 use trimtab_kit::write::{StatusPatch, Writes};
-use trimtab_mesh::names::service_host;
+use trimtab_mesh::Name;
+use trimtab_mesh::model::{DestinationRule, EndpointSlice, Pod, Service, ServiceEntry};
+use trimtab_mesh::table::{Change, Follower, Row, Table, Whole};
 use trimtab_metaprotocol::config::MetaprotocolConfig;
 use trimtab_metaprotocol::input::Settings;
 use trimtab_metaprotocol::resolve::Mesh;
@@ -45,150 +41,108 @@ const GATHERING: Duration = Duration::from_millis(50);
 /// How the owner label of a limiter's objects begins; its API group follows.
 const LIMITER: &str = "SmartLimiter.";
 
-/// Namespace and name.
-type Name = (String, String);
+/// Wakes the data plane at any change.
+struct Wake(Notify);
 
-/// All objects of a kind, by namespace and name.
-struct Mirror<K> {
-    objects: Mutex<BTreeMap<Name, Arc<K>>>,
-    wake: Arc<Notify>,
-}
-
-fn name_of<K: ResourceExt>(object: &K) -> Name {
-    (object.namespace().unwrap_or_default(), object.name_any())
-}
-
-impl<K: ResourceExt + Send + Sync> Feed<K> for Mirror<K> {
-    fn apply(&self, object: Arc<K>) {
-        self.objects.lock().insert(name_of(object.as_ref()), object);
-        self.wake.notify_one();
+impl<R> Follower<R> for Wake {
+    fn changed(&self, _: Change<'_, R>) {
+        self.0.notify_one();
     }
-
-    fn delete(&self, object: Arc<K>) {
-        self.objects.lock().remove(&name_of(object.as_ref()));
-        self.wake.notify_one();
-    }
-
-    fn reset(&self, objects: Vec<Arc<K>>, unreadable: &[Name]) {
-        let mut known = self.objects.lock();
-        known.retain(|name, _| unreadable.contains(name));
-        known.extend(objects.into_iter().map(|o| (name_of(o.as_ref()), o)));
-        drop(known);
-        self.wake.notify_one();
-    }
-}
-
-impl<K: Clone> Mirror<K> {
-    fn all(&self) -> Vec<K> {
-        let objects = self.objects.lock();
-        objects.values().map(|o| o.as_ref().clone()).collect()
-    }
-}
-
-fn mirror<K>(wake: &Arc<Notify>) -> Arc<Mirror<K>> {
-    Arc::new(Mirror {
-        objects: Mutex::default(),
-        wake: wake.clone(),
-    })
 }
 
 /// Declares the watch of a kind.
-fn watched<K>(setup: &mut Setup<'_>, wake: &Arc<Notify>) -> Arc<Mirror<K>>
-where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
-{
-    let mirror = mirror(wake);
-    setup.watch::<K>(&mirror);
-    mirror
+fn followed<R: Row<Object: Watched>>(setup: &mut Setup<'_>, wake: &Arc<Wake>) -> Arc<Table<R>> {
+    setup.follow::<R>(wake);
+    setup.context().mesh.table()
+}
+
+fn all<R: Row>(table: &Table<R>) -> Vec<Arc<R>> {
+    table.rows().iter().map(|(_, row)| row.clone()).collect()
+}
+
+fn objects<K: Resource + Send + Sync + 'static>(table: &Table<Whole<K>>) -> Vec<Arc<K>> {
+    table.rows().iter().map(|(_, row)| row.0.clone()).collect()
 }
 
 struct Objects {
-    services: Arc<Mirror<Service>>,
-    slices: Arc<Mirror<EndpointSlice>>,
-    pods: Arc<Mirror<Pod>>,
-    entries: Arc<Mirror<ServiceEntry>>,
-    rules: Arc<Mirror<DestinationRule>>,
-    virtual_services: Arc<Mirror<VirtualService>>,
-    filters: Arc<Mirror<EnvoyFilter>>,
-    sidecars: Arc<Mirror<Sidecar>>,
-    gateways: Arc<Mirror<Gateway>>,
-    routers: Arc<Mirror<MetaRouter>>,
-    protocols: Arc<Mirror<ApplicationProtocol>>,
-    redis_services: Arc<Mirror<RedisService>>,
-    redis_destinations: Arc<Mirror<RedisDestination>>,
-    policies: Arc<Mirror<DubboAuthorizationPolicy>>,
+    services: Arc<Table<Service>>,
+    slices: Arc<Table<EndpointSlice>>,
+    pods: Arc<Table<Pod>>,
+    entries: Arc<Table<ServiceEntry>>,
+    rules: Arc<Table<DestinationRule>>,
+    virtual_services: Arc<Table<Whole<VirtualService>>>,
+    filters: Arc<Table<Whole<EnvoyFilter>>>,
+    sidecars: Arc<Table<Whole<Sidecar>>>,
+    gateways: Arc<Table<Whole<Gateway>>>,
+    routers: Arc<Table<Whole<MetaRouter>>>,
+    protocols: Arc<Table<Whole<ApplicationProtocol>>>,
+    redis_services: Arc<Table<Whole<RedisService>>>,
+    redis_destinations: Arc<Table<Whole<RedisDestination>>>,
+    policies: Arc<Table<Whole<DubboAuthorizationPolicy>>>,
     /// Only when the configuration lets Trimtab read Secrets.
-    secrets: Option<Arc<Mirror<Secret>>>,
+    secrets: Option<Arc<Table<Whole<Secret>>>>,
 }
 
 impl Objects {
-    fn declare(setup: &mut Setup<'_>, read_secrets: bool, wake: &Arc<Notify>) -> Self {
-        let filters = mirror(wake);
-        setup.watch_generated::<EnvoyFilter>(&filters);
+    fn declare(setup: &mut Setup<'_>, read_secrets: bool, wake: &Arc<Wake>) -> Self {
+        setup.follow_generated::<Whole<EnvoyFilter>>(wake);
         Self {
-            services: watched(setup, wake),
-            slices: watched(setup, wake),
-            pods: watched(setup, wake),
-            entries: watched(setup, wake),
-            rules: watched(setup, wake),
-            virtual_services: watched(setup, wake),
-            filters,
-            sidecars: watched(setup, wake),
-            gateways: watched(setup, wake),
-            routers: watched(setup, wake),
-            protocols: watched(setup, wake),
-            redis_services: watched(setup, wake),
-            redis_destinations: watched(setup, wake),
-            policies: watched(setup, wake),
-            secrets: read_secrets.then(|| watched(setup, wake)),
+            services: followed(setup, wake),
+            slices: followed(setup, wake),
+            pods: followed(setup, wake),
+            entries: followed(setup, wake),
+            rules: followed(setup, wake),
+            virtual_services: followed(setup, wake),
+            filters: setup.context().mesh.table(),
+            sidecars: followed(setup, wake),
+            gateways: followed(setup, wake),
+            routers: followed(setup, wake),
+            protocols: followed(setup, wake),
+            redis_services: followed(setup, wake),
+            redis_destinations: followed(setup, wake),
+            policies: followed(setup, wake),
+            secrets: read_secrets.then(|| followed(setup, wake)),
         }
     }
 
-    fn mesh(&self, domain: &str, settings: &Arc<Settings>) -> Mesh {
-        let secrets = self.secrets.iter().flat_map(|s| s.all());
+    fn mesh(&self, settings: &Arc<Settings>) -> Mesh {
+        let secrets = self.secrets.iter().flat_map(|s| objects(s));
         Mesh {
-            services: self.services.all(),
-            endpoint_slices: self.slices.all(),
-            service_entries: self.entries.all(),
-            destination_rules: self.rules.all(),
-            gateways: self.gateways.all(),
-            routers: self.routers.all(),
-            protocols: self.protocols.all(),
-            redis_services: self.redis_services.all(),
-            redis_destinations: self.redis_destinations.all(),
-            dubbo_policies: self.policies.all(),
-            secrets: secrets.map(secret).collect(),
+            services: all(&self.services),
+            endpoint_slices: all(&self.slices),
+            service_entries: all(&self.entries),
+            destination_rules: all(&self.rules),
+            gateways: objects(&self.gateways),
+            routers: objects(&self.routers),
+            protocols: objects(&self.protocols),
+            redis_services: objects(&self.redis_services),
+            redis_destinations: objects(&self.redis_destinations),
+            dubbo_policies: objects(&self.policies),
+            secrets: secrets.map(|s| secret(s.as_ref().clone())).collect(),
             last_good: BTreeMap::new(),
-            domain: domain.to_owned(),
             settings: settings.clone(),
         }
     }
 
     fn pod_labels(&self) -> BTreeMap<Name, BTreeMap<String, String>> {
-        let pods = self.pods.objects.lock();
+        let pods = self.pods.rows();
         pods.iter()
-            .map(|(name, pod)| (name.clone(), pod.labels().clone()))
+            .map(|(name, pod)| (name.clone(), pod.group.labels.clone()))
             .collect()
     }
 
-    /// Addresses of the pods that have one and have not ended.
+    /// Addresses of the pods that have one of their own and have not ended.
     fn pod_addresses(&self) -> BTreeMap<Name, IpAddr> {
-        let pods = self.pods.objects.lock();
-        let address = |pod: &Pod| {
-            let status = pod.status.as_ref()?;
-            let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-            status.pod_ip.as_ref().filter(|_| !ended)?.parse().ok()
-        };
-        let all = pods.iter();
-        all.filter_map(|(name, pod)| Some((name.clone(), address(pod)?)))
+        let pods = self.pods.rows();
+        pods.iter()
+            .filter_map(|(name, pod)| Some((name.clone(), *pod.addresses.first()?)))
             .collect()
     }
 
     /// Limits of SmartLimiters, with what of them is not done.
-    fn limits(&self, domain: &str, notes: &mut BTreeSet<String>) -> Vec<HttpLimit> {
-        let services = self.services.objects.lock();
+    fn limits(&self, notes: &mut BTreeSet<String>) -> Vec<HttpLimit> {
         let mut out = Vec::new();
-        for filter in self.filters.all() {
+        for filter in objects(&self.filters) {
             let label = |name: &str| filter.labels().get(name).cloned().unwrap_or_default();
             if !label(OWNER_KIND_LABEL).starts_with(LIMITER) {
                 continue;
@@ -197,13 +151,13 @@ impl Objects {
                 filter.namespace().unwrap_or_default(),
                 label(OWNER_NAME_LABEL),
             );
-            if !services.contains_key(&(namespace.clone(), owner.clone())) {
+            let Some(service) = self.services.get(&namespace, &owner) else {
                 notes.insert(format!(
                     "SmartLimiter {namespace}/{owner}: metadata.name: plain proxies limit calls to a Service of the limiter's name, and there is none: name the limiter as its Service"
                 ));
                 continue;
-            }
-            let (found, problems) = limits(&service_host(&owner, &namespace, domain), &filter);
+            };
+            let (found, problems) = limits(&service.host, &filter);
             out.extend(found);
             notes.extend(
                 problems
@@ -231,7 +185,7 @@ struct DataPlane {
     domain: String,
     settings: Arc<Settings>,
     xds: ResourceCache,
-    wake: Arc<Notify>,
+    wake: Arc<Wake>,
     served: Mutex<Served>,
     queue: WorkQueue<NoKey>,
 }
@@ -248,8 +202,8 @@ struct Served {
 
 /// Declares the data plane: nothing is served before its first configuration is in the xDS cache.
 pub fn setup(config: &MetaprotocolConfig, proxies: Proxies, setup: &mut Setup<'_>) {
-    let wake = Arc::new(Notify::new());
-    let domain = setup.context().domain.clone();
+    let wake = Arc::new(Wake(Notify::new()));
+    let domain = setup.context().mesh.domain().to_string();
     let plane = Arc::new(DataPlane {
         objects: Objects::declare(setup, config.read_secrets, &wake),
         proxies,
@@ -273,7 +227,7 @@ impl Engine for DataPlane {
     async fn changed(&self) {
         let due = self.served.lock().world.as_ref().and_then(World::due);
         tokio::select! {
-            () = self.wake.notified() => {}
+            () = self.wake.0.notified() => {}
             () = until(due) => {}
         }
     }
@@ -285,15 +239,16 @@ impl Engine for DataPlane {
     fn absorb(&self) {
         let mut notes = BTreeSet::new();
         let around = Surroundings {
+            domain: self.domain.clone(),
             listen: self.proxies.listen.clone(),
             fallback: self.proxies.fallback.clone(),
             pod_labels: self.objects.pod_labels(),
             pod_addresses: self.objects.pod_addresses(),
-            sidecars: self.objects.sidecars.all(),
-            virtual_services: self.objects.virtual_services.all(),
-            limits: self.objects.limits(&self.domain, &mut notes),
+            sidecars: objects(&self.objects.sidecars),
+            virtual_services: objects(&self.objects.virtual_services),
+            limits: self.objects.limits(&mut notes),
         };
-        let found = discover(&self.objects.mesh(&self.domain, &self.settings), &around);
+        let found = discover(&self.objects.mesh(&self.settings), &around);
         let mut served = self.served.lock();
         let world = world(&found.input, served.world.as_ref(), Instant::now());
         self.xds.update_all(world.updates(served.world.as_ref()));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use kube::ResourceExt;
-use trimtab_crds::istio::{Sidecar, VirtualService};
+use trimtab_crds::istio::Sidecar;
 use trimtab_metaprotocol::error::Problem;
 
 use trimtab_mesh::names::full_host;
@@ -51,7 +51,8 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     /// The pods that have a Sidecar, by namespace and name, and what of their Sidecars is not done.
     pub(super) fn pods(&self, problems: &mut Vec<Problem>) -> Vec<PodInput> {
-        let mut sidecars: Vec<&Sidecar> = self.around.sidecars.iter().collect();
+        let all = self.around.sidecars.iter();
+        let mut sidecars: Vec<&Sidecar> = all.map(AsRef::as_ref).collect();
         sidecars.sort_by_key(|s| age(*s));
         for sidecar in &sidecars {
             not_followed(sidecar, problems);
@@ -191,7 +192,8 @@ impl Reader<'_> {
             };
             let full = |host: &str| full_host(host, &namespace, self.domain);
             if for_mesh && object.spec.hosts.iter().any(|h| meets(&full(h))) {
-                queue.extend(destinations(object).into_iter().map(full));
+                let to = object.spec.destinations();
+                queue.extend(to.map(|d| full(&d.host)));
             }
         }
         let mut out = BTreeSet::new();
@@ -237,21 +239,6 @@ fn is_name(name: &str) -> bool {
     let rest = name.strip_prefix('*').unwrap_or(name);
     let whole = rest.len() == name.len() || rest.is_empty() || rest.starts_with('.');
     whole && !name.is_empty() && !rest.contains('*')
-}
-
-/// Every `destination.host` and `mirror.host` of a VirtualService.
-fn destinations(object: &VirtualService) -> BTreeSet<&str> {
-    let spec = &object.spec;
-    let rules = spec.http.iter().chain(&spec.tls).chain(&spec.tcp);
-    let mut out = BTreeSet::new();
-    for rule in rules {
-        let list = |field: &str| rule[field].as_array().into_iter().flatten();
-        let to = list("route").map(|r| &r["destination"]);
-        let mirrors = list("mirrors").map(|m| &m["destination"]);
-        let all = to.chain(mirrors).chain([&rule["mirror"]]);
-        out.extend(all.filter_map(|d| d["host"].as_str()));
-    }
-    out
 }
 
 fn leads_to(service: &ServiceInput) -> Vec<String> {

@@ -2,27 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
-use trimtab_crds::istio::VirtualService;
+use serde_json::Value;
+use trimtab_crds::istio::{
+    self, HttpMatchRequest, HttpRetry, HttpRule, StringMatch, VirtualService,
+};
 use trimtab_metaprotocol::error::{Owner, Problem};
 use trimtab_metaprotocol::input::{Destination, Mirror, ValueMatch, WeightedDestination};
 use trimtab_metaprotocol::span::Span;
 
 use crate::input::{HttpMatch, HttpRetries, HttpRoute};
-
-/// Fields of a rule that proxies without Istio follow, or that mean nothing there.
-const RULE: [&str; 9] = [
-    "name",
-    "match",
-    "route",
-    "timeout",
-    "retries",
-    "mirror",
-    "mirrorPercentage",
-    "mirror_percentage",
-    "mirrorPercent",
-];
-const MATCH: [&str; 4] = ["name", "uri", "headers", "method"];
 
 /// Reads the rules. A rule with something that is not done here is left out and reported, as calls would otherwise go
 /// where the user did not send them. `full` makes a host of a short name.
@@ -53,41 +41,43 @@ fn wrong<T>(field: impl Into<String>, text: impl Into<String>) -> Result<T, Wron
     Err((field.into(), text.into()))
 }
 
-fn known(value: &Value, names: &[&str], at: &str) -> Result<(), Wrong> {
-    let other = |fields: &Map<String, Value>| {
-        fields
-            .keys()
-            .find(|k| !names.contains(&k.as_str()))
-            .cloned()
-    };
-    match value.as_object().map(other) {
-        None => wrong(at, "this is not an object: write one"),
-        Some(Some(field)) => wrong(
-            format!("{at}.{field}"),
-            format!(
-                "proxies without Istio do not do this, and the rule is left out: remove the field (known are {})",
-                names.join(", ")
-            ),
-        ),
-        Some(None) => Ok(()),
+fn not_done(at: &str, field: &str, known: &str) -> Wrong {
+    let text = format!(
+        "proxies without Istio do not do this, and the rule is left out: remove the field (known are {known})"
+    );
+    (format!("{at}.{field}"), text)
+}
+
+/// Refuses fields that nobody reads.
+fn known(others: &BTreeMap<String, Value>, at: &str, known: &str) -> Result<(), Wrong> {
+    match others.keys().next() {
+        Some(field) => Err(not_done(at, field, known)),
+        None => Ok(()),
     }
 }
 
-fn route(rule: &Value, full: &dyn Fn(&str) -> String) -> Result<HttpRoute, Wrong> {
-    known(rule, &RULE, "")?;
-    let mut matches = Vec::new();
-    for (i, test) in list(&rule["match"]).iter().enumerate() {
-        let at = format!(".match[{i}]");
-        known(test, &MATCH, &at)?;
-        matches.push(matched(test, &at)?);
+fn route(rule: &HttpRule, full: &dyn Fn(&str) -> String) -> Result<HttpRoute, Wrong> {
+    let fields = "name, match, route, timeout, retries, mirror, mirrorPercentage, mirrorPercent";
+    known(&rule.others, "", fields)?;
+    if rule.delegate.is_some() {
+        return Err(not_done("", "delegate", fields));
     }
+    if !rule.mirrors.is_empty() {
+        return Err(not_done("", "mirrors", fields));
+    }
+    let matches = rule.matches.iter().enumerate();
+    let matches = matches.map(|(i, test)| matched(test, &format!(".match[{i}]")));
+    let matches = matches.collect::<Result<Vec<HttpMatch>, Wrong>>()?;
     let mut destinations = Vec::new();
-    for (i, to) in list(&rule["route"]).iter().enumerate() {
+    for (i, to) in rule.route.iter().enumerate() {
         let at = format!(".route[{i}]");
-        known(to, &["destination", "weight"], &at)?;
+        known(&to.others, &at, "destination, weight")?;
         destinations.push(WeightedDestination {
-            destination: destination(&to["destination"], full, &at)?,
-            weight: number(&to["weight"]).unwrap_or_default(),
+            destination: destination(&to.destination, full, &at)?,
+            weight: to
+                .weight
+                .and_then(|w| u32::try_from(w).ok())
+                .unwrap_or_default(),
         });
     }
     if destinations.is_empty() {
@@ -100,29 +90,17 @@ fn route(rule: &Value, full: &dyn Fn(&str) -> String) -> Result<HttpRoute, Wrong
         );
     }
     Ok(HttpRoute {
-        name: text(&rule["name"]),
+        name: rule.name.clone(),
         matches,
         destinations,
         mirror: mirror(rule, full)?,
-        timeout: span(&rule["timeout"], ".timeout")?,
-        retries: retries(&rule["retries"])?,
+        timeout: span(rule.timeout.as_ref(), ".timeout")?,
+        retries: rule.retries.as_ref().map(retries).transpose()?,
     })
 }
 
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
-fn number(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|n| u32::try_from(n).ok())
-}
-
-fn span(value: &Value, at: &str) -> Result<Option<Span>, Wrong> {
-    let Some(text) = value.as_str() else {
+fn span(text: Option<&String>, at: &str) -> Result<Option<Span>, Wrong> {
+    let Some(text) = text else {
         return Ok(None);
     };
     let span = Span::new(text);
@@ -133,81 +111,78 @@ fn span(value: &Value, at: &str) -> Result<Option<Span>, Wrong> {
 }
 
 fn destination(
-    value: &Value,
+    to: &istio::Destination,
     full: &dyn Fn(&str) -> String,
     at: &str,
 ) -> Result<Destination, Wrong> {
-    let host = value["host"].as_str().filter(|h| !h.is_empty());
-    let Some(host) = host else {
+    if to.host.is_empty() {
         return wrong(
             format!("{at}.destination.host"),
             "there is no host: write one",
         );
-    };
-    let port = number(&value["port"]["number"]).and_then(|n| u16::try_from(n).ok());
+    }
     Ok(Destination {
-        host: full(host),
-        subset: text(&value["subset"]),
-        port,
+        host: full(&to.host),
+        subset: to.subset.clone(),
+        port: to.port(),
     })
 }
 
-fn mirror(rule: &Value, full: &dyn Fn(&str) -> String) -> Result<Option<Mirror>, Wrong> {
-    if rule["mirror"].is_null() {
+fn mirror(rule: &HttpRule, full: &dyn Fn(&str) -> String) -> Result<Option<Mirror>, Wrong> {
+    let Some(to) = &rule.mirror else {
         return Ok(None);
-    }
-    let percentage = ["mirrorPercentage", "mirror_percentage"]
-        .iter()
-        .find_map(|f| rule[*f]["value"].as_f64());
+    };
+    let percent = rule.mirror_percentage.map(|p| p.value);
     Ok(Some(Mirror {
-        destination: destination(&rule["mirror"], full, ".mirror")?,
-        percent: percentage
-            .or(rule["mirrorPercent"].as_f64())
-            .unwrap_or(100.0),
+        destination: destination(to, full, ".mirror")?,
+        percent: percent.or(rule.mirror_percent).unwrap_or(100.0),
     }))
 }
 
-fn retries(value: &Value) -> Result<Option<HttpRetries>, Wrong> {
-    if value.is_null() {
-        return Ok(None);
-    }
-    known(value, &["attempts", "perTryTimeout", "retryOn"], ".retries")?;
-    Ok(Some(HttpRetries {
-        attempts: number(&value["attempts"]).unwrap_or_default(),
-        per_try_timeout: span(&value["perTryTimeout"], ".retries.perTryTimeout")?,
-        retry_on: text(&value["retryOn"]),
-    }))
+fn retries(retries: &HttpRetry) -> Result<HttpRetries, Wrong> {
+    known(
+        &retries.others,
+        ".retries",
+        "attempts, perTryTimeout, retryOn",
+    )?;
+    let per_try = retries.per_try_timeout.as_ref();
+    Ok(HttpRetries {
+        attempts: u32::try_from(retries.attempts).unwrap_or_default(),
+        per_try_timeout: span(per_try, ".retries.perTryTimeout")?,
+        retry_on: retries.retry_on.clone(),
+    })
 }
 
-fn matched(test: &Value, at: &str) -> Result<HttpMatch, Wrong> {
+fn matched(test: &HttpMatchRequest, at: &str) -> Result<HttpMatch, Wrong> {
+    known(&test.others, at, "name, uri, headers, method")?;
     let mut headers = BTreeMap::new();
-    for (name, value) in test["headers"].as_object().into_iter().flatten() {
+    for (name, value) in &test.headers {
         let value = value_match(value, &format!("{at}.headers.{name}"))?;
         headers.insert(name.to_ascii_lowercase(), value);
     }
-    if !test["method"].is_null() {
-        let value = value_match(&test["method"], &format!("{at}.method"))?;
+    if let Some(method) = &test.method {
+        let value = value_match(method, &format!("{at}.method"))?;
         headers.insert(":method".to_owned(), value);
     }
-    let path = (!test["uri"].is_null()).then(|| value_match(&test["uri"], &format!("{at}.uri")));
+    let path = test.uri.as_ref();
+    let path = path.map(|uri| value_match(uri, &format!("{at}.uri")));
     Ok(HttpMatch {
         path: path.transpose()?,
         headers,
     })
 }
 
-fn value_match(value: &Value, at: &str) -> Result<ValueMatch, Wrong> {
-    let of = |kind: &str| value[kind].as_str().map(str::to_owned);
-    if let Some(text) = of("exact") {
-        Ok(ValueMatch::Exact(text))
-    } else if let Some(text) = of("prefix") {
-        Ok(ValueMatch::Prefix(text))
-    } else if let Some(text) = of("regex") {
-        if let Err(error) = regex::Regex::new(&text) {
+fn value_match(test: &StringMatch, at: &str) -> Result<ValueMatch, Wrong> {
+    if let Some(text) = &test.exact {
+        Ok(ValueMatch::Exact(text.clone()))
+    } else if let Some(text) = &test.prefix {
+        Ok(ValueMatch::Prefix(text.clone()))
+    } else if let Some(text) = &test.regex {
+        if let Err(error) = regex::Regex::new(text) {
             return wrong(at, format!("the pattern is not one: {error}"));
         }
-        Ok(ValueMatch::Regex(text))
-    } else if value.as_object().is_some_and(Map::is_empty) {
+        Ok(ValueMatch::Regex(text.clone()))
+    } else if test.others.is_empty() {
         Ok(ValueMatch::Present)
     } else {
         wrong(at, "write exact, prefix or regex, or {} for any value")
@@ -223,7 +198,7 @@ mod tests {
 
     fn read(rule: Value) -> (Vec<HttpRoute>, Vec<Problem>) {
         let spec = VirtualServiceSpec {
-            http: vec![rule],
+            http: vec![serde_json::from_value(rule).unwrap()],
             ..VirtualServiceSpec::default()
         };
         let mut problems = Vec::new();

@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 use trimtab_lazyload::fallback::proxy::ProxyOptions;
-use trimtab_lazyload::fallback::{DEFAULT_PORT, Deploy, FallbackInput, filters, manifests};
+use trimtab_lazyload::fallback::{DEFAULT_PORT, Deploy, FallbackInput, filters, manifests, ports};
 
 use crate::config::Config;
 use crate::manifests::yaml;
@@ -87,7 +87,7 @@ impl FallbackArgs {
             ..FallbackInput::default()
         };
         input.check().map_err(anyhow::Error::msg)?;
-        input.ports = fixed_ports(&input);
+        input.ports = ports::fixed(&input.config.fallback);
         let mut objects = manifests(&input);
         if self.filters {
             for filter in filters(&input) {
@@ -96,16 +96,6 @@ impl FallbackArgs {
         }
         print(&objects)
     }
-}
-
-/// `wormholePort`.
-fn fixed_ports(input: &FallbackInput) -> std::collections::BTreeSet<u16> {
-    trimtab_lazyload::fallback::ports::discover(
-        [],
-        [],
-        &input.config.fallback,
-        &std::collections::BTreeSet::new(),
-    )
 }
 
 fn print(objects: &[Value]) -> anyhow::Result<String> {

@@ -19,6 +19,7 @@ use trimtab_kit::readiness::Readiness;
 use trimtab_kit::sources::{
     MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_service,
 };
+use trimtab_mesh::Mesh;
 use trimtab_xds::ResourceCache;
 
 use crate::config::Config;
@@ -96,7 +97,7 @@ impl Operator {
         sources.extend(configured_sources(&config, &client)?);
         let mds = add_mds(&config, &mut sources, &mut servers, &shutdown).await?;
         let context = Context {
-            domain: config.mesh.domain.clone(),
+            mesh: Mesh::new(&config.mesh.domain),
             xds_address: advertised(&config, Some(xds_address)),
             sources,
             ..Context::new(client, clock, shutdown.clone())

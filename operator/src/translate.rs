@@ -19,6 +19,7 @@ use trimtab_kit::clock::SystemClock;
 use trimtab_kit::host::{Context, Host, Parts};
 use trimtab_kit::module::Installed;
 use trimtab_kit::sources::{FixedSource, MetricSource, NamesOf, PrometheusConfig};
+use trimtab_mesh::Mesh;
 
 use crate::config::Config;
 use crate::manifests::{self, Document};
@@ -148,7 +149,7 @@ fn context(
     }
     let clock = Arc::new(SystemClock::new());
     Ok(Context {
-        domain: config.mesh.domain.clone(),
+        mesh: Mesh::new(&config.mesh.domain),
         xds_address: operator::advertised(config, None),
         sources,
         offline: true,

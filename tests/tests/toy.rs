@@ -22,10 +22,10 @@ use trimtab_kit::apply::{Key as Name, MODULE_LABEL, Ownership};
 use trimtab_kit::engine::{Engine, WriteError};
 use trimtab_kit::module::{Factory, Finding, Module, ModuleConfig, Setup, SetupError};
 use trimtab_kit::queue::{Key, WorkQueue};
-use trimtab_kit::watch::Feed;
 use trimtab_kit::write::{StatusPatch, Writes};
 use trimtab_lab::http;
 use trimtab_lab::process::wait_until;
+use trimtab_mesh::table::{Change, Follower, Known, Row, Table};
 
 const ANNOTATION: &str = "toy.example/greeting";
 const BOUND: Duration = Duration::from_secs(60);
@@ -48,47 +48,33 @@ struct ToyKey(Name);
 
 impl Key for ToyKey {}
 
-#[derive(Default)]
 struct ToyEngine {
     prefix: String,
-    greetings: Mutex<BTreeMap<Name, String>>,
+    greetings: Arc<Table<Greeting>>,
     changed: Mutex<BTreeSet<Name>>,
     written: Mutex<BTreeSet<Name>>,
     wake: Notify,
     queue: WorkQueue<ToyKey>,
 }
 
-fn name_of(service: &Service) -> Name {
-    (service.namespace().unwrap_or_default(), service.name_any())
+/// What is kept of a Service.
+#[derive(Debug, PartialEq)]
+struct Greeting(String);
+
+impl Row for Greeting {
+    type Object = Service;
+    type Index = ();
+
+    fn read(service: &Arc<Service>, _: &Known<'_, Self>) -> Option<Self> {
+        let text = service.annotations().get(ANNOTATION)?;
+        Some(Self(text.clone()))
+    }
 }
 
-impl Feed<Service> for ToyEngine {
-    fn apply(&self, service: Arc<Service>) {
-        let name = name_of(&service);
-        let mut greetings = self.greetings.lock();
-        let now = service.annotations().get(ANNOTATION).cloned();
-        if greetings.get(&name) == now.as_ref() {
-            return;
-        }
-        match now {
-            Some(text) => greetings.insert(name.clone(), text),
-            None => greetings.remove(&name),
-        };
-        self.changed.lock().insert(name);
+impl Follower<Greeting> for ToyEngine {
+    fn changed(&self, change: Change<'_, Greeting>) {
+        self.changed.lock().insert(change.name.clone());
         self.wake.notify_one();
-    }
-
-    fn delete(&self, service: Arc<Service>) {
-        let name = name_of(&service);
-        self.greetings.lock().remove(&name);
-        self.changed.lock().insert(name);
-        self.wake.notify_one();
-    }
-
-    fn reset(&self, services: Vec<Arc<Service>>, _: &[Name]) {
-        for service in services {
-            self.apply(service);
-        }
     }
 }
 
@@ -110,19 +96,15 @@ impl Engine for ToyEngine {
     }
 
     fn writes(self: &Arc<Self>, ToyKey(name): &ToyKey) -> Writes {
-        let greetings = self.greetings.lock();
-        let object = |text: &String| {
+        let greeting = self.greetings.get(&name.0, &name.1);
+        let object = |Greeting(text): &Greeting| {
             serde_json::from_value(json!({
                 "metadata": {"name": format!("{}-greeting", name.1), "namespace": name.0, "labels": {
                     MANAGED_BY_LABEL: MANAGED_BY, MODULE_LABEL: Toy::NAME, OWNER_NAME_LABEL: name.1}},
                 "data": {"greeting": format!("{}{text}", self.prefix)},
             }))
         };
-        let desired: Vec<ConfigMap> = greetings
-            .get(name)
-            .and_then(|t| object(t).ok())
-            .into_iter()
-            .collect();
+        let desired: Vec<ConfigMap> = greeting.iter().filter_map(|g| object(g).ok()).collect();
         Writes::none().objects(name.clone(), desired)
     }
 
@@ -133,7 +115,7 @@ impl Engine for ToyEngine {
     }
 
     fn status(&self, ToyKey(name): &ToyKey) -> Option<StatusPatch> {
-        self.greetings.lock().get(name)?;
+        self.greetings.get(&name.0, &name.1)?;
         let condition = json!({"type": "Greeted", "status": "True", "reason": "Written",
             "message": "the greeting is in the ConfigMap", "lastTransitionTime": "2026-01-01T00:00:00Z"});
         let status = json!({"conditions": [condition]});
@@ -148,9 +130,13 @@ impl Module for Toy {
     fn setup(config: ToyConfig, setup: &mut Setup<'_>) -> Result<(), SetupError> {
         let engine = Arc::new(ToyEngine {
             prefix: config.prefix,
-            ..ToyEngine::default()
+            greetings: setup.context().mesh.table(),
+            changed: Mutex::default(),
+            written: Mutex::default(),
+            wake: Notify::new(),
+            queue: WorkQueue::default(),
         });
-        setup.watch::<Service>(&engine);
+        setup.follow::<Greeting>(&engine);
         setup.writes_status::<Service>();
         let ownership = Ownership::<ConfigMap> {
             module: Some(Self::NAME),
@@ -164,7 +150,7 @@ impl Module for Toy {
         setup.generates("ConfigMap", ownership, on_change);
         setup.engine(&engine);
         let (shown, found) = (engine.clone(), engine);
-        let count = move || shown.greetings.lock().len().to_string();
+        let count = move || shown.greetings.rows().len().to_string();
         setup.routes(
             axum::Router::new().route("/api/v1/toy", axum::routing::get(|| async move { count() })),
         );
@@ -176,9 +162,9 @@ impl Module for Toy {
             .lock()
             .register("toy_up", "1", gauge);
         setup.findings(move || {
-            let greetings = found.greetings.lock();
-            let message = |(name, text): (&Name, &String)| {
-                format!("Service {}/{}: greets {text}", name.0, name.1)
+            let greetings = found.greetings.rows();
+            let message = |(name, greeting): (&Name, &Arc<Greeting>)| {
+                format!("Service {}/{}: greets {}", name.0, name.1, greeting.0)
             };
             greetings
                 .iter()

@@ -51,7 +51,9 @@ impl Follower<Service> for Index {
         self.with(|state| {
             state.addresses = true;
             let hosts: BTreeSet<&str> = change.rows().map(|s| &*s.host).collect();
-            hosts.iter().for_each(|host| state.touch(host));
+            for host in hosts {
+                state.touch(host);
+            }
         });
     }
 }
@@ -68,7 +70,7 @@ impl Follower<ServiceEntry> for Index {
         let touched = keys(&change);
         self.with(|state| {
             state.addresses = true;
-            touched.iter().for_each(|host| state.touch(host));
+            touch_hosts(state, &touched);
         });
     }
 }
@@ -86,7 +88,7 @@ impl Index {
         &self,
         change: &Change<'_, Kept<K>>,
         status: Option<Kind>,
-        touch: impl Fn(&mut State, BTreeSet<String>),
+        touch: impl Fn(&mut State, &BTreeSet<String>),
     ) {
         let same = match (change.old, change.new) {
             (Some(old), Some(new)) => old.is_same(new),
@@ -98,20 +100,24 @@ impl Index {
                 state.touched.insert(object_key(kind, change.name.clone()));
             }
             if !same {
-                touch(state, touched);
+                touch(state, &touched);
             }
         });
     }
 }
 
-fn touch_hosts(state: &mut State, hosts: BTreeSet<String>) {
-    hosts.iter().for_each(|host| state.touch(host));
+fn touch_hosts(state: &mut State, hosts: &BTreeSet<String>) {
+    for host in hosts {
+        state.touch(host);
+    }
 }
 
 impl Follower<Kept<Gateway>> for Index {
     fn changed(&self, change: Change<'_, Kept<Gateway>>) {
         self.follow(&change, None, |state, gateways| {
-            gateways.iter().for_each(|g| state.touch_gateway(g));
+            for gateway in gateways {
+                state.touch_gateway(gateway);
+            }
         });
     }
 }
@@ -121,10 +127,10 @@ impl Follower<Kept<MetaRouter>> for Index {
         self.follow(&change, Some(Kind::MetaRouter), |state, keys| {
             for key in keys {
                 if key.contains('/') {
-                    state.touch_gateway(&key);
+                    state.touch_gateway(key);
                 } else {
                     // Also when it has nothing to apply to: its status says so.
-                    state.dirty.insert(key);
+                    state.dirty.insert(key.clone());
                 }
             }
         });
@@ -163,7 +169,7 @@ impl Follower<Kept<DubboAuthorizationPolicy>> for Index {
         let kind = Kind::DubboAuthorizationPolicy;
         self.follow(&change, Some(kind), |state, namespaces| {
             for namespace in namespaces {
-                let all = namespace == state.settings.root_namespace;
+                let all = *namespace == state.settings.root_namespace;
                 state.touch_all((!all).then_some(namespace.as_str()));
             }
         });

@@ -188,24 +188,44 @@ fn dispatch<K: Watched>(
     feeds: &[Arc<dyn Feed<K>>],
     unreadable: &mut Vec<Name>,
 ) {
-    let each = |guard, take: &dyn Fn(&dyn Feed<K>, &Arc<K>)| match decoded(guard) {
-        Ok(object) => {
-            feeds.iter().for_each(|feed| take(feed.as_ref(), &object));
-            None
-        }
-        Err(bad) => Some(report::<K>(feeds, bad)),
-    };
     match event {
         watcher::Event::Init => {
             unreadable.clear();
-            feeds.iter().for_each(|feed| feed.begin());
+            for feed in feeds {
+                feed.begin();
+            }
         }
         watcher::Event::InitApply(guard) => {
-            unreadable.extend(each(guard, &|feed, object| feed.item(object)));
+            unreadable.extend(hand_on(guard, feeds, |feed, object| feed.item(object)));
         }
-        watcher::Event::InitDone => feeds.iter().for_each(|feed| feed.end(unreadable)),
-        watcher::Event::Apply(guard) => drop(each(guard, &|feed, object| feed.apply(object))),
-        watcher::Event::Delete(guard) => drop(each(guard, &|feed, object| feed.delete(object))),
+        watcher::Event::InitDone => {
+            for feed in feeds {
+                feed.end(unreadable);
+            }
+        }
+        watcher::Event::Apply(guard) => {
+            hand_on(guard, feeds, |feed, object| feed.apply(object));
+        }
+        watcher::Event::Delete(guard) => {
+            hand_on(guard, feeds, |feed, object| feed.delete(object));
+        }
+    }
+}
+
+/// Hands an object to all feeds. Gives the name of one that cannot be decoded.
+fn hand_on<K: Watched>(
+    guard: DeserializeGuard<K>,
+    feeds: &[Arc<dyn Feed<K>>],
+    take: impl Fn(&dyn Feed<K>, &Arc<K>),
+) -> Option<Name> {
+    match decoded(guard) {
+        Ok(object) => {
+            for feed in feeds {
+                take(feed.as_ref(), &object);
+            }
+            None
+        }
+        Err(bad) => Some(report::<K>(feeds, bad)),
     }
 }
 

@@ -75,7 +75,8 @@ pub trait Follower<R>: Send + Sync {
 /// Rows by name, with what else they are found by.
 #[derive(Debug)]
 pub struct Rows<R: Row> {
-    rows: BTreeMap<Name, (u32, Arc<R>)>,
+    /// Each with the list that had it last.
+    by_name: BTreeMap<Name, (u32, Arc<R>)>,
     index: R::Index,
     /// Exist, but cannot be decoded.
     unreadable: BTreeSet<Name>,
@@ -87,18 +88,18 @@ pub struct Rows<R: Row> {
 impl<R: Row> Rows<R> {
     /// A row.
     pub fn get(&self, name: &Name) -> Option<&Arc<R>> {
-        self.rows.get(name).map(|(_, row)| row)
+        self.by_name.get(name).map(|(_, row)| row)
     }
 
     /// Rows by name, sorted.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &Arc<R>)> {
-        self.rows.iter().map(|(name, (_, row))| (name, row))
+        self.by_name.iter().map(|(name, (_, row))| (name, row))
     }
 
     /// Rows of a namespace, by name.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = (&Name, &Arc<R>)> {
         let from = (namespace.to_owned(), String::new());
-        let rows = self.rows.range(from..);
+        let rows = self.by_name.range(from..);
         let here = rows.take_while(move |((owner, _), _)| owner == namespace);
         here.map(|(name, (_, row))| (name, row))
     }
@@ -110,12 +111,12 @@ impl<R: Row> Rows<R> {
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.by_name.len()
     }
 
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.by_name.is_empty()
     }
 
     /// Whether there was a complete list.
@@ -155,7 +156,7 @@ impl<R: Row> Table<R> {
     /// An empty table.
     pub fn new(domain: &str) -> Arc<Self> {
         let rows = Rows {
-            rows: BTreeMap::new(),
+            by_name: BTreeMap::new(),
             index: R::Index::default(),
             unreadable: BTreeSet::new(),
             lists: 0,
@@ -206,7 +207,7 @@ impl<R: Row> Table<R> {
         let lists = rows.lists;
         // Followers are told that it is readable again.
         let readable = !rows.unreadable.remove(&name);
-        if let Some((list, old)) = rows.rows.get_mut(&name)
+        if let Some((list, old)) = rows.by_name.get_mut(&name)
             && **old == row
             && readable
         {
@@ -214,7 +215,7 @@ impl<R: Row> Table<R> {
             return;
         }
         let row = Arc::new(row);
-        let old = rows.rows.insert(name.clone(), (lists, row.clone()));
+        let old = rows.by_name.insert(name.clone(), (lists, row.clone()));
         let old = old.map(|(_, old)| old);
         let change = Change {
             name: &name,
@@ -230,7 +231,7 @@ impl<R: Row> Table<R> {
     pub fn remove(&self, name: &Name) {
         let mut rows = self.rows.write();
         rows.unreadable.remove(name);
-        let Some((_, old)) = rows.rows.remove(name) else {
+        let Some((_, old)) = rows.by_name.remove(name) else {
             return;
         };
         let change = Change {
@@ -254,7 +255,7 @@ impl<R: Row> Table<R> {
         rows.listed = true;
         rows.unreadable = unreadable.iter().cloned().collect();
         let lists = rows.lists;
-        let old = rows.rows.iter().filter(|(_, (list, _))| *list != lists);
+        let old = rows.by_name.iter().filter(|(_, (list, _))| *list != lists);
         let gone: Vec<Name> = old
             .map(|(name, _)| name)
             .filter(|name| !rows.unreadable.contains(*name))

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use trimtab_crds::limiter::DescriptorState;
 use trimtab_kit::sources::Failure;
+use trimtab_limiter::index::V1alpha2;
 use trimtab_mesh::model::Service;
 
 use trimtab_kit::engine::Engine as _;

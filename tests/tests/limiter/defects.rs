@@ -2,10 +2,11 @@
 //! `docs/slime-compatibility.md`.
 
 use serde_json::{Value, json};
-use trimtab_crds::limiter::{Delivery, DescriptorState};
+use trimtab_crds::limiter::{Delivery, DescriptorState, v1alpha2};
 use trimtab_lab::envoy::Envoy;
 use trimtab_lab::http::Request;
 use trimtab_limiter::decide::expression::Expression;
+use trimtab_limiter::index::V1alpha2;
 use trimtab_mesh::model::{DestinationRule, ServiceEntry};
 use trimtab_xds::ECDS;
 

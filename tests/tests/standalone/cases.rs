@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -12,6 +13,7 @@ use trimtab_dataplane::{
     FallbackInput, HttpLimit, Listen, Served, StandaloneInput, Surroundings, World, discover,
     resources, world,
 };
+use trimtab_mesh::table::read;
 use trimtab_metaprotocol::error::Problem;
 use trimtab_metaprotocol::resolve::Mesh;
 
@@ -42,8 +44,9 @@ pub(crate) struct Pod {
     pub address: Option<IpAddr>,
 }
 
-fn of<T: DeserializeOwned>(object: &Value) -> T {
-    serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{object}: {e}"))
+fn of<T: DeserializeOwned>(object: &Value) -> Arc<T> {
+    let object = serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{object}: {e}"));
+    Arc::new(object)
 }
 
 impl Case {
@@ -65,10 +68,16 @@ impl Case {
         }
         for object in &self.objects {
             match object["kind"].as_str().expect("a kind") {
-                "Service" => mesh.services.push(of(object)),
-                "EndpointSlice" => mesh.endpoint_slices.push(of(object)),
-                "ServiceEntry" => mesh.service_entries.push(of(object)),
-                "DestinationRule" => mesh.destination_rules.push(of(object)),
+                "Service" => mesh.services.extend(read("cluster.local", [of(object)])),
+                "EndpointSlice" => mesh
+                    .endpoint_slices
+                    .extend(read("cluster.local", [of(object)])),
+                "ServiceEntry" => mesh
+                    .service_entries
+                    .extend(read("cluster.local", [of(object)])),
+                "DestinationRule" => mesh
+                    .destination_rules
+                    .extend(read("cluster.local", [of(object)])),
                 "VirtualService" => around.virtual_services.push(of(object)),
                 "Sidecar" => around.sidecars.push(of(object)),
                 "MetaRouter" => mesh.routers.push(of(object)),

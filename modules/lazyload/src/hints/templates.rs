@@ -39,14 +39,16 @@ impl Row for PodTemplate {
         let caller = Caller::of(object);
         // The containers' environment never changes.
         let same = known.old.filter(|o| o.uid == uid && o.caller == caller);
-        let template = same.map(|old| old.template.clone()).unwrap_or_else(|| {
+        let template = if let Some(old) = same {
+            old.template.clone()
+        } else {
             let account = spec.service_account_name.clone();
             let template = Template {
                 account: account.unwrap_or_else(|| "default".to_owned()),
                 names: template_names(spec),
             };
             known.index.shared(&caller, template)
-        });
+        };
         Some(Self {
             uid,
             caller,

@@ -86,6 +86,14 @@ pub struct Pod {
     pub resources: Resources,
 }
 
+impl Pod {
+    /// Whether two rows are of one pod.
+    fn is(&self, other: &Self) -> bool {
+        let namespace = |pod: &Self| pod.group.workload.namespace.clone();
+        self.name == other.name && namespace(self) == namespace(other)
+    }
+}
+
 impl Row for Pod {
     type Object = v1::Pod;
     type Index = PodGroups;
@@ -188,7 +196,7 @@ pub struct PodGroups {
     by_pair: HashMap<Pair, BTreeSet<Arc<PodGroup>>>,
     by_workload: HashMap<Workload, BTreeSet<Arc<PodGroup>>>,
     /// The last pod is the one that has the address now: an old one's end may be seen late.
-    by_address: HashMap<IpAddr, Vec<(Arc<str>, Arc<PodGroup>)>>,
+    by_address: HashMap<IpAddr, Vec<Arc<Pod>>>,
 }
 
 fn pairs(group: &PodGroup) -> impl Iterator<Item = Pair> {
@@ -209,7 +217,7 @@ impl Index<Pod> for PodGroups {
 }
 
 impl PodGroups {
-    fn join(&mut self, pod: &Pod) {
+    fn join(&mut self, pod: &Arc<Pod>) {
         let group = &pod.group;
         let names = self.groups.entry(group.clone()).or_default();
         let first = names.is_empty();
@@ -223,22 +231,19 @@ impl PodGroups {
         }
         for address in &pod.addresses {
             let pods = self.by_address.entry(*address).or_default();
-            pods.retain(|(name, g)| {
-                *name != pod.name || g.workload.namespace != group.workload.namespace
-            });
-            pods.push((pod.name.clone(), group.clone()));
+            pods.retain(|other| !other.is(pod));
+            pods.push(pod.clone());
         }
     }
 
     /// Takes a row out that is gone, or that `now` stands in place of.
     fn leave(&mut self, pod: &Pod, now: Option<&Arc<Pod>>) {
-        let namespace = &pod.group.workload.namespace;
         for address in &pod.addresses {
             if now.is_some_and(|now| now.addresses.contains(address)) {
                 continue;
             }
             if let Some(pods) = self.by_address.get_mut(address) {
-                pods.retain(|(name, g)| *name != pod.name || g.workload.namespace != *namespace);
+                pods.retain(|other| !other.is(pod));
                 if pods.is_empty() {
                     self.by_address.remove(address);
                 }
@@ -321,8 +326,8 @@ impl PodGroups {
 
     /// Whose pod has an address now.
     pub fn workload_at(&self, address: IpAddr) -> Option<Workload> {
-        let (_, group) = self.by_address.get(&address.to_canonical())?.last()?;
-        Some(group.workload.clone())
+        let pod = self.by_address.get(&address.to_canonical())?.last()?;
+        Some(pod.group.workload.clone())
     }
 
     /// Namespaces and values of a label. Scans all pairs.
