@@ -90,7 +90,6 @@ pub(crate) struct Job {
 
 pub(crate) struct Stand {
     pub mesh: Arc<Mesh>,
-    pub index: Arc<Index>,
     pub engine: Arc<Engine>,
     pub clock: ManualClock,
     pub source: Arc<FakeSource>,
@@ -123,7 +122,7 @@ impl Stand {
             ..Settings::default()
         };
         let engine = Engine::new(
-            index.clone(),
+            index,
             sources,
             settings,
             Arc::new(clock.clone()),
@@ -131,7 +130,6 @@ impl Stand {
         );
         Self {
             mesh,
-            index,
             engine,
             clock,
             source,
