@@ -134,16 +134,18 @@ mod rules {
     #[test]
     fn api_types_come_without_a_client_and_the_xds_server_without_kubernetes() {
         let crates = shipped(&metadata());
-        for feature in ["client", "runtime", "ws"] {
+        for name in ["trimtab-crds", "trimtab-mesh"] {
+            for feature in ["client", "runtime", "ws"] {
+                assert!(
+                    !crates[name]["kube"].contains(feature),
+                    "{name} must not ask kube for {feature}"
+                );
+            }
             assert!(
-                !crates["trimtab-crds"]["kube"].contains(feature),
-                "trimtab-crds must not ask kube for {feature}"
+                !crates[name].contains_key("tokio"),
+                "{name} must not depend on tokio"
             );
         }
-        assert!(
-            !crates["trimtab-crds"].contains_key("tokio"),
-            "trimtab-crds must not depend on tokio"
-        );
         for kubernetes in ["kube", "k8s-openapi", "kube-cel"] {
             assert!(
                 !crates["trimtab-xds"].contains_key(kubernetes),
@@ -176,7 +178,7 @@ mod rules {
     }
 
     /// Rooms without effects, by the folder of their crate.
-    const PURE: [(&str, &[&str]); 5] = [
+    const PURE: [(&str, &[&str]); 6] = [
         (
             "modules/kit/src",
             &[
@@ -187,7 +189,6 @@ mod rules {
                 "sources/prometheus/join.rs",
                 "sources/prometheus/plan.rs",
                 "sources/prometheus/series.rs",
-                "sources/quantity.rs",
             ],
         ),
         (
@@ -238,6 +239,17 @@ mod rules {
                 "virtual_service.rs",
                 "wire.rs",
                 "world.rs",
+            ],
+        ),
+        (
+            "modules/mesh/src",
+            &[
+                "host_map.rs",
+                "model",
+                "names.rs",
+                "quantity.rs",
+                "table.rs",
+                "visibility.rs",
             ],
         ),
         (
@@ -398,6 +410,24 @@ mod rules {
             found.remove(allowed);
         }
         assert!(found.is_empty(), "{found:?}: see modules/mesh/src");
+    }
+
+    #[test]
+    fn only_mesh_reads_objects_of_the_mesh() {
+        let words = [
+            "discovery::v1",
+            "cluster_ip",
+            "pod_ip",
+            "external_name:",
+            "[\"number\"]",
+            "[\"host\"]",
+        ];
+        let found: BTreeSet<String> = MODULES
+            .into_iter()
+            .flat_map(|folder| files_that_mention(folder, &words))
+            .collect();
+        assert!(found.is_empty(), "{found:?}: see modules/mesh/src/model");
+        assert!(!files_that_mention("modules/mesh/src", &words).is_empty());
     }
 
     #[test]

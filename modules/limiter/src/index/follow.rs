@@ -7,7 +7,8 @@ use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry};
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::{Change, Follower};
 
-use super::{FirstForm, Form, Index, LimiterKey, LimiterObject, State, V1alpha2, ports};
+use super::targets::ports;
+use super::{FirstForm, Form, Index, LimiterKey, LimiterObject, State, V1alpha2};
 use crate::error::Owner;
 
 impl State {

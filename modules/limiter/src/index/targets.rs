@@ -1,0 +1,172 @@
+//! What limiters point at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use trimtab_crds::limiter::{BASE_SET, LimiterSpec};
+use trimtab_kit::sources::PodFacts;
+use trimtab_mesh::Mesh;
+use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, in_order};
+use trimtab_mesh::names::full_host;
+use trimtab_mesh::table::Table;
+
+use super::{LimiterKey, Resolved};
+use crate::input::{ServicePort, SetFacts, TargetProblem};
+
+/// The tables that tell of it.
+#[derive(Debug)]
+pub(super) struct Targets {
+    /// The cluster domain.
+    pub(super) domain: Arc<str>,
+    pub(super) services: Arc<Table<Service>>,
+    pub(super) pods: Arc<Table<Pod>>,
+    rules: Arc<Table<DestinationRule>>,
+    entries: Arc<Table<ServiceEntry>>,
+}
+
+impl Targets {
+    pub(super) fn new(mesh: &Mesh) -> Self {
+        Self {
+            domain: mesh.domain().clone(),
+            services: mesh.table(),
+            pods: mesh.table(),
+            rules: mesh.table(),
+            entries: mesh.table(),
+        }
+    }
+
+    /// Labels of the pods of a limiter without a selector of its own.
+    pub(super) fn selector(
+        &self,
+        key: &LimiterKey,
+        spec: &LimiterSpec,
+    ) -> Result<Labels, TargetProblem> {
+        if let Some(host) = &spec.host {
+            let entry = self.entry(&key.namespace, host);
+            let entry = entry.ok_or(TargetProblem::ServiceEntryNotFound)?;
+            let selector = selector_of(&entry);
+            if selector.is_empty() {
+                return Err(TargetProblem::ServiceEntryWithoutSelector);
+            }
+            return Ok(selector);
+        }
+        let service = self.services.get(&key.namespace, &key.name);
+        let service = service.ok_or(TargetProblem::ServiceNotFound)?;
+        if service.selector.is_empty() {
+            return Err(TargetProblem::ServiceWithoutSelector);
+        }
+        Ok(service.selector.clone())
+    }
+
+    /// The first ServiceEntry of a namespace with a host.
+    fn entry(&self, namespace: &str, host: &str) -> Option<Arc<ServiceEntry>> {
+        let rows = self.entries.rows();
+        let mut found = rows.of(host).filter(|((ns, _), _)| ns == namespace);
+        found.next().map(|(_, entry)| entry.clone())
+    }
+
+    /// Ports of the limiter's Service, sorted.
+    pub(super) fn ports(&self, key: &LimiterKey) -> Vec<ServicePort> {
+        let service = self.services.get(&key.namespace, &key.name);
+        service.map(|s| ports(&s)).unwrap_or_default()
+    }
+
+    pub(super) fn fill_sets(
+        &self,
+        key: &LimiterKey,
+        scope: &str,
+        selector: Labels,
+        out: &mut Resolved,
+    ) {
+        let mut sets = vec![(BASE_SET.to_owned(), Labels::new())];
+        let spec = &out.object.spec;
+        if !spec.gateway && spec.workload_selector.is_empty() {
+            let host = spec.host.as_ref().unwrap_or(&key.name);
+            let host = full_host(host, &key.namespace, &self.domain);
+            out.target.misread = self.misread(&host);
+            sets.extend(self.subsets(&host, &key.namespace));
+        }
+        for (set, labels) in sets {
+            let mut of_set = selector.clone();
+            of_set.extend(labels.clone());
+            let pods = self.pods(scope, &of_set);
+            let mut ready =
+                i64::try_from(pods.iter().filter(|p| p.ready).count()).unwrap_or(i64::MAX);
+            if pods.is_empty()
+                && set == BASE_SET
+                && let Some(host) = &spec.host
+            {
+                let entry = self.entry(&key.namespace, host);
+                ready = entry.map_or(0, |e| static_endpoints(&e));
+            }
+            let facts = SetFacts {
+                labels,
+                pods: ready,
+            };
+            out.target.sets.insert(set.clone(), facts);
+            out.pods.insert(set, pods.into());
+        }
+        out.target.selector = selector;
+    }
+
+    /// Pods with all of `labels`, by namespace and name. `*`: of all namespaces.
+    fn pods(&self, scope: &str, labels: &Labels) -> Vec<PodFacts> {
+        let rows = self.pods.rows();
+        let groups = rows.index();
+        let pods = if scope == "*" {
+            rows.of_groups(groups.select_everywhere(labels))
+        } else {
+            rows.of_groups(groups.select(scope, labels))
+        };
+        pods.iter().map(|pod| PodFacts::of(pod)).collect()
+    }
+
+    /// Hosts of DestinationRules, as Istio reads them, that were probably meant for `host`, each with it: Istio takes a
+    /// name with a dot as it is.
+    fn misread(&self, host: &str) -> BTreeMap<String, String> {
+        let rows = self.rules.rows();
+        let others = rows.of(host).filter(|(_, rule)| *rule.host != *host);
+        others
+            .map(|(_, rule)| (rule.host.to_string(), host.to_owned()))
+            .collect()
+    }
+
+    /// Subsets of the host.
+    fn subsets(&self, host: &str, namespace: &str) -> Vec<(String, Labels)> {
+        let rows = self.rules.rows();
+        let rules = rows.of(host).map(|(_, rule)| rule);
+        let rules = in_order(rules.filter(|r| *r.host == *host), namespace);
+        let mut out: Vec<(String, Labels)> = Vec::new();
+        for subset in rules.iter().flat_map(|rule| &rule.spec.subsets) {
+            if !out.iter().any(|(name, _)| *name == subset.name) {
+                out.push((subset.name.clone(), subset.labels.clone()));
+            }
+        }
+        out
+    }
+}
+
+/// Ports of a Service, sorted.
+pub(super) fn ports(service: &Service) -> Vec<ServicePort> {
+    let sorted: BTreeSet<ServicePort> = service.ports.iter().map(ServicePort::of).collect();
+    sorted.into_iter().collect()
+}
+
+/// Labels of a ServiceEntry's pods; without a selector its own label `app`, as Slime has it (`seLabelSelectorKeys`).
+fn selector_of(entry: &ServiceEntry) -> Labels {
+    let selector = entry.selector();
+    if !selector.is_empty() {
+        return selector;
+    }
+    let app = entry.labels.get("app");
+    app.map(|v| ("app".to_owned(), v.clone()))
+        .into_iter()
+        .collect()
+}
+
+/// Endpoints that a ServiceEntry has written, as Slime counts them: each once a port.
+fn static_endpoints(entry: &ServiceEntry) -> i64 {
+    let spec = &entry.spec;
+    let count = spec.endpoints.len() * spec.ports.len().max(1);
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
