@@ -1,3 +1,5 @@
+use trimtab_kit::condition::MAX_MESSAGE;
+
 use super::*;
 use crate::error::Problem;
 use crate::features::Target;

@@ -9,6 +9,7 @@
 pub mod apply;
 pub mod budget;
 pub mod clock;
+pub mod condition;
 mod driver;
 pub mod engine;
 pub mod envoyfilter;

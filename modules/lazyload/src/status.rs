@@ -9,15 +9,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use trimtab_crds::fence::{DEPENDENCIES_MAX, Dependency, Domain, FenceStatus, Mode, ScopeSize};
+use trimtab_kit::condition::{Draft, MAX_MESSAGE, listed, stamp};
 
 use crate::object::FenceKey;
 
-/// Longest message of a condition.
-const MAX_MESSAGE: usize = 1024;
-/// Remarks that a message lists.
-const MAX_LISTED: usize = 5;
 /// A mesh that has grown or shrunk by less than this share of its size is no news.
 const NEWS_SHARE: i64 = 10;
 
@@ -91,7 +87,11 @@ pub struct Facts<'a> {
 
 /// The status. Transition times and what is no news are kept from `before`.
 pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceStatus {
-    let drafts = [accepted(facts), fallback(facts), programmed(facts)];
+    let mut drafts = [accepted(facts), fallback(facts), programmed(facts)];
+    // Cut without the kit's sign of a cut: a stored message that was cut would differ from it, and be written again.
+    for draft in &mut drafts {
+        draft.message = draft.message.chars().take(MAX_MESSAGE).collect();
+    }
     let mut dependencies = facts.dependencies.to_vec();
     dependencies.truncate(DEPENDENCIES_MAX);
     let mut out = FenceStatus {
@@ -102,10 +102,7 @@ pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceS
         visitor: before.visitor.clone(),
         dependencies,
         scope: Some(facts.size.clone()),
-        conditions: drafts
-            .into_iter()
-            .map(|d| d.stamped(facts.generation, &before.conditions, now))
-            .collect(),
+        conditions: stamp(drafts, facts.generation, &before.conditions, now),
     };
     if !is_news(&out, before) {
         out.dependencies.clone_from(&before.dependencies);
@@ -133,57 +130,6 @@ fn is_news(new: &FenceStatus, old: &FenceStatus) -> bool {
         || far(a.mesh_services, b.mesh_services)
         || far(a.bytes, b.bytes)
         || far(a.mesh_bytes, b.mesh_bytes)
-}
-
-struct Draft {
-    kind: &'static str,
-    status: bool,
-    reason: &'static str,
-    message: String,
-}
-
-impl Draft {
-    fn new(
-        kind: &'static str,
-        status: bool,
-        reason: &'static str,
-        message: impl Into<String>,
-    ) -> Self {
-        Self {
-            kind,
-            status,
-            reason,
-            message: message.into(),
-        }
-    }
-
-    fn stamped(self, generation: i64, before: &[Condition], now: Timestamp) -> Condition {
-        let status = if self.status { "True" } else { "False" };
-        let kept = before
-            .iter()
-            .find(|c| c.type_ == self.kind && c.status == status)
-            .map(|c| c.last_transition_time.clone());
-        // Times of conditions have whole seconds at an API server.
-        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        Condition {
-            type_: self.kind.to_owned(),
-            status: status.to_owned(),
-            reason: self.reason.to_owned(),
-            message: self.message.chars().take(MAX_MESSAGE).collect(),
-            observed_generation: Some(generation),
-            last_transition_time: kept.unwrap_or(Time(now)),
-        }
-    }
-}
-
-fn listed<T: AsRef<str>>(items: &[T]) -> String {
-    let mut shown: Vec<&str> = items.iter().take(MAX_LISTED).map(AsRef::as_ref).collect();
-    let more;
-    if items.len() > MAX_LISTED {
-        more = format!("and {} more", items.len() - MAX_LISTED);
-        shown.push(&more);
-    }
-    shown.join("; ")
 }
 
 fn accepted(facts: &Facts<'_>) -> Draft {
@@ -260,6 +206,8 @@ fn programmed(facts: &Facts<'_>) -> Draft {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
     use super::*;
 
     fn facts<'a>(
@@ -401,5 +349,10 @@ mod tests {
         facts.refusals = &refusals;
         let refused = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(condition(&refused, "Accepted").reason, "ServiceNotFound");
+        let failed = Standing::WriteFailed("Invalid", "é".repeat(5000));
+        facts.standing = &failed;
+        let failed = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
+        let message = &condition(&failed, "Programmed").message;
+        assert_eq!(*message, "é".repeat(MAX_MESSAGE));
     }
 }

@@ -181,6 +181,7 @@ mod rules {
             "modules/kit/src",
             &[
                 "apply/objects.rs",
+                "condition.rs",
                 "envoyfilter.rs",
                 "budget.rs",
                 "rights.rs",
@@ -352,6 +353,31 @@ mod rules {
             );
         }
         assert!(!files_that_mention("modules/kit/src", &words).is_empty());
+    }
+
+    /// What a module would need to make a condition by itself; a module may well speak of a `RateLimitCondition`.
+    const OF_CONDITIONS: [&str; 6] = [
+        " Condition {",
+        "(Condition {",
+        "[Condition {",
+        ":Condition {",
+        "last_transition_time",
+        "lastTransitionTime",
+    ];
+
+    #[test]
+    fn only_the_kit_makes_conditions() {
+        for folder in MODULES {
+            let found = files_that_mention(folder, &OF_CONDITIONS);
+            assert!(
+                found.is_empty(),
+                "{found:?}: say what holds as a Draft, see modules/kit/src/condition.rs"
+            );
+        }
+        let kit = files_that_mention("modules/kit/src", &OF_CONDITIONS);
+        assert_eq!(kit, ["modules/kit/src/condition.rs".to_owned()].into());
+        let made = "vec![Condition {\nSome(meta::v1::Condition {\n&[LimitCondition {\nc.last_transition_time = now;";
+        assert_eq!(mentions(made, &OF_CONDITIONS).len(), 3);
     }
 
     #[test]
