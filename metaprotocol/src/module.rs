@@ -10,8 +10,9 @@ use trimtab_crds::istio::{DestinationRule, EnvoyFilter, Gateway, ServiceEntry, V
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_crds::{OWNER_KIND_LABEL, OWNER_NAME_LABEL};
-use trimtab_kit::apply::{Key, OWNER_NAMESPACE_LABEL, Ownership};
+use trimtab_kit::apply::{Key, Ownership};
 use trimtab_kit::engine::Engine as _;
+use trimtab_kit::generated::OWNER_NAMESPACE_LABEL;
 use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
 use trimtab_kit::rights::Right;
 use trimtab_xds::{DRDS, GENERIC_RDS, RDS, TRDS};

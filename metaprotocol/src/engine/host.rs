@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trimtab_crds::istio::{EnvoyFilter, VirtualService};
+use trimtab_kit::generated::owner_name;
 
 use super::ResourceKey;
 use crate::error::{Owner, Problem};
@@ -10,7 +11,7 @@ use crate::index::{Name, ResolvedHost};
 use crate::input::{Router, ServicePortInput};
 use crate::object::{Kind, ObjectKey, ServiceKey};
 use crate::output::{Refusal, Translation, XdsResource};
-use crate::translate::{owner_name, translate};
+use crate::translate::translate;
 
 /// One host.
 #[derive(Clone, Debug, Default)]

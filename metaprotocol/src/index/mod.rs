@@ -22,13 +22,13 @@ use trimtab_crds::dubbo::DubboAuthorizationPolicy;
 use trimtab_crds::istio::{DestinationRule, Gateway, ServiceEntry};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
+use trimtab_kit::generated::owner_name;
 
 use crate::config::Secrets;
 use crate::error::Problem;
 use crate::input::{Router, ServicePortInput, Settings};
 use crate::object::{ObjectKey, ServiceKey};
 use crate::resolve::{Mesh, Registry, protocol};
-use crate::translate::owner_name;
 use crate::vip;
 use table::Table;
 

@@ -16,7 +16,7 @@ use crate::input::{DataPlane, Protocol, ServicePortInput};
 use crate::output::{Refusal, Translation};
 use crate::validate::{Plan, plan};
 
-pub use objects::{HOST_ANNOTATION, LONGEST_NAME, MODULE, object_name, owner_name};
+pub use objects::{HOST_ANNOTATION, LONGEST_NAME, MODULE, object_name};
 
 /// Translates one service port for all data planes in use; nothing comes of a port that is not managed.
 pub fn translate(input: &ServicePortInput) -> Translation {

@@ -13,6 +13,7 @@ pub mod condition;
 mod driver;
 pub mod engine;
 pub mod envoyfilter;
+pub mod generated;
 pub mod host;
 pub mod module;
 pub mod queue;

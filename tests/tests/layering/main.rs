@@ -184,6 +184,7 @@ mod rules {
                 "condition.rs",
                 "envoyfilter.rs",
                 "budget.rs",
+                "generated.rs",
                 "rights.rs",
                 "sources/prometheus/join.rs",
                 "sources/prometheus/plan.rs",
@@ -378,6 +379,19 @@ mod rules {
         assert_eq!(kit, ["modules/kit/src/condition.rs".to_owned()].into());
         let made = "vec![Condition {\nSome(meta::v1::Condition {\n&[LimitCondition {\nc.last_transition_time = now;";
         assert_eq!(mentions(made, &OF_CONDITIONS).len(), 3);
+    }
+
+    #[test]
+    fn only_the_kit_labels_generated_objects() {
+        let words = ["OwnerReference {", "MANAGED_BY_LABEL.to_owned()"];
+        for folder in MODULES {
+            let found = files_that_mention(folder, &words);
+            assert!(
+                found.is_empty(),
+                "{found:?}: see modules/kit/src/generated.rs"
+            );
+        }
+        assert!(!files_that_mention("modules/kit/src", &words).is_empty());
     }
 
     #[test]
