@@ -8,10 +8,11 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
 use serde_json::Value;
 use trimtab_crds::istio::{DestinationRule, ServiceEntry, Sidecar, VirtualService};
+use trimtab_kit::problem::Problem;
 use trimtab_mesh::DEFAULT_DOMAIN;
 use trimtab_mesh::names::{full_host, service_host};
-use trimtab_metaprotocol::error::{Owner, Problem};
 use trimtab_metaprotocol::input::{ServicePortInput, Source};
+use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::resolve::Mesh;
 
 use crate::input::{

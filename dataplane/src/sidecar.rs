@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use kube::ResourceExt;
 use trimtab_crds::istio::{Sidecar, VirtualService};
-use trimtab_metaprotocol::error::Problem;
+use trimtab_kit::problem::Problem;
 
 use trimtab_mesh::names::full_host;
 

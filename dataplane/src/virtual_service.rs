@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use trimtab_crds::istio::VirtualService;
-use trimtab_metaprotocol::error::{Owner, Problem};
+use trimtab_kit::problem::Problem;
 use trimtab_metaprotocol::input::{Destination, Mirror, ValueMatch, WeightedDestination};
+use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::span::Span;
 
 use crate::input::{HttpMatch, HttpRetries, HttpRoute};

@@ -23,9 +23,9 @@ use trimtab_crds::istio::{DestinationRule, Gateway, ServiceEntry};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_kit::generated::owner_name;
+use trimtab_kit::problem::Problem;
 
 use crate::config::Secrets;
-use crate::error::Problem;
 use crate::input::{Router, ServicePortInput, Settings};
 use crate::object::{ObjectKey, ServiceKey};
 use crate::resolve::{Mesh, Registry, protocol};

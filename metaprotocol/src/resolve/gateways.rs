@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use kube::ResourceExt;
 use trimtab_crds::istio::Gateway;
+use trimtab_kit::problem::Problem;
 
 use super::ports::{Registry, protocol};
 use super::{Mesh, age};
-use crate::error::Problem;
 use crate::input::{GatewayBinding, Protocol, Router, ServicePortInput};
 
 /// Binds the inputs to the gateways that their routers name.

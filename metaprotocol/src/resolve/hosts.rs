@@ -9,11 +9,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use serde_json::Value;
 use trimtab_crds::istio::{DestinationRule, ServiceEntry};
+use trimtab_kit::problem::Problem;
 use trimtab_mesh::names::{full_host, meant, service_host};
 
 use super::ports::{Registry, protocol};
 use super::{Mesh, age, owner};
-use crate::error::Problem;
 use crate::input::{Endpoint, HostFacts, Port, Protocol, Source, SubsetFacts};
 
 /// Label of an EndpointSlice with the name of its Service.

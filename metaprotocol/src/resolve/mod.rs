@@ -21,12 +21,13 @@ use trimtab_crds::dubbo::DubboAuthorizationPolicy;
 use trimtab_crds::istio::{DestinationRule, Gateway, ServiceEntry};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
+use trimtab_kit::problem::Problem;
 use trimtab_mesh::DEFAULT_DOMAIN;
 
-use crate::error::{Owner, Problem};
 use crate::input::{
     Credentials, DubboPolicy, HostFacts, Protocol, Router, ServicePortInput, Settings,
 };
+use crate::owner::Owner;
 
 use crate::vip;
 

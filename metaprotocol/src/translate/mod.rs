@@ -10,7 +10,8 @@ mod stock;
 mod thrift;
 mod zookeeper;
 
-use crate::error::Problem;
+use trimtab_kit::problem::Problem;
+
 use crate::features::{Target, support, wanted};
 use crate::input::{DataPlane, Protocol, ServicePortInput};
 use crate::output::{Refusal, Translation};

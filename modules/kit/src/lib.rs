@@ -16,6 +16,7 @@ pub mod envoyfilter;
 pub mod generated;
 pub mod host;
 pub mod module;
+pub mod problem;
 pub mod queue;
 pub mod readiness;
 pub mod rights;

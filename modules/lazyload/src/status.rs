@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use trimtab_crds::fence::{DEPENDENCIES_MAX, Dependency, Domain, FenceStatus, Mode, ScopeSize};
 use trimtab_kit::condition::{Draft, MAX_MESSAGE, listed, stamp};
 
+use crate::mesh::Problem;
 use crate::object::FenceKey;
 
 /// A mesh that has grown or shrunk by less than this share of its size is no news.
@@ -49,15 +50,6 @@ pub enum FallbackState {
     NotReady(String),
 }
 
-/// Something in the spec that is not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// PascalCase.
-    pub reason: &'static str,
-    /// Field, what is wrong, and the fix.
-    pub message: String,
-}
-
 /// What became of one fence.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
@@ -65,8 +57,8 @@ pub struct Facts<'a> {
     pub generation: i64,
     /// The mode that is in force.
     pub mode: Mode,
-    /// What is wrong with the spec.
-    pub refusals: &'a [Refusal],
+    /// What is wrong with the spec. Not the kit's `Problem`: a fence has few mistakes, each is a case, and one has no field.
+    pub refusals: &'a [Problem],
     /// Worth knowing, without effect on the Sidecar.
     pub warnings: &'a [String],
     /// How far it got.
@@ -132,10 +124,18 @@ fn is_news(new: &FenceStatus, old: &FenceStatus) -> bool {
         || far(a.mesh_bytes, b.mesh_bytes)
 }
 
+fn reason(problem: &Problem) -> &'static str {
+    match problem {
+        Problem::MissingService { .. } => "ServiceNotFound",
+        Problem::NoSelector { .. } => "ServiceWithoutSelector",
+        Problem::Undecodable(_) => "NotReadable",
+    }
+}
+
 fn accepted(facts: &Facts<'_>) -> Draft {
     if let Some(first) = facts.refusals.first() {
-        let messages: Vec<&String> = facts.refusals.iter().map(|r| &r.message).collect();
-        return Draft::new("Accepted", false, first.reason, listed(&messages));
+        let messages: Vec<String> = facts.refusals.iter().map(ToString::to_string).collect();
+        return Draft::new("Accepted", false, reason(first), listed(&messages));
     }
     if facts.warnings.is_empty() {
         return Draft::new("Accepted", true, "Accepted", "everything is accepted");
@@ -332,9 +332,9 @@ mod tests {
     fn refusals_come_before_remarks() {
         let (size, refusals) = (
             ScopeSize::default(),
-            [Refusal {
-                reason: "ServiceNotFound",
-                message: "m".into(),
+            [Problem::MissingService {
+                namespace: "shop".into(),
+                name: "web".into(),
             }],
         );
         let warnings: Vec<String> = (0..7).map(|i| format!("w{i}")).collect();

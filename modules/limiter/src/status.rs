@@ -8,9 +8,9 @@ use trimtab_crds::limiter::{
     DescriptorState, DescriptorStatus, LimiterStatus, RatelimitSet, StatusAction, StatusDescriptor,
 };
 use trimtab_kit::condition::{Draft, shorten, stamp};
+use trimtab_kit::problem::Problem;
 
 use crate::decide::shown_metrics;
-use crate::error::Problem;
 use crate::input::{LimiterInput, ReadingState};
 use crate::validate::Validated;
 

@@ -12,7 +12,7 @@ use trimtab_dataplane::{
     FallbackInput, HttpLimit, Listen, Served, StandaloneInput, Surroundings, World, discover,
     resources, world,
 };
-use trimtab_metaprotocol::error::Problem;
+use trimtab_kit::problem::Problem;
 use trimtab_metaprotocol::resolve::Mesh;
 
 /// Objects with what belongs to them.

@@ -16,8 +16,8 @@ use super::{
     DestinationRuleFacts, Form, Index, LimiterKey, LimiterObject, Name, ServiceEntryFacts,
     ServiceFacts, State,
 };
-use crate::error::Owner;
 use crate::input::ServicePort;
+use crate::owner::Owner;
 
 fn name_of<K: Resource>(object: &K) -> Name {
     (

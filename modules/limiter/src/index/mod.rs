@@ -17,8 +17,8 @@ use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterSpec, LimiterStat
 use trimtab_kit::sources::PodFacts;
 use trimtab_mesh::names::full_host;
 
-use crate::error::Owner;
 use crate::input::{ServicePort, SetFacts, TargetFacts, TargetProblem};
+use crate::owner::Owner;
 use peers::Peers;
 use pods::PodIndex;
 
