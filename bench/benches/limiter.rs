@@ -22,9 +22,9 @@ use trimtab_kit::sources::{
 use trimtab_limiter::decide::decide;
 use trimtab_limiter::decide::expression::Expression;
 use trimtab_limiter::engine::{DemandBook, Engine};
-use trimtab_limiter::error::Owner;
 use trimtab_limiter::index::Index;
 use trimtab_limiter::input::{LimiterInput, Reading, SetFacts, Settings, TargetFacts};
+use trimtab_limiter::owner::Owner;
 use trimtab_limiter::translate::translate;
 use trimtab_limiter::validate::validate;
 use trimtab_xds::ResourceCache;

@@ -118,6 +118,12 @@ pub(crate) fn hosts_rule(field: &str) -> Value {
     )
 }
 
+/// A list of conditions, one of each type: server-side apply merges it by type.
+pub(crate) fn conditions(schema: &mut Schema) {
+    schema.insert("x-kubernetes-list-type".into(), json!("map"));
+    schema.insert("x-kubernetes-list-map-keys".into(), json!(["type"]));
+}
+
 /// Restricts a string to a label or nothing.
 pub(crate) fn label(schema: &mut Schema) {
     schema.insert("maxLength".into(), json!(63));

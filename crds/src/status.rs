@@ -13,6 +13,6 @@ pub struct ObjectStatus {
     pub observed_generation: Option<i64>,
     /// metav1 conditions: Accepted, ResolvedRefs, Programmed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(transform = crate::schema::conditions)]
     pub conditions: Vec<Condition>,
 }

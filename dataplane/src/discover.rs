@@ -5,16 +5,16 @@ use std::net::IpAddr;
 
 use std::sync::Arc;
 
-use kube::ResourceExt;
 use trimtab_crds::istio::{ServiceEntryEndpoint, ServiceEntryPort, Sidecar, VirtualService};
+use trimtab_kit::problem::Problem;
 use trimtab_mesh::DEFAULT_DOMAIN;
 use trimtab_mesh::model::{
     DestinationRule, Endpoint, EndpointSlice, Identity, Service, ServiceEntry, Transport, in_order,
     port_protocol,
 };
 use trimtab_mesh::names::full_host;
-use trimtab_metaprotocol::error::{Owner, Problem};
 use trimtab_metaprotocol::input::{ServicePortInput, Source};
+use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::resolve::Mesh;
 
 use crate::input::{
@@ -114,7 +114,7 @@ impl Reader<'_> {
     fn service(&mut self, service: &Service) -> Option<ServiceInput> {
         if service.external_name.is_some() {
             self.not_done(
-                owner_of("Service", &service.id),
+                Owner::of_row("Service", &service.id),
                 "spec.type",
                 "ExternalName is not served: write a ServiceEntry with resolution DNS",
             );
@@ -127,7 +127,7 @@ impl Reader<'_> {
         for (i, port) in service.ports.iter().enumerate() {
             if port.transport != Transport::Tcp {
                 self.not_done(
-                    owner_of("Service", &service.id),
+                    Owner::of_row("Service", &service.id),
                     &format!("spec.ports[{i}].protocol"),
                     "only TCP is served: remove the port, or reach it without a proxy",
                 );
@@ -194,12 +194,12 @@ impl Reader<'_> {
         let spec = &entry.spec;
         let resolution = spec.resolution.as_deref().unwrap_or("NONE");
         if !matches!(resolution, "STATIC" | "DNS" | "DNS_ROUND_ROBIN") {
-            self.not_done(owner_of("ServiceEntry", &entry.id), "spec.resolution", "a proxy without Istio must know where servers are: use STATIC with endpoints, or DNS");
+            self.not_done(Owner::of_row("ServiceEntry", &entry.id), "spec.resolution", "a proxy without Istio must know where servers are: use STATIC with endpoints, or DNS");
             return Vec::new();
         }
         if spec.workload_selector.is_some() {
             self.not_done(
-                owner_of("ServiceEntry", &entry.id),
+                Owner::of_row("ServiceEntry", &entry.id),
                 "spec.workloadSelector",
                 "endpoints are not selected without Istio: write spec.endpoints",
             );
@@ -209,7 +209,7 @@ impl Reader<'_> {
         for host in &spec.hosts {
             if host.starts_with('*') && spec.endpoints.is_empty() && resolution != "STATIC" {
                 self.not_done(
-                    owner_of("ServiceEntry", &entry.id),
+                    Owner::of_row("ServiceEntry", &entry.id),
                     "spec.hosts",
                     "nobody can resolve a name with a wildcard: write spec.endpoints",
                 );
@@ -253,7 +253,7 @@ impl Reader<'_> {
             for rule in in_order(rules, &service.namespace) {
                 for field in not_followed(&rule.spec) {
                     let text = "this is not followed without Istio: remove it, or serve the host in a mesh";
-                    self.not_done(owner_of("DestinationRule", &rule.id), &field, text);
+                    self.not_done(Owner::of_row("DestinationRule", &rule.id), &field, text);
                 }
                 for subset in &rule.spec.subsets {
                     let known = service.subsets.entry(subset.name.clone());
@@ -273,7 +273,7 @@ impl Reader<'_> {
     fn routes(&mut self, services: &mut BTreeMap<String, ServiceInput>) {
         let all = self.around.virtual_services.iter();
         let mut objects: Vec<&VirtualService> = all.map(AsRef::as_ref).collect();
-        objects.sort_by_key(|v| age(*v));
+        objects.sort_by_key(|v| Identity::of(*v).age());
         for object in objects {
             let spec = &object.spec;
             if !spec.gateways.is_empty() && !spec.gateways.iter().any(|g| g == "mesh") {
@@ -281,12 +281,12 @@ impl Reader<'_> {
             }
             if !spec.tcp.is_empty() || !spec.tls.is_empty() {
                 self.not_done(
-                    owner("VirtualService", object),
+                    Owner::of("VirtualService", object),
                     "spec.tcp",
                     "rules for TCP and TLS are not followed without Istio: remove tcp and tls",
                 );
             }
-            let owner = owner("VirtualService", object);
+            let owner = Owner::of("VirtualService", object);
             let full = |host: &str| full_host(host, &owner.namespace, self.around.domain());
             let mut problems = Vec::new();
             let routes = virtual_service::routes(object, &owner, &full, &mut problems);
@@ -321,37 +321,6 @@ impl Surroundings {
             domain => domain,
         }
     }
-}
-
-fn owner_of(kind: &str, id: &Identity) -> Owner {
-    Owner {
-        kind: kind.to_owned(),
-        namespace: id.namespace.to_string(),
-        name: id.name.to_string(),
-        uid: id.uid.to_string(),
-        generation: id.generation,
-    }
-}
-
-pub(super) fn owner<K: ResourceExt>(kind: &str, object: &K) -> Owner {
-    Owner {
-        kind: kind.to_owned(),
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-        uid: object.uid().unwrap_or_default(),
-        generation: object.meta().generation.unwrap_or_default(),
-    }
-}
-
-/// Oldest first, then by name; an object without a time is new.
-pub(super) fn age<K: ResourceExt>(object: &K) -> (bool, Option<jiff::Timestamp>, String, String) {
-    let created = object.creation_timestamp().map(|t| t.0);
-    (
-        created.is_none(),
-        created,
-        object.namespace().unwrap_or_default(),
-        object.name_any(),
-    )
 }
 
 /// Endpoints of a port of a ServiceEntry; with DNS and none written, the host itself.

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use trimtab_metaprotocol::error::Owner;
 use trimtab_metaprotocol::input::{
     Mirror, ServicePortInput, Source, ValueMatch, WeightedDestination,
 };
+use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::span::Span;
 
 use crate::bootstrap::XdsAddress;

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_kit::envoyfilter::PatchContext;
-use trimtab_metaprotocol::error::Problem;
+use trimtab_kit::problem::Problem;
 
 use crate::input::HttpLimit;
 

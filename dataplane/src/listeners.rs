@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 use trimtab_kit::envoyfilter::typed_struct;
-use trimtab_metaprotocol::error::Problem;
+use trimtab_kit::problem::Problem;
 
 use crate::clusters::PASSTHROUGH;
 use crate::input::{HttpLimit, Listen, PortInput, ServiceInput};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_kit::envoyfilter::PatchContext;
-use trimtab_metaprotocol::error::Problem;
+use trimtab_kit::problem::Problem;
 use trimtab_metaprotocol::input::{
     DataPlane, Delivery, GatewayBinding, Router, Scope, ServicePortInput,
 };

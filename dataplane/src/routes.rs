@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
-use trimtab_metaprotocol::error::Problem;
+use trimtab_kit::problem::Problem;
 use trimtab_metaprotocol::input::{Destination, ValueMatch, WeightedDestination, outbound_cluster};
 
 use crate::input::{Balancing, HttpLimit, HttpMatch, HttpRoute, ServiceInput};

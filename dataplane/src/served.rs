@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use trimtab_metaprotocol::error::Problem;
+use trimtab_kit::problem::Problem;
 use trimtab_metaprotocol::input::Router;
 use trimtab_metaprotocol::output::{Refusal, XdsResource};
 use trimtab_xds::{

@@ -7,11 +7,13 @@ use std::net::IpAddr;
 
 use kube::ResourceExt;
 use trimtab_crds::istio::Sidecar;
-use trimtab_metaprotocol::error::Problem;
+use trimtab_kit::problem::Problem;
 
+use trimtab_mesh::model::Identity;
 use trimtab_mesh::names::full_host;
+use trimtab_metaprotocol::owner::Owner;
 
-use crate::discover::{Surroundings, age, owner};
+use crate::discover::Surroundings;
 use crate::input::{Listen, PodInput, ServiceInput, Speaks};
 
 /// Namespace whose Sidecar is for all namespaces without one, unless the settings name another; as in Istio.
@@ -53,7 +55,7 @@ impl Reader<'_> {
     pub(super) fn pods(&self, problems: &mut Vec<Problem>) -> Vec<PodInput> {
         let all = self.around.sidecars.iter();
         let mut sidecars: Vec<&Sidecar> = all.map(AsRef::as_ref).collect();
-        sidecars.sort_by_key(|s| age(*s));
+        sidecars.sort_by_key(|s| Identity::of(*s).age());
         for sidecar in &sidecars {
             not_followed(sidecar, problems);
         }
@@ -68,7 +70,7 @@ impl Reader<'_> {
         };
         if let Some(text) = missing {
             let of = |s: &&Sidecar| {
-                Problem::new(owner("Sidecar", *s), "spec.egress", "NotFollowed", text)
+                Problem::new(Owner::of("Sidecar", *s), "spec.egress", "NotFollowed", text)
             };
             problems.extend(sidecars.iter().map(of));
             return Vec::new();
@@ -160,12 +162,12 @@ impl Reader<'_> {
         let first = selecting.next().copied()?;
         for other in selecting {
             problems.push(Problem::new(
-                owner("Sidecar", *other),
+                Owner::of("Sidecar", *other),
                 "spec.workloadSelector",
                 "Conflict",
                 format!(
                     "{} is in force for the pod {namespace}/{name}: let each pod be selected by one Sidecar",
-                    owner("Sidecar", first)
+                    Owner::of("Sidecar", first)
                 ),
             ));
         }
@@ -259,7 +261,12 @@ fn leads_to(service: &ServiceInput) -> Vec<String> {
 
 fn not_followed(sidecar: &Sidecar, problems: &mut Vec<Problem>) {
     let mut say = |field: String, reason, text: &str| {
-        problems.push(Problem::new(owner("Sidecar", sidecar), field, reason, text));
+        problems.push(Problem::new(
+            Owner::of("Sidecar", sidecar),
+            field,
+            reason,
+            text,
+        ));
     };
     let other = "proxies without Istio do not follow this: remove it";
     let spec = &sidecar.spec;

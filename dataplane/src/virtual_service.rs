@@ -6,8 +6,9 @@ use serde_json::Value;
 use trimtab_crds::istio::{
     self, HttpMatchRequest, HttpRetry, HttpRule, StringMatch, VirtualService,
 };
-use trimtab_metaprotocol::error::{Owner, Problem};
+use trimtab_kit::problem::Problem;
 use trimtab_metaprotocol::input::{Destination, Mirror, ValueMatch, WeightedDestination};
+use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::span::Span;
 
 use crate::input::{HttpMatch, HttpRetries, HttpRoute};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trimtab_metaprotocol::error::Problem;
+use trimtab_kit::problem::Problem;
 use trimtab_xds::{Audience, CDS, EDS, Scope, Scoped, Update};
 
 use crate::fallback::{Detour, FALLBACK_GROUP};

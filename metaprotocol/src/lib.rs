@@ -8,7 +8,6 @@
 pub mod config;
 pub mod describe;
 pub mod engine;
-pub mod error;
 pub mod explain;
 pub mod features;
 mod http;
@@ -18,6 +17,7 @@ pub mod metrics;
 pub mod module;
 pub mod object;
 pub mod output;
+pub mod owner;
 pub mod proto;
 pub mod resolve;
 pub mod secrets;

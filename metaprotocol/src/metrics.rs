@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
-use trimtab_kit::series::{Labels, gauges};
+use trimtab_kit::series::{Labels, gauge, gauges};
 
 use crate::engine::Engine;
 use crate::object::Kind;
@@ -23,26 +23,21 @@ impl MetaprotocolCollector {
     }
 }
 
-fn number(n: usize) -> f64 {
-    n as f64
-}
-
 impl Collector for MetaprotocolCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let encoder = &mut encoder;
         let tally = self.engine.tally();
-        let single = |n: usize| [(Labels::new(), number(n))];
-        gauges(
+        gauge(
             encoder,
             "trimtab_metaprotocol_hosts",
             "Hosts with a layer-7 port that is managed",
-            &single(tally.hosts),
+            tally.hosts as f64,
         )?;
-        gauges(
+        gauge(
             encoder,
             "trimtab_metaprotocol_hosts_frozen",
             "Hosts whose outputs are left as they are because of a mistake",
-            &single(tally.frozen),
+            tally.frozen as f64,
         )?;
         let ports: Vec<(Labels, f64)> = tally
             .ports
@@ -52,7 +47,7 @@ impl Collector for MetaprotocolCollector {
                     ("filter", (*target).to_owned()),
                     ("delivery", (*delivery).to_owned()),
                 ];
-                (labels, number(*n))
+                (labels, *n as f64)
             })
             .collect();
         gauges(
@@ -63,7 +58,7 @@ impl Collector for MetaprotocolCollector {
         )?;
         let problems = tally.problems.iter();
         let problems: Vec<(Labels, f64)> = problems
-            .map(|(reason, n)| (vec![("reason", (*reason).to_owned())], number(*n)))
+            .map(|(reason, n)| (vec![("reason", (*reason).to_owned())], *n as f64))
             .collect();
         gauges(
             encoder,
@@ -78,11 +73,11 @@ impl Collector for MetaprotocolCollector {
 impl MetaprotocolCollector {
     fn routers(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
         let routers = self.engine.index.objects(Kind::MetaRouter);
-        gauges(
+        gauge(
             encoder,
             "trimtab_metaprotocol_routers",
             "MetaRouters",
-            &[(Labels::new(), number(routers.len()))],
+            routers.len() as f64,
         )?;
         let mut rows = Vec::new();
         for router in routers.iter().take(self.export) {

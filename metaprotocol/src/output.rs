@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 use trimtab_crds::istio::EnvoyFilter;
+use trimtab_kit::problem::Problem;
 use trimtab_xds::{Audience, Resource, Scope, Scoped, content_version};
 
-use crate::error::Problem;
 use crate::features::{Feature, Target};
 use crate::input::{Delivery, Router};
 

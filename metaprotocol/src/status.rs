@@ -9,18 +9,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use trimtab_crds::metaprotocol::{MetaRouterStatus, ProxyCounts};
 use trimtab_crds::status::ObjectStatus;
+use trimtab_kit::condition::{Draft, listed, stamp};
 
 use crate::input::Delivery;
 use crate::object::{Kind, ObjectKey};
 use crate::output::{Program, Refusal};
-
-/// Longest message of a condition.
-const MAX_MESSAGE: usize = 1024;
-/// Problems of one kind that a message lists.
-const MAX_LISTED: usize = 5;
 
 /// Something that is named is not there.
 const REFERENCES: [&str; 11] = [
@@ -114,53 +110,12 @@ pub fn delivery_name(delivery: Delivery) -> &'static str {
     }
 }
 
-struct Draft {
-    kind: &'static str,
-    status: bool,
-    reason: String,
-    message: String,
-}
-
-impl Draft {
-    fn new(kind: &'static str, status: bool, reason: &str, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            status,
-            reason: reason.to_owned(),
-            message: message.into(),
-        }
-    }
-
-    fn stamped(self, generation: i64, before: &[Condition], now: Timestamp) -> Condition {
-        let status = if self.status { "True" } else { "False" };
-        let kept = before
-            .iter()
-            .find(|c| c.type_ == self.kind && c.status == status)
-            .map(|c| c.last_transition_time.clone());
-        Condition {
-            type_: self.kind.to_owned(),
-            status: status.to_owned(),
-            reason: self.reason,
-            message: shorten(&self.message),
-            observed_generation: Some(generation),
-            last_transition_time: kept.unwrap_or_else(|| Time(whole_seconds(now))),
-        }
-    }
-}
-
-/// Times of conditions have whole seconds at an API server.
-fn whole_seconds(now: Timestamp) -> Timestamp {
-    Timestamp::from_second(now.as_second()).unwrap_or(now)
-}
-
 fn conditions(facts: &Facts, before: &[Condition], now: Timestamp) -> Vec<Condition> {
     let drafts = [accepted(facts), resolved(facts), programmed(facts)];
     // A protocol programs nothing by itself.
     let shown = |d: &Draft| facts.key.kind != Kind::ApplicationProtocol || d.kind == "Accepted";
     let drafts = drafts.into_iter().filter(shown);
-    drafts
-        .map(|d| d.stamped(facts.generation, before, now))
-        .collect()
+    stamp(drafts, facts.generation, before, now)
 }
 
 fn accepted(facts: &Facts) -> Draft {
@@ -174,7 +129,7 @@ fn accepted(facts: &Facts) -> Draft {
         .filter(|r| !is(&REFERENCES, r) && !is(&REMARKS, r))
         .collect();
     if let Some(worst) = bad.iter().find(|r| r.blocks_routes).or(bad.first()) {
-        return Draft::new("Accepted", false, worst.problem.reason, listed(&bad));
+        return Draft::new("Accepted", false, worst.problem.reason, in_words(&bad));
     }
     let remarks: Vec<&Refusal> = facts
         .refusals
@@ -183,7 +138,7 @@ fn accepted(facts: &Facts) -> Draft {
         .filter(|r| is(&REMARKS, r))
         .collect();
     match remarks.first() {
-        Some(first) => Draft::new("Accepted", true, first.problem.reason, listed(&remarks)),
+        Some(first) => Draft::new("Accepted", true, first.problem.reason, in_words(&remarks)),
         None => Draft::new("Accepted", true, "Accepted", "everything is accepted"),
     }
 }
@@ -199,7 +154,7 @@ fn resolved(facts: &Facts) -> Draft {
             "ResolvedRefs",
             false,
             first.problem.reason,
-            listed(&missing),
+            in_words(&missing),
         ),
         None => Draft::new(
             "ResolvedRefs",
@@ -264,30 +219,15 @@ fn programmed(facts: &Facts) -> Draft {
     draft(true, "Programmed", message)
 }
 
-/// Problems in words, the first of them.
-fn listed(refusals: &[&Refusal]) -> String {
+/// Problems in words, each once.
+fn in_words(refusals: &[&Refusal]) -> String {
     let mut seen = BTreeSet::new();
     let lines: Vec<String> = refusals
         .iter()
         .map(|r| format!("{}: {}", r.problem.field, r.problem.message))
         .filter(|line| seen.insert(line.clone()))
         .collect();
-    let more = lines.len().saturating_sub(MAX_LISTED);
-    let out = lines[..lines.len() - more].join("; ");
-    if more > 0 {
-        format!("{out}; and {more} more")
-    } else {
-        out
-    }
-}
-
-fn shorten(text: &str) -> String {
-    if text.chars().count() <= MAX_MESSAGE {
-        return text.to_owned();
-    }
-    let mut out: String = text.chars().take(MAX_MESSAGE - 1).collect();
-    out.push('…');
-    out
+    listed(&lines)
 }
 
 /// What proxies said to some resources: by node, its words against one, or whether it has all of them.

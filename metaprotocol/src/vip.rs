@@ -10,9 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use trimtab_kit::problem::Problem;
 use xxhash_rust::xxh3::xxh3_64;
-
-use crate::error::Problem;
 
 /// Ranges to take from; an absent one gives no address of that family.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

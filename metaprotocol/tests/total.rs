@@ -7,13 +7,13 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use proptest::prelude::*;
 use prost::Message;
-use trimtab_metaprotocol::error::Owner;
 use trimtab_metaprotocol::input::{
     DataPlane, Destination, Endpoint, GatewayBinding, GlobalRateLimit, HostFacts, KeyValue,
     LimitCondition, LimitDescriptor, LocalRateLimit, Mirror, Port, Protocol, Retries, Route,
     Router, ServicePortInput, Settings, Source, SubsetFacts, TokenBucket, ValueMatch,
     WeightedDestination,
 };
+use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::proto;
 use trimtab_metaprotocol::span::Span;
 use trimtab_metaprotocol::translate::translate;

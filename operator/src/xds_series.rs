@@ -3,8 +3,7 @@
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use trimtab_kit::series::{counter, counters, gauge, gauges};
 use trimtab_xds::{ResourceCache, Stats, TypeStats};
 
 /// Collector of the series.
@@ -13,45 +12,18 @@ pub struct XdsCollector(pub ResourceCache);
 
 type Row<'a> = (&'a [(&'static str, String)], u64);
 
-fn counters(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    rows: &[Row<'_>],
-) -> std::fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (labels, value) in rows {
-        ConstCounter::<u64>::new(*value).encode(family.encode_family(labels)?)?;
-    }
-    Ok(())
-}
-
-fn gauges(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    rows: &[Row<'_>],
-) -> std::fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, value) in rows {
-        let value = i64::try_from(*value).unwrap_or(i64::MAX);
-        ConstGauge::<i64>::new(value).encode(family.encode_family(labels)?)?;
-    }
-    Ok(())
-}
-
 impl Collector for XdsCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let encoder = &mut encoder;
         let stats = self.0.stats();
         let read = Stats::read;
-        gauges(
+        gauge(
             encoder,
             "trimtab_xds_streams",
             "Open xDS streams",
-            &[(&[], read(&stats.streams_active))],
+            read(&stats.streams_active),
         )?;
-        for (name, help, counter) in [
+        for (name, help, value) in [
             (
                 "trimtab_xds_pushes",
                 "Responses sent to proxies",
@@ -73,7 +45,7 @@ impl Collector for XdsCollector {
                 &stats.tls_refused,
             ),
         ] {
-            counters(encoder, name, help, &[(&[], read(counter))])?;
+            counter(encoder, name, help, read(value))?;
         }
         let label = |reason: &str| [("reason", reason.to_owned())];
         let rows = [
@@ -83,7 +55,6 @@ impl Collector for XdsCollector {
             (label("bytes"), read(&stats.limited_bytes)),
             (label("malformed"), read(&stats.malformed)),
         ];
-        let rows: Vec<Row<'_>> = rows.iter().map(|(l, n)| (l.as_slice(), *n)).collect();
         counters(
             encoder,
             "trimtab_xds_streams_ended",

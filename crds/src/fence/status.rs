@@ -42,7 +42,7 @@ pub struct FenceStatus {
     pub scope: Option<ScopeSize>,
     /// metav1 conditions: Accepted, FallbackReady, Programmed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(transform = crate::schema::conditions)]
     pub conditions: Vec<Condition>,
 }
 

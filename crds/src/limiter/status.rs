@@ -30,7 +30,7 @@ pub struct LimiterStatus {
     pub reason: Option<String>,
     /// metav1 conditions: Ready, Accepted, Resolved, MetricsAvailable, Applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(transform = crate::schema::conditions)]
     pub conditions: Vec<Condition>,
     /// One entry per descriptor, in the order of the spec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

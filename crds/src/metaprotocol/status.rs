@@ -13,7 +13,7 @@ pub struct MetaRouterStatus {
     pub observed_generation: Option<i64>,
     /// metav1 conditions: Accepted, ResolvedRefs, Programmed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(transform = crate::schema::conditions)]
     pub conditions: Vec<Condition>,
     /// What the proxies run: the MetaProtocol filter or a filter of stock Envoy.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use trimtab_crds::metaprotocol::ProxyCounts;
+use trimtab_kit::problem::Problem;
 
 use super::host::HostState;
 use super::{Engine, Inner};
-use crate::error::Problem;
 use crate::index::Seen;
 use crate::input::ServicePortInput;
 use crate::object::{Kind, ObjectKey};
@@ -102,7 +102,7 @@ impl Inner {
 /// Whether an object is in force on a port.
 fn has_part(key: &ObjectKey, input: &ServicePortInput) -> bool {
     let is =
-        |owner: &crate::error::Owner| owner.namespace == key.namespace && owner.name == key.name;
+        |owner: &crate::owner::Owner| owner.namespace == key.namespace && owner.name == key.name;
     match key.kind {
         Kind::MetaRouter => input.router.as_ref().is_some_and(|r| is(&r.owner)),
         Kind::RedisService => input.redis.as_ref().is_some_and(|r| is(&r.owner)),

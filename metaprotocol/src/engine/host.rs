@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trimtab_crds::istio::{EnvoyFilter, VirtualService};
+use trimtab_kit::generated::owner_name;
+use trimtab_kit::problem::Problem;
 
 use super::ResourceKey;
-use crate::error::{Owner, Problem};
 use crate::index::{Name, ResolvedHost};
 use crate::input::{Router, ServicePortInput};
 use crate::object::{Kind, ObjectKey, ServiceKey};
 use crate::output::{Refusal, Translation, XdsResource};
-use crate::translate::{owner_name, translate};
+use crate::owner::Owner;
+use crate::translate::translate;
 
 /// One host.
 #[derive(Clone, Debug, Default)]

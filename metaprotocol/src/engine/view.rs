@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use trimtab_kit::module::Finding;
+use trimtab_kit::problem::Problem;
 
 use super::Engine;
 use super::host::{HostState, PortState};
-use crate::error::Problem;
 use crate::input::{Router, ServicePortInput};
 use crate::object::{Kind, ObjectKey};
 use crate::output::XdsResource;

@@ -19,17 +19,17 @@ use trimtab_crds::dubbo::DubboAuthorizationPolicy;
 use trimtab_crds::istio::Gateway;
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
+use trimtab_kit::generated::owner_name;
+use trimtab_kit::problem::Problem;
 pub use trimtab_mesh::Name;
 use trimtab_mesh::model::{DestinationRule, EndpointSlice, Service, ServiceEntry, ServicePort};
 use trimtab_mesh::names::service_of;
 use trimtab_mesh::table::Table;
 
 use crate::config::Secrets;
-use crate::error::Problem;
 use crate::input::{Router, ServicePortInput, Settings};
 use crate::object::{ObjectKey, ServiceKey};
 use crate::resolve::{Mesh, Registry, protocol};
-use crate::translate::owner_name;
 use crate::vip;
 pub use rows::Kept;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use trimtab_crds::dubbo::DubboAuthorizationPolicySpec;
 
 use super::Destination;
-use crate::error::Owner;
+use crate::owner::Owner;
 use crate::span::Span;
 
 /// A RedisService for one host.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Owner;
+use crate::owner::Owner;
 use crate::span::Span;
 
 /// A MetaRouter for one host.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use trimtab_crds::istio::Gateway;
+use trimtab_kit::problem::Problem;
+use trimtab_mesh::model::Identity;
 
+use super::Mesh;
 use super::ports::{Registry, protocol};
-use super::{Mesh, age};
-use crate::error::Problem;
 use crate::input::{GatewayBinding, Protocol, Router, ServicePortInput};
 
 /// Binds the inputs to the gateways that their routers name.
@@ -33,7 +34,7 @@ pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut 
         .map(|r| {
             (
                 (r.namespace().unwrap_or_default(), r.name_any()),
-                age(r.as_ref()),
+                Identity::of(r.as_ref()).age(),
             )
         })
         .collect();

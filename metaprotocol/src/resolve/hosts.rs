@@ -9,10 +9,11 @@ use trimtab_mesh::model::{
     DestinationRule, EndpointSlice, Service, ServiceEntry, ServicePort, TargetPort, in_order,
 };
 
+use super::Mesh;
 use super::ports::{Registry, protocol};
-use super::{Mesh, owner_of};
-use crate::error::Problem;
 use crate::input::{Endpoint, HostFacts, Port, Protocol, Source, SubsetFacts};
+use crate::owner::Owner;
+use trimtab_kit::problem::Problem;
 
 /// A host that callers use.
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ pub(super) fn all(mesh: &Mesh, problems: &mut Vec<Problem>) -> BTreeMap<String, 
             if let Some(first) = out.get(&host.name) {
                 if host.ports.iter().any(|p| p.protocol.is_some()) {
                     problems.push(Problem::new(
-                        owner_of("ServiceEntry", &entry.id),
+                        Owner::of_row("ServiceEntry", &entry.id),
                         "spec.hosts",
                         "Conflict",
                         format!(

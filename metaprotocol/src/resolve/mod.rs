@@ -13,18 +13,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use kube::ResourceExt;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
 use trimtab_crds::istio::Gateway;
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
+use trimtab_kit::problem::Problem;
 use trimtab_mesh::model::{DestinationRule, EndpointSlice, Identity, Service, ServiceEntry};
 
-use crate::error::{Owner, Problem};
 use crate::input::{
     Credentials, DubboPolicy, HostFacts, Protocol, Router, ServicePortInput, Settings,
 };
+use crate::owner::Owner;
 
 use crate::vip;
 
@@ -194,7 +194,7 @@ impl Mesh {
                 dubbo && (namespace == host.namespace || namespace == *root)
             })
             .map(|p| DubboPolicy {
-                owner: owner("DubboAuthorizationPolicy", p.as_ref()),
+                owner: Owner::of("DubboAuthorizationPolicy", p.as_ref()),
                 spec: p.spec.clone(),
             })
             .collect();
@@ -215,20 +215,25 @@ impl Mesh {
         let mut out = BTreeMap::new();
         for (name, mut routers) in by_host {
             let own = hosts.get(name).map(|h| h.namespace.as_str());
-            routers.sort_by_key(|r| (r.namespace().as_deref() != own, age(r.as_ref())));
+            routers.sort_by_key(|r| {
+                (
+                    r.namespace().as_deref() != own,
+                    Identity::of(r.as_ref()).age(),
+                )
+            });
             let mut sorted = routers.into_iter();
             let Some(first) = sorted.next() else { continue };
             if hosts
                 .get(name)
                 .is_none_or(|h| h.ports.iter().all(|p| p.protocol.is_none()))
             {
-                problems.push(Problem::new(owner("MetaRouter", first.as_ref()), "spec.hosts[0]", "UnknownHost", format!(
+                problems.push(Problem::new(Owner::of("MetaRouter", first.as_ref()), "spec.hosts[0]", "UnknownHost", format!(
                     "no Service or ServiceEntry has the host \"{name}\" with a port named like tcp-metaprotocol-dubbo: name the port so, or correct the host"
                 )));
             }
-            let winner = owner("MetaRouter", first.as_ref());
+            let winner = Owner::of("MetaRouter", first.as_ref());
             for other in sorted {
-                problems.push(Problem::new(owner("MetaRouter", other.as_ref()), "spec.hosts[0]", "Conflict", format!(
+                problems.push(Problem::new(Owner::of("MetaRouter", other.as_ref()), "spec.hosts[0]", "Conflict", format!(
                     "{winner} is in force for \"{name}\": put the rules into one of the two and delete the other"
                 )));
             }
@@ -257,39 +262,6 @@ impl Mesh {
             password,
         })
     }
-}
-
-/// Which object a problem or an input speaks of.
-fn owner<K: ResourceExt>(kind: &str, object: &K) -> Owner {
-    Owner {
-        kind: kind.to_owned(),
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-        uid: object.uid().unwrap_or_default(),
-        generation: object.meta().generation.unwrap_or_default(),
-    }
-}
-
-/// Which row a problem or an input speaks of.
-fn owner_of(kind: &str, id: &Identity) -> Owner {
-    Owner {
-        kind: kind.to_owned(),
-        namespace: id.namespace.to_string(),
-        name: id.name.to_string(),
-        uid: id.uid.to_string(),
-        generation: id.generation,
-    }
-}
-
-/// Oldest first, then by name; an object without a time is new.
-fn age<K: ResourceExt>(object: &K) -> (bool, Option<Timestamp>, String, String) {
-    let created = object.creation_timestamp().map(|t| t.0);
-    (
-        created.is_none(),
-        created,
-        object.namespace().unwrap_or_default(),
-        object.name_any(),
-    )
 }
 
 #[cfg(test)]

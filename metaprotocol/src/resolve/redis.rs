@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use kube::ResourceExt;
 use trimtab_crds::redis as crd;
+use trimtab_mesh::model::Identity;
 
+use super::Mesh;
 use super::hosts::{Host, HostPort};
 use super::router::unsigned;
-use super::{Mesh, age, owner};
 use crate::input::{
     Credentials, Destination, HostFacts, Protocol, RedisAuth, RedisConnection, RedisDestination,
     RedisFault, RedisFaultKind, RedisMirror, RedisMode, RedisReadPolicy, RedisRoute, RedisService,
     RedisSettings, TcpKeepalive,
 };
+use crate::owner::Owner;
 use crate::span::Span;
 
 /// The RedisService of a port: in the namespace of the service; of several, the oldest.
@@ -30,7 +32,7 @@ pub(super) fn service(
         .iter()
         .filter(|r| r.namespace().as_deref() == Some(&host.namespace))
         .filter(|r| r.spec.host.contains(&host.name))
-        .min_by_key(|r| age(r.as_ref()))?;
+        .min_by_key(|r| Identity::of(r.as_ref()).age())?;
     let spec = &found.spec;
     let to = |d: &crd::RouteDestination| Destination {
         host: d.host.clone(),
@@ -62,7 +64,7 @@ pub(super) fn service(
     });
     let settings = spec.settings.as_ref();
     Some(RedisService {
-        owner: owner("RedisService", found.as_ref()),
+        owner: Owner::of("RedisService", found.as_ref()),
         settings: settings
             .map(|s| self::settings(mesh, &host.namespace, s))
             .unwrap_or_default(),
@@ -159,7 +161,7 @@ pub(super) fn destinations(
         .map(AsRef::as_ref)
         .filter(|d| hosts.contains_key(&d.spec.host))
         .collect();
-    sorted.sort_by_key(|d| age(*d));
+    sorted.sort_by_key(|d| Identity::of(*d).age());
     let mut out = BTreeMap::new();
     for object in sorted {
         out.entry(object.spec.host.clone())
@@ -185,7 +187,7 @@ fn destination(mesh: &Mesh, object: &crd::RedisDestination) -> RedisDestination 
             interval: k.interval.as_deref().map(Span::new),
         });
     RedisDestination {
-        owner: owner("RedisDestination", object),
+        owner: Owner::of("RedisDestination", object),
         mode: match redis.map(|r| r.mode).unwrap_or_default() {
             crd::Mode::Proxy => RedisMode::Proxy,
             crd::Mode::Cluster => RedisMode::Cluster,

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use kube::ResourceExt;
 use trimtab_crds::metaprotocol as crd;
 
-use super::owner;
 use crate::input::{
     Destination, GlobalRateLimit, KeyValue, LimitCondition, LimitDescriptor, LocalRateLimit,
     Mirror, Retries, Route, Router, TokenBucket, ValueMatch, WeightedDestination,
 };
+use crate::owner::Owner;
 use crate::span::Span;
 
 /// Reads a MetaRouter.
@@ -24,7 +24,7 @@ pub fn lower(object: &crd::MetaRouter) -> Router {
         }
     });
     Router {
-        owner: owner("MetaRouter", object),
+        owner: Owner::of("MetaRouter", object),
         routes: spec.routes.iter().map(route).collect(),
         local_rate_limit: spec.local_rate_limit.as_ref().map(local),
         global_rate_limit: spec.global_rate_limit.as_ref().map(global),

@@ -1,5 +1,7 @@
+use trimtab_kit::condition::MAX_MESSAGE;
+use trimtab_kit::problem::Problem;
+
 use super::*;
-use crate::error::Problem;
 use crate::features::Target;
 
 fn facts() -> Facts {

@@ -10,13 +10,14 @@ mod stock;
 mod thrift;
 mod zookeeper;
 
-use crate::error::Problem;
+use trimtab_kit::problem::Problem;
+
 use crate::features::{Target, support, wanted};
 use crate::input::{DataPlane, Protocol, ServicePortInput};
 use crate::output::{Refusal, Translation};
 use crate::validate::{Plan, plan};
 
-pub use objects::{HOST_ANNOTATION, LONGEST_NAME, MODULE, object_name, owner_name};
+pub use objects::{HOST_ANNOTATION, LONGEST_NAME, MODULE, object_name};
 
 /// Translates one service port for all data planes in use; nothing comes of a port that is not managed.
 pub fn translate(input: &ServicePortInput) -> Translation {

@@ -6,10 +6,8 @@ use std::net::IpAddr;
 use kube::core::ObjectMeta;
 use serde_json::{Map, Value, json};
 use trimtab_crds::istio::{EnvoyFilter, EnvoyFilterSpec, WorkloadSelector};
-use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
-use trimtab_kit::apply::{MODULE_LABEL, OWNER_NAMESPACE_LABEL};
 use trimtab_kit::envoyfilter::PatchContext;
-use xxhash_rust::xxh3::xxh3_64;
+use trimtab_kit::generated::{OWNER_NAMESPACE_LABEL, owned_labels, shortened};
 
 use crate::input::{GatewayBinding, Protocol, ProxySelector, Scope};
 use crate::validate::Plan;
@@ -265,19 +263,10 @@ pub(super) fn readers(plan: &Plan<'_>) -> Option<BTreeSet<String>> {
 pub(super) fn metadata(plan: &Plan<'_>, name: &str, namespace: &str) -> ObjectMeta {
     let input = plan.input;
     // The service, also when a router is in force: a router that comes or goes must not touch the objects.
-    let mut labels = BTreeMap::from([
-        (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
-        (
-            OWNER_KIND_LABEL.to_owned(),
-            input.source.as_str().to_owned(),
-        ),
-        (OWNER_NAME_LABEL.to_owned(), owner_name(&input.service)),
-        (OWNER_NAMESPACE_LABEL.to_owned(), input.namespace.clone()),
-        (MODULE_LABEL.to_owned(), MODULE.to_owned()),
-    ]);
-    if !input.settings.revision.is_empty() {
-        labels.insert("istio.io/rev".to_owned(), input.settings.revision.clone());
-    }
+    let revision = Some(input.settings.revision.as_str()).filter(|r| !r.is_empty());
+    let kind = input.source.as_str();
+    let mut labels = owned_labels(Some(MODULE), revision, kind, &input.service);
+    labels.insert(OWNER_NAMESPACE_LABEL.to_owned(), input.namespace.clone());
     ObjectMeta {
         name: Some(object_name(name)),
         namespace: Some(namespace.to_owned()),
@@ -311,20 +300,6 @@ pub fn object_name(text: &str) -> String {
         })
         .collect();
     shortened(&clean, LONGEST_NAME)
-}
-
-/// Name of a Service or ServiceEntry as a label holds it: a longer one is cut and ends in its hash.
-pub fn owner_name(name: &str) -> String {
-    shortened(name, 63)
-}
-
-/// At most `length` characters; a longer text ends in its hash.
-fn shortened(text: &str, length: usize) -> String {
-    if text.len() <= length {
-        return text.to_owned();
-    }
-    let head: String = text.chars().take(length - 17).collect();
-    format!("{head}-{:016x}", xxh3_64(text.as_bytes()))
 }
 
 #[cfg(test)]

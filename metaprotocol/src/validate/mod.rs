@@ -15,7 +15,8 @@ mod limits;
 mod routes;
 mod values;
 
-use crate::error::Problem;
+use trimtab_kit::problem::Problem;
+
 use crate::features::{Feature, Loss, Support, Target, Use, support, wanted};
 use crate::input::{Protocol, Router, ServicePortInput};
 use crate::output::Refusal;
@@ -174,7 +175,7 @@ fn routes_in_force(
     object: &str,
     written: &Router,
     last: Option<&Router>,
-    owner: &mut crate::error::Owner,
+    owner: &mut crate::owner::Owner,
 ) -> Vec<crate::input::Route> {
     let input = plan.input;
     let findings = routes::check(object, input, written);

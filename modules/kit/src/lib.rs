@@ -9,11 +9,14 @@
 pub mod apply;
 pub mod budget;
 pub mod clock;
+pub mod condition;
 mod driver;
 pub mod engine;
 pub mod envoyfilter;
+pub mod generated;
 pub mod host;
 pub mod module;
+pub mod problem;
 pub mod queue;
 pub mod readiness;
 pub mod rights;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -17,31 +19,46 @@ use crate::watch::{Watch, WatchState};
 pub type Labels = Vec<(&'static str, String)>;
 
 /// Encodes a family of gauges.
-pub fn gauges(
+pub fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue + Copy>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    rows: &[(Labels, f64)],
+    rows: &[(L, V)],
 ) -> Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in rows {
-        ConstGauge::<f64>::new(*value).encode(family.encode_family(labels)?)?;
+        ConstGauge::new(*value).encode(family.encode_family(labels)?)?;
     }
     Ok(())
 }
 
-/// Encodes a family of counters.
-pub fn counters(
+/// Encodes a gauge without labels.
+pub fn gauge<V: EncodeGaugeValue + Copy>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    rows: &[(Labels, u64)],
+    value: V,
+) -> Result {
+    gauges(encoder, name, help, &[(Labels::new(), value)])
+}
+
+/// Encodes a family of counters.
+pub fn counters<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: &[(L, u64)],
 ) -> Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (labels, value) in rows {
         ConstCounter::<u64>::new(*value).encode(family.encode_family(labels)?)?;
     }
     Ok(())
+}
+
+/// Encodes a counter without labels.
+pub fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result {
+    counters(encoder, name, help, &[(Labels::new(), value)])
 }
 
 /// Watches of the process; queue and writes of each module.
@@ -97,11 +114,11 @@ impl Collector for HostCollector {
                 "Generated objects by kind and result of the write",
                 &rows,
             )?;
-            gauges(
+            gauge(
                 &mut encoder,
                 &format!("trimtab_{module}_queue_depth"),
                 "Keys that wait for a write or are being written",
-                &[(Vec::new(), driver.depth() as f64)],
+                driver.depth() as f64,
             )?;
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
-use trimtab_kit::series::{Labels, counters, gauges};
+use trimtab_kit::series::{Labels, counter, counters, gauge, gauges};
 
 use crate::engine::Engine;
 use crate::learn::{Learned, Skip, Skipped};
@@ -60,19 +60,17 @@ impl LazyloadCollector {
             "Estimated configuration of a proxy of each scoped fence, summed over fences, and without scope",
             &scope(mesh.bytes_in_scope, mesh.bytes_in_mesh),
         )?;
-        let rows = [(vec![], mesh.callers as f64)];
-        gauges(
+        gauge(
             encoder,
             "trimtab_lazyload_callers",
             "Workloads with learned dependencies",
-            &rows,
+            mesh.callers as f64,
         )?;
-        let rows = [(vec![], mesh.edges as f64)];
-        gauges(
+        gauge(
             encoder,
             "trimtab_lazyload_edges",
             "Learned dependencies, remembered ones included",
-            &rows,
+            mesh.edges as f64,
         )?;
         self.each_fence(encoder)
     }
@@ -127,33 +125,29 @@ impl LazyloadCollector {
             "Entries and series that taught nothing, by source and reason",
             &rows,
         )?;
-        let rows = [(vec![], logs.entries())];
-        counters(
+        counter(
             encoder,
             "trimtab_lazyload_access_log_entries",
             "Access log entries received",
-            &rows,
+            logs.entries(),
         )?;
-        let rows = [(vec![], logs.streams() as f64)];
-        gauges(
+        gauge(
             encoder,
             "trimtab_lazyload_access_log_streams",
             "Open streams of access logs",
-            &rows,
+            logs.streams() as f64,
         )?;
-        let rows = [(vec![], metrics.queries())];
-        counters(
+        counter(
             encoder,
             "trimtab_lazyload_prometheus_queries",
             "Queries to Prometheus",
-            &rows,
+            metrics.queries(),
         )?;
-        let rows = [(vec![], metrics.failures())];
-        counters(
+        counter(
             encoder,
             "trimtab_lazyload_prometheus_failures",
             "Queries to Prometheus without a complete answer",
-            &rows,
+            metrics.failures(),
         )
     }
 }

@@ -9,15 +9,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use trimtab_crds::fence::{DEPENDENCIES_MAX, Dependency, Domain, FenceStatus, Mode, ScopeSize};
+use trimtab_kit::condition::{Draft, MAX_MESSAGE, listed, stamp};
 
+use crate::mesh::Problem;
 use crate::object::FenceKey;
 
-/// Longest message of a condition.
-const MAX_MESSAGE: usize = 1024;
-/// Remarks that a message lists.
-const MAX_LISTED: usize = 5;
 /// A mesh that has grown or shrunk by less than this share of its size is no news.
 const NEWS_SHARE: i64 = 10;
 
@@ -53,15 +50,6 @@ pub enum FallbackState {
     NotReady(String),
 }
 
-/// Something in the spec that is not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// PascalCase.
-    pub reason: &'static str,
-    /// Field, what is wrong, and the fix.
-    pub message: String,
-}
-
 /// What became of one fence.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
@@ -69,8 +57,8 @@ pub struct Facts<'a> {
     pub generation: i64,
     /// The mode that is in force.
     pub mode: Mode,
-    /// What is wrong with the spec.
-    pub refusals: &'a [Refusal],
+    /// What is wrong with the spec. Not the kit's `Problem`: a fence has few mistakes, each is a case, and one has no field.
+    pub refusals: &'a [Problem],
     /// Worth knowing, without effect on the Sidecar.
     pub warnings: &'a [String],
     /// How far it got.
@@ -91,7 +79,11 @@ pub struct Facts<'a> {
 
 /// The status. Transition times and what is no news are kept from `before`.
 pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceStatus {
-    let drafts = [accepted(facts), fallback(facts), programmed(facts)];
+    let mut drafts = [accepted(facts), fallback(facts), programmed(facts)];
+    // Cut without the kit's sign of a cut: a stored message that was cut would differ from it, and be written again.
+    for draft in &mut drafts {
+        draft.message = draft.message.chars().take(MAX_MESSAGE).collect();
+    }
     let mut dependencies = facts.dependencies.to_vec();
     dependencies.truncate(DEPENDENCIES_MAX);
     let mut out = FenceStatus {
@@ -102,10 +94,7 @@ pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceS
         visitor: before.visitor.clone(),
         dependencies,
         scope: Some(facts.size.clone()),
-        conditions: drafts
-            .into_iter()
-            .map(|d| d.stamped(facts.generation, &before.conditions, now))
-            .collect(),
+        conditions: stamp(drafts, facts.generation, &before.conditions, now),
     };
     if !is_news(&out, before) {
         out.dependencies.clone_from(&before.dependencies);
@@ -135,61 +124,18 @@ fn is_news(new: &FenceStatus, old: &FenceStatus) -> bool {
         || far(a.mesh_bytes, b.mesh_bytes)
 }
 
-struct Draft {
-    kind: &'static str,
-    status: bool,
-    reason: &'static str,
-    message: String,
-}
-
-impl Draft {
-    fn new(
-        kind: &'static str,
-        status: bool,
-        reason: &'static str,
-        message: impl Into<String>,
-    ) -> Self {
-        Self {
-            kind,
-            status,
-            reason,
-            message: message.into(),
-        }
+fn reason(problem: &Problem) -> &'static str {
+    match problem {
+        Problem::MissingService { .. } => "ServiceNotFound",
+        Problem::NoSelector { .. } => "ServiceWithoutSelector",
+        Problem::Undecodable(_) => "NotReadable",
     }
-
-    fn stamped(self, generation: i64, before: &[Condition], now: Timestamp) -> Condition {
-        let status = if self.status { "True" } else { "False" };
-        let kept = before
-            .iter()
-            .find(|c| c.type_ == self.kind && c.status == status)
-            .map(|c| c.last_transition_time.clone());
-        // Times of conditions have whole seconds at an API server.
-        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        Condition {
-            type_: self.kind.to_owned(),
-            status: status.to_owned(),
-            reason: self.reason.to_owned(),
-            message: self.message.chars().take(MAX_MESSAGE).collect(),
-            observed_generation: Some(generation),
-            last_transition_time: kept.unwrap_or(Time(now)),
-        }
-    }
-}
-
-fn listed<T: AsRef<str>>(items: &[T]) -> String {
-    let mut shown: Vec<&str> = items.iter().take(MAX_LISTED).map(AsRef::as_ref).collect();
-    let more;
-    if items.len() > MAX_LISTED {
-        more = format!("and {} more", items.len() - MAX_LISTED);
-        shown.push(&more);
-    }
-    shown.join("; ")
 }
 
 fn accepted(facts: &Facts<'_>) -> Draft {
     if let Some(first) = facts.refusals.first() {
-        let messages: Vec<&String> = facts.refusals.iter().map(|r| &r.message).collect();
-        return Draft::new("Accepted", false, first.reason, listed(&messages));
+        let messages: Vec<String> = facts.refusals.iter().map(ToString::to_string).collect();
+        return Draft::new("Accepted", false, reason(first), listed(&messages));
     }
     if facts.warnings.is_empty() {
         return Draft::new("Accepted", true, "Accepted", "everything is accepted");
@@ -260,6 +206,8 @@ fn programmed(facts: &Facts<'_>) -> Draft {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
     use super::*;
 
     fn facts<'a>(
@@ -384,9 +332,9 @@ mod tests {
     fn refusals_come_before_remarks() {
         let (size, refusals) = (
             ScopeSize::default(),
-            [Refusal {
-                reason: "ServiceNotFound",
-                message: "m".into(),
+            [Problem::MissingService {
+                namespace: "shop".into(),
+                name: "web".into(),
             }],
         );
         let warnings: Vec<String> = (0..7).map(|i| format!("w{i}")).collect();
@@ -401,5 +349,10 @@ mod tests {
         facts.refusals = &refusals;
         let refused = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(condition(&refused, "Accepted").reason, "ServiceNotFound");
+        let failed = Standing::WriteFailed("Invalid", "é".repeat(5000));
+        facts.standing = &failed;
+        let failed = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
+        let message = &condition(&failed, "Programmed").message;
+        assert_eq!(*message, "é".repeat(MAX_MESSAGE));
     }
 }

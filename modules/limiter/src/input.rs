@@ -8,12 +8,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
 use trimtab_crds::limiter::{Delivery, DescriptorStatus, LimiterSpec};
+use trimtab_kit::problem::Problem;
 use trimtab_mesh::model::TargetPort;
 
 use trimtab_kit::sources::MetricSource;
 
 use crate::config::LimiterConfig;
-use crate::error::{Owner, Problem};
+use crate::owner::Owner;
 
 /// Everything about one limiter at one time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -124,40 +125,40 @@ impl TargetProblem {
     pub fn problem(&self, owner: &Owner, host: &str) -> Problem {
         let (ns, name) = (&owner.namespace, &owner.name);
         match self {
-            Self::ServiceNotFound => Problem::new(
+            Self::ServiceNotFound => Problem::of_field(
                 "metadata.name",
                 "ServiceNotFound",
                 format!(
                     "there is no Service {ns}/{name}: name the limiter like its Service, or set spec.workloadSelector or spec.host"
                 ),
             ),
-            Self::ServiceWithoutSelector => Problem::new(
+            Self::ServiceWithoutSelector => Problem::of_field(
                 "metadata.name",
                 "ServiceWithoutSelector",
                 format!(
                     "Service {ns}/{name} has no selector: set spec.workloadSelector to the labels of its pods"
                 ),
             ),
-            Self::ServiceEntryNotFound => Problem::new(
+            Self::ServiceEntryNotFound => Problem::of_field(
                 "spec.host",
                 "ServiceEntryNotFound",
                 format!(
                     "no ServiceEntry in namespace {ns} has the host \"{host}\": create it, or correct spec.host"
                 ),
             ),
-            Self::ServiceEntryWithoutSelector => Problem::new(
+            Self::ServiceEntryWithoutSelector => Problem::of_field(
                 "spec.host",
                 "ServiceEntryWithoutSelector",
                 format!(
                     "the ServiceEntry of \"{host}\" has neither a workloadSelector nor a label app: add one, or set spec.workloadSelector"
                 ),
             ),
-            Self::SelectorMissing => Problem::new(
+            Self::SelectorMissing => Problem::of_field(
                 "spec.workloadSelector",
                 "SelectorMissing",
                 "a gateway limiter needs the labels of the gateway's pods: set spec.workloadSelector, for example {istio: ingressgateway}",
             ),
-            Self::Shadowed { by } => Problem::new(
+            Self::Shadowed { by } => Problem::of_field(
                 "metadata.name",
                 "Conflict",
                 format!(

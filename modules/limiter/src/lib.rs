@@ -11,12 +11,12 @@
 pub mod config;
 pub mod decide;
 pub mod engine;
-pub mod error;
 mod http;
 pub mod index;
 pub mod input;
 pub mod metrics;
 pub mod module;
+pub mod owner;
 pub mod status;
 pub mod translate;
 pub mod validate;

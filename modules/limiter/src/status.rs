@@ -3,18 +3,16 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use trimtab_crds::limiter::{
     DescriptorState, DescriptorStatus, LimiterStatus, RatelimitSet, StatusAction, StatusDescriptor,
 };
+use trimtab_kit::condition::{Draft, shorten, stamp};
+use trimtab_kit::problem::Problem;
 
 use crate::decide::shown_metrics;
-use crate::error::Problem;
 use crate::input::{LimiterInput, ReadingState};
 use crate::validate::Validated;
-
-/// Longest condition message.
-const MAX_MESSAGE: usize = 1024;
 
 /// What is known besides input and decisions.
 #[derive(Clone, Debug, Default)]
@@ -45,10 +43,6 @@ pub fn status(
         resolved(input),
     ];
     conditions.push(ready(&conditions));
-    let conditions = conditions
-        .into_iter()
-        .map(|c| c.stamped(input.owner.generation, before, now))
-        .collect();
     let lead = leading(decisions);
     LimiterStatus {
         observed_generation: Some(input.owner.generation),
@@ -56,7 +50,7 @@ pub fn status(
         strategy: Some(strategies(validated)),
         state: Some(lead.map_or("Refused", |d| state_name(d.state)).to_owned()),
         reason: Some(lead.map_or_else(|| first_problem(validated), |d| shorten(&d.reason, 256))),
-        conditions,
+        conditions: stamp(conditions, input.owner.generation, before, now),
         descriptors: decisions.to_vec(),
         ratelimit_status: slime_map(input, decisions),
         metric_status: shown_metrics(input),
@@ -92,42 +86,6 @@ pub fn same_decisions(a: &LimiterStatus, b: &LimiterStatus) -> bool {
         )
     };
     core(a) == core(b)
-}
-
-struct Draft {
-    kind: &'static str,
-    status: bool,
-    reason: String,
-    message: String,
-}
-
-impl Draft {
-    fn new(kind: &'static str, status: bool, reason: &str, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            status,
-            reason: reason.to_owned(),
-            message: message.into(),
-        }
-    }
-
-    fn stamped(self, generation: i64, before: &[Condition], now: Timestamp) -> Condition {
-        let status = if self.status { "True" } else { "False" };
-        let kept = before
-            .iter()
-            .find(|c| c.type_ == self.kind && c.status == status);
-        Condition {
-            type_: self.kind.to_owned(),
-            status: status.to_owned(),
-            reason: self.reason,
-            message: shorten(&self.message, MAX_MESSAGE),
-            observed_generation: Some(generation),
-            last_transition_time: kept.map_or_else(
-                || Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
-                |c| c.last_transition_time.clone(),
-            ),
-        }
-    }
 }
 
 fn accepted(
@@ -357,14 +315,5 @@ fn slime_map(
                     .or_else(|| input.spec.target.clone()),
             });
     }
-    out
-}
-
-fn shorten(text: &str, max: usize) -> String {
-    if text.chars().count() <= max {
-        return text.to_owned();
-    }
-    let mut out: String = text.chars().take(max - 1).collect();
-    out.push('…');
     out
 }

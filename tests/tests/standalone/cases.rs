@@ -13,8 +13,8 @@ use trimtab_dataplane::{
     FallbackInput, HttpLimit, Listen, Served, StandaloneInput, Surroundings, World, discover,
     resources, world,
 };
+use trimtab_kit::problem::Problem;
 use trimtab_mesh::table::read;
-use trimtab_metaprotocol::error::Problem;
 use trimtab_metaprotocol::resolve::Mesh;
 
 /// Objects with what belongs to them.

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use expect_test::expect_file;
 use serde_json::{Map, Value, json};
 use trimtab_dataplane::{BootstrapOptions, Listen, Served, TYPES, bootstrap, resources};
+use trimtab_kit::problem::Problem;
 use trimtab_lab::envoy;
-use trimtab_metaprotocol::error::Problem;
 use trimtab_xds::{CDS, DRDS, EDS, LDS, RDS, ResourceCache, Scope, TRDS};
 
 use crate::cases::{Case, all, root};

@@ -8,9 +8,9 @@ mod log;
 mod routes;
 
 use serde_json::{Value, json};
+use trimtab_kit::problem::Problem;
 
 use super::objects::{Objects, Operation, metadata};
-use crate::error::Problem;
 use crate::input::{Delivery, GatewayBinding};
 use crate::output::{Program, Refusal, Translation};
 use crate::validate::Plan;

@@ -7,10 +7,10 @@
 use serde_json::{Map, Value, json};
 use trimtab_crds::dubbo::{Action, Operation as Call, Rule, Source};
 use trimtab_kit::envoyfilter::typed_struct;
+use trimtab_kit::problem::Problem;
 
 use super::super::objects::{Objects, Operation};
 use super::super::stock;
-use crate::error::Problem;
 use crate::features::Feature;
 use crate::input::DubboPolicy;
 use crate::output::{Refusal, Translation};

@@ -10,9 +10,10 @@
 //! A password that is written in the user's object is there for everybody to read already and is passed on.
 
 use serde_json::{Map, Value, json};
+use trimtab_kit::problem::Problem;
 
-use crate::error::{Owner, Problem};
 use crate::input::{Credentials, RedisAuth, ServicePortInput};
+use crate::owner::Owner;
 
 const PROTOCOL_OPTIONS: &str =
     "type.googleapis.com/envoy.extensions.filters.network.redis_proxy.v3.RedisProtocolOptions";

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use trimtab_kit::problem::Problem;
+
 use super::{cluster, prefix};
-use crate::error::{Owner, Problem};
 use crate::input::{Destination, RedisFaultKind, RedisMode, RedisService, ServicePortInput};
+use crate::owner::Owner;
 use crate::span::Span;
 
 /// Envoy's bound.

@@ -8,9 +8,9 @@
 use serde_json::{Map, Value, json};
 use trimtab_crds::istio::{EnvoyFilter, EnvoyFilterSpec};
 use trimtab_kit::envoyfilter::PatchContext;
+use trimtab_kit::problem::Problem;
 
 use super::auth;
-use crate::error::Problem;
 use crate::input::{Destination, RedisConnection, RedisDestination, RedisMode, ServicePortInput};
 use crate::output::Translation;
 use crate::span::Span;

@@ -109,7 +109,7 @@ fn plain(stat_prefix: &str, settings: &Value, routes: &Value) -> Side {
     }
 }
 
-fn outbound(plan: &Plan<'_>) -> Result<Side, Box<crate::error::Problem>> {
+fn outbound(plan: &Plan<'_>) -> Result<Side, Box<trimtab_kit::problem::Problem>> {
     let input = plan.input;
     let own = input.own_cluster();
     let default = RedisService::default();

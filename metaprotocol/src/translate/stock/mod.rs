@@ -15,10 +15,10 @@ mod wire;
 
 use serde_json::{Map, Value, json};
 use trimtab_kit::envoyfilter::typed_struct;
+use trimtab_kit::problem::Problem;
 
 use super::aeraki::{taken, virtual_service};
 use super::objects::{Objects, Operation, readers};
-use crate::error::Problem;
 use crate::features::{Feature, Support, Target, support};
 use crate::input::{DataPlane, Delivery, Destination, Protocol, Route, ServicePortInput};
 use crate::output::{Program, Refusal, Translation, XdsResource};

@@ -7,13 +7,13 @@ use trimtab_crds::fence::{
     CREATED_BY, CREATED_BY_LABEL, FENCED_LABEL, LAZY_XDS_ANNOTATION, ServiceFence,
     ServiceFenceSpec, WorkloadSelector,
 };
+use trimtab_kit::generated::REVISION_LABEL;
 use trimtab_mesh::model::{Labels, selects};
 
 use super::{Action, State};
 use crate::config::LazyloadConfig;
 use crate::mesh::Fence;
 use crate::object::FenceKey;
-use crate::translate::REVISION_LABEL;
 
 /// End of the names of fences for a pod label.
 pub const WORKLOAD_IDENTITY: &str = ".workload.identity";

@@ -9,10 +9,10 @@ use super::writes::hosts_of;
 use super::{Desired, Engine, Entry, Inner, Work};
 use crate::config::LazyloadConfig;
 use crate::edges::{Edge, EdgeState};
-use crate::mesh::{Problem, ResolvedFence};
+use crate::mesh::ResolvedFence;
 use crate::object::{Caller, Directory, FenceKey};
 use crate::scope::{self, Claim, Learned, Role, ScopeInput};
-use crate::status::{FallbackState, Refusal, Standing};
+use crate::status::{FallbackState, Standing};
 use crate::translate::{self, Hosts};
 
 fn learned(edge: Edge) -> Learned {
@@ -168,7 +168,7 @@ impl Engine {
         entry.mode = resolved.mode;
         entry.callers = callers;
         entry.claim = resolved.claim();
-        entry.refusals = refusals(resolved);
+        entry.refusals.clone_from(&resolved.problems);
         entry.scope = scope;
         entry.stored = sorted(&resolved.status);
     }
@@ -228,25 +228,6 @@ fn union(inner: &Inner, key: &FenceKey, with: &[FenceKey]) -> scope::Union {
         .filter_map(|k| inner.fences.get(k))
         .map(|e| &e.scope);
     scope::merge(scopes)
-}
-
-fn reason(problem: &Problem) -> &'static str {
-    match problem {
-        Problem::MissingService { .. } => "ServiceNotFound",
-        Problem::NoSelector { .. } => "ServiceWithoutSelector",
-        Problem::Undecodable(_) => "NotReadable",
-    }
-}
-
-fn refusals(resolved: &ResolvedFence) -> Vec<Refusal> {
-    resolved
-        .problems
-        .iter()
-        .map(|problem| Refusal {
-            reason: reason(problem),
-            message: problem.to_string(),
-        })
-        .collect()
 }
 
 fn warnings(entry: &Entry, role: &Role) -> Vec<String> {

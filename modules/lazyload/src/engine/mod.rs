@@ -28,10 +28,10 @@ use crate::config::LazyloadConfig;
 use crate::edges::{EdgeStore, Limits};
 use crate::hints::Hints;
 use crate::learn::Rules;
-use crate::mesh::Index;
+use crate::mesh::{Index, Problem};
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Claim, Scope, Settings, Union};
-use crate::status::{Refusal, Standing};
+use crate::status::Standing;
 
 use orphans::Orphans;
 
@@ -77,7 +77,7 @@ struct Entry {
     mode: Mode,
     callers: BTreeSet<Caller>,
     claim: Option<Claim>,
-    refusals: Vec<Refusal>,
+    refusals: Vec<Problem>,
     warnings: Vec<String>,
     scope: Scope,
     /// What the Sidecar has when other fences select the same pods.

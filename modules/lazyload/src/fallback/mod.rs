@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use trimtab_kit::generated::labels;
 use trimtab_mesh::names::service_host;
 
 use crate::config::{GlobalSidecarMode, LazyloadConfig};
@@ -47,9 +48,7 @@ pub use tcp::TCP_CLUSTER;
 pub const NAME: &str = "global-sidecar";
 /// Name of the EnvoyFilters; Slime's.
 pub const FILTER_NAME: &str = "to-global-sidecar";
-/// Label that says which module made an object.
-pub const MODULE_LABEL: &str = "trimtab.io/module";
-/// Value of [`MODULE_LABEL`].
+/// Value of [`trimtab_kit::generated::MODULE_LABEL`].
 pub const MODULE: &str = "lazyload";
 /// Node metadata of the fallback's own sidecars; Slime's. The pod sets it as `ISTIO_META_SLIME_APP`.
 pub const PROXY_METADATA: (&str, &str) = ("SLIME_APP", "LAZYLOAD_GLOBAL_SIDECAR");
@@ -163,16 +162,7 @@ impl FallbackInput {
 
     /// Labels of every object that is made.
     fn labels(&self) -> BTreeMap<String, String> {
-        let mut labels = BTreeMap::from([
-            (
-                trimtab_crds::MANAGED_BY_LABEL.to_owned(),
-                trimtab_crds::MANAGED_BY.to_owned(),
-            ),
-            (MODULE_LABEL.to_owned(), MODULE.to_owned()),
-        ]);
-        if !self.config.revision.is_empty() {
-            labels.insert("istio.io/rev".to_owned(), self.config.revision.clone());
-        }
-        labels
+        let revision = Some(self.config.revision.as_str()).filter(|r| !r.is_empty());
+        labels(Some(MODULE), revision)
     }
 }

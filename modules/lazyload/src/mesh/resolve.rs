@@ -6,13 +6,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use thiserror::Error;
 use trimtab_crds::fence::{FenceStatus, Mode, ServiceFenceSpec};
+use trimtab_kit::generated::REVISION_LABEL;
 
 use super::Name;
 use super::fences::FenceRow;
 use super::state::State;
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Claim, Labels};
-use crate::translate::{Owner, REVISION_LABEL};
+use crate::translate::Owner;
 
 /// Why a fence cannot be put into force as it is written. The message names the fix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]

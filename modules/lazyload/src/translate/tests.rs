@@ -1,3 +1,6 @@
+use trimtab_crds::OWNER_NAME_LABEL;
+use trimtab_kit::generated::REVISION_LABEL;
+
 use super::*;
 
 fn key(name: &str) -> FenceKey {

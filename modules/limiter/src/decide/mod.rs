@@ -5,10 +5,10 @@ mod scan;
 mod stand_in;
 
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus};
+use trimtab_kit::problem::Problem;
 
 const SUBSET_NOT_FOUND: &str = "SubsetNotFound";
 
-use crate::error::Problem;
 use crate::input::{LimiterInput, Reading, ReadingState, TargetProblem};
 use crate::validate::{Checked, Rule, Strategy, Validated};
 use expression::{Expression, ExpressionError, pretty};
@@ -63,14 +63,7 @@ fn unresolved(checked: &Checked, input: &LimiterInput) -> DescriptorStatus {
         Some(p) => Some(p.problem(&input.owner, input.spec.host.as_deref().unwrap_or_default())),
     };
     match (&problem, &input.target.problem) {
-        (Some(problem), _) => {
-            let shown = Problem::new(
-                problem.field.clone(),
-                problem.reason,
-                problem.message.clone(),
-            );
-            refused(input, &checked.set, checked.index, &shown)
-        }
+        (Some(problem), _) => refused(input, &checked.set, checked.index, problem),
         (None, Some(shadowed)) => DescriptorStatus {
             state: DescriptorState::Refused,
             refusal: Some("Conflict".to_owned()),
@@ -262,7 +255,7 @@ fn subset_missing(input: &LimiterInput, rule: &Rule) -> Problem {
     let misread = misread.map_or_else(String::new, |(written, meant)| {
         format!("; Istio takes the host \"{written}\" of a DestinationRule as it is: write {meant}")
     });
-    Problem::new(
+    Problem::of_field(
         rule.path.clone(),
         SUBSET_NOT_FOUND,
         format!(
@@ -331,7 +324,7 @@ fn gather(
 fn unknown(input: &LimiterInput, rule: &Rule, name: &str, key: &str, field: &str) -> Undecided {
     let bare = key.split_once('.').map_or(key, |(_, n)| n);
     if input.spec.metrics.contains_key(bare) && !input.settings.prometheus {
-        return Undecided::Problem(Problem::new(
+        return Undecided::Problem(Problem::of_field(
             format!("spec.metrics.{bare}"),
             "NotConfigured",
             "queries of a limiter need a Prometheus: set metrics.prometheus.address in the operator's configuration",
@@ -362,7 +355,7 @@ fn unknown(input: &LimiterInput, rule: &Rule, name: &str, key: &str, field: &str
         name: name.to_owned(),
         known: known.join(", "),
     };
-    Undecided::Problem(Problem::new(
+    Undecided::Problem(Problem::of_field(
         format!("{}.{field}", rule.path),
         e.reason(),
         format!(
@@ -382,7 +375,7 @@ fn evaluated<T>(
             why: e.to_string(),
             how_long: Missing::Elsewhere,
         },
-        other => Undecided::Problem(Problem::new(
+        other => Undecided::Problem(Problem::of_field(
             format!("{}.{field}", rule.path),
             other.reason(),
             other.to_string(),

@@ -7,8 +7,8 @@ use serde_json::json;
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, FallbackAction, LimiterSpec};
 
 use super::{decide, metric_key, shown_metrics};
-use crate::error::Owner;
 use crate::input::{LimiterInput, Reading, ReadingState, SetFacts, TargetFacts};
+use crate::owner::Owner;
 use crate::validate::validate;
 
 /// A limiter with one rule for `_base` and pods in `_base` and `v1`.

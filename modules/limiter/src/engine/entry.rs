@@ -13,9 +13,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::view::{Dot, LimiterView};
 use crate::decide::{decide, metric_key};
-use crate::error::Owner;
 use crate::index::{LimiterObject, Resolved};
 use crate::input::{LimiterInput, Reading, ReadingState, ServicePort, Settings, TargetFacts};
+use crate::owner::Owner;
 use crate::status::{Report, same_decisions, state_name, status};
 use crate::translate::{ExtensionConfig, Translation, translate};
 use crate::validate::{Validated, delivery_problem, validate_for};
@@ -342,7 +342,7 @@ impl Entry {
         translate(&self.input, &self.validated, &self.decisions)
     }
 
-    pub(super) fn delivery_problem(&self) -> Option<crate::error::Problem> {
+    pub(super) fn delivery_problem(&self) -> Option<trimtab_kit::problem::Problem> {
         delivery_problem(self.input.delivery(), &self.input.settings.xds_address)
     }
 

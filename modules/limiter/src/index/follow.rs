@@ -9,7 +9,7 @@ use trimtab_mesh::table::{Change, Follower};
 
 use super::targets::ports;
 use super::{FirstForm, Form, Index, LimiterKey, LimiterObject, State, V1alpha2};
-use crate::error::Owner;
+use crate::owner::Owner;
 
 impl State {
     fn put_limiter(&mut self, key: &LimiterKey, object: LimiterObject) {

@@ -18,8 +18,8 @@ use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, s
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::{Mesh, Name};
 
-use crate::error::Owner;
 use crate::input::{TargetFacts, TargetProblem};
+use crate::owner::Owner;
 use peers::Peers;
 pub use rows::{FirstForm, V1alpha2};
 use targets::Targets;

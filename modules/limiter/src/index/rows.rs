@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use trimtab_crds::limiter::{LimiterSpec, LimiterStatus, first_form, v1alpha2};
+use trimtab_kit::generated::REVISION_LABEL;
 use trimtab_mesh::table::{Known, Row};
 
 use super::{Form, LimiterObject};
-use crate::error::Owner;
+use crate::owner::Owner;
 
 /// A limiter of `microservice.slime.io/v1alpha2`.
 #[derive(Debug, PartialEq)]
@@ -49,7 +50,7 @@ fn read<K: ResourceExt>(
         name: object.name_any(),
         uid: object.uid().unwrap_or_default(),
         generation: object.meta().generation.unwrap_or_default(),
-        revision: object.labels().get("istio.io/rev").cloned(),
+        revision: object.labels().get(REVISION_LABEL).cloned(),
     };
     LimiterObject {
         owner,

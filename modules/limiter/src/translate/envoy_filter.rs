@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::ObjectMeta;
 use serde_json::{Map, Value, json};
 use trimtab_crds::istio::{EnvoyFilter, EnvoyFilterSpec, WorkloadSelector};
-use trimtab_crds::limiter::BASE_SET;
-use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_KIND_LABEL, OWNER_NAME_LABEL};
+use trimtab_crds::limiter::{BASE_SET, KIND};
 use trimtab_kit::envoyfilter::{PatchBuilder, PatchContext, RoutePlace, typed_struct};
-use xxhash_rust::xxh3::xxh3_64;
+use trimtab_kit::generated::{owned_labels, owner_references};
 
 use super::extension_config::filter_name;
 use super::limit::{FILTER_NAME, LOCAL_RATE_LIMIT, Profile, STAT_PREFIX};
@@ -225,34 +223,19 @@ fn object(input: &LimiterInput, set: &str, patches: Vec<Value>) -> EnvoyFilter {
     if let Some(facts) = input.target.sets.get(set) {
         labels.extend(facts.labels.clone());
     }
-    let mut meta_labels = BTreeMap::from([
-        (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
-        (
-            OWNER_KIND_LABEL.to_owned(),
-            format!(
-                "SmartLimiter.{}",
-                owner.api_version.split('/').next().unwrap_or_default()
-            ),
-        ),
-        (OWNER_NAME_LABEL.to_owned(), label_value(&owner.name)),
-    ]);
-    if let Some(revision) = &owner.revision {
-        meta_labels.insert("istio.io/rev".to_owned(), revision.clone());
-    }
-    let owner_reference = (!owner.uid.is_empty()).then(|| OwnerReference {
-        api_version: owner.api_version.clone(),
-        kind: trimtab_crds::limiter::KIND.to_owned(),
-        name: owner.name.clone(),
-        uid: owner.uid.clone(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    });
+    let group = owner.api_version.split('/').next().unwrap_or_default();
+    let meta_labels = owned_labels(
+        None,
+        owner.revision.as_deref(),
+        &format!("{KIND}.{group}"),
+        &owner.name,
+    );
     EnvoyFilter {
         metadata: ObjectMeta {
             name: Some(envoy_filter_name(&owner.name, &owner.namespace, set)),
             namespace: Some(owner.namespace.clone()),
             labels: Some(meta_labels),
-            owner_references: owner_reference.map(|r| vec![r]),
+            owner_references: owner_references(&owner.api_version, KIND, &owner.name, &owner.uid),
             ..ObjectMeta::default()
         },
         spec: EnvoyFilterSpec {
@@ -268,12 +251,3 @@ fn object(input: &LimiterInput, set: &str, patches: Vec<Value>) -> EnvoyFilter {
 
 /// Order of our EnvoyFilters among others.
 const PRIORITY: i32 = 10;
-
-/// A name as a label value: names are up to 253 characters, values 63. A long one ends in its hash.
-fn label_value(name: &str) -> String {
-    if name.len() <= 63 {
-        return name.to_owned();
-    }
-    let head: String = name.chars().take(46).collect();
-    format!("{head}-{:016x}", xxh3_64(name.as_bytes()))
-}

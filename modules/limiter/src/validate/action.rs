@@ -1,9 +1,9 @@
 //! Rules of `action`.
 
 use trimtab_crds::limiter::Action;
+use trimtab_kit::problem::Problem;
 
 use super::Strategy;
-use crate::error::Problem;
 
 /// Statuses that Envoy's `HttpStatus` can name, 400 and up (envoy.type.v3.StatusCode).
 const STATUSES: [i32; 35] = [
@@ -14,7 +14,7 @@ const STATUSES: [i32; 35] = [
 pub(super) fn check(action: &Action, path: &str) -> Result<Strategy, Problem> {
     let field = format!("{path}.fill_interval");
     let Some(interval) = action.fill_interval else {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             field,
             "FillIntervalMissing",
             "fill_interval is required: add the refill period, for example fill_interval: {seconds: 1}",
@@ -24,14 +24,14 @@ pub(super) fn check(action: &Action, path: &str) -> Result<Strategy, Problem> {
         || interval.seconds > 31_536_000
         || !(0..1_000_000_000).contains(&interval.nanos)
     {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             field,
             "InvalidFillInterval",
             "seconds must be 0 to 31536000 and nanos 0 to 999999999",
         ));
     }
     if interval.millis() < 50 {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             field,
             "InvalidFillInterval",
             "fill_interval must be 50 ms or longer: Envoy accepts no shorter one",
@@ -47,14 +47,14 @@ fn strategy(action: &Action, path: &str) -> Result<Strategy, Problem> {
     match action.strategy.as_deref() {
         None | Some("" | "single") => Ok(Strategy::Single),
         Some("average") => Ok(Strategy::Average),
-        Some(later @ ("global" | "adaptive")) => Err(Problem::new(
+        Some(later @ ("global" | "adaptive")) => Err(Problem::of_field(
             field,
             "NotSupported",
             format!(
                 "strategy {later} is not available yet: use single (per pod) or average (shared by the pods)"
             ),
         )),
-        Some(other) => Err(Problem::new(
+        Some(other) => Err(Problem::of_field(
             field,
             "InvalidStrategy",
             format!("\"{other}\" is no strategy: use single or average"),
@@ -64,7 +64,7 @@ fn strategy(action: &Action, path: &str) -> Result<Strategy, Problem> {
 
 fn headers(action: &Action, path: &str) -> Result<(), Problem> {
     if action.headers_to_add.len() > 10 {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             format!("{path}.headers_to_add"),
             "TooManyHeaders",
             "Envoy adds 10 headers at most: remove some",
@@ -73,7 +73,7 @@ fn headers(action: &Action, path: &str) -> Result<(), Problem> {
     for (i, header) in action.headers_to_add.iter().enumerate() {
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         if header.key.is_empty() || !header.key.chars().all(token) {
-            return Err(Problem::new(
+            return Err(Problem::of_field(
                 format!("{path}.headers_to_add[{i}].key"),
                 "InvalidHeader",
                 format!(
@@ -83,7 +83,7 @@ fn headers(action: &Action, path: &str) -> Result<(), Problem> {
             ));
         }
         if header.value.chars().any(char::is_control) {
-            return Err(Problem::new(
+            return Err(Problem::of_field(
                 format!("{path}.headers_to_add[{i}].value"),
                 "InvalidHeader",
                 "a header value has no control characters",
@@ -95,7 +95,7 @@ fn headers(action: &Action, path: &str) -> Result<(), Problem> {
 
 fn response(action: &Action, path: &str) -> Result<(), Problem> {
     match action.response.as_ref().and_then(|r| r.status) {
-        Some(status) if !STATUSES.contains(&status) => Err(Problem::new(
+        Some(status) if !STATUSES.contains(&status) => Err(Problem::of_field(
             format!("{path}.response.status"),
             "InvalidStatus",
             format!("{status} is not a status that Envoy answers with: use for example 429 or 503"),

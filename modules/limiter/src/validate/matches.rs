@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use trimtab_crds::limiter::{Descriptor, MatchSource, Matcher};
-
-use crate::error::Problem;
+use trimtab_kit::problem::Problem;
 
 /// Which requests a rule is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,7 +59,7 @@ pub(super) fn check(d: &Descriptor, path: &str) -> Result<RuleMatch, Problem> {
     for (i, matcher) in d.matches.iter().enumerate() {
         let path = format!("{path}.match[{i}]");
         if matcher.present_match_separate == Some(true) {
-            return Err(Problem::new(
+            return Err(Problem::of_field(
                 format!("{path}.present_match_separate"),
                 "NotSupported",
                 "one counter per header value needs strategy global, which is not available yet: use present_match",
@@ -71,7 +70,7 @@ pub(super) fn check(d: &Descriptor, path: &str) -> Result<RuleMatch, Problem> {
             MatchSource::QueryMatch => out.queries.push(value_match(matcher, &path)?),
             MatchSource::SourceIpMatch => out.addresses.extend(addresses(matcher, &path)?),
             MatchSource::JsonBodyMatch => {
-                return Err(Problem::new(
+                return Err(Problem::of_field(
                     format!("{path}.matchSource"),
                     "NotSupported",
                     "JsonBodyMatch needs a filter that Envoy does not have: match a header or query parameter",
@@ -88,12 +87,12 @@ fn custom(d: &Descriptor, path: &str) -> Result<Option<(String, String)>, Proble
     match (filled(&d.custom_key), filled(&d.custom_value)) {
         (None, None) => Ok(None),
         (Some(key), Some(value)) if d.matches.is_empty() => Ok(Some((key, value))),
-        (Some(_), Some(_)) => Err(Problem::new(
+        (Some(_), Some(_)) => Err(Problem::of_field(
             format!("{path}.custom_key"),
             "InvalidMatch",
             "custom_key stands for a match made elsewhere: remove match or custom_key",
         )),
-        _ => Err(Problem::new(
+        _ => Err(Problem::of_field(
             format!("{path}.custom_key"),
             "InvalidMatch",
             "custom_key and custom_value go together: set both or none",
@@ -104,7 +103,7 @@ fn custom(d: &Descriptor, path: &str) -> Result<Option<(String, String)>, Proble
 fn value_match(m: &Matcher, path: &str) -> Result<ValueMatch, Problem> {
     let name = m.name.clone().unwrap_or_default();
     if name.is_empty() {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             format!("{path}.name"),
             "InvalidMatch",
             "name is required: the header, pseudo header or query parameter to match",
@@ -125,7 +124,7 @@ fn value_match(m: &Matcher, path: &str) -> Result<ValueMatch, Problem> {
     } else if let Some(present) = m.present_match {
         (Test::Present, !present)
     } else {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             path,
             "InvalidMatch",
             "nothing is matched: set one of exact_match, regex_match, prefix_match, suffix_match, is_exact_match_empty, present_match",
@@ -143,7 +142,7 @@ fn value_match(m: &Matcher, path: &str) -> Result<ValueMatch, Problem> {
 /// since a proxy that refuses an expression refuses all of its routes with it.
 fn regex_check(text: &str, path: &str) -> Result<(), Problem> {
     let refused = |why: &str| {
-        Problem::new(
+        Problem::of_field(
             format!("{path}.regex_match"),
             "InvalidRegex",
             format!("\"{text}\" is no RE2 expression: {why}"),
@@ -238,7 +237,7 @@ fn addresses(m: &Matcher, path: &str) -> Result<Vec<Address>, Problem> {
     let field = format!("{path}.exact_match");
     let text = m.exact_match.as_deref().unwrap_or_default();
     if m.invert_match == Some(true) {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             format!("{path}.invert_match"),
             "InvalidMatch",
             "addresses cannot be inverted: list those that are meant",
@@ -251,7 +250,7 @@ fn addresses(m: &Matcher, path: &str) -> Result<Vec<Address>, Problem> {
         } else if let Ok(net) = part.parse::<IpNet>() {
             Address::Net(net.trunc())
         } else {
-            return Err(Problem::new(
+            return Err(Problem::of_field(
                 field,
                 "InvalidAddress",
                 format!(
@@ -264,7 +263,7 @@ fn addresses(m: &Matcher, path: &str) -> Result<Vec<Address>, Problem> {
         }
     }
     if out.is_empty() {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             field,
             "InvalidAddress",
             "SourceIpMatch needs exact_match with addresses or CIDR ranges, separated by commas",

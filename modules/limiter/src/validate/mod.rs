@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use trimtab_crds::Duration;
 use trimtab_crds::limiter::{BASE_SET, Delivery, Descriptor, LimiterSpec};
+use trimtab_kit::problem::Problem;
 
 pub use matches::{Address, RuleMatch, Test, ValueMatch};
 
 use crate::decide::expression::Expression;
-use crate::error::{Owner, Problem};
 use crate::input::ServicePort;
+use crate::owner::Owner;
 use trimtab_kit::envoyfilter::RoutePlace;
 
 /// How a quota is meant.
@@ -156,7 +157,7 @@ pub fn validate_for(owner: &Owner, spec: &LimiterSpec, ports: &[ServicePort]) ->
         } else {
             "spec.sets"
         };
-        out.object.push(Problem::new(
+        out.object.push(Problem::of_field(
             field,
             "NoDescriptors",
             "the limiter has no descriptor: add one with condition and action",
@@ -177,7 +178,7 @@ fn refuse_repeated_pairs(rules: &mut [Checked]) {
             *set == rule.set && p == pair && places.iter().any(|place| rule.places.contains(place))
         });
         if repeated {
-            checked.rule = Err(Problem::new(
+            checked.rule = Err(Problem::of_field(
                 format!("{}.custom_key", rule.path),
                 "InvalidMatch",
                 format!(
@@ -194,18 +195,18 @@ fn refuse_repeated_pairs(rules: &mut [Checked]) {
 fn object_problems(spec: &LimiterSpec) -> Vec<Problem> {
     let mut out = Vec::new();
     if spec.rollout.is_some() {
-        out.push(Problem::new("spec.rollout", "NotSupported", "the roll-out ladder is not available yet: remove spec.rollout, use mode: Shadow and then mode: Enforce"));
+        out.push(Problem::of_field("spec.rollout", "NotSupported", "the roll-out ladder is not available yet: remove spec.rollout, use mode: Shadow and then mode: Enforce"));
     }
     let hold_for = spec.hold_for.as_deref().map(str::parse::<Duration>);
     if let Some(Err(error)) = hold_for {
-        out.push(Problem::new(
+        out.push(Problem::of_field(
             "spec.holdFor",
             "InvalidDuration",
             error.to_string(),
         ));
     }
     if spec.gateway && spec.host.is_some() {
-        out.push(Problem::new("spec.host", "InvalidTarget", "host names a ServiceEntry of the mesh and cannot be used with gateway: true: use target.host or target.route"));
+        out.push(Problem::of_field("spec.host", "InvalidTarget", "host names a ServiceEntry of the mesh and cannot be used with gateway: true: use target.host or target.route"));
     }
     for name in spec.metrics.keys() {
         let ok = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -215,7 +216,7 @@ fn object_problems(spec: &LimiterSpec) -> Vec<Problem> {
             && !name.ends_with('.')
             && !name.contains("..");
         if !ok || name == "pod" {
-            out.push(Problem::new(
+            out.push(Problem::of_field(
                 format!("spec.metrics.{name}"),
                 "InvalidMetricName",
                 format!("\"{name}\" cannot be a metric's name: use letters, digits, _ and single dots, and not pod"),
@@ -238,7 +239,7 @@ fn check(
     let matches = matches::check(d, path)?;
     let gateway_base_only = scope.spec.gateway && set != BASE_SET;
     if gateway_base_only {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             path,
             "InvalidTarget",
             "subsets cannot be used with gateway: true: move the descriptor to the set _base",
@@ -260,13 +261,13 @@ fn check(
 
 fn compile(text: &str, field: &str) -> Result<Expression, Problem> {
     Expression::compile(text)
-        .map_err(|e| Problem::new(field, e.reason(), format!("\"{text}\": {e}")))
+        .map_err(|e| Problem::of_field(field, e.reason(), format!("\"{text}\": {e}")))
 }
 
 /// Whether `delivery` can be used with these settings.
 pub fn delivery_problem(delivery: Delivery, xds_address: &str) -> Option<Problem> {
     (delivery == Delivery::Ecds && xds_address.is_empty()).then(|| {
-        Problem::new(
+        Problem::of_field(
             "spec.delivery",
             "NotConfigured",
             "delivery ECDS needs the operator's xDS address: set xds.advertise in the configuration, or use delivery: EnvoyFilter",

@@ -5,9 +5,9 @@
 
 use trimtab_crds::limiter::{Descriptor, LimiterSpec, Target};
 use trimtab_kit::envoyfilter::{PatchContext, RoutePlace};
+use trimtab_kit::problem::Problem;
 
 use super::Scope;
-use crate::error::Problem;
 use crate::input::ServicePort;
 
 /// Ports that a refusal lists.
@@ -26,7 +26,7 @@ pub(super) fn check(
     };
     let number = target.port.unwrap_or(0);
     let Ok(port) = u16::try_from(number) else {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             format!("{path}.port"),
             "InvalidTarget",
             format!("{number} is no port: use 1 to 65535, or 0 for all inbound ports"),
@@ -35,7 +35,7 @@ pub(super) fn check(
     match target.direction.as_deref() {
         None | Some("" | "inbound") => inbound(scope, port, &path),
         Some("outbound") => outbound(spec, &target, port, &path),
-        Some(other) => Err(Problem::new(
+        Some(other) => Err(Problem::of_field(
             format!("{path}.direction"),
             "InvalidTarget",
             format!("\"{other}\" is no direction: use inbound or outbound"),
@@ -45,7 +45,7 @@ pub(super) fn check(
 
 fn inbound(scope: Scope<'_>, port: u16, path: &str) -> Result<Vec<RoutePlace>, Problem> {
     if scope.spec.gateway {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             format!("{path}.direction"),
             "InvalidTarget",
             "a gateway has no inbound side: set direction: outbound with route or host",
@@ -85,7 +85,7 @@ fn service_ports(scope: Scope<'_>, port: u16, path: &str) -> Result<Vec<u16>, Pr
         return Ok(vec![port]);
     }
     let owner = scope.owner;
-    Err(Problem::new(
+    Err(Problem::of_field(
         format!("{path}.port"),
         "InvalidTarget",
         format!(
@@ -137,7 +137,7 @@ fn outbound(
                         vhost: virtual_host(host, port, &field)?,
                         route: Some((*route).to_owned()),
                     }),
-                    _ => Err(Problem::new(
+                    _ => Err(Problem::of_field(
                         field,
                         "InvalidTarget",
                         format!("\"{text}\" is not <virtual host>/<route name>: write one / and a route name behind it"),
@@ -147,7 +147,7 @@ fn outbound(
             .collect();
     }
     if target.host.is_empty() {
-        return Err(Problem::new(
+        return Err(Problem::of_field(
             path,
             "InvalidTarget",
             "an outbound target needs route or host: add route: [\"<virtual host>/<route name>\"] or host: [\"<virtual host>\"]",
@@ -160,7 +160,7 @@ fn outbound(
         .map(|(i, host)| {
             let field = format!("{path}.host[{i}]");
             if host.is_empty() {
-                return Err(Problem::new(
+                return Err(Problem::of_field(
                     field,
                     "InvalidTarget",
                     "a host is empty: write the virtual host's name",
@@ -186,7 +186,7 @@ fn virtual_host(name: &str, port: u16, field: &str) -> Result<Option<String>, Pr
         (name, 0, _) => Ok(Some(name.to_owned())),
         (name, port, None) => Ok(Some(format!("{name}:{port}"))),
         (name, port, Some(digits)) if digits.parse() == Ok(port) => Ok(Some(name.to_owned())),
-        (name, port, Some(digits)) => Err(Problem::new(
+        (name, port, Some(digits)) => Err(Problem::of_field(
             field,
             "InvalidTarget",
             format!(

@@ -58,7 +58,7 @@ impl Identity {
     }
 
     /// Order by age: the oldest first, then by namespace and name; an object without a time is new.
-    pub fn age(&self) -> impl Ord + use<> {
+    pub fn age(&self) -> impl Ord + Clone + use<> {
         let (namespace, name) = (self.namespace.clone(), self.name.clone());
         (self.created.is_none(), self.created, namespace, name)
     }

@@ -1,8 +1,11 @@
-//! Problems of a SmartLimiter: which object, which field, what to change.
+//! Which SmartLimiter an input speaks of.
 
 use std::fmt;
 
-/// Which object an input speaks of.
+/// Which object an input speaks of, and whose its outputs are.
+///
+/// Not the `Owner` of the MetaProtocol module: there is one kind in two API versions, and UID and revision go into the
+/// outputs. Inputs of both are a format of their own, which golden cases and bug reports have.
 #[derive(
     Clone,
     Debug,
@@ -53,33 +56,5 @@ impl Owner {
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SmartLimiter {}/{}", self.namespace, self.name)
-    }
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Path of the field, e.g. `spec.sets._base.descriptor[0].action.quota`.
-    pub field: String,
-    /// PascalCase, bounded: condition reason, event reason, metric label.
-    pub reason: &'static str,
-    /// What is wrong and what to change.
-    pub message: String,
-}
-
-impl Problem {
-    /// A problem of `field`.
-    pub fn new(field: impl Into<String>, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            reason,
-            message: message.into(),
-        }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.message)
     }
 }
