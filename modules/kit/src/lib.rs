@@ -14,6 +14,7 @@ pub mod engine;
 pub mod envoyfilter;
 pub mod host;
 pub mod module;
+pub mod prometheus;
 pub mod queue;
 pub mod readiness;
 pub mod rights;

@@ -183,6 +183,8 @@ mod rules {
                 "apply/objects.rs",
                 "envoyfilter.rs",
                 "budget.rs",
+                "prometheus/access.rs",
+                "prometheus/answer.rs",
                 "rights.rs",
                 "sources/prometheus/join.rs",
                 "sources/prometheus/plan.rs",
