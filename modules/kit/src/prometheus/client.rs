@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus_http_query::{Client as QueryClient, Error as QueryError};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Certificate, Identity, StatusCode, Url};
@@ -45,7 +46,7 @@ pub struct Client {
     access: Access,
     section: Section,
     headers: HeaderMap,
-    /// Of instant queries.
+    /// The address, with a path prefix if there is one.
     url: Url,
     /// The address for messages, without a password that may be in it.
     shown: String,
@@ -55,7 +56,7 @@ pub struct Client {
 /// Connections, and what they were made with.
 struct Made {
     tls: Tls,
-    http: reqwest::Client,
+    http: QueryClient,
 }
 
 /// Contents of the files.
@@ -67,11 +68,16 @@ struct Tls {
 }
 
 /// A client with the token and the certificates of this moment.
-#[derive(Debug)]
 pub struct Connection<'c> {
     client: &'c Client,
-    http: reqwest::Client,
+    http: QueryClient,
     token: Option<HeaderValue>,
+}
+
+impl fmt::Debug for Connection<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connection").field(self.client).finish()
+    }
 }
 
 impl fmt::Debug for Client {
@@ -92,7 +98,7 @@ impl Client {
         // These fail only for URLs that `Access::check` refuses.
         let _ = shown.set_password(None);
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(["api", "v1", "query"]);
+            path.pop_if_empty();
         }
         Ok(Self {
             headers: access.header_map(&section)?,
@@ -165,7 +171,7 @@ impl Client {
         Ok(value)
     }
 
-    fn build(&self, tls: &Tls) -> Result<reqwest::Client, KeyError> {
+    fn build(&self, tls: &Tls) -> Result<QueryClient, KeyError> {
         // reqwest is built without a TLS provider of its own; a provider that the host has already installed stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -188,7 +194,7 @@ impl Client {
             })?;
             builder = builder.identity(identity);
         }
-        builder.build().map_err(|e| {
+        let http = builder.build().map_err(|e| {
             let (key, fix) = if tls.key.is_some() {
                 (
                     "keyFile",
@@ -204,6 +210,10 @@ impl Client {
             };
             let problem = format!("gives no TLS configuration: {}", chain(&e));
             self.section.wrong(key, problem, fix)
+        })?;
+        QueryClient::from(http, self.url.as_str()).map_err(|e| {
+            self.section
+                .wrong("address", e.to_string(), "write an http or https URL")
         })
     }
 
@@ -224,10 +234,14 @@ impl Client {
         }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> AskError {
-        if error.is_timeout() {
+    fn unreachable(&self, error: &QueryError) -> AskError {
+        if let QueryError::Client(e) = error
+            && e.inner().is_some_and(reqwest::Error::is_timeout)
+        {
             return self.late();
         }
+        // The URL may have a password in it.
+        let text = chain(error).replace(self.url.as_str().trim_end_matches('/'), &self.shown);
         let (name, tls) = (self.section.name, self.url.scheme() == "https");
         let files = if tls {
             ", caFile, certFile and keyFile"
@@ -236,8 +250,7 @@ impl Client {
         };
         AskError::Failed(format!(
             "{} cannot be asked: {}; check {name}.address{files}, and that Prometheus runs",
-            self.shown,
-            chain(error)
+            self.shown, text
         ))
     }
 
@@ -274,19 +287,18 @@ impl Connection<'_> {
         timeout: Duration,
         max_age: Option<Duration>,
     ) -> Result<Answer, AskError> {
-        let millis = |time: Duration| format!("{}ms", time.as_millis());
         // Prometheus stops too when nobody waits any more.
-        let mut form = vec![("query", query.to_owned()), ("timeout", millis(timeout))];
+        let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        let mut request = self.http.query(query).timeout(millis);
         if let Some(age) = max_age.filter(|age| *age < LOOKBACK) {
             // Reaches into expressions. Prometheus before 2.44 does not know it and ignores it.
-            form.push(("lookback_delta", millis(age)));
+            request = request.query("lookback_delta", format!("{}ms", age.as_millis()));
         }
-        let mut request = self.http.post(self.client.url.clone()).form(&form);
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token.clone());
         }
-        let response = request.send().await;
-        let response = response.map_err(|e| self.client.unreachable(&e.without_url()))?;
+        let response = request.post_raw().await;
+        let response = response.map_err(|e| self.client.unreachable(&e))?;
         let status = response.status();
         let body = self.read(response).await?;
         parse(&body).map_err(|e| self.client.no_answer(e, status, &body))
