@@ -257,6 +257,19 @@ mod tests {
                 &[key, "\"soon\"", "write for example 100ms, 1.5s"],
             );
         }
+        for section in ["metrics", "lazyload.learn"] {
+            let key = format!("{section}.prometheus");
+            let (text, closed) = nested(&key, "{address: 'https://p', keyFile: f}");
+            mistake(
+                &format!("{text}{closed}"),
+                &[&format!("{key}.keyFile is set without certFile")],
+            );
+            let (text, closed) = nested(&key, "{address: 'https://p', tokenFile: f}");
+            mistake(
+                &format!("{text}{closed}"),
+                &[&key, "unknown field `tokenFile`", "bearerTokenFile"],
+            );
+        }
         mistake(
             "limiter: {refresh: 99ms}",
             &["limiter.refresh", "99ms", "shorter than 100ms"],

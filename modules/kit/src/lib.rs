@@ -17,6 +17,7 @@ pub mod generated;
 pub mod host;
 pub mod module;
 pub mod problem;
+pub mod prometheus;
 pub mod queue;
 pub mod readiness;
 pub mod rights;

@@ -265,7 +265,7 @@ async fn an_outage_fails_all_values_and_a_restart_brings_them_back() {
     );
     for sample in harvest.values.values() {
         assert!(
-            matches!(sample, Err(Failure::Error(text)) if text.contains("check `address`")),
+            matches!(sample, Err(Failure::Error(text)) if text.contains("check metrics.prometheus.address")),
             "{sample:?}"
         );
     }

@@ -4,16 +4,25 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
 use trimtab_crds::fence::Mode;
+use trimtab_kit::prometheus::{Access, Section};
 
 use crate::fallback::TCP_PORT;
 
 /// In seconds.
 const HOUR: u64 = 3600;
+
+/// Where [`PrometheusLearning`] stands. Answers are by caller and host for the whole mesh, so they may be large.
+pub(crate) const PROMETHEUS: Section = Section {
+    name: "lazyload.learn.prometheus",
+    longest_timeout: Duration::from_secs(HOUR),
+    largest_answer: 256 << 20,
+};
 
 /// `lazyload:` in the operator's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -152,16 +161,30 @@ impl Default for AccessLog {
     }
 }
 
-/// Learning from Istio's telemetry.
+/// Learning from Istio's telemetry. All keys of [`Access`] are here too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct PrometheusLearning {
-    /// Base URL.
+    /// See [`Access::address`].
     pub address: String,
+    /// See [`Access::timeout`].
+    pub timeout: Duration,
+    /// See [`Access::bearer_token_file`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bearer_token_file: Option<PathBuf>,
+    /// See [`Access::ca_file`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// See [`Access::cert_file`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// See [`Access::key_file`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// See [`Access::headers`].
+    pub headers: BTreeMap<String, String>,
     /// Pause between queries.
     pub interval: Duration,
-    /// Time limit of one query.
-    pub timeout: Duration,
     /// Query for HTTP calls; its answer must have the labels `source_workload`, `source_workload_namespace` and
     /// `destination_service`. Empty: the one for the mesh.
     pub requests: String,
@@ -173,10 +196,30 @@ impl Default for PrometheusLearning {
     fn default() -> Self {
         Self {
             address: "http://prometheus.istio-system:9090".to_owned(),
-            interval: Duration::from_secs(15),
             timeout: Duration::from_secs(10),
+            bearer_token_file: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            headers: BTreeMap::new(),
+            interval: Duration::from_secs(15),
             requests: String::new(),
             connections: String::new(),
+        }
+    }
+}
+
+impl PrometheusLearning {
+    /// How to reach it.
+    pub fn access(&self) -> Access {
+        Access {
+            address: self.address.clone(),
+            timeout: self.timeout,
+            bearer_token_file: self.bearer_token_file.clone(),
+            ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            headers: self.headers.clone(),
         }
     }
 }
@@ -333,6 +376,10 @@ impl LazyloadConfig {
             }
         }
         self.check_fences()?;
+        if let Some(prometheus) = &self.learn.prometheus {
+            let checked = prometheus.access().check(&PROMETHEUS);
+            checked.map_err(|e| e.to_string())?;
+        }
         self.check_fallback()
     }
 

@@ -140,11 +140,12 @@ fn same_keys(path: &str, schema: &Value, value: &Value) {
 
 #[test]
 fn the_schema_knows_every_key_of_the_operators_configuration() {
-    let all = "metrics: {prometheus: {address: 'http://p', bearerTokenFile: f, handlers: {cpu: {query: q, type: PerPod, aggregate: max, timeout: 1s, maxAge: 1m}}}, metricsServer: {}, mds: {}}\n\
+    let access = "bearerTokenFile: f, caFile: f, certFile: f, keyFile: f, headers: {a: b}";
+    let all = "metrics: {prometheus: {address: 'https://p', ACCESS, handlers: {cpu: {query: q, type: PerPod, aggregate: max, timeout: 1s, maxAge: 1m}}}, metricsServer: {}, mds: {}}\n\
         xds: {tls: {}}\n\
-        lazyload: {learn: {accessLog: {}, prometheus: {}}}\n\
+        lazyload: {learn: {accessLog: {}, prometheus: {ACCESS}}}\n\
         metaprotocol: {accessLog: {path: p, format: f}, tracing: {sampling: 1}, idleTimeout: 1h, vips: {v4: 240.241.0.0/16, v6: 'fd00::/64'}}";
-    let config: Config = serde_saphyr::from_str(all).unwrap();
+    let config: Config = serde_saphyr::from_str(&all.replace("ACCESS", access)).unwrap();
     let value = serde_json::to_value(config.effective()).unwrap();
     same_keys("config", &schema("trimtab")["properties"]["config"], &value);
 }

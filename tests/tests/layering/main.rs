@@ -4,19 +4,17 @@
 #[cfg(test)]
 mod imports;
 #[cfg(test)]
+mod places;
+#[cfg(test)]
+mod scan;
+#[cfg(test)]
 mod rules {
     use std::collections::{BTreeMap, BTreeSet};
-    use std::path::{Path, PathBuf};
     use std::process::Command;
 
     use serde_json::Value;
 
-    fn repository() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .unwrap()
-            .to_owned()
-    }
+    use super::scan::{mentions, repository, sources};
 
     /// Rows of the table in a section of ARCHITECTURE.md, without its head.
     fn table(section: &str) -> Vec<Vec<String>> {
@@ -154,29 +152,6 @@ mod rules {
         }
     }
 
-    fn sources(path: &Path, out: &mut Vec<PathBuf>) {
-        if path.is_dir() {
-            let mut entries: Vec<PathBuf> = std::fs::read_dir(path)
-                .unwrap()
-                .map(|e| e.unwrap().path())
-                .collect();
-            entries.sort();
-            for entry in entries {
-                sources(&entry, out);
-            }
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            out.push(path.to_owned());
-        }
-    }
-
-    /// Lines of `text` that are code and mention one of `words`; comments may speak of anything, and [`WAKES`] is no effect.
-    fn mentions<'a>(text: &'a str, words: &[&str]) -> Vec<&'a str> {
-        text.lines()
-            .filter(|line| !line.trim_start().starts_with("//") && *line != WAKES)
-            .filter(|line| words.iter().any(|w| line.contains(w)))
-            .collect()
-    }
-
     /// Rooms without effects, by the folder of their crate.
     const PURE: [(&str, &[&str]); 6] = [
         (
@@ -188,6 +163,8 @@ mod rules {
                 "budget.rs",
                 "generated.rs",
                 "problem.rs",
+                "prometheus/access.rs",
+                "prometheus/answer.rs",
                 "rights.rs",
                 "sources/prometheus/join.rs",
                 "sources/prometheus/plan.rs",
@@ -294,9 +271,6 @@ mod rules {
         );
     }
 
-    /// Wakes a task, and does nothing by itself: allowed where state is kept.
-    const WAKES: &str = "use tokio::sync::Notify;";
-
     /// What a pure room must not mention.
     const IMPURE: [&str; 7] = [
         "kube::Client",
@@ -330,161 +304,6 @@ mod rules {
                 file.display()
             );
         }
-    }
-
-    /// Files of a folder, without tests, that mention one of `words` in code.
-    fn files_that_mention(folder: &str, words: &[&str]) -> BTreeSet<String> {
-        let mut files = Vec::new();
-        sources(&repository().join(folder), &mut files);
-        let mut out = BTreeSet::new();
-        files.retain(|file| file.file_name().is_some_and(|name| name != "tests.rs"));
-        for file in files {
-            let text = std::fs::read_to_string(&file).unwrap();
-            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            if !mentions(code, words).is_empty() {
-                let name = file.strip_prefix(repository()).unwrap();
-                out.insert(name.to_string_lossy().into_owned());
-            }
-        }
-        out
-    }
-
-    const MODULES: [&str; 4] = [
-        "modules/limiter/src",
-        "modules/lazyload/src",
-        "metaprotocol/src",
-        "dataplane/src",
-    ];
-
-    #[test]
-    fn only_the_kit_writes_to_the_api_server() {
-        let words = ["patch_status", "PatchParams", "PostParams", "DeleteParams"];
-        for folder in MODULES {
-            let found = files_that_mention(folder, &words);
-            assert!(
-                found.is_empty(),
-                "{found:?}: what must be written is an answer to the driver, see modules/kit/src/write.rs"
-            );
-        }
-        assert!(!files_that_mention("modules/kit/src", &words).is_empty());
-    }
-
-    /// What a module would need to make a condition by itself; a module may well speak of a `RateLimitCondition`.
-    const OF_CONDITIONS: [&str; 6] = [
-        " Condition {",
-        "(Condition {",
-        "[Condition {",
-        ":Condition {",
-        "last_transition_time",
-        "lastTransitionTime",
-    ];
-
-    #[test]
-    fn only_the_kit_makes_conditions() {
-        for folder in MODULES {
-            let found = files_that_mention(folder, &OF_CONDITIONS);
-            assert!(
-                found.is_empty(),
-                "{found:?}: say what holds as a Draft, see modules/kit/src/condition.rs"
-            );
-        }
-        let kit = files_that_mention("modules/kit/src", &OF_CONDITIONS);
-        assert_eq!(kit, ["modules/kit/src/condition.rs".to_owned()].into());
-        let made = "vec![Condition {\nSome(meta::v1::Condition {\n&[LimitCondition {\nc.last_transition_time = now;";
-        assert_eq!(mentions(made, &OF_CONDITIONS).len(), 3);
-    }
-
-    #[test]
-    fn only_the_kit_labels_generated_objects() {
-        let words = ["OwnerReference {", "MANAGED_BY_LABEL.to_owned()"];
-        for folder in MODULES {
-            let found = files_that_mention(folder, &words);
-            assert!(
-                found.is_empty(),
-                "{found:?}: see modules/kit/src/generated.rs"
-            );
-        }
-        assert!(!files_that_mention("modules/kit/src", &words).is_empty());
-    }
-
-    #[test]
-    fn only_the_kit_watches_and_drives() {
-        let words = [
-            "kube::runtime",
-            "watcher(",
-            "tokio::spawn",
-            "Backoff",
-            "backoff(",
-        ];
-        for folder in MODULES {
-            let mut found = files_that_mention(folder, &words);
-            // Each stream of access logs has a task of the server.
-            found.remove("modules/lazyload/src/learn/server.rs");
-            assert!(found.is_empty(), "{found:?}: see modules/kit/src/driver.rs");
-        }
-    }
-
-    #[test]
-    fn only_mesh_makes_and_reads_host_names() {
-        let words = [
-            ".svc.{",
-            "svc.cluster.local\"",
-            "\"cluster.local\"",
-            "\"grpc-web\"",
-        ];
-        let mut found = BTreeSet::new();
-        for folder in MODULES
-            .into_iter()
-            .chain(["operator/src", "modules/kit/src"])
-        {
-            found.extend(files_that_mention(folder, &words));
-        }
-        // Names that do not depend on the cluster's domain, and examples in messages.
-        for allowed in [
-            "dataplane/src/discover.rs",
-            "metaprotocol/src/validate/limits.rs",
-            "metaprotocol/src/validate/routes.rs",
-            "modules/lazyload/src/learn/testing.rs",
-            "modules/lazyload/src/scope/mod.rs",
-            "operator/src/fallback.rs",
-        ] {
-            found.remove(allowed);
-        }
-        assert!(found.is_empty(), "{found:?}: see modules/mesh/src");
-    }
-
-    #[test]
-    fn only_mesh_reads_objects_of_the_mesh() {
-        let words = [
-            "discovery::v1",
-            "cluster_ip",
-            "pod_ip",
-            "external_name:",
-            "[\"number\"]",
-            "[\"host\"]",
-        ];
-        let found: BTreeSet<String> = MODULES
-            .into_iter()
-            .flat_map(|folder| files_that_mention(folder, &words))
-            .collect();
-        assert!(found.is_empty(), "{found:?}: see modules/mesh/src/model");
-        assert!(!files_that_mention("modules/mesh/src", &words).is_empty());
-    }
-
-    #[test]
-    fn the_operator_names_modules_in_one_place() {
-        let words = [
-            "trimtab_limiter::",
-            "trimtab_lazyload::",
-            "trimtab_metaprotocol::",
-        ];
-        let found = files_that_mention("operator/src", &words);
-        let allowed = [
-            // A command of its own: it prints manifests and needs no engine.
-            "operator/src/fallback.rs",
-            "operator/src/modules.rs",
-        ];
-        assert_eq!(found, allowed.map(str::to_owned).into());
     }
 
     #[test]

@@ -19,6 +19,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+use crate::prometheus::KeyError;
+
 pub use fixed::{FixedSource, NamesOf};
 pub use mds::{
     MdsConfig, MdsService, MdsSource, MdsStore, proto as mds_proto, service as mds_service,
@@ -276,16 +278,9 @@ pub trait MetricSource: Send + Sync {
 /// A source that cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The address is not an HTTP URL.
-    #[error(
-        "metric source prometheus: address {address:?} is not usable ({reason}); write an http:// or https:// URL such as http://prometheus.istio-system:9090"
-    )]
-    Address {
-        /// What was written.
-        address: String,
-        /// Why it is refused.
-        reason: String,
-    },
+    /// A key of the section of Prometheus cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A field has a value out of its range.
     #[error("metric source {source_name}: {field} {problem}; {fix}")]
     Field {
@@ -297,16 +292,6 @@ pub enum SourceError {
         problem: String,
         /// What to write instead.
         fix: String,
-    },
-    /// The HTTP client could not be built.
-    #[error(
-        "metric source {source_name}: the HTTP client cannot start: {reason}; check the certificates of this host"
-    )]
-    Client {
-        /// The source.
-        source_name: &'static str,
-        /// What the client says.
-        reason: String,
     },
 }
 

@@ -3,15 +3,14 @@
 //! A tick is planned (which distinct queries the demands need), asked (in parallel, each query with its own time limit), and joined back to the
 //! demands. A query without placeholders is sent once for the mesh, whatever the number of limiters.
 
-mod answer;
-mod client;
+mod ages;
 mod config;
 mod join;
 mod plan;
 mod series;
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -19,10 +18,11 @@ use parking_lot::Mutex;
 
 pub use config::{Aggregate, Handler, HandlerType, Labels, PrometheusConfig};
 
-use self::client::Prometheus;
+use self::config::SECTION;
 use self::plan::Query;
 use self::series::Answer;
 use super::{Demand, Failure, Harvest, MetricName, MetricSource, SourceError, SourceHealth};
+use crate::prometheus::{AskError, Client, Connection};
 
 /// Enough to hide latency; few enough not to trip Prometheus' own limit of 20 concurrent queries.
 const CONCURRENCY: usize = 16;
@@ -31,7 +31,7 @@ const CONCURRENCY: usize = 16;
 #[derive(Debug)]
 pub struct PrometheusSource {
     config: PrometheusConfig,
-    client: Prometheus,
+    client: Client,
     health: Mutex<SourceHealth>,
 }
 
@@ -47,7 +47,7 @@ impl PrometheusSource {
     /// Checks the configuration; asks nothing yet, so that a Prometheus that is down does not stop a start.
     pub fn new(config: PrometheusConfig) -> Result<Self, SourceError> {
         config.validate()?;
-        let client = Prometheus::new(&config)?;
+        let client = Client::new(config.access(), SECTION)?;
         Ok(Self {
             config,
             client,
@@ -57,19 +57,20 @@ impl PrometheusSource {
 
     /// Asks all queries; outcomes are parallel to `queries`.
     async fn ask_all(&self, queries: &[Query]) -> Vec<Outcome> {
-        let token = match self.client.token().await {
-            Ok(token) => token,
-            Err(failure) => {
+        let connection = match self.client.open().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                let failure = Failure::from(error);
                 return queries
                     .iter()
                     .map(|_| Outcome::refused(failure.clone()))
                     .collect();
             }
         };
-        let token = token.as_ref();
+        let connection = &connection;
         let mut asked = Vec::with_capacity(queries.len());
         for (index, query) in queries.iter().enumerate() {
-            asked.push(async move { (index, self.ask(query, token).await) });
+            asked.push(async move { (index, ask(connection, query).await) });
         }
         let mut outcomes: Vec<_> = futures::stream::iter(asked)
             .buffer_unordered(CONCURRENCY)
@@ -77,13 +78,6 @@ impl PrometheusSource {
             .await;
         outcomes.sort_unstable_by_key(|(index, _)| *index);
         outcomes.into_iter().map(|(_, outcome)| outcome).collect()
-    }
-
-    async fn ask(&self, query: &Query, token: Option<&client::Token>) -> Outcome {
-        match tokio::time::timeout(query.timeout, self.client.ask(query, token)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Outcome::refused(Failure::Timeout),
-        }
     }
 
     fn account(&self, queries: &[Query], outcomes: &[Outcome]) {
@@ -105,6 +99,45 @@ impl PrometheusSource {
     }
 }
 
+async fn ask(connection: &Connection<'_>, query: &Query) -> Outcome {
+    if let Some(max_age) = query.max_age {
+        return ask_with_ages(connection, query, max_age).await;
+    }
+    match connection.ask(&query.text, query.timeout, None).await {
+        Err(error) => Outcome::refused(error.into()),
+        Ok(answer) => Outcome {
+            warnings: answer.warnings.len() as u64,
+            answer: Ok(ages::series(answer)),
+            requests: 1,
+        },
+    }
+}
+
+/// The timestamps of an answer are those of the evaluation, so ages need a query of their own. It is not limited in
+/// age, so that it also shows what a limited evaluation leaves out.
+async fn ask_with_ages(connection: &Connection<'_>, query: &Query, max_age: Duration) -> Outcome {
+    // On a line of its own, the bracket is safe from a comment at the end of the query.
+    let ages = format!("timestamp({}\n)", query.text);
+    let (values, ages) = tokio::join!(
+        connection.ask(&query.text, query.timeout, Some(max_age)),
+        connection.ask(&ages, query.timeout, None),
+    );
+    let (answer, warnings) = match (values, ages) {
+        (Err(error), _) | (Ok(_), Err(error @ AskError::Timeout { .. })) => (Err(error.into()), 0),
+        (Ok(values), Ok(ages)) => {
+            let warnings = values.warnings.len() + ages.warnings.len();
+            (ages::with_ages(values, &ages, max_age), warnings as u64)
+        }
+        // Not every query has ages; a scalar has none.
+        (Ok(values), Err(_)) => (Ok(ages::series(values)), 1),
+    };
+    Outcome {
+        answer,
+        warnings,
+        requests: 2,
+    }
+}
+
 impl Outcome {
     fn refused(failure: Failure) -> Self {
         Self {
@@ -117,6 +150,15 @@ impl Outcome {
     /// A stale answer is an answer: Prometheus works, the scrape does not.
     fn failed(&self) -> bool {
         matches!(self.answer, Err(Failure::Timeout | Failure::Error(_)))
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Timeout { .. } => Self::Timeout,
+            AskError::Failed(text) => Self::Error(text),
+        }
     }
 }
 

@@ -51,8 +51,40 @@ fn nonsense_is_refused_with_the_key() {
             "fences: {blackNamespaceList: a, whiteNamespaceList: b}",
             "blackNamespaceList",
         ),
+        (
+            "learn: {prometheus: {address: 'prometheus:9090'}}",
+            "lazyload.learn.prometheus.address",
+        ),
+        (
+            "learn: {prometheus: {timeout: 0s}}",
+            "lazyload.learn.prometheus.timeout is 0s",
+        ),
+        (
+            "learn: {prometheus: {address: 'https://p', certFile: /cert}}",
+            "lazyload.learn.prometheus.certFile is set without keyFile",
+        ),
+        (
+            "learn: {prometheus: {headers: {'X Y': z}}}",
+            "lazyload.learn.prometheus.headers.X Y",
+        ),
     ] {
         let message = problem(text);
         assert!(message.contains(key), "{text}: {message}");
     }
+}
+
+#[test]
+fn every_key_of_access_is_a_key_of_learning() {
+    let access = Access {
+        address: "https://p/prom".to_owned(),
+        timeout: Duration::from_secs(7),
+        bearer_token_file: Some("/t".into()),
+        ca_file: Some("/ca".into()),
+        cert_file: Some("/cert".into()),
+        key_file: Some("/key".into()),
+        headers: BTreeMap::from([("X-Scope-OrgID".to_owned(), "a".to_owned())]),
+    };
+    let learning: PrometheusLearning =
+        serde_json::from_value(serde_json::to_value(&access).unwrap()).unwrap();
+    assert_eq!(learning.access(), access);
 }

@@ -4,7 +4,6 @@
 //! A caller whose own proxy's telemetry is there in two complete answers, one after the other, was watched in between:
 //! only then do its other edges age.
 
-mod client;
 mod counters;
 
 use std::sync::Arc;
@@ -14,15 +13,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::Clock;
+use trimtab_kit::prometheus::{Answer, AskError, Client, KeyError};
 
 use super::{Rules, SkipCounters, Skipped};
-use crate::config::PrometheusLearning;
+use crate::config::{PROMETHEUS, PrometheusLearning};
 use crate::edges::EdgeStore;
 use crate::object::Directory;
-use client::Client;
 use counters::{Counters, Window};
-
-pub use client::AskError;
 
 /// Query for HTTP calls unless one is configured.
 pub const REQUESTS: &str = "sum by (source_workload, source_workload_namespace, destination_service, \
@@ -32,6 +29,10 @@ pub const CONNECTIONS: &str = "sum by (source_workload, source_workload_namespac
      destination_service_namespace, reporter) (istio_tcp_connections_opened_total)";
 
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+/// Label with the workload that calls.
+const CALLER: &str = "source_workload";
+/// How many characters of warnings are shown.
+const SHOWN: usize = 300;
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What was asked and learned since the start.
@@ -132,12 +133,12 @@ impl std::fmt::Debug for Backend {
     }
 }
 
-/// Asks until `shutdown`. Fails at once if the address is no URL; an address that does not answer is only reported.
+/// Asks until `shutdown`. Fails at once if the configuration is wrong; an address that does not answer is only reported.
 pub async fn run(
     config: &PrometheusLearning,
     backend: &Backend,
     shutdown: CancellationToken,
-) -> Result<(), AskError> {
+) -> Result<(), KeyError> {
     let mut learner = Learner::new(config, backend.clone())?;
     loop {
         let interval = learner.interval;
@@ -161,36 +162,32 @@ struct Learner {
 }
 
 impl Learner {
-    fn new(config: &PrometheusLearning, backend: Backend) -> Result<Self, AskError> {
-        let time = |time: Duration| time.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
+    fn new(config: &PrometheusLearning, backend: Backend) -> Result<Self, KeyError> {
         let query = |own: &str, default: &str| {
             let text = if own.is_empty() { default } else { own };
             text.to_owned()
         };
-        let timeout = time(*config.timeout);
         Ok(Self {
             backend,
-            client: Client::new(&config.address, timeout)?,
+            client: Client::new(config.access(), PROMETHEUS)?,
             queries: [
                 query(&config.requests, REQUESTS),
                 query(&config.connections, CONNECTIONS),
             ],
-            interval: time(*config.interval),
+            interval: (*config.interval).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL),
             counters: Counters::default(),
         })
     }
 
     /// Asks both queries and tells the store what they say.
     async fn round(&mut self) {
-        let [requests, connections] = &self.queries;
-        let (requests, connections) =
-            tokio::join!(self.client.ask(requests), self.client.ask(connections));
+        let answers = self.ask().await;
         let stats = self.backend.stats.clone();
         stats.queries.fetch_add(2, Ordering::Relaxed);
         let mut errors = Vec::new();
-        let answers = [requests, connections].map(|answer| match answer {
+        let answers = answers.map(|answer| match answer {
             Ok(answer) => {
-                errors.extend(answer.warning.clone());
+                errors.extend(warning(&answer));
                 Some(answer)
             }
             Err(error) => {
@@ -217,7 +214,20 @@ impl Learner {
         self.absorb(&answers, &window);
     }
 
-    fn absorb(&mut self, answers: &[Option<client::Answer>; 2], window: &Window) {
+    async fn ask(&self) -> [Result<Answer, AskError>; 2] {
+        let connection = match self.client.open().await {
+            Ok(connection) => connection,
+            Err(error) => return [Err(error.clone()), Err(error)],
+        };
+        let ask = async |query: &str| {
+            let answer = connection.ask(query, self.client.timeout(), None).await?;
+            with_callers(answer)
+        };
+        let [requests, connections] = &self.queries;
+        tokio::join!(ask(requests), ask(connections)).into()
+    }
+
+    fn absorb(&mut self, answers: &[Option<Answer>; 2], window: &Window) {
         let Backend {
             directory,
             rules,
@@ -241,6 +251,26 @@ impl Learner {
         stats.sightings.fetch_add(seen, Ordering::Relaxed);
         stats.new_edges.fetch_add(tally.new, Ordering::Relaxed);
     }
+}
+
+/// Refuses an answer that says nothing of callers: it teaches nothing, and nobody would know why.
+fn with_callers(answer: Answer) -> Result<Answer, AskError> {
+    let mut rows = answer.rows.iter();
+    if answer.rows.is_empty() || rows.any(|row| row.labels.contains_key(CALLER)) {
+        return Ok(answer);
+    }
+    Err(AskError::Failed(format!(
+        "no series of the answer has the label {CALLER}; correct the query in {}: sum a counter by caller and host",
+        PROMETHEUS.name
+    )))
+}
+
+/// What may be wrong with an answer that can be used.
+fn warning(answer: &Answer) -> Option<String> {
+    (!answer.warnings.is_empty()).then(|| {
+        let text: String = answer.warnings.join("; ").chars().take(SHOWN).collect();
+        format!("the answer may lack series: {text}")
+    })
 }
 
 #[cfg(test)]

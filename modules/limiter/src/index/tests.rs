@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use trimtab_mesh::Mesh;
 use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry};
-use trimtab_mesh::table::{Row, name_of};
+use trimtab_mesh::table::Row;
 
 use super::{FirstForm, Form, Index, LimiterKey, V1alpha2};
 use crate::input::{ServicePort, TargetProblem};
@@ -38,11 +38,6 @@ fn empty() -> Fixture {
 
 fn put<R: Row<Object: DeserializeOwned>>(index: &Fixture, value: Value) {
     index.mesh.table::<R>().put(&object(value));
-}
-
-fn delete<R: Row<Object: DeserializeOwned>>(index: &Fixture, value: Value) {
-    let object = object::<R::Object>(value);
-    index.mesh.table::<R>().remove(&name_of(object.as_ref()));
 }
 
 fn replace<R: Row<Object: DeserializeOwned>>(index: &Fixture, values: Vec<Value>) {
@@ -169,7 +164,7 @@ fn subsets_follow_the_destination_rule() {
             [("_base".into(), 2), ("v1".into(), 1)],
             "{host}"
         );
-        delete::<DestinationRule>(&index, rule);
+        index.mesh.remove::<DestinationRule>("default", "a");
         assert_eq!(touched(&index), ["a"], "{host}");
         assert_eq!(counts(&index, "a"), [("_base".into(), 2)], "{host}");
     }
@@ -210,14 +205,14 @@ fn a_host_follows_its_service_entry() {
         json!({"hosts": ["api.example.com"], "endpoints": [{"address": "10.0.0.1"}, {"address": "10.0.0.2"}], "ports": [{"number": 80}]}),
     );
     labelled["metadata"]["labels"] = json!({"app": "static"});
-    put::<ServiceEntry>(&index, labelled.clone());
+    put::<ServiceEntry>(&index, labelled);
     assert_eq!(
         counts(&index, "api"),
         [("_base".into(), 2)],
         "static endpoints stand for pods"
     );
     touched(&index);
-    delete::<ServiceEntry>(&index, labelled);
+    index.mesh.remove::<ServiceEntry>("default", "api");
     assert_eq!(touched(&index), ["api"]);
     assert_eq!(
         problem(&index, "api"),
@@ -242,7 +237,7 @@ fn a_service_that_comes_changes_and_goes() {
     put::<Service>(&index, service("a"));
     assert_eq!(touched(&index), ["a"]);
     assert_eq!(problem(&index, "a"), None);
-    delete::<Service>(&index, service("a"));
+    index.mesh.remove::<Service>("default", "a");
     assert_eq!(touched(&index), ["a"]);
     assert_eq!(problem(&index, "a"), Some(TargetProblem::ServiceNotFound));
 }
@@ -367,7 +362,7 @@ fn of_two_forms_of_one_name_the_newer_is_in_force() {
         })
     );
     assert_eq!(problem(&index, "a"), None);
-    delete::<V1alpha2>(&index, limiter("a", 1, &json!({})));
+    index.mesh.remove::<V1alpha2>("default", "a");
     let (dirty, gone) = index.take_changes();
     assert_eq!((dirty, gone), (vec![first_key.clone()], vec![key("a")]));
     assert_eq!(of_first(&index), None);
@@ -418,7 +413,7 @@ fn an_object_that_cannot_be_read_keeps_its_last_version() {
 #[test]
 fn deletion_leaves_no_trace() {
     let index = stand();
-    delete::<V1alpha2>(&index, limiter("a", 1, &json!({})));
+    index.mesh.remove::<V1alpha2>("default", "a");
     let (dirty, gone) = index.take_changes();
     assert_eq!((dirty, gone), (vec![], vec![key("a")]));
     put::<Pod>(&index, pod("a-3", &json!({"app": "a"}), "True"));
@@ -494,7 +489,7 @@ fn of_limiters_with_the_same_pods_the_first_by_name_keeps_the_plain_filter() {
     assert!(!shares(&index, "a"));
     assert_eq!(touched(&index), [""; 0]);
     // When the first goes, the second takes its place.
-    delete::<V1alpha2>(&index, limiter("a", 1, &json!({})));
+    index.mesh.remove::<V1alpha2>("default", "a");
     assert_eq!(touched(&index), ["b"]);
     assert!(!shares(&index, "b"));
     // A selector of its own keeps out of it.

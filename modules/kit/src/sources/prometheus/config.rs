@@ -9,23 +9,39 @@ use serde::{Deserialize, Serialize};
 
 use trimtab_crds::Duration;
 
-use crate::sources::SourceError;
+use crate::prometheus::{Access, KeyError, Section};
 
-const SOURCE: &str = "prometheus";
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// Where this configuration stands.
+pub(super) const SECTION: Section = Section {
+    name: "metrics.prometheus",
+    longest_timeout: Duration::from_secs(300),
+    largest_answer: 64 << 20,
+};
 
-/// Where Prometheus is and what to ask it.
+/// Where Prometheus is and what to ask it. All keys of [`Access`] are here too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrometheusConfig {
-    /// Base URL, for example `http://prometheus.istio-system:9090`.
+    /// See [`Access::address`].
     pub address: String,
-    /// Time limit of one query. Default 5s.
+    /// See [`Access::timeout`]. Default 5s.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
-    /// File that holds a bearer token. Read again in each tick, because the kubelet rotates tokens.
+    /// See [`Access::bearer_token_file`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bearer_token_file: Option<PathBuf>,
+    /// See [`Access::ca_file`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// See [`Access::cert_file`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// See [`Access::key_file`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// See [`Access::headers`].
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
     /// The queries by the name that expressions use.
     #[serde(default)]
     pub handlers: BTreeMap<String, Handler>,
@@ -200,69 +216,62 @@ impl PrometheusConfig {
             address: address.into(),
             timeout: default_timeout(),
             bearer_token_file: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            headers: BTreeMap::new(),
             handlers: BTreeMap::new(),
         }
     }
 
+    /// How to reach it.
+    pub fn access(&self) -> Access {
+        Access {
+            address: self.address.clone(),
+            timeout: self.timeout,
+            bearer_token_file: self.bearer_token_file.clone(),
+            ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            headers: self.headers.clone(),
+        }
+    }
+
     /// Checks what the types cannot.
-    pub fn validate(&self) -> Result<(), SourceError> {
-        check_timeout("timeout", self.timeout)?;
+    pub fn validate(&self) -> Result<(), KeyError> {
+        self.access().check(&SECTION)?;
         for (name, handler) in &self.handlers {
-            let path = format!("handlers.{name}");
             if name.is_empty() {
-                return Err(field(
+                return Err(SECTION.wrong(
                     "handlers",
                     "has a handler with an empty name",
                     "name it as expressions will, for example cpu",
                 ));
             }
-            handler.validate(&path)?;
+            handler.validate(&format!("handlers.{name}"))?;
         }
         Ok(())
     }
 }
 
 impl Handler {
-    /// Checks what the types cannot; `path` names the handler in the error.
-    pub fn validate(&self, path: &str) -> Result<(), SourceError> {
+    /// `path` names the handler in the error.
+    fn validate(&self, path: &str) -> Result<(), KeyError> {
         if self.query.trim().is_empty() {
-            return Err(field(
-                &format!("{path}.query"),
-                "is empty",
-                "write a PromQL query",
-            ));
+            let key = format!("{path}.query");
+            return Err(SECTION.wrong(&key, "is empty", "write a PromQL query"));
         }
         if let Some(timeout) = self.timeout {
-            check_timeout(&format!("{path}.timeout"), timeout)?;
+            SECTION.check_timeout(&format!("{path}.timeout"), timeout)?;
         }
         if self.max_age.is_some_and(|age| age < Duration::from_secs(1)) {
-            return Err(field(
+            return Err(SECTION.wrong(
                 &format!("{path}.maxAge"),
                 "is below 1s",
                 "write at least two scrape intervals",
             ));
         }
         Ok(())
-    }
-}
-
-fn check_timeout(path: &str, timeout: Duration) -> Result<(), SourceError> {
-    if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
-        return Err(field(
-            path,
-            &format!("is {timeout}"),
-            "write a duration above 0s and at most 5m",
-        ));
-    }
-    Ok(())
-}
-
-fn field(field: &str, problem: &str, fix: &str) -> SourceError {
-    SourceError::Field {
-        source_name: SOURCE,
-        field: field.to_owned(),
-        problem: problem.to_owned(),
-        fix: fix.to_owned(),
     }
 }
 
@@ -316,6 +325,23 @@ mod tests {
     }
 
     #[test]
+    fn every_key_of_access_is_a_key_here() {
+        let access = Access {
+            address: "https://p/prom".to_owned(),
+            timeout: Duration::from_secs(7),
+            bearer_token_file: Some("/t".into()),
+            ca_file: Some("/ca".into()),
+            cert_file: Some("/cert".into()),
+            key_file: Some("/key".into()),
+            headers: BTreeMap::from([("X-Scope-OrgID".to_owned(), "a".to_owned())]),
+        };
+        let config: PrometheusConfig =
+            serde_json::from_value(serde_json::to_value(&access).unwrap()).unwrap();
+        config.validate().unwrap();
+        assert_eq!(config.access(), access);
+    }
+
+    #[test]
     fn mistakes_are_refused() {
         for text in [
             r#"{"address":"x","handler":{}}"#,
@@ -335,7 +361,7 @@ mod tests {
             .insert("a".into(), Handler::new(" ", HandlerType::Value));
         assert_eq!(
             config.validate().unwrap_err().to_string(),
-            "metric source prometheus: handlers.a.query is empty; write a PromQL query"
+            "metrics.prometheus.handlers.a.query is empty; write a PromQL query"
         );
         config.timeout = Duration::default();
         assert!(
@@ -343,7 +369,7 @@ mod tests {
                 .validate()
                 .unwrap_err()
                 .to_string()
-                .contains("timeout is 0s")
+                .contains("metrics.prometheus.timeout is 0s")
         );
     }
 }

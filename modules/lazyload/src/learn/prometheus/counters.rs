@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use trimtab_kit::prometheus::{Answer, Row};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::client::{Answer, Row};
+use super::CALLER;
 use crate::edges::Sighting;
 use crate::learn::{Rules, Skip, Skipped, host};
 use crate::object::{Caller, Directory, Evidence};
@@ -81,7 +82,7 @@ impl Counters {
                 steps.push(query.absorb(answer, directory, rules, &mut news));
             }
         }
-        let full = |answer: &Option<Answer>| answer.as_ref().is_some_and(|a| a.warning.is_none());
+        let full = |answer: &Option<Answer>| answer.as_ref().is_some_and(|a| a.warnings.is_empty());
         let some = steps.iter().any(|step| !step.present.is_empty());
         let complete = answers.iter().all(full) && some;
         let last = self.complete.take();
@@ -125,26 +126,26 @@ impl Query {
                 news.skipped.add(Skip::SourceUnknown, 1);
                 continue;
             };
-            let key = key(&row.0);
+            let key = key(&row.labels);
             let old = self.values.get(&key).copied();
-            values.insert(key, row.1);
+            values.insert(key, row.value);
             if is_own(row) {
                 *step.present.entry(caller.clone()).or_default() += 1;
-                if old.is_some_and(|old| row.1 < old) {
+                if old.is_some_and(|old| row.value < old) {
                     step.disturbed.insert(caller.clone());
                 }
             }
             // Of the first answer nobody knows when the calls were.
-            if old.is_none_or(|old| row.1.to_bits() != old.to_bits()) {
+            if old.is_none_or(|old| row.value.to_bits() != old.to_bits()) {
                 sightings(row, &caller, self.answered, directory, rules, news);
             }
         }
-        if answer.warning.is_some() {
-            // What is not in it may only be missing.
-            self.values.extend(values);
-        } else {
+        if answer.warnings.is_empty() {
             self.values = values;
             self.present.clone_from(&step.present);
+        } else {
+            // What is not in it may only be missing.
+            self.values.extend(values);
         }
         self.answered = true;
         step
@@ -160,7 +161,7 @@ fn sightings(
     news: &mut News,
 ) {
     let text = label(row, "destination_service");
-    if row.1.is_nan() {
+    if row.value.is_nan() {
         news.skipped.add(Skip::Malformed, 1);
         return;
     }
@@ -189,12 +190,12 @@ fn sightings(
 }
 
 fn label<'r>(row: &'r Row, name: &str) -> &'r str {
-    row.0.get(name).map_or("", String::as_str)
+    row.labels.get(name).map_or("", String::as_str)
 }
 
 /// The caller of a series, if somebody is known.
 fn caller(row: &Row) -> Option<Caller> {
-    let workload = label(row, "source_workload");
+    let workload = label(row, CALLER);
     let namespace = label(row, "source_workload_namespace");
     let known = |name: &str| !name.is_empty() && name != "unknown";
     (known(workload) && known(namespace)).then(|| Caller::new(namespace, workload))

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use trimtab_kit::clock::ManualClock;
+use trimtab_kit::prometheus::Row;
 
-use super::client::{Answer, parse};
 use super::*;
 use crate::config::Retention;
 use crate::edges::Limits;
@@ -38,11 +38,15 @@ fn rows(lines: &[&str]) -> Answer {
             ("reporter", reporter),
         ];
         let labels = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        (labels, value.parse().unwrap())
+        Row {
+            labels,
+            value: value.parse().unwrap(),
+            at: 0.0,
+        }
     };
     Answer {
         rows: lines.iter().map(row).collect(),
-        warning: None,
+        warnings: Vec::new(),
     }
 }
 
@@ -143,7 +147,7 @@ fn what_is_lost_ages_nobody() {
     );
     // One answer fails, has a warning or is empty: neither this window nor the next one counts.
     let warned = || Answer {
-        warning: Some("a store is gone".to_owned()),
+        warnings: vec!["a store is gone".to_owned()],
         ..full()
     };
     for bad in [
@@ -190,36 +194,9 @@ fn names_that_are_none_are_skipped() {
 /// An answer of Prometheus 2.42, as it came.
 const RECORDED: &str = r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"destination_service":"a.shop.svc.cluster.local","destination_service_namespace":"shop","reporter":"source","source_workload":"front","source_workload_namespace":"shop"},"value":[1763725432.108,"1"]}]}}"#;
 const EMPTY: &str = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+const WARNED: &str = r#"{"status":"success","warnings":["a store is gone"],"data":{"resultType":"vector","result":[]}}"#;
+const SCALAR: &str = r#"{"status":"success","data":{"resultType":"scalar","result":[1,"4"]}}"#;
 const REFUSED: &str = r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": 1:1: parse error"}"#;
-
-#[test]
-fn answers_are_read_and_refusals_say_what_to_do() {
-    let answer = parse(RECORDED.as_bytes()).unwrap();
-    assert_eq!(answer.rows.len(), 1);
-    let warned = RECORDED.replace(r#"{"status""#, r#"{"warnings":["w"],"status""#);
-    assert!(
-        parse(warned.as_bytes())
-            .unwrap()
-            .warning
-            .unwrap()
-            .contains('w')
-    );
-    for (body, word) in [
-        (REFUSED, "correct the query"),
-        ("<html>", "check the address"),
-        (
-            r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#,
-            "matrix",
-        ),
-        (
-            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"histogram":[1,{}]}]}}"#,
-            "sum counters",
-        ),
-    ] {
-        let error = parse(body.as_bytes()).unwrap_err();
-        assert!(error.contains(word), "{error}");
-    }
-}
 
 /// Gives its answers in turn, the same to both queries of a round, then an empty one.
 async fn server(answers: Vec<&'static str>) -> String {
@@ -260,7 +237,7 @@ fn learner(address: &str, clock: &ManualClock) -> Learner {
 #[tokio::test]
 async fn rounds_teach_the_store_and_tell_what_is_wrong() {
     let clock = ManualClock::default();
-    let address = server(vec![RECORDED, RECORDED, REFUSED, EMPTY]).await;
+    let address = server(vec![RECORDED, RECORDED, REFUSED, SCALAR, WARNED, EMPTY]).await;
     let mut learner = learner(&address, &clock);
     let stats = learner.backend.stats.clone();
     let store = learner.backend.store.clone();
@@ -270,7 +247,12 @@ async fn rounds_teach_the_store_and_tell_what_is_wrong() {
     learner.round().await;
     assert_eq!((stats.windows(), stats.watched()), (1, 1));
     assert_eq!(store.of(&front())[0].idle, STEP);
-    for word in ["correct the query", "no series"] {
+    for word in [
+        "(bad_data)",
+        "source_workload; correct the query in lazyload.learn.prometheus",
+        "may lack series: a store is gone",
+        "Prometheus has no series",
+    ] {
         clock.advance(STEP);
         learner.round().await;
         let error = stats.error().unwrap();
@@ -278,7 +260,7 @@ async fn rounds_teach_the_store_and_tell_what_is_wrong() {
     }
     assert_eq!(
         (stats.queries(), stats.failures(), stats.windows()),
-        (8, 2, 1)
+        (12, 4, 1)
     );
     assert_eq!(store.of(&front())[0].idle, STEP);
 }

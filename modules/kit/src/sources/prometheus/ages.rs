@@ -1,0 +1,123 @@
+//! How old the series of an answer are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::series::{self, Series};
+use crate::prometheus::{Answer, Row};
+use crate::sources::Failure;
+
+/// The series of an answer, whatever their age.
+pub(super) fn series(answer: Answer) -> Vec<Series> {
+    let young = |row: Row| Series {
+        labels: row.labels,
+        value: row.value,
+        stale: false,
+    };
+    answer.rows.into_iter().map(young).collect()
+}
+
+/// The series with the old ones marked. `ages` is the answer to `timestamp(query)` without a limit of age: a series
+/// that is only there was left out for its age.
+pub(super) fn with_ages(values: Answer, ages: &Answer, max_age: Duration) -> series::Answer {
+    let limit = max_age.as_secs_f64();
+    // A cache between us and Prometheus may hand out old answers as they are.
+    let now = unix_now();
+    if values.rows.iter().any(|row| now - row.at > limit) {
+        return Err(Failure::Stale);
+    }
+    // `timestamp` drops the name of the metric. Both times are of Prometheus' clock.
+    let mut old: HashMap<Vec<(&str, &str)>, bool> = ages
+        .rows
+        .iter()
+        .map(|row| (key(&row.labels), row.at - row.value > limit))
+        .collect();
+    let stale: Vec<bool> = values
+        .rows
+        .iter()
+        .map(|row| old.remove(&key(&row.labels)).unwrap_or(false))
+        .collect();
+    let gone: Vec<Series> = old.into_keys().map(Series::gone).collect();
+    let mut series = series(values);
+    for (one, stale) in series.iter_mut().zip(stale) {
+        one.stale = stale;
+    }
+    series.extend(gone);
+    Ok(series)
+}
+
+/// The labels without the name of the metric.
+fn key(labels: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
+    labels
+        .iter()
+        .filter(|(k, _)| *k != "__name__")
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .collect()
+}
+
+fn unix_now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn vector(rows: &[(&str, f64)], at: f64) -> Answer {
+        let rows = rows
+            .iter()
+            .map(|(pod, value)| {
+                let labels = [("__name__", *pod), ("pod", *pod)];
+                let labels = labels
+                    .iter()
+                    .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                    .collect();
+                Row {
+                    labels,
+                    value: *value,
+                    at,
+                }
+            })
+            .collect();
+        Answer {
+            rows,
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn old_and_left_out_series_are_marked() {
+        let at = unix_now();
+        let values = vector(&[("young", 1.0), ("old", 2.0), ("ageless", 3.0)], at);
+        let ages = vector(
+            &[
+                ("young", at - 59.0),
+                ("old", at - 61.0),
+                ("gone", at - 90.0),
+            ],
+            at,
+        );
+        let series = with_ages(values, &ages, LIMIT).unwrap();
+        let marks: Vec<_> = series.iter().map(|s| (s.label("pod"), s.stale)).collect();
+        let expected = [
+            ("young", false),
+            ("old", true),
+            ("ageless", false),
+            ("gone", true),
+        ];
+        assert_eq!(marks, expected);
+    }
+
+    #[test]
+    fn an_old_evaluation_is_stale() {
+        let at = unix_now() - 61.0;
+        let (values, ages) = (vector(&[("a", 1.0)], at), vector(&[("a", at)], at));
+        let answer = with_ages(values, &ages, LIMIT);
+        assert_eq!(answer, Err(Failure::Stale));
+    }
+}
