@@ -75,18 +75,15 @@ fn key(name: &str) -> LimiterKey {
 fn counts(index: &Fixture, name: &str) -> Vec<(String, i64)> {
     let target = index.resolve(&key(name)).unwrap().target;
     assert_eq!(target.problem, None);
-    target
-        .sets
-        .into_iter()
-        .map(|(set, facts)| (set, facts.pods))
-        .collect()
+    let sets = target.sets.into_iter();
+    sets.map(|(set, facts)| (set, facts.pods)).collect()
 }
 
 fn problem(index: &Fixture, name: &str) -> Option<TargetProblem> {
     index.resolve(&key(name)).unwrap().target.problem
 }
 
-/// Names of the limiters that events have touched since the last call.
+/// Limiters that events have touched since the last call.
 fn touched(index: &Fixture) -> Vec<String> {
     index.take_changes().0.into_iter().map(|k| k.name).collect()
 }
