@@ -53,14 +53,14 @@ fn expressions(c: &mut Criterion) {
     });
     let program = cel::Program::compile(PLAIN).unwrap();
     // A new context for each evaluation, with its standard library either built anew, as the crate's examples do, or shared.
-    let library = Arc::new(cel::Env::stdlib());
-    let run = |mut context: cel::Context<'_, '_>, values: &[f64; 2]| {
+    let library = cel::Context::default();
+    let run = |mut context: cel::Context<'_>, values: &[f64; 2]| {
         let map = HashMap::from([("cpu".to_owned(), values[0]), ("pod".to_owned(), values[1])]);
-        context.add_variable_from_value("m", map);
+        context.add_variable("m", map).unwrap();
         program.execute(&context).unwrap()
     };
     let plain = |values: &[f64; 2]| run(cel::Context::default(), values);
-    let shared = |values: &[f64; 2]| run(cel::Context::with_env(Arc::clone(&library)), values);
+    let shared = |values: &[f64; 2]| run(library.new_inner_scope(), values);
     for values in [[0.9, 3.0], [0.9, 1.0]] {
         let expected = cel::Value::Bool(expression.condition(&values).unwrap());
         assert_eq!(

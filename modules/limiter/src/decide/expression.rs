@@ -3,10 +3,9 @@
 //! One evaluator, the `cel` crate, after the placeholder pass in `scan.rs`. No input panics: length, nesting and operators are
 //! bounded before the parser sees the text.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use cel::common::types::CelDouble;
-use cel::{Context, Env, Program, Value};
+use cel::{Context, Program, Value};
 
 use super::scan::{FUNCTIONS, scan};
 
@@ -83,7 +82,6 @@ fn known_functions() -> String {
 pub struct Expression {
     program: Program,
     names: Vec<String>,
-    calls: bool,
     writes_zero: bool,
 }
 
@@ -96,9 +94,19 @@ pub enum Outcome {
     Number(f64),
 }
 
-fn environment() -> &'static Arc<Env> {
-    static ENV: OnceLock<Arc<Env>> = OnceLock::new();
-    ENV.get_or_init(|| Arc::new(Env::stdlib()))
+/// What is the same for all expressions: the functions that we document, and no others.
+fn functions() -> &'static Context<'static> {
+    static FUNCTIONS: OnceLock<Context<'static>> = OnceLock::new();
+    FUNCTIONS.get_or_init(|| {
+        let mut context = Context::empty();
+        context.add_function("min", |a: f64, b: f64| a.min(b));
+        context.add_function("max", |a: f64, b: f64| a.max(b));
+        context.add_function("ceil", f64::ceil);
+        context.add_function("floor", f64::floor);
+        context.add_function("round", f64::round);
+        context.add_function("abs", f64::abs);
+        context
+    })
 }
 
 impl Expression {
@@ -109,7 +117,6 @@ impl Expression {
         let expression = Self {
             program,
             names: scanned.names,
-            calls: scanned.calls,
             writes_zero: scanned.zero,
         };
         Ok(expression)
@@ -122,12 +129,9 @@ impl Expression {
 
     /// Evaluates with the value of each name, in the order of [`Self::names`].
     pub fn evaluate(&self, values: &[f64]) -> Result<Outcome, ExpressionError> {
-        let mut context = Context::with_env(Arc::clone(environment()));
+        let mut context = functions().new_inner_scope();
         for (i, value) in values.iter().enumerate() {
-            context.add_variable_as_val(format!("v{i}"), Box::new(CelDouble::from(*value)));
-        }
-        if self.calls {
-            add_functions(&mut context)?;
+            context.add_variable_from_value(format!("v{i}"), *value);
         }
         match self.program.execute(&context) {
             Ok(Value::Bool(b)) => Ok(Outcome::Bool(b)),
@@ -206,18 +210,6 @@ pub fn pretty(value: f64) -> String {
     } else {
         text.to_owned()
     }
-}
-
-fn add_functions(context: &mut Context<'_, '_>) -> Result<(), ExpressionError> {
-    let failed = |e: String| ExpressionError::Evaluation(e);
-    context
-        .add_function("min", |a: f64, b: f64| a.min(b))
-        .and_then(|()| context.add_function("max", |a: f64, b: f64| a.max(b)))
-        .and_then(|()| context.add_function("ceil", f64::ceil))
-        .and_then(|()| context.add_function("floor", f64::floor))
-        .and_then(|()| context.add_function("round", f64::round))
-        .and_then(|()| context.add_function("abs", f64::abs))
-        .map_err(|e| failed(e.to_string()))
 }
 
 /// The parser's message without its source picture, which shows rewritten text.

@@ -38,8 +38,6 @@ pub(super) struct Scanned {
     pub cel: String,
     /// Metric names in order of first use; the index is the number of the variable.
     pub names: Vec<String>,
-    /// Functions are called.
-    pub calls: bool,
     /// A literal zero is written.
     pub zero: bool,
 }
@@ -228,7 +226,6 @@ impl Scanner<'_> {
             if !FUNCTIONS.iter().any(|(f, _)| *f == word) {
                 return Err(ExpressionError::UnknownFunction { name: word });
             }
-            self.out.calls = true;
             self.out.cel.push_str(&word);
         } else if word == "true" || word == "false" {
             self.out.cel.push_str(&word);
