@@ -6,7 +6,7 @@ FOR ?= 60s
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cluster quickstart test test-fast check fmt tree clippy doc generated deny bench bench-xds bench-lazyload update-golden clean clean-cache
+.PHONY: help deps cluster quickstart test test-fast check fmt tree clippy doc generated deny bench bench-xds bench-scale bench-lazyload update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,10 @@ bench: ## benchmarks
 
 bench-xds: ## load on the xDS server, against go-control-plane and bare sockets: make bench-xds BENCH_XDS=--quick
 	scripts/bench-xds.sh $(BENCH_XDS)
+
+bench-scale: ## the operator with 10,000 limiters; memory in a mesh of 10,000 Services and 50,000 pods against stores of whole objects
+	cargo run --release -p trimtab-bench --bin scale -- $(BENCH_SCALE)
+	cargo run --release -p trimtab-bench --bin memory -- $(BENCH_MEMORY)
 
 bench-lazyload: ## lazy scoping: scopes of synthetic meshes against the truth, cost of learning, into target/bench
 	cargo run --release -p trimtab-bench --bin scope -- $(BENCH_LAZYLOAD)

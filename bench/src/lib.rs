@@ -1,6 +1,7 @@
 //! Parts of the benchmarks and of the scale run.
 
 pub mod host;
+pub mod large;
 pub mod mesh;
 pub mod probe;
 pub mod synthetic;
