@@ -63,7 +63,7 @@ pub const DEFAULT_PORT: u16 = 80;
 pub struct FallbackInput {
     /// Configuration of the module; [`LazyloadConfig::check`] has accepted it.
     pub config: LazyloadConfig,
-    /// HTTP ports of services, from [`ports::discover`].
+    /// HTTP ports of services, see [`ports`].
     pub ports: BTreeSet<u16>,
     /// The Service's port that unknown HTTP calls are sent to. It is in `ports` in any case.
     pub port: u16,
