@@ -17,11 +17,11 @@ use trimtab_crds::limiter::{BASE_SET, Delivery, first_form};
 use trimtab_kit::clock::SystemClock;
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
-    Handler, HandlerType, Harvest, MetricSource, PrometheusConfig, PrometheusSource,
+    Handler, HandlerType, Samples, MetricSource, PrometheusConfig, PrometheusSource,
 };
 use trimtab_limiter::decide::decide;
 use trimtab_limiter::decide::expression::Expression;
-use trimtab_limiter::engine::{DemandBook, Engine};
+use trimtab_limiter::engine::{SampleRequests, Engine};
 use trimtab_limiter::index::Index;
 use trimtab_limiter::input::{LimiterInput, Reading, SetFacts, Settings, TargetFacts};
 use trimtab_limiter::owner::Owner;
@@ -152,7 +152,7 @@ fn one_limiter(c: &mut Criterion) {
 }
 
 /// An engine with a mesh, what it asks for, and an answer for a CPU.
-fn engine(limiters: usize) -> (Arc<Engine>, DemandBook) {
+fn engine(limiters: usize) -> (Arc<Engine>, SampleRequests) {
     let mut config = PrometheusConfig::new("http://127.0.0.1:9");
     config
         .handlers
@@ -179,19 +179,19 @@ fn engine(limiters: usize) -> (Arc<Engine>, DemandBook) {
     .feed(&mesh)
     .unwrap();
     engine.absorb();
-    let book = engine.demands(0);
-    assert_eq!(book.demands.len(), limiters);
+    let book = engine.sample_requests(0);
+    assert_eq!(book.sample_requests.len(), limiters);
     (engine, book)
 }
 
-fn answer(book: &DemandBook, cpu: f64) -> Harvest {
-    let mut harvest = Harvest::default();
-    for demand in &book.demands {
-        for name in &demand.metrics {
-            harvest.values.insert((demand.id, name.clone()), Ok(cpu));
+fn answer(book: &SampleRequests, cpu: f64) -> Samples {
+    let mut samples = Samples::default();
+    for sample_request in &book.sample_requests {
+        for name in &sample_request.metrics {
+            samples.values.insert((sample_request.id, name.clone()), Ok(cpu));
         }
     }
-    harvest
+    samples
 }
 
 const SIZES: [usize; 2] = [1_000, 10_000];
@@ -203,8 +203,8 @@ fn ticks(c: &mut Criterion) {
         .measurement_time(Duration::from_secs(8));
     for size in SIZES {
         let (engine, book) = engine(size);
-        let harvest = answer(&book, 0.9);
-        engine.absorb_harvest(&book, harvest.clone());
+        let samples = answer(&book, 0.9);
+        engine.apply_samples(&book, samples.clone());
         assert!(
             engine
                 .views()
@@ -213,12 +213,12 @@ fn ticks(c: &mut Criterion) {
         );
         group.throughput(Throughput::Elements(size as u64));
         group.bench_with_input(BenchmarkId::new("demands", size), &size, |b, _| {
-            b.iter(|| engine.demands(0));
+            b.iter(|| engine.sample_requests(0));
         });
         group.bench_with_input(BenchmarkId::new("absorb_harvest", size), &size, |b, _| {
             b.iter_batched(
-                || harvest.clone(),
-                |h| engine.absorb_harvest(&book, h),
+                || samples.clone(),
+                |h| engine.apply_samples(&book, h),
                 BatchSize::LargeInput,
             );
         });
@@ -241,7 +241,7 @@ fn ticks(c: &mut Criterion) {
             };
             b.iter_batched(
                 &mut next,
-                |h| engine.absorb_harvest(&book, h),
+                |h| engine.apply_samples(&book, h),
                 BatchSize::PerIteration,
             );
         });

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use trimtab_kit::sources::{Demand, Harvest, MetricName, MetricSource, SourceHealth};
+use trimtab_kit::sources::{SampleRequest, Samples, MetricName, MetricSource, SourceHealth};
 
 use crate::usage;
 
@@ -20,7 +20,7 @@ pub struct Tick {
     /// Queries to Prometheus.
     pub queries: usize,
     /// Demands in the tick.
-    pub demands: usize,
+    pub sample_requests: usize,
 }
 
 /// Wraps a source.
@@ -62,17 +62,17 @@ impl<S: MetricSource> MetricSource for Probe<S> {
         self.inner.provides()
     }
 
-    async fn harvest(&self, demands: &[Demand]) -> Harvest {
+    async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
         let (at, cpu) = (Instant::now(), usage::process_cpu());
-        let harvest = self.inner.harvest(demands).await;
+        let samples = self.inner.sample(sample_requests).await;
         self.ticks.lock().push(Tick {
             at,
             cpu,
             wall: at.elapsed(),
-            queries: harvest.queries,
-            demands: demands.len(),
+            queries: samples.queries,
+            sample_requests: sample_requests.len(),
         });
-        harvest
+        samples
     }
 
     fn health(&self) -> SourceHealth {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use trimtab_kit::envoyfilter::typed_struct;
 use trimtab_metaprotocol::input::outbound_cluster;
 
-use crate::input::{Balancing, EndpointInput, PortInput, ServiceInput, Speaks};
+use crate::input::{Balancing, EndpointInput, PortInput, ServiceInput, AppProtocol};
 use crate::listeners::socket;
 
 /// Where connections go that were redirected to the proxy and are for no service of ours.
@@ -101,7 +101,7 @@ fn common(name: &str, port: &PortInput, balancing: &Balancing) -> Map<String, Va
             "max_retries": most,
         }]}),
     );
-    if port.speaks == Speaks::Http2 {
+    if port.speaks == AppProtocol::Http2 {
         let options = json!({"explicit_http_config": {"http2_protocol_options": {}}});
         out.insert(
             "typed_extension_protocol_options".into(),

@@ -18,7 +18,7 @@ use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::resolve::Mesh;
 
 use crate::input::{
-    EndpointInput, FallbackInput, HttpLimit, Listen, PortInput, ServiceInput, Speaks,
+    EndpointInput, FallbackInput, HttpLimit, Listen, PortInput, ServiceInput, AppProtocol,
     StandaloneInput,
 };
 use crate::ports::{balancing, not_followed, speaks};
@@ -26,7 +26,7 @@ use crate::{served, sidecar, virtual_service};
 
 /// What proxies without Istio need besides the [`Mesh`].
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct StandaloneObjects {
     /// The cluster domain; empty: `cluster.local`.
     pub domain: String,
     /// Where proxies listen.
@@ -56,7 +56,7 @@ pub struct Discovered {
 }
 
 /// Reads all services with their endpoints. Pure.
-pub fn discover(mesh: &Mesh, around: &Surroundings) -> Discovered {
+pub fn discover(mesh: &Mesh, around: &StandaloneObjects) -> Discovered {
     let resolved = mesh.resolve();
     let mut reader = Reader {
         mesh,
@@ -105,7 +105,7 @@ pub fn discover(mesh: &Mesh, around: &Surroundings) -> Discovered {
 
 struct Reader<'a> {
     mesh: &'a Mesh,
-    around: &'a Surroundings,
+    around: &'a StandaloneObjects,
     managed: BTreeMap<(String, u16), ServicePortInput>,
     problems: Vec<Problem>,
 }
@@ -157,9 +157,9 @@ impl Reader<'_> {
     }
 
     /// What the port speaks: a protocol of MetaRouters, else what its name and `appProtocol` say.
-    fn speaks(&self, host: &str, number: u16, plain: Speaks) -> Speaks {
+    fn speaks(&self, host: &str, number: u16, plain: AppProtocol) -> AppProtocol {
         let managed = self.managed.get(&(host.to_owned(), number));
-        managed.map_or(plain, |input| Speaks::Managed(Box::new(input.clone())))
+        managed.map_or(plain, |input| AppProtocol::Managed(Box::new(input.clone())))
     }
 
     /// Ready endpoints of the port with this name.
@@ -314,7 +314,7 @@ impl Reader<'_> {
     }
 }
 
-impl Surroundings {
+impl StandaloneObjects {
     fn domain(&self) -> &str {
         match self.domain.as_str() {
             "" => DEFAULT_DOMAIN,

@@ -30,7 +30,7 @@ const ACCESS_LOGS: &str = "type.googleapis.com/envoy.extensions.access_loggers.g
 const REACHED_WITHIN: &str = "1s";
 
 /// The fallback proxies as one pod reaches them.
-pub(super) struct Detour {
+pub(super) struct FallbackPath {
     to: Vec<IpAddr>,
     from: IpAddr,
     offset: u16,
@@ -41,7 +41,7 @@ pub(super) fn cluster_of(port: u16) -> String {
     format!("trimtab-fallback|{port}")
 }
 
-impl Detour {
+impl FallbackPath {
     /// Fallback proxies with an address of another family than the pod's cannot be reached from it.
     pub(super) fn new(fallback: &FallbackInput, pod: &PodInput, offset: u16) -> Self {
         let to = fallback.addresses.iter().copied();

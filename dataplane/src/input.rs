@@ -161,7 +161,7 @@ pub struct PortInput {
     pub number: u16,
     /// What it speaks.
     #[serde(default)]
-    pub speaks: Speaks,
+    pub speaks: AppProtocol,
     /// Ready endpoints. When one has a name in the place of its address, Envoy resolves all of them.
     #[serde(default)]
     pub endpoints: Vec<EndpointInput>,
@@ -170,7 +170,7 @@ pub struct PortInput {
 /// What a port speaks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Speaks {
+pub enum AppProtocol {
     /// HTTP/1.1 to the endpoints; callers may use HTTP/2 too.
     Http,
     /// HTTP/2 or gRPC to the endpoints.
@@ -182,7 +182,7 @@ pub enum Speaks {
     Managed(Box<ServicePortInput>),
 }
 
-impl Speaks {
+impl AppProtocol {
     pub(super) fn is_http(&self) -> bool {
         matches!(self, Self::Http | Self::Http2)
     }

@@ -14,7 +14,7 @@
 //!
 //! Where proxies listen is [`Listen`].
 //!
-//! [`world()`] makes what every proxy is served where some see only a part: the proxy of a pod what the pod's Sidecar
+//! [`snapshot()`] makes what every proxy is served where some see only a part: the proxy of a pod what the pod's Sidecar
 //! imports, and the way to a fallback proxy for all else.
 
 mod bootstrap;
@@ -33,20 +33,20 @@ mod served;
 mod sidecar;
 mod virtual_service;
 mod wire;
-mod world;
+mod snapshot;
 
 pub use bootstrap::{
     AUTHORITY, AddressError, BootstrapOptions, XDS_CLUSTER, XdsAddress, XdsTls, bootstrap,
 };
-pub use discover::{Discovered, Surroundings, discover};
+pub use discover::{Discovered, StandaloneObjects, discover};
 pub use fallback::{ACCESS_LOG_CLUSTER, ACCESS_LOG_NAME, FALLBACK_GROUP, HOST_TAG, PORT_TAG};
 pub use input::{
     Balancing, EndpointInput, FallbackInput, HttpLimit, HttpMatch, HttpRetries, HttpRoute, Listen,
-    PodInput, PortInput, ServiceInput, Speaks, StandaloneInput,
+    PodInput, PortInput, ServiceInput, AppProtocol, StandaloneInput,
 };
 pub use limits::limits;
 pub use served::{Opened, Served, TYPES};
-pub use world::{LINGER, World, world};
+pub use snapshot::{LINGER, Snapshot, snapshot};
 
 use make::Side;
 

@@ -8,8 +8,8 @@ use trimtab_xds::{CDS, EDS, LDS, RDS};
 
 use crate::bootstrap::XdsAddress;
 use crate::clusters::{self, Made};
-use crate::fallback::{self, Detour};
-use crate::input::{HttpLimit, Listen, PodInput, ServiceInput, Speaks, StandaloneInput};
+use crate::fallback::{self, FallbackPath};
+use crate::input::{HttpLimit, Listen, PodInput, ServiceInput, AppProtocol, StandaloneInput};
 use crate::listeners::{self, Member, Place};
 use crate::managed;
 use crate::routes::{self, Known};
@@ -20,7 +20,7 @@ pub(super) struct Side<'a> {
     /// Where it listens.
     pub(super) listen: Listen,
     /// The pod whose hosts it sees, and the way to the others; `None`: it sees all.
-    pub(super) part: Option<(&'a PodInput, Detour)>,
+    pub(super) part: Option<(&'a PodInput, FallbackPath)>,
     /// Where its access logs go.
     pub(super) access_log: Option<&'a XdsAddress>,
 }
@@ -41,8 +41,8 @@ impl Side<'_> {
             .is_none_or(|(pod, _)| pod.hosts.contains(&service.host))
     }
 
-    fn detour(&self) -> Option<&Detour> {
-        self.part.as_ref().map(|(_, detour)| detour)
+    fn fallback_path(&self) -> Option<&FallbackPath> {
+        self.part.as_ref().map(|(_, fallback_path)| fallback_path)
     }
 }
 
@@ -166,13 +166,13 @@ impl<'a> Maker<'a> {
         let seen = |member: &Member<'_>| self.side.sees(member);
         let mut table = routes::configuration(place, &seen, known, &limits, &mut self.out.problems);
         let alone = place.members.len() == 1 && place.members.iter().all(seen);
-        if let Some(detour) = self.side.detour() {
+        if let Some(fallback_path) = self.side.fallback_path() {
             if let (false, Some(hosts)) = (alone, table["virtual_hosts"].as_array_mut()) {
-                hosts.push(detour.virtual_host(port.number, &limits));
+                hosts.push(fallback_path.virtual_host(port.number, &limits));
             }
-            // It is there even where nothing leads to it, so that it is no news when something does.
+            // It is there even where nothing leads to it, so that it is no change when something does.
             let name = fallback::cluster_of(port.number);
-            let cluster = detour.cluster(&name, port.number);
+            let cluster = fallback_path.cluster(&name, port.number);
             self.ours(CDS, &name, cluster);
         }
         self.out.put(RDS, &place.name, table, &origin, None);
@@ -194,7 +194,7 @@ impl<'a> Maker<'a> {
         let log = log.map(|_| fallback::access_log(Some(&service.host), port.number));
         let mut of_listener = None;
         let filters = match &port.speaks {
-            Speaks::Managed(of) if self.side.sees(member) => {
+            AppProtocol::Managed(of) if self.side.sees(member) => {
                 let Some(filters) = self.protocol(of, service, &key) else {
                     if let Some(before) = self.before {
                         self.out.keep(before, &key, &place.name);
@@ -206,25 +206,25 @@ impl<'a> Maker<'a> {
                 filters
             }
             speaks => {
-                let managed = matches!(speaks, Speaks::Managed(_));
+                let managed = matches!(speaks, AppProtocol::Managed(_));
                 let name = if managed {
                     fallback::cluster_of(port.number)
                 } else {
                     trimtab_metaprotocol::input::outbound_cluster(port.number, "", &service.host)
                 };
-                if let (Some(detour), false) = (self.side.detour(), self.side.sees(member)) {
+                if let (Some(fallback_path), false) = (self.side.fallback_path(), self.side.sees(member)) {
                     // In the place of the service's own cluster, so that the listener need not know.
                     let cluster = if managed || clusters::is_by_name(port) {
-                        detour.cluster(&name, port.number)
+                        fallback_path.cluster(&name, port.number)
                     } else {
                         let of = fallback::cluster_of(port.number);
-                        let endpoints = detour.endpoints(&of, port.number);
+                        let endpoints = fallback_path.endpoints(&of, port.number);
                         self.out.put(EDS, &of, endpoints, "trimtab", None);
-                        detour.cluster_in_place(&name, port.number)
+                        fallback_path.cluster_in_place(&name, port.number)
                     };
                     self.out.put(CDS, &name, cluster, &origin, Some(&key));
                 }
-                let attempts = self.side.detour().map(Detour::attempts);
+                let attempts = self.side.fallback_path().map(FallbackPath::attempts);
                 vec![listeners::tcp(&name, attempts, log)]
             }
         };
@@ -254,7 +254,7 @@ impl<'a> Maker<'a> {
                 self.out.refusals.push(refusal);
             }
         }
-        if made.frozen {
+        if made.retained {
             return None;
         }
         let mut all = self.made.iter_mut();

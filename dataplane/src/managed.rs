@@ -32,7 +32,7 @@ pub(super) struct Made {
     pub(super) clusters: Vec<Value>,
     pub(super) refusals: Vec<Refusal>,
     /// What is in force must stay.
-    pub(super) frozen: bool,
+    pub(super) retained: bool,
     /// The router that is good to go back to.
     pub(super) in_force: Option<Router>,
 }
@@ -46,13 +46,13 @@ pub(super) fn make(input: &ServicePortInput, last: Option<&Router>) -> Made {
     let out = translate(&here);
     let mut made = Made {
         refusals: out.refusals,
-        frozen: out.frozen,
+        retained: out.retained,
         in_force: out.in_force,
         clusters: patches(&out.envoy_filters, "CLUSTER").cloned().collect(),
         ..Made::default()
     };
     made.refusals.extend(policies(input));
-    if out.frozen {
+    if out.retained {
         return made;
     }
     let own = tcp_proxy(&input.own_cluster());

@@ -31,8 +31,8 @@ use trimtab_metaprotocol::secrets::secret;
 use trimtab_xds::ResourceCache;
 
 use crate::{
-    FallbackInput, HttpLimit, Listen, Opened, PodInput, StandaloneInput, Surroundings, World,
-    discover, limits, world,
+    FallbackInput, HttpLimit, Listen, Opened, PodInput, StandaloneInput, StandaloneObjects, Snapshot,
+    discover, limits, snapshot,
 };
 
 /// Events of one edit are gathered for this long.
@@ -193,7 +193,7 @@ struct DataPlane {
 /// What was served last.
 #[derive(Default)]
 struct Served {
-    world: Option<World>,
+    snapshot: Option<Snapshot>,
     /// Pods whose proxies see a part.
     pods: Vec<PodInput>,
     /// Warnings that were logged.
@@ -225,7 +225,7 @@ impl Engine for DataPlane {
     }
 
     async fn changed(&self) {
-        let due = self.served.lock().world.as_ref().and_then(World::due);
+        let due = self.served.lock().snapshot.as_ref().and_then(Snapshot::due);
         tokio::select! {
             () = self.wake.0.notified() => {}
             () = until(due) => {}
@@ -238,7 +238,7 @@ impl Engine for DataPlane {
 
     fn absorb(&self) {
         let mut notes = BTreeSet::new();
-        let around = Surroundings {
+        let around = StandaloneObjects {
             domain: self.domain.clone(),
             listen: self.proxies.listen.clone(),
             fallback: self.proxies.fallback.clone(),
@@ -250,15 +250,15 @@ impl Engine for DataPlane {
         };
         let found = discover(&self.objects.mesh(&self.settings), &around);
         let mut served = self.served.lock();
-        let world = world(&found.input, served.world.as_ref(), Instant::now());
-        self.xds.update_all(world.updates(served.world.as_ref()));
-        let problems = found.problems.into_iter().chain(world.problems());
+        let snapshot = snapshot(&found.input, served.snapshot.as_ref(), Instant::now());
+        self.xds.update_all(snapshot.updates(served.snapshot.as_ref()));
+        let problems = found.problems.into_iter().chain(snapshot.problems());
         notes.extend(problems.map(|p| p.to_string()));
-        let refusals = world.everyone().refusals.iter();
+        let refusals = snapshot.everyone().refusals.iter();
         notes.extend(refusals.map(|r| r.problem.to_string()));
-        served.log(&world, &found.input, &notes);
+        served.log(&snapshot, &found.input, &notes);
         *served = Served {
-            world: Some(world),
+            snapshot: Some(snapshot),
             pods: found.input.pods,
             notes,
         };
@@ -279,13 +279,13 @@ impl Engine for DataPlane {
 
 impl Served {
     /// Logs what is new in `world`.
-    fn log(&self, world: &World, input: &StandaloneInput, notes: &BTreeSet<String>) {
+    fn log(&self, snapshot: &Snapshot, input: &StandaloneInput, notes: &BTreeSet<String>) {
         for note in notes.difference(&self.notes) {
             tracing::warn!("{note}");
         }
-        let before = self.world.as_ref();
+        let before = self.snapshot.as_ref();
         let before = before.map_or(&[][..], |w| &w.everyone().opened);
-        let opened = world.everyone().opened.iter();
+        let opened = snapshot.everyone().opened.iter();
         for Opened {
             host,
             port,

@@ -3,15 +3,15 @@
 use trimtab_crds::istio::{DestinationRuleSpec, LoadBalancer};
 use trimtab_mesh::Protocol;
 
-use crate::input::{Balancing, Speaks};
+use crate::input::{Balancing, AppProtocol};
 
 /// TLS is bytes: the proxy does not hold its keys.
-pub(super) fn speaks(protocol: Option<Protocol>) -> Speaks {
+pub(super) fn speaks(protocol: Option<Protocol>) -> AppProtocol {
     match protocol {
-        Some(Protocol::Http) => Speaks::Http,
-        Some(Protocol::Http2) => Speaks::Http2,
-        Some(Protocol::Tls | Protocol::Tcp) => Speaks::Tcp,
-        Some(Protocol::Auto) | None => Speaks::default(),
+        Some(Protocol::Http) => AppProtocol::Http,
+        Some(Protocol::Http2) => AppProtocol::Http2,
+        Some(Protocol::Tls | Protocol::Tcp) => AppProtocol::Tcp,
+        Some(Protocol::Auto) | None => AppProtocol::default(),
     }
 }
 

@@ -13,8 +13,8 @@ use trimtab_mesh::model::Identity;
 use trimtab_mesh::names::full_host;
 use trimtab_metaprotocol::owner::Owner;
 
-use crate::discover::Surroundings;
-use crate::input::{Listen, PodInput, ServiceInput, Speaks};
+use crate::discover::StandaloneObjects;
+use crate::input::{Listen, PodInput, ServiceInput, AppProtocol};
 
 /// Namespace whose Sidecar is for all namespaces without one, unless the settings name another; as in Istio.
 const ROOT: &str = "istio-system";
@@ -44,7 +44,7 @@ fn subset(host: &str, pattern: &str) -> bool {
 
 /// Reads Sidecars for pods.
 pub(super) struct Reader<'a> {
-    pub(super) around: &'a Surroundings,
+    pub(super) around: &'a StandaloneObjects,
     pub(super) services: &'a BTreeMap<String, ServiceInput>,
     pub(super) domain: &'a str,
     pub(super) root: &'a str,
@@ -251,7 +251,7 @@ fn leads_to(service: &ServiceInput) -> Vec<String> {
         out.extend(to.chain(mirror).map(|d| d.host.clone()));
     }
     for port in &service.ports {
-        if let Speaks::Managed(input) = &port.speaks {
+        if let AppProtocol::Managed(input) = &port.speaks {
             let redis = input.redis_destinations.keys();
             out.extend(input.hosts.keys().chain(redis).cloned());
         }

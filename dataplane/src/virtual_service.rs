@@ -36,13 +36,13 @@ pub(super) fn routes(
     out
 }
 
-type Wrong = (String, String);
+type FieldError = (String, String);
 
-fn wrong<T>(field: impl Into<String>, text: impl Into<String>) -> Result<T, Wrong> {
+fn wrong<T>(field: impl Into<String>, text: impl Into<String>) -> Result<T, FieldError> {
     Err((field.into(), text.into()))
 }
 
-fn not_done(at: &str, field: &str, known: &str) -> Wrong {
+fn not_done(at: &str, field: &str, known: &str) -> FieldError {
     let text = format!(
         "proxies without Istio do not do this, and the rule is left out: remove the field (known are {known})"
     );
@@ -50,14 +50,14 @@ fn not_done(at: &str, field: &str, known: &str) -> Wrong {
 }
 
 /// Refuses fields that nobody reads.
-fn known(others: &BTreeMap<String, Value>, at: &str, known: &str) -> Result<(), Wrong> {
+fn known(others: &BTreeMap<String, Value>, at: &str, known: &str) -> Result<(), FieldError> {
     match others.keys().next() {
         Some(field) => Err(not_done(at, field, known)),
         None => Ok(()),
     }
 }
 
-fn route(rule: &HttpRule, full: &dyn Fn(&str) -> String) -> Result<HttpRoute, Wrong> {
+fn route(rule: &HttpRule, full: &dyn Fn(&str) -> String) -> Result<HttpRoute, FieldError> {
     let fields = "name, match, route, timeout, retries, mirror, mirrorPercentage, mirrorPercent";
     known(&rule.others, "", fields)?;
     if rule.delegate.is_some() {
@@ -68,7 +68,7 @@ fn route(rule: &HttpRule, full: &dyn Fn(&str) -> String) -> Result<HttpRoute, Wr
     }
     let matches = rule.matches.iter().enumerate();
     let matches = matches.map(|(i, test)| matched(test, &format!(".match[{i}]")));
-    let matches = matches.collect::<Result<Vec<HttpMatch>, Wrong>>()?;
+    let matches = matches.collect::<Result<Vec<HttpMatch>, FieldError>>()?;
     let mut destinations = Vec::new();
     for (i, to) in rule.route.iter().enumerate() {
         let at = format!(".route[{i}]");
@@ -100,7 +100,7 @@ fn route(rule: &HttpRule, full: &dyn Fn(&str) -> String) -> Result<HttpRoute, Wr
     })
 }
 
-fn span(text: Option<&String>, at: &str) -> Result<Option<Span>, Wrong> {
+fn span(text: Option<&String>, at: &str) -> Result<Option<Span>, FieldError> {
     let Some(text) = text else {
         return Ok(None);
     };
@@ -115,7 +115,7 @@ fn destination(
     to: &istio::Destination,
     full: &dyn Fn(&str) -> String,
     at: &str,
-) -> Result<Destination, Wrong> {
+) -> Result<Destination, FieldError> {
     if to.host.is_empty() {
         return wrong(
             format!("{at}.destination.host"),
@@ -129,7 +129,7 @@ fn destination(
     })
 }
 
-fn mirror(rule: &HttpRule, full: &dyn Fn(&str) -> String) -> Result<Option<Mirror>, Wrong> {
+fn mirror(rule: &HttpRule, full: &dyn Fn(&str) -> String) -> Result<Option<Mirror>, FieldError> {
     let Some(to) = &rule.mirror else {
         return Ok(None);
     };
@@ -140,7 +140,7 @@ fn mirror(rule: &HttpRule, full: &dyn Fn(&str) -> String) -> Result<Option<Mirro
     }))
 }
 
-fn retries(retries: &HttpRetry) -> Result<HttpRetries, Wrong> {
+fn retries(retries: &HttpRetry) -> Result<HttpRetries, FieldError> {
     known(
         &retries.others,
         ".retries",
@@ -154,7 +154,7 @@ fn retries(retries: &HttpRetry) -> Result<HttpRetries, Wrong> {
     })
 }
 
-fn matched(test: &HttpMatchRequest, at: &str) -> Result<HttpMatch, Wrong> {
+fn matched(test: &HttpMatchRequest, at: &str) -> Result<HttpMatch, FieldError> {
     known(&test.others, at, "name, uri, headers, method")?;
     let mut headers = BTreeMap::new();
     for (name, value) in &test.headers {
@@ -173,7 +173,7 @@ fn matched(test: &HttpMatchRequest, at: &str) -> Result<HttpMatch, Wrong> {
     })
 }
 
-fn value_match(test: &StringMatch, at: &str) -> Result<ValueMatch, Wrong> {
+fn value_match(test: &StringMatch, at: &str) -> Result<ValueMatch, FieldError> {
     if let Some(text) = &test.exact {
         Ok(ValueMatch::Exact(text.clone()))
     } else if let Some(text) = &test.prefix {

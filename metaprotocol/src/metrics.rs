@@ -35,9 +35,9 @@ impl Collector for MetaprotocolCollector {
         )?;
         gauge(
             encoder,
-            "trimtab_metaprotocol_hosts_frozen",
+            "trimtab_metaprotocol_hosts_retained",
             "Hosts whose outputs are left as they are because of a mistake",
-            tally.frozen as f64,
+            tally.retained as f64,
         )?;
         let ports: Vec<(Labels, f64)> = tally
             .ports

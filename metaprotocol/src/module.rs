@@ -18,7 +18,7 @@ use trimtab_mesh::model::{self as mesh, DestinationRule, EndpointSlice};
 use trimtab_xds::{DRDS, GENERIC_RDS, RDS, TRDS};
 
 use crate::config::MetaprotocolConfig;
-use crate::engine::{Engine, Work};
+use crate::engine::{Engine, WorkItem};
 use crate::index::{Index, Kept};
 use crate::metrics::MetaprotocolCollector;
 use crate::object::ServiceKey;
@@ -125,7 +125,7 @@ fn generates(setup: &mut Setup<'_>, engine: &Arc<Engine>) {
     let touch = |engine: Arc<Engine>| {
         Arc::new(move |namespace: &str, name: &str| {
             if let Some(owner) = ServiceKey::from_owner(namespace, name) {
-                engine.queue().push(Work::Objects(owner));
+                engine.queue().push(WorkItem::Objects(owner));
             }
         })
     };

@@ -26,7 +26,7 @@ pub struct Translation {
     pub programs: Vec<Program>,
     /// Nothing may be changed at the proxies: what is in force stays, although it is not among the outputs. Set when a
     /// mistake was found and nothing good is known to put in its place.
-    pub frozen: bool,
+    pub retained: bool,
     /// What the caller keeps as `last_good` of the next input.
     pub in_force: Option<Router>,
 }
@@ -121,7 +121,7 @@ impl Translation {
             }
         }
         self.programs.extend(other.programs);
-        self.frozen |= other.frozen;
+        self.retained |= other.retained;
     }
 
     /// Puts all lists in their order.

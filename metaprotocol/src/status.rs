@@ -56,7 +56,7 @@ pub struct Facts {
     /// What proxies run.
     pub programs: BTreeSet<Program>,
     /// Outputs are left as they are.
-    pub frozen: bool,
+    pub retained: bool,
     /// A failed write of an output: reason and message.
     pub write_error: Option<(&'static str, String)>,
     /// What proxies said; of outputs that go over xDS.
@@ -188,7 +188,7 @@ fn programmed(facts: &Facts) -> Draft {
         return draft(false, "Rejected", message);
     }
     if let Some(refusal) = facts.refusals.iter().find(|r| r.blocks_routes) {
-        let rest = if facts.frozen {
+        let rest = if facts.retained {
             "what proxies have is left as it is"
         } else {
             "the last good routes stay in force"

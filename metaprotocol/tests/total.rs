@@ -297,7 +297,7 @@ proptest! {
         for refusal in &out.refusals {
             prop_assert!(!refusal.problem.message.is_empty());
         }
-        prop_assert!(!out.frozen || out.refusals.iter().any(|r| r.blocks_routes), "frozen without a reason");
+        prop_assert!(!out.retained || out.refusals.iter().any(|r| r.blocks_routes), "frozen without a reason");
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod access {
     use trimtab::config::Config;
     use trimtab_kit::clock::SystemClock;
     use trimtab_kit::sources::{
-        Demand, DemandId, Failure, MetricSource as _, PrometheusSource, Sample,
+        SampleRequest, SampleRequestId, Failure, MetricSource as _, PrometheusSource, Sample,
     };
     use trimtab_lab::process::{Process, Spec, wait_until};
     use trimtab_lab::prometheus::{self, Prometheus, Target};
@@ -112,12 +112,12 @@ mod access {
 
         /// What limiters get of `one`.
         async fn sample(&self) -> Sample {
-            let demand = Demand {
+            let sample_request = SampleRequest {
                 metrics: vec!["one".to_owned()],
-                ..Demand::default()
+                ..SampleRequest::default()
             };
-            let harvest = self.source.harvest(&[demand]).await;
-            harvest.get(DemandId(0), "one").unwrap().clone()
+            let samples = self.source.sample(&[sample_request]).await;
+            samples.get(SampleRequestId(0), "one").unwrap().clone()
         }
 
         async fn answered(&self) -> Result<(), LabError> {

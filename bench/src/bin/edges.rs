@@ -25,7 +25,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use trimtab_bench::usage::{self, median};
 use trimtab_lazyload::config::Retention;
-use trimtab_lazyload::edges::{EdgeStore, HostName, Limits, Sighting};
+use trimtab_lazyload::edges::{EdgeStore, HostName, Limits, ObservedCall};
 use trimtab_lazyload::learn::Rules;
 use trimtab_lazyload::learn::access_log::{Sender, learn};
 use trimtab_lazyload::object::{Caller, Directory, Evidence};
@@ -121,7 +121,7 @@ fn filled(mesh: &Mesh) -> EdgeStore {
             store.see(&caller(c), &host, Evidence::AccessLog, at(0));
         }
     }
-    store.take_changes();
+    store.drain_changes();
     store
 }
 
@@ -244,7 +244,7 @@ impl Bench {
             let message = StreamAccessLogsMessage::decode(bytes.as_slice())?;
             let decoded = Instant::now();
             let learned = learn(&message, &Sender::Fallback, &self.mesh, &rules);
-            known += self.store.see_all(&learned.sightings, at(60)).known;
+            known += self.store.see_all(&learned.observed_calls, at(60)).known;
             rest += decoded.elapsed();
             // Freeing the message is a part of reading it.
             let freeing = Instant::now();
@@ -315,18 +315,18 @@ fn days(edges: usize, churn: usize) -> Value {
             }
         }
         store.watched(&callers, SAMPLE);
-        let seen: Vec<Sighting<'_>> = calls
+        let seen: Vec<ObservedCall<'_>> = calls
             .iter()
             .enumerate()
             .filter(|(e, _)| e % 10 != 0 || sample % per_hour == 0)
             .map(|(_, (c, host))| {
                 let host = HostName::Text(host.as_str().into());
-                Sighting::new(callers[*c].clone(), host, true, Evidence::AccessLog)
+                ObservedCall::new(callers[*c].clone(), host, true, Evidence::AccessLog)
             })
             .collect();
         store.see_all(&seen, now);
         store.tick(SAMPLE * u32::try_from(sample).unwrap_or(0));
-        for caller in store.take_changes() {
+        for caller in store.drain_changes() {
             let form = store.to_dependencies(&caller);
             if written.get(&caller) != Some(&form) {
                 writes += 1;

@@ -18,7 +18,7 @@ use trimtab_bench::probe::{Probe, Tick, cpu_per_period};
 use trimtab_bench::usage::{self, median};
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
-    Handler, HandlerType, Harvest, MetricSource, PrometheusConfig, PrometheusSource,
+    Handler, HandlerType, Samples, MetricSource, PrometheusConfig, PrometheusSource,
 };
 use trimtab_limiter::engine::Engine;
 use trimtab_limiter::module::Limiter;
@@ -281,7 +281,7 @@ async fn steady(args: &Args, running: &Running, remote: &Remote, name: &str) -> 
         .unwrap_or_default();
     let wall: Vec<Duration> = recent.iter().map(|t| t.wall).collect();
     let queries: Vec<usize> = recent.iter().map(|t| t.queries).collect();
-    let demands = recent.last().map_or(0, |t| t.demands);
+    let sample_requests = recent.last().map_or(0, |t| t.sample_requests);
     let worst = cpu.iter().max().copied().unwrap_or_default();
     let middle = median(&cpu).context("no ticks")?;
     row(
@@ -300,7 +300,7 @@ async fn steady(args: &Args, running: &Running, remote: &Remote, name: &str) -> 
     row(
         &format!("{name}: Prometheus queries per tick"),
         &format!(
-            "{} for 1 handler, {demands} demands",
+            "{} for 1 handler, {sample_requests} demands",
             median(&queries).context("no ticks")?
         ),
     );
@@ -323,23 +323,23 @@ fn pure(running: &Running) -> anyhow::Result<()> {
     let mut cpu = Duration::ZERO;
     for _ in 0..ROUNDS {
         let begin = Instant::now();
-        let book = engine.demands(0);
+        let book = engine.sample_requests(0);
         asks.push(begin.elapsed());
-        let mut harvest = Harvest::default();
-        for (demand, (owner, set)) in book.demands.iter().zip(&book.owners) {
+        let mut samples = Samples::default();
+        for (sample_request, (owner, set)) in book.sample_requests.iter().zip(&book.owners) {
             let readings = values
                 .get(&(owner.namespace.clone(), owner.name.clone()))
                 .context("a limiter without a view")?;
-            for name in &demand.metrics {
+            for name in &sample_request.metrics {
                 let value = readings
                     .get(&format!("{set}.{name}"))
                     .and_then(|r| r.value)
                     .context("a metric without a value")?;
-                harvest.values.insert((demand.id, name.clone()), Ok(value));
+                samples.values.insert((sample_request.id, name.clone()), Ok(value));
             }
         }
         let (begin, before) = (Instant::now(), usage::thread_cpu());
-        engine.absorb_harvest(&book, harvest);
+        engine.apply_samples(&book, samples);
         walls.push(begin.elapsed());
         cpu += usage::thread_cpu().saturating_sub(before);
     }

@@ -132,7 +132,7 @@ impl Run {
         let routes = tables.table::<VirtualService>();
         routes.replace(&objects.virtual_services);
         tables.table::<Fence>().replace(&objects.fences);
-        index.take_changes();
+        index.drain_changes();
         let mut by_caller = vec![Vec::new(); mesh.callers.len()];
         for (number, edge) in mesh.edges.iter().enumerate() {
             by_caller[edge.caller].push(number);
@@ -217,7 +217,7 @@ impl Run {
                 };
                 let begun = Instant::now();
                 let learned = learn(&message, &Sender::Fallback, self.index.as_ref(), &rules);
-                self.store.see_all(&learned.sightings, now);
+                self.store.see_all(&learned.observed_calls, now);
                 self.ingest += begun.elapsed();
             }
         }
@@ -227,7 +227,7 @@ impl Run {
     fn write(&mut self, now: Timestamp) {
         let begun = Instant::now();
         let mut dirty = BTreeSet::new();
-        for caller in self.store.take_changes() {
+        for caller in self.store.drain_changes() {
             dirty.extend(self.index.fences_of(&caller));
         }
         let mut writes = 0;

@@ -18,7 +18,7 @@ use crate::vip::{Assignment, Ranges, allocate};
 
 /// Something to write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Work {
+pub enum WorkItem {
     /// The generated objects of a Service or ServiceEntry.
     Objects(ServiceKey),
     /// The status of a user's object.
@@ -27,12 +27,12 @@ pub enum Work {
     Addresses,
 }
 
-impl Key for Work {}
+impl Key for WorkItem {}
 
 impl Contract for Engine {
-    type Key = Work;
+    type Key = WorkItem;
 
-    fn queue(&self) -> &WorkQueue<Work> {
+    fn queue(&self) -> &WorkQueue<WorkItem> {
         &self.queue
     }
 
@@ -52,24 +52,24 @@ impl Contract for Engine {
 
     fn absorb(&self) {
         if self.absorb_events() && self.vips != Ranges::default() {
-            self.queue.push(Work::Addresses);
+            self.queue.push(WorkItem::Addresses);
         }
     }
 
-    fn writes(self: &Arc<Self>, key: &Work) -> Writes {
+    fn writes(self: &Arc<Self>, key: &WorkItem) -> Writes {
         match key {
-            Work::Objects(owner) => match self.desired(owner) {
+            WorkItem::Objects(owner) => match self.desired(owner) {
                 Some(desired) => self.objects(owner, desired),
                 None => Writes::none(),
             },
-            Work::Status(_) => Writes::none(),
-            Work::Addresses => self.addresses(),
+            WorkItem::Status(_) => Writes::none(),
+            WorkItem::Addresses => self.addresses(),
         }
     }
 
     /// A failure shows in the status of those who have a part in the objects.
-    fn written(&self, key: &Work, error: Option<WriteError>) {
-        let Work::Objects(owner) = key else { return };
+    fn written(&self, key: &WorkItem, error: Option<WriteError>) {
+        let WorkItem::Objects(owner) = key else { return };
         let mut inner = self.inner.lock();
         let before = match &error {
             Some(error) => inner.errors.insert(owner.clone(), error.clone()),
@@ -83,12 +83,12 @@ impl Contract for Engine {
         let objects: Vec<ObjectKey> = states.flat_map(|s| s.objects.iter().cloned()).collect();
         drop(inner);
         for object in objects {
-            self.queue.push(Work::Status(object));
+            self.queue.push(WorkItem::Status(object));
         }
     }
 
-    fn status(&self, key: &Work) -> Option<StatusPatch> {
-        let Work::Status(object) = key else {
+    fn status(&self, key: &WorkItem) -> Option<StatusPatch> {
+        let WorkItem::Status(object) = key else {
             return None;
         };
         Some(StatusPatch {

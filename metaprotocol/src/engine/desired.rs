@@ -67,7 +67,7 @@ impl Inner {
             out.filters.extend(state.filters().cloned());
             let services = state.virtual_services();
             out.virtual_services.extend(services.cloned());
-            for port in state.ports.values().filter(|p| p.made.frozen) {
+            for port in state.ports.values().filter(|p| p.made.retained) {
                 out.held.add(&port.input);
             }
         }

@@ -32,7 +32,7 @@ impl Engine {
             in_force: false,
             idle: idle(key, seen),
             programs: BTreeSet::new(),
-            frozen: false,
+            retained: false,
             write_error: None,
             proxies: <_>::default(),
             rejected: None,
@@ -71,7 +71,7 @@ impl Inner {
             let about = |r: &&Refusal| r.problem.object == own || r.problem.object == service;
             facts.refusals.extend(refusals.filter(about).cloned());
             facts.programs.extend(port.made.programs.iter().copied());
-            facts.frozen |= port.made.frozen;
+            facts.retained |= port.made.retained;
         }
         if !used {
             return;

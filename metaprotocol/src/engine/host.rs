@@ -52,7 +52,7 @@ impl PortState {
         let mut resources: BTreeMap<ResourceKey, XdsResource> = made_now
             .map(|r| ((r.type_url.clone(), r.name.clone()), r))
             .collect();
-        if made.frozen {
+        if made.retained {
             for (key, resource) in old.iter().flat_map(|o| &o.resources) {
                 resources
                     .entry(key.clone())
@@ -107,8 +107,8 @@ impl HostState {
         self.ports.is_empty() && self.objects.is_empty()
     }
 
-    pub(super) fn frozen(&self) -> bool {
-        self.ports.values().any(|p| p.made.frozen)
+    pub(super) fn retained(&self) -> bool {
+        self.ports.values().any(|p| p.made.retained)
     }
 
     pub(super) fn filters(&self) -> impl Iterator<Item = &EnvoyFilter> {
@@ -125,7 +125,7 @@ impl HostState {
 
     /// The router whose routes proxies follow, as far as is known.
     pub(super) fn in_force(&self) -> Option<&Router> {
-        let written = self.router().filter(|_| !self.frozen());
+        let written = self.router().filter(|_| !self.retained());
         self.last_good.as_ref().or(written)
     }
 
@@ -144,7 +144,7 @@ impl HostState {
 
     /// Whether nothing has to be written that was not before.
     pub(super) fn same_objects(&self, other: &Self) -> bool {
-        self.frozen() == other.frozen()
+        self.retained() == other.retained()
             && self.filters().eq(other.filters())
             && self.virtual_services().eq(other.virtual_services())
     }

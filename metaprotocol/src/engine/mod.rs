@@ -22,7 +22,7 @@ use crate::index::{Changes, Index, Name};
 use crate::object::{ObjectKey, ServiceKey};
 use crate::secrets::SecretReader;
 use crate::vip::Ranges;
-pub use contract::Work;
+pub use contract::WorkItem;
 pub use desired::{Desired, Held};
 use host::HostState;
 use proxies::Proxies;
@@ -41,7 +41,7 @@ pub struct Engine {
     inner: Mutex<Inner>,
     clock: Arc<dyn Clock>,
     xds: ResourceCache,
-    queue: WorkQueue<Work>,
+    queue: WorkQueue<WorkItem>,
     /// Whether addresses are given to ServiceEntries that have none, and which.
     vips: Ranges,
     secrets: Option<SecretReader>,
@@ -75,7 +75,7 @@ struct Inner {
 #[derive(Default)]
 struct Batch {
     updates: BTreeMap<String, Update>,
-    work: BTreeSet<Work>,
+    work: BTreeSet<WorkItem>,
 }
 
 impl Engine {
@@ -106,7 +106,7 @@ impl Engine {
             hosts,
             objects,
             addresses,
-        } = self.index.take_changes();
+        } = self.index.drain_changes();
         for batch in hosts.chunks(BATCH) {
             let mut out = Batch::default();
             let mut inner = self.inner.lock();
@@ -128,7 +128,7 @@ impl Engine {
             }
         }
         for object in objects {
-            self.queue.push(Work::Status(object));
+            self.queue.push(WorkItem::Status(object));
         }
         addresses
     }
@@ -150,10 +150,10 @@ impl Inner {
         }
         if before.owner != new.owner || !before.same_objects(&new) {
             let owners = before.owner.iter().chain(&new.owner);
-            out.work.extend(owners.cloned().map(Work::Objects));
+            out.work.extend(owners.cloned().map(WorkItem::Objects));
         }
         let objects = before.objects.union(&new.objects);
-        out.work.extend(objects.cloned().map(Work::Status));
+        out.work.extend(objects.cloned().map(WorkItem::Status));
         if !new.is_empty() {
             self.link(host, &new);
             self.hosts.insert(host.to_owned(), new);

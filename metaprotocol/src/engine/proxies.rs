@@ -157,7 +157,7 @@ impl Engine {
             .collect();
         drop(inner);
         for object in objects {
-            self.queue.push(super::Work::Status(object));
+            self.queue.push(super::WorkItem::Status(object));
         }
     }
 }

@@ -34,7 +34,7 @@ pub struct HostView {
     /// What is wrong, a line each.
     pub problems: Vec<String>,
     /// Whether outputs are left as they are because of it.
-    pub frozen: bool,
+    pub retained: bool,
 }
 
 /// One port.
@@ -131,7 +131,7 @@ fn host_view(host: &str, state: &HostState) -> HostView {
             .map(|r| format!("{}/{}", r.owner.namespace, r.owner.name)),
         ports: state.ports.values().map(port_view).collect(),
         problems,
-        frozen: state.frozen(),
+        retained: state.retained(),
     }
 }
 
@@ -209,7 +209,7 @@ impl Engine {
             ..Tally::default()
         };
         for state in inner.hosts.values() {
-            out.frozen += usize::from(state.frozen());
+            out.retained += usize::from(state.retained());
             for program in state.ports.values().flat_map(|p| &p.made.programs) {
                 let key = (program.target.title(), delivery_name(program.delivery));
                 *out.ports.entry(key).or_default() += 1;
@@ -243,7 +243,7 @@ pub struct Tally {
     /// Hosts with layer-7 ports.
     pub hosts: usize,
     /// Hosts whose outputs are left as they are.
-    pub frozen: usize,
+    pub retained: usize,
     /// Ports by filter and delivery.
     pub ports: BTreeMap<(&'static str, &'static str), usize>,
     /// Problems by reason.

@@ -12,7 +12,7 @@ use crate::input::{Protocol, StockFilter};
 
 pub use docs::document;
 pub use table::support;
-pub use wanted::{Use, wanted};
+pub use wanted::{RequiredFeature, wanted};
 
 /// A filter that requests pass through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -253,7 +253,7 @@ impl Feature {
     }
 
     /// What becomes of routes that ask for it where it is not supported.
-    pub fn loss(self) -> Loss {
+    pub fn loss(self) -> UnsupportedEffect {
         match self {
             Self::MatchInterface
             | Self::MatchInterfacePattern
@@ -264,15 +264,15 @@ impl Feature {
             | Self::MatchArgument
             | Self::MatchArgumentPattern
             | Self::Weights
-            | Self::KeyPrefix => Loss::BlocksRoutes,
-            _ => Loss::WithoutIt,
+            | Self::KeyPrefix => UnsupportedEffect::BlocksRoutes,
+            _ => UnsupportedEffect::WithoutIt,
         }
     }
 }
 
 /// What becomes of routes that ask for a feature which is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
+pub enum UnsupportedEffect {
     /// The routes would send calls elsewhere than the user wrote: none of them is applied, the last good ones stay.
     BlocksRoutes,
     /// The routes are applied without it, and a condition says so.

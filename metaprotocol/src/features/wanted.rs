@@ -5,7 +5,7 @@ use crate::input::{Router, ServicePortInput, ValueMatch};
 
 /// One feature that a router asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Use {
+pub struct RequiredFeature {
     /// What.
     pub feature: Feature,
     /// Path of the field.
@@ -15,13 +15,13 @@ pub struct Use {
 }
 
 /// Everything that the router of `input` asks for, in the order of its fields.
-pub fn wanted(input: &ServicePortInput, router: &Router) -> Vec<Use> {
+pub fn wanted(input: &ServicePortInput, router: &Router) -> Vec<RequiredFeature> {
     let mut out = Vec::new();
     for index in 0..router.routes.len() {
         of_route(input, router, index, &mut out);
     }
     let mut add = |feature, field: &str| {
-        out.push(Use {
+        out.push(RequiredFeature {
             feature,
             field: field.to_owned(),
             route: None,
@@ -47,10 +47,10 @@ pub fn wanted(input: &ServicePortInput, router: &Router) -> Vec<Use> {
     out
 }
 
-fn of_route(input: &ServicePortInput, router: &Router, index: usize, out: &mut Vec<Use>) {
+fn of_route(input: &ServicePortInput, router: &Router, index: usize, out: &mut Vec<RequiredFeature>) {
     let route = &router.routes[index];
     let mut add = |feature, field: &str| {
-        out.push(Use {
+        out.push(RequiredFeature {
             feature,
             field: format!("spec.routes[{index}].{field}"),
             route: Some(index),

@@ -174,7 +174,7 @@ impl Index {
     }
 
     /// Takes what events have changed.
-    pub fn take_changes(&self) -> Changes {
+    pub fn drain_changes(&self) -> Changes {
         let mut state = self.state.lock();
         Changes {
             hosts: std::mem::take(&mut state.dirty).into_iter().collect(),

@@ -155,7 +155,7 @@ proptest! {
             if step % every != 0 && step + 1 != events.len() {
                 continue;
             }
-            for host in index.take_changes().hosts {
+            for host in index.drain_changes().hosts {
                 let resolved = index.resolve(&host, None);
                 problems.insert(host.clone(), resolved.problems);
                 hosts.insert(host, resolved.inputs);
@@ -195,20 +195,20 @@ fn what_changes_nothing_touches_no_host() {
     let services = index.mesh.table::<Service>();
     let list = [service("a", "tcp-dubbo", "1"), service("web", "http", "2")];
     services.replace(&list);
-    assert_eq!(index.take_changes().hosts, [HOSTS[0]]);
+    assert_eq!(index.drain_changes().hosts, [HOSTS[0]]);
     index.resolve(HOSTS[0], None);
     services.replace(&list);
     assert!(
-        index.take_changes().hosts.is_empty(),
+        index.drain_changes().hosts.is_empty(),
         "a relist of the same is no event"
     );
     services.put(&service("web", "http2", "2"));
     assert!(
-        index.take_changes().hosts.is_empty(),
+        index.drain_changes().hosts.is_empty(),
         "a service without a layer-7 port"
     );
     services.put(&service("a", "http", "1"));
-    assert_eq!(index.take_changes().hosts, [HOSTS[0]], "it had one before");
+    assert_eq!(index.drain_changes().hosts, [HOSTS[0]], "it had one before");
 }
 
 #[test]
@@ -225,9 +225,9 @@ fn a_status_write_touches_the_object_and_no_host() {
     };
     let routers = index.mesh.table::<Kept<MetaRouter>>();
     routers.put(&router(1));
-    assert_eq!(index.take_changes().hosts, [HOSTS[0]]);
+    assert_eq!(index.drain_changes().hosts, [HOSTS[0]]);
     routers.put(&router(2));
-    let changes = index.take_changes();
+    let changes = index.drain_changes();
     assert!(changes.hosts.is_empty());
     assert_eq!(changes.objects.len(), 1);
     assert_eq!(index.seen(&changes.objects[0]).unwrap().status["routes"], 2);

@@ -407,7 +407,7 @@ fn what_is_in_force_is_what_to_go_back_to() {
     let bad = with("(", BTreeMap::from([(ORDERS.to_owned(), kept.clone())]));
     assert_eq!(bad.in_force.as_ref(), Some(&kept));
     assert_eq!(bad.resources, good.resources, "proxies see no change");
-    assert!(!bad.frozen && bad.refusals.iter().any(|r| r.blocks_routes));
+    assert!(!bad.retained && bad.refusals.iter().any(|r| r.blocks_routes));
     let unknown = with("(", BTreeMap::new());
-    assert!(unknown.frozen && unknown.in_force.is_none());
+    assert!(unknown.retained && unknown.in_force.is_none());
 }

@@ -20,7 +20,7 @@ fn facts() -> Facts {
             delivery: Delivery::Ecds,
         }]
         .into(),
-        frozen: false,
+        retained: false,
         write_error: None,
         proxies: ProxyCounts::default(),
         rejected: None,

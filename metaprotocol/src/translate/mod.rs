@@ -30,7 +30,7 @@ pub fn translate(input: &ServicePortInput) -> Translation {
         let plan = plan(input, target);
         let mut one = of_target(&plan);
         one.refusals.splice(0..0, plan.refusals.iter().cloned());
-        one.frozen |= plan.frozen;
+        one.retained |= plan.retained;
         accepted.push(plan.accepted);
         out.extend(one);
     }
@@ -96,7 +96,7 @@ fn choose(input: &ServicePortInput) -> Result<Target, Problem> {
     let cost = |target: Target| -> (usize, usize) {
         let lost = uses.iter().filter(|u| !support(u.feature, target).usable());
         let (blocking, other): (Vec<_>, Vec<_>) =
-            lost.partition(|u| u.feature.loss() == crate::features::Loss::BlocksRoutes);
+            lost.partition(|u| u.feature.loss() == crate::features::UnsupportedEffect::BlocksRoutes);
         (blocking.len(), other.len())
     };
     let best = known.iter().filter(has).min_by_key(|t| cost(**t));

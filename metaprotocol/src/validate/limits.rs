@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Findings, values};
+use super::{Diagnostics, values};
 use crate::input::{Router, TokenBucket, outbound_cluster};
 
 /// Below it Aeraki's filter refuses its configuration, and with it the listener.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The local limit.
-pub(super) fn local<'a>(object: &'a str, router: &Router) -> Findings<'a> {
-    let mut out = Findings::new(object);
+pub(super) fn local<'a>(object: &'a str, router: &Router) -> Diagnostics<'a> {
+    let mut out = Diagnostics::new(object);
     let field = "spec.localRateLimit";
     let Some(limit) = &router.local_rate_limit else {
         return out;
@@ -40,7 +40,7 @@ pub(super) fn local<'a>(object: &'a str, router: &Router) -> Findings<'a> {
     out
 }
 
-fn bucket(out: &mut Findings<'_>, field: &str, bucket: &TokenBucket) {
+fn bucket(out: &mut Diagnostics<'_>, field: &str, bucket: &TokenBucket) {
     for (name, value) in [
         ("maxTokens", bucket.max_tokens),
         ("tokensPerFill", bucket.tokens_per_fill),
@@ -58,8 +58,8 @@ fn bucket(out: &mut Findings<'_>, field: &str, bucket: &TokenBucket) {
 }
 
 /// The global limit.
-pub(super) fn global<'a>(object: &'a str, router: &Router) -> Findings<'a> {
-    let mut out = Findings::new(object);
+pub(super) fn global<'a>(object: &'a str, router: &Router) -> Diagnostics<'a> {
+    let mut out = Diagnostics::new(object);
     let field = "spec.globalRateLimit";
     let Some(limit) = &router.global_rate_limit else {
         return out;

@@ -17,7 +17,7 @@ mod values;
 
 use trimtab_kit::problem::Problem;
 
-use crate::features::{Feature, Loss, Support, Target, Use, support, wanted};
+use crate::features::{Feature, UnsupportedEffect, Support, Target, RequiredFeature, support, wanted};
 use crate::input::{Protocol, Router, ServicePortInput};
 use crate::output::Refusal;
 
@@ -37,7 +37,7 @@ pub struct Plan<'a> {
     pub refusals: Vec<Refusal>,
     /// There is a mistake and nothing good to put in its place: outputs that hold routes must not be made, and those
     /// that are in force must be left as they are.
-    pub frozen: bool,
+    pub retained: bool,
     /// Nothing can be made of the port.
     pub unusable: bool,
 }
@@ -60,12 +60,12 @@ struct Finding {
 }
 
 /// Collects findings of one object.
-struct Findings<'a> {
+struct Diagnostics<'a> {
     object: &'a str,
     list: Vec<Finding>,
 }
 
-impl<'a> Findings<'a> {
+impl<'a> Diagnostics<'a> {
     fn new(object: &'a str) -> Self {
         Self {
             object,
@@ -106,7 +106,7 @@ pub fn plan(input: &ServicePortInput, target: Target) -> Plan<'_> {
         router: None,
         accepted: None,
         refusals: Vec::new(),
-        frozen: false,
+        retained: false,
         unusable: false,
     };
     check_port(&mut plan);
@@ -160,7 +160,7 @@ fn check_place_of_limits(plan: &mut Plan<'_>, object: &str, router: &Router) {
     } else {
         "spec.globalRateLimit"
     };
-    let mut findings = Findings::new(object);
+    let mut findings = Diagnostics::new(object);
     let message = format!(
         "{} selects no pods whose sidecars could hold the limit: set its workload selector, or bind the router to a gateway",
         input.object()
@@ -202,12 +202,12 @@ fn routes_in_force(
         owner.clone_from(&last.owner);
         return last.routes.clone();
     }
-    plan.frozen = true;
+    plan.retained = true;
     Vec::new()
 }
 
 /// Adds findings to the plan; whether any forbids what was checked.
-fn report(plan: &mut Plan<'_>, findings: Findings<'_>, blocked: bool) -> bool {
+fn report(plan: &mut Plan<'_>, findings: Diagnostics<'_>, blocked: bool) -> bool {
     let bad = findings.list.iter().any(|f| f.class != Class::Doubtful);
     for finding in findings.list {
         let blocks = blocked && finding.class != Class::Doubtful;
@@ -218,9 +218,9 @@ fn report(plan: &mut Plan<'_>, findings: Findings<'_>, blocked: bool) -> bool {
 }
 
 /// What routes ask for, the filter cannot do, and no route may go without.
-fn blocking(input: &ServicePortInput, router: &Router, target: Target) -> Vec<Use> {
+fn blocking(input: &ServicePortInput, router: &Router, target: Target) -> Vec<RequiredFeature> {
     let lost =
-        |u: &Use| !support(u.feature, target).usable() && u.feature.loss() == Loss::BlocksRoutes;
+        |u: &RequiredFeature| !support(u.feature, target).usable() && u.feature.loss() == UnsupportedEffect::BlocksRoutes;
     wanted(input, router).into_iter().filter(lost).collect()
 }
 
@@ -228,7 +228,7 @@ fn blocking(input: &ServicePortInput, router: &Router, target: Target) -> Vec<Us
 fn take_out(plan: &mut Plan<'_>, router: &mut Router) {
     let object = router.owner.to_string();
     for lack in wanted(plan.input, router) {
-        if support(lack.feature, plan.target).usable() || lack.feature.loss() == Loss::BlocksRoutes
+        if support(lack.feature, plan.target).usable() || lack.feature.loss() == UnsupportedEffect::BlocksRoutes
         {
             continue;
         }
@@ -238,7 +238,7 @@ fn take_out(plan: &mut Plan<'_>, router: &mut Router) {
     }
 }
 
-fn strip(router: &mut Router, lack: &Use) {
+fn strip(router: &mut Router, lack: &RequiredFeature) {
     match lack.feature {
         Feature::LocalRateLimit => {
             if let Some(limit) = &mut router.local_rate_limit {
@@ -270,7 +270,7 @@ fn strip(router: &mut Router, lack: &Use) {
 }
 
 /// The refusal of a feature.
-fn lacking(object: &str, lack: &Use, target: Target, blocks_routes: bool) -> Refusal {
+fn lacking(object: &str, lack: &RequiredFeature, target: Target, blocks_routes: bool) -> Refusal {
     let (reason, fix) = match support(lack.feature, target) {
         Support::No { reason, fix } => (reason, fix),
         _ => ("the protocol has nothing of the kind", "remove the field"),
@@ -297,7 +297,7 @@ fn lacking(object: &str, lack: &Use, target: Target, blocks_routes: bool) -> Ref
 fn check_port(plan: &mut Plan<'_>) {
     let input = plan.input;
     let object = input.object();
-    let mut findings = Findings::new(&object);
+    let mut findings = Diagnostics::new(&object);
     let field = format!("spec.ports[{}].name", input.port.name);
     if let Protocol::MetaProtocol {
         application_protocol,
@@ -328,6 +328,6 @@ fn check_port(plan: &mut Plan<'_>) {
             input.host
         ));
     }
-    plan.frozen |= plan.unusable;
+    plan.retained |= plan.unusable;
     report(plan, findings, true);
 }

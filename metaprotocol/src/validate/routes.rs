@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Class, Findings, values};
+use super::{Class, Diagnostics, values};
 use crate::input::{Destination, Route, Router, ServicePortInput};
 
 /// Tries of a call.
@@ -14,8 +14,8 @@ pub(super) fn check<'a>(
     object: &'a str,
     input: &ServicePortInput,
     router: &Router,
-) -> Findings<'a> {
-    let mut out = Findings::new(object);
+) -> Diagnostics<'a> {
+    let mut out = Diagnostics::new(object);
     for (i, route) in router.routes.iter().enumerate() {
         let field = format!("spec.routes[{i}]");
         values::matches(
@@ -35,7 +35,7 @@ pub(super) fn check<'a>(
     out
 }
 
-fn destinations(out: &mut Findings<'_>, field: &str, input: &ServicePortInput, route: &Route) {
+fn destinations(out: &mut Diagnostics<'_>, field: &str, input: &ServicePortInput, route: &Route) {
     let field = format!("{field}.route");
     if route.destinations.is_empty() {
         out.invalid(
@@ -62,7 +62,7 @@ fn destinations(out: &mut Findings<'_>, field: &str, input: &ServicePortInput, r
 }
 
 /// A destination, as it is written and whether it is there.
-fn destination(out: &mut Findings<'_>, field: &str, input: &ServicePortInput, to: &Destination) {
+fn destination(out: &mut Diagnostics<'_>, field: &str, input: &ServicePortInput, to: &Destination) {
     if !values::is_host(&to.host) {
         out.invalid(
             format!("{field}.host"),
@@ -97,7 +97,7 @@ fn destination(out: &mut Findings<'_>, field: &str, input: &ServicePortInput, to
 }
 
 /// Whether a destination is there.
-fn reference(out: &mut Findings<'_>, field: &str, input: &ServicePortInput, to: &Destination) {
+fn reference(out: &mut Diagnostics<'_>, field: &str, input: &ServicePortInput, to: &Destination) {
     let Some(facts) = input.hosts.get(&to.host) else {
         out.add(
             Class::Reference,
@@ -146,7 +146,7 @@ fn misread(written: Option<&String>, host: &str) -> String {
     })
 }
 
-fn effects(out: &mut Findings<'_>, field: &str, input: &ServicePortInput, route: &Route) {
+fn effects(out: &mut Diagnostics<'_>, field: &str, input: &ServicePortInput, route: &Route) {
     if let Some(mirror) = &route.mirror {
         destination(out, &format!("{field}.mirror"), input, &mirror.destination);
         // Less than a millionth cannot be expressed to proxies.
@@ -189,8 +189,8 @@ fn effects(out: &mut Findings<'_>, field: &str, input: &ServicePortInput, route:
 }
 
 /// `exportTo`.
-pub(super) fn exports<'a>(object: &'a str, router: &Router) -> Findings<'a> {
-    let mut out = Findings::new(object);
+pub(super) fn exports<'a>(object: &'a str, router: &Router) -> Diagnostics<'a> {
+    let mut out = Diagnostics::new(object);
     let mut seen = BTreeSet::new();
     for (i, to) in router.export_to.iter().enumerate() {
         let field = format!("spec.exportTo[{i}]");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use regex::Regex;
 
-use super::Findings;
+use super::Diagnostics;
 use crate::input::{KeyValue, ValueMatch};
 use crate::span::Span;
 
@@ -15,7 +15,7 @@ const NAME_BYTES: usize = 16_384;
 const MUTATIONS: usize = 1000;
 
 /// Tests of attributes at `field`.
-pub(super) fn matches(out: &mut Findings<'_>, field: &str, matches: &BTreeMap<String, ValueMatch>) {
+pub(super) fn matches(out: &mut Diagnostics<'_>, field: &str, matches: &BTreeMap<String, ValueMatch>) {
     for (name, value) in matches {
         let field = format!("{field}.{name}");
         attribute(out, &field, name);
@@ -42,7 +42,7 @@ pub(super) fn matches(out: &mut Findings<'_>, field: &str, matches: &BTreeMap<St
 }
 
 /// Envoy uses RE2, which has neither look-around nor back references, as the parser here.
-fn pattern(out: &mut Findings<'_>, field: &str, text: &str) {
+fn pattern(out: &mut Diagnostics<'_>, field: &str, text: &str) {
     if text.is_empty() {
         out.invalid(
             field,
@@ -65,7 +65,7 @@ fn pattern(out: &mut Findings<'_>, field: &str, text: &str) {
 }
 
 /// The name of an attribute.
-pub(super) fn attribute(out: &mut Findings<'_>, field: &str, name: &str) {
+pub(super) fn attribute(out: &mut Diagnostics<'_>, field: &str, name: &str) {
     let odd = |c: char| c.is_whitespace() || c.is_control();
     if name.is_empty() || name.len() > NAME_BYTES || name.contains(odd) {
         out.invalid(field, "InvalidAttribute", format!(
@@ -76,7 +76,7 @@ pub(super) fn attribute(out: &mut Findings<'_>, field: &str, name: &str) {
 }
 
 /// Attributes to set at `field`.
-pub(super) fn mutations(out: &mut Findings<'_>, field: &str, list: &[KeyValue]) {
+pub(super) fn mutations(out: &mut Diagnostics<'_>, field: &str, list: &[KeyValue]) {
     if list.len() > MUTATIONS {
         out.invalid(
             field,
@@ -99,7 +99,7 @@ pub(super) fn mutations(out: &mut Findings<'_>, field: &str, list: &[KeyValue]) 
 }
 
 /// A duration of at least `least`.
-pub(super) fn span(out: &mut Findings<'_>, field: &str, span: &Span, least: Duration) {
+pub(super) fn span(out: &mut Diagnostics<'_>, field: &str, span: &Span, least: Duration) {
     match span.get() {
         Err(error) => out.invalid(field, "InvalidDuration", error.to_string()),
         Ok(d) if *d < least => out.invalid(

@@ -1,7 +1,7 @@
 //! Conditions of statuses, for all modules the same. Pure: the time comes in as an argument.
 //!
 //! A module says what holds as [`Draft`]s, [`stamp`] makes metav1 conditions of them. The same drafts at the same generation
-//! give the conditions that were there before, so that a status without news can be compared and left unwritten.
+//! give the conditions that were there before, so that a status without changes can be compared and left unwritten.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

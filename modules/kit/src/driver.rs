@@ -13,7 +13,7 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::queue::Key;
-use crate::readiness::Blocker;
+use crate::readiness::ReadinessGate;
 use crate::watch::Watch;
 use crate::write::Writers;
 
@@ -27,7 +27,7 @@ const BUDGET_POLL: Duration = Duration::from_secs(1);
 #[async_trait]
 pub(crate) trait AnyDriver: Send + Sync {
     /// Follows changes until shutdown.
-    async fn follow(self: Arc<Self>, blocker: Blocker);
+    async fn follow(self: Arc<Self>, blocker: ReadinessGate);
     /// Writes the keys of a lane until shutdown.
     async fn write(self: Arc<Self>, lane: usize);
     /// Lanes of the queue.
@@ -60,7 +60,7 @@ pub(crate) struct Driver<E: Engine> {
 /// Writers in a lane that has a budget count against it together.
 impl<E: Engine> Driver<E> {
     /// Waits for the module's own lists: what is decided on half a mesh would take working configuration away.
-    async fn wait_for_lists(&self, blocker: &Blocker) -> bool {
+    async fn wait_for_lists(&self, blocker: &ReadinessGate) -> bool {
         for watch in &self.watches {
             while !watch.is_listed() {
                 let problem = self.watches.iter().find_map(|w| {
@@ -79,7 +79,7 @@ impl<E: Engine> Driver<E> {
         true
     }
 
-    async fn first_pass(&self, blocker: &Blocker) -> bool {
+    async fn first_pass(&self, blocker: &ReadinessGate) -> bool {
         if !self.wait_for_lists(blocker).await {
             return false;
         }
@@ -151,7 +151,7 @@ impl<E: Engine> Driver<E> {
 
 #[async_trait]
 impl<E: Engine> AnyDriver for Driver<E> {
-    async fn follow(self: Arc<Self>, blocker: Blocker) {
+    async fn follow(self: Arc<Self>, blocker: ReadinessGate) {
         if !self.first_pass(&blocker).await {
             return;
         }

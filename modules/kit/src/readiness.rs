@@ -18,11 +18,11 @@ impl Readiness {
         Self::default()
     }
 
-    /// Adds a blocker; it blocks until [`Blocker::release`].
-    pub fn block(&self, name: impl Into<String>) -> Blocker {
+    /// Adds a blocker; it blocks until [`ReadinessGate::release`].
+    pub fn block(&self, name: impl Into<String>) -> ReadinessGate {
         let name = name.into();
         self.pending.lock().insert(name.clone(), None);
-        Blocker {
+        ReadinessGate {
             readiness: self.clone(),
             name,
         }
@@ -47,12 +47,12 @@ impl Readiness {
 
 /// One blocker.
 #[derive(Clone, Debug)]
-pub struct Blocker {
+pub struct ReadinessGate {
     readiness: Readiness,
     name: String,
 }
 
-impl Blocker {
+impl ReadinessGate {
     /// Stops blocking. Idempotent.
     pub fn release(&self) {
         if self.readiness.pending.lock().remove(&self.name).is_some() {

@@ -13,7 +13,7 @@ use trimtab_kit::clock::ManualClock;
 use trimtab_kit::sources::mds_proto::metric_discovery_client::MetricDiscoveryClient;
 use trimtab_kit::sources::mds_proto::{PushRequest, Series, series::Target};
 use trimtab_kit::sources::{
-    Demand, DemandId, Failure, MdsConfig, MdsSource, MdsStore, MetricSource as _, PodFacts, Sample,
+    SampleRequest, SampleRequestId, Failure, MdsConfig, MdsSource, MdsStore, MetricSource as _, PodFacts, Sample,
     mds_service, mds_well_known,
 };
 
@@ -68,8 +68,8 @@ fn series(name: &str, target: Target, value: f64, ttl: Option<i64>) -> Series {
 
 impl Server {
     async fn read(&self, name: &str) -> Option<Sample> {
-        let demand = Demand {
-            id: DemandId(3),
+        let sample_request = SampleRequest {
+            id: SampleRequestId(3),
             set: "_base".into(),
             namespace: "ns".into(),
             service: "svc".into(),
@@ -82,9 +82,9 @@ impl Server {
             custom: Vec::new(),
         };
         self.source
-            .harvest(&[demand])
+            .sample(&[sample_request])
             .await
-            .get(DemandId(3), name)
+            .get(SampleRequestId(3), name)
             .cloned()
     }
 }

@@ -17,7 +17,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use trimtab_kit::sources::{
-    Demand, DemandId, Failure, MetricSource as _, MetricsServerConfig, MetricsServerSource,
+    SampleRequest, SampleRequestId, Failure, MetricSource as _, MetricsServerConfig, MetricsServerSource,
     PodFacts, PodsSource,
 };
 
@@ -39,14 +39,14 @@ fn path() -> &'static str {
     "/apis/metrics.k8s.io/v1beta1/pods"
 }
 
-fn demand(metrics: &[&str]) -> Demand {
+fn sample_request(metrics: &[&str]) -> SampleRequest {
     let pod = |name, ready| PodFacts {
         cpu_request: Some(1.0),
         memory_limit: Some(2048.0),
         ..PodFacts::new("ns", name, ready)
     };
-    Demand {
-        id: DemandId(0),
+    SampleRequest {
+        id: SampleRequestId(0),
         set: "_base".into(),
         namespace: "ns".into(),
         service: "svc".into(),
@@ -84,21 +84,21 @@ async fn one_paged_list_serves_all_demands() {
         "memory.bytes",
         "other",
     ];
-    let demands = [
-        demand(&names),
-        Demand {
-            id: DemandId(1),
-            ..demand(&["cpu"])
+    let sample_requests = [
+        sample_request(&names),
+        SampleRequest {
+            id: SampleRequestId(1),
+            ..sample_request(&["cpu"])
         },
     ];
-    let harvest = source.harvest(&demands).await;
-    assert_eq!((harvest.queries, calls.load(Ordering::SeqCst)), (2, 2));
+    let samples = source.sample(&sample_requests).await;
+    assert_eq!((samples.queries, calls.load(Ordering::SeqCst)), (2, 2));
     let values = ["cpu", "cpu.max", "cpu.cores", "memory", "memory.bytes"]
-        .map(|n| harvest.get(DemandId(0), n).unwrap().clone());
+        .map(|n| samples.get(SampleRequestId(0), n).unwrap().clone());
     assert_eq!(values, [1.0, 1.5, 2.0, 0.5, 2048.0].map(Ok));
-    assert_eq!(harvest.get(DemandId(0), "other"), None);
-    assert_eq!(harvest.get(DemandId(1), "cpu"), Some(&Ok(1.0)));
-    source.harvest(&[demand(&["other"])]).await;
+    assert_eq!(samples.get(SampleRequestId(0), "other"), None);
+    assert_eq!(samples.get(SampleRequestId(1), "cpu"), Some(&Ok(1.0)));
+    source.sample(&[sample_request(&["other"])]).await;
     assert_eq!(
         calls.load(Ordering::SeqCst),
         2,
@@ -114,9 +114,9 @@ async fn a_missing_api_names_the_fix_and_a_hanging_one_is_a_timeout() {
         get(move || async move { (StatusCode::NOT_FOUND, Json(status())).into_response() }),
     ))
     .await;
-    let harvest = missing.harvest(&[demand(&["cpu"])]).await;
-    let text = harvest
-        .get(DemandId(0), "cpu")
+    let samples = missing.sample(&[sample_request(&["cpu"])]).await;
+    let text = samples
+        .get(SampleRequestId(0), "cpu")
         .unwrap()
         .clone()
         .unwrap_err()
@@ -127,30 +127,30 @@ async fn a_missing_api_names_the_fix_and_a_hanging_one_is_a_timeout() {
     let hanging =
         source(Router::new().route(path(), get(|| async { std::future::pending::<()>().await })))
             .await;
-    let harvest = hanging.harvest(&[demand(&["cpu"])]).await;
+    let samples = hanging.sample(&[sample_request(&["cpu"])]).await;
     assert_eq!(
-        harvest.get(DemandId(0), "cpu"),
+        samples.get(SampleRequestId(0), "cpu"),
         Some(&Err(Failure::Timeout))
     );
-    assert!(harvest.elapsed < Duration::from_secs(10));
+    assert!(samples.elapsed < Duration::from_secs(10));
 }
 
 #[tokio::test]
 async fn pod_counts_include_zero() {
-    let mut none = demand(&["pod", "cpu"]);
-    none.id = DemandId(1);
+    let mut none = sample_request(&["pod", "cpu"]);
+    none.id = SampleRequestId(1);
     none.pods = Vec::new().into();
-    let harvest = PodsSource
-        .harvest(&[
-            demand(&["pod"]),
+    let samples = PodsSource
+        .sample(&[
+            sample_request(&["pod"]),
             none,
-            Demand {
-                id: DemandId(2),
-                ..demand(&["cpu"])
+            SampleRequest {
+                id: SampleRequestId(2),
+                ..sample_request(&["cpu"])
             },
         ])
         .await;
-    let all: Vec<_> = harvest
+    let all: Vec<_> = samples
         .values
         .into_iter()
         .map(|((id, name), sample)| (id.0, name, sample))

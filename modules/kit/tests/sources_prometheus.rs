@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use support::{Exporter, Prometheus, eventually};
 use trimtab_kit::sources::{
-    Demand, DemandId, Failure, Handler, HandlerType, Harvest, MetricSource as _, PodFacts,
+    SampleRequest, SampleRequestId, Failure, Handler, HandlerType, Samples, MetricSource as _, PodFacts,
     PrometheusConfig, PrometheusSource,
 };
 
@@ -34,9 +34,9 @@ calls{service="svc.ns.svc.cluster.local"} 11
 calls{service="svc.far.svc.cluster.local"} 12
 "#;
 
-fn demand(id: u32, metrics: &[&str]) -> Demand {
-    Demand {
-        id: DemandId(id),
+fn sample_request(id: u32, metrics: &[&str]) -> SampleRequest {
+    SampleRequest {
+        id: SampleRequestId(id),
         set: "_base".into(),
         namespace: "ns".into(),
         service: "svc".into(),
@@ -59,20 +59,20 @@ fn source(address: &str, handlers: &[(&str, &str, HandlerType)]) -> PrometheusSo
     PrometheusSource::new(config).unwrap()
 }
 
-/// Harvests until the first scrapes are in, which `probe` shows by having a value.
-async fn warm(source: &PrometheusSource, demands: &[Demand], probe: &str) -> Harvest {
+/// Samples until the first scrapes are in, which `probe` shows by having a value.
+async fn warm(source: &PrometheusSource, sample_requests: &[SampleRequest], probe: &str) -> Samples {
     eventually(&format!("a value of {probe}"), || async move {
-        let harvest = source.harvest(demands).await;
-        matches!(harvest.get(DemandId(0), probe), Some(Ok(_))).then_some(harvest)
+        let samples = source.sample(sample_requests).await;
+        matches!(samples.get(SampleRequestId(0), probe), Some(Ok(_))).then_some(samples)
     })
     .await
 }
 
-fn of(harvest: &Harvest, id: u32) -> BTreeMap<&str, &Result<f64, Failure>> {
-    harvest
+fn of(samples: &Samples, id: u32) -> BTreeMap<&str, &Result<f64, Failure>> {
+    samples
         .values
         .iter()
-        .filter(|((d, _), _)| *d == DemandId(id))
+        .filter(|((d, _), _)| *d == SampleRequestId(id))
         .map(|((_, n), s)| (n.as_str(), s))
         .collect()
 }
@@ -108,8 +108,8 @@ async fn every_kind_of_result_has_its_outcome_and_failures_stay_alone() {
         r#"several{v="b"}"#,
         "foreign",
     ];
-    let harvest = warm(&source, &[demand(0, &names)], "one").await;
-    let got = of(&harvest, 0);
+    let samples = warm(&source, &[sample_request(0, &names)], "one").await;
+    let got = of(&samples, 0);
     assert_eq!(got["one"], &Ok(42.0));
     assert_eq!(got["absent"], &Err(Failure::Empty));
     assert_eq!(got["nan"], &Err(Failure::NotFinite));
@@ -148,17 +148,17 @@ async fn pods_are_grouped_by_one_query_for_the_mesh() {
         ],
     );
     let names = ["cpu", "cpu.sum", "cpu.max", "cpu.count", "cpu.min"];
-    let mut demands: Vec<_> = (0..200).map(|id| demand(id, &names)).collect();
-    demands[199].pods = vec![PodFacts::new("far", "p1", true)].into();
-    let harvest = warm(&source, &demands, "cpu").await;
-    assert_eq!(harvest.queries, 2, "cpu once, cpu.min once, unused never");
-    let got = of(&harvest, 0);
+    let mut sample_requests: Vec<_> = (0..200).map(|id| sample_request(id, &names)).collect();
+    sample_requests[199].pods = vec![PodFacts::new("far", "p1", true)].into();
+    let samples = warm(&source, &sample_requests, "cpu").await;
+    assert_eq!(samples.queries, 2, "cpu once, cpu.min once, unused never");
+    let got = of(&samples, 0);
     assert_eq!(
         names.map(|n| got[n].clone()),
         [2.0, 4.0, 3.0, 2.0, 42.0].map(Ok)
     );
-    assert_eq!(of(&harvest, 199)["cpu"], &Ok(90.0));
-    assert_eq!(harvest.values.len(), 200 * names.len());
+    assert_eq!(of(&samples, 199)["cpu"], &Ok(90.0));
+    assert_eq!(samples.values.len(), 200 * names.len());
 }
 
 #[tokio::test]
@@ -177,25 +177,25 @@ async fn templates_are_filled_and_equal_queries_are_sent_once() {
             ("raw", "dotted{pod=~`$pod_name`}", HandlerType::Value),
         ],
     );
-    let mut far = demand(2, &["mine"]);
+    let mut far = sample_request(2, &["mine"]);
     far.namespace = "far".into();
-    let mut nobody = demand(3, &["mine"]);
+    let mut nobody = sample_request(3, &["mine"]);
     nobody.pods = Vec::new().into();
-    let mut own = demand(4, &["mine"]);
+    let mut own = sample_request(4, &["mine"]);
     own.custom = vec![("mine".into(), Handler::new("vector(8)", HandlerType::Value))];
-    let demands = [
-        demand(0, &["mine", "dotted", "raw"]),
-        demand(1, &["mine"]),
+    let sample_requests = [
+        sample_request(0, &["mine", "dotted", "raw"]),
+        sample_request(1, &["mine"]),
         far,
         nobody,
         own,
     ];
-    let harvest = warm(&source, &demands, "mine").await;
+    let samples = warm(&source, &sample_requests, "mine").await;
     assert_eq!(
-        harvest.queries, 5,
+        samples.queries, 5,
         "two namespaces, two forms of dotted, one own query"
     );
-    let value = |id, name| harvest.get(DemandId(id), name).unwrap().clone();
+    let value = |id, name| samples.get(SampleRequestId(id), name).unwrap().clone();
     assert_eq!(
         [value(0, "mine"), value(1, "mine"), value(2, "mine")],
         [4.0, 4.0, 90.0].map(Ok)
@@ -226,17 +226,17 @@ async fn old_samples_are_stale_only_with_a_max_age() {
         ("absent".to_owned(), limited("no_such_series")),
     ]);
     let source = PrometheusSource::new(config).unwrap();
-    let demands = [demand(0, &["free", "old", "young", "absent"])];
-    warm(&source, &demands, "young").await;
-    let harvest = warm(&source, &demands, "free").await;
-    let got = of(&harvest, 0);
+    let sample_requests = [sample_request(0, &["free", "old", "young", "absent"])];
+    warm(&source, &sample_requests, "young").await;
+    let samples = warm(&source, &sample_requests, "free").await;
+    let got = of(&samples, 0);
     assert_eq!((got["free"], got["old"]), (&Ok(3.0), &Err(Failure::Stale)));
     assert_eq!(
         (got["young"], got["absent"]),
         (&Ok(4.0), &Err(Failure::Empty))
     );
     assert_eq!(
-        harvest.queries,
+        samples.queries,
         1 + 3 * 2,
         "a limit of age costs a second query, nothing else does"
     );
@@ -253,17 +253,17 @@ async fn an_outage_fails_all_values_and_a_restart_brings_them_back() {
             ("cpu", "cpu", HandlerType::PerPod),
         ],
     );
-    let demands = [demand(0, &["one", "cpu"])];
-    warm(&source, &demands, "one").await;
+    let sample_requests = [sample_request(0, &["one", "cpu"])];
+    warm(&source, &sample_requests, "one").await;
 
     prometheus.kill();
     let start = Instant::now();
-    let harvest = source.harvest(&demands).await;
+    let samples = source.sample(&sample_requests).await;
     assert!(
         start.elapsed() < Duration::from_secs(6),
         "an outage must not outlast the time-out"
     );
-    for sample in harvest.values.values() {
+    for sample in samples.values.values() {
         assert!(
             matches!(sample, Err(Failure::Error(text)) if text.contains("check metrics.prometheus.address")),
             "{sample:?}"
@@ -275,8 +275,8 @@ async fn an_outage_fails_all_values_and_a_restart_brings_them_back() {
     exporter.set("one{namespace=\"ns\"} 43\n");
     prometheus.restart().await;
     eventually("the new value after the restart", || async {
-        let harvest = source.harvest(&demands).await;
-        (harvest.get(DemandId(0), "one") == Some(&Ok(43.0))).then_some(())
+        let samples = source.sample(&sample_requests).await;
+        (samples.get(SampleRequestId(0), "one") == Some(&Ok(43.0))).then_some(())
     })
     .await;
     assert!(source.health().ok());
@@ -309,15 +309,15 @@ async fn a_server_that_never_answers_is_a_timeout_of_each_query_alone() {
         ),
     ]);
     let source = PrometheusSource::new(config).unwrap();
-    let harvest = source.harvest(&[demand(0, &["slow", "fast"])]).await;
+    let samples = source.sample(&[sample_request(0, &["slow", "fast"])]).await;
     assert!(
-        harvest.values.len() == 2 && harvest.values.values().all(|s| *s == Err(Failure::Timeout)),
-        "{harvest:?}"
+        samples.values.len() == 2 && samples.values.values().all(|s| *s == Err(Failure::Timeout)),
+        "{samples:?}"
     );
     assert!(
-        harvest.elapsed >= Duration::from_millis(600) && harvest.elapsed < Duration::from_secs(5),
+        samples.elapsed >= Duration::from_millis(600) && samples.elapsed < Duration::from_secs(5),
         "{:?}",
-        harvest.elapsed
+        samples.elapsed
     );
     assert_eq!(
         accepted.load(Ordering::SeqCst),
@@ -334,9 +334,9 @@ async fn something_that_is_not_prometheus_is_named() {
         &format!("http://{}", exporter.address),
         &[("one", "one", HandlerType::Value)],
     );
-    let harvest = source.harvest(&[demand(0, &["one"])]).await;
-    let text = harvest
-        .get(DemandId(0), "one")
+    let samples = source.sample(&[sample_request(0, &["one"])]).await;
+    let text = samples
+        .get(SampleRequestId(0), "one")
         .unwrap()
         .clone()
         .unwrap_err()
@@ -367,16 +367,16 @@ async fn the_bearer_token_is_read_anew_and_a_missing_file_is_named() {
         .handlers
         .insert("x".into(), Handler::new("x", HandlerType::Value));
     let source = PrometheusSource::new(config).unwrap();
-    let demands = [demand(0, &["x"])];
+    let sample_requests = [sample_request(0, &["x"])];
 
-    let harvest = source.harvest(&demands).await;
+    let samples = source.sample(&sample_requests).await;
     assert!(
-        matches!(&harvest.values[&(DemandId(0), "x".into())], Err(Failure::Error(t)) if t.contains("bearerTokenFile"))
+        matches!(&samples.values[&(SampleRequestId(0), "x".into())], Err(Failure::Error(t)) if t.contains("bearerTokenFile"))
     );
     for token in ["t1", "t2\n"] {
         std::fs::write(&file, token).unwrap();
         assert_eq!(
-            source.harvest(&demands).await.get(DemandId(0), "x"),
+            source.sample(&sample_requests).await.get(SampleRequestId(0), "x"),
             Some(&Ok(5.0))
         );
     }

@@ -47,7 +47,7 @@ pub struct LazyloadConfig {
     pub domain_aliases: Vec<DomainAlias>,
     /// Slime's: keep the short name as well as the full one when learning. Kept, without effect, because learning finds the
     /// service that a short name means for its caller, and a Sidecar imports a service by its full name only.
-    /// [`LazyloadConfig::remarks`] says so.
+    /// [`LazyloadConfig::warnings`] says so.
     pub enable_short_domain: bool,
     /// Label whose value is the fence's name on the pods of a fence without `workloadSelector` (Slime's `global.service`).
     pub workload_label: String,
@@ -384,7 +384,7 @@ impl LazyloadConfig {
     }
 
     /// What is accepted and has no effect, with the reason; for the log.
-    pub fn remarks(&self) -> Vec<&'static str> {
+    pub fn warnings(&self) -> Vec<&'static str> {
         let mut out = Vec::new();
         if self.enable_short_domain {
             out.push(

@@ -100,9 +100,9 @@ impl LazyloadCollector {
         let both = |a: u64, b: u64| [(source("AccessLog"), a), (source("Prometheus"), b)];
         counters(
             encoder,
-            "trimtab_lazyload_sightings",
+            "trimtab_lazyload_observed_calls",
             "Calls that were learned from, by source",
-            &both(logs.sightings(), metrics.sightings()),
+            &both(logs.observed_calls(), metrics.observed_calls()),
         )?;
         counters(
             encoder,

@@ -18,7 +18,7 @@ use trimtab_mesh::model::{
 
 use crate::config::{LazyloadConfig, PrometheusLearning};
 use crate::describe;
-use crate::engine::{Engine, WIRING, Work};
+use crate::engine::{Engine, WIRING, WorkItem};
 use crate::fallback::MODULE;
 use crate::hints::PodTemplate;
 use crate::http;
@@ -77,7 +77,7 @@ fn owner(sidecar: &istio::Sidecar) -> Option<Key> {
     clippy::unnecessary_wraps,
     reason = "objects of other modules may have no owner"
 )]
-fn wiring(_: &EnvoyFilter) -> Option<Key> {
+fn fallback_routing(_: &EnvoyFilter) -> Option<Key> {
     Some((WIRING.0.to_owned(), WIRING.1.to_owned()))
 }
 
@@ -160,15 +160,15 @@ fn outputs(engine: &Arc<Engine>, setup: &mut Setup<'_>) {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        queue(&touched).push(Work::Fence(key));
+        queue(&touched).push(WorkItem::Fence(key));
     });
     setup.generates::<istio::Sidecar>("Sidecar", sidecars, on_change);
     let touched = engine.clone();
     let filters = Ownership {
         module: Some(MODULE),
-        owner: wiring,
+        owner: fallback_routing,
     };
-    let on_change = Arc::new(move |_: &str, _: &str| queue(&touched).push(Work::Wiring));
+    let on_change = Arc::new(move |_: &str, _: &str| queue(&touched).push(WorkItem::FallbackRouting));
     setup.generates::<EnvoyFilter>("EnvoyFilter", filters, on_change);
     setup.writes_status::<ServiceFence>();
     // Automatic fences, and the ports of the fallback.
@@ -176,7 +176,7 @@ fn outputs(engine: &Arc<Engine>, setup: &mut Setup<'_>) {
     setup.right(Right::on::<v1::Service>(&["patch"]).named(crate::fallback::NAME));
 }
 
-fn queue(engine: &Engine) -> &WorkQueue<Work> {
+fn queue(engine: &Engine) -> &WorkQueue<WorkItem> {
     trimtab_kit::engine::Engine::queue(engine)
 }
 

@@ -15,12 +15,12 @@ use trimtab_kit::condition::{Draft, MAX_MESSAGE, listed, stamp};
 use crate::mesh::Problem;
 use crate::object::FenceKey;
 
-/// A mesh that has grown or shrunk by less than this share of its size is no news.
+/// A mesh that has grown or shrunk by less than this share of its size is no change.
 const NEWS_SHARE: i64 = 10;
 
 /// What stands between a fence and its Sidecar, or between the Sidecar and its effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum ProgrammedState {
     /// The Sidecar is as it must be.
     Written,
     /// The fence only learns.
@@ -62,7 +62,7 @@ pub struct Facts<'a> {
     /// Worth knowing, without effect on the Sidecar.
     pub warnings: &'a [String],
     /// How far it got.
-    pub standing: &'a Standing,
+    pub programmed_state: &'a ProgrammedState,
     /// The fallback.
     pub fallback: &'a FallbackState,
     /// Hosts by dependency.
@@ -77,7 +77,7 @@ pub struct Facts<'a> {
     pub entries: usize,
 }
 
-/// The status. Transition times and what is no news are kept from `before`.
+/// The status. Transition times and what is no change are kept from `before`.
 pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceStatus {
     let mut drafts = [accepted(facts), fallback(facts), programmed(facts)];
     // Cut without the kit's sign of a cut: a stored message that was cut would differ from it, and be written again.
@@ -164,39 +164,39 @@ fn fallback(facts: &Facts<'_>) -> Draft {
 
 fn programmed(facts: &Facts<'_>) -> Draft {
     let draft = |status, reason, message: String| Draft::new("Programmed", status, reason, message);
-    match facts.standing {
-        Standing::Written => draft(
+    match facts.programmed_state {
+        ProgrammedState::Written => draft(
             true,
             "Programmed",
             format!("the Sidecar names {} host{}", facts.entries, if facts.entries == 1 { "" } else { "s" }),
         ),
-        Standing::MergedInto(other) => draft(
+        ProgrammedState::MergedInto(other) => draft(
             true,
             "Merged",
             format!("the Sidecar of ServiceFence {other} is for the same pods and has this scope too"),
         ),
-        Standing::Observing => draft(
+        ProgrammedState::Observing => draft(
             false,
             "Observing",
             "no Sidecar is written: set enable to true and mode to Enforce for one".to_owned(),
         ),
-        Standing::UserSidecar(name) => draft(
+        ProgrammedState::UserSidecar(name) => draft(
             false,
             "UserSidecar",
             format!("Sidecar {name} is for the same pods, or has the name that ours would have, and was not made by Trimtab: it stays alone; delete or rename it to let this fence act"),
         ),
-        Standing::WaitsForFallback => draft(
+        ProgrammedState::WaitsForFallback => draft(
             false,
             "WaitsForFallback",
             "a first Sidecar is written once calls to hosts out of scope are carried: see FallbackReady".to_owned(),
         ),
-        Standing::Refused => draft(
+        ProgrammedState::Refused => draft(
             false,
             "Refused",
             "see Accepted; a Sidecar that is there stays as it is".to_owned(),
         ),
-        Standing::Unsupported(why) => draft(false, "Unsupported", why.clone()),
-        Standing::WriteFailed(reason, message) => draft(
+        ProgrammedState::Unsupported(why) => draft(false, "Unsupported", why.clone()),
+        ProgrammedState::WriteFailed(reason, message) => draft(
             false,
             reason,
             format!("{message}; the last good state stays and the write is tried again"),
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     fn facts<'a>(
-        standing: &'a Standing,
+        programmed_state: &'a ProgrammedState,
         fallback: &'a FallbackState,
         dependencies: &'a [Dependency],
         size: &'a ScopeSize,
@@ -223,7 +223,7 @@ mod tests {
             mode: Mode::Enforce,
             refusals: &[],
             warnings: &[],
-            standing,
+            programmed_state,
             fallback,
             domains: &NONE,
             metric_status: &NOTHING,
@@ -253,7 +253,7 @@ mod tests {
             }]
         };
         let first = status(
-            &facts(&Standing::Written, &FallbackState::Ready, &seen("1"), &size),
+            &facts(&ProgrammedState::Written, &FallbackState::Ready, &seen("1"), &size),
             &FenceStatus::default(),
             Timestamp::UNIX_EPOCH,
         );
@@ -263,7 +263,7 @@ mod tests {
         };
         let later = status(
             &facts(
-                &Standing::Written,
+                &ProgrammedState::Written,
                 &FallbackState::Ready,
                 &seen("2"),
                 &grown,
@@ -276,9 +276,9 @@ mod tests {
             mesh_services: 200,
             ..size
         };
-        let news = status(
+        let status_update = status(
             &facts(
-                &Standing::Written,
+                &ProgrammedState::Written,
                 &FallbackState::Ready,
                 &seen("2"),
                 &doubled,
@@ -286,9 +286,9 @@ mod tests {
             &first,
             Timestamp::MAX,
         );
-        assert_eq!(news.scope.unwrap().mesh_services, 200);
+        assert_eq!(status_update.scope.unwrap().mesh_services, 200);
         assert_eq!(
-            news.dependencies[0].last_seen, "2",
+            status_update.dependencies[0].last_seen, "2",
             "what is written is up to date"
         );
     }
@@ -300,22 +300,22 @@ mod tests {
             namespace: "a".into(),
             name: "b".into(),
         };
-        for (standing, wanted, reason) in [
-            (Standing::Written, "True", "Programmed"),
-            (Standing::MergedInto(other), "True", "Merged"),
-            (Standing::Observing, "False", "Observing"),
-            (Standing::UserSidecar("a/b".into()), "False", "UserSidecar"),
-            (Standing::WaitsForFallback, "False", "WaitsForFallback"),
-            (Standing::Refused, "False", "Refused"),
-            (Standing::Unsupported("x".into()), "False", "Unsupported"),
+        for (programmed_state, wanted, reason) in [
+            (ProgrammedState::Written, "True", "Programmed"),
+            (ProgrammedState::MergedInto(other), "True", "Merged"),
+            (ProgrammedState::Observing, "False", "Observing"),
+            (ProgrammedState::UserSidecar("a/b".into()), "False", "UserSidecar"),
+            (ProgrammedState::WaitsForFallback, "False", "WaitsForFallback"),
+            (ProgrammedState::Refused, "False", "Refused"),
+            (ProgrammedState::Unsupported("x".into()), "False", "Unsupported"),
             (
-                Standing::WriteFailed("Forbidden", "x".into()),
+                ProgrammedState::WriteFailed("Forbidden", "x".into()),
                 "False",
                 "Forbidden",
             ),
         ] {
             let fallback = FallbackState::NotReady("no pods".into());
-            let facts = facts(&standing, &fallback, &[], &size);
+            let facts = facts(&programmed_state, &fallback, &[], &size);
             let first = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
             let programmed = condition(&first, "Programmed");
             assert_eq!(
@@ -338,7 +338,7 @@ mod tests {
             }],
         );
         let warnings: Vec<String> = (0..7).map(|i| format!("w{i}")).collect();
-        let mut facts = facts(&Standing::Written, &FallbackState::Unused, &[], &size);
+        let mut facts = facts(&ProgrammedState::Written, &FallbackState::Unused, &[], &size);
         facts.warnings = &warnings;
         let remarked = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
         assert!(
@@ -349,8 +349,8 @@ mod tests {
         facts.refusals = &refusals;
         let refused = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(condition(&refused, "Accepted").reason, "ServiceNotFound");
-        let failed = Standing::WriteFailed("Invalid", "é".repeat(5000));
-        facts.standing = &failed;
+        let failed = ProgrammedState::WriteFailed("Invalid", "é".repeat(5000));
+        facts.programmed_state = &failed;
         let failed = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
         let message = &condition(&failed, "Programmed").message;
         assert_eq!(*message, "é".repeat(MAX_MESSAGE));

@@ -57,14 +57,14 @@ fn a_relist_and_a_repeated_event_change_nothing() {
     for (name, mesh) in cases() {
         let index = mesh.index();
         let before = mesh.render_from(&index);
-        index.take_changes();
+        index.drain_changes();
         for object in &mesh.objects {
             mesh::apply(&index, object);
         }
-        let changes = index.take_changes();
+        let changes = index.drain_changes();
         assert!(changes.is_empty(), "{name}: {changes:?}");
         mesh::relist(&index, &mesh.objects);
-        let changes = index.take_changes();
+        let changes = index.drain_changes();
         assert!(changes.is_empty(), "{name}: {changes:?}");
         assert_eq!(mesh.render_from(&index), before, "{name}");
     }

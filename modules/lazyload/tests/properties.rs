@@ -242,7 +242,7 @@ fn follow(
     known: &mut BTreeMap<FenceKey, (Scope, String)>,
     what: &Value,
 ) {
-    let changes = index.take_changes();
+    let changes = index.drain_changes();
     for fence in &changes.fences {
         match mesh.part(index, fence) {
             Some(part) => known.insert(fence.clone(), facts(&part)),

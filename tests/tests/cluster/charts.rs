@@ -3,7 +3,7 @@
 use serde_json::Value;
 use trimtab_cluster::Cluster;
 
-use crate::stand::{RELEASE_NAMESPACE, cluster, operator};
+use crate::fixture::{RELEASE_NAMESPACE, cluster, operator};
 
 const CHARTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts");
 

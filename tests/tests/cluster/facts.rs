@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trimtab_cluster::{Cluster, Istiod, Minor, Namespace, Pod, Proxy, wait_for};
 use trimtab_lab::http::Request;
 
-use crate::stand::{BOUND, application, cluster, example, istiod, limiter_state, operator};
+use crate::fixture::{BOUND, application, cluster, example, istiod, limiter_state, operator};
 
 const REVIEWS: &str = "
 apiVersion: v1
@@ -16,7 +16,7 @@ spec:
   ports: [{name: http, port: 80, targetPort: 9080}]
 ";
 
-struct Stand {
+struct Fixture {
     namespace: Namespace<'static>,
     pod: Pod,
     proxy: Proxy,
@@ -24,7 +24,7 @@ struct Stand {
 }
 
 /// A pod of the Service `reviews` with its application and sidecar, reached once.
-async fn stand(prefix: &str) -> Stand {
+async fn fixture(prefix: &str) -> Fixture {
     let (cluster, istiod): (&'static Cluster, &'static Istiod) =
         (cluster().await, istiod(Minor::Newest).await);
     let namespace = Namespace::create(cluster, prefix).await.unwrap();
@@ -44,7 +44,7 @@ async fn stand(prefix: &str) -> Stand {
             .0,
         200
     );
-    Stand {
+    Fixture {
         namespace,
         pod,
         proxy,
@@ -57,10 +57,10 @@ async fn inbound_listener(proxy: &Proxy) -> String {
     proxy.listener_updated("virtualInbound").await.unwrap()
 }
 
-async fn answers(stand: &Stand, connection: &mut trimtab_cluster::Connection, status: u16) {
+async fn answers(fixture: &Fixture, connection: &mut trimtab_cluster::Connection, status: u16) {
     let connection = tokio::sync::Mutex::new(connection);
     wait_for(
-        &format!("{} to answer {status}", stand.pod.name),
+        &format!("{} to answer {status}", fixture.pod.name),
         BOUND,
         || async {
             let mut connection = connection.lock().await;
@@ -121,17 +121,17 @@ spec:
 /// limit of a connection that stays open, and no listener is touched.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extension_config_changes_limits_without_a_listener_update() {
-    let stand = stand("extension").await;
-    stand
+    let fixture = fixture("extension").await;
+    fixture
         .namespace
         .apply(&extension_config(1_000_000))
         .await
         .unwrap();
-    stand.namespace.apply(EXTENSION).await.unwrap();
-    stand
+    fixture.namespace.apply(EXTENSION).await.unwrap();
+    fixture
         .proxy
         .wait_config("the filter", |dump| {
-            let name = format!("{}.limit", stand.namespace.name());
+            let name = format!("{}.limit", fixture.namespace.name());
             let ecds = dump["configs"]
                 .as_array()
                 .into_iter()
@@ -145,13 +145,13 @@ async fn an_extension_config_changes_limits_without_a_listener_update() {
         })
         .await
         .unwrap();
-    let mut connection = stand.proxy.inbound(9080).await.unwrap();
-    answers(&stand, &mut connection, 200).await;
-    let before = inbound_listener(&stand.proxy).await;
-    stand.namespace.apply(&extension_config(1)).await.unwrap();
-    answers(&stand, &mut connection, 429).await;
+    let mut connection = fixture.proxy.inbound(9080).await.unwrap();
+    answers(&fixture, &mut connection, 200).await;
+    let before = inbound_listener(&fixture.proxy).await;
+    fixture.namespace.apply(&extension_config(1)).await.unwrap();
+    answers(&fixture, &mut connection, 429).await;
     assert!(!connection.is_closed());
-    assert_eq!(inbound_listener(&stand.proxy).await, before);
+    assert_eq!(inbound_listener(&fixture.proxy).await, before);
 }
 
 /// ECDS from Trimtab's own server: the sidecar reaches it by `google_grpc`, which needs no cluster in the bootstrap and so
@@ -159,17 +159,17 @@ async fn an_extension_config_changes_limits_without_a_listener_update() {
 #[tokio::test(flavor = "multi_thread")]
 async fn our_own_server_changes_limits_without_a_restart_or_a_listener_update() {
     operator().await;
-    let stand = stand("own").await;
+    let fixture = fixture("own").await;
     let limiter =
         example("limiter/average.yaml").replacen("spec:\n", "spec:\n  delivery: ECDS\n", 1);
-    stand
+    fixture
         .namespace
         .apply(&limiter.replace("20/", "1000000/"))
         .await
         .unwrap();
-    limiter_state(&stand.namespace, "reviews", "Limiting").await;
-    let mut connection = stand.proxy.inbound(9080).await.unwrap();
-    stand
+    limiter_state(&fixture.namespace, "reviews", "Limiting").await;
+    let mut connection = fixture.proxy.inbound(9080).await.unwrap();
+    fixture
         .proxy
         .wait_config("the limit", |dump| {
             if dump.to_string().contains("\"max_tokens\":1000000") {
@@ -180,19 +180,19 @@ async fn our_own_server_changes_limits_without_a_restart_or_a_listener_update() 
         })
         .await
         .unwrap();
-    let mut fresh = stand.proxy.inbound(9080).await.unwrap();
-    answers(&stand, &mut fresh, 200).await;
-    answers(&stand, &mut connection, 200).await;
-    let before = inbound_listener(&stand.proxy).await;
-    stand
+    let mut fresh = fixture.proxy.inbound(9080).await.unwrap();
+    answers(&fixture, &mut fresh, 200).await;
+    answers(&fixture, &mut connection, 200).await;
+    let before = inbound_listener(&fixture.proxy).await;
+    fixture
         .namespace
         .apply(&limiter.replace("20/", "1/"))
         .await
         .unwrap();
-    answers(&stand, &mut fresh, 429).await;
+    answers(&fixture, &mut fresh, 429).await;
     assert!(!fresh.is_closed());
-    assert_eq!(inbound_listener(&stand.proxy).await, before);
-    let filters = stand
+    assert_eq!(inbound_listener(&fixture.proxy).await, before);
+    let filters = fixture
         .namespace
         .kubectl(&["get", "envoyfilters", "-o", "json"], "")
         .await
@@ -215,14 +215,14 @@ async fn our_own_server_changes_limits_without_a_restart_or_a_listener_update() 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_envoyfilter_with_another_quota_updates_the_listener() {
     operator().await;
-    let stand = stand("inline").await;
+    let fixture = fixture("inline").await;
     let limiter = example("limiter/average.yaml");
-    stand
+    fixture
         .namespace
         .apply(&limiter.replace("20/", "1000000/"))
         .await
         .unwrap();
-    limiter_state(&stand.namespace, "reviews", "Limiting").await;
+    limiter_state(&fixture.namespace, "reviews", "Limiting").await;
     let has = |text: &'static str| {
         move |dump: &Value| {
             if dump.to_string().contains(text) {
@@ -232,23 +232,23 @@ async fn an_envoyfilter_with_another_quota_updates_the_listener() {
             }
         }
     };
-    stand
+    fixture
         .proxy
         .wait_config("the limit", has("\"max_tokens\":1000000"))
         .await
         .unwrap();
-    let before = inbound_listener(&stand.proxy).await;
-    stand
+    let before = inbound_listener(&fixture.proxy).await;
+    fixture
         .namespace
         .apply(&limiter.replace("20/", "1/"))
         .await
         .unwrap();
-    stand
+    fixture
         .proxy
         .wait_config("the new limit", has("\"max_tokens\":1,"))
         .await
         .unwrap();
-    assert_ne!(inbound_listener(&stand.proxy).await, before);
+    assert_ne!(inbound_listener(&fixture.proxy).await, before);
 }
 
 fn authority_override() -> Value {
@@ -349,15 +349,15 @@ spec:
 #[tokio::test(flavor = "multi_thread")]
 async fn several_limiters_on_one_workload_all_hold() {
     operator().await;
-    let stand = stand("merge").await;
-    stand.namespace.apply(TWO_LIMITERS).await.unwrap();
+    let fixture = fixture("merge").await;
+    fixture.namespace.apply(TWO_LIMITERS).await.unwrap();
     for name in ["first", "reviews"] {
-        limiter_state(&stand.namespace, name, "Limiting").await;
+        limiter_state(&fixture.namespace, name, "Limiting").await;
     }
     for who in ["a", "b"] {
         let request = Request::get("/").header("who", who);
         wait_for(&format!("the limit of {who}"), BOUND, || async {
-            let mut connection = stand.proxy.inbound(9080).await.map_err(|e| e.to_string())?;
+            let mut connection = fixture.proxy.inbound(9080).await.map_err(|e| e.to_string())?;
             let (status, _) = connection
                 .send("reviews", &request)
                 .await
@@ -371,7 +371,7 @@ async fn several_limiters_on_one_workload_all_hold() {
         .await
         .unwrap();
     }
-    let mut connection = stand.proxy.inbound(9080).await.unwrap();
+    let mut connection = fixture.proxy.inbound(9080).await.unwrap();
     let free = connection
         .send("reviews", &Request::get("/").header("who", "c"))
         .await
@@ -383,16 +383,16 @@ async fn several_limiters_on_one_workload_all_hold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn istioctl_analyze_warns_of_nothing_but_the_kind_itself() {
     operator().await;
-    let stand = stand("analyze").await;
+    let fixture = fixture("analyze").await;
     for delivery in ["EnvoyFilter", "ECDS"] {
         let limiter = example("limiter/inbound.yaml").replacen(
             "spec:\n",
             &format!("spec:\n  delivery: {delivery}\n"),
             1,
         );
-        stand.namespace.apply(&limiter).await.unwrap();
-        limiter_state(&stand.namespace, "reviews", "Limiting").await;
-        let name = stand.namespace.name();
+        fixture.namespace.apply(&limiter).await.unwrap();
+        limiter_state(&fixture.namespace, "reviews", "Limiting").await;
+        let name = fixture.namespace.name();
         let analyze = ["analyze", "-n", name, "-o", "json"];
         let text = cluster().await.istioctl(&analyze).await.unwrap();
         let found: Vec<Value> = serde_json::from_str(text.trim()).unwrap_or_default();
@@ -409,15 +409,15 @@ async fn istioctl_analyze_warns_of_nothing_but_the_kind_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hand_edits_are_repaired() {
     operator().await;
-    let stand = stand("repair").await;
-    stand
+    let fixture = fixture("repair").await;
+    fixture
         .namespace
         .apply(&example("limiter/inbound.yaml"))
         .await
         .unwrap();
-    limiter_state(&stand.namespace, "reviews", "Limiting").await;
+    limiter_state(&fixture.namespace, "reviews", "Limiting").await;
     let spec = || async {
-        let text = stand
+        let text = fixture
             .namespace
             .kubectl(&["get", "envoyfilters", "-o", "json"], "")
             .await
@@ -425,7 +425,7 @@ async fn hand_edits_are_repaired() {
         let list: Value = serde_json::from_str(&text).unwrap();
         list["items"][0]["spec"].clone()
     };
-    let name = format!("reviews.{}.ratelimit", stand.namespace.name());
+    let name = format!("reviews.{}.ratelimit", fixture.namespace.name());
     let wanted = spec().await;
     assert!(
         wanted["configPatches"]
@@ -433,7 +433,7 @@ async fn hand_edits_are_repaired() {
             .is_some_and(|p| !p.is_empty())
     );
     let patch = r#"{"spec": {"configPatches": []}}"#;
-    stand
+    fixture
         .namespace
         .kubectl(
             &["patch", "envoyfilter", &name, "--type=merge", "-p", patch],
@@ -451,7 +451,7 @@ async fn hand_edits_are_repaired() {
     })
     .await
     .unwrap();
-    stand
+    fixture
         .namespace
         .kubectl(&["delete", "envoyfilter", &name], "")
         .await

@@ -29,7 +29,7 @@ use trimtab_lazyload::fallback::proxy::{ProxyOptions as FallbackOptions, bootstr
 use trimtab_lazyload::fallback::{FallbackInput, PROXY_METADATA, filters, manifests};
 
 use crate::collector::{Collector, metadata, path};
-use crate::stand::{BOUND, application, cluster, istiod};
+use crate::fixture::{BOUND, application, cluster, istiod};
 
 /// The caller knows nothing but the fallback.
 const SERVICES: &str = "
@@ -53,7 +53,7 @@ const PORT: u16 = 9080;
 /// A port that is HTTP somewhere, and something else at the pod of the tests.
 const OTHER_PORT: u16 = 9081;
 
-struct Stand {
+struct Fixture {
     namespace: Namespace<'static>,
     minor: Minor,
     input: FallbackInput,
@@ -77,7 +77,7 @@ fn input(namespace: &str) -> FallbackInput {
 }
 
 /// What a namespace has before its caller starts.
-async fn stand(prefix: &str, minor: Minor, policy: &str, change: fn(&mut FallbackInput)) -> Stand {
+async fn fixture(prefix: &str, minor: Minor, policy: &str, change: fn(&mut FallbackInput)) -> Fixture {
     let cluster = cluster().await;
     let namespace = Namespace::create(cluster, prefix).await.unwrap();
     let disabled = [
@@ -126,7 +126,7 @@ async fn stand(prefix: &str, minor: Minor, policy: &str, change: fn(&mut Fallbac
     };
     let dir = cluster.dir().join(format!("fallback.{}", namespace.name()));
     let fallback = Envoy::start(&bootstrap(&options), &dir).await.unwrap();
-    Stand {
+    Fixture {
         app: application(&reviews, PORT).await,
         namespace,
         minor,
@@ -138,7 +138,7 @@ async fn stand(prefix: &str, minor: Minor, policy: &str, change: fn(&mut Fallbac
     }
 }
 
-impl Stand {
+impl Fixture {
     async fn caller_pod(&self) -> Pod {
         let labels = [("app", "caller"), ("net", self.namespace.name())];
         self.namespace.pod("caller-0", &labels).await.unwrap()
@@ -198,32 +198,32 @@ fn sections(dump: &Value, kind: &str) -> Value {
 }
 
 async fn the_first_call_arrives(minor: Minor, policy: &str) {
-    let stand = stand("fallback", minor, policy, |_| {}).await;
-    let proxy = stand.caller().await;
-    assert_eq!(stand.call(&proxy, "reviews:9080", "/first").await, 200);
-    assert_eq!((stand.app.requests(), stand.carried().await), (1, 1));
-    let entry = stand
+    let fixture = fixture("fallback", minor, policy, |_| {}).await;
+    let proxy = fixture.caller().await;
+    assert_eq!(fixture.call(&proxy, "reviews:9080", "/first").await, 200);
+    assert_eq!((fixture.app.requests(), fixture.carried().await), (1, 1));
+    let entry = fixture
         .collector
         .http("the entry", |e| path(e) == "/first")
         .await;
     let common = entry.common_properties.as_ref();
-    let namespace = stand.namespace.name();
+    let namespace = fixture.namespace.name();
     assert_eq!(
         metadata(common, "source_namespace").as_deref(),
         Some(namespace)
     );
     assert_eq!(
         metadata(common, "destination"),
-        Some(stand.destination().to_string())
+        Some(fixture.destination().to_string())
     );
     assert_eq!(
         entry.request.unwrap().authority,
         format!("reviews.{namespace}:9080")
     );
-    let link_local = stand.call(&proxy, "169.254.169.254", "/").await;
+    let link_local = fixture.call(&proxy, "169.254.169.254", "/").await;
     let as_istio_does = if policy == "ALLOW_ANY" { 200 } else { 502 };
-    assert_eq!((link_local, stand.carried().await), (as_istio_does, 1));
-    assert_eq!(stand.collector.count_http(|e| path(e) == "/first"), 1);
+    assert_eq!((link_local, fixture.carried().await), (as_istio_does, 1));
+    assert_eq!(fixture.collector.count_http(|e| path(e) == "/first"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,20 +247,20 @@ async fn one_fallback_for_the_mesh_learns_the_pod() {
     let whole_mesh = |input: &mut FallbackInput| {
         input.config.fallback.global_sidecar_mode = GlobalSidecarMode::Cluster;
     };
-    let stand = stand("mesh", Minor::Newest, "ALLOW_ANY", whole_mesh).await;
+    let fixture = fixture("mesh", Minor::Newest, "ALLOW_ANY", whole_mesh).await;
     let (cluster, istiod) = (cluster().await, istiod(Minor::Newest).await);
-    let pod = stand.caller_pod().await;
+    let pod = fixture.caller_pod().await;
     let proxy = Proxy::start_by_agent(cluster, istiod, &pod, &json!({}))
         .await
         .unwrap();
-    stand.wait_wired(&proxy).await;
-    assert_eq!(stand.call(&proxy, "reviews", "/mesh").await, 200);
-    let entry = stand
+    fixture.wait_wired(&proxy).await;
+    assert_eq!(fixture.call(&proxy, "reviews", "/mesh").await, 200);
+    let entry = fixture
         .collector
         .http("the entry", |e| path(e) == "/mesh")
         .await;
     let common = entry.common_properties.as_ref();
-    let namespace = stand.namespace.name();
+    let namespace = fixture.namespace.name();
     assert_eq!(
         metadata(common, "source"),
         Some(format!("{namespace}/caller-0"))
@@ -299,29 +299,29 @@ async fn dispatches_and_lua_are_taken() {
             },
         ];
     };
-    let stand = stand("dispatch", Minor::Newest, "ALLOW_ANY", all).await;
-    let proxy = stand.caller().await;
+    let fixture = fixture("dispatch", Minor::Newest, "ALLOW_ANY", all).await;
+    let proxy = fixture.caller().await;
     proxy
         .wait_listener("trimtab.lazyload.source")
         .await
         .unwrap();
     for (host, carried) in [("a.out.com", 0), ("n7.com", 0), ("other.com", 1)] {
-        assert_eq!(stand.call(&proxy, host, "/").await, 200, "{host}");
-        assert_eq!(stand.carried().await, carried, "{host}");
+        assert_eq!(fixture.call(&proxy, host, "/").await, 200, "{host}");
+        assert_eq!(fixture.carried().await, carried, "{host}");
     }
 }
 
 /// On a port of its own, and on one that is HTTP for other services.
 async fn tcp_arrives(policy: &str) {
-    let stand = stand("tcp", Minor::Newest, policy, |_| {}).await;
+    let fixture = fixture("tcp", Minor::Newest, policy, |_| {}).await;
     let echo = echo().await;
-    let proxy = stand.caller().await;
+    let proxy = fixture.caller().await;
     proxy.wait_listener("trimtab-link-local").await.unwrap();
     for port in [7777, OTHER_PORT] {
-        let _server = Forwarder::to(stand.reviews.address(port), echo)
+        let _server = Forwarder::to(fixture.reviews.address(port), echo)
             .await
             .unwrap();
-        let destination = SocketAddrV4::new(stand.reviews.local(), port);
+        let destination = SocketAddrV4::new(fixture.reviews.local(), port);
         let mut stream = proxy.outbound_stream(destination).await.unwrap();
         stream.write_all(b"\x00\x01hello").await.unwrap();
         let mut back = [0; 7];
@@ -341,9 +341,9 @@ async fn tcp_arrives(policy: &str) {
                 common.downstream_local_address.as_ref(),
                 common.downstream_remote_address.as_ref(),
             );
-            is(to, stand.reviews.local(), Some(port)) && is(from, proxy.pod().local(), None)
+            is(to, fixture.reviews.local(), Some(port)) && is(from, proxy.pod().local(), None)
         };
-        stand
+        fixture
             .collector
             .tcp("the entry", |e| {
                 e.common_properties.as_ref().is_some_and(wanted)
@@ -355,13 +355,13 @@ async fn tcp_arrives(policy: &str) {
 /// HTTP/2 with trailers, on the port of the Service that is named HTTP.
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_arrives() {
-    let stand = stand("grpc", Minor::Newest, "ALLOW_ANY", |_| {}).await;
+    let fixture = fixture("grpc", Minor::Newest, "ALLOW_ANY", |_| {}).await;
     let server = Collector::start();
-    let _server = Forwarder::to(stand.reviews.address(OTHER_PORT), server.address)
+    let _server = Forwarder::to(fixture.reviews.address(OTHER_PORT), server.address)
         .await
         .unwrap();
-    let proxy = stand.caller().await;
-    let destination = SocketAddrV4::new(stand.reviews.local(), OTHER_PORT);
+    let proxy = fixture.caller().await;
+    let destination = SocketAddrV4::new(fixture.reviews.local(), OTHER_PORT);
     let tunnel = proxy.tunnel(destination).await.unwrap();
     let mut client = AccessLogServiceClient::connect(format!("http://{}", tunnel.address()))
         .await
@@ -382,7 +382,7 @@ async fn grpc_arrives() {
     let call = client.stream_access_logs(futures::stream::iter([message]));
     tokio::time::timeout(BOUND, call).await.unwrap().unwrap();
     server.http("the message", |e| path(e) == "/by-grpc").await;
-    assert_eq!(stand.carried().await, 1);
+    assert_eq!(fixture.carried().await, 1);
 }
 
 async fn echo() -> SocketAddr {
@@ -414,14 +414,14 @@ async fn tcp_arrives_with_registry_only() {
 /// The fallback's own sidecar has all services, is not sent to itself, and speaks to Envoy as it is spoken to.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fallbacks_own_sidecar_is_left_as_it_was() {
-    let stand = stand("own", Minor::Newest, "ALLOW_ANY", |_| {}).await;
+    let fixture = fixture("own", Minor::Newest, "ALLOW_ANY", |_| {}).await;
     let (cluster, istiod) = (cluster().await, istiod(Minor::Newest).await);
     let (key, value) = PROXY_METADATA;
     let options = ProxyOptions {
         metadata: json!({key: value}),
         ..ProxyOptions::default()
     };
-    let proxy = Proxy::start_with(cluster, istiod, &stand.fallback_pod, &options)
+    let proxy = Proxy::start_with(cluster, istiod, &fixture.fallback_pod, &options)
         .await
         .unwrap();
     let inbound = proxy
@@ -443,19 +443,19 @@ async fn the_fallbacks_own_sidecar_is_left_as_it_was() {
             .contains("use_downstream_protocol_config"),
         "{inbound}"
     );
-    let server = format!("unknown.{}", stand.namespace.name());
-    assert_eq!(stand.call(&proxy, &server, "/").await, 200);
-    assert_eq!(stand.carried().await, 0, "it went there itself");
+    let server = format!("unknown.{}", fixture.namespace.name());
+    assert_eq!(fixture.call(&proxy, &server, "/").await, 200);
+    assert_eq!(fixture.carried().await, 0, "it went there itself");
     let echo = echo().await;
-    let _server = Forwarder::to(stand.reviews.address(7778), echo)
+    let _server = Forwarder::to(fixture.reviews.address(7778), echo)
         .await
         .unwrap();
-    let destination = SocketAddrV4::new(stand.reviews.local(), 7778);
+    let destination = SocketAddrV4::new(fixture.reviews.local(), 7778);
     let mut stream = proxy.outbound_stream(destination).await.unwrap();
     stream.write_all(b"x").await.unwrap();
     assert_eq!(stream.read_u8().await.unwrap(), b'x');
     assert_eq!(
-        stand
+        fixture
             .fallback
             .stat("tcp.tcp.downstream_cx_total")
             .await
@@ -466,14 +466,14 @@ async fn the_fallbacks_own_sidecar_is_left_as_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn istioctl_analyze_is_silent() {
-    let stand = stand("analyze-fallback", Minor::Newest, "ALLOW_ANY", |_| {}).await;
+    let fixture = fixture("analyze-fallback", Minor::Newest, "ALLOW_ANY", |_| {}).await;
     // Else it misses the pod that the test's own Sidecar is for.
-    stand.caller_pod().await;
-    let analyze = ["analyze", "-n", stand.namespace.name(), "-o", "json"];
+    fixture.caller_pod().await;
+    let analyze = ["analyze", "-n", fixture.namespace.name(), "-o", "json"];
     let text = cluster().await.istioctl(&analyze).await.unwrap();
     let found: Vec<Value> = serde_json::from_str(text.trim()).unwrap();
     let codes: Vec<&Value> = found.iter().map(|message| &message["code"]).collect();
     // Of every EnvoyFilter it says that it exposes internals.
     assert_eq!(codes, ["IST0133"], "{text}");
-    assert!(!stand.input.all_ports().is_empty());
+    assert!(!fixture.input.all_ports().is_empty());
 }

@@ -14,7 +14,7 @@ use trimtab_lazyload::config::GlobalSidecarMode;
 use trimtab_lazyload::fallback::proxy::{ProxyOptions as FallbackOptions, bootstrap};
 use trimtab_lazyload::fallback::{FallbackInput, manifests};
 
-use crate::stand::{BOUND, addresses, application, cluster, istiod};
+use crate::fixture::{BOUND, addresses, application, cluster, istiod};
 
 /// Namespace with a fallback, as the operator of the tests is configured.
 const NAMESPACE: &str = "lazy";
@@ -47,7 +47,7 @@ async fn apply(cluster: &Cluster, objects: &[Value]) {
         .unwrap();
 }
 
-struct Stand {
+struct Fixture {
     namespace: Namespace<'static>,
     reviews: Pod,
     app: Upstream,
@@ -56,7 +56,7 @@ struct Stand {
 }
 
 /// A namespace with many services, a fallback that is ready, and a caller that knows everything.
-async fn stand() -> Stand {
+async fn fixture() -> Fixture {
     let (cluster, istiod) = (cluster().await, istiod(Minor::Newest).await);
     let namespace = Namespace::named(cluster, NAMESPACE).await.unwrap();
     let disabled = ["label", "namespace", NAMESPACE, "istio-injection=disabled"];
@@ -95,7 +95,7 @@ async fn stand() -> Stand {
         .pod("caller-0", &[("app", "caller")])
         .await
         .unwrap();
-    Stand {
+    Fixture {
         app: application(&reviews, PORT).await,
         namespace,
         reviews,
@@ -129,7 +129,7 @@ fn size(dump: &Value) -> (Vec<String>, usize) {
     )
 }
 
-impl Stand {
+impl Fixture {
     async fn carried(&self) -> u64 {
         self.fallback
             .stat("http.http.downstream_rq_total")
@@ -217,12 +217,12 @@ async fn analyzed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fence_makes_the_configuration_small_and_the_first_call_widens_it() {
-    let stand = stand().await;
-    let wide = stand
+    let fixture = fixture().await;
+    let wide = fixture
         .config("everything", |c| knows(c, "other0") && knows(c, "reviews"))
         .await;
     apply(cluster().await, &[fence(NAMESPACE)]).await;
-    let narrow = stand
+    let narrow = fixture
         .config("the fallback alone", |c| {
             !knows(c, "reviews") && !knows(c, "other0") && knows(c, "global-sidecar")
         })
@@ -231,28 +231,28 @@ async fn a_fence_makes_the_configuration_small_and_the_first_call_widens_it() {
     assert!(small, "clusters and bytes: {narrow:?} of {wide:?}");
 
     let begun = Instant::now();
-    assert_eq!(stand.call().await, 200);
+    assert_eq!(fixture.call().await, 200);
     let first = begun.elapsed();
     assert_eq!(
-        (stand.app.requests(), stand.carried().await),
+        (fixture.app.requests(), fixture.carried().await),
         (1, 1),
         "the fallback carried it"
     );
-    stand.config("reviews", |c| knows(c, "reviews")).await;
+    fixture.config("reviews", |c| knows(c, "reviews")).await;
     let known = begun.elapsed();
     // Routes come after clusters.
     let direct = wait_for("a call past the fallback", BOUND, || async {
-        let before = stand.carried().await;
-        let status = stand.call().await;
+        let before = fixture.carried().await;
+        let status = fixture.call().await;
         assert_eq!(status, 200);
-        if stand.carried().await == before {
+        if fixture.carried().await == before {
             Ok(())
         } else {
             Err("still by the fallback".to_owned())
         }
     });
     direct.await.unwrap();
-    let after = stand
+    let after = fixture
         .config("reviews and no more", |c| {
             knows(c, "reviews") && !knows(c, "other0")
         })
@@ -261,17 +261,17 @@ async fn a_fence_makes_the_configuration_small_and_the_first_call_widens_it() {
         "clusters and bytes: all {wide:?}, fenced {narrow:?}, learned {after:?}; first call {first:?}, in scope after {known:?}"
     );
     for _ in 0..200 {
-        assert_eq!(stand.call().await, 200);
+        assert_eq!(fixture.call().await, 200);
     }
 
-    tells(&stand.fence().await);
+    tells(&fixture.fence().await);
     analyzed().await;
     cluster()
         .await
         .kubectl(&["-n", NAMESPACE, "delete", "servicefence", "caller"], "")
         .await
         .unwrap();
-    let again = stand.config("everything again", |c| {
+    let again = fixture.config("everything again", |c| {
         knows(c, "other0") && knows(c, "reviews")
     });
     tokio::time::timeout(BOUND + Duration::from_secs(5), again)

@@ -3,7 +3,7 @@
 use trimtab_cluster::{Connection, Kind, Minor, Namespace, Proxy, ProxyOptions, wait_for};
 use trimtab_lab::http::Request;
 
-use crate::stand::{
+use crate::fixture::{
     BOUND, application, cluster, example, istiod, limiter_state, operator, statuses,
 };
 

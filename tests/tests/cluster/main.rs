@@ -25,4 +25,4 @@ mod lazyload;
 mod limits;
 mod protocols;
 mod sidecars;
-mod stand;
+mod fixture;

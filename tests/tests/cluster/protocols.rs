@@ -13,7 +13,7 @@ use trimtab_metaprotocol::translate::translate;
 use trimtab_xds::{ResourceCache, serve};
 
 use crate::peers::{Counts, Peer, client, counts, server};
-use crate::stand::{BOUND, cluster, istiod, operator_xds};
+use crate::fixture::{BOUND, cluster, istiod, operator_xds};
 
 const ORDERS: &str = "
 apiVersion: v1

@@ -5,7 +5,7 @@ use trimtab::http::REQUEST_HEADER;
 use trimtab::operator::Operator;
 
 use crate::logs::carried;
-use crate::stand::{GRACE, PLAIN, Stand, log};
+use crate::fixture::{GRACE, PLAIN, Fixture, log};
 
 const CART: &str = "cart.shop.svc.cluster.local";
 
@@ -30,11 +30,11 @@ async fn forget(operator: &Operator, fence: &str) -> u16 {
 
 #[tokio::test]
 async fn fault_o27_only_a_post_from_here_forgets() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
     let client = reqwest::Client::new();
     for path in [
         "lazyload/debug/svfReset?ns=shop",
@@ -64,8 +64,8 @@ async fn fault_o27_only_a_post_from_here_forgets() {
 
 #[tokio::test]
 async fn fault_o27_pages_are_neither_framed_nor_sniffed_and_run_only_our_scripts() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
     for path in [
         "/",
         "/dependencies",
@@ -97,12 +97,12 @@ async fn fault_o27_pages_are_neither_framed_nor_sniffed_and_run_only_our_scripts
 
 #[tokio::test]
 async fn forgetting_takes_what_was_learned_of_one_fence_and_nothing_else() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
+    fixture
         .fence("shop", "front", json!({"host": {CART: {}}}))
         .await;
-    stand.fence("shop", "stock", json!({})).await;
+    fixture.fence("shop", "stock", json!({})).await;
     log(
         &operator,
         vec![
@@ -112,51 +112,51 @@ async fn forgetting_takes_what_was_learned_of_one_fence_and_nothing_else() {
     )
     .await;
     let all = ["shop/cart", "data/redis", "shop/stock"];
-    stand.scope("shop", "front", &all).await;
-    stand.scope("shop", "stock", &["data/redis"]).await;
+    fixture.scope("shop", "front", &all).await;
+    fixture.scope("shop", "stock", &["data/redis"]).await;
     assert_eq!(forget(&operator, "shop/nobody").await, 404);
-    stand.never_narrowed("shop", "front").await;
+    fixture.never_narrowed("shop", "front").await;
     assert_eq!(forget(&operator, "shop/front").await, 200);
-    stand
+    fixture
         .status_where("shop", "front", "nothing is learned", |s| {
             s.dependencies.is_empty() && s.metric_status.is_empty()
         })
         .await;
     // What was forgotten has the grace; a call in it keeps its host.
-    stand.settle().await;
-    stand.scope("shop", "front", &all).await;
-    stand.never_narrowed("shop", "front").await;
+    fixture.settle().await;
+    fixture.scope("shop", "front", &all).await;
+    fixture.never_narrowed("shop", "front").await;
     log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
-    stand
+    fixture
         .status_where("shop", "front", "stock again", |s| {
             s.dependencies.len() == 1
         })
         .await;
-    stand.clock.advance(GRACE);
+    fixture.clock.advance(GRACE);
     let kept = ["shop/cart", "shop/stock"];
-    stand.scope("shop", "front", &kept).await;
-    stand.scope("shop", "stock", &["data/redis"]).await;
-    stand.never_narrowed("shop", "stock").await;
+    fixture.scope("shop", "front", &kept).await;
+    fixture.scope("shop", "stock", &["data/redis"]).await;
+    fixture.never_narrowed("shop", "stock").await;
     operator.stop().await.unwrap();
     // A restart does not remember either.
-    let operator = stand.operator(PLAIN).await;
-    stand.settle().await;
-    stand.scope("shop", "front", &kept).await;
+    let operator = fixture.operator(PLAIN).await;
+    fixture.settle().await;
+    fixture.scope("shop", "front", &kept).await;
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn the_answers_say_what_is_in_scope_and_why() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
+    fixture
         .fence("shop", "front", json!({"host": {CART: {}}}))
         .await;
     log(&operator, vec![carried("shop", "front-1", &["redis.data"])]).await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/cart", "data/redis"])
         .await;
-    stand.settle().await;
+    fixture.settle().await;
     let (_, fence) = get(&operator, "/api/v1/lazyload/fences/shop/front").await;
     assert_eq!(fence["selector"], json!({"app": "front"}), "{fence}");
     assert_eq!(fence["size"]["services"], 2, "{fence}");

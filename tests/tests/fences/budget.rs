@@ -8,17 +8,17 @@ use trimtab_crds::istio::Sidecar;
 use trimtab_lab::process::wait_until;
 
 use crate::logs::carried;
-use crate::stand::{BOUND, PLAIN, Stand, log};
+use crate::fixture::{BOUND, PLAIN, Fixture, log};
 
 #[tokio::test]
 async fn the_budget_bounds_writes_of_sidecars_and_nothing_is_lost() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let config = "{fallback: {enabled: false}, writes: {perMinute: 3}}";
-    let operator = stand.operator(config).await;
+    let operator = fixture.operator(config).await;
     for i in 0..9 {
-        stand.fence("shop", &format!("f{i}"), json!({})).await;
+        fixture.fence("shop", &format!("f{i}"), json!({})).await;
     }
-    let sidecars: Api<Sidecar> = Api::namespaced(stand.api.client(), "shop");
+    let sidecars: Api<Sidecar> = Api::namespaced(fixture.api.client(), "shop");
     let count = || async { sidecars.list(&<_>::default()).await.unwrap().items.len() };
     let reach = |wanted: usize| async move {
         wait_until(&format!("{wanted} Sidecars"), BOUND, || async {
@@ -32,7 +32,7 @@ async fn the_budget_bounds_writes_of_sidecars_and_nothing_is_lost() {
     // Statuses do not wait for Sidecars.
     for i in 0..9 {
         let what = format!("a word about f{i}");
-        stand
+        fixture
             .status_where("shop", &format!("f{i}"), &what, |s| {
                 !s.conditions.is_empty()
             })
@@ -40,7 +40,7 @@ async fn the_budget_bounds_writes_of_sidecars_and_nothing_is_lost() {
     }
     assert_eq!(count().await, 3);
     for wanted in 4..=9 {
-        stand.clock.advance(Duration::from_secs(20));
+        fixture.clock.advance(Duration::from_secs(20));
         reach(wanted).await;
     }
     operator.stop().await.unwrap();
@@ -48,10 +48,10 @@ async fn the_budget_bounds_writes_of_sidecars_and_nothing_is_lost() {
 
 #[tokio::test]
 async fn calls_of_what_is_known_write_nothing() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
     for name in ["front", "cart", "stock"] {
-        stand.fence("shop", name, json!({})).await;
+        fixture.fence("shop", name, json!({})).await;
     }
     let round = || {
         vec![
@@ -61,21 +61,21 @@ async fn calls_of_what_is_known_write_nothing() {
         ]
     };
     log(&operator, round()).await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/cart", "shop/stock"])
         .await;
-    stand
+    fixture
         .scope("shop", "cart", &["shop/stock", "data/redis"])
         .await;
-    stand.scope("shop", "stock", &["data/redis"]).await;
-    stand.settle().await;
-    let before = stand.writes("shop").await;
+    fixture.scope("shop", "stock", &["data/redis"]).await;
+    fixture.settle().await;
+    let before = fixture.writes("shop").await;
     // 6000 entries over more than a day.
     for _ in 0..1000 {
-        stand.clock.advance(Duration::from_secs(100));
+        fixture.clock.advance(Duration::from_secs(100));
         log(&operator, round()).await;
     }
-    stand.settle().await;
-    assert_eq!(stand.writes("shop").await, before);
+    fixture.settle().await;
+    assert_eq!(fixture.writes("shop").await, before);
     operator.stop().await.unwrap();
 }

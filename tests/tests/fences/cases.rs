@@ -6,42 +6,42 @@ use trimtab_crds::fence::DependencyState;
 use trimtab_crds::istio::{EnvoyFilter, Sidecar};
 
 use crate::logs::{carried, connection, from_address};
-use crate::stand::{PLAIN, Stand, entry, log, reason_of, service};
+use crate::fixture::{PLAIN, Fixture, entry, log, reason_of, service};
 
 const DEFAULT: &str = "{fallback: {enabled: false}, fences: {autoFence: true, defaultFence: true}}";
 
 async fn fenced(
-    stand: &Stand,
+    fixture: &Fixture,
     messages: Vec<envoy_types::pb::envoy::service::accesslog::v3::StreamAccessLogsMessage>,
 ) {
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
+    fixture
         .condition("shop", "front", "Programmed", "Programmed")
         .await;
     log(&operator, messages).await;
-    stand.settle().await;
+    fixture.settle().await;
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_service_without_selector_gets_no_fence() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let mut bare = service("shop", "bare");
     bare["spec"]["selector"] = Value::Null;
-    stand.put(bare);
+    fixture.put(bare);
     let mut alias = service("shop", "alias");
     alias["spec"]["type"] = json!("ExternalName");
     alias["spec"]["externalName"] = json!("api.example.com");
-    stand.put(alias);
-    stand.service("shop", "front");
-    let operator = stand.operator(DEFAULT).await;
-    stand
+    fixture.put(alias);
+    fixture.service("shop", "front");
+    let operator = fixture.operator(DEFAULT).await;
+    fixture
         .condition("shop", "front", "Programmed", "Programmed")
         .await;
-    stand.settle().await;
-    assert!(stand.fence_of("shop", "bare").await.is_none());
-    assert!(stand.fence_of("shop", "alias").await.is_none());
+    fixture.settle().await;
+    assert!(fixture.fence_of("shop", "bare").await.is_none());
+    assert!(fixture.fence_of("shop", "alias").await.is_none());
     operator.stop().await.unwrap();
 }
 
@@ -60,29 +60,29 @@ async fn a_headless_service_is_learned_by_name_by_pod_name_and_by_pod_address() 
         carried("shop", "front-1", &["10.0.0.8:5432"]),
         connection("shop", "front-1", "10.0.0.8:5432"),
     ] {
-        let stand = Stand::shop();
-        stand.put(headless("db"));
-        stand.endpoints("data", "db", &["10.0.0.8"]);
-        fenced(&stand, vec![message]).await;
-        stand.scope("shop", "front", &["data/db"]).await;
+        let fixture = Fixture::shop();
+        fixture.put(headless("db"));
+        fixture.endpoints("data", "db", &["10.0.0.8"]);
+        fenced(&fixture, vec![message]).await;
+        fixture.scope("shop", "front", &["data/db"]).await;
     }
 }
 
 #[tokio::test]
 async fn external_names_bring_what_they_stand_for_and_other_domains_nothing() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let mut alias = service("shop", "api");
     alias["spec"] = json!({"type": "ExternalName", "externalName": "redis.data.svc.cluster.local"});
-    stand.put(alias);
+    fixture.put(alias);
     fenced(
-        &stand,
+        &fixture,
         vec![carried("shop", "front-1", &["api", "www.example.com"])],
     )
     .await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/api", "data/redis"])
         .await;
-    let status = stand.status("shop", "front").await;
+    let status = fixture.status("shop", "front").await;
     let outside = status
         .dependencies
         .iter()
@@ -92,17 +92,17 @@ async fn external_names_bring_what_they_stand_for_and_other_domains_nothing() {
 
 #[tokio::test]
 async fn a_call_by_address_is_learned() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let mut cart = service("shop", "cart");
     cart["spec"]["clusterIP"] = json!("10.96.0.2");
-    stand.put(cart);
-    fenced(&stand, vec![carried("shop", "front-1", &["10.96.0.2:80"])]).await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
+    fixture.put(cart);
+    fenced(&fixture, vec![carried("shop", "front-1", &["10.96.0.2:80"])]).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
 }
 
 #[tokio::test]
 async fn hosts_of_service_entries_are_learned_with_their_namespace() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let external = |name: &str, host: &str| {
         json!({
             "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
@@ -110,10 +110,10 @@ async fn hosts_of_service_entries_are_learned_with_their_namespace() {
             "spec": {"hosts": [host], "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}], "resolution": "DNS"},
         })
     };
-    stand.apply(external("api", "api.example.com")).await;
-    stand.apply(external("wild", "*.example.org")).await;
+    fixture.apply(external("api", "api.example.com")).await;
+    fixture.apply(external("wild", "*.example.org")).await;
     fenced(
-        &stand,
+        &fixture,
         vec![carried(
             "shop",
             "front-1",
@@ -121,7 +121,7 @@ async fn hosts_of_service_entries_are_learned_with_their_namespace() {
         )],
     )
     .await;
-    stand
+    fixture
         .scope(
             "shop",
             "front",
@@ -132,9 +132,9 @@ async fn hosts_of_service_entries_are_learned_with_their_namespace() {
 
 #[tokio::test]
 async fn an_entry_that_comes_after_the_call_is_imported() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
     log(
         &operator,
         vec![carried(
@@ -144,16 +144,16 @@ async fn an_entry_that_comes_after_the_call_is_imported() {
         )],
     )
     .await;
-    stand.settle().await;
-    stand.scope("shop", "front", &[]).await;
-    stand
+    fixture.settle().await;
+    fixture.scope("shop", "front", &[]).await;
+    fixture
         .apply(json!({
             "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
             "metadata": {"namespace": "shop", "name": "api"},
             "spec": {"hosts": ["api.example.com"], "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}]},
         }))
         .await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/api.example.com"])
         .await;
     operator.stop().await.unwrap();
@@ -161,19 +161,19 @@ async fn an_entry_that_comes_after_the_call_is_imported() {
 
 #[tokio::test]
 async fn several_services_on_one_workload_have_one_sidecar() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let mut admin = service("shop", "front-admin");
     admin["spec"]["selector"] = json!({"app": "front"});
-    stand.put(admin);
-    let operator = stand.operator(DEFAULT).await;
-    stand
+    fixture.put(admin);
+    let operator = fixture.operator(DEFAULT).await;
+    fixture
         .condition("shop", "front", "Programmed", "Programmed")
         .await;
     log(&operator, vec![carried("shop", "front-1", &["redis.data"])]).await;
     let one = |name: &'static str| {
-        let stand = &stand;
+        let fixture = &fixture;
         async move {
-            stand
+            fixture
                 .status_where("shop", name, "a word", |s| {
                     !reason_of(s, "Programmed").is_empty()
                 })
@@ -187,9 +187,9 @@ async fn several_services_on_one_workload_have_one_sidecar() {
     reason_of(&one("front-admin").await, "Programmed").clone_into(&mut reasons[1]);
     reasons.sort();
     assert_eq!(reasons, ["Merged", "Programmed"]);
-    let sidecars: Api<Sidecar> = Api::namespaced(stand.api.client(), "shop");
+    let sidecars: Api<Sidecar> = Api::namespaced(fixture.api.client(), "shop");
     let what = "one Sidecar with redis for the pods of both";
-    trimtab_lab::process::wait_until(what, crate::stand::BOUND, || async {
+    trimtab_lab::process::wait_until(what, crate::fixture::BOUND, || async {
         let all = sidecars.list(&<_>::default()).await.unwrap().items;
         let app = |s: &Sidecar| {
             s.spec.workload_selector.clone().unwrap_or_default().labels["app"].clone()
@@ -206,21 +206,21 @@ async fn several_services_on_one_workload_have_one_sidecar() {
 
 #[tokio::test]
 async fn a_port_that_is_http_here_and_tcp_there_is_taken_over_for_http_alone() {
-    let stand = Stand::shop();
-    stand.fallback(true);
+    let fixture = Fixture::shop();
+    fixture.fallback(true);
     let on = |name: &str, kind: &str| {
         let mut object = service("shop", name);
         object["spec"]["ports"] = json!([{"name": kind, "port": 9000, "protocol": "TCP"}]);
         object
     };
-    stand.put(on("cart", "http-web"));
-    stand.put(on("stock", "tcp-raw"));
-    let operator = stand.operator("{}").await;
-    stand.fence("shop", "front", json!({})).await;
-    stand
+    fixture.put(on("cart", "http-web"));
+    fixture.put(on("stock", "tcp-raw"));
+    let operator = fixture.operator("{}").await;
+    fixture.fence("shop", "front", json!({})).await;
+    fixture
         .condition("shop", "front", "Programmed", "Programmed")
         .await;
-    let filters: Api<EnvoyFilter> = Api::namespaced(stand.api.client(), "istio-system");
+    let filters: Api<EnvoyFilter> = Api::namespaced(fixture.api.client(), "istio-system");
     let filter = filters.get("to-global-sidecar").await.unwrap();
     let patches = &filter.spec.config_patches;
     let of_port = |p: &&Value| p.to_string().contains("\"9000\"");
@@ -238,7 +238,7 @@ async fn a_port_that_is_http_here_and_tcp_there_is_taken_over_for_http_alone() {
     ];
     log(&operator, lines.into()).await;
     let hosts = [entry("shop/cart"), entry("shop/stock")];
-    stand
+    fixture
         .hosts_where("shop", "front", "both", |found| {
             hosts.iter().all(|h| found.contains(h))
         })
@@ -249,34 +249,34 @@ async fn a_port_that_is_http_here_and_tcp_there_is_taken_over_for_http_alone() {
 #[tokio::test]
 async fn a_source_of_this_cluster_may_call_any_name() {
     // Services of another cluster on the same network have names here too, and their callers addresses of pods there.
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     fenced(
-        &stand,
+        &fixture,
         vec![
             from_address("10.0.0.1:1", "redis.data"),
             from_address("10.7.0.1:1", "cart"),
         ],
     )
     .await;
-    stand.scope("shop", "front", &["data/redis"]).await;
+    fixture.scope("shop", "front", &["data/redis"]).await;
 }
 
 #[tokio::test]
 async fn without_fences_nothing_of_ours_is_left() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
     for name in ["front", "cart", "stock"] {
-        stand.fence("shop", name, json!({})).await;
-        stand
+        fixture.fence("shop", name, json!({})).await;
+        fixture
             .condition("shop", name, "Programmed", "Programmed")
             .await;
     }
     for name in ["front", "cart", "stock"] {
-        stand.delete_fence("shop", name).await;
-        stand.no_sidecar("shop", name).await;
+        fixture.delete_fence("shop", name).await;
+        fixture.no_sidecar("shop", name).await;
     }
-    stand.settle().await;
-    let sidecars: Api<Sidecar> = Api::namespaced(stand.api.client(), "shop");
+    fixture.settle().await;
+    let sidecars: Api<Sidecar> = Api::namespaced(fixture.api.client(), "shop");
     assert!(
         sidecars
             .list(&<_>::default())
@@ -289,12 +289,12 @@ async fn without_fences_nothing_of_ours_is_left() {
 }
 
 /// Waits for the hosts of the learned `cart`, and for what istiod will make of the Sidecar.
-async fn leads_to(stand: &Stand, hosts: &[&str]) {
+async fn leads_to(fixture: &Fixture, hosts: &[&str]) {
     let full = |h: &&str| format!("{h}.svc.cluster.local");
     let wanted: Vec<String> = hosts.iter().map(full).collect();
     let what = format!("cart leads to {wanted:?}");
     let services = i64::try_from(hosts.len()).unwrap();
-    stand
+    fixture
         .status_where("shop", "front", &what, |s| {
             let domain = s.domains.get("cart.shop.svc.cluster.local");
             domain.is_some_and(|d| d.hosts == wanted)
@@ -305,7 +305,7 @@ async fn leads_to(stand: &Stand, hosts: &[&str]) {
 
 #[tokio::test]
 async fn routes_of_what_was_called_are_imported_and_bring_their_destinations() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let route = |namespace: &str, to: &str| {
         json!({
             "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
@@ -313,39 +313,39 @@ async fn routes_of_what_was_called_are_imported_and_bring_their_destinations() {
             "spec": {"hosts": ["cart.shop.svc.cluster.local"], "http": [{"route": [{"destination": {"host": to}}]}]},
         })
     };
-    stand
+    fixture
         .apply(route("shop", "redis.data.svc.cluster.local"))
         .await;
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
-    leads_to(&stand, &["cart.shop", "redis.data"]).await;
+    leads_to(&fixture, &["cart.shop", "redis.data"]).await;
     // The service that is called brings its VirtualService, and that its destinations: istiod sees to it.
-    stand.scope("shop", "front", &["shop/cart"]).await;
-    stand.apply(route("shop", "stock")).await;
-    leads_to(&stand, &["cart.shop", "stock.shop"]).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
+    fixture.apply(route("shop", "stock")).await;
+    leads_to(&fixture, &["cart.shop", "stock.shop"]).await;
     // A VirtualService elsewhere needs an entry of its own namespace.
-    stand
+    fixture
         .delete("networking.istio.io/v1", "VirtualService", "shop", "cart")
         .await;
-    leads_to(&stand, &["cart.shop"]).await;
-    stand
+    leads_to(&fixture, &["cart.shop"]).await;
+    fixture
         .apply(route("data", "redis.data.svc.cluster.local"))
         .await;
     let both = ["shop/cart", "data/cart.shop.svc.cluster.local"];
-    stand.scope("shop", "front", &both).await;
-    leads_to(&stand, &["cart.shop", "redis.data"]).await;
-    stand.never_narrowed("shop", "front").await;
+    fixture.scope("shop", "front", &both).await;
+    leads_to(&fixture, &["cart.shop", "redis.data"]).await;
+    fixture.never_narrowed("shop", "front").await;
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn sidecars_stay_when_trimtab_goes_and_leave_with_their_fence() {
-    let stand = Stand::shop();
-    fenced(&stand, vec![carried("shop", "front-1", &["cart"])]).await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
-    stand.never_narrowed("shop", "front").await;
+    let fixture = Fixture::shop();
+    fenced(&fixture, vec![carried("shop", "front-1", &["cart"])]).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
+    fixture.never_narrowed("shop", "front").await;
     // Nobody runs: the owner reference does it.
-    stand.delete_fence("shop", "front").await;
-    stand.no_sidecar("shop", "front").await;
+    fixture.delete_fence("shop", "front").await;
+    fixture.no_sidecar("shop", "front").await;
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use trimtab::manifests;
 
-use crate::stand::Stand;
+use crate::fixture::Fixture;
 
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
@@ -30,7 +30,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The last cell of each row of a table. A bar with a backslash before it is text.
-fn proofs(page: &str) -> Vec<String> {
+fn evidence_set(page: &str) -> Vec<String> {
     page.lines()
         .filter(|line| line.starts_with('|') && !line.starts_with("|--"))
         .map(|line| {
@@ -76,7 +76,7 @@ fn assert_test(proof: &str, module: &str, test: &str) {
 fn the_page_names_only_what_exists() {
     let (page, cases) = (page(), cases());
     let mut count = 0;
-    for cell in proofs(&page) {
+    for cell in evidence_set(&page) {
         for proof in quoted(&cell) {
             count += 1;
             match proof.split_once("::") {
@@ -130,11 +130,11 @@ async fn the_objects_of_the_guide_are_taken() {
         .filter_map(|rest| rest.split("```").next())
         .collect();
     assert!(!blocks.is_empty());
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for block in blocks {
         for read in manifests::parse(Path::new("docs/servicefence.md"), block).unwrap() {
             assert_eq!(read.object["kind"], "ServiceFence");
-            stand.put(read.object);
+            fixture.put(read.object);
         }
     }
 }

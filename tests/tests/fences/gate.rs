@@ -9,79 +9,79 @@ use trimtab_embedded::Filter;
 use trimtab_lab::process::wait_until;
 
 use crate::logs::carried;
-use crate::stand::{BOUND, GRACE, PLAIN, Stand, log};
+use crate::fixture::{BOUND, GRACE, PLAIN, Fixture, log};
 
 const CART: &str = "cart.shop.svc.cluster.local";
 
 #[tokio::test]
 async fn without_a_fallback_first_sidecars_wait_and_others_only_grow() {
-    let stand = Stand::shop();
-    stand.fallback(false);
-    let operator = stand.operator("{}").await;
-    stand
+    let fixture = Fixture::shop();
+    fixture.fallback(false);
+    let operator = fixture.operator("{}").await;
+    fixture
         .fence("shop", "front", json!({"host": {CART: {}}}))
         .await;
-    stand
+    fixture
         .condition("shop", "front", "Programmed", "WaitsForFallback")
         .await;
-    stand.settle().await;
-    stand.no_sidecar("shop", "front").await;
-    stand.fallback(true);
-    stand
+    fixture.settle().await;
+    fixture.no_sidecar("shop", "front").await;
+    fixture.fallback(true);
+    fixture
         .condition("shop", "front", "Programmed", "Programmed")
         .await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
     // Pods that are restarted are no reason; a Service that is gone is one.
-    stand.fallback(false);
-    stand.settle().await;
-    stand
+    fixture.fallback(false);
+    fixture.settle().await;
+    fixture
         .condition("shop", "front", "FallbackReady", "Ready")
         .await;
-    stand
+    fixture
         .delete("v1", "Service", "trimtab-system", "global-sidecar")
         .await;
-    stand
+    fixture
         .condition("shop", "front", "FallbackReady", "NotReady")
         .await;
-    stand.fence("shop", "front", json!({})).await;
+    fixture.fence("shop", "front", json!({})).await;
     log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/cart", "shop/stock"])
         .await;
-    stand.clock.advance(GRACE);
-    stand.clock.advance(GRACE);
-    stand.settle().await;
-    stand
+    fixture.clock.advance(GRACE);
+    fixture.clock.advance(GRACE);
+    fixture.settle().await;
+    fixture
         .scope("shop", "front", &["shop/cart", "shop/stock"])
         .await;
     // Other fences of the same mesh wait again.
-    stand.fence("shop", "cart", json!({})).await;
-    stand
+    fixture.fence("shop", "cart", json!({})).await;
+    fixture
         .condition("shop", "cart", "Programmed", "WaitsForFallback")
         .await;
-    stand.never_narrowed("shop", "front").await;
+    fixture.never_narrowed("shop", "front").await;
     operator.stop().await.unwrap();
     // A restart without it neither.
-    let operator = stand.operator("{}").await;
-    stand.settle().await;
-    stand
+    let operator = fixture.operator("{}").await;
+    fixture.settle().await;
+    fixture
         .scope("shop", "front", &["shop/cart", "shop/stock"])
         .await;
-    stand.never_narrowed("shop", "front").await;
-    stand.fallback(true);
-    stand
+    fixture.never_narrowed("shop", "front").await;
+    fixture.fallback(true);
+    fixture
         .condition("shop", "cart", "Programmed", "Programmed")
         .await;
-    stand.clock.advance(GRACE);
-    stand.scope("shop", "front", &["shop/stock"]).await;
+    fixture.clock.advance(GRACE);
+    fixture.scope("shop", "front", &["shop/stock"]).await;
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_slow_start_writes_nothing_before_everything_is_listed() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
+    fixture
         .fence(
             "shop",
             "front",
@@ -89,15 +89,15 @@ async fn a_slow_start_writes_nothing_before_everything_is_listed() {
         )
         .await;
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/cart", "data/redis"])
         .await;
-    stand.settle().await;
+    fixture.settle().await;
     operator.stop().await.unwrap();
-    let before = stand.writes("shop").await;
+    let before = fixture.writes("shop").await;
     let slow = Filter::any().resource("services").verb("list");
-    stand.api.faults().delay(slow, Duration::from_secs(2));
-    let operator = stand.started(PLAIN).await;
+    fixture.api.faults().delay(slow, Duration::from_secs(2));
+    let operator = fixture.started(PLAIN).await;
     wait_until("readiness", BOUND, || async {
         let missing = operator.readiness.missing();
         missing
@@ -107,64 +107,64 @@ async fn a_slow_start_writes_nothing_before_everything_is_listed() {
     })
     .await
     .unwrap();
-    stand.api.faults().clear();
-    stand.settle().await;
-    assert_eq!(stand.writes("shop").await, before);
-    let all: Api<Sidecar> = Api::namespaced(stand.api.client(), "shop");
+    fixture.api.faults().clear();
+    fixture.settle().await;
+    assert_eq!(fixture.writes("shop").await, before);
+    let all: Api<Sidecar> = Api::namespaced(fixture.api.client(), "shop");
     assert_eq!(all.list(&<_>::default()).await.unwrap().items.len(), 1);
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn the_route_to_the_fallback_is_there_before_the_first_sidecar() {
-    let stand = Stand::shop();
-    stand.fallback(true);
+    let fixture = Fixture::shop();
+    fixture.fallback(true);
     let filters = || Filter::any().resource("envoyfilters").verb("patch");
-    stand.api.faults().fail_next(filters(), 10_000, 500);
-    let operator = stand.operator("{}").await;
-    stand
+    fixture.api.faults().fail_next(filters(), 10_000, 500);
+    let operator = fixture.operator("{}").await;
+    fixture
         .fence("shop", "front", json!({"host": {CART: {}}}))
         .await;
-    stand
+    fixture
         .condition("shop", "front", "FallbackReady", "NotReady")
         .await;
-    stand
+    fixture
         .condition("shop", "front", "Programmed", "WaitsForFallback")
         .await;
-    stand.settle().await;
-    stand.no_sidecar("shop", "front").await;
-    stand.api.faults().clear();
-    stand.scope("shop", "front", &["shop/cart"]).await;
-    let api: Api<EnvoyFilter> = Api::namespaced(stand.api.client(), "istio-system");
+    fixture.settle().await;
+    fixture.no_sidecar("shop", "front").await;
+    fixture.api.faults().clear();
+    fixture.scope("shop", "front", &["shop/cart"]).await;
+    let api: Api<EnvoyFilter> = Api::namespaced(fixture.api.client(), "istio-system");
     let filter = api.get("to-global-sidecar").await.unwrap();
     let version = |version: Option<String>| version.unwrap().parse::<u64>().unwrap();
-    let first = stand.sidecars.of("shop", "front").remove(0).unwrap();
+    let first = fixture.sidecars.of("shop", "front").remove(0).unwrap();
     assert!(version(filter.resource_version()) < version(first.resource_version()));
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_restart_while_the_fallback_is_away_takes_no_route_away() {
-    let stand = Stand::shop();
-    stand.fallback(true);
-    let operator = stand.operator("{}").await;
-    stand
+    let fixture = Fixture::shop();
+    fixture.fallback(true);
+    let operator = fixture.operator("{}").await;
+    fixture
         .fence("shop", "front", json!({"host": {CART: {}}}))
         .await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
     operator.stop().await.unwrap();
-    stand.fallback(false);
-    let api: Api<EnvoyFilter> = Api::namespaced(stand.api.client(), "istio-system");
+    fixture.fallback(false);
+    let api: Api<EnvoyFilter> = Api::namespaced(fixture.api.client(), "istio-system");
     let before = api.get("to-global-sidecar").await.unwrap();
-    let operator = stand.operator("{}").await;
-    stand
+    let operator = fixture.operator("{}").await;
+    fixture
         .condition("shop", "front", "FallbackReady", "NotReady")
         .await;
-    stand.settle().await;
+    fixture.settle().await;
     let after = api.get("to-global-sidecar").await.unwrap();
     assert_eq!(before.resource_version(), after.resource_version());
     // Without its Service it is no more.
-    stand
+    fixture
         .delete("v1", "Service", "trimtab-system", "global-sidecar")
         .await;
     wait_until("the end of the route", BOUND, || async {
@@ -176,6 +176,6 @@ async fn a_restart_while_the_fallback_is_away_takes_no_route_away() {
     })
     .await
     .unwrap();
-    stand.never_narrowed("shop", "front").await;
+    fixture.never_narrowed("shop", "front").await;
     operator.stop().await.unwrap();
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::logs::carried;
-use crate::stand::{GRACE, PLAIN, Stand, log, pod, service};
+use crate::fixture::{GRACE, PLAIN, Fixture, log, pod, service};
 
 fn calling(value: &str) -> Value {
     let mut object = pod("shop", "front", &json!({"app": "front"}), "10.0.0.1");
@@ -15,12 +15,12 @@ fn calling(value: &str) -> Value {
 
 #[tokio::test]
 async fn a_host_in_the_environment_is_in_scope_before_the_first_call() {
-    let stand = Stand::shop();
-    stand.put(calling("redis://redis.data:6379/0,http://late.data"));
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand.scope("shop", "front", &["data/redis"]).await;
-    let status = stand
+    let fixture = Fixture::shop();
+    fixture.put(calling("redis://redis.data:6379/0,http://late.data"));
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
+    fixture.scope("shop", "front", &["data/redis"]).await;
+    let status = fixture
         .status_where("shop", "front", "one dependency", |s| {
             s.dependencies.len() == 1
         })
@@ -28,42 +28,42 @@ async fn a_host_in_the_environment_is_in_scope_before_the_first_call() {
     assert_eq!(status.dependencies[0].evidence, ["Template"]);
     assert!(status.metric_status.is_empty(), "no call was seen");
     // A Service that comes later was meant all the time.
-    stand.service("data", "late");
-    stand
+    fixture.service("data", "late");
+    fixture
         .scope("shop", "front", &["data/redis", "data/late"])
         .await;
     log(&operator, vec![carried("shop", "front-1", &["redis.data"])]).await;
-    stand
+    fixture
         .status_where("shop", "front", "both kinds", |s| {
             s.dependencies
                 .iter()
                 .any(|d| d.evidence == ["AccessLog", "Template"])
         })
         .await;
-    stand.settle().await;
-    let before = stand.writes("shop").await;
+    fixture.settle().await;
+    let before = fixture.writes("shop").await;
     operator.stop().await.unwrap();
-    let operator = stand.operator(PLAIN).await;
-    stand.settle().await;
+    let operator = fixture.operator(PLAIN).await;
+    fixture.settle().await;
     assert_eq!(
-        stand.writes("shop").await,
+        fixture.writes("shop").await,
         before,
         "a restart writes nothing"
     );
-    a_roll_out(&stand).await;
+    a_roll_out(&fixture).await;
     operator.stop().await.unwrap();
 }
 
 /// Hints of both templates hold until the old pod is gone.
-async fn a_roll_out(stand: &Stand) {
+async fn a_roll_out(fixture: &Fixture) {
     let mut next = calling("http://cart");
     next["metadata"]["name"] = json!("front-2");
-    stand.put(next);
-    stand
+    fixture.put(next);
+    fixture
         .scope("shop", "front", &["data/redis", "data/late", "shop/cart"])
         .await;
-    stand.delete("v1", "Pod", "shop", "front-1").await;
-    stand
+    fixture.delete("v1", "Pod", "shop", "front-1").await;
+    fixture
         .status_where(
             "shop",
             "front",
@@ -79,36 +79,36 @@ async fn a_roll_out(stand: &Stand) {
             },
         )
         .await;
-    stand.never_narrowed("shop", "front").await;
-    stand.clock.advance(GRACE);
-    stand
+    fixture.never_narrowed("shop", "front").await;
+    fixture.clock.advance(GRACE);
+    fixture
         .scope("shop", "front", &["data/redis", "shop/cart"])
         .await;
 }
 
 #[tokio::test]
 async fn proxies_of_istio_declare_nothing_and_hints_can_be_switched_off() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let mut object = calling("http://cart");
     let proxy = json!({"name": "istio-proxy", "image": "p", "env": [{"name": "A", "value": "stock.shop:15012"}]});
     let containers = object["spec"]["containers"].as_array_mut().unwrap();
     containers.push(proxy);
-    stand.put(object);
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
+    fixture.put(object);
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
     operator.stop().await.unwrap();
     // Written hints go too.
-    let operator = stand
+    let operator = fixture
         .operator("{fallback: {enabled: false}, learn: {hints: false}}")
         .await;
-    stand
+    fixture
         .status_where("shop", "front", "no dependency", |s| {
             s.dependencies.is_empty()
         })
         .await;
-    stand.clock.advance(GRACE);
-    stand.scope("shop", "front", &[]).await;
+    fixture.clock.advance(GRACE);
+    fixture.scope("shop", "front", &[]).await;
     operator.stop().await.unwrap();
 }
 
@@ -121,69 +121,69 @@ fn policy(spec: &Value) -> Value {
 
 #[tokio::test]
 async fn a_principal_that_is_allowed_is_a_caller() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand.fence("shop", "stock", json!({})).await;
-    stand.scope("shop", "front", &[]).await;
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
+    fixture.fence("shop", "stock", json!({})).await;
+    fixture.scope("shop", "front", &[]).await;
     let from = |principal: &str| json!([{"from": [{"source": {"principals": [principal]}}]}]);
     let rules = from("cluster.local/ns/shop/sa/front");
-    stand
+    fixture
         .apply(policy(
             &json!({"selector": {"matchLabels": {"app": "redis"}}, "rules": rules}),
         ))
         .await;
-    stand.scope("shop", "front", &["data/redis"]).await;
-    stand.scope("shop", "stock", &[]).await;
-    let status = stand.status("shop", "front").await;
+    fixture.scope("shop", "front", &["data/redis"]).await;
+    fixture.scope("shop", "stock", &[]).await;
+    let status = fixture.status("shop", "front").await;
     assert_eq!(status.dependencies[0].evidence, ["Policy"]);
     // A Service that the policy is for, made later; and one that it is not for.
     let mut also = service("data", "also");
     also["spec"]["selector"] = json!({"app": "redis"});
-    stand.put(also);
-    stand.service("data", "other");
-    stand
+    fixture.put(also);
+    fixture.service("data", "other");
+    fixture
         .scope("shop", "front", &["data/redis", "data/also"])
         .await;
     // Another caller, by namespace and by name of the target.
     let targets = json!([{"kind": "Service", "group": "", "name": "other"}]);
     let everyone = json!([{"from": [{"source": {"namespaces": ["shop"]}}]}]);
-    stand
+    fixture
         .apply(policy(&json!({"targetRefs": targets, "rules": everyone})))
         .await;
-    stand.scope("shop", "stock", &["data/other"]).await;
-    stand
+    fixture.scope("shop", "stock", &["data/other"]).await;
+    fixture
         .status_where("shop", "front", "the new one", |s| {
             s.dependencies.len() == 1 && s.dependencies[0].host.starts_with("other.data")
         })
         .await;
-    stand
+    fixture
         .delete("security.istio.io/v1", "AuthorizationPolicy", "data", "p")
         .await;
-    stand
+    fixture
         .status_where("shop", "stock", "no dependency", |s| {
             s.dependencies.is_empty()
         })
         .await;
-    stand.clock.advance(GRACE);
-    stand.scope("shop", "front", &[]).await;
+    fixture.clock.advance(GRACE);
+    fixture.scope("shop", "front", &[]).await;
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_host_in_the_arguments_is_in_scope_before_the_first_call() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let mut object = calling("nothing");
     object["spec"]["containers"][0]["args"] = json!(["--cache=redis.data:6379", "--verbose"]);
     object["spec"]["containers"][0]["command"] = json!(["/app", "--cart", "http://cart.shop/v1"]);
-    stand.put(object);
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand
+    fixture.put(object);
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
+    fixture
         .scope("shop", "front", &["data/redis", "shop/cart"])
         .await;
     assert_eq!(
-        stand.sidecars.of("shop", "front").len(),
+        fixture.sidecars.of("shop", "front").len(),
         1,
         "from the first"
     );

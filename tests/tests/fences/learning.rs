@@ -8,7 +8,7 @@ use trimtab_crds::fence::DependencyState;
 use trimtab_kit::clock::Clock;
 
 use crate::logs::{carried, connection, from_address, outbound};
-use crate::stand::{PLAIN, Stand, log, service};
+use crate::fixture::{PLAIN, Fixture, log, service};
 
 #[tokio::test]
 async fn every_form_of_a_name_is_the_same_service() {
@@ -21,55 +21,55 @@ async fn every_form_of_a_name_is_the_same_service() {
         "cart.shop.svc.cluster.local",
         "CART.shop.svc.cluster.local.:80",
     ] {
-        let stand = Stand::shop();
-        let operator = stand.operator(PLAIN).await;
-        stand.fence("shop", "front", json!({})).await;
-        stand.scope("shop", "front", &[]).await;
+        let fixture = Fixture::shop();
+        let operator = fixture.operator(PLAIN).await;
+        fixture.fence("shop", "front", json!({})).await;
+        fixture.scope("shop", "front", &[]).await;
         log(&operator, vec![carried("shop", "front-1", &[authority])]).await;
-        stand.scope("shop", "front", &["shop/cart"]).await;
+        fixture.scope("shop", "front", &["shop/cart"]).await;
         operator.stop().await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn calls_are_learned_by_cluster_by_address_and_by_source_address() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let mut redis = service("data", "redis");
     redis["spec"]["clusterIP"] = json!("10.96.0.4");
     redis["spec"]["ports"] = json!([{"name": "tcp-redis", "port": 6379, "protocol": "TCP"}]);
-    stand.put(redis);
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
+    fixture.put(redis);
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
     let cluster = "outbound|80||stock.shop.svc.cluster.local";
     log(
         &operator,
         vec![outbound("shop", "front-1", cluster, "anything")],
     )
     .await;
-    stand.scope("shop", "front", &["shop/stock"]).await;
+    fixture.scope("shop", "front", &["shop/stock"]).await;
     log(
         &operator,
         vec![connection("shop", "front-1", "10.96.0.4:6379")],
     )
     .await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/stock", "data/redis"])
         .await;
     log(&operator, vec![from_address("10.0.0.1:40000", "cart")]).await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/stock", "data/redis", "shop/cart"])
         .await;
-    stand.never_narrowed("shop", "front").await;
+    fixture.never_narrowed("shop", "front").await;
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn who_is_not_known_teaches_nothing() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand.scope("shop", "front", &[]).await;
-    let before = stand.writes("shop").await;
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
+    fixture.scope("shop", "front", &[]).await;
+    let before = fixture.writes("shop").await;
     log(
         &operator,
         vec![
@@ -84,22 +84,22 @@ async fn who_is_not_known_teaches_nothing() {
         ],
     )
     .await;
-    stand.settle().await;
-    stand.scope("shop", "front", &[]).await;
-    assert_eq!(stand.writes("shop").await, before);
+    fixture.settle().await;
+    fixture.scope("shop", "front", &[]).await;
+    assert_eq!(fixture.writes("shop").await, before);
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn the_status_says_how_and_when_and_a_restart_writes_nothing() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
-    let first = Timestamp::from_second(stand.clock.now().as_second()).unwrap();
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
+    let first = Timestamp::from_second(fixture.clock.now().as_second()).unwrap();
     let message = carried("shop", "front-1", &["cart", "www.example.com"]);
     log(&operator, vec![message]).await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
-    let status = stand
+    fixture.scope("shop", "front", &["shop/cart"]).await;
+    let status = fixture
         .status_where("shop", "front", "two dependencies", |s| {
             s.dependencies.len() == 2
         })
@@ -125,38 +125,38 @@ async fn the_status_says_how_and_when_and_a_restart_writes_nothing() {
     assert_eq!(status.metric_status.get(key).map(String::as_str), Some("1"));
     operator.stop().await.unwrap();
 
-    let before = stand.writes("shop").await;
-    stand.clock.advance(Duration::from_secs(86_400));
-    let again = stand.operator(PLAIN).await;
-    stand.settle().await;
-    assert_eq!(stand.writes("shop").await, before);
-    stand.scope("shop", "front", &["shop/cart"]).await;
+    let before = fixture.writes("shop").await;
+    fixture.clock.advance(Duration::from_secs(86_400));
+    let again = fixture.operator(PLAIN).await;
+    fixture.settle().await;
+    assert_eq!(fixture.writes("shop").await, before);
+    fixture.scope("shop", "front", &["shop/cart"]).await;
     log(&again, vec![carried("shop", "front-1", &["stock"])]).await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/cart", "shop/stock"])
         .await;
-    stand.never_narrowed("shop", "front").await;
+    fixture.never_narrowed("shop", "front").await;
     again.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_call_before_the_fence_counts() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
-    assert_eq!(stand.sidecars.of("shop", "front").len(), 1, "not by steps");
+    fixture.fence("shop", "front", json!({})).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
+    assert_eq!(fixture.sidecars.of("shop", "front").len(), 1, "not by steps");
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn forgetting_begins_anew() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
     let url = format!(
         "http://{}/lazyload/debug/svfReset?ns=shop&name=front",
         operator.http
@@ -164,12 +164,12 @@ async fn forgetting_begins_anew() {
     let request = reqwest::Client::new().post(url);
     let answer = request.header(trimtab::http::REQUEST_HEADER, "1").send();
     answer.await.unwrap().error_for_status().unwrap();
-    stand
+    fixture
         .status_where("shop", "front", "nothing is learned", |s| {
             s.dependencies.is_empty()
         })
         .await;
-    stand.clock.advance(crate::stand::GRACE);
-    stand.scope("shop", "front", &[]).await;
+    fixture.clock.advance(crate::fixture::GRACE);
+    fixture.scope("shop", "front", &[]).await;
     operator.stop().await.unwrap();
 }

@@ -25,4 +25,4 @@ mod reload;
 mod replicas;
 mod rivals;
 mod robust;
-mod stand;
+mod fixture;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trimtab_lab::process::wait_until;
 
-use crate::stand::{BOUND, Stand};
+use crate::fixture::{BOUND, Fixture};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mood {
@@ -82,10 +82,10 @@ impl Fake {
     }
 
     /// Lets `hours` pass, half an hour between two rounds of queries.
-    pub(crate) async fn pass(&self, stand: &Stand, hours: usize) {
+    pub(crate) async fn pass(&self, fixture: &Fixture, hours: usize) {
         for _ in 0..2 * hours {
             self.round().await;
-            stand.clock.advance(Duration::from_secs(1800));
+            fixture.clock.advance(Duration::from_secs(1800));
         }
         self.round().await;
         self.round().await;
@@ -167,60 +167,60 @@ async fn answers_that_are_wrong_or_half_narrow_nothing() {
         Mood::Nonsense,
         Mood::Half,
     ] {
-        let stand = Stand::shop();
+        let fixture = Fixture::shop();
         let fake = Fake::start(&[("front", CART, true), ("front", STOCK, true)]).await;
-        let operator = stand.operator(&fake.config()).await;
-        stand.fence("shop", "front", json!({})).await;
-        stand
+        let operator = fixture.operator(&fake.config()).await;
+        fixture.fence("shop", "front", json!({})).await;
+        fixture
             .scope("shop", "front", &["shop/cart", "shop/stock"])
             .await;
         if mood == Mood::Half {
             *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, false)];
         }
         fake.set(mood);
-        fake.pass(&stand, 10).await;
-        stand.settle().await;
-        stand
+        fake.pass(&fixture, 10).await;
+        fixture.settle().await;
+        fixture
             .scope("shop", "front", &["shop/cart", "shop/stock"])
             .await;
-        stand.never_narrowed("shop", "front").await;
+        fixture.never_narrowed("shop", "front").await;
         // It recovers: what is called now stays.
         *fake.calls.lock() = vec![("front", CART, true), ("front", STOCK, true)];
         fake.set(Mood::Good);
-        fake.pass(&stand, 2).await;
-        stand.never_narrowed("shop", "front").await;
+        fake.pass(&fixture, 2).await;
+        fixture.never_narrowed("shop", "front").await;
         operator.stop().await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_workload_whose_telemetry_is_gone_keeps_its_scope() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let fake = Fake::start(&[("cart", STOCK, true), ("front", CART, true)]).await;
-    let operator = stand.operator(&fake.config()).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
+    let operator = fixture.operator(&fake.config()).await;
+    fixture.fence("shop", "front", json!({})).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
     // Scaled to nothing, or its proxies are not scraped; others are.
     *fake.calls.lock() = vec![("cart", STOCK, true)];
-    fake.pass(&stand, 24).await;
-    stand.settle().await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
-    stand.never_narrowed("shop", "front").await;
+    fake.pass(&fixture, 24).await;
+    fixture.settle().await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
+    fixture.never_narrowed("shop", "front").await;
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn two_queries_are_asked_for_the_whole_mesh() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let calls = [("front", CART, true), ("cart", STOCK, true)];
     let fake = Fake::start(&calls).await;
-    let operator = stand.operator(&fake.config()).await;
+    let operator = fixture.operator(&fake.config()).await;
     for name in ["front", "cart", "stock"] {
-        stand.fence("shop", name, json!({})).await;
+        fixture.fence("shop", name, json!({})).await;
     }
-    stand.scope("shop", "front", &["shop/cart"]).await;
-    stand.scope("shop", "cart", &["shop/stock"]).await;
-    stand.scope("shop", "stock", &[]).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
+    fixture.scope("shop", "cart", &["shop/stock"]).await;
+    fixture.scope("shop", "stock", &[]).await;
     fake.round().await;
     let queries = fake.queries.lock().clone();
     assert_eq!(queries.len(), 2, "one each for HTTP and TCP: {queries:?}");
@@ -233,14 +233,14 @@ async fn two_queries_are_asked_for_the_whole_mesh() {
 
 #[tokio::test]
 async fn a_prometheus_that_is_gone_narrows_nothing_and_costs_no_write() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let fake = Fake::start(&[("front", CART, true), ("front", STOCK, true)]).await;
-    let operator = stand.operator(&fake.config()).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand
+    let operator = fixture.operator(&fake.config()).await;
+    fixture.fence("shop", "front", json!({})).await;
+    fixture
         .scope("shop", "front", &["shop/cart", "shop/stock"])
         .await;
-    stand.settle().await;
+    fixture.settle().await;
     fake.stop.cancel();
     let failures = || async {
         let url = format!("http://{}/metrics", operator.http);
@@ -251,7 +251,7 @@ async fn a_prometheus_that_is_gone_narrows_nothing_and_costs_no_write() {
         let value = line.and_then(|l| l.rsplit(' ').next()?.parse::<u64>().ok());
         value.unwrap_or_else(|| panic!("{text}"))
     };
-    let before = stand.writes("shop").await;
+    let before = fixture.writes("shop").await;
     for _ in 0..5 {
         let seen = failures().await;
         wait_until("failed queries", BOUND, || async {
@@ -260,13 +260,13 @@ async fn a_prometheus_that_is_gone_narrows_nothing_and_costs_no_write() {
         })
         .await
         .unwrap();
-        stand.clock.advance(Duration::from_secs(86_400));
+        fixture.clock.advance(Duration::from_secs(86_400));
     }
-    stand.settle().await;
-    stand
+    fixture.settle().await;
+    fixture
         .scope("shop", "front", &["shop/cart", "shop/stock"])
         .await;
-    stand.never_narrowed("shop", "front").await;
-    assert_eq!(stand.writes("shop").await, before);
+    fixture.never_narrowed("shop", "front").await;
+    assert_eq!(fixture.writes("shop").await, before);
     operator.stop().await.unwrap();
 }

@@ -3,15 +3,15 @@
 use serde_json::json;
 
 use crate::logs::carried;
-use crate::stand::{PLAIN, Stand, log};
+use crate::fixture::{PLAIN, Fixture, log};
 
 #[tokio::test]
 async fn replicas_converge_to_the_union_and_then_are_silent() {
-    let stand = Stand::shop();
-    let one = stand.operator(PLAIN).await;
-    let two = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand.scope("shop", "front", &[]).await;
+    let fixture = Fixture::shop();
+    let one = fixture.operator(PLAIN).await;
+    let two = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
+    fixture.scope("shop", "front", &[]).await;
     // Both at the same time, so that their writes cross.
     tokio::join!(
         log(
@@ -23,27 +23,27 @@ async fn replicas_converge_to_the_union_and_then_are_silent() {
             vec![carried("shop", "front-1", &["stock", "www.two.example"])]
         ),
     );
-    stand
+    fixture
         .scope("shop", "front", &["shop/cart", "shop/stock"])
         .await;
     log(&two, vec![carried("shop", "front-1", &["redis.data"])]).await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/cart", "shop/stock", "data/redis"])
         .await;
-    stand
+    fixture
         .status_where("shop", "front", "the union", |s| s.dependencies.len() == 5)
         .await;
     for operator in [&one, &two] {
         let engine = operator.get::<trimtab_lazyload::engine::Engine>().unwrap();
-        trimtab_lab::process::wait_until("five edges", crate::stand::BOUND, || async {
+        trimtab_lab::process::wait_until("five edges", crate::fixture::BOUND, || async {
             let edges = engine.mesh_view().edges;
             (edges == 5).then_some(()).ok_or(format!("{edges}"))
         })
         .await
         .unwrap();
     }
-    stand.settle().await;
-    let before = stand.writes("shop").await;
+    fixture.settle().await;
+    let before = fixture.writes("shop").await;
     // Calls of what is known, to either.
     let known = || {
         carried(
@@ -54,23 +54,23 @@ async fn replicas_converge_to_the_union_and_then_are_silent() {
     };
     log(&one, vec![known()]).await;
     log(&two, vec![known()]).await;
-    stand.settle().await;
-    assert_eq!(stand.writes("shop").await, before);
-    stand.never_narrowed("shop", "front").await;
+    fixture.settle().await;
+    assert_eq!(fixture.writes("shop").await, before);
+    fixture.never_narrowed("shop", "front").await;
     one.stop().await.unwrap();
     two.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn many_rounds_of_crossing_writes_lose_nothing() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     for i in 0..40 {
-        stand.service("data", &format!("s{i:02}"));
+        fixture.service("data", &format!("s{i:02}"));
     }
-    let one = stand.operator(PLAIN).await;
-    let two = stand.operator(PLAIN).await;
-    stand.fence("shop", "front", json!({})).await;
-    stand.scope("shop", "front", &[]).await;
+    let one = fixture.operator(PLAIN).await;
+    let two = fixture.operator(PLAIN).await;
+    fixture.fence("shop", "front", json!({})).await;
+    fixture.scope("shop", "front", &[]).await;
     for round in 0..20 {
         let (a, b) = (
             format!("s{:02}.data", 2 * round),
@@ -83,22 +83,22 @@ async fn many_rounds_of_crossing_writes_lose_nothing() {
     }
     let all: Vec<String> = (0..40).map(|i| format!("data/s{i:02}")).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    stand.scope("shop", "front", &all).await;
-    stand
+    fixture.scope("shop", "front", &all).await;
+    fixture
         .status_where("shop", "front", "all 40", |s| s.dependencies.len() == 40)
         .await;
-    stand.settle().await;
-    let before = stand.writes("shop").await;
-    stand.settle().await;
-    assert_eq!(stand.status("shop", "front").await.dependencies.len(), 40);
-    assert_eq!(stand.writes("shop").await, before);
+    fixture.settle().await;
+    let before = fixture.writes("shop").await;
+    fixture.settle().await;
+    assert_eq!(fixture.status("shop", "front").await.dependencies.len(), 40);
+    assert_eq!(fixture.writes("shop").await, before);
     one.stop().await.unwrap();
     two.stop().await.unwrap();
-    stand.never_narrowed("shop", "front").await;
+    fixture.never_narrowed("shop", "front").await;
     // All of it survives both.
-    let three = stand.operator(PLAIN).await;
-    stand.settle().await;
-    stand.scope("shop", "front", &all).await;
-    assert_eq!(stand.writes("shop").await, before);
+    let three = fixture.operator(PLAIN).await;
+    fixture.settle().await;
+    fixture.scope("shop", "front", &all).await;
+    assert_eq!(fixture.writes("shop").await, before);
     three.stop().await.unwrap();
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::history::hosts;
 use crate::logs::carried;
-use crate::stand::{PLAIN, Stand, entry, log, reason_of, user_sidecar};
+use crate::fixture::{PLAIN, Fixture, entry, log, reason_of, user_sidecar};
 
 const CART: &str = "cart.shop.svc.cluster.local";
 
@@ -33,99 +33,99 @@ async fn fences_of_the_same_pods_share_what_they_need() {
         ),
         (json!({"app": "front"}), json!({"v": "1"}), &["one", "two"]),
     ] {
-        let stand = Stand::shop();
-        stand.pod(
+        let fixture = Fixture::shop();
+        fixture.pod(
             "shop",
             "front",
             &json!({"app": "front", "v": "1"}),
             "10.0.0.1",
         );
-        let operator = stand.operator(PLAIN).await;
-        stand.fence("shop", "one", selecting(&first, CART)).await;
-        stand.scope("shop", "one", &["shop/cart"]).await;
-        stand
+        let operator = fixture.operator(PLAIN).await;
+        fixture.fence("shop", "one", selecting(&first, CART)).await;
+        fixture.scope("shop", "one", &["shop/cart"]).await;
+        fixture
             .fence("shop", "two", selecting(&second, "redis.data"))
             .await;
         for name in writers {
-            stand
+            fixture
                 .scope("shop", name, &["shop/cart", "data/redis"])
                 .await;
         }
         for name in ["one", "two"].iter().filter(|n| !writers.contains(n)) {
-            stand.condition("shop", name, "Programmed", "Merged").await;
-            stand.no_sidecar("shop", name).await;
+            fixture.condition("shop", name, "Programmed", "Merged").await;
+            fixture.no_sidecar("shop", name).await;
         }
         log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
         for name in writers {
-            stand
+            fixture
                 .scope("shop", name, &["shop/cart", "data/redis", "shop/stock"])
                 .await;
         }
         for name in ["one", "two"] {
-            stand.never_narrowed("shop", name).await;
+            fixture.never_narrowed("shop", name).await;
         }
-        the_other_takes_over(&stand, writers).await;
+        the_other_takes_over(&fixture, writers).await;
         operator.stop().await.unwrap();
     }
 }
 
 /// When the fence that writes goes.
-async fn the_other_takes_over(stand: &Stand, writers: &[&str]) {
+async fn the_other_takes_over(fixture: &Fixture, writers: &[&str]) {
     let (goes, stays) = if writers == ["two"] {
         ("two", "one")
     } else {
         ("one", "two")
     };
-    stand.delete_fence("shop", goes).await;
-    stand.no_sidecar("shop", goes).await;
+    fixture.delete_fence("shop", goes).await;
+    fixture.no_sidecar("shop", goes).await;
     let own = if stays == "one" {
         "shop/cart"
     } else {
         "data/redis"
     };
-    stand
+    fixture
         .hosts_where("shop", stays, "it takes over", |h| {
             h.contains(&entry(own)) && h.contains(&entry("shop/stock"))
         })
         .await;
-    stand
+    fixture
         .condition("shop", stays, "Programmed", "Programmed")
         .await;
 }
 
 #[tokio::test]
 async fn a_users_sidecar_stays_alone() {
-    let stand = Stand::shop();
-    let operator = stand.operator(PLAIN).await;
-    stand
+    let fixture = Fixture::shop();
+    let operator = fixture.operator(PLAIN).await;
+    fixture
         .fence("shop", "front", json!({"host": {CART: {}}}))
         .await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
     let labels = json!({"app": "front"});
-    stand.apply(user_sidecar("shop", "mine", &labels)).await;
-    stand
+    fixture.apply(user_sidecar("shop", "mine", &labels)).await;
+    fixture
         .condition("shop", "front", "Programmed", "UserSidecar")
         .await;
-    stand.no_sidecar("shop", "front").await;
+    fixture.no_sidecar("shop", "front").await;
     log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;
-    stand.settle().await;
-    stand.no_sidecar("shop", "front").await;
-    stand
+    fixture.settle().await;
+    fixture.no_sidecar("shop", "front").await;
+    fixture
         .delete("networking.istio.io/v1", "Sidecar", "shop", "mine")
         .await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/cart", "shop/stock"])
         .await;
-    stand.never_narrowed("shop", "front").await;
+    fixture.never_narrowed("shop", "front").await;
     // One for the whole namespace is no rival: ours goes before it.
     let mut whole = user_sidecar("shop", "default", &labels);
     whole["spec"]["workloadSelector"] = Value::Null;
-    stand.put(whole);
-    stand.settle().await;
-    stand
+    fixture.put(whole);
+    fixture.settle().await;
+    fixture
         .condition("shop", "front", "Programmed", "Programmed")
         .await;
-    stand
+    fixture
         .scope("shop", "front", &["shop/cart", "shop/stock"])
         .await;
     operator.stop().await.unwrap();
@@ -133,24 +133,24 @@ async fn a_users_sidecar_stays_alone() {
 
 #[tokio::test]
 async fn a_users_sidecar_of_the_fences_name_is_not_taken() {
-    let stand = Stand::shop();
+    let fixture = Fixture::shop();
     let mine = user_sidecar("shop", "front", &json!({"app": "other"}));
-    stand.apply(mine).await;
-    let operator = stand.operator(PLAIN).await;
-    stand
+    fixture.apply(mine).await;
+    let operator = fixture.operator(PLAIN).await;
+    fixture
         .fence("shop", "front", json!({"host": {CART: {}}}))
         .await;
-    stand
+    fixture
         .status_where("shop", "front", "a word", |s| {
             !reason_of(s, "Programmed").is_empty()
         })
         .await;
-    stand.settle().await;
-    let sidecar = stand.sidecar("shop", "front").await.unwrap();
+    fixture.settle().await;
+    let sidecar = fixture.sidecar("shop", "front").await.unwrap();
     assert_eq!(hosts(&sidecar), ["./*".to_owned()].into(), "{sidecar:?}");
-    stand
+    fixture
         .delete("networking.istio.io/v1", "Sidecar", "shop", "front")
         .await;
-    stand.scope("shop", "front", &["shop/cart"]).await;
+    fixture.scope("shop", "front", &["shop/cart"]).await;
     operator.stop().await.unwrap();
 }

@@ -25,18 +25,18 @@ pub(crate) const OURS: [&str; 6] = [
 
 const HOST: &str = "reviews.books.svc.cluster.local";
 
-struct Stand {
+struct Fixture {
     collector: Collector,
     fallback: Fallback,
     caller: Caller,
     server: Http,
 }
 
-async fn stand(name: &str, input: &FallbackInput, facts: Facts<'_>) -> Stand {
+async fn fixture(name: &str, input: &FallbackInput, facts: Facts<'_>) -> Fixture {
     let collector = Collector::start();
     let fallback = Fallback::start(&format!("{name}-fallback"), options(Some(&collector))).await;
     let caller = Caller::start(name, input, facts, &[&fallback.options]).await;
-    Stand {
+    Fixture {
         collector,
         fallback,
         caller,
@@ -55,8 +55,8 @@ async fn carried(fallback: &Fallback) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_arrive_as_they_were_sent() {
-    let stand = stand("as-sent", &FallbackInput::default(), ALLOW_ANY).await;
-    let mut connection = stand.caller.connect(stand.server.address).await;
+    let fixture = fixture("as-sent", &FallbackInput::default(), ALLOW_ANY).await;
+    let mut connection = fixture.caller.connect(fixture.server.address).await;
     for n in 0..20 {
         let request = Request {
             body: format!("body {n}"),
@@ -69,27 +69,27 @@ async fn calls_arrive_as_they_were_sent() {
         let (status, body) = connection.send(HOST, &request).await.unwrap();
         assert_eq!((status, body), (200, format!("body {n}")));
     }
-    assert_eq!(stand.server.connections(), 1, "connections are used again");
-    assert_eq!(carried(&stand.fallback).await, 20);
-    for seen in stand.server.seen() {
+    assert_eq!(fixture.server.connections(), 1, "connections are used again");
+    assert_eq!(carried(&fixture.fallback).await, 20);
+    for seen in fixture.server.seen() {
         for name in OURS {
             assert_eq!(seen.header(name), None, "{seen:?}");
         }
         assert_eq!(seen.header("host"), Some(HOST));
     }
-    assert_eq!(stand.server.last().body, "body 19");
+    assert_eq!(fixture.server.last().body, "body 19");
     let (status, _) = connection
         .send(HOST, &Request::get("/redirect"))
         .await
         .unwrap();
     assert_eq!(status, 302, "passed on, not followed");
-    assert_eq!(stand.server.last().path, "/redirect");
+    assert_eq!(fixture.server.last().path, "/redirect");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_access_log_says_who_called_what() {
-    let stand = stand("log", &FallbackInput::default(), ALLOW_ANY).await;
-    let mut connection = stand.caller.connect(stand.server.address).await;
+    let fixture = fixture("log", &FallbackInput::default(), ALLOW_ANY).await;
+    let mut connection = fixture.caller.connect(fixture.server.address).await;
     let (status, _) = connection
         .send("reviews:8080", &Request::get("/short"))
         .await
@@ -97,10 +97,10 @@ async fn the_access_log_says_who_called_what() {
     assert_eq!(status, 200);
     // The namespace of the caller completes it, as its resolver would.
     assert_eq!(
-        stand.server.last().header("host"),
+        fixture.server.last().header("host"),
         Some("reviews.shop:8080")
     );
-    let entry = stand
+    let entry = fixture
         .collector
         .http("the entry", |e| path(e) == "/short")
         .await;
@@ -112,11 +112,11 @@ async fn the_access_log_says_who_called_what() {
     );
     assert_eq!(
         metadata(common, "destination"),
-        Some(stand.server.address.to_string())
+        Some(fixture.server.address.to_string())
     );
     assert_eq!(entry.request.unwrap().authority, "reviews.shop:8080");
     assert_eq!(
-        stand.collector.count_http(|e| path(e) == "/short"),
+        fixture.collector.count_http(|e| path(e) == "/short"),
         1,
         "one entry a request"
     );
@@ -124,9 +124,9 @@ async fn the_access_log_says_who_called_what() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_with_a_dot_and_addresses_stay_as_they_are() {
-    let stand = stand("hosts", &FallbackInput::default(), ALLOW_ANY).await;
-    let mut connection = stand.caller.connect(stand.server.address).await;
-    let address = stand.server.address.to_string();
+    let fixture = fixture("hosts", &FallbackInput::default(), ALLOW_ANY).await;
+    let mut connection = fixture.caller.connect(fixture.server.address).await;
+    let address = fixture.server.address.to_string();
     for host in [
         "a.b",
         "localhost",
@@ -137,10 +137,10 @@ async fn hosts_with_a_dot_and_addresses_stay_as_they_are() {
     ] {
         let (status, _) = connection.send(host, &Request::get("/")).await.unwrap();
         assert_eq!(status, 200, "{host}");
-        assert_eq!(stand.server.last().header("host"), Some(host));
+        assert_eq!(fixture.server.last().header("host"), Some(host));
     }
     let (_, _) = connection.send("a", &Request::get("/")).await.unwrap();
-    assert_eq!(stand.server.last().header("host"), Some("a.shop"));
+    assert_eq!(fixture.server.last().header("host"), Some("a.shop"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,16 +149,16 @@ async fn the_fallback_answers_for_proxies_that_may_call_nothing_unknown() {
         vhost: "block_all",
         metadata: None,
     };
-    let stand = stand("registry-only", &FallbackInput::default(), block).await;
-    let mut connection = stand.caller.connect(stand.server.address).await;
+    let fixture = fixture("registry-only", &FallbackInput::default(), block).await;
+    let mut connection = fixture.caller.connect(fixture.server.address).await;
     let (status, _) = connection.send(HOST, &Request::get("/")).await.unwrap();
-    assert_eq!((status, carried(&stand.fallback).await), (200, 1));
+    assert_eq!((status, carried(&fixture.fallback).await), (200, 1));
     let (status, _) = connection
         .send("169.254.169.254", &Request::get("/"))
         .await
         .unwrap();
     assert_eq!(
-        (status, carried(&stand.fallback).await),
+        (status, carried(&fixture.fallback).await),
         (502, 1),
         "as without the fallback"
     );
@@ -173,29 +173,29 @@ async fn the_fallback_is_never_sent_to_itself() {
         };
         let mut input = FallbackInput::default();
         input.config.fallback.tcp = true;
-        let stand = stand(&format!("itself-{vhost}"), &input, facts).await;
-        let mut connection = stand.caller.connect(stand.server.address).await;
+        let fixture = fixture(&format!("itself-{vhost}"), &input, facts).await;
+        let mut connection = fixture.caller.connect(fixture.server.address).await;
         let (status, _) = connection.send(HOST, &Request::get("/")).await.unwrap();
         assert_eq!(
-            (status, carried(&stand.fallback).await),
+            (status, carried(&fixture.fallback).await),
             (expected, 0),
             "{vhost}"
         );
-        assert_eq!(stand.server.connections(), u64::from(expected == 200));
+        assert_eq!(fixture.server.connections(), u64::from(expected == 200));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_of_the_machine_are_not_asked_of_another() {
-    let stand = stand("link-local", &FallbackInput::default(), ALLOW_ANY).await;
-    let mut connection = stand.caller.connect(stand.server.address).await;
+    let fixture = fixture("link-local", &FallbackInput::default(), ALLOW_ANY).await;
+    let mut connection = fixture.caller.connect(fixture.server.address).await;
     for host in [
         "169.254.169.254",
         "169.254.169.254:80",
         "metadata.google.internal",
     ] {
         let (status, _) = connection.send(host, &Request::get("/")).await.unwrap();
-        assert_eq!((status, carried(&stand.fallback).await), (200, 0), "{host}");
+        assert_eq!((status, carried(&fixture.fallback).await), (200, 0), "{host}");
     }
 }
 
@@ -218,8 +218,8 @@ async fn dispatches_go_where_they_say() {
         dispatch("out", &["*.out.com", "exact.com"], "", "PassthroughCluster"),
         dispatch("in", &["in.out.com"], "", "_GLOBAL_SIDECAR"),
     ];
-    let stand = stand("dispatches", &input, ALLOW_ANY).await;
-    let mut connection = stand.caller.connect(stand.server.address).await;
+    let fixture = fixture("dispatches", &input, ALLOW_ANY).await;
+    let mut connection = fixture.caller.connect(fixture.server.address).await;
     let mut expected = 0;
     for (host, by_fallback) in [
         ("a.out.com", false),
@@ -232,7 +232,7 @@ async fn dispatches_go_where_they_say() {
         let (status, _) = connection.send(host, &Request::get("/")).await.unwrap();
         expected += u64::from(by_fallback);
         assert_eq!(
-            (status, carried(&stand.fallback).await),
+            (status, carried(&fixture.fallback).await),
             (200, expected),
             "{host}"
         );
@@ -249,12 +249,12 @@ async fn passthrough_by_default_keeps_the_dispatches() {
         cluster: "_GLOBAL_SIDECAR".to_owned(),
         ..Dispatch::default()
     }];
-    let stand = stand("passthrough", &input, ALLOW_ANY).await;
-    let mut connection = stand.caller.connect(stand.server.address).await;
+    let fixture = fixture("passthrough", &input, ALLOW_ANY).await;
+    let mut connection = fixture.caller.connect(fixture.server.address).await;
     for (host, expected) in [("other.com", 0), ("in.com", 1)] {
         let (status, _) = connection.send(host, &Request::get("/")).await.unwrap();
         assert_eq!(
-            (status, carried(&stand.fallback).await),
+            (status, carried(&fixture.fallback).await),
             (200, expected),
             "{host}"
         );
@@ -265,15 +265,15 @@ async fn passthrough_by_default_keeps_the_dispatches() {
 async fn lua_sets_the_source_for_old_proxies() {
     let mut input = FallbackInput::default();
     input.config.fallback.add_env_header_via_lua = true;
-    let stand = stand("lua", &input, ALLOW_ANY).await;
-    let mut connection = stand.caller.connect(stand.server.address).await;
+    let fixture = fixture("lua", &input, ALLOW_ANY).await;
+    let mut connection = fixture.caller.connect(fixture.server.address).await;
     let (status, _) = connection
         .send("reviews", &Request::get("/lua"))
         .await
         .unwrap();
     assert_eq!(status, 200);
-    assert_eq!(stand.server.last().header("host"), Some("reviews.shop"));
-    let entry = stand
+    assert_eq!(fixture.server.last().header("host"), Some("reviews.shop"));
+    let entry = fixture
         .collector
         .http("the entry", |e| path(e) == "/lua")
         .await;

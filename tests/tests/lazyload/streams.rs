@@ -21,19 +21,19 @@ use crate::collector::{BOUND, Collector, metadata, path};
 use crate::fallback::OURS;
 use crate::servers::{Echo, Grpc, Http};
 
-struct Stand {
+struct Fixture {
     collector: Collector,
     _fallback: Fallback,
     caller: Caller,
 }
 
-async fn stand(name: &str) -> Stand {
+async fn fixture(name: &str) -> Fixture {
     let collector = Collector::start();
     let fallback = Fallback::start(&format!("{name}-fallback"), options(Some(&collector))).await;
     let mut input = FallbackInput::default();
     input.config.fallback.tcp = true;
     let caller = Caller::start(name, &input, ALLOW_ANY, &[&fallback.options]).await;
-    Stand {
+    Fixture {
         collector,
         _fallback: fallback,
         caller,
@@ -48,9 +48,9 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_of_an_answer_arrive_as_they_are_sent() {
-    let stand = stand("parts").await;
+    let fixture = fixture("parts").await;
     let server = Http::start().await;
-    let stream = stand.caller.stream(server.address).await;
+    let stream = fixture.caller.stream(server.address).await;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .unwrap();
@@ -68,7 +68,7 @@ async fn parts_of_an_answer_arrive_as_they_are_sent() {
         .unwrap();
     assert_eq!(first.into_data().unwrap(), "first");
     // The answer is not at its end, and still it is learned.
-    let entry = stand
+    let entry = fixture
         .collector
         .http("an entry while it lasts", |e| path(e) == "/stream")
         .await;
@@ -88,9 +88,9 @@ async fn parts_of_an_answer_arrive_as_they_are_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_is_carried() {
-    let stand = stand("websocket").await;
+    let fixture = fixture("websocket").await;
     let server = Http::start().await;
-    let mut stream = stand.caller.stream(server.address).await;
+    let mut stream = fixture.caller.stream(server.address).await;
     let request = "GET /chat HTTP/1.1\r\nhost: reviews.books\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -109,9 +109,9 @@ async fn a_websocket_is_carried() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grpc_stream_goes_both_ways() {
-    let stand = stand("grpc").await;
+    let fixture = fixture("grpc").await;
     let (address, server, _stop) = Grpc::start();
-    let tunnel = tunnel(&stand.caller, address).await;
+    let tunnel = tunnel(&fixture.caller, address).await;
     let at = format!("http://{}", tunnel.address());
     let mut client = AggregatedDiscoveryServiceClient::connect(at).await.unwrap();
     let (requests, receiver) = tokio::sync::mpsc::channel::<DiscoveryRequest>(1);
@@ -132,7 +132,7 @@ async fn a_grpc_stream_goes_both_ways() {
             .unwrap();
         assert_eq!(answer.version_info, n.to_string());
     }
-    let entry = stand
+    let entry = fixture
         .collector
         .http("an entry while it lasts", |e| {
             path(e).ends_with("/StreamAggregatedResources")
@@ -177,12 +177,12 @@ async fn tunnel(caller: &Caller, to: SocketAddr) -> Forwarder {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tcp_is_carried_by_its_original_destination() {
-    let stand = stand("tcp").await;
+    let fixture = fixture("tcp").await;
     let server = Echo::start().await;
-    let mut stream = stand.caller.tcp(server.address).await;
+    let mut stream = fixture.caller.tcp(server.address).await;
     stream.write_all(b"\x00\x01 not HTTP").await.unwrap();
     assert_eq!(read_text(&mut stream, 11).await, "\x00\x01 not HTTP");
-    let entry = stand
+    let entry = fixture
         .collector
         .tcp("an entry while it lasts", |e| {
             is(
@@ -207,12 +207,12 @@ async fn tcp_is_carried_by_its_original_destination() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_http_on_an_http_port_is_carried_too() {
-    let stand = stand("not-http").await;
+    let fixture = fixture("not-http").await;
     let server = Echo::start().await;
-    let mut stream = stand.caller.stream(server.address).await;
+    let mut stream = fixture.caller.stream(server.address).await;
     stream.write_all(b"\x00\x01 not HTTP").await.unwrap();
     assert_eq!(read_text(&mut stream, 11).await, "\x00\x01 not HTTP");
-    stand
+    fixture
         .collector
         .tcp("an entry", |e| {
             is(
@@ -245,17 +245,17 @@ pub(crate) fn hello(server: &'static str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_passes_as_it_is() {
-    let stand = stand("tls").await;
+    let fixture = fixture("tls").await;
     let server = Echo::start().await;
     let hello = hello("db.example.com");
-    let mut stream = stand.caller.tcp(server.address).await;
+    let mut stream = fixture.caller.tcp(server.address).await;
     stream.write_all(&hello).await.unwrap();
     let mut back = vec![0; hello.len()];
     within("the bytes", stream.read_exact(&mut back))
         .await
         .unwrap();
     assert_eq!(back, hello);
-    let entry = stand
+    let entry = fixture
         .collector
         .tcp("an entry", |e| e.common_properties.is_some())
         .await;
@@ -265,8 +265,8 @@ async fn tls_passes_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tcp_to_the_machine_itself_is_refused() {
-    let stand = stand("tcp-refused").await;
-    let mut stream = stand.caller.tcp(SocketAddr::from((REFUSED, 9))).await;
+    let fixture = fixture("tcp-refused").await;
+    let mut stream = fixture.caller.tcp(SocketAddr::from((REFUSED, 9))).await;
     stream.write_all(b"x").await.unwrap();
     let mut rest = Vec::new();
     // A reset is as good as an end.

@@ -37,11 +37,11 @@ fn rows(page: &str) -> Vec<Vec<String>> {
 fn the_page_names_only_what_exists() {
     let names: BTreeSet<String> = cases::names().into_iter().collect();
     let page = page();
-    let mut proofs = 0;
+    let mut evidence_set = 0;
     for row in rows(&page) {
         assert_eq!(row.len(), 3, "{row:?}");
         for proof in quoted(&row[2]) {
-            proofs += 1;
+            evidence_set += 1;
             match proof.split_once("::") {
                 None => assert!(names.contains(proof), "no golden case {proof}"),
                 Some((module, test)) => {
@@ -53,7 +53,7 @@ fn the_page_names_only_what_exists() {
             }
         }
     }
-    assert!(proofs > 100, "{proofs} proofs");
+    assert!(evidence_set > 100, "{evidence_set} proofs");
 }
 
 #[test]

@@ -8,14 +8,14 @@ use trimtab_mesh::model::Service;
 
 use trimtab_kit::engine::Engine as _;
 
-use crate::stand::{Stand, base, limiter, one};
+use crate::fixture::{Fixture, base, limiter, one};
 
 async fn refusal(spec: &Value) -> String {
-    let stand = Stand::new();
-    stand.service("a", 1);
-    stand.limiter("a", 1, spec);
-    stand.tick(1).await;
-    let view = stand.view("a");
+    let fixture = Fixture::new();
+    fixture.service("a", 1);
+    fixture.limiter("a", 1, spec);
+    fixture.tick(1).await;
+    let view = fixture.view("a");
     assert_eq!(view.descriptors[0].state, DescriptorState::Refused);
     view.descriptors[0].reason.clone()
 }
@@ -40,46 +40,46 @@ async fn an_outbound_target_needs_a_place() {
 
 #[tokio::test]
 async fn a_condition_that_is_a_number_holds_when_it_is_one() {
-    let stand = Stand::new();
-    stand.service("a", 1);
-    stand.limiter("a", 1, &one("{cpu}*2", "3"));
+    let fixture = Fixture::new();
+    fixture.service("a", 1);
+    fixture.limiter("a", 1, &one("{cpu}*2", "3"));
     for (cpu, quota) in [(0.5, Some(3)), (1.0, None), (0.0, None)] {
-        stand.source.set("cpu", cpu);
-        stand.tick(5).await;
-        assert_eq!(stand.quotas("a"), [quota], "cpu {cpu}");
+        fixture.source.set("cpu", cpu);
+        fixture.tick(5).await;
+        assert_eq!(fixture.quotas("a"), [quota], "cpu {cpu}");
     }
 }
 
 #[tokio::test]
 async fn a_missing_metric_is_held_then_falls_back_then_recovers() {
-    let stand = Stand::new();
-    stand.service("a", 1);
+    let fixture = Fixture::new();
+    fixture.service("a", 1);
     let mut spec = one("{cpu}>0.8", "9");
     spec["holdFor"] = json!("30s");
     spec["fallback"] = json!({"action": "Limit", "quota": 2});
-    stand.source.set("cpu", 0.9);
-    stand.limiter("a", 1, &spec);
-    stand.tick(5).await;
-    stand.source.fail("cpu", Failure::Timeout);
+    fixture.source.set("cpu", 0.9);
+    fixture.limiter("a", 1, &spec);
+    fixture.tick(5).await;
+    fixture.source.fail("cpu", Failure::Timeout);
     let mut seen = Vec::new();
     for _ in 0..8 {
-        stand.tick(5).await;
-        let view = stand.view("a");
+        fixture.tick(5).await;
+        let view = fixture.view("a");
         seen.push((view.descriptors[0].state, view.descriptors[0].quota));
     }
     let mut want = vec![(DescriptorState::Held, Some(9)); 6];
     want.extend([(DescriptorState::Fallback, Some(2)); 2]);
     assert_eq!(seen, want, "held for 30 s, then the fallback");
-    stand.source.set("cpu", 0.1);
-    stand.tick(5).await;
+    fixture.source.set("cpu", 0.1);
+    fixture.tick(5).await;
     assert_eq!(
-        (stand.view("a").descriptors[0].state, stand.quotas("a")),
+        (fixture.view("a").descriptors[0].state, fixture.quotas("a")),
         (DescriptorState::Idle, vec![None])
     );
 }
 
 /// What the first stand wrote, seen by a second one that starts after it.
-async fn restarted(before: &Stand, spec: &Value, after: &Stand) {
+async fn restarted(before: &Fixture, spec: &Value, after: &Fixture) {
     let jobs = before.jobs();
     let status = jobs.values().next().unwrap().status.clone().unwrap();
     let mut object = limiter("a", 1, spec);
@@ -92,7 +92,7 @@ async fn restarted(before: &Stand, spec: &Value, after: &Stand) {
 #[tokio::test]
 async fn a_restart_holds_the_limit_until_there_is_a_value() {
     let spec = one("{cpu}>0.8", "9");
-    let (before, after) = (Stand::new(), Stand::new());
+    let (before, after) = (Fixture::new(), Fixture::new());
     before.source.set("cpu", 0.9);
     before.service("a", 1);
     before.limiter("a", 1, &spec);
@@ -114,7 +114,7 @@ async fn a_restart_holds_the_limit_until_there_is_a_value() {
 #[tokio::test]
 async fn a_restart_holds_the_limit_of_a_metric_that_nobody_has_pushed_yet() {
     let spec = one("{queue}>10", "9");
-    let (before, after) = (Stand::new(), Stand::new());
+    let (before, after) = (Fixture::new(), Fixture::new());
     before.source.set("queue", 12.0);
     before.service("a", 1);
     before.limiter("a", 1, &spec);
@@ -135,7 +135,7 @@ async fn a_restart_holds_the_limit_of_a_metric_that_nobody_has_pushed_yet() {
 async fn a_metric_that_is_never_pushed_again_falls_back() {
     let mut spec = one("{queue}>10", "9");
     spec["fallback"] = json!({"action": "NoLimit"});
-    let (before, after) = (Stand::new(), Stand::new());
+    let (before, after) = (Fixture::new(), Fixture::new());
     before.source.set("queue", 12.0);
     before.service("a", 1);
     before.limiter("a", 1, &spec);
@@ -154,16 +154,16 @@ async fn a_metric_that_is_never_pushed_again_falls_back() {
 
 #[tokio::test]
 async fn an_own_query_that_nobody_answers_is_told_in_the_end() {
-    let stand = Stand::new();
-    stand.service("a", 1);
+    let fixture = Fixture::new();
+    fixture.service("a", 1);
     let mut spec = one("{mine}>1", "9");
     spec["metrics"] = json!({"mine": {"query": "up"}});
-    stand.limiter("a", 1, &spec);
-    stand.tick(1).await;
-    stand.tick(11).await;
-    stand.engine.absorb();
+    fixture.limiter("a", 1, &spec);
+    fixture.tick(1).await;
+    fixture.tick(11).await;
+    fixture.engine.absorb();
     assert_eq!(
-        stand.view("a").descriptors[0].state,
+        fixture.view("a").descriptors[0].state,
         DescriptorState::Unknown,
         "this stand says that there is a Prometheus, which never answers"
     );
@@ -171,26 +171,26 @@ async fn an_own_query_that_nobody_answers_is_told_in_the_end() {
 
 #[tokio::test]
 async fn an_inbound_port_follows_the_ports_of_the_service() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let action = json!({"quota": "5", "fill_interval": {"seconds": 1}});
     let rule = json!({"condition": "true", "action": action, "target": {"port": 9080}});
     let lead_to = |target: u16| {
-        stand.put::<Service>(json!({"metadata": {"namespace": "default", "name": "a"},
+        fixture.put::<Service>(json!({"metadata": {"namespace": "default", "name": "a"},
             "spec": {"selector": {"app": "a"}, "ports": [{"port": 80, "targetPort": target}]}}));
     };
     // The limiter is there before its Service, and before the Service's port is right.
-    stand.limiter("a", 1, &base(&[rule]));
-    stand.tick(1).await;
+    fixture.limiter("a", 1, &base(&[rule]));
+    fixture.tick(1).await;
     lead_to(9081);
-    stand.tick(1).await;
-    assert_eq!(stand.quotas("a"), [None]);
-    let reason = stand.view("a").descriptors[0].reason.clone();
+    fixture.tick(1).await;
+    assert_eq!(fixture.quotas("a"), [None]);
+    let reason = fixture.view("a").descriptors[0].reason.clone();
     assert!(
         reason.contains("Service default/a has no port 9080: use 80 (workload port 9081)"),
         "{reason}"
     );
     let written = || async {
-        let jobs = stand.jobs();
+        let jobs = fixture.jobs();
         let desired = jobs.into_values().next().and_then(|job| job.desired);
         json!(desired.unwrap_or_default()).to_string()
     };
@@ -198,14 +198,14 @@ async fn an_inbound_port_follows_the_ports_of_the_service() {
     assert!(!filters.contains("inbound|http"), "{filters}");
 
     lead_to(9080);
-    stand.tick(1).await;
-    assert_eq!(stand.quotas("a"), [Some(5)]);
+    fixture.tick(1).await;
+    assert_eq!(fixture.quotas("a"), [Some(5)]);
     let filters = written().await;
     assert!(filters.contains("\"inbound|http|80\""), "{filters}");
 
     lead_to(9081);
-    stand.tick(1).await;
-    let view = stand.view("a");
+    fixture.tick(1).await;
+    let view = fixture.view("a");
     assert_eq!(
         (view.descriptors[0].state, view.descriptors[0].quota),
         (DescriptorState::Refused, Some(5)),

@@ -14,7 +14,7 @@ use crate::cases::{self, Case};
 use crate::lab::{Mesh, drive_case, folder, free, limited, pod};
 use trimtab_kit::engine::Engine as _;
 
-use crate::stand::{Job, Stand, base, every_field, limiter, on_prometheus, one, pod as pod_object};
+use crate::fixture::{Job, Fixture, base, every_field, limiter, on_prometheus, one, pod as pod_object};
 
 fn number(text: &str) -> f64 {
     Expression::compile(text).unwrap().number(&[]).unwrap()
@@ -26,11 +26,11 @@ fn holds(text: &str) -> bool {
 
 #[tokio::test]
 async fn l01_a_missing_fill_interval_refuses_one_descriptor() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for name in ["bad", "good"] {
-        stand.service(name, 1);
+        fixture.service(name, 1);
     }
-    stand.limiter(
+    fixture.limiter(
         "bad",
         1,
         &base(&[
@@ -38,11 +38,11 @@ async fn l01_a_missing_fill_interval_refuses_one_descriptor() {
             json!({"condition": "true", "action": {"quota": "2", "fill_interval": {"seconds": 1}}}),
         ]),
     );
-    stand.limiter("good", 1, &one("true", "3"));
-    stand.tick(1).await;
-    assert_eq!(stand.quotas("bad"), [None, Some(2)]);
-    assert_eq!(stand.quotas("good"), [Some(3)]);
-    let reason = &stand.view("bad").descriptors[0].reason;
+    fixture.limiter("good", 1, &one("true", "3"));
+    fixture.tick(1).await;
+    assert_eq!(fixture.quotas("bad"), [None, Some(2)]);
+    assert_eq!(fixture.quotas("good"), [Some(3)]);
+    let reason = &fixture.view("bad").descriptors[0].reason;
     assert!(
         reason.contains("descriptor[0].action.fill_interval")
             && reason.contains("fill_interval: {seconds: 1}"),
@@ -74,31 +74,31 @@ async fn l02_custom_key_and_value_make_a_bucket() {
 
 #[tokio::test]
 async fn l03_a_global_limiter_without_a_rate_limit_service_stops_nobody() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for name in ["g", "local"] {
-        stand.service(name, 1);
+        fixture.service(name, 1);
     }
     let action = json!({"quota": "1", "fill_interval": {"seconds": 1}, "strategy": "global"});
-    stand.limiter(
+    fixture.limiter(
         "g",
         1,
         &base(&[json!({"condition": "true", "action": action})]),
     );
-    stand.limiter("local", 1, &one("true", "3"));
-    stand.tick(1).await;
+    fixture.limiter("local", 1, &one("true", "3"));
+    fixture.tick(1).await;
     assert_eq!(
-        stand.view("g").descriptors[0].state,
+        fixture.view("g").descriptors[0].state,
         DescriptorState::Refused
     );
     assert!(
-        stand
+        fixture
             .view("g")
             .reason
             .contains("strategy global is not available"),
         "{}",
-        stand.view("g").reason
+        fixture.view("g").reason
     );
-    assert_eq!(stand.quotas("local"), [Some(3)]);
+    assert_eq!(fixture.quotas("local"), [Some(3)]);
 }
 
 #[tokio::test]
@@ -146,43 +146,43 @@ fn l07_operators_of_one_rank_associate_to_the_left() {
 
 #[tokio::test]
 async fn l08_names_that_begin_alike_live_together() {
-    let stand = Stand::new();
-    stand.source.set("cpu", 1.0);
-    stand.source.set("cpu.sum", 2.0);
-    stand.service("a", 1);
-    stand.limiter("a", 1, &one("{cpu}<{cpu.sum}", "{cpu}+{cpu.sum}"));
-    stand.tick(1).await;
-    assert_eq!(stand.quotas("a"), [Some(3)]);
+    let fixture = Fixture::new();
+    fixture.source.set("cpu", 1.0);
+    fixture.source.set("cpu.sum", 2.0);
+    fixture.service("a", 1);
+    fixture.limiter("a", 1, &one("{cpu}<{cpu.sum}", "{cpu}+{cpu.sum}"));
+    fixture.tick(1).await;
+    assert_eq!(fixture.quotas("a"), [Some(3)]);
 }
 
 #[tokio::test]
 async fn l09_an_invalid_edit_is_never_applied() {
-    let stand = Stand::new();
-    stand.service("a", 1);
-    stand.limiter("a", 1, &base(&[
+    let fixture = Fixture::new();
+    fixture.service("a", 1);
+    fixture.limiter("a", 1, &base(&[
         json!({"condition": "true", "action": {"quota": "5", "fill_interval": {"seconds": 60}}}),
         json!({"condition": "true", "action": {"quota": "6", "fill_interval": {"seconds": 60}}}),
     ]));
-    stand.tick(1).await;
-    stand.jobs();
+    fixture.tick(1).await;
+    fixture.jobs();
     // Slime's ticker would evaluate the edit without looking at the interval.
-    stand.limiter("a", 2, &base(&[
+    fixture.limiter("a", 2, &base(&[
         json!({"condition": "true", "action": {"quota": "1", "fill_interval": {"nanos": 1}}}),
         json!({"condition": "true", "action": {"quota": "7", "fill_interval": {"seconds": 60}}}),
     ]));
     for _ in 0..12 {
-        stand.tick(30).await;
+        fixture.tick(30).await;
         assert_eq!(
-            stand.quotas("a"),
+            fixture.quotas("a"),
             [Some(5), Some(7)],
             "what was in force stays"
         );
         assert_eq!(
-            stand.view("a").descriptors[0].state,
+            fixture.view("a").descriptors[0].state,
             DescriptorState::Refused
         );
     }
-    let jobs = stand.jobs();
+    let jobs = fixture.jobs();
     let written = json!(jobs.values().next().unwrap().desired.as_deref().unwrap()).to_string();
     for (tokens, there) in [(1, false), (5, true), (6, false), (7, true)] {
         assert_eq!(
@@ -216,33 +216,33 @@ async fn l10_a_changed_quota_keeps_its_identity() {
 
 #[tokio::test]
 async fn l11_a_host_without_a_service_entry_waits_for_one() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let mut spec = one("true", "6/{pod}");
     spec["host"] = json!("api.example.com");
-    stand.limiter("api", 1, &spec);
-    stand.tick(1).await;
-    assert_eq!(stand.quotas("api"), [None]);
+    fixture.limiter("api", 1, &spec);
+    fixture.tick(1).await;
+    assert_eq!(fixture.quotas("api"), [None]);
     assert!(
-        stand.view("api").reason.contains("no ServiceEntry"),
+        fixture.view("api").reason.contains("no ServiceEntry"),
         "{}",
-        stand.view("api").reason
+        fixture.view("api").reason
     );
-    stand.put::<ServiceEntry>(
+    fixture.put::<ServiceEntry>(
         json!({"metadata": {"namespace": "default", "name": "api"}, "spec": {
         "hosts": ["api.example.com"], "workloadSelector": {"labels": {"app": "api"}}}}),
     );
-    stand.put::<trimtab_mesh::model::Pod>(pod_object("api", 0, &json!({}), "True"));
-    stand.put::<trimtab_mesh::model::Pod>(pod_object("api", 1, &json!({}), "True"));
-    stand.tick(1).await;
-    assert_eq!(stand.quotas("api"), [Some(3)]);
+    fixture.put::<trimtab_mesh::model::Pod>(pod_object("api", 0, &json!({}), "True"));
+    fixture.put::<trimtab_mesh::model::Pod>(pod_object("api", 1, &json!({}), "True"));
+    fixture.tick(1).await;
+    assert_eq!(fixture.quotas("api"), [Some(3)]);
 }
 
 #[tokio::test]
 async fn l12_subsets_of_a_destination_rule_are_limited() {
-    let stand = Stand::new();
-    stand.service("a", 1);
+    let fixture = Fixture::new();
+    fixture.service("a", 1);
     for i in 1..4 {
-        stand.put::<trimtab_mesh::model::Pod>(pod_object(
+        fixture.put::<trimtab_mesh::model::Pod>(pod_object(
             "a",
             i,
             &json!({"version": "v1"}),
@@ -250,21 +250,21 @@ async fn l12_subsets_of_a_destination_rule_are_limited() {
         ));
     }
     let rule = json!({"condition": "true", "action": {"quota": "30/{pod}", "fill_interval": {"seconds": 60}}});
-    stand.limiter("a", 1, &json!({"sets": {"v1": {"descriptor": [rule]}}}));
-    stand.tick(1).await;
-    assert_eq!(stand.quotas("a"), [None]);
+    fixture.limiter("a", 1, &json!({"sets": {"v1": {"descriptor": [rule]}}}));
+    fixture.tick(1).await;
+    assert_eq!(fixture.quotas("a"), [None]);
     assert!(
-        stand.view("a").descriptors[0]
+        fixture.view("a").descriptors[0]
             .reason
             .contains("subset \"v1\"")
     );
-    stand.put::<DestinationRule>(
+    fixture.put::<DestinationRule>(
         json!({"metadata": {"namespace": "default", "name": "a"}, "spec": {
         "host": "a", "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}}),
     );
-    stand.tick(1).await;
-    assert_eq!(stand.quotas("a"), [Some(10)]);
-    let jobs = stand.jobs();
+    fixture.tick(1).await;
+    assert_eq!(fixture.quotas("a"), [Some(10)]);
+    let jobs = fixture.jobs();
     let filters = jobs.values().next().unwrap().desired.clone().unwrap();
     assert_eq!(
         filters[0].metadata.name.as_deref(),
@@ -274,26 +274,26 @@ async fn l12_subsets_of_a_destination_rule_are_limited() {
 
 #[tokio::test]
 async fn l13_a_limiter_takes_only_its_own_outputs_away() {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     for name in ["a", "ba", "a-b"] {
-        stand.service(name, 1);
+        fixture.service(name, 1);
         let mut spec = one("true", "3");
         spec["delivery"] = json!("ECDS");
-        stand.limiter(name, 1, &spec);
+        fixture.limiter(name, 1, &spec);
     }
-    stand.tick(1).await;
+    fixture.tick(1).await;
     assert_eq!(
-        stand.cache.names(ECDS),
+        fixture.cache.names(ECDS),
         [
             "trimtab.default.a-b._base",
             "trimtab.default.a._base",
             "trimtab.default.ba._base"
         ]
     );
-    stand.delete::<V1alpha2>(limiter("a", 1, &one("true", "3")));
-    stand.tick(1).await;
+    fixture.delete::<V1alpha2>(limiter("a", 1, &one("true", "3")));
+    fixture.tick(1).await;
     assert_eq!(
-        stand.cache.names(ECDS),
+        fixture.cache.names(ECDS),
         ["trimtab.default.a-b._base", "trimtab.default.ba._base"]
     );
 }
@@ -332,7 +332,7 @@ async fn l14_present_match_separate_does_not_leak_to_siblings() {
 
 #[tokio::test]
 async fn l15_every_handler_is_queried_in_every_round() {
-    let (stand, _prometheus) = on_prometheus(
+    let (fixture, _prometheus) = on_prometheus(
         "l15",
         &[
             ("load", "vector(0.9)"),
@@ -341,12 +341,12 @@ async fn l15_every_handler_is_queried_in_every_round() {
         ],
     )
     .await;
-    stand.service("a", 1);
-    stand.limiter("a", 1, &one("{load}>0.8 && {rt99}<0.3", "{queue}"));
+    fixture.service("a", 1);
+    fixture.limiter("a", 1, &one("{load}>0.8 && {rt99}<0.3", "{queue}"));
     for _ in 0..3 {
-        stand.tick(5).await;
-        assert_eq!(stand.quotas("a"), [Some(7)]);
-        let view = stand.view("a");
+        fixture.tick(5).await;
+        assert_eq!(fixture.quotas("a"), [Some(7)]);
+        let view = fixture.view("a");
         let fresh: Vec<&str> = view
             .metrics
             .iter()
@@ -368,29 +368,29 @@ fn with_status(generation: i64, spec: &Value, job: &Job) -> Value {
 
 #[tokio::test]
 async fn l16_status_writes_cause_no_loop() {
-    let stand = Stand::new();
-    stand.service("a", 1);
+    let fixture = Fixture::new();
+    fixture.service("a", 1);
     let spec = one("{cpu}>0.8", "3");
-    stand.source.set("cpu", 0.9);
-    stand.limiter("a", 1, &spec);
-    stand.tick(1).await;
-    let first = stand.jobs();
+    fixture.source.set("cpu", 0.9);
+    fixture.limiter("a", 1, &spec);
+    fixture.tick(1).await;
+    let first = fixture.jobs();
     let job = first.values().next().unwrap();
     assert!(job.status.is_some());
 
     // The API server tells us of our own status write.
-    stand.put::<V1alpha2>(with_status(1, &spec, job));
-    stand.engine.absorb();
-    assert!(stand.jobs().is_empty(), "our own write is no change");
+    fixture.put::<V1alpha2>(with_status(1, &spec, job));
+    fixture.engine.absorb();
+    assert!(fixture.jobs().is_empty(), "our own write is no change");
 
     // A metric that is never the same twice, like every rate().
     let mut writes = 0;
     for i in 1..=60 {
-        stand.source.set("cpu", 0.9 + f64::from(i) / 1000.0);
-        stand.tick(1).await;
-        for job in stand.jobs().into_values().filter(|j| j.status.is_some()) {
+        fixture.source.set("cpu", 0.9 + f64::from(i) / 1000.0);
+        fixture.tick(1).await;
+        for job in fixture.jobs().into_values().filter(|j| j.status.is_some()) {
             writes += 1;
-            stand.put::<V1alpha2>(with_status(1, &spec, &job));
+            fixture.put::<V1alpha2>(with_status(1, &spec, &job));
         }
     }
     assert!(
@@ -401,26 +401,26 @@ async fn l16_status_writes_cause_no_loop() {
 
 #[tokio::test]
 async fn l17_one_failing_query_concerns_nobody_else() {
-    let (stand, _prometheus) = on_prometheus(
+    let (fixture, _prometheus) = on_prometheus(
         "l17",
         &[("good", "vector(0.9)"), ("bad", "this is (no query")],
     )
     .await;
     for name in ["a", "b"] {
-        stand.service(name, 1);
+        fixture.service(name, 1);
     }
-    stand.limiter("a", 1, &one("{bad}>0.8", "3"));
-    stand.limiter("b", 1, &one("{good}>0.8", "4"));
-    stand.tick(5).await;
+    fixture.limiter("a", 1, &one("{bad}>0.8", "3"));
+    fixture.limiter("b", 1, &one("{good}>0.8", "4"));
+    fixture.tick(5).await;
     assert_eq!(
-        (stand.quotas("a"), stand.quotas("b")),
+        (fixture.quotas("a"), fixture.quotas("b")),
         (vec![None], vec![Some(4)])
     );
     assert_eq!(
-        stand.view("a").descriptors[0].state,
+        fixture.view("a").descriptors[0].state,
         DescriptorState::Unknown
     );
-    let failure = stand.view("a").metrics["_base.bad"]
+    let failure = fixture.view("a").metrics["_base.bad"]
         .failure
         .clone()
         .unwrap();

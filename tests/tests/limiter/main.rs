@@ -20,5 +20,5 @@ mod ecds;
 mod golden;
 mod lab;
 mod matches;
-mod stand;
+mod fixture;
 mod targets;

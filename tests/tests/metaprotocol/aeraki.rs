@@ -230,7 +230,7 @@ fn a_mistake_in_a_limit_never_deletes_filters_or_routes() {
                 .collect()
         };
         assert_eq!(objects(&bad), objects(&plain), "{name}");
-        assert!(!bad.frozen && bad.resources.len() == 1, "{name}");
+        assert!(!bad.retained && bad.resources.len() == 1, "{name}");
         assert!(
             bad.refusals
                 .iter()
@@ -255,11 +255,11 @@ fn one_bad_route_is_never_left_out_of_the_list() {
         .clone();
     assert_eq!(routes.len(), 1);
     assert_eq!(routes[0]["name"], "before");
-    assert!(!kept.frozen);
-    let frozen = load("bad-route-frozen");
-    assert!(frozen.frozen && frozen.resources.is_empty());
+    assert!(!kept.retained);
+    let retained = load("bad-route-frozen");
+    assert!(retained.retained && retained.resources.is_empty());
     assert!(
-        !frozen.envoy_filters.is_empty(),
+        !retained.envoy_filters.is_empty(),
         "filters stay, they do not hold the routes"
     );
 }
@@ -391,7 +391,7 @@ fn a_port_name_without_a_protocol_is_refused_and_named() {
         ("unknown-protocol", "UnknownProtocol"),
     ] {
         let out = load(case);
-        assert!(out.envoy_filters.is_empty() && out.frozen, "{case}");
+        assert!(out.envoy_filters.is_empty() && out.retained, "{case}");
         assert_eq!(out.refusals[0].problem.reason, reason);
     }
 }

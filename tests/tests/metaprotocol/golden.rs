@@ -82,7 +82,7 @@ fn render(out: &Translation) -> String {
         "virtualServices": out.virtual_services,
         "resources": resources,
         "programs": out.programs,
-        "frozen": out.frozen,
+        "frozen": out.retained,
         "refusals": refusals,
     });
     serde_saphyr::to_string(&all).expect("YAML")

@@ -1,6 +1,6 @@
 //! A proxy as Istio would have configured it, with what Trimtab makes of an input, and programs that speak its protocol.
 //!
-//! istiod's place is taken by [`Stand`]: it merges EnvoyFilters into a bootstrap with one listener for each address, each
+//! istiod's place is taken by [`Fixture`]: it merges EnvoyFilters into a bootstrap with one listener for each address, each
 //! with a TCP proxy, and clusters with Istio's names. Everything else is real: Envoy, the xDS server, clients, servers.
 
 use std::collections::BTreeMap;
@@ -203,7 +203,7 @@ fn socket(at: SocketAddr) -> Value {
 }
 
 /// The xDS server and a proxy.
-pub(crate) struct Stand {
+pub(crate) struct Fixture {
     pub envoy: Envoy,
     pub cache: ResourceCache,
     answers: Receiver<Answer>,
@@ -211,7 +211,7 @@ pub(crate) struct Stand {
     _stop: tokio_util::sync::DropGuard,
 }
 
-impl Stand {
+impl Fixture {
     /// Starts the server with what is made of `input`, and a proxy that runs it.
     pub(crate) async fn start(
         name: &str,
@@ -237,7 +237,7 @@ impl Stand {
         let envoy = Envoy::start(&config, &folder(name))
             .await
             .unwrap_or_else(|e| panic!("{name}: {e}"));
-        let mut stand = Self {
+        let mut fixture = Self {
             envoy,
             cache,
             answers,
@@ -245,9 +245,9 @@ impl Stand {
             _stop: stop.drop_guard(),
         };
         for _ in &made.resources {
-            stand.accepted().await;
+            fixture.accepted().await;
         }
-        stand
+        fixture
     }
 
     /// What is made of an input here.

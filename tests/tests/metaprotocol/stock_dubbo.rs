@@ -8,7 +8,7 @@ use trimtab_metaprotocol::features::{Feature, Target};
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput};
 use trimtab_xds::{DRDS, GENERIC_RDS, Resource};
 
-use crate::lab::{BOUND, Mesh, Stand, VIP, filters, read};
+use crate::lab::{BOUND, Mesh, Fixture, VIP, filters, read};
 use crate::peers::{Counts, Peer, client, counts, server};
 
 const HOST: &str = "demo.shop.svc.cluster.local";
@@ -46,7 +46,7 @@ fn timed(subset: &str) -> ServicePortInput {
 }
 
 struct Lab {
-    stand: Stand,
+    fixture: Fixture,
     at: SocketAddr,
     _servers: [Peer; 2],
 }
@@ -60,9 +60,9 @@ async fn lab(name: &str, delivery: Delivery, first: &ServicePortInput) -> Lab {
     mesh.cluster(&own, at1);
     mesh.cluster(&format!("outbound|{PORT}|v1|{HOST}"), at1);
     mesh.cluster(&format!("outbound|{PORT}|v2|{HOST}"), at2);
-    let stand = Stand::start(&format!("dubbo-{name}"), &mesh, delivery, first).await;
+    let fixture = Fixture::start(&format!("dubbo-{name}"), &mesh, delivery, first).await;
     Lab {
-        stand,
+        fixture,
         at,
         _servers: [v1, v2],
     }
@@ -74,7 +74,7 @@ impl Lab {
     }
 
     async fn connections(&self) -> u64 {
-        self.stand.connections().await
+        self.fixture.connections().await
     }
 }
 
@@ -158,7 +158,7 @@ async fn routes_by_what_is_called(lab: &mut Lab, effects: &Value) {
             first[field] = value.clone();
             rest[field] = value.clone();
         }
-        lab.stand.publish(&input(json!([first, rest]))).await;
+        lab.fixture.publish(&input(json!([first, rest]))).await;
         assert_eq!(
             caller.ask(call.clone()).await,
             counts(&[("v2", 2)]),
@@ -172,7 +172,7 @@ async fn routes_by_what_is_called(lab: &mut Lab, effects: &Value) {
     }
     assert_eq!(lab.connections().await, before, "all on one connection");
     let modified = lab
-        .stand
+        .fixture
         .counter(&["listener_manager.listener_modified"])
         .await;
     assert_eq!(modified, 0);
@@ -182,7 +182,7 @@ async fn routes_by_what_is_called(lab: &mut Lab, effects: &Value) {
 async fn dubbo_proxy_routes_by_what_is_called() {
     let mut lab = lab("proxy", Delivery::RouteDiscovery, &all_to("v1")).await;
     routes_by_what_is_called(&mut lab, &json!({})).await;
-    let resources = lab.stand.translated(&all_to("v1")).resources;
+    let resources = lab.fixture.translated(&all_to("v1")).resources;
     assert_eq!(resources[0].type_url, DRDS);
 }
 
@@ -190,7 +190,7 @@ async fn dubbo_proxy_routes_by_what_is_called() {
 async fn generic_proxy_routes_by_what_is_called() {
     let mut lab = lab("generic", Delivery::RouteDiscovery, &timed("v1")).await;
     routes_by_what_is_called(&mut lab, &json!({"timeout": "5s"})).await;
-    let resources = lab.stand.translated(&timed("v1")).resources;
+    let resources = lab.fixture.translated(&timed("v1")).resources;
     assert_eq!(resources[0].type_url, GENERIC_RDS);
 }
 
@@ -211,7 +211,7 @@ async fn weights_and_arguments_choose_the_destination() {
         {"match": {"argument[0]": {"exact": "7"}}, "route": to("v2")},
         {"route": to("v1")},
     ]);
-    lab.stand.publish(&input(by_arguments)).await;
+    lab.fixture.publish(&input(by_arguments)).await;
     let call = |arguments: Value| with("arguments", arguments);
     assert_eq!(
         caller.ask(call(json!(["you", "them"]))).await,
@@ -255,7 +255,7 @@ async fn a_time_limit_ends_a_slow_call_and_not_the_connection() {
     assert_eq!(caller.ask(say(2)).await, counts(&[("v1", 2)]));
 
     let longer = input(json!([{"route": to("v1"), "timeout": "10s"}]));
-    lab.stand.publish(&longer).await;
+    lab.fixture.publish(&longer).await;
     assert_eq!(caller.ask(slow).await, counts(&[("v1", 1)]));
     assert_eq!(lab.connections().await, 1);
 }
@@ -274,7 +274,7 @@ async fn a_call_is_tried_again_when_no_server_listens() {
         {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": at1.port()}}}},
     ]}]}});
     mesh.cluster_with(&format!("outbound|{PORT}|v1|{HOST}"), at1, two);
-    let stand = Stand::start(
+    let fixture = Fixture::start(
         "dubbo-retries",
         &mesh,
         Delivery::RouteDiscovery,
@@ -283,7 +283,7 @@ async fn a_call_is_tried_again_when_no_server_listens() {
     .await;
     let mut caller = client("dubbo_client.py", at, &[]);
     assert_eq!(caller.ask(say(20)).await, counts(&[("v1", 20)]));
-    let failed = stand
+    let failed = fixture
         .counter(&["v1|demo", "upstream_cx_connect_fail"])
         .await;
     assert!(failed > 0, "the server that does not listen was tried");
@@ -291,18 +291,18 @@ async fn a_call_is_tried_again_when_no_server_listens() {
 
 #[tokio::test]
 async fn the_filter_is_the_one_that_can_do_what_is_asked() {
-    let stand = |routes: Value| trimtab_metaprotocol::translate::translate(&input(routes));
+    let fixture = |routes: Value| trimtab_metaprotocol::translate::translate(&input(routes));
     let split = json!([
         {"destination": {"host": HOST, "subset": "v1"}, "weight": 50},
         {"destination": {"host": HOST, "subset": "v2"}, "weight": 50},
     ]);
-    let plain = stand(json!([{"route": to("v1")}]));
+    let plain = fixture(json!([{"route": to("v1")}]));
     assert_eq!(plain.programs[0].target, Target::DubboProxy);
-    let timed = stand(json!([{"route": to("v1"), "timeout": "1s"}]));
+    let timed = fixture(json!([{"route": to("v1"), "timeout": "1s"}]));
     assert_eq!(timed.programs[0].target, Target::GenericProxyDubbo);
     assert_eq!(timed.refusals, Vec::new());
 
-    let both = stand(json!([{"route": split, "timeout": "1s"}]));
+    let both = fixture(json!([{"route": split, "timeout": "1s"}]));
     assert_eq!(
         both.programs[0].target,
         Target::DubboProxy,
@@ -333,7 +333,7 @@ async fn bad_routes_are_refused_and_the_old_ones_stay() {
         let mut lab = lab(name, Delivery::RouteDiscovery, &good).await;
         let mut caller = lab.connect();
         assert_eq!(caller.ask(say(2)).await, counts(&[("v2", 2)]));
-        let made = lab.stand.translated(&good);
+        let made = lab.fixture.translated(&good);
         let mut body = made.resources[0].body.clone();
         body.extend_from_slice(more);
         let bad = Resource {
@@ -342,10 +342,10 @@ async fn bad_routes_are_refused_and_the_old_ones_stay() {
             body: body.into(),
             origin: "shop/demo".to_owned(),
         };
-        let reason = lab.stand.refused(type_url, bad).await;
+        let reason = lab.fixture.refused(type_url, bad).await;
         assert!(!reason.is_empty());
         assert_eq!(caller.ask(say(2)).await, counts(&[("v2", 2)]), "{name}");
-        lab.stand.publish(&next).await;
+        lab.fixture.publish(&next).await;
         assert_eq!(caller.ask(say(2)).await, counts(&[("v1", 2)]), "{name}");
         assert_eq!(lab.connections().await, 1);
     }
@@ -360,7 +360,7 @@ async fn both_filters_are_delivered_by_ecds_and_inline_too() {
         let mut ecds = lab(&format!("{name}-ecds"), Delivery::Ecds, &first).await;
         let mut old = ecds.connect();
         assert_eq!(old.ask(say(2)).await, counts(&[("v1", 2)]), "{name}");
-        ecds.stand.publish(&next).await;
+        ecds.fixture.publish(&next).await;
         let kept = old.ask(say(2)).await;
         assert_eq!(
             kept,

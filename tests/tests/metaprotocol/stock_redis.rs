@@ -13,7 +13,7 @@ use trimtab_lab::process::{Process, Spec};
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput};
 use trimtab_metaprotocol::translate::translate;
 
-use crate::lab::{BOUND, Mesh, Stand, VIP, folder, read};
+use crate::lab::{BOUND, Mesh, Fixture, VIP, folder, read};
 
 const HOST: &str = "cache.shop.svc.cluster.local";
 const OTHER: &str = "users.shop.svc.cluster.local";
@@ -144,7 +144,7 @@ impl Client {
 }
 
 struct Lab {
-    _stand: Stand,
+    _fixture: Fixture,
     at: SocketAddr,
     own: SocketAddr,
     other: SocketAddr,
@@ -159,9 +159,9 @@ async fn lab(name: &str, delivery: Delivery, first: &ServicePortInput, more: &[&
     let at = mesh.outbound(PORT, &cluster);
     mesh.cluster(&cluster, own);
     mesh.cluster(&format!("outbound|{PORT}||{OTHER}"), other);
-    let stand = Stand::start(&format!("redis-{name}"), &mesh, delivery, first).await;
+    let fixture = Fixture::start(&format!("redis-{name}"), &mesh, delivery, first).await;
     Lab {
-        _stand: stand,
+        _fixture: fixture,
         at,
         own,
         other,
@@ -338,12 +338,12 @@ async fn a_secret_is_not_written_into_objects_of_the_cluster() {
         "resolved": {"password": "s3cret"}});
     let upstream = input(Value::Null, json!({"auth": secret}));
     let made = translate(&upstream);
-    assert!(made.frozen && made.envoy_filters.is_empty() && made.resources.is_empty());
+    assert!(made.retained && made.envoy_filters.is_empty() && made.resources.is_empty());
     assert_eq!(made.refusals[0].problem.reason, "SecretNotMounted");
 
     let mut downstream = input(json!({"settings": {"auth": secret}}), Value::Null);
     let made = translate(&downstream);
-    assert!(made.frozen && made.envoy_filters.is_empty());
+    assert!(made.retained && made.envoy_filters.is_empty());
 
     // Where the operator allows it, it is.
     let mut settings = downstream.settings.as_ref().clone();
@@ -382,7 +382,7 @@ async fn a_redis_cluster_is_found_from_its_endpoint() {
     let own = format!("outbound|{PORT}||{HOST}");
     let listen = mesh.outbound(PORT, &own);
     mesh.cluster(&own, free_address().expect("nobody"));
-    let stand = Stand::start("redis-cluster", &mesh, Delivery::Inline, &input).await;
+    let fixture = Fixture::start("redis-cluster", &mesh, Delivery::Inline, &input).await;
     let mut caller = Client::open(listen).await;
     let begin = Instant::now();
     loop {
@@ -393,7 +393,7 @@ async fn a_redis_cluster_is_found_from_its_endpoint() {
         assert!(begin.elapsed() < BOUND, "{answer}");
     }
     assert_eq!(admin.send("GET k").await, "v");
-    let made = stand.translated(&input);
+    let made = fixture.translated(&input);
     assert!(format!("{:?}", made.envoy_filters).contains("PREFER_REPLICA"));
 }
 
@@ -435,7 +435,7 @@ async fn mistakes_freeze_the_port() {
         ),
     ] {
         let made = translate(&input(redis.clone(), Value::Null));
-        assert!(made.frozen && made.envoy_filters.is_empty(), "{redis}");
+        assert!(made.retained && made.envoy_filters.is_empty(), "{redis}");
         assert_eq!(made.refusals[0].problem.reason, reason, "{redis}");
     }
 }

@@ -16,7 +16,7 @@ use trimtab_metaprotocol::features::{Feature, Target};
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput};
 use trimtab_xds::{Resource, TRDS, xdstp_name};
 
-use crate::lab::{Mesh, Stand, VIP, read};
+use crate::lab::{Mesh, Fixture, VIP, read};
 use crate::peers::{Counts, Peer, client, counts, server};
 
 const HOST: &str = "orders.shop.svc.cluster.local";
@@ -56,7 +56,7 @@ fn all_to(subset: &str) -> ServicePortInput {
 }
 
 struct Lab {
-    stand: Stand,
+    fixture: Fixture,
     at: SocketAddr,
     v1: Peer,
     v2: Peer,
@@ -80,8 +80,8 @@ async fn lab(name: &str, delivery: Delivery, first: &ServicePortInput) -> Lab {
             framed.clone(),
         );
     }
-    let stand = Stand::start(&format!("thrift-{name}"), &mesh, delivery, first).await;
-    Lab { stand, at, v1, v2 }
+    let fixture = Fixture::start(&format!("thrift-{name}"), &mesh, delivery, first).await;
+    Lab { fixture, at, v1, v2 }
 }
 
 impl Lab {
@@ -90,7 +90,7 @@ impl Lab {
     }
 
     async fn connections(&self) -> u64 {
-        self.stand.connections().await
+        self.fixture.connections().await
     }
 }
 
@@ -109,17 +109,17 @@ async fn a_changed_router_moves_calls_on_a_live_connection() {
     assert_eq!(caller.ask(say(5)).await, counts(&[("v1", 5)]));
     let before = lab.connections().await;
 
-    lab.stand.publish(&all_to("v2")).await;
+    lab.fixture.publish(&all_to("v2")).await;
     assert_eq!(caller.ask(say(5)).await, counts(&[("v2", 5)]));
 
-    lab.stand
+    lab.fixture
         .publish(&input(json!([{"route": split(50, 50)}])))
         .await;
     let found = caller.ask(say(200)).await;
     assert_eq!(share(&found, "v1") + share(&found, "v2"), 200, "{found:?}");
     assert!((60..=140).contains(&share(&found, "v1")), "{found:?}");
 
-    lab.stand
+    lab.fixture
         .publish(&input(json!([{"route": split(0, 7)}])))
         .await;
     assert_eq!(
@@ -132,14 +132,14 @@ async fn a_changed_router_moves_calls_on_a_live_connection() {
         {"match": {"method": {"exact": "bye"}}, "route": to("v2")},
         {"route": to("v1")},
     ]);
-    lab.stand.publish(&input(by_method)).await;
+    lab.fixture.publish(&input(by_method)).await;
     let bye = json!({"method": "bye", "calls": 3});
     assert_eq!(caller.ask(bye).await, counts(&[("v2", 3)]));
     assert_eq!(caller.ask(say(3)).await, counts(&[("v1", 3)]));
 
     assert_eq!(lab.connections().await, before, "all on one connection");
     let listeners = lab
-        .stand
+        .fixture
         .counter(&["listener_manager.listener_modified"])
         .await;
     assert_eq!(listeners, 0, "the listener was never touched");
@@ -209,13 +209,13 @@ async fn bad_routes_are_refused_and_the_old_ones_stay() {
     // By Trimtab: a pattern that the filter cannot compare.
     let mut asked = input(json!([{"match": {"method": {"prefix": "s"}}, "route": to("v1")}]));
     asked.last_good = good.router.clone().map(Box::new);
-    let made = lab.stand.translated(&asked);
+    let made = lab.fixture.translated(&asked);
     let [refusal] = made.refusals.as_slice() else {
         panic!("{:?}", made.refusals)
     };
     assert_eq!(refusal.feature, Some(Feature::MatchMethodPattern));
     assert_eq!(refusal.target, Some(Target::ThriftProxy));
-    assert_eq!(made.resources, lab.stand.translated(&good).resources);
+    assert_eq!(made.resources, lab.fixture.translated(&good).resources);
 
     // By Envoy: what Trimtab would never send.
     let name = xdstp_name("trimtab", TRDS, &format!("outbound/{HOST}_{PORT}"));
@@ -238,11 +238,11 @@ async fn bad_routes_are_refused_and_the_old_ones_stay() {
         body: message.encode_to_vec().into(),
         origin: "shop/orders".to_owned(),
     };
-    let reason = lab.stand.refused(TRDS, bad).await;
+    let reason = lab.fixture.refused(TRDS, bad).await;
     assert!(reason.contains("Weight"), "{reason}");
     assert_eq!(caller.ask(say(3)).await, counts(&[("v2", 3)]));
 
-    lab.stand.publish(&all_to("v1")).await;
+    lab.fixture.publish(&all_to("v1")).await;
     assert_eq!(
         caller.ask(say(3)).await,
         counts(&[("v1", 3)]),
@@ -256,7 +256,7 @@ async fn with_ecds_new_connections_follow() {
     let mut lab = lab("ecds", Delivery::Ecds, &all_to("v1")).await;
     let mut old = lab.connect(&[]);
     assert_eq!(old.ask(say(3)).await, counts(&[("v1", 3)]));
-    lab.stand.publish(&all_to("v2")).await;
+    lab.fixture.publish(&all_to("v2")).await;
     assert_eq!(
         old.ask(say(3)).await,
         counts(&[("v1", 3)]),
@@ -265,7 +265,7 @@ async fn with_ecds_new_connections_follow() {
     let mut new = lab.connect(&[]);
     assert_eq!(new.ask(say(3)).await, counts(&[("v2", 3)]));
     let drained = lab
-        .stand
+        .fixture
         .counter(&["listener_manager.total_listeners_draining"])
         .await;
     assert_eq!(drained, 0);
@@ -276,7 +276,7 @@ async fn inline_routes_need_no_server() {
     let lab = lab("inline", Delivery::Inline, &all_to("v2")).await;
     let mut caller = lab.connect(&[]);
     assert_eq!(caller.ask(say(3)).await, counts(&[("v2", 3)]));
-    let streams = lab.stand.cache.streams();
+    let streams = lab.fixture.cache.streams();
     assert!(streams.is_empty(), "{streams:?}");
 }
 

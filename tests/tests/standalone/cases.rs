@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trimtab_dataplane::{
-    FallbackInput, HttpLimit, Listen, Served, StandaloneInput, Surroundings, World, discover,
-    resources, world,
+    FallbackInput, HttpLimit, Listen, Served, StandaloneInput, StandaloneObjects, Snapshot, discover,
+    resources, snapshot,
 };
 use trimtab_kit::problem::Problem;
 use trimtab_mesh::table::read;
@@ -53,11 +53,11 @@ impl Case {
     /// What is found in the objects.
     pub(crate) fn input(&self) -> (StandaloneInput, Vec<Problem>) {
         let mut mesh = Mesh::default();
-        let mut around = Surroundings {
+        let mut around = StandaloneObjects {
             listen: self.listen.clone(),
             limits: self.limits.clone(),
             fallback: self.fallback.clone(),
-            ..Surroundings::default()
+            ..StandaloneObjects::default()
         };
         for pod in &self.pod_labels {
             let key = (pod.namespace.clone(), pod.name.clone());
@@ -91,8 +91,8 @@ impl Case {
     }
 
     /// What every proxy is served.
-    pub(crate) fn world(&self, before: Option<&World>) -> World {
-        world(&self.input().0, before, Instant::now())
+    pub(crate) fn snapshot(&self, before: Option<&Snapshot>) -> Snapshot {
+        snapshot(&self.input().0, before, Instant::now())
     }
 
     /// What is served to proxies that see all.

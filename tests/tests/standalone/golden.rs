@@ -10,7 +10,7 @@ use trimtab_lab::envoy;
 use trimtab_xds::{CDS, DRDS, EDS, LDS, RDS, ResourceCache, Scope, TRDS};
 
 use crate::cases::{Case, all, root};
-use crate::lab::Stand;
+use crate::lab::Fixture;
 
 const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters.network";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
@@ -68,10 +68,10 @@ fn render(case: &Case) -> String {
         "problems": problems,
         "resources": shown(&served),
     });
-    let world = case.world(None);
+    let snapshot = case.snapshot(None);
     let mut groups: Vec<(String, Value)> = Vec::new();
-    for group in world.groups() {
-        let own = world.of_group(group).expect("what it is served");
+    for group in snapshot.groups() {
+        let own = snapshot.of_group(group).expect("what it is served");
         let own = beside(&shown(own), &out["resources"]);
         match groups.iter_mut().find(|(_, other)| *other == own) {
             Some((names, _)) => *names = format!("{names} and {group}"),
@@ -104,8 +104,8 @@ fn the_same_input_in_another_order_gives_the_same_and_no_update() {
         turned.pod_labels.reverse();
         let second = turned.served(Some(&first));
         assert_eq!(render(&case), render(&turned), "{name}");
-        let whole = case.world(None);
-        let again = turned.world(Some(&whole)).updates(Some(&whole));
+        let whole = case.snapshot(None);
+        let again = turned.snapshot(Some(&whole)).updates(Some(&whole));
         let updates = second.updates(Some(&first), &Scope::All);
         for update in updates.into_iter().chain(again) {
             assert!(
@@ -191,9 +191,9 @@ fn with(mut value: Value, field: &str, to: Value) -> Value {
 #[test]
 fn a_real_envoy_takes_every_case_from_a_file() {
     for (name, case) in all() {
-        let world = case.world(None);
-        let own = world.groups().filter_map(|g| world.of_group(g));
-        for served in own.chain([world.everyone()]) {
+        let snapshot = case.snapshot(None);
+        let own = snapshot.groups().filter_map(|g| snapshot.of_group(g));
+        for served in own.chain([snapshot.everyone()]) {
             if let Err(reason) = envoy::validate(&as_static(served)) {
                 panic!("{name}: {reason}");
             }
@@ -214,10 +214,10 @@ async fn a_real_envoy_accepts_every_case_over_the_wire() {
             *address = IpAddr::V4(Ipv4Addr::new(127, 77, 0, index));
         }
         let served = case.served(None);
-        let stand = Stand::start(&format!("wire-{name}"), &served).await;
+        let fixture = Fixture::start(&format!("wire-{name}"), &served).await;
         for type_url in TYPES {
             for resource in served.names(type_url) {
-                stand.until_held(type_url, resource).await;
+                fixture.until_held(type_url, resource).await;
                 seen += 1;
             }
         }
@@ -230,16 +230,16 @@ async fn a_real_envoy_accepts_every_case_over_the_wire() {
 async fn a_real_envoy_accepts_over_the_wire_what_is_for_its_group() {
     let mut seen = 0;
     for (name, case) in all() {
-        let world = case.world(None);
-        for (index, group) in world.groups().enumerate() {
-            let own = world.of_group(group).expect("what it is served");
+        let snapshot = case.snapshot(None);
+        for (index, group) in snapshot.groups().enumerate() {
+            let own = snapshot.of_group(group).expect("what it is served");
             let fill = |cache: &ResourceCache| {
-                cache.update_all(world.updates(None));
+                cache.update_all(snapshot.updates(None));
             };
-            let stand = Stand::start_as(&format!("group-{name}-{index}"), Some(group), fill).await;
+            let fixture = Fixture::start_as(&format!("group-{name}-{index}"), Some(group), fill).await;
             for type_url in TYPES {
                 for resource in own.names(type_url) {
-                    stand.until_held(type_url, resource).await;
+                    fixture.until_held(type_url, resource).await;
                     seen += 1;
                 }
             }

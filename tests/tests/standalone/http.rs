@@ -22,7 +22,7 @@ use trimtab_limiter::validate::validate_for;
 use trimtab_xds::{ECDS, EDS, Resource, content_version};
 
 use crate::cases::Case;
-use crate::lab::{Stand, until};
+use crate::lab::{Fixture, until};
 
 const HOST: &str = "reviews.shop.svc.cluster.local";
 
@@ -113,7 +113,7 @@ async fn an_endpoint_comes_and_another_goes_without_a_failed_call() {
     let (a, b) = (pod("a").await, pod("b").await);
     let port = free_port().expect("a port");
     let only = |pods: &[&Upstream]| case(vec![service(port), slice("v1", pods)]);
-    let mut stand = Stand::start("endpoints", &only(&[&a]).served(None)).await;
+    let mut fixture = Fixture::start("endpoints", &only(&[&a]).served(None)).await;
     let stop = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..4)
         .map(|_| {
@@ -132,14 +132,14 @@ async fn an_endpoint_comes_and_another_goes_without_a_failed_call() {
         })
         .collect();
     until("calls reach the first", || a.requests() > 100).await;
-    let next = only(&[&a, &b]).served(Some(stand.served()));
-    stand.publish(next).await;
+    let next = only(&[&a, &b]).served(Some(fixture.served()));
+    fixture.publish(next).await;
     until("calls reach the second", || b.requests() > 100).await;
-    let next = only(&[&b]).served(Some(stand.served()));
-    stand.publish(next).await;
+    let next = only(&[&b]).served(Some(fixture.served()));
+    fixture.publish(next).await;
     // What is under way is finished; then nothing comes any more.
     let own = format!("outbound|{port}||{HOST}");
-    stand.until_held(EDS, &own).await;
+    fixture.until_held(EDS, &own).await;
     let more = b.requests() + 100;
     until("the second has all", || b.requests() > more).await;
     let (last, more) = (a.requests(), b.requests() + 200);
@@ -167,19 +167,19 @@ async fn a_changed_weight_moves_calls_on_an_open_connection() {
             split(v1, v2),
         ])
     };
-    let mut stand = Stand::start("weights", &at(100, 0).served(None)).await;
+    let mut fixture = Fixture::start("weights", &at(100, 0).served(None)).await;
     let mut held = KeepAlive::connect(loopback(port)).await.expect("the proxy");
     assert_eq!(tally(&mut held, 50).await, all_of("a", 50));
-    let next = at(0, 100).served(Some(stand.served()));
-    stand.publish(next).await;
+    let next = at(0, 100).served(Some(fixture.served()));
+    fixture.publish(next).await;
     assert_eq!(tally(&mut held, 50).await, all_of("b", 50));
-    let next = at(50, 50).served(Some(stand.served()));
-    stand.publish(next).await;
+    let next = at(50, 50).served(Some(fixture.served()));
+    fixture.publish(next).await;
     let both = tally(&mut held, 400).await;
     // Six standard deviations.
     assert!(both["a"] > 140 && both["b"] > 140, "{both:?}");
     assert!(held.survived().await);
-    let envoy = &stand.envoy;
+    let envoy = &fixture.envoy;
     let changed = envoy
         .stat("listener_manager.listener_modified")
         .await
@@ -204,7 +204,7 @@ async fn two_services_share_a_port_and_a_service_that_goes_is_not_found() {
     let first = vec![service(port), slice("v1", &[&a])];
     let second = vec![other, endpoints("ratings", "http", "v1", &[b.address()])];
     let two = case([first.clone(), second].concat());
-    let mut stand = Stand::start("shared", &two.served(None)).await;
+    let mut fixture = Fixture::start("shared", &two.served(None)).await;
     let call = |host: &str| {
         let request = Request::get("/").header("host", host);
         async move { send(loopback(port), &request).await.expect("an answer") }
@@ -218,15 +218,15 @@ async fn two_services_share_a_port_and_a_service_that_goes_is_not_found() {
         assert_eq!(call(host).await.body.trim(), expected, "{host}");
     }
     assert_eq!(call("other").await.status, 404);
-    let next = case(first).served(Some(stand.served()));
-    stand.publish(next).await;
+    let next = case(first).served(Some(fixture.served()));
+    fixture.publish(next).await;
     assert_eq!(
         call("other").await.body.trim(),
         "a",
         "alone it takes every call"
     );
-    let next = case(vec![]).served(Some(stand.served()));
-    stand.publish(next).await;
+    let next = case(vec![]).served(Some(fixture.served()));
+    fixture.publish(next).await;
     let started = std::time::Instant::now();
     while KeepAlive::connect(loopback(port)).await.is_ok() {
         assert!(started.elapsed() < crate::lab::BOUND, "the listener stays");
@@ -286,7 +286,7 @@ async fn a_limit_comes_over_the_same_stream_and_changes_on_an_open_connection() 
         filter: name.into(),
         ..HttpLimit::default()
     }];
-    let stand = Stand::start("limit", &limited.served(None)).await;
+    let fixture = Fixture::start("limit", &limited.served(None)).await;
     let mut held = KeepAlive::connect(loopback(port)).await.expect("the proxy");
     assert_eq!(
         tally(&mut held, 20).await,
@@ -294,8 +294,8 @@ async fn a_limit_comes_over_the_same_stream_and_changes_on_an_open_connection() 
         "without buckets all pass"
     );
     for tokens in [3, 5] {
-        stand.cache.update(ECDS, vec![bucket(name, tokens)], &[]);
-        stand.until_held(ECDS, name).await;
+        fixture.cache.update(ECDS, vec![bucket(name, tokens)], &[]);
+        fixture.until_held(ECDS, name).await;
         let expected = [("a".to_owned(), tokens as usize), ("429".to_owned(), 10)];
         let seen = tally(&mut held, tokens as usize + 10).await;
         assert_eq!(seen, BTreeMap::from(expected));
@@ -319,7 +319,7 @@ async fn a_smart_limiter_delivered_by_ecds_limits_calls() {
         assert_eq!(problems, []);
         mesh.limits.extend(limits);
     }
-    let stand = Stand::start("limiter", &mesh.served(None)).await;
+    let fixture = Fixture::start("limiter", &mesh.served(None)).await;
     for config in made.extension_configs {
         let resource = Resource {
             version: content_version(config.canonical.as_bytes()),
@@ -327,8 +327,8 @@ async fn a_smart_limiter_delivered_by_ecds_limits_calls() {
             body: config.body.into(),
             origin: String::new(),
         };
-        stand.cache.update(ECDS, vec![resource], &[]);
-        stand.until_held(ECDS, &config.name).await;
+        fixture.cache.update(ECDS, vec![resource], &[]);
+        fixture.until_held(ECDS, &config.name).await;
     }
     let mut held = KeepAlive::connect(loopback(port)).await.expect("the proxy");
     let expected = [("a".to_owned(), 2), ("429".to_owned(), 8)];

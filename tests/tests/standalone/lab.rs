@@ -15,7 +15,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(30);
 pub(crate) const NODE: &str = "proxy-1";
 
 /// A server with a proxy.
-pub(crate) struct Stand {
+pub(crate) struct Fixture {
     pub envoy: Envoy,
     pub cache: ResourceCache,
     served: Served,
@@ -43,7 +43,7 @@ pub(crate) fn options(server: SocketAddr) -> BootstrapOptions {
     options
 }
 
-impl Stand {
+impl Fixture {
     /// A proxy that is served this, ready when this returns.
     pub(crate) async fn start(name: &str, served: &Served) -> Self {
         let all = served.updates(None, &Scope::All);

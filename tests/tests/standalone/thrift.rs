@@ -14,7 +14,7 @@ use trimtab_xds::{EDS, LDS, Scope, TRDS};
 
 use crate::cases::Case;
 use crate::http::{case, endpoints};
-use crate::lab::{BOUND, Stand};
+use crate::lab::{BOUND, Fixture};
 
 const HOST: &str = "orders.shop.svc.cluster.local";
 
@@ -99,9 +99,9 @@ async fn calls_of_an_open_connection_move_with_the_router() {
     let (_two, v2) = server("v2").await;
     let port = free_port().expect("a port");
     let at = |routes: Value| orders(port, v1, v2, &routes);
-    let mut stand = Stand::start("thrift", &at(json!([{"route": to("v1")}])).served(None)).await;
-    for name in stand.served().names(TRDS) {
-        stand.until_held(TRDS, name).await;
+    let mut fixture = Fixture::start("thrift", &at(json!([{"route": to("v1")}])).served(None)).await;
+    for name in fixture.served().names(TRDS) {
+        fixture.until_held(TRDS, name).await;
     }
     let args = ["127.0.0.1".to_owned(), port.to_string()];
     let mut client = Peer::start("thrift_client.py", &args);
@@ -110,16 +110,16 @@ async fn calls_of_an_open_connection_move_with_the_router() {
         {"match": {"attributes": {"method": {"exact": "bye"}}}, "route": to("v1")},
         {"route": to("v2")},
     ]);
-    let next = at(by_method).served(Some(stand.served()));
-    stand.publish(next).await;
+    let next = at(by_method).served(Some(fixture.served()));
+    fixture.publish(next).await;
     assert_eq!(client.calls("say", 20).await, json!({"v2": 20}));
     assert_eq!(client.calls("bye", 20).await, json!({"v1": 20}));
-    let changed = stand
+    let changed = fixture
         .envoy
         .stat("listener_manager.listener_modified")
         .await
         .expect("a number");
-    let stats = stand.envoy.stats("").await.expect("numbers");
+    let stats = fixture.envoy.stats("").await.expect("numbers");
     let ours = |name: &str| {
         name.contains(&port.to_string())
             && name.ends_with(".downstream_cx_total")

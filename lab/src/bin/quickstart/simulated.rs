@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use trimtab_kit::sources::{Demand, Harvest, MetricName, MetricSource, SourceHealth};
+use trimtab_kit::sources::{SampleRequest, Samples, MetricName, MetricSource, SourceHealth};
 
 use crate::report::Traffic;
 use crate::scenario::{CAPACITY, Scenario};
@@ -54,14 +54,14 @@ impl MetricSource for SimulatedCpu {
         vec!["cpu".to_owned()]
     }
 
-    async fn harvest(&self, demands: &[Demand]) -> Harvest {
+    async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
         let value = *self.0.lock();
-        Harvest {
-            values: demands
+        Samples {
+            values: sample_requests
                 .iter()
                 .map(|d| ((d.id, "cpu".to_owned()), Ok(value)))
                 .collect(),
-            ..Harvest::default()
+            ..Samples::default()
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) fn translate(plan: &Plan<'_>) -> Translation {
         out.envoy_filters.push(objects.gateway(gateway, &filter));
         out.virtual_services.push(virtual_service(plan, gateway));
     }
-    if !plan.frozen {
+    if !plan.retained {
         out.resources.push(routes::resource(plan));
     }
     out.programs.push(Program {

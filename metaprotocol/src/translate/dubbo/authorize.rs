@@ -22,7 +22,7 @@ const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3
 /// Adds the filters to the service's own side, and what cannot be done to the refusals.
 pub(in crate::translate) fn apply(plan: &Plan<'_>, out: &mut Translation) {
     let policies = &plan.input.dubbo_policies;
-    if policies.is_empty() || out.frozen || plan.frozen {
+    if policies.is_empty() || out.retained || plan.retained {
         return;
     }
     let of = |action| policies.iter().filter(move |p| p.spec.action == action);

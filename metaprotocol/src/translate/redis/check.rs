@@ -15,14 +15,14 @@ const PREFIX_BYTES: usize = 1000;
 
 /// What is wrong.
 #[derive(Default)]
-pub(super) struct Findings {
+pub(super) struct Diagnostics {
     /// Cannot be applied: nothing is changed.
     pub(super) invalid: Vec<Problem>,
     /// Is applied, but surely not meant.
     pub(super) doubtful: Vec<Problem>,
 }
 
-impl Findings {
+impl Diagnostics {
     fn invalid(
         &mut self,
         owner: &Owner,
@@ -70,8 +70,8 @@ impl Findings {
 }
 
 /// Both objects.
-pub(super) fn check(input: &ServicePortInput) -> Findings {
-    let mut out = Findings::default();
+pub(super) fn check(input: &ServicePortInput) -> Diagnostics {
+    let mut out = Diagnostics::default();
     settings(&mut out, input);
     routes(&mut out, input);
     faults(&mut out, input);
@@ -79,7 +79,7 @@ pub(super) fn check(input: &ServicePortInput) -> Findings {
     out
 }
 
-fn settings(out: &mut Findings, input: &ServicePortInput) {
+fn settings(out: &mut Diagnostics, input: &ServicePortInput) {
     let Some(service) = &input.redis else { return };
     let (owner, of) = (&service.owner, &service.settings);
     let field = |name: &str| format!("spec.settings.{name}");
@@ -97,7 +97,7 @@ fn settings(out: &mut Findings, input: &ServicePortInput) {
     }
 }
 
-fn routes(out: &mut Findings, input: &ServicePortInput) {
+fn routes(out: &mut Diagnostics, input: &ServicePortInput) {
     let Some(service) = &input.redis else { return };
     let owner = &service.owner;
     let mut seen = BTreeSet::new();
@@ -148,7 +148,7 @@ fn known_as(service: &RedisService, prefix: &str) -> String {
     }
 }
 
-fn prefixed(out: &mut Findings, owner: &Owner, field: String, prefix: &str, fresh: bool) {
+fn prefixed(out: &mut Diagnostics, owner: &Owner, field: String, prefix: &str, fresh: bool) {
     if prefix.len() > PREFIX_BYTES {
         let text = format!("is longer than {PREFIX_BYTES} bytes: shorten it");
         out.invalid(owner, field, "InvalidPrefix", text);
@@ -161,7 +161,7 @@ fn prefixed(out: &mut Findings, owner: &Owner, field: String, prefix: &str, fres
 
 /// Whether a destination is there. It is used as written: other routes work, and it works when it comes.
 fn reference(
-    out: &mut Findings,
+    out: &mut Diagnostics,
     owner: &Owner,
     field: &str,
     input: &ServicePortInput,
@@ -199,7 +199,7 @@ fn reference(
     }
 }
 
-fn faults(out: &mut Findings, input: &ServicePortInput) {
+fn faults(out: &mut Diagnostics, input: &ServicePortInput) {
     let Some(service) = &input.redis else { return };
     let owner = &service.owner;
     for (i, fault) in service.faults.iter().enumerate() {
@@ -223,7 +223,7 @@ fn faults(out: &mut Findings, input: &ServicePortInput) {
     }
 }
 
-fn destination(out: &mut Findings, input: &ServicePortInput) {
+fn destination(out: &mut Diagnostics, input: &ServicePortInput) {
     let Some(destination) = input.redis_destinations.get(&input.host) else {
         return;
     };

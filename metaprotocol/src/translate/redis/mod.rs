@@ -51,7 +51,7 @@ pub(super) fn translate(plan: &Plan<'_>) -> Translation {
         "write a RedisService for the host",
     ));
     if invalid {
-        out.frozen = true;
+        out.retained = true;
         return out;
     }
     let made = outbound(plan).and_then(|side| Ok((side, cluster::objects(plan)?)));
@@ -59,7 +59,7 @@ pub(super) fn translate(plan: &Plan<'_>) -> Translation {
         Ok((outbound, clusters)) => out.extend(framed(plan, outbound, clusters)),
         Err(problem) => {
             out.refusals.push(Refusal::mistake(*problem, true));
-            out.frozen = true;
+            out.retained = true;
         }
     }
     out
@@ -85,7 +85,7 @@ fn framed(plan: &Plan<'_>, outbound: Side, clusters: Translation) -> Translation
         },
     };
     let mut out = stock::frame(plan, &FILTER, &sides);
-    if !out.frozen && !plan.frozen && !plan.unusable {
+    if !out.retained && !plan.retained && !plan.unusable {
         out.extend(clusters);
     }
     out

@@ -76,7 +76,7 @@ pub(super) struct Sides<'a> {
 /// Outputs of a filter that takes the place of the TCP proxy.
 pub(super) fn frame(plan: &Plan<'_>, filter: &Filter, sides: &Sides<'_>) -> Translation {
     let mut out = Translation::default();
-    if plan.frozen || plan.unusable {
+    if plan.retained || plan.unusable {
         return out;
     }
     let delivery = delivery(plan, filter);
@@ -91,7 +91,7 @@ pub(super) fn frame(plan: &Plan<'_>, filter: &Filter, sides: &Sides<'_>) -> Tran
         Ok(made) => made,
         Err(refusal) => {
             out.refusals.push(refusal);
-            out.frozen = true;
+            out.retained = true;
             return out;
         }
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Demand, Failure, Harvest, MetricName, MetricSource, SourceHealth, finite};
+use super::{SampleRequest, Failure, Samples, MetricName, MetricSource, SourceHealth, finite};
 
 /// Values by `NAME` or `SET.NAME`, e.g. `cpu` and `_base.cpu`; `pod` stands for the number of pods.
 #[derive(Clone, Debug, Default)]
@@ -37,14 +37,14 @@ impl MetricSource for FixedSource {
         true
     }
 
-    async fn harvest(&self, demands: &[Demand]) -> Harvest {
-        let mut out = Harvest::default();
-        for demand in demands {
-            for name in &demand.metrics {
-                let of_set = self.0.get(&format!("{}.{name}", demand.set));
+    async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
+        let mut out = Samples::default();
+        for sample_request in sample_requests {
+            for name in &sample_request.metrics {
+                let of_set = self.0.get(&format!("{}.{name}", sample_request.set));
                 if let Some(value) = of_set.or_else(|| self.0.get(name)) {
                     let sample = finite(*value);
-                    out.values.insert((demand.id, name.clone()), sample);
+                    out.values.insert((sample_request.id, name.clone()), sample);
                 }
             }
         }
@@ -69,15 +69,15 @@ impl MetricSource for NamesOf {
         self.0.provides()
     }
 
-    async fn harvest(&self, demands: &[Demand]) -> Harvest {
-        let mut out = Harvest::default();
+    async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
+        let mut out = Samples::default();
         let provided = self.0.provides();
-        for demand in demands {
-            let own = |name: &String| demand.custom.iter().any(|(own, _)| own == name);
+        for sample_request in sample_requests {
+            let own = |name: &String| sample_request.custom.iter().any(|(own, _)| own == name);
             let known = |name: &&String| provided.contains(*name) || own(name);
-            for name in demand.metrics.iter().filter(known) {
+            for name in sample_request.metrics.iter().filter(known) {
                 let failure = Failure::Error(format!("no value: write --metric {name}=VALUE"));
-                out.values.insert((demand.id, name.clone()), Err(failure));
+                out.values.insert((sample_request.id, name.clone()), Err(failure));
             }
         }
         out

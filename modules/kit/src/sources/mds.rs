@@ -20,7 +20,7 @@ pub use generated::trimtab::mds::v1alpha1 as proto;
 pub use service::{MdsService, service};
 pub use store::{MdsConfig, MdsStore};
 
-use super::{Aggregate, Demand, Harvest, MetricName, MetricSource, SourceHealth};
+use super::{Aggregate, SampleRequest, Samples, MetricName, MetricSource, SourceHealth};
 
 /// Provides every name that was pushed for the service of a demand or for its pods.
 ///
@@ -49,19 +49,19 @@ impl MetricSource for MdsSource {
     }
 
     /// Answers every name that is, or recently was, pushed for anything; names that nobody ever pushed are left to other sources.
-    async fn harvest(&self, demands: &[Demand]) -> Harvest {
+    async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
         let start = Instant::now();
         let mut values = BTreeMap::new();
         let view = self.store.read();
-        for demand in demands {
-            for name in &demand.metrics {
-                if let Some(sample) = view.sample(demand, name) {
-                    values.insert((demand.id, name.clone()), sample);
+        for sample_request in sample_requests {
+            for name in &sample_request.metrics {
+                if let Some(sample) = view.sample(sample_request, name) {
+                    values.insert((sample_request.id, name.clone()), sample);
                 }
             }
         }
         drop(view);
-        Harvest {
+        Samples {
             values,
             queries: 0,
             elapsed: start.elapsed(),

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Aggregate, Demand, Failure, Harvest, MetricName, MetricSource, PodFacts, Sample, SourceError,
-    SourceHealth, Tally, finite, parse_quantity,
+    Aggregate, SampleRequest, Failure, Samples, MetricName, MetricSource, PodFacts, Sample, SourceError,
+    SourceHealth, QueryCounts, finite, parse_quantity,
 };
 
 const PATH: &str = "/apis/metrics.k8s.io/v1beta1/pods";
@@ -209,7 +209,7 @@ fn explain(error: &kube::Error) -> Failure {
 fn value(
     name: &str,
     used: &UsedByPod,
-    demand: &Demand,
+    sample_request: &SampleRequest,
     now: Timestamp,
     max_age: Duration,
 ) -> Sample {
@@ -219,9 +219,9 @@ fn value(
         Resource::Memory
     };
     let (mut usage, mut bound, mut fractions) =
-        (Tally::default(), Tally::default(), Tally::default());
+        (QueryCounts::default(), QueryCounts::default(), QueryCounts::default());
     let (mut stale, mut fresh) = (0usize, 0usize);
-    for pod in demand.pods.iter().filter(|p| p.ready) {
+    for pod in sample_request.pods.iter().filter(|p| p.ready) {
         // A pod that just started is not measured yet, and counts on neither side of the fraction.
         let Some(metrics) = used
             .get(pod.namespace.as_ref())
@@ -257,7 +257,7 @@ fn value(
     }
     match name {
         "cpu.cores" | "memory.bytes" => usage.finish(Aggregate::Sum),
-        _ if fractions.finish(Aggregate::Count) == Ok(0.0) => Err(no_bound(name, resource, demand)),
+        _ if fractions.finish(Aggregate::Count) == Ok(0.0) => Err(no_bound(name, resource, sample_request)),
         "cpu.max" | "memory.max" => fractions.finish(Aggregate::Max),
         _ => usage
             .finish(Aggregate::Sum)
@@ -265,14 +265,14 @@ fn value(
     }
 }
 
-fn no_bound(name: &str, resource: Resource, demand: &Demand) -> Failure {
+fn no_bound(name: &str, resource: Resource, sample_request: &SampleRequest) -> Failure {
     let (word, absolute) = match resource {
         Resource::Cpu => ("cpu", "cpu.cores"),
         Resource::Memory => ("memory", "memory.bytes"),
     };
     Failure::Error(format!(
         "{name} is a fraction, but no measured pod of {}/{} has a {word} request or limit; set resources.requests.{word} on its containers, or use {absolute}",
-        demand.namespace, demand.service
+        sample_request.namespace, sample_request.service
     ))
 }
 
@@ -304,22 +304,22 @@ impl MetricSource for MetricsServerSource {
         NAMES.map(str::to_owned).to_vec()
     }
 
-    async fn harvest(&self, demands: &[Demand]) -> Harvest {
+    async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
         let start = Instant::now();
-        let mut wants: Vec<(&Demand, &str)> = Vec::new();
-        for demand in demands {
+        let mut wants: Vec<(&SampleRequest, &str)> = Vec::new();
+        for sample_request in sample_requests {
             wants.extend(
-                demand
+                sample_request
                     .metrics
                     .iter()
                     .filter(|m| NAMES.contains(&m.as_str()))
-                    .map(|m| (demand, m.as_str())),
+                    .map(|m| (sample_request, m.as_str())),
             );
         }
         if wants.is_empty() {
-            return Harvest {
+            return Samples {
                 elapsed: start.elapsed(),
-                ..Harvest::default()
+                ..Samples::default()
             };
         }
         let mut queries = 0;
@@ -330,14 +330,14 @@ impl MetricSource for MetricsServerSource {
         self.health.lock().record(1, failed, 0, error);
         let now = Timestamp::now();
         let mut values = BTreeMap::new();
-        for (demand, name) in wants {
+        for (sample_request, name) in wants {
             let sample = match &used {
-                Ok(used) => value(name, used, demand, now, *self.config.max_age),
+                Ok(used) => value(name, used, sample_request, now, *self.config.max_age),
                 Err(failure) => Err(failure.clone()),
             };
-            values.insert((demand.id, name.to_owned()), sample);
+            values.insert((sample_request.id, name.to_owned()), sample);
         }
-        Harvest {
+        Samples {
             values,
             queries,
             elapsed: start.elapsed(),
@@ -352,7 +352,7 @@ impl MetricSource for MetricsServerSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::DemandId;
+    use crate::sources::SampleRequestId;
 
     fn pod(name: &str, ready: bool, request: Option<f64>, limit: Option<f64>) -> PodFacts {
         PodFacts {
@@ -364,13 +364,13 @@ mod tests {
         }
     }
 
-    fn demand(pods: Vec<PodFacts>) -> Demand {
-        Demand {
-            id: DemandId(1),
+    fn sample_request(pods: Vec<PodFacts>) -> SampleRequest {
+        SampleRequest {
+            id: SampleRequestId(1),
             namespace: "ns".into(),
             service: "svc".into(),
             pods: pods.into(),
-            ..Demand::default()
+            ..SampleRequest::default()
         }
     }
 
@@ -388,11 +388,11 @@ mod tests {
         HashMap::from([("ns".to_owned(), pods)])
     }
 
-    fn read(name: &str, used: &UsedByPod, demand: &Demand) -> Sample {
+    fn read(name: &str, used: &UsedByPod, sample_request: &SampleRequest) -> Sample {
         value(
             name,
             used,
-            demand,
+            sample_request,
             Timestamp::now(),
             Duration::from_secs(60),
         )
@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     fn fractions_are_of_the_request_or_else_the_limit_of_ready_measured_pods() {
-        let d = demand(vec![
+        let d = sample_request(vec![
             pod("a", true, Some(1.0), Some(9.0)),
             pod("b", true, None, Some(3.0)),
             pod("c", true, None, None),
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn no_request_names_the_fix_and_cores_still_work() {
-        let d = demand(vec![pod("a", true, None, Some(0.0))]);
+        let d = sample_request(vec![pod("a", true, None, Some(0.0))]);
         let u = used(&[("a", 0.5)]);
         let text = read("cpu", &u, &d).unwrap_err().to_string();
         assert!(
@@ -431,10 +431,10 @@ mod tests {
 
     #[test]
     fn nothing_measured_is_empty_and_old_is_stale() {
-        let d = demand(vec![pod("a", true, Some(1.0), None)]);
+        let d = sample_request(vec![pod("a", true, Some(1.0), None)]);
         assert_eq!(read("cpu", &UsedByPod::new(), &d), Err(Failure::Empty));
         assert_eq!(
-            read("cpu", &used(&[("a", 1.0)]), &demand(vec![])),
+            read("cpu", &used(&[("a", 1.0)]), &sample_request(vec![])),
             Err(Failure::Empty)
         );
         let later = Timestamp::now() + jiff::SignedDuration::from_secs(61);

@@ -1,8 +1,8 @@
 //! Metric sources: where the numbers of expressions come from.
 //!
-//! A tick samples every limiter at once. The caller describes what each limiter's set of pods needs as a [`Demand`], hands all demands to
-//! each [`MetricSource`], and gets a [`Harvest`]: per demand and metric name either a finite number or a [`Failure`] that says why there is
-//! none. A source answers only for the names that it provides, so the harvests of several sources can be merged; the first source in the
+//! A tick samples every limiter at once. The caller describes what each limiter's set of pods needs as a [`SampleRequest`], hands all demands to
+//! each [`MetricSource`], and gets a [`Samples`]: per demand and metric name either a finite number or a [`Failure`] that says why there is
+//! none. A source answers only for the names that it provides, so the samples of several sources can be merged; the first source in the
 //! caller's order wins. What a missing value means in the next tick is decided by the [`Sampler`], never by a source.
 
 mod fixed;
@@ -162,13 +162,13 @@ impl PodFacts {
 
 /// Names a demand inside one tick. Chosen by the caller, opaque here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DemandId(pub u32);
+pub struct SampleRequestId(pub u32);
 
 /// What one limiter's set of pods needs in this tick.
 #[derive(Clone, Debug, Default)]
-pub struct Demand {
+pub struct SampleRequest {
     /// Returned with each value.
-    pub id: DemandId,
+    pub id: SampleRequestId,
     /// The limiter's set of pods.
     pub set: String,
     /// Namespace of the service and its pods.
@@ -185,18 +185,18 @@ pub struct Demand {
 
 /// Result of one tick of one source.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Harvest {
+pub struct Samples {
     /// One sample per demand and name that this source provides.
-    pub values: BTreeMap<(DemandId, MetricName), Sample>,
+    pub values: BTreeMap<(SampleRequestId, MetricName), Sample>,
     /// How many requests were made.
     pub queries: usize,
     /// How long the tick took.
     pub elapsed: Duration,
 }
 
-impl Harvest {
+impl Samples {
     /// The sample of one demand and name; `None` when this source does not provide the name.
-    pub fn get(&self, id: DemandId, name: &str) -> Option<&Sample> {
+    pub fn get(&self, id: SampleRequestId, name: &str) -> Option<&Sample> {
         self.values.get(&(id, name.to_owned()))
     }
 
@@ -266,7 +266,7 @@ pub trait MetricSource: Send + Sync {
     fn provides(&self) -> Vec<MetricName>;
     /// Samples everything that the demands name and this source provides. Never fails as a whole and always ends within the time-outs of the
     /// source.
-    async fn harvest(&self, demands: &[Demand]) -> Harvest;
+    async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples;
     /// Whether its values stand for queries that limiters declare themselves, too.
     fn overrides_queries(&self) -> bool {
         false
@@ -297,7 +297,7 @@ pub enum SourceError {
 
 /// How the numbers of several pods become one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Tally {
+pub(crate) struct QueryCounts {
     count: usize,
     sum: f64,
     min: f64,
@@ -306,7 +306,7 @@ pub(crate) struct Tally {
     nan: usize,
 }
 
-impl Tally {
+impl QueryCounts {
     /// Adds one number. NaN is what an idle pod's ratio is, so it counts as no data for that pod; an infinity is a broken value that must not be
     /// hidden by the other pods.
     pub(crate) fn add(&mut self, value: f64) {

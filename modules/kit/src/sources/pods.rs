@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-use super::{Demand, Harvest, MetricName, MetricSource, SourceHealth};
+use super::{SampleRequest, Samples, MetricName, MetricSource, SourceHealth};
 
 const POD: &str = "pod";
 
@@ -22,18 +22,18 @@ impl MetricSource for PodsSource {
         vec![POD.to_owned()]
     }
 
-    async fn harvest(&self, demands: &[Demand]) -> Harvest {
+    async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
         let mut values = BTreeMap::new();
-        for demand in demands
+        for sample_request in sample_requests
             .iter()
             .filter(|d| d.metrics.iter().any(|m| m == POD))
         {
-            let ready = demand.pods.iter().filter(|p| p.ready).count();
-            values.insert((demand.id, POD.to_owned()), Ok(ready as f64));
+            let ready = sample_request.pods.iter().filter(|p| p.ready).count();
+            values.insert((sample_request.id, POD.to_owned()), Ok(ready as f64));
         }
-        Harvest {
+        Samples {
             values,
-            ..Harvest::default()
+            ..Samples::default()
         }
     }
 

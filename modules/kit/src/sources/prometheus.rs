@@ -21,7 +21,7 @@ pub use config::{Aggregate, Handler, HandlerType, Labels, PrometheusConfig};
 use self::config::SECTION;
 use self::plan::Query;
 use self::series::Answer;
-use super::{Demand, Failure, Harvest, MetricName, MetricSource, SourceError, SourceHealth};
+use super::{SampleRequest, Failure, Samples, MetricName, MetricSource, SourceError, SourceHealth};
 use crate::prometheus::{AskError, Client, Connection};
 
 /// Enough to hide latency; few enough not to trip Prometheus' own limit of 20 concurrent queries.
@@ -183,15 +183,15 @@ impl MetricSource for PrometheusSource {
         names.into_iter().collect()
     }
 
-    async fn harvest(&self, demands: &[Demand]) -> Harvest {
+    async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
         let start = Instant::now();
-        let plan = plan::plan(&self.config.handlers, *self.config.timeout, demands);
+        let plan = plan::plan(&self.config.handlers, *self.config.timeout, sample_requests);
         let outcomes = self.ask_all(&plan.queries).await;
         self.account(&plan.queries, &outcomes);
         let queries = outcomes.iter().map(|o| o.requests).sum::<u64>();
         let answers: Vec<Answer> = outcomes.into_iter().map(|o| o.answer).collect();
-        Harvest {
-            values: join::evaluate(&plan, &answers, demands),
+        Samples {
+            values: join::evaluate(&plan, &answers, sample_requests),
             queries: usize::try_from(queries).unwrap_or(usize::MAX),
             elapsed: start.elapsed(),
         }

@@ -8,7 +8,7 @@ use kube::runtime::watcher;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::readiness::Blocker;
+use crate::readiness::ReadinessGate;
 
 /// State of a watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Watch {
     state: watch::Sender<WatchState>,
     /// Whether a list was complete, or known to be empty, once: what is known is then kept through failures.
     listed: watch::Sender<bool>,
-    blocker: Blocker,
+    blocker: ReadinessGate,
     failures: Mutex<u64>,
     /// Whether a module cannot do its work while the API is absent.
     required: AtomicBool,
@@ -44,7 +44,7 @@ pub struct Watch {
 
 impl Watch {
     /// A watch that has not begun. `blocker` is released with the first complete list.
-    pub fn new(kind: &str, resource: &str, blocker: Blocker) -> Arc<Self> {
+    pub fn new(kind: &str, resource: &str, blocker: ReadinessGate) -> Arc<Self> {
         Arc::new(Self {
             kind: kind.to_owned(),
             resource: resource.to_owned(),

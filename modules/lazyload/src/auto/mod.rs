@@ -106,7 +106,7 @@ impl AutoFences {
     }
 
     /// Names about which something may have to be done, sorted.
-    pub fn take_changes(&self) -> BTreeSet<FenceKey> {
+    pub fn drain_changes(&self) -> BTreeSet<FenceKey> {
         std::mem::take(&mut self.state.lock().dirty)
     }
 

@@ -95,7 +95,7 @@ fn a_made_fence_says_that_it_was_made_and_follows_its_service() {
         auto(json!({"revision": "canary", "fences": {"autoFence": true, "defaultFence": true}}));
     auto.put::<Service>(service("a", &json!({}), &json!({})));
     assert_eq!(
-        auto.take_changes().into_iter().collect::<Vec<_>>(),
+        auto.drain_changes().into_iter().collect::<Vec<_>>(),
         [key("a")]
     );
     let fence = applied(&auto, "a").unwrap();
@@ -109,7 +109,7 @@ fn a_made_fence_says_that_it_was_made_and_follows_its_service() {
     auto.put::<Fence>(live);
     assert_eq!(auto.decide(&key("a")), None, "it is as wanted");
     auto.mesh.remove::<Service>("shop", "a");
-    assert!(auto.take_changes().contains(&key("a")));
+    assert!(auto.drain_changes().contains(&key("a")));
     let gone = Action::Delete {
         uid: "u1".to_owned(),
     };
@@ -153,9 +153,9 @@ fn switching_off_deletes_only_what_was_made() {
         auto.put::<Fence>(
             json!({"metadata": {"namespace": "shop", "name": name, "uid": name, "labels": labels}, "spec": {}}));
     }
-    auto.take_changes();
+    auto.drain_changes();
     auto.reconfigure(Arc::new(LazyloadConfig::default()));
-    assert_eq!(auto.take_changes().len(), 2);
+    assert_eq!(auto.drain_changes().len(), 2);
     assert!(matches!(
         auto.decide(&key("a")),
         Some(Action::Delete { .. })
@@ -183,10 +183,10 @@ fn lazyxds_annotations_need_no_switch() {
     assert!(applied(&auto, "a").is_some());
     auto.put::<Service>(service("b", &json!({}), &json!({})));
     assert!(applied(&auto, "b").is_none());
-    auto.take_changes();
+    auto.drain_changes();
     auto.put::<Namespace>(namespace(&json!({}), &json!({"lazy-xds": "true"})));
     assert!(
-        auto.take_changes().contains(&key("b")),
+        auto.drain_changes().contains(&key("b")),
         "its Services are decided again"
     );
     assert!(applied(&auto, "b").is_some());

@@ -14,13 +14,13 @@ fn the_default_is_valid() {
 
 #[test]
 fn what_has_no_effect_is_said() {
-    assert!(LazyloadConfig::default().remarks().is_empty());
+    assert!(LazyloadConfig::default().warnings().is_empty());
     let config: LazyloadConfig = serde_saphyr::from_str("enableShortDomain: true").unwrap();
     config.check().unwrap();
-    let remarks = config.remarks();
+    let warnings = config.warnings();
     assert!(
-        matches!(&remarks[..], [one] if one.contains("lazyload.enableShortDomain")),
-        "{remarks:?}"
+        matches!(&warnings[..], [one] if one.contains("lazyload.enableShortDomain")),
+        "{warnings:?}"
     );
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::Names;
-use super::rules::{Aged, EdgeState, Limits, Proofs, Record, millis};
-use super::{Seen, Sighting};
+use super::rules::{Aged, EdgeState, Limits, EvidenceSet, Record, millis};
+use super::{Seen, ObservedCall};
 use crate::object::{Caller, Evidence};
 
 /// An edge: caller and host.
@@ -86,9 +86,9 @@ impl Index {
         self.edges.get(&key)
     }
 
-    /// A sighting whose caller has the number `caller`, if it has one.
-    pub(super) fn see(&mut self, caller: Option<u32>, seen: &Sighting<'_>, now: i64) -> Seen {
-        let proofs = Proofs::of(seen.evidence);
+    /// An observed call whose caller has the number `caller`, if it has one.
+    pub(super) fn see(&mut self, caller: Option<u32>, seen: &ObservedCall<'_>, now: i64) -> Seen {
+        let evidence_set = EvidenceSet::of(seen.evidence);
         let host = seen.host.as_str();
         if let (Some(caller), Some(host)) = (caller, self.hosts.id(host))
             && let Some(record) = self.edges.get_mut(&(caller, host))
@@ -97,7 +97,7 @@ impl Index {
                 return Seen::Known;
             }
             let grace = record.state == EdgeState::Expiring;
-            if record.call(proofs, seen.known, now, &self.limits) {
+            if record.call(evidence_set, seen.known, now, &self.limits) {
                 self.mark(caller);
             }
             if grace {
@@ -109,7 +109,7 @@ impl Index {
             self.refused += 1;
             return Seen::Refused;
         }
-        let record = Record::new(proofs, seen.known, now);
+        let record = Record::new(evidence_set, seen.known, now);
         if self.insert(&seen.caller, &seen.host.to_shared(), record) {
             Seen::New
         } else {
@@ -282,12 +282,12 @@ impl Index {
         now: i64,
     ) {
         let proofs_of = |evidence: &BTreeSet<Evidence>| {
-            let all = evidence.iter().map(|e| Proofs::of(*e));
-            all.fold(Proofs::default(), Proofs::with)
+            let all = evidence.iter().map(|e| EvidenceSet::of(*e));
+            all.fold(EvidenceSet::default(), EvidenceSet::with)
         };
         for (host, old) in self.of(caller) {
             let new = hints.get(&host).map(proofs_of).unwrap_or_default();
-            self.rehint(caller, &host, old.proofs, new, now);
+            self.rehint(caller, &host, old.evidence_set, new, now);
         }
         for (host, evidence) in hints {
             if self.get(caller, host).is_none() {
@@ -300,12 +300,12 @@ impl Index {
         }
     }
 
-    fn rehint(&mut self, caller: &Caller, host: &str, old: Proofs, new: Proofs, now: i64) {
-        let proofs = old.without(Proofs::hints()).with(new);
+    fn rehint(&mut self, caller: &Caller, host: &str, old: EvidenceSet, new: EvidenceSet, now: i64) {
+        let evidence_set = old.without(EvidenceSet::hints()).with(new);
         let Some(key) = self.callers.id(caller).zip(self.hosts.id(host)) else {
             return;
         };
-        if proofs.is_empty() {
+        if evidence_set.is_empty() {
             self.remove(key);
             return;
         }
@@ -313,10 +313,10 @@ impl Index {
             return;
         };
         let revived = !new.is_empty() && record.state != EdgeState::Active;
-        if proofs == old && !revived {
+        if evidence_set == old && !revived {
             return;
         }
-        record.proofs = proofs;
+        record.evidence_set = evidence_set;
         if !new.is_empty() {
             record.idle = 0;
             record.known = true;

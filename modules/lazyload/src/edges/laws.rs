@@ -58,8 +58,8 @@ fn play(store: &EdgeStore, steps: &[Step]) {
         match step {
             Step::See(host, evidence, known, time) => {
                 let host = HostName::Text(format!("h{host}.shop").into());
-                let sighting = Sighting::new(me(), host, *known, *evidence);
-                store.see_all(&[sighting], at(*time));
+                let observed_call = ObservedCall::new(me(), host, *known, *evidence);
+                store.see_all(&[observed_call], at(*time));
             }
             Step::Watched(hours) => {
                 store.watched([&me()], Duration::from_secs(u64::from(*hours) * 900));
@@ -116,9 +116,9 @@ proptest! {
         for one in [&a, &b, &c] {
             read(one, &left);
             prop_assert_eq!(one.to_dependencies(&me()), left.to_dependencies(&me()));
-            one.take_changes();
+            one.drain_changes();
             read(one, &left);
-            prop_assert!(one.take_changes().is_empty());
+            prop_assert!(one.drain_changes().is_empty());
         }
     }
 
@@ -140,12 +140,12 @@ proptest! {
     #[test]
     fn a_change_is_always_told(before in history(), step in history()) {
         let store = played(&before);
-        store.take_changes();
+        store.drain_changes();
         let written = store.to_dependencies(&me());
         let scope_before = scope(&store);
         play(&store, &step[..step.len().min(1)]);
         let same = store.to_dependencies(&me()) == written && scope(&store) == scope_before;
-        prop_assert_eq!(same, store.take_changes().is_empty());
+        prop_assert_eq!(same, store.drain_changes().is_empty());
     }
 
     #[test]

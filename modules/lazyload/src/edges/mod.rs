@@ -62,7 +62,7 @@ impl HostName<'_> {
 
 /// One call that was seen.
 #[derive(Clone, Debug)]
-pub struct Sighting<'a> {
+pub struct ObservedCall<'a> {
     /// Who called.
     pub caller: Caller,
     /// What was called.
@@ -75,8 +75,8 @@ pub struct Sighting<'a> {
     pub revives: bool,
 }
 
-impl<'a> Sighting<'a> {
-    /// A sighting of a call that has just been made.
+impl<'a> ObservedCall<'a> {
+    /// An observed call of a call that has just been made.
     pub fn new(caller: Caller, host: HostName<'a>, known: bool, evidence: Evidence) -> Self {
         Self {
             caller,
@@ -88,7 +88,7 @@ impl<'a> Sighting<'a> {
     }
 }
 
-/// What became of a sighting.
+/// What became of an observed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// A new edge.
@@ -99,14 +99,14 @@ pub enum Seen {
     Refused,
 }
 
-/// What became of the sightings of one message.
+/// What became of the observed calls of one message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// New edges.
     pub new: u64,
     /// Edges that were there.
     pub known: u64,
-    /// Sightings that were not kept.
+    /// Observed calls that were not kept.
     pub refused: u64,
 }
 
@@ -147,7 +147,7 @@ pub struct EdgeCounts {
     pub hosts: usize,
     /// Edges, remembered ones included.
     pub edges: usize,
-    /// Sightings and written edges that were refused because their caller had too many hosts, since the start.
+    /// Observed calls and written edges that were refused because their caller had too many hosts, since the start.
     pub refused: u64,
 }
 
@@ -170,24 +170,24 @@ impl EdgeStore {
     /// A call to a known service, seen now.
     pub fn see(&self, caller: &Caller, host: &str, evidence: Evidence, now: Timestamp) -> Seen {
         let host = HostName::Text(Cow::Borrowed(host));
-        let sighting = Sighting::new(caller.clone(), host, true, evidence);
-        self.change(|index| index.see(index.caller(caller), &sighting, now.as_second()))
+        let observed_call = ObservedCall::new(caller.clone(), host, true, evidence);
+        self.change(|index| index.see(index.caller(caller), &observed_call, now.as_second()))
     }
 
     /// All calls of one message, under one hold of the lock.
-    pub fn see_all(&self, sightings: &[Sighting<'_>], now: Timestamp) -> Tally {
+    pub fn see_all(&self, observed_calls: &[ObservedCall<'_>], now: Timestamp) -> Tally {
         let now = now.as_second();
         self.change(|index| {
             let mut tally = Tally::default();
             let mut last: Option<(&Caller, u32)> = None;
-            for sighting in sightings {
+            for observed_call in observed_calls {
                 // A message mostly speaks of one caller.
                 let id = match last {
-                    Some((caller, id)) if *caller == sighting.caller => Some(id),
-                    _ => index.caller(&sighting.caller),
+                    Some((caller, id)) if *caller == observed_call.caller => Some(id),
+                    _ => index.caller(&observed_call.caller),
                 };
-                last = id.map(|id| (&sighting.caller, id));
-                match index.see(id, sighting, now) {
+                last = id.map(|id| (&observed_call.caller, id));
+                match index.see(id, observed_call, now) {
                     Seen::New => tally.new += 1,
                     Seen::Known => tally.known += 1,
                     Seen::Refused => tally.refused += 1,
@@ -256,11 +256,11 @@ impl EdgeStore {
     }
 
     /// Callers whose scope or written form has changed since the last time, sorted.
-    pub fn take_changes(&self) -> BTreeSet<Caller> {
+    pub fn drain_changes(&self) -> BTreeSet<Caller> {
         std::mem::take(&mut self.index.lock().changes)
     }
 
-    /// Waits until [`Self::take_changes`] has something to give.
+    /// Waits until [`Self::drain_changes`] has something to give.
     pub async fn changed(&self) {
         loop {
             let notified = self.notify.notified();
@@ -271,7 +271,7 @@ impl EdgeStore {
         }
     }
 
-    /// What is written of a caller, sorted by host. Calls that are no news do not change it.
+    /// What is written of a caller, sorted by host. Calls that are no change do not change it.
     pub fn to_dependencies(&self, caller: &Caller) -> Vec<Dependency> {
         let index = self.index.lock();
         let edges = index.of(caller);
@@ -312,9 +312,9 @@ impl EdgeStore {
         let restored = |host: &str| {
             let host = HostName::Text(Cow::Owned(host.to_owned()));
             let known = known(host.as_str());
-            Sighting::new(caller.clone(), host, known, Evidence::Restored)
+            ObservedCall::new(caller.clone(), host, known, Evidence::Restored)
         };
-        let sightings: Vec<_> = status
+        let observed_calls: Vec<_> = status
             .keys()
             .map(|key| host_of_metric(key).map(restored))
             .collect();
@@ -324,8 +324,8 @@ impl EdgeStore {
                 return 0;
             }
             let mut refused = 0;
-            for sighting in &sightings {
-                let kept = sighting.as_ref().is_some_and(|s| {
+            for observed_call in &observed_calls {
+                let kept = observed_call.as_ref().is_some_and(|s| {
                     let id = index.caller(caller);
                     index.get(caller, s.host.as_str()).is_some()
                         || index.see(id, s, now.as_second()) != Seen::Refused

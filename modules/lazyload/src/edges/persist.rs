@@ -7,7 +7,7 @@ use trimtab_crds::Duration;
 use trimtab_crds::fence::{Dependency, DependencyState};
 
 use super::Edge;
-use super::rules::{EdgeState, Limits, Proofs, Record, millis, timestamp};
+use super::rules::{EdgeState, Limits, EvidenceSet, Record, millis, timestamp};
 use crate::learn::host;
 use crate::object::{Caller, Evidence};
 
@@ -17,7 +17,7 @@ const METRIC_LABELS: [&str; 2] = ["destination_service", "request_host"];
 pub(super) fn edge((host, record): (Arc<str>, Record)) -> Edge {
     Edge {
         host,
-        evidence: record.proofs.iter().collect(),
+        evidence: record.evidence_set.iter().collect(),
         first_seen: timestamp(record.first),
         last_seen: timestamp(record.last),
         idle: std::time::Duration::from_millis(record.idle),
@@ -29,7 +29,7 @@ pub(super) fn edge((host, record): (Arc<str>, Record)) -> Edge {
 
 /// In scope because a call was seen.
 pub(super) fn is_call(record: &Record) -> bool {
-    record.state != EdgeState::Expired && !record.proofs.without(Proofs::hints()).is_empty()
+    record.state != EdgeState::Expired && !record.evidence_set.without(EvidenceSet::hints()).is_empty()
 }
 
 /// As it is written.
@@ -44,7 +44,7 @@ pub(super) fn dependency(
     Dependency {
         host: host.to_string(),
         caller: caller.workload.to_string(),
-        evidence: evidence(record.proofs),
+        evidence: evidence(record.evidence_set),
         first_seen: timestamp(record.first).to_string(),
         last_seen: timestamp(record.written).to_string(),
         idle: some(idle),
@@ -77,21 +77,21 @@ pub(super) fn record(
             .and_then(|text| text.parse::<Duration>().ok());
         *pause.unwrap_or_default()
     };
-    let proofs = dependency
+    let evidence_set = dependency
         .evidence
         .iter()
         .filter_map(|text| proof(text))
-        .fold(Proofs::default(), Proofs::with);
+        .fold(EvidenceSet::default(), EvidenceSet::with);
     let record = Record {
         first: time(&dependency.first_seen).min(last),
         last,
         written: last,
         idle: millis(pause(&dependency.idle)),
         gap: limits.bounded_gap(pause(&dependency.longest_gap)),
-        proofs: if proofs.is_empty() {
-            Proofs::of(Evidence::Restored)
+        evidence_set: if evidence_set.is_empty() {
+            EvidenceSet::of(Evidence::Restored)
         } else {
-            proofs
+            evidence_set
         },
         known: dependency.state != DependencyState::Unresolved,
         state: match dependency.state {
@@ -104,24 +104,24 @@ pub(super) fn record(
     Some((host.as_ref().into(), record))
 }
 
-fn evidence(proofs: Proofs) -> Vec<String> {
-    let mut names: Vec<String> = proofs.iter().map(|e| e.as_str().to_owned()).collect();
+fn evidence(evidence_set: EvidenceSet) -> Vec<String> {
+    let mut names: Vec<String> = evidence_set.iter().map(|e| e.as_str().to_owned()).collect();
     names.sort_unstable();
     names
 }
 
-fn proof(text: &str) -> Option<Proofs> {
-    let all = Proofs::hints().with(
+fn proof(text: &str) -> Option<EvidenceSet> {
+    let all = EvidenceSet::hints().with(
         [
             Evidence::AccessLog,
             Evidence::Prometheus,
             Evidence::Restored,
         ]
         .into_iter()
-        .map(Proofs::of)
-        .fold(Proofs::default(), Proofs::with),
+        .map(EvidenceSet::of)
+        .fold(EvidenceSet::default(), EvidenceSet::with),
     );
-    all.iter().find(|e| e.as_str() == text).map(Proofs::of)
+    all.iter().find(|e| e.as_str() == text).map(EvidenceSet::of)
 }
 
 /// The key of a host in `status.metricStatus`.

@@ -1,4 +1,4 @@
-//! One edge: what a sighting, watched time and another replica's knowledge make of it. Pure.
+//! One edge: what an observed call, watched time and another replica's knowledge make of it. Pure.
 
 use std::time::Duration;
 
@@ -96,9 +96,9 @@ pub enum EdgeState {
 
 /// A set of [`Evidence`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Proofs(u8);
+pub(super) struct EvidenceSet(u8);
 
-impl Proofs {
+impl EvidenceSet {
     const ALL: [Evidence; 5] = [
         Evidence::AccessLog,
         Evidence::Prometheus,
@@ -151,7 +151,7 @@ pub(super) struct Record {
     pub(super) idle: u64,
     /// Longest pause in seconds, as [`Limits::kept_gap`] keeps it.
     pub(super) gap: u32,
-    pub(super) proofs: Proofs,
+    pub(super) evidence_set: EvidenceSet,
     /// Whether the host was a known service when it was seen.
     pub(super) known: bool,
     pub(super) state: EdgeState,
@@ -172,14 +172,14 @@ pub(super) enum Aged {
 }
 
 impl Record {
-    pub(super) fn new(proofs: Proofs, known: bool, now: i64) -> Self {
+    pub(super) fn new(evidence_set: EvidenceSet, known: bool, now: i64) -> Self {
         Self {
             first: now,
             last: now,
             written: now,
             idle: 0,
             gap: 0,
-            proofs,
+            evidence_set,
             known,
             state: EdgeState::Active,
             confirmed: false,
@@ -193,7 +193,7 @@ impl Record {
     }
 
     /// A call. Whether something is to be written or the scope changes.
-    pub(super) fn call(&mut self, proofs: Proofs, known: bool, now: i64, limits: &Limits) -> bool {
+    pub(super) fn call(&mut self, evidence_set: EvidenceSet, known: bool, now: i64, limits: &Limits) -> bool {
         let step = limits.step(self.idle);
         let mut pause = self.idle;
         // An edge that is called has no exact last call after a restart, and an outage of the watch is no pause in its
@@ -202,9 +202,9 @@ impl Record {
             let wall = u64::try_from(now.saturating_sub(self.last)).unwrap_or(0);
             pause = pause.max(wall.saturating_mul(1000));
         }
-        let before = (self.gap, self.proofs, self.known, self.state, self.first);
+        let before = (self.gap, self.evidence_set, self.known, self.state, self.first);
         self.gap = self.gap.max(limits.kept_gap(pause));
-        self.proofs = self.proofs.with(proofs);
+        self.evidence_set = self.evidence_set.with(evidence_set);
         self.known |= known;
         self.state = EdgeState::Active;
         self.confirmed = false;
@@ -212,7 +212,7 @@ impl Record {
         // Also when the clock went back: what it said before was wrong.
         self.last = now;
         self.first = self.first.min(now);
-        let after = (self.gap, self.proofs, self.known, self.state, self.first);
+        let after = (self.gap, self.evidence_set, self.known, self.state, self.first);
         let changed = step > 0 || before != after;
         if changed {
             self.written = now;
@@ -222,7 +222,7 @@ impl Record {
 
     /// Watched time without a call.
     pub(super) fn age(&mut self, by: u64, limits: &Limits) -> Aged {
-        if self.proofs.meets(Proofs::hints()) {
+        if self.evidence_set.meets(EvidenceSet::hints()) {
             return Aged::Nothing;
         }
         let step = limits.step(self.idle);
@@ -269,7 +269,7 @@ impl Record {
             written: a.written.max(b.written),
             idle,
             gap: a.gap.max(b.gap),
-            proofs: a.proofs.with(b.proofs),
+            evidence_set: a.evidence_set.with(b.evidence_set),
             known: a.known || b.known,
             state,
             confirmed,
@@ -278,8 +278,8 @@ impl Record {
 
     /// Whether the same is written of both.
     pub(super) fn written_alike(&self, other: &Self, limits: &Limits) -> bool {
-        (self.first, self.written, self.gap, self.proofs)
-            == (other.first, other.written, other.gap, other.proofs)
+        (self.first, self.written, self.gap, self.evidence_set)
+            == (other.first, other.written, other.gap, other.evidence_set)
             && (self.known, self.state) == (other.known, other.state)
             && limits.step(self.idle) == limits.step(other.idle)
     }

@@ -37,9 +37,9 @@ fn see(store: &EdgeStore, host: &str, hours: i64) -> Seen {
     store.see(&me(), host, Evidence::Prometheus, at(hours))
 }
 
-fn unknown(host: &str) -> Sighting<'_> {
+fn unknown(host: &str) -> ObservedCall<'_> {
     let host = HostName::Text(Cow::Borrowed(host));
-    Sighting::new(me(), host, false, Evidence::AccessLog)
+    ObservedCall::new(me(), host, false, Evidence::AccessLog)
 }
 
 /// Hours in which the caller was watched, in steps of one hour.
@@ -126,17 +126,17 @@ fn a_call_in_the_grace_or_after_it_brings_the_edge_back() {
 #[test]
 fn a_counter_of_unknown_age_does_not_bring_a_tombstone_back() {
     let store = buried();
-    let mut sighting = Sighting::new(
+    let mut observed_call = ObservedCall::new(
         me(),
         HostName::Shared("a.shop".into()),
         true,
         Evidence::Prometheus,
     );
-    sighting.revives = false;
-    store.see_all(std::slice::from_ref(&sighting), at(80));
+    observed_call.revives = false;
+    store.see_all(std::slice::from_ref(&observed_call), at(80));
     assert_eq!(one(&store).state, EdgeState::Expired);
-    sighting.revives = true;
-    store.see_all(&[sighting], at(80));
+    observed_call.revives = true;
+    store.see_all(&[observed_call], at(80));
     assert_eq!(one(&store).state, EdgeState::Active);
 }
 
@@ -176,13 +176,13 @@ fn a_clock_that_jumps_narrows_nothing() {
 fn a_steady_mesh_writes_nothing() {
     let store = store();
     see(&store, "a.shop", 0);
-    store.take_changes();
+    store.drain_changes();
     let written = store.to_dependencies(&me());
     for hour in 1..1000 {
         store.watched([&me()], HOUR);
         see(&store, "a.shop", hour);
     }
-    assert_eq!(store.take_changes(), BTreeSet::new());
+    assert_eq!(store.drain_changes(), BTreeSet::new());
     assert_eq!(store.to_dependencies(&me()), written);
 }
 
@@ -190,12 +190,12 @@ fn a_steady_mesh_writes_nothing() {
 fn what_nobody_calls_is_written_a_few_times() {
     let store = store();
     see(&store, "a.shop", 0);
-    store.take_changes();
+    store.drain_changes();
     let mut writes = Vec::new();
     for hour in 1..=912 {
         store.watched([&me()], HOUR);
         store.tick(HOUR * hour);
-        if !store.take_changes().is_empty() {
+        if !store.drain_changes().is_empty() {
             let [dependency] = store.to_dependencies(&me()).try_into().unwrap();
             writes.push((dependency.idle.unwrap(), dependency.state));
         }
@@ -223,10 +223,10 @@ fn an_outage_of_the_metrics_is_no_pause() {
     let store = store();
     see(&store, "a.shop", 0);
     watch(&store, 10);
-    store.take_changes();
+    store.drain_changes();
     see(&store, "a.shop", 24 * 30);
     assert_eq!(one(&store).longest_gap, Duration::ZERO);
-    assert_eq!(store.take_changes(), BTreeSet::new());
+    assert_eq!(store.drain_changes(), BTreeSet::new());
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_full_caller_prefers_services() {
         hosts_per_caller: 2,
         ..limits()
     });
-    let seen = |s: &[Sighting<'_>]| store.see_all(s, at(0));
+    let seen = |s: &[ObservedCall<'_>]| store.see_all(s, at(0));
     assert_eq!(seen(&[unknown("x.example"), unknown("y.example")]).new, 2);
     assert_eq!(seen(&[unknown("z.example")]).refused, 1);
     assert_eq!(see(&store, "a.shop", 1), Seen::New);
@@ -288,11 +288,11 @@ fn hints_do_not_age_and_go_with_what_declared_them() {
         status.into_keys().collect::<Vec<_>>(),
         [r#"{destination_service="b.shop"}"#]
     );
-    store.take_changes();
+    store.drain_changes();
     store.set_hints(&me(), &hints(&["a.shop", "b.shop"]), at(100));
-    assert_eq!(store.take_changes(), BTreeSet::new());
+    assert_eq!(store.drain_changes(), BTreeSet::new());
     store.set_hints(&me(), &hints(&[]), at(100));
-    assert_eq!(store.take_changes(), BTreeSet::from([me()]));
+    assert_eq!(store.drain_changes(), BTreeSet::from([me()]));
     assert_eq!(&*one(&store).host, "b.shop");
     assert_eq!(one(&store).evidence, [Evidence::Prometheus]);
     // A declaration brings a tombstone back.
@@ -325,12 +325,12 @@ fn what_slime_learned_is_taken_over() {
     assert_eq!(edges[0].evidence, [Evidence::Restored]);
     // It reads its own writing, and does not add to what is known already.
     let written = store.metric_status([&me()]);
-    store.take_changes();
+    store.drain_changes();
     assert_eq!(
         store.restore_metric_status(&me(), &written, known, at(9)),
         0
     );
-    assert_eq!(store.take_changes(), BTreeSet::new());
+    assert_eq!(store.drain_changes(), BTreeSet::new());
     assert_eq!(store.metric_status([&me()]), written);
 }
 
@@ -359,7 +359,7 @@ async fn a_change_wakes_who_waits() {
         let store = store.clone();
         async move {
             store.changed().await;
-            store.take_changes()
+            store.drain_changes()
         }
     });
     tokio::task::yield_now().await;

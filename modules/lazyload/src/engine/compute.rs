@@ -6,13 +6,13 @@ use trimtab_crds::fence::{DependencyState, FenceStatus, Mode};
 
 use super::orphans::widen;
 use super::writes::hosts_of;
-use super::{Desired, Engine, Entry, Inner, Work};
+use super::{Desired, Engine, Entry, Inner, WorkItem};
 use crate::config::LazyloadConfig;
 use crate::edges::{Edge, EdgeState};
 use crate::mesh::ResolvedFence;
 use crate::object::{Caller, Directory, FenceKey};
 use crate::scope::{self, Claim, Learned, Role, ScopeInput};
-use crate::status::{FallbackState, Standing};
+use crate::status::{FallbackState, ProgrammedState};
 use crate::translate::{self, Hosts};
 
 fn learned(edge: Edge) -> Learned {
@@ -96,7 +96,7 @@ impl Engine {
         if entry.stored != stored {
             entry.stored = stored;
             drop(inner);
-            self.queue.push(Work::Fence(key.clone()));
+            self.queue.push(WorkItem::Fence(key.clone()));
         }
     }
 
@@ -116,7 +116,7 @@ impl Engine {
         for key in decide {
             if let Some(resolved) = self.index.resolve(&key) {
                 self.decide(&key, &resolved);
-                self.queue.push(Work::Fence(key));
+                self.queue.push(WorkItem::Fence(key));
             }
         }
     }
@@ -126,7 +126,7 @@ impl Engine {
         if inner.fences.remove(key).is_some() {
             inner.timers.retain(|(_, k)| k != key);
             drop(inner);
-            self.queue.push(Work::Fence(key.clone()));
+            self.queue.push(WorkItem::Fence(key.clone()));
         }
     }
 
@@ -180,7 +180,7 @@ impl Engine {
         let mut inner = self.inner.lock();
         let Some(mine) = inner.fences.get(key).and_then(|e| e.claim.clone()) else {
             if let Some(entry) = inner.fences.get_mut(key) {
-                entry.standing = Some(Standing::Refused);
+                entry.programmed_state = Some(ProgrammedState::Refused);
                 entry.desired = Desired::Keep;
             }
             return;
@@ -212,11 +212,11 @@ impl Engine {
         let users = resolved.user_sidecars.first().cloned();
         let users = users.or_else(|| foreign.then(|| key.name.clone()));
         entry.decided_on.clone_from(&live);
-        let (standing, desired) = outcome(resolved, entry, &role, &fallback, live, &config, users);
+        let (programmed_state, desired) = outcome(resolved, entry, &role, &fallback, live, &config, users);
         if let Desired::Write(sidecar) = &desired {
             entry.orphans.note_wanted(hosts_of(sidecar));
         }
-        entry.standing = Some(standing);
+        entry.programmed_state = Some(programmed_state);
         entry.desired = desired;
         inner.timers.extend(next.map(|at| (at, key.clone())));
     }
@@ -254,25 +254,25 @@ fn outcome(
     live: Option<BTreeSet<String>>,
     config: &LazyloadConfig,
     users: Option<String>,
-) -> (Standing, Desired) {
+) -> (ProgrammedState, Desired) {
     if let Some(name) = users {
-        return (Standing::UserSidecar(name), Desired::None);
+        return (ProgrammedState::UserSidecar(name), Desired::None);
     }
     match entry.mode {
-        Mode::Observe => return (Standing::Observing, Desired::None),
+        Mode::Observe => return (ProgrammedState::Observing, Desired::None),
         Mode::Exclude => {
             let why = "mode Exclude needs a Sidecar that knows exclusions, which Istio up to 1.31 does not have: set mode to Observe or Enforce".to_owned();
-            return (Standing::Unsupported(why), Desired::None);
+            return (ProgrammedState::Unsupported(why), Desired::None);
         }
         Mode::Enforce => {}
     }
     if let Role::MergedInto(other) = role {
-        return (Standing::MergedInto(other.clone()), Desired::None);
+        return (ProgrammedState::MergedInto(other.clone()), Desired::None);
     }
     let mut hosts: BTreeSet<String> = entry.union.entries.keys().cloned().collect();
     if let FallbackState::NotReady(_) = fallback {
         let Some(live) = live else {
-            return (Standing::WaitsForFallback, Desired::None);
+            return (ProgrammedState::WaitsForFallback, Desired::None);
         };
         // Wider is safe at any time, narrower only while unknown calls are carried.
         widen(&mut hosts, &live);
@@ -289,5 +289,5 @@ fn outcome(
         Hosts::Only(&hosts),
         &config.revision,
     );
-    (Standing::Written, Desired::Write(Box::new(sidecar)))
+    (ProgrammedState::Written, Desired::Write(Box::new(sidecar)))
 }

@@ -14,7 +14,7 @@ use trimtab_kit::engine::{Engine as Contract, WriteError};
 use trimtab_kit::queue::{Key, WorkQueue};
 use trimtab_kit::write::{StatusPatch, Writes};
 
-use super::{Desired, Engine, Work};
+use super::{Desired, Engine, WorkItem};
 use crate::auto::Action;
 use crate::fallback::{NAME, service_ports};
 use crate::object::FenceKey;
@@ -22,7 +22,7 @@ use crate::object::FenceKey;
 /// Owner of the fallback's EnvoyFilters, which belong together.
 pub(crate) const WIRING: (&str, &str) = ("", "fallback");
 
-impl Key for Work {
+impl Key for WorkItem {
     const LANES: usize = 2;
 
     /// A budget may hold Sidecars up, and nothing else with them.
@@ -32,9 +32,9 @@ impl Key for Work {
 }
 
 impl Contract for Engine {
-    type Key = Work;
+    type Key = WorkItem;
 
-    fn queue(&self) -> &WorkQueue<Work> {
+    fn queue(&self) -> &WorkQueue<WorkItem> {
         &self.queue
     }
 
@@ -59,10 +59,10 @@ impl Contract for Engine {
         *self.config().writes.gather
     }
 
-    /// Takes over what events, sightings and time have changed, and queues what follows.
+    /// Takes over what events, observed calls and time have changed, and queues what follows.
     fn absorb(&self) {
         self.edges.tick(self.clock.monotonic());
-        let changes = self.index.take_changes();
+        let changes = self.index.drain_changes();
         let mut dirty = changes.fences;
         {
             let mut inner = self.inner.lock();
@@ -77,63 +77,63 @@ impl Contract for Engine {
             restored.extend(self.restore(key));
         }
         self.declare(restored);
-        for caller in self.edges.take_changes() {
+        for caller in self.edges.drain_changes() {
             dirty.extend(self.index.fences_of(&caller));
         }
         for key in changes.statuses.difference(&dirty) {
             self.reread(key);
         }
         self.compute(&dirty);
-        for key in self.auto.take_changes() {
-            self.queue.push(Work::Auto(key));
+        for key in self.auto.drain_changes() {
+            self.queue.push(WorkItem::Auto(key));
         }
         let first = !self.begun.swap(true, Ordering::Relaxed);
         if self.wiring_changed() || first {
-            self.queue.push(Work::Wiring);
+            self.queue.push(WorkItem::FallbackRouting);
         }
     }
 
-    fn writes(self: &Arc<Self>, key: &Work) -> Writes {
+    fn writes(self: &Arc<Self>, key: &WorkItem) -> Writes {
         match key {
-            Work::Fence(_) => Writes::none(),
-            Work::Sidecar(key) => self.sidecar_writes(key),
-            Work::Auto(key) => self.auto_writes(key),
-            Work::Wiring => self.wiring_writes(),
+            WorkItem::Fence(_) => Writes::none(),
+            WorkItem::Sidecar(key) => self.sidecar_writes(key),
+            WorkItem::Auto(key) => self.auto_writes(key),
+            WorkItem::FallbackRouting => self.wiring_writes(),
         }
     }
 
-    fn per_minute(&self, key: &Work) -> u32 {
+    fn per_minute(&self, key: &WorkItem) -> u32 {
         match key {
-            Work::Sidecar(_) => self.config().writes.per_minute,
-            Work::Fence(_) | Work::Auto(_) | Work::Wiring => 0,
+            WorkItem::Sidecar(_) => self.config().writes.per_minute,
+            WorkItem::Fence(_) | WorkItem::Auto(_) | WorkItem::FallbackRouting => 0,
         }
     }
 
-    fn written(&self, key: &Work, error: Option<WriteError>) {
+    fn written(&self, key: &WorkItem, error: Option<WriteError>) {
         match key {
-            Work::Fence(_) | Work::Auto(_) => {}
+            WorkItem::Fence(_) | WorkItem::Auto(_) => {}
             // Somebody else was faster. The watch tells what they wrote, and then it is another write, or none.
-            Work::Sidecar(key) => {
+            WorkItem::Sidecar(key) => {
                 self.note_sidecar(key, error.filter(|(reason, _)| *reason != "Conflict"));
             }
-            Work::Wiring => {
-                let wiring = self.inner.lock().writing.take();
-                if let Some(wiring) = wiring {
-                    self.note_wiring(&wiring, error.map(|(_, message)| message));
+            WorkItem::FallbackRouting => {
+                let fallback_routing = self.inner.lock().writing.take();
+                if let Some(fallback_routing) = fallback_routing {
+                    self.note_wiring(&fallback_routing, error.map(|(_, message)| message));
                 }
             }
         }
     }
 
-    fn status(&self, key: &Work) -> Option<StatusPatch> {
-        let Work::Fence(key) = key else { return None };
-        let status = self.news(key)?;
+    fn status(&self, key: &WorkItem) -> Option<StatusPatch> {
+        let WorkItem::Fence(key) = key else { return None };
+        let status = self.status_update(key)?;
         let patch = StatusPatch::of::<ServiceFence>(&key.namespace, &key.name, &status);
         Some(patch)
     }
 
-    fn status_written(&self, key: &Work, written: StatusPatch) {
-        if let Work::Fence(key) = key
+    fn status_written(&self, key: &WorkItem, written: StatusPatch) {
+        if let WorkItem::Fence(key) = key
             && let Ok(status) = FenceStatus::deserialize(&written.status)
         {
             self.note_status(key, status);
@@ -141,9 +141,9 @@ impl Contract for Engine {
     }
 
     /// The status goes before the Sidecar: what was learned must survive before a Sidecar relies on it.
-    fn done(&self, key: &Work) {
-        if let Work::Fence(key) = key {
-            self.queue.push(Work::Sidecar(key.clone()));
+    fn done(&self, key: &WorkItem) {
+        if let WorkItem::Fence(key) = key {
+            self.queue.push(WorkItem::Sidecar(key.clone()));
         }
     }
 }
@@ -179,20 +179,20 @@ impl Engine {
 
     /// The Service's ports first, so that each listener has its routes when the EnvoyFilters lead to them.
     fn wiring_writes(&self) -> Writes {
-        let wiring = self.wiring();
+        let fallback_routing = self.fallback_routing();
         let mut writes = Writes::none();
-        for (namespace, ports) in &wiring.ports {
+        for (namespace, ports) in &fallback_routing.ports {
             let service = json!({
                 "apiVersion": "v1",
                 "kind": "Service",
                 "metadata": {"name": NAME},
-                "spec": {"ports": service_ports(ports, wiring.target)},
+                "spec": {"ports": service_ports(ports, fallback_routing.target)},
             });
             writes = writes.fields::<Service>(namespace, NAME, service);
         }
         let owner = (WIRING.0.to_owned(), WIRING.1.to_owned());
-        let (filters, keep) = (wiring.filters.clone(), wiring.keep.clone());
-        self.inner.lock().writing = Some(wiring);
+        let (filters, keep) = (fallback_routing.filters.clone(), fallback_routing.keep.clone());
+        self.inner.lock().writing = Some(fallback_routing);
         writes.objects_but::<EnvoyFilter>(owner, filters, move |(namespace, _)| {
             keep.contains(namespace)
         })
@@ -215,10 +215,10 @@ mod tests {
             Arc::new(SystemClock::new()),
         );
         engine.absorb();
-        assert_eq!(engine.queue.try_pop(0), Some(Work::Wiring));
-        let _ = engine.writes(&Work::Wiring);
-        engine.written(&Work::Wiring, None);
-        engine.queue.done(&Work::Wiring, true);
+        assert_eq!(engine.queue.try_pop(0), Some(WorkItem::FallbackRouting));
+        let _ = engine.writes(&WorkItem::FallbackRouting);
+        engine.written(&WorkItem::FallbackRouting, None);
+        engine.queue.done(&WorkItem::FallbackRouting, true);
         engine.absorb();
         assert_eq!(
             engine.queue.try_pop(0),
@@ -229,9 +229,9 @@ mod tests {
             namespace: "shop".to_owned(),
             name: "web".to_owned(),
         };
-        let fence = Work::Fence(key.clone());
+        let fence = WorkItem::Fence(key.clone());
         engine.done(&fence);
-        let sidecar = Work::Sidecar(key);
+        let sidecar = WorkItem::Sidecar(key);
         assert_eq!(engine.queue.try_pop(0), None);
         assert_eq!(engine.queue.try_pop(1), Some(sidecar.clone()));
         assert_eq!(engine.per_minute(&fence), 0);

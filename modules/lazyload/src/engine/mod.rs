@@ -5,7 +5,7 @@ mod contract;
 mod orphans;
 mod ports;
 mod view;
-mod wiring;
+mod fallback_routing;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,14 +31,14 @@ use crate::learn::Rules;
 use crate::mesh::{Index, Problem};
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Claim, Scope, Settings, Union};
-use crate::status::Standing;
+use crate::status::ProgrammedState;
 
 use orphans::Orphans;
 
 pub(crate) use contract::WIRING;
 pub use ports::HttpPorts;
 pub use view::{DependencyView, EdgeView, FenceView, MeshView};
-pub use wiring::{Wiring, WiringState};
+pub use fallback_routing::{FallbackRouting, FallbackRoutingState};
 
 /// Timers are not looked at more often.
 const SHORTEST_TIMER: Duration = Duration::from_millis(10);
@@ -47,7 +47,7 @@ const LONGEST_TIMER: Duration = Duration::from_secs(1);
 
 /// Something to write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Work {
+pub enum WorkItem {
     /// Status of a fence, and then its Sidecar.
     Fence(FenceKey),
     /// Sidecar of a fence.
@@ -55,7 +55,7 @@ pub enum Work {
     /// Whether a fence must be made or deleted.
     Auto(FenceKey),
     /// The EnvoyFilters and the Service of the fallback.
-    Wiring,
+    FallbackRouting,
 }
 
 /// What must be at the API server.
@@ -86,7 +86,7 @@ struct Entry {
     orphans: Orphans,
     /// The live Sidecar's hosts when `desired` was worked out.
     decided_on: Option<BTreeSet<String>>,
-    standing: Option<Standing>,
+    programmed_state: Option<ProgrammedState>,
     desired: Desired,
     /// As the API server has it.
     stored: FenceStatus,
@@ -113,9 +113,9 @@ struct Inner {
     live: BTreeMap<FenceKey, LiveSidecar>,
     /// Sidecars of users, by the fence that would write one of this name.
     foreign: BTreeSet<FenceKey>,
-    wiring: WiringState,
+    fallback_routing: FallbackRoutingState,
     /// What is being written for the fallback.
-    writing: Option<Wiring>,
+    writing: Option<FallbackRouting>,
     /// Fences whose scope or state must be worked out again, for other reasons than events.
     again: BTreeSet<FenceKey>,
 }
@@ -132,7 +132,7 @@ pub struct Engine {
     pub auto: Arc<AutoFences>,
     /// HTTP ports of the mesh.
     pub ports: Arc<HttpPorts>,
-    queue: WorkQueue<Work>,
+    queue: WorkQueue<WorkItem>,
     /// The first look at the fallback is queued.
     begun: AtomicBool,
     clock: Arc<dyn Clock>,
@@ -150,16 +150,16 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-fn remark(config: &LazyloadConfig) {
-    for remark in config.remarks() {
-        tracing::warn!("{remark}");
+fn warn_of_config(config: &LazyloadConfig) {
+    for warn_of_config in config.warnings() {
+        tracing::warn!("{warn_of_config}");
     }
 }
 
 impl Engine {
     /// An engine over a mesh.
     pub fn new(config: Arc<LazyloadConfig>, mesh: &Mesh, clock: Arc<dyn Clock>) -> Arc<Self> {
-        remark(&config);
+        warn_of_config(&config);
         let wake = Arc::new(Notify::new());
         let limits = Limits::new(&config.retention, config.learn.hosts_per_caller);
         let index = Index::new(&config, mesh);
@@ -172,7 +172,7 @@ impl Engine {
             queue: WorkQueue::default(),
             begun: AtomicBool::new(false),
             clock,
-            settings: RwLock::new(Arc::new(wiring::settings(&config))),
+            settings: RwLock::new(Arc::new(fallback_routing::settings(&config))),
             config: RwLock::new(config),
             inner: Mutex::default(),
             wake,
@@ -186,17 +186,17 @@ impl Engine {
 
     /// Takes a changed configuration over: everything is worked out again.
     pub fn reconfigure(&self, config: Arc<LazyloadConfig>) {
-        remark(&config);
+        warn_of_config(&config);
         self.auto.reconfigure(config.clone());
         self.ports.reconfigure(&config.fallback);
         self.index.configure(&config);
-        *self.settings.write() = Arc::new(wiring::settings(&config));
+        *self.settings.write() = Arc::new(fallback_routing::settings(&config));
         *self.config.write() = config;
         let mut inner = self.inner.lock();
         let all: Vec<FenceKey> = inner.fences.keys().cloned().collect();
         inner.again.extend(all);
         drop(inner);
-        self.queue.push(Work::Wiring);
+        self.queue.push(WorkItem::FallbackRouting);
         self.wake.notify_one();
     }
 
@@ -217,7 +217,7 @@ impl Engine {
     /// Takes declared dependencies over. What was `restored` may have brought old ones back: another replica had not seen
     /// yet that they are gone.
     fn declare(&self, restored: BTreeSet<Caller>) {
-        let mut callers = self.hints.take_changes();
+        let mut callers = self.hints.drain_changes();
         callers.extend(restored);
         if callers.is_empty() {
             return;

@@ -179,7 +179,7 @@ impl Engine {
 
     fn findings_of(&self, key: &FenceKey) -> Vec<Finding> {
         // The conditions are worked out with the status.
-        let _ = self.news(key);
+        let _ = self.status_update(key);
         let Some(view) = self.fence_view(key) else {
             return Vec::new();
         };

@@ -8,15 +8,15 @@ use trimtab_crds::istio::Sidecar;
 use trimtab_kit::engine::WriteError;
 use trimtab_mesh::table::{Change, Follower};
 
-use super::{Desired, Engine, Inner, LiveSidecar, Work};
+use super::{Desired, Engine, Inner, LiveSidecar, WorkItem};
 use crate::mesh::{self, Name, SidecarOwner};
 use crate::object::FenceKey;
-use crate::status::{Facts, Standing, status};
+use crate::status::{Facts, ProgrammedState, status};
 
 impl Engine {
     /// The status of a fence, when it says something new. It goes before the Sidecar: what was learned must survive before a
     /// Sidecar relies on it.
-    pub fn news(&self, key: &FenceKey) -> Option<FenceStatus> {
+    pub fn status_update(&self, key: &FenceKey) -> Option<FenceStatus> {
         let fallback = self.fallback_state(&key.namespace);
         let mut inner = self.inner.lock();
         let entry = inner.fences.get_mut(key)?;
@@ -32,16 +32,16 @@ impl Engine {
         let failed = entry
             .write_error
             .clone()
-            .map(|(reason, message)| Standing::WriteFailed(reason, message));
-        let standing = failed
-            .or_else(|| entry.standing.clone())
-            .unwrap_or(Standing::Refused);
+            .map(|(reason, message)| ProgrammedState::WriteFailed(reason, message));
+        let programmed_state = failed
+            .or_else(|| entry.programmed_state.clone())
+            .unwrap_or(ProgrammedState::Refused);
         let facts = Facts {
             generation: entry.generation,
             mode: entry.mode,
             refusals: &entry.refusals,
             warnings: &entry.warnings,
-            standing: &standing,
+            programmed_state: &programmed_state,
             fallback: &fallback,
             domains: &entry.scope.domains,
             metric_status: &self.edges.metric_status(&entry.callers),
@@ -50,9 +50,9 @@ impl Engine {
             entries: entry.union.entries.len(),
         };
         let wanted = status(&facts, &entry.stored, self.clock.now());
-        let news = (wanted != entry.stored).then(|| wanted.clone());
+        let status_update = (wanted != entry.stored).then(|| wanted.clone());
         entry.wanted = wanted;
-        news
+        status_update
     }
 
     /// The Sidecar as it must be now. It carries the version of the one that it was worked out from, if there is one, so
@@ -91,7 +91,7 @@ impl Engine {
         if !entry.left && entry.write_error != error {
             entry.write_error = error;
             drop(inner);
-            self.queue.push(Work::Fence(key.clone()));
+            self.queue.push(WorkItem::Fence(key.clone()));
         }
     }
 }

@@ -48,7 +48,7 @@ impl Hints {
     }
 
     /// Callers whose hints may have changed, sorted.
-    pub fn take_changes(&self) -> BTreeSet<Caller> {
+    pub fn drain_changes(&self) -> BTreeSet<Caller> {
         std::mem::take(&mut *self.dirty.lock())
     }
 

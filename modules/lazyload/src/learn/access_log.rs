@@ -1,4 +1,4 @@
-//! Access log messages to sightings. Pure.
+//! Access log messages to observed calls. Pure.
 //!
 //! | sender | source | destination |
 //! |---|---|---|
@@ -21,7 +21,7 @@ use envoy_types::pb::google::protobuf::value::Kind;
 
 use super::host::{self, Target};
 use super::{Rules, Skip, Skipped};
-use crate::edges::{HostName, Sighting};
+use crate::edges::{HostName, ObservedCall};
 use crate::object::{Caller, Directory, Evidence};
 
 /// Namespace of the dynamic metadata that the fallback's filters set.
@@ -105,11 +105,11 @@ impl Sender {
     }
 }
 
-/// The sightings of one message.
+/// The observed calls of one message.
 #[derive(Debug, Default)]
 pub struct Learned<'m> {
     /// What was seen.
-    pub sightings: Vec<Sighting<'m>>,
+    pub observed_calls: Vec<ObservedCall<'m>>,
     /// How many entries the message has.
     pub entries: u64,
     /// What taught nothing.
@@ -132,13 +132,13 @@ pub fn learn<'m>(
     };
     match &message.log_entries {
         Some(LogEntries::HttpLogs(logs)) => {
-            reader.learned.sightings.reserve(logs.log_entry.len());
+            reader.learned.observed_calls.reserve(logs.log_entry.len());
             for entry in &logs.log_entry {
                 reader.entry(entry.common_properties.as_ref(), authority(entry));
             }
         }
         Some(LogEntries::TcpLogs(logs)) => {
-            reader.learned.sightings.reserve(logs.log_entry.len());
+            reader.learned.observed_calls.reserve(logs.log_entry.len());
             for entry in &logs.log_entry {
                 reader.entry(entry.common_properties.as_ref(), "");
             }
@@ -306,12 +306,12 @@ impl<'m> Reader<'m, '_> {
     fn keep(&mut self, caller: Caller, mut hosts: Vec<(HostName<'m>, bool)>) {
         let last = hosts.pop();
         for (host, known) in hosts {
-            let sighting = Sighting::new(caller.clone(), host, known, Evidence::AccessLog);
-            self.learned.sightings.push(sighting);
+            let observed_call = ObservedCall::new(caller.clone(), host, known, Evidence::AccessLog);
+            self.learned.observed_calls.push(observed_call);
         }
         if let Some((host, known)) = last {
-            let sighting = Sighting::new(caller, host, known, Evidence::AccessLog);
-            self.learned.sightings.push(sighting);
+            let observed_call = ObservedCall::new(caller, host, known, Evidence::AccessLog);
+            self.learned.observed_calls.push(observed_call);
         }
     }
 }

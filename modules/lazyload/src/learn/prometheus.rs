@@ -41,7 +41,7 @@ pub struct PrometheusStats {
     queries: AtomicU64,
     failures: AtomicU64,
     series: AtomicU64,
-    sightings: AtomicU64,
+    observed_calls: AtomicU64,
     new_edges: AtomicU64,
     windows: AtomicU64,
     watched: AtomicU64,
@@ -66,8 +66,8 @@ impl PrometheusStats {
     }
 
     /// Calls that were seen.
-    pub fn sightings(&self) -> u64 {
-        self.sightings.load(Ordering::Relaxed)
+    pub fn observed_calls(&self) -> u64 {
+        self.observed_calls.load(Ordering::Relaxed)
     }
 
     /// Edges that were new.
@@ -235,8 +235,8 @@ impl Learner {
             clock,
             stats,
         } = &self.backend;
-        let mut news = self.counters.absorb(answers, window, &**directory, rules);
-        if let Some((callers, by)) = &news.watched {
+        let mut status_update = self.counters.absorb(answers, window, &**directory, rules);
+        if let Some((callers, by)) = &status_update.watched {
             store.watched(callers, *by);
             stats.windows.fetch_add(1, Ordering::Relaxed);
             stats.watched.store(callers.len() as u64, Ordering::Relaxed);
@@ -244,11 +244,11 @@ impl Learner {
             stats.watched.store(0, Ordering::Relaxed);
         }
         // After the time in which they were called, so that they are called and not idle.
-        let tally = store.see_all(&news.sightings, clock.now());
-        news.skipped.add(super::Skip::Limit, tally.refused);
-        stats.skipped.add(&news.skipped);
-        let seen = news.sightings.len() as u64;
-        stats.sightings.fetch_add(seen, Ordering::Relaxed);
+        let tally = store.see_all(&status_update.observed_calls, clock.now());
+        status_update.skipped.add(super::Skip::Limit, tally.refused);
+        stats.skipped.add(&status_update.skipped);
+        let seen = status_update.observed_calls.len() as u64;
+        stats.observed_calls.fetch_add(seen, Ordering::Relaxed);
         stats.new_edges.fetch_add(tally.new, Ordering::Relaxed);
     }
 }

@@ -64,7 +64,7 @@ impl Default for ServerOptions {
 #[derive(Debug, Default)]
 pub struct ServerStats {
     entries: AtomicU64,
-    sightings: AtomicU64,
+    observed_calls: AtomicU64,
     new_edges: AtomicU64,
     streams: AtomicU64,
     refused_streams: AtomicU64,
@@ -79,8 +79,8 @@ impl ServerStats {
     }
 
     /// Calls that they told.
-    pub fn sightings(&self) -> u64 {
-        self.sightings.load(Ordering::Relaxed)
+    pub fn observed_calls(&self) -> u64 {
+        self.observed_calls.load(Ordering::Relaxed)
     }
 
     /// Edges that were new.
@@ -116,7 +116,7 @@ pub struct Backend {
     pub directory: Arc<dyn Directory>,
     /// Where calls are kept.
     pub store: Arc<EdgeStore>,
-    /// Time of sightings.
+    /// Time of observed calls.
     pub clock: Arc<dyn Clock>,
     /// What the server counts.
     pub stats: Arc<ServerStats>,
@@ -221,13 +221,13 @@ impl Service {
             stats,
         } = &self.backend;
         let learned = learn(message, sender, &**directory, &self.options.rules);
-        let tally = store.see_all(&learned.sightings, clock.now());
+        let tally = store.see_all(&learned.observed_calls, clock.now());
         let mut skipped = learned.skipped;
         skipped.add(super::Skip::Limit, tally.refused);
         stats.entries.fetch_add(learned.entries, Ordering::Relaxed);
         stats
-            .sightings
-            .fetch_add(learned.sightings.len() as u64, Ordering::Relaxed);
+            .observed_calls
+            .fetch_add(learned.observed_calls.len() as u64, Ordering::Relaxed);
         stats.new_edges.fetch_add(tally.new, Ordering::Relaxed);
         stats.skipped.add(&skipped);
     }

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
 use crate::object::FenceKey;
-use crate::scope::{Consulted, Labels};
+use crate::scope::{ScopeReads, Labels};
 use trimtab_mesh::names::{covers, wild_key, wild_keys};
 
 type Fences = BTreeSet<FenceKey>;
 
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    of: HashMap<FenceKey, Consulted>,
+    of: HashMap<FenceKey, ScopeReads>,
     /// By host as it was consulted.
     hosts: HashMap<String, Fences>,
     /// Wildcards that were consulted, by their key: hosts under them count.
@@ -48,7 +48,7 @@ fn keys(hosts: &BTreeSet<String>) -> BTreeSet<&str> {
 
 impl Marks {
     /// Notes what a scope consulted, in place of what it did before. Costs the difference.
-    pub(super) fn depend(&mut self, fence: &FenceKey, new: &Consulted) {
+    pub(super) fn depend(&mut self, fence: &FenceKey, new: &ScopeReads) {
         let old = self.of.remove(fence).unwrap_or_default();
         self.depend_hosts(fence, &old.hosts, &new.hosts);
         for gone in old.namespaces.difference(&new.namespaces) {
@@ -63,7 +63,7 @@ impl Marks {
         for come in new.routes.difference(&old.routes) {
             add(&mut self.routes, come.clone(), fence);
         }
-        let pairs = |c: &Consulted| -> BTreeSet<(String, String)> {
+        let pairs = |c: &ScopeReads| -> BTreeSet<(String, String)> {
             c.selectors.iter().filter_map(first).collect()
         };
         let (before, after) = (pairs(&old), pairs(new));
@@ -73,7 +73,7 @@ impl Marks {
         for come in after.difference(&before) {
             add(&mut self.labels, come.clone(), fence);
         }
-        if *new != Consulted::default() {
+        if *new != ScopeReads::default() {
             self.of.insert(fence.clone(), new.clone());
         }
     }
@@ -114,7 +114,7 @@ impl Marks {
     }
 
     pub(super) fn forget(&mut self, fence: &FenceKey) {
-        self.depend(fence, &Consulted::default());
+        self.depend(fence, &ScopeReads::default());
     }
 
     /// Fences to which a host or a wildcard that changes may matter.

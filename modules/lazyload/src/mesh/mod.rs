@@ -93,7 +93,7 @@ impl Index {
     }
 
     /// Takes what events have changed.
-    pub fn take_changes(&self) -> Changes {
+    pub fn drain_changes(&self) -> Changes {
         std::mem::take(&mut self.state.write().changes)
     }
 

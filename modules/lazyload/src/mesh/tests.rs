@@ -336,13 +336,13 @@ fn a_roll_out_marks_no_fence() {
             plain.clone(),
         ),
     );
-    let first = index.take_changes();
+    let first = index.drain_changes();
     assert_eq!(first.fences.len(), 1);
     let mut second = pod(labels, Some(("StatefulSet", "web")), &["10.0.0.2"], plain);
     second["metadata"]["name"] = json!("p-1");
     put::<Pod>(&index, second);
     index.mesh.remove::<Pod>("a", "p-0");
-    assert!(index.take_changes().is_empty());
+    assert!(index.drain_changes().is_empty());
     let caller = Caller::new("a", "web");
     assert_eq!(index.fences_of(&caller).len(), 1);
     assert_eq!(index.caller_at("10.0.0.2".parse().unwrap()), Some(caller));
@@ -356,15 +356,15 @@ fn a_status_is_reported_and_marks_a_fence_only_for_its_callers() {
         name: "web".to_owned(),
     };
     index.mesh.put::<Fence>(fence("web", json!({}), json!({})));
-    index.take_changes();
+    index.drain_changes();
     let learned = json!({"metricStatus": {"x": "1"}});
     index.mesh.put::<Fence>(fence("web", json!({}), learned));
-    let changes = index.take_changes();
+    let changes = index.drain_changes();
     assert!(changes.fences.is_empty());
     assert!(changes.statuses.contains(&key));
     let learned = json!({"dependencies": [{"host": "b", "caller": "nightly"}]});
     index.mesh.put::<Fence>(fence("web", json!({}), learned));
-    assert!(index.take_changes().fences.contains(&key));
+    assert!(index.drain_changes().fences.contains(&key));
     let nightly = Caller::new("a", "nightly");
     assert_eq!(index.fences_of(&nightly), std::slice::from_ref(&key));
     assert!(index.resolve(&key).unwrap().callers.contains(&nightly));
@@ -375,7 +375,7 @@ fn a_status_is_reported_and_marks_a_fence_only_for_its_callers() {
         [Problem::Undecodable("bad".to_owned())]
     );
     index.mesh.remove::<Fence>("a", "web");
-    assert!(index.take_changes().fences.contains(&key));
+    assert!(index.drain_changes().fences.contains(&key));
     assert!(index.resolve(&key).is_none());
     assert!(index.fences_of(&nightly).is_empty());
 }
@@ -385,7 +385,7 @@ async fn whoever_waits_is_woken() {
     let index = index();
     index.mesh.put::<Fence>(fence("web", json!({}), json!({})));
     index.changed().await;
-    assert_eq!(index.take_changes().fences.len(), 1);
+    assert_eq!(index.drain_changes().fences.len(), 1);
 }
 
 fn scoped(index: &Index, key: &FenceKey) {
@@ -413,11 +413,11 @@ fn one_of_many_services_marks_the_fences_that_name_it() {
             .mesh
             .put::<Fence>(fence(&format!("f{n}"), spec, json!({})));
     }
-    for key in index.take_changes().fences {
+    for key in index.drain_changes().fences {
         scoped(&index, &key);
     }
     let marked = || -> Vec<String> {
-        let fences = index.take_changes().fences;
+        let fences = index.drain_changes().fences;
         fences.into_iter().map(|key| key.name).collect()
     };
     service(&index, "b", "s7", json!({}));
@@ -439,5 +439,5 @@ fn one_of_many_services_marks_the_fences_that_name_it() {
     );
     assert_eq!(marked().len(), 100, "it covers all of them");
     slice(&index, "s7", json!(["10.0.0.1"]));
-    assert!(index.take_changes().is_empty());
+    assert!(index.drain_changes().is_empty());
 }

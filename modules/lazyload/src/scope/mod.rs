@@ -89,7 +89,7 @@ pub struct Scope {
     /// Size of the imports against what the namespace gets without a Sidecar.
     pub size: ScopeSize,
     /// What was looked up: when none of it changes, the scope stays as it is, sizes excepted.
-    pub consulted: Consulted,
+    pub consulted: ScopeReads,
 }
 
 /// Prediction of what istiod imports for a list of entries.
@@ -103,7 +103,7 @@ pub struct Imports {
 
 /// What a scope was computed from: how [`crate::mesh::Index::scope`] knows which fences an event touches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Consulted {
+pub struct ScopeReads {
     /// Hosts, also those that do not exist; a wildcard stands for all hosts under it.
     pub hosts: BTreeSet<String>,
     /// Namespaces whose whole content counts.

@@ -257,7 +257,7 @@ async fn the_fallback_tells_who_calls_what() {
         .await;
     assert_eq!(
         learning.backend.stats.entries(),
-        learning.backend.stats.sightings()
+        learning.backend.stats.observed_calls()
     );
 }
 

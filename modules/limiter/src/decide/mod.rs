@@ -118,8 +118,8 @@ struct Gathered {
 fn decide_rule(input: &LimiterInput, rule: &Rule) -> DescriptorStatus {
     match try_rule(input, rule) {
         Ok(status) => status,
-        Err(Undecided::Problem(p)) => refused(input, &rule.set, rule.index, &p),
-        Err(Undecided::Missing { why, how_long }) => {
+        Err(EvalError::Problem(p)) => refused(input, &rule.set, rule.index, &p),
+        Err(EvalError::Missing { why, how_long }) => {
             stand_in::stand_in(input, rule, &why, how_long)
         }
     }
@@ -136,16 +136,16 @@ enum Missing {
     Elsewhere,
 }
 
-enum Undecided {
+enum EvalError {
     /// The user must act.
     Problem(Problem),
     /// No value now.
     Missing { why: String, how_long: Missing },
 }
 
-fn try_rule(input: &LimiterInput, rule: &Rule) -> Result<DescriptorStatus, Undecided> {
+fn try_rule(input: &LimiterInput, rule: &Rule) -> Result<DescriptorStatus, EvalError> {
     if !input.target.sets.contains_key(&rule.set) {
-        return Err(Undecided::Problem(subset_missing(input, rule)));
+        return Err(EvalError::Problem(subset_missing(input, rule)));
     }
     let texts = &rule.descriptor;
     let condition = gather(input, rule, &rule.condition, "condition")?;
@@ -283,7 +283,7 @@ fn gather(
     rule: &Rule,
     e: &Expression,
     field: &str,
-) -> Result<Gathered, Undecided> {
+) -> Result<Gathered, EvalError> {
     let mut out = Gathered {
         values: Vec::with_capacity(e.names().len()),
         held: false,
@@ -307,7 +307,7 @@ fn gather(
     }
     match out.missing {
         None => Ok(out),
-        Some((name, reading)) => Err(Undecided::Missing {
+        Some((name, reading)) => Err(EvalError::Missing {
             why: format!(
                 "no value for {name} ({})",
                 reading.failure.as_deref().unwrap_or("nothing measured yet")
@@ -321,10 +321,10 @@ fn gather(
     }
 }
 
-fn unknown(input: &LimiterInput, rule: &Rule, name: &str, key: &str, field: &str) -> Undecided {
+fn unknown(input: &LimiterInput, rule: &Rule, name: &str, key: &str, field: &str) -> EvalError {
     let bare = key.split_once('.').map_or(key, |(_, n)| n);
     if input.spec.metrics.contains_key(bare) && !input.settings.prometheus {
-        return Undecided::Problem(Problem::of_field(
+        return EvalError::Problem(Problem::of_field(
             format!("spec.metrics.{bare}"),
             "NotConfigured",
             "queries of a limiter need a Prometheus: set metrics.prometheus.address in the operator's configuration",
@@ -336,7 +336,7 @@ fn unknown(input: &LimiterInput, rule: &Rule, name: &str, key: &str, field: &str
         || input.settings.known_metrics.contains(bare)
         || input.spec.metrics.contains_key(bare)
     {
-        return Undecided::Missing {
+        return EvalError::Missing {
             why: format!("no value for {name} (nothing measured yet)"),
             how_long: Missing::NotLong,
         };
@@ -355,7 +355,7 @@ fn unknown(input: &LimiterInput, rule: &Rule, name: &str, key: &str, field: &str
         name: name.to_owned(),
         known: known.join(", "),
     };
-    Undecided::Problem(Problem::of_field(
+    EvalError::Problem(Problem::of_field(
         format!("{}.{field}", rule.path),
         e.reason(),
         format!(
@@ -368,14 +368,14 @@ fn evaluated<T>(
     result: Result<T, ExpressionError>,
     rule: &Rule,
     field: &str,
-) -> Result<T, Undecided> {
+) -> Result<T, EvalError> {
     result.map_err(|e| match e {
         // With no Ready pods a division by {pod} is infinite: that passes, it is nobody's mistake.
-        ExpressionError::NotFinite { .. } => Undecided::Missing {
+        ExpressionError::NotFinite { .. } => EvalError::Missing {
             why: e.to_string(),
             how_long: Missing::Elsewhere,
         },
-        other => Undecided::Problem(Problem::of_field(
+        other => EvalError::Problem(Problem::of_field(
             format!("{}.{field}", rule.path),
             other.reason(),
             other.to_string(),

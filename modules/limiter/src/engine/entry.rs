@@ -348,7 +348,7 @@ impl Entry {
 
     /// Whether outputs stay as they are: the object, or a rule that was in force, cannot be judged, so nothing that works is
     /// taken away before the user has corrected it.
-    fn frozen(&self) -> bool {
+    fn retained(&self) -> bool {
         let live_rule_refused = self.validated.rules.iter().any(|c| {
             let index = i32::try_from(c.index).unwrap_or(i32::MAX);
             let live =
@@ -364,7 +364,7 @@ impl Entry {
 
     /// Keeps the outputs of a translation and returns what changes in the xDS cache; `None` when the outputs of before stay.
     pub fn keep_outputs(&mut self, translation: &Translation, pending: bool) -> Option<Outputs> {
-        if self.frozen() || (pending && self.decisions.is_empty()) {
+        if self.retained() || (pending && self.decisions.is_empty()) {
             return None;
         }
         let set: Vec<Resource> = translation

@@ -2,7 +2,7 @@
 //! writers and the xDS cache. Synchronous and without I/O; the kit drives it.
 
 mod contract;
-mod demand;
+mod sample_request;
 mod entry;
 mod findings;
 mod view;
@@ -16,13 +16,13 @@ use tokio::sync::Notify;
 use trimtab_kit::clock::Clock;
 use trimtab_kit::module::Finding;
 use trimtab_kit::queue::WorkQueue;
-use trimtab_kit::sources::{Harvest, MetricSource, Sampler};
+use trimtab_kit::sources::{Samples, MetricSource, Sampler};
 use trimtab_xds::{Resource, ResourceCache};
 
 use crate::index::{Index, LimiterKey};
 use crate::input::Settings;
 use crate::translate::EXTENSION_CONFIG_TYPE;
-pub use demand::DemandBook;
+pub use sample_request::SampleRequests;
 use entry::Entry;
 pub use view::{LimiterView, Point};
 
@@ -90,7 +90,7 @@ impl Engine {
 
     /// Takes over what events have changed. Returns whether some limiter waits for its first samples.
     fn absorb_events(&self) -> bool {
-        let (dirty, gone) = self.index.take_changes();
+        let (dirty, gone) = self.index.drain_changes();
         for key in gone {
             self.forget(&key);
         }
@@ -177,18 +177,18 @@ impl Engine {
         let Some(handle) = self.sources.get(source) else {
             return;
         };
-        let book = self.demands(source);
-        if book.demands.is_empty() {
+        let book = self.sample_requests(source);
+        if book.sample_requests.is_empty() {
             return;
         }
-        let harvest = handle.harvest(&book.demands).await;
+        let samples = handle.sample(&book.sample_requests).await;
         tracing::debug!(
             source = handle.name(),
-            queries = harvest.queries,
-            elapsed_ms = harvest.elapsed.as_millis(),
+            queries = samples.queries,
+            elapsed_ms = samples.elapsed.as_millis(),
             "sampled"
         );
-        self.absorb_harvest(&book, harvest);
+        self.apply_samples(&book, samples);
     }
 
     /// Waits until some limiter waits for its first samples.
@@ -197,10 +197,10 @@ impl Engine {
     }
 
     /// Demands for the source with number `source`.
-    pub fn demands(&self, source: usize) -> DemandBook {
+    pub fn sample_requests(&self, source: usize) -> SampleRequests {
         self.refresh_known_metrics();
         let entries = self.entries.lock();
-        demand::book(&self.sources, source, &entries)
+        sample_request::book(&self.sources, source, &entries)
     }
 
     /// Names that sources provide may grow while running (pushed metrics, grouped series).
@@ -216,11 +216,11 @@ impl Engine {
     }
 
     /// Takes over the samples of one tick of one source and decides the limiters that they concern.
-    pub fn absorb_harvest(&self, book: &DemandBook, harvest: Harvest) {
+    pub fn apply_samples(&self, book: &SampleRequests, samples: Samples) {
         let now = self.clock.monotonic();
         let mut by_owner: BTreeMap<usize, Vec<(String, trimtab_kit::sources::Sample)>> =
             BTreeMap::new();
-        for ((id, name), sample) in harvest.values {
+        for ((id, name), sample) in samples.values {
             by_owner
                 .entry(id.0 as usize)
                 .or_default()

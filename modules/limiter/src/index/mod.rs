@@ -170,7 +170,7 @@ impl Index {
     }
 
     /// Takes the limiters that events have touched, sorted, and those that are gone.
-    pub fn take_changes(&self) -> (Vec<LimiterKey>, Vec<LimiterKey>) {
+    pub fn drain_changes(&self) -> (Vec<LimiterKey>, Vec<LimiterKey>) {
         let mut state = self.state.lock();
         let mut dirty: Vec<LimiterKey> = state.dirty.drain().collect();
         dirty.sort();

@@ -85,7 +85,7 @@ fn problem(index: &Fixture, name: &str) -> Option<TargetProblem> {
 
 /// Limiters that events have touched since the last call.
 fn touched(index: &Fixture) -> Vec<String> {
-    index.take_changes().0.into_iter().map(|k| k.name).collect()
+    index.drain_changes().0.into_iter().map(|k| k.name).collect()
 }
 
 /// A limiter `a` of a Service with one Ready pod, resolved once.
@@ -320,7 +320,7 @@ fn a_relist_keeps_what_is_there_and_drops_what_is_not() {
     );
 
     replace::<V1alpha2>(&index, vec![limiter("b", 1, &json!({}))]);
-    let (dirty, gone) = index.take_changes();
+    let (dirty, gone) = index.drain_changes();
     assert_eq!((dirty, gone), (vec![key("b")], vec![key("a")]));
     assert!(index.resolve(&key("a")).is_none());
 }
@@ -343,7 +343,7 @@ fn of_two_forms_of_one_name_the_newer_is_in_force() {
         {"condition": "true", "action": {"quota": "9", "fill_interval": {"seconds": 1}}}]}});
     put::<FirstForm>(&index, first);
     assert_eq!(
-        index.take_changes().0.len(),
+        index.drain_changes().0.len(),
         2,
         "each may concern the other"
     );
@@ -360,7 +360,7 @@ fn of_two_forms_of_one_name_the_newer_is_in_force() {
     );
     assert_eq!(problem(&index, "a"), None);
     index.mesh.remove::<V1alpha2>("default", "a");
-    let (dirty, gone) = index.take_changes();
+    let (dirty, gone) = index.drain_changes();
     assert_eq!((dirty, gone), (vec![first_key.clone()], vec![key("a")]));
     assert_eq!(of_first(&index), None);
 }
@@ -377,15 +377,15 @@ fn a_selector_replaces_the_service_and_reaches_all_namespaces_from_the_root() {
         namespace: "istio-system".into(),
         ..key("edge")
     };
-    index.take_changes();
+    index.drain_changes();
     let count = |key: &LimiterKey| index.resolve(key).unwrap().target.sets["_base"].pods;
     assert_eq!((count(&key("edge")), count(&root_key)), (0, 0));
     put::<Pod>(&index, pod("e-0", &json!({"tier": "edge"}), "True"));
-    assert_eq!(index.take_changes().0, [key("edge"), root_key.clone()]);
+    assert_eq!(index.drain_changes().0, [key("edge"), root_key.clone()]);
     let mut elsewhere = pod("e-1", &json!({"tier": "edge"}), "True");
     elsewhere["metadata"]["namespace"] = json!("shop");
     put::<Pod>(&index, elsewhere);
-    assert_eq!(index.take_changes().0, std::slice::from_ref(&root_key));
+    assert_eq!(index.drain_changes().0, std::slice::from_ref(&root_key));
     assert_eq!((count(&key("edge")), count(&root_key)), (1, 2));
 }
 
@@ -411,7 +411,7 @@ fn an_object_that_cannot_be_read_keeps_its_last_version() {
 fn deletion_leaves_no_trace() {
     let index = stand();
     index.mesh.remove::<V1alpha2>("default", "a");
-    let (dirty, gone) = index.take_changes();
+    let (dirty, gone) = index.drain_changes();
     assert_eq!((dirty, gone), (vec![], vec![key("a")]));
     put::<Pod>(&index, pod("a-3", &json!({"app": "a"}), "True"));
     put::<Service>(&index, service("a"));
@@ -459,7 +459,7 @@ fn an_object_that_is_unreadable_in_a_relist_is_not_gone() {
     limiters.end(&kept);
     services.begin();
     services.end(&kept);
-    assert_eq!(index.take_changes().1, []);
+    assert_eq!(index.drain_changes().1, []);
     assert_eq!(counts(&index, "a"), [("_base".into(), 1)]);
     replace::<Service>(&index, Vec::new());
     assert_eq!(problem(&index, "a"), Some(TargetProblem::ServiceNotFound));

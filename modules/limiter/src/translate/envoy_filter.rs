@@ -11,15 +11,15 @@ use trimtab_kit::generated::{owned_labels, owner_references};
 
 use super::extension_config::filter_name;
 use super::limit::{FILTER_NAME, LOCAL_RATE_LIMIT, Profile, STAT_PREFIX};
-use super::{Piece, envoy_filter_name, local_limit, profiles};
+use super::{PlacedRule, envoy_filter_name, local_limit, profiles};
 use crate::input::LimiterInput;
 
 /// Everything in one object: delivery `EnvoyFilter`.
-pub(super) fn whole(input: &LimiterInput, set: &str, pieces: &[Piece<'_>]) -> EnvoyFilter {
+pub(super) fn whole(input: &LimiterInput, set: &str, placed_rules: &[PlacedRule<'_>]) -> EnvoyFilter {
     let builder = builder(input);
-    let mut patches = action_patches(&builder, pieces);
-    for context in contexts(pieces) {
-        for profile in distinct_filters(pieces) {
+    let mut patches = action_patches(&builder, placed_rules);
+    for context in contexts(placed_rules) {
+        for profile in distinct_filters(placed_rules) {
             let name = local_filter_name(input, set, &profile);
             if name == FILTER_NAME && !input.settings.insert_local_rate_limit {
                 continue; // the user inserts it
@@ -31,12 +31,12 @@ pub(super) fn whole(input: &LimiterInput, set: &str, pieces: &[Piece<'_>]) -> En
             patches.push(builder.insert_http_filter(context, &value));
         }
     }
-    let mut groups = groups(pieces);
+    let mut groups = groups(placed_rules);
     // A merge replaces a route's configuration of a filter, so the wide places come first and the narrow ones repeat
     // the buckets of the wide ones that cover them.
     groups.sort_by_key(|(place, _)| place.vhost.is_some());
     for (place, _) in &groups {
-        let here: Vec<&Piece<'_>> = pieces.iter().filter(|p| covers(p.place, place)).collect();
+        let here: Vec<&PlacedRule<'_>> = placed_rules.iter().filter(|p| covers(p.place, place)).collect();
         let mut per_filter = Map::new();
         for piece in &here {
             let profile = &piece.profile;
@@ -51,16 +51,16 @@ pub(super) fn whole(input: &LimiterInput, set: &str, pieces: &[Piece<'_>]) -> En
         }
         patches.push(builder.merge_route(place, &json!({"typed_per_filter_config": per_filter})));
     }
-    patches.extend(reply_patches(&builder, pieces));
+    patches.extend(reply_patches(&builder, placed_rules));
     object(input, set, patches)
 }
 
 /// The static half of delivery `ECDS`: filters with `config_discovery`, and the actions of every accepted rule.
-pub(super) fn with_discovery(input: &LimiterInput, set: &str, pieces: &[Piece<'_>]) -> EnvoyFilter {
+pub(super) fn with_discovery(input: &LimiterInput, set: &str, placed_rules: &[PlacedRule<'_>]) -> EnvoyFilter {
     let builder = builder(input);
-    let mut patches = action_patches(&builder, pieces);
-    for context in contexts(pieces) {
-        for profile in distinct_filters(pieces) {
+    let mut patches = action_patches(&builder, placed_rules);
+    for context in contexts(placed_rules) {
+        for profile in distinct_filters(placed_rules) {
             let filter = discovery_filter(
                 &filter_name(input, set, &profile),
                 &input.settings.xds_address,
@@ -68,7 +68,7 @@ pub(super) fn with_discovery(input: &LimiterInput, set: &str, pieces: &[Piece<'_
             patches.push(builder.insert_http_filter(context, &filter));
         }
     }
-    patches.extend(reply_patches(&builder, pieces));
+    patches.extend(reply_patches(&builder, placed_rules));
     object(input, set, patches)
 }
 
@@ -101,9 +101,9 @@ fn builder(input: &LimiterInput) -> PatchBuilder {
 }
 
 /// Pieces by place, in order of first appearance.
-fn groups<'a, 'b>(pieces: &'b [Piece<'a>]) -> Vec<(&'a RoutePlace, Vec<&'b Piece<'a>>)> {
-    let mut out: Vec<(&RoutePlace, Vec<&Piece<'_>>)> = Vec::new();
-    for piece in pieces {
+fn groups<'a, 'b>(placed_rules: &'b [PlacedRule<'a>]) -> Vec<(&'a RoutePlace, Vec<&'b PlacedRule<'a>>)> {
+    let mut out: Vec<(&RoutePlace, Vec<&PlacedRule<'_>>)> = Vec::new();
+    for piece in placed_rules {
         match out.iter_mut().find(|(place, _)| *place == piece.place) {
             Some((_, list)) => list.push(piece),
             None => out.push((piece.place, vec![piece])),
@@ -112,11 +112,11 @@ fn groups<'a, 'b>(pieces: &'b [Piece<'a>]) -> Vec<(&'a RoutePlace, Vec<&'b Piece
     out
 }
 
-fn action_patches(builder: &PatchBuilder, pieces: &[Piece<'_>]) -> Vec<Value> {
-    groups(pieces)
+fn action_patches(builder: &PatchBuilder, placed_rules: &[PlacedRule<'_>]) -> Vec<Value> {
+    groups(placed_rules)
         .iter()
-        .filter_map(|(place, pieces)| {
-            let limits: Vec<Value> = pieces
+        .filter_map(|(place, placed_rules)| {
+            let limits: Vec<Value> = placed_rules
                 .iter()
                 .flat_map(|p| &p.sets)
                 .filter_map(|s| s.actions.as_ref())
@@ -135,8 +135,8 @@ fn action_patches(builder: &PatchBuilder, pieces: &[Piece<'_>]) -> Vec<Value> {
         .collect()
 }
 
-fn contexts(pieces: &[Piece<'_>]) -> Vec<PatchContext> {
-    let mut out: Vec<PatchContext> = pieces.iter().map(|p| p.place.context).collect();
+fn contexts(placed_rules: &[PlacedRule<'_>]) -> Vec<PatchContext> {
+    let mut out: Vec<PatchContext> = placed_rules.iter().map(|p| p.place.context).collect();
     out.sort_unstable();
     out.dedup();
     out
@@ -173,9 +173,9 @@ fn local_filter_name(input: &LimiterInput, set: &str, profile: &Profile) -> Stri
 }
 
 /// One profile for each filter: those that differ in the body only share one.
-fn distinct_filters(pieces: &[Piece<'_>]) -> Vec<Profile> {
+fn distinct_filters(placed_rules: &[PlacedRule<'_>]) -> Vec<Profile> {
     let mut out: Vec<Profile> = Vec::new();
-    for profile in profiles(pieces) {
+    for profile in profiles(placed_rules) {
         if !out.iter().any(|p| p.same_filter(&profile)) {
             out.push(profile);
         }
@@ -185,9 +185,9 @@ fn distinct_filters(pieces: &[Piece<'_>]) -> Vec<Profile> {
 
 /// Bodies: Envoy's filter has none of its own, so the listener's local reply replaces it for refusals. They are told by
 /// their details, since the filter sets the flag `RL` only after it has answered.
-fn reply_patches(builder: &PatchBuilder, pieces: &[Piece<'_>]) -> Vec<Value> {
+fn reply_patches(builder: &PatchBuilder, placed_rules: &[PlacedRule<'_>]) -> Vec<Value> {
     let mut by_context: BTreeMap<PatchContext, Vec<Value>> = BTreeMap::new();
-    for piece in pieces {
+    for piece in placed_rules {
         let Some(body) = &piece.profile.body else {
             continue;
         };

@@ -5,7 +5,7 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
 use super::limit::{LOCAL_RATE_LIMIT, Profile};
-use super::{Piece, local_limit, profiles};
+use super::{PlacedRule, local_limit, profiles};
 use crate::input::LimiterInput;
 
 /// Type URL of ECDS resources.
@@ -40,12 +40,12 @@ pub(super) fn filter_name(input: &LimiterInput, set: &str, profile: &Profile) ->
 pub(super) fn of_set(
     input: &LimiterInput,
     set: &str,
-    pieces: &[Piece<'_>],
+    placed_rules: &[PlacedRule<'_>],
 ) -> Vec<ExtensionConfig> {
-    let refs: Vec<&Piece<'_>> = pieces.iter().collect();
+    let refs: Vec<&PlacedRule<'_>> = placed_rules.iter().collect();
     let mut names = Vec::new();
     let mut out = Vec::new();
-    for profile in profiles(pieces) {
+    for profile in profiles(placed_rules) {
         let name = filter_name(input, set, &profile);
         if names.contains(&name) {
             continue; // profiles that differ in the body only share a filter

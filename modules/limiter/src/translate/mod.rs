@@ -32,7 +32,7 @@ pub struct Translation {
 }
 
 /// One rule at one place: what becomes a route action and a bucket.
-struct Piece<'a> {
+struct PlacedRule<'a> {
     rule: &'a Rule,
     place: &'a RoutePlace,
     sets: Vec<ActionSet>,
@@ -60,7 +60,7 @@ pub fn translate(
     if input.target.problem.is_some() {
         return out;
     }
-    let mut by_set: BTreeMap<&str, Vec<Piece<'_>>> = BTreeMap::new();
+    let mut by_set: BTreeMap<&str, Vec<PlacedRule<'_>>> = BTreeMap::new();
     let mut seen = BTreeMap::new();
     for rule in validated.good() {
         if !input.target.sets.contains_key(&rule.set) {
@@ -73,7 +73,7 @@ pub fn translate(
         let quota = decision.and_then(|d| d.quota);
         for place in &rule.places {
             let identity = identity(input, rule, place, &mut seen);
-            by_set.entry(&rule.set).or_default().push(Piece {
+            by_set.entry(&rule.set).or_default().push(PlacedRule {
                 rule,
                 place,
                 sets: action_sets(&rule.matches, &identity),
@@ -82,11 +82,11 @@ pub fn translate(
             });
         }
     }
-    for (set, pieces) in by_set {
+    for (set, placed_rules) in by_set {
         match input.delivery() {
             Delivery::EnvoyFilter => {
-                let live: Vec<Piece<'_>> =
-                    pieces.into_iter().filter(|p| p.quota.is_some()).collect();
+                let live: Vec<PlacedRule<'_>> =
+                    placed_rules.into_iter().filter(|p| p.quota.is_some()).collect();
                 if !live.is_empty() {
                     out.envoy_filters
                         .push(envoy_filter::whole(input, set, &live));
@@ -94,9 +94,9 @@ pub fn translate(
             }
             Delivery::Ecds => {
                 out.envoy_filters
-                    .push(envoy_filter::with_discovery(input, set, &pieces));
+                    .push(envoy_filter::with_discovery(input, set, &placed_rules));
                 out.extension_configs
-                    .extend(extension_config::of_set(input, set, &pieces));
+                    .extend(extension_config::of_set(input, set, &placed_rules));
             }
         }
     }
@@ -129,9 +129,9 @@ fn identity(
 }
 
 /// The configuration of one filter: the buckets of `pieces` with `profile`, only live ones.
-fn local_limit(input: &LimiterInput, pieces: &[&Piece<'_>], profile: &Profile) -> LocalLimit {
+fn local_limit(input: &LimiterInput, placed_rules: &[&PlacedRule<'_>], profile: &Profile) -> LocalLimit {
     let mut buckets: Vec<Bucket> = Vec::new();
-    for piece in pieces.iter().filter(|p| p.profile.same_filter(profile)) {
+    for piece in placed_rules.iter().filter(|p| p.profile.same_filter(profile)) {
         let Some(quota) = piece.quota else { continue };
         let interval = piece
             .rule
@@ -159,8 +159,8 @@ fn local_limit(input: &LimiterInput, pieces: &[&Piece<'_>], profile: &Profile) -
 }
 
 /// Profiles in use, the default one first.
-fn profiles(pieces: &[Piece<'_>]) -> Vec<Profile> {
-    let mut out: Vec<Profile> = pieces.iter().map(|p| p.profile.clone()).collect();
+fn profiles(placed_rules: &[PlacedRule<'_>]) -> Vec<Profile> {
+    let mut out: Vec<Profile> = placed_rules.iter().map(|p| p.profile.clone()).collect();
     out.sort();
     out.dedup();
     out

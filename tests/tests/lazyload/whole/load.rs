@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use trimtab_lab::http::{KeepAlive, Request};
 
-use super::stand::host;
+use super::fixture::host;
 use crate::collector::BOUND;
 
 /// What became of the calls so far.

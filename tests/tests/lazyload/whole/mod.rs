@@ -5,7 +5,7 @@
 
 mod load;
 mod protocols;
-mod stand;
+mod fixture;
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use trimtab_lab::http::{KeepAlive, Request};
 use trimtab_lab::process::wait_until;
 
 use self::load::Load;
-use self::stand::{Running, Stand, host, server};
+use self::fixture::{Running, Fixture, host, server};
 use crate::collector::BOUND;
 use crate::servers::Echo;
 
@@ -27,24 +27,24 @@ fn all(scope: &[String]) -> bool {
 }
 
 /// One call by hand: how long it took, how long until the host was in scope, and until calls went past the fallback.
-async fn first_call(stand: &Stand) {
-    let mut connection = KeepAlive::connect(stand.http()).await.unwrap();
+async fn first_call(fixture: &Fixture) {
+    let mut connection = KeepAlive::connect(fixture.http()).await.unwrap();
     let request = Request::get("/").header("host", &host("a"));
-    let before = stand.detours().await;
+    let before = fixture.detours().await;
     let begun = Instant::now();
     let answer = connection.send(&request).await.unwrap();
     let first = begun.elapsed();
     assert_eq!((answer.status, answer.body.trim()), (200, "a"));
-    assert_eq!(stand.detours().await, before + 1, "the fallback carried it");
-    stand.scoped("a in scope", |s| has(s, "a")).await;
+    assert_eq!(fixture.detours().await, before + 1, "the fallback carried it");
+    fixture.scoped("a in scope", |s| has(s, "a")).await;
     let in_scope = begun.elapsed();
     wait_until("a direct call", BOUND, || async {
-        let before = stand.detours().await;
-        let connection = KeepAlive::connect(stand.http()).await;
+        let before = fixture.detours().await;
+        let connection = KeepAlive::connect(fixture.http()).await;
         let mut connection = connection.map_err(|e| e.to_string())?;
         let answer = connection.send(&request).await.map_err(|e| e.to_string())?;
         assert_eq!(answer.status, 200);
-        if stand.detours().await == before {
+        if fixture.detours().await == before {
             Ok(())
         } else {
             Err("still by the fallback".to_owned())
@@ -62,24 +62,24 @@ async fn first_call(stand: &Stand) {
 }
 
 /// What is learned is forgotten and learned anew, while calls go on.
-async fn learn_anew(stand: &Stand) {
-    let before = stand.no_detours().await;
-    stand.forget().await;
+async fn learn_anew(fixture: &Fixture) {
+    let before = fixture.no_detours().await;
+    fixture.forget().await;
     wait_until("calls by the fallback again", BOUND, || async {
-        if stand.detours().await > before {
+        if fixture.detours().await > before {
             Ok(())
         } else {
-            Err(stand.view().await)
+            Err(fixture.view().await)
         }
     })
     .await
     .unwrap();
-    stand.scoped("all in scope again", all).await;
+    fixture.scoped("all in scope again", all).await;
 }
 
 /// Trimtab dies and comes back: the scope is as it was, and so are the proxies.
-async fn restart(stand: &mut Stand, load: &Load) {
-    stand.operator = None;
+async fn restart(fixture: &mut Fixture, load: &Load) {
+    fixture.operator = None;
     let good = load.good();
     wait_until("calls without Trimtab", BOUND, || async {
         let now = load.good();
@@ -91,11 +91,11 @@ async fn restart(stand: &mut Stand, load: &Load) {
     })
     .await
     .unwrap();
-    let writes = stand.embedded.writes("sidecars", "patch");
-    stand.operator = Some(Running::start(stand.config.clone(), &stand.embedded).await);
-    assert!(all(&stand.scope().await), "{:?}", stand.scope().await);
+    let writes = fixture.embedded.writes("sidecars", "patch");
+    fixture.operator = Some(Running::start(fixture.config.clone(), &fixture.embedded).await);
+    assert!(all(&fixture.scope().await), "{:?}", fixture.scope().await);
     assert_eq!(
-        stand.embedded.writes("sidecars", "patch"),
+        fixture.embedded.writes("sidecars", "patch"),
         writes,
         "a restart writes nothing"
     );
@@ -111,27 +111,27 @@ async fn nothing_is_lost_while_scopes_are_learned_expire_and_parts_restart() {
     ];
     let bytes = Echo::start().await;
     let others = [("bytes", "tcp", bytes.address)];
-    let mut stand = Stand::start("losses", &servers, &others).await;
-    stand.ready().await;
-    stand
+    let mut fixture = Fixture::start("losses", &servers, &others).await;
+    fixture.ready().await;
+    fixture
         .scoped("the first call to be learned", |s| {
             has(s, "ready") && !has(s, "a")
         })
         .await;
-    first_call(&stand).await;
+    first_call(&fixture).await;
 
-    let load = Load::start(stand.http(), stand.at("bytes"), &["a", "b", "a", "b"]);
-    stand.scoped("all in scope", all).await;
+    let load = Load::start(fixture.http(), fixture.at("bytes"), &["a", "b", "a", "b"]);
+    fixture.scoped("all in scope", all).await;
     for _ in 0..3 {
-        learn_anew(&stand).await;
+        learn_anew(&fixture).await;
     }
-    stand.expire().await;
-    stand.scoped("all in scope after the deadline", all).await;
-    restart(&mut stand, &load).await;
+    fixture.expire().await;
+    fixture.scoped("all in scope after the deadline", all).await;
+    restart(&mut fixture, &load).await;
     for number in [0, 1] {
-        stand.forget().await;
-        stand.restart_fallback(number).await;
-        stand
+        fixture.forget().await;
+        fixture.restart_fallback(number).await;
+        fixture
             .scoped("all in scope after the fallback's restart", all)
             .await;
     }

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use trimtab_lab::process::wait_until;
 
 use super::has;
-use super::stand::{Stand, host, server};
+use super::fixture::{Fixture, host, server};
 use crate::collector::BOUND;
 use crate::servers::{Echo, Grpc, Http};
 use crate::streams::{read_head, read_text, within};
@@ -123,22 +123,22 @@ impl Open {
     }
 }
 
-async fn learned(stand: &Stand, protocol: Protocol) {
+async fn learned(fixture: &Fixture, protocol: Protocol) {
     let (name, _) = protocol.names();
-    let at = stand.at(name);
-    let before = stand.carried(name).await;
+    let at = fixture.at(name);
+    let before = fixture.carried(name).await;
     let mut first = protocol.open(at).await;
     first.exchange("one").await;
     assert_eq!(
-        stand.carried(name).await,
+        fixture.carried(name).await,
         before + 1,
         "the fallback carries {protocol:?}"
     );
-    stand.scoped(name, |scope| has(scope, name)).await;
+    fixture.scoped(name, |scope| has(scope, name)).await;
     let direct = wait_until("a direct call", BOUND, || async {
-        let before = stand.carried(name).await;
+        let before = fixture.carried(name).await;
         protocol.open(at).await.exchange("two").await;
-        if stand.carried(name).await == before {
+        if fixture.carried(name).await == before {
             Ok(())
         } else {
             Err(format!("{protocol:?} still goes by the fallback"))
@@ -168,13 +168,13 @@ async fn the_first_call_of_every_protocol_is_carried_and_learned() {
         };
         (name, port, at)
     });
-    let stand = Stand::start("protocols", &[("ready", ready.address())], &servers).await;
-    stand.ready().await;
-    stand
+    let fixture = Fixture::start("protocols", &[("ready", ready.address())], &servers).await;
+    fixture.ready().await;
+    fixture
         .scoped("the first call to be learned", |s| has(s, "ready"))
         .await;
     for protocol in Protocol::ALL {
-        assert!(!has(&stand.scope().await, protocol.names().0));
-        learned(&stand, protocol).await;
+        assert!(!has(&fixture.scope().await, protocol.names().0));
+        learned(&fixture, protocol).await;
     }
 }

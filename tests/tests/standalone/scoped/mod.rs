@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use trimtab_dataplane::{FallbackInput, HttpLimit, World, bootstrap};
+use trimtab_dataplane::{FallbackInput, HttpLimit, Snapshot, bootstrap};
 use trimtab_lab::envoy::Envoy;
 use trimtab_lab::http::{KeepAlive, Request};
 use trimtab_lab::ports::{free_port, loopback};
@@ -93,7 +93,7 @@ impl Mesh {
 pub(super) struct Lab {
     pub(super) mesh: Mesh,
     pub(super) cache: ResourceCache,
-    pub(super) world: World,
+    pub(super) snapshot: Snapshot,
     pub(super) pod: Envoy,
     pub(super) fallbacks: Vec<Envoy>,
     _stop: tokio_util::sync::DropGuard,
@@ -102,8 +102,8 @@ pub(super) struct Lab {
 impl Lab {
     pub(super) async fn start(name: &str, mesh: Mesh, seen: &[&str]) -> Self {
         let cache = ResourceCache::new();
-        let world = mesh.seeing(seen).world(None);
-        cache.update_all(world.updates(None));
+        let snapshot = mesh.seeing(seen).snapshot(None);
+        cache.update_all(snapshot.updates(None));
         cache.mark_ready();
         let (address, stop) = server(&cache, ServerOptions::default()).await;
         let mut all = Vec::new();
@@ -128,7 +128,7 @@ impl Lab {
         let out = Self {
             mesh,
             cache,
-            world,
+            snapshot,
             pod,
             fallbacks,
             _stop: stop,
@@ -139,9 +139,9 @@ impl Lab {
 
     /// Lets the pod see these hosts from now on.
     pub(super) async fn see(&mut self, hosts: &[&str]) {
-        let next = self.mesh.seeing(hosts).world(Some(&self.world));
-        self.cache.update_all(next.updates(Some(&self.world)));
-        self.world = next;
+        let next = self.mesh.seeing(hosts).snapshot(Some(&self.snapshot));
+        self.cache.update_all(next.updates(Some(&self.snapshot)));
+        self.snapshot = next;
         self.settled().await;
     }
 
@@ -157,7 +157,7 @@ impl Lab {
             .chain(groups)
             .enumerate()
         {
-            let served = self.world.of_group(&group).expect("what it is served");
+            let served = self.snapshot.of_group(&group).expect("what it is served");
             let node = format!("proxy-{i}");
             until(&format!("{group} has all"), || {
                 let Some(info) = self.cache.node(&node) else {

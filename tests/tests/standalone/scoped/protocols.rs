@@ -33,8 +33,8 @@ async fn a_managed_port_goes_through_the_fallback_until_it_is_seen() {
     let stat = async |envoy: &trimtab_lab::envoy::Envoy, name: &str| {
         envoy.stat(name).await.expect("a number")
     };
-    let detour = format!("cluster.trimtab-fallback|{port}.upstream_cx_total");
-    assert_eq!(stat(&lab.pod, &detour).await, 1);
+    let fallback_path = format!("cluster.trimtab-fallback|{port}.upstream_cx_total");
+    assert_eq!(stat(&lab.pod, &fallback_path).await, 1);
     let in_place = "listener_manager.listener_in_place_updated";
     assert_eq!(stat(&lab.pod, in_place).await, 1);
     lab.see(&[]).await;

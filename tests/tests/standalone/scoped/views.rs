@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
 use serde_json::json;
 use tokio::net::TcpStream;
-use trimtab_dataplane::{LINGER, Listen, World, world};
+use trimtab_dataplane::{LINGER, Listen, Snapshot, snapshot};
 use trimtab_lab::http::{KeepAlive, Request, send};
 use trimtab_lab::ports::loopback;
 use trimtab_xds::{CDS, EDS, LDS, RDS};
@@ -15,7 +15,7 @@ use trimtab_xds::{CDS, EDS, LDS, RDS};
 use super::{Lab, Mesh, host, mesh, say};
 use crate::cases::Case;
 use crate::http::pod;
-use crate::lab::{Stand, until};
+use crate::lab::{Fixture, until};
 use crate::logs::Receiver;
 
 const GROUP: &str = "shop/web-1";
@@ -73,18 +73,18 @@ async fn other_proxies_see_all_and_nothing_that_is_for_pods_or_the_fallback() {
     let servers = vec![("a", a.address()), ("b", b.address())];
     let mut mesh = mesh(5, servers, 1).await;
     mesh.log = Some(loopback(1));
-    let world = mesh.seeing(&["a"]).world(None);
-    let updates = world.updates(None);
-    let stand = Stand::start_with("other", |cache| {
+    let snapshot = mesh.seeing(&["a"]).snapshot(None);
+    let updates = snapshot.updates(None);
+    let fixture = Fixture::start_with("other", |cache| {
         cache.update_all(updates);
     })
     .await;
     for type_url in [CDS, LDS, RDS] {
-        for name in world.everyone().names(type_url) {
-            stand.until_held(type_url, name).await;
+        for name in snapshot.everyone().names(type_url) {
+            fixture.until_held(type_url, name).await;
         }
     }
-    let node = stand.cache.node(crate::lab::NODE).expect("the proxy");
+    let node = fixture.cache.node(crate::lab::NODE).expect("the proxy");
     let held = node.subscriptions.iter().flat_map(|s| &s.resources);
     let names: Vec<&str> = held
         .filter(|r| r.current.is_some())
@@ -105,11 +105,11 @@ async fn other_proxies_see_all_and_nothing_that_is_for_pods_or_the_fallback() {
 fn clusters_go_some_time_after_their_last_route() {
     let case = |seen: &[&str]| quiet().seeing(seen).input().0;
     let start = Instant::now();
-    let all = world(&case(&["a", "bytes"]), None, start);
-    let less = world(&case(&["bytes"]), Some(&all), start);
+    let all = snapshot(&case(&["a", "bytes"]), None, start);
+    let less = snapshot(&case(&["bytes"]), Some(&all), start);
     let a = format!("outbound|80||{}", host("a"));
-    let has = |world: &World, type_url: &'static str| {
-        let own = world.of_group(GROUP).expect("what it is served");
+    let has = |snapshot: &Snapshot, type_url: &'static str| {
+        let own = snapshot.of_group(GROUP).expect("what it is served");
         own.names(type_url).any(|n| n == a)
     };
     assert!(has(&less, CDS) && has(&less, EDS));
@@ -117,13 +117,13 @@ fn clusters_go_some_time_after_their_last_route() {
     assert_eq!(due, start + LINGER);
     // A change in between does not put it off.
     let early = due.checked_sub(Duration::from_millis(1)).expect("a time");
-    let again = world(&case(&[]), Some(&less), early);
+    let again = snapshot(&case(&[]), Some(&less), early);
     assert!(has(&again, CDS));
     assert_eq!(again.due(), Some(due));
-    let gone = world(&case(&[]), Some(&again), due);
+    let gone = snapshot(&case(&[]), Some(&again), due);
     assert!(!has(&gone, CDS) && !has(&gone, EDS));
-    let back = world(&case(&["a"]), Some(&again), early);
-    let kept = world(&case(&["a"]), Some(&back), due + LINGER);
+    let back = snapshot(&case(&["a"]), Some(&again), early);
+    let kept = snapshot(&case(&["a"]), Some(&back), due + LINGER);
     assert!(has(&kept, CDS), "it is used again");
 }
 
@@ -140,7 +140,7 @@ fn a_change_of_one_scope_changes_nothing_of_others() {
             json!({"kind": "Sidecar", "metadata": {"name": "default", "namespace": "shop"},
             "spec": {"egress": [{"hosts": ["*/*"]}]}}),
         );
-        case.world(None)
+        case.snapshot(None)
     };
     let (before, after) = (of(&[]), of(&["a", "bytes"]));
     let changed: Vec<String> = after
@@ -198,16 +198,16 @@ fn pods_that_cannot_be_told_apart_from_others_see_all() {
 fn a_world_made_from_the_one_before_is_the_same_as_one_made_anew() {
     let of = |seen: &[&str]| quiet().seeing(seen).input().0;
     let start = Instant::now();
-    let mut last = world(&of(&["a"]), None, start);
+    let mut last = snapshot(&of(&["a"]), None, start);
     let mut time = start;
     for seen in [vec![], vec!["a", "bytes"], vec!["b"], vec!["b"], vec![]] {
         time += 2 * LINGER;
-        last = world(&of(&seen), Some(&last), time);
+        last = snapshot(&of(&seen), Some(&last), time);
         // And once more, for what was kept for a while.
         time += 2 * LINGER;
-        last = world(&of(&seen), Some(&last), time);
+        last = snapshot(&of(&seen), Some(&last), time);
         assert_eq!(last.due(), None);
-        let anew = world(&of(&seen), None, start);
+        let anew = snapshot(&of(&seen), None, start);
         let differences = anew.updates(Some(&last));
         assert!(
             differences

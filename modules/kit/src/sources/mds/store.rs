@@ -14,7 +14,7 @@ use super::proto::series::Target;
 use super::proto::{PushRequest, PushResponse, Rejected, Series};
 use super::well_known;
 use crate::clock::Clock;
-use crate::sources::{Aggregate, Demand, Failure, MetricName, Sample, SourceHealth, Tally};
+use crate::sources::{Aggregate, SampleRequest, Failure, MetricName, Sample, SourceHealth, QueryCounts};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 const SHORTEST_TTL: Duration = Duration::from_secs(1);
@@ -179,49 +179,49 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     /// The sample of a name; `None` when nobody pushes such a name.
-    pub(super) fn sample(&self, demand: &Demand, name: &str) -> Option<Sample> {
+    pub(super) fn sample(&self, sample_request: &SampleRequest, name: &str) -> Option<Sample> {
         let (short, aggregate) = base(name);
         let exact = self.inner.names.contains_key(name);
         let derived = aggregate.is_some() && self.inner.names.contains_key(short);
         // A name that was pushed as it stands wins over one derived from a shorter name.
         match (exact, derived) {
-            (true, false) => Some(self.service_or_pods(demand, name, Aggregate::Avg)),
-            (true, true) => Some(self.service_or_pods(demand, name, Aggregate::Avg).or_else(
+            (true, false) => Some(self.service_or_pods(sample_request, name, Aggregate::Avg)),
+            (true, true) => Some(self.service_or_pods(sample_request, name, Aggregate::Avg).or_else(
                 |failure| match failure {
-                    Failure::Empty => self.derived(demand, short, aggregate),
+                    Failure::Empty => self.derived(sample_request, short, aggregate),
                     other => Err(other),
                 },
             )),
-            (false, true) => Some(self.derived(demand, short, aggregate)),
+            (false, true) => Some(self.derived(sample_request, short, aggregate)),
             (false, false) => None,
         }
     }
 
-    fn derived(&self, demand: &Demand, name: &str, aggregate: Option<Aggregate>) -> Sample {
-        self.pods(demand, name, aggregate.unwrap_or_default())
+    fn derived(&self, sample_request: &SampleRequest, name: &str, aggregate: Option<Aggregate>) -> Sample {
+        self.pods(sample_request, name, aggregate.unwrap_or_default())
     }
 
-    fn service_or_pods(&self, demand: &Demand, name: &str, aggregate: Aggregate) -> Sample {
+    fn service_or_pods(&self, sample_request: &SampleRequest, name: &str, aggregate: Aggregate) -> Sample {
         let service = self
             .inner
             .namespaces
-            .get(demand.namespace.as_str())
-            .and_then(|ns| ns.services.get(demand.service.as_str()))
+            .get(sample_request.namespace.as_str())
+            .and_then(|ns| ns.services.get(sample_request.service.as_str()))
             .and_then(|metrics| metrics.get(name));
         match service {
             Some(entry) if entry.expires > self.now => Ok(entry.value),
-            Some(_) => match self.pods(demand, name, aggregate) {
+            Some(_) => match self.pods(sample_request, name, aggregate) {
                 Err(Failure::Empty) => Err(Failure::Stale),
                 other => other,
             },
-            None => self.pods(demand, name, aggregate),
+            None => self.pods(sample_request, name, aggregate),
         }
     }
 
     /// The aggregate over the pods that have a live value; stale when only expired ones do.
-    fn pods(&self, demand: &Demand, name: &str, aggregate: Aggregate) -> Sample {
-        let (mut tally, mut live, mut expired) = (Tally::default(), false, false);
-        for pod in demand.pods.iter() {
+    fn pods(&self, sample_request: &SampleRequest, name: &str, aggregate: Aggregate) -> Sample {
+        let (mut tally, mut live, mut expired) = (QueryCounts::default(), false, false);
+        for pod in sample_request.pods.iter() {
             let metrics = self
                 .inner
                 .namespaces

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::config::{Aggregate, Labels};
-use super::plan::{Plan, Take, Want};
+use super::plan::{Plan, Reduction, Want};
 use super::series::{Answer, Series};
-use crate::sources::{Demand, DemandId, Failure, MetricName, Sample, Tally, finite};
+use crate::sources::{SampleRequest, SampleRequestId, Failure, MetricName, Sample, QueryCounts, finite};
 
 /// The series of one answer by the object that they are about.
 type Index<'a> = HashMap<(&'a str, &'a str), Vec<&'a Series>>;
@@ -22,12 +22,12 @@ struct Indexes<'a> {
 pub(crate) fn evaluate(
     plan: &Plan<'_>,
     answers: &[Answer],
-    demands: &[Demand],
-) -> BTreeMap<(DemandId, MetricName), Sample> {
+    sample_requests: &[SampleRequest],
+) -> BTreeMap<(SampleRequestId, MetricName), Sample> {
     let mut values = BTreeMap::new();
     let mut indexes = Indexes::default();
     for want in &plan.wants {
-        let demand = &demands[want.demand];
+        let sample_request = &sample_requests[want.sample_request];
         let answer = match &want.query {
             Ok(index) => match &answers[*index] {
                 Ok(series) => Ok((*index, series.as_slice())),
@@ -36,8 +36,8 @@ pub(crate) fn evaluate(
             Err(failure) => Err(failure.clone()),
         };
         match answer {
-            Ok((query, series)) => indexes.fill(&mut values, want, demand, query, series),
-            Err(failure) => put(&mut values, demand.id, want.name, Err(failure)),
+            Ok((query, series)) => indexes.fill(&mut values, want, sample_request, query, series),
+            Err(failure) => put(&mut values, sample_request.id, want.name, Err(failure)),
         }
     }
     values
@@ -46,57 +46,57 @@ pub(crate) fn evaluate(
 impl<'a> Indexes<'a> {
     fn fill(
         &mut self,
-        values: &mut BTreeMap<(DemandId, MetricName), Sample>,
+        values: &mut BTreeMap<(SampleRequestId, MetricName), Sample>,
         want: &Want<'a>,
-        demand: &Demand,
+        sample_request: &SampleRequest,
         query: usize,
         series: &'a [Series],
     ) {
         let sample = match &want.take {
-            Take::Value => single(series),
-            Take::Pods { labels, aggregate } => {
+            Reduction::Value => single(series),
+            Reduction::Pods { labels, aggregate } => {
                 let index = self
                     .pods
                     .entry((query, labels))
                     .or_insert_with(|| pod_index(series, labels));
-                over_pods(index, demand, *aggregate)
+                over_pods(index, sample_request, *aggregate)
             }
-            Take::Service { labels, aggregate } => {
+            Reduction::Service { labels, aggregate } => {
                 let index = self
                     .services
                     .entry((query, labels))
                     .or_insert_with(|| service_index(series, labels));
-                over_service(index, demand, *aggregate)
+                over_service(index, sample_request, *aggregate)
             }
-            Take::Series(name) => {
+            Reduction::Series(name) => {
                 let group = self
                     .groups
                     .entry(query)
                     .or_insert_with(|| group_index(series));
                 group.get(name).cloned().unwrap_or(Err(Failure::Empty))
             }
-            Take::AllSeries => {
+            Reduction::AllSeries => {
                 let group = self
                     .groups
                     .entry(query)
                     .or_insert_with(|| group_index(series));
                 if !group.is_empty() {
                     for (name, sample) in group {
-                        put(values, demand.id, name, sample.clone());
+                        put(values, sample_request.id, name, sample.clone());
                     }
                     return;
                 }
                 Err(Failure::Empty)
             }
         };
-        put(values, demand.id, want.name, sample);
+        put(values, sample_request.id, want.name, sample);
     }
 }
 
 /// Several groups may be asked for one raw series name: a value from any of them is kept.
 fn put(
-    values: &mut BTreeMap<(DemandId, MetricName), Sample>,
-    id: DemandId,
+    values: &mut BTreeMap<(SampleRequestId, MetricName), Sample>,
+    id: SampleRequestId,
     name: &str,
     sample: Sample,
 ) {
@@ -173,9 +173,9 @@ fn group_index(series: &[Series]) -> BTreeMap<String, Sample> {
         .collect()
 }
 
-fn over_pods(index: &Index<'_>, demand: &Demand, aggregate: Aggregate) -> Sample {
-    let (mut tally, mut measured, mut stale) = (Tally::default(), false, false);
-    for pod in demand.pods.iter() {
+fn over_pods(index: &Index<'_>, sample_request: &SampleRequest, aggregate: Aggregate) -> Sample {
+    let (mut tally, mut measured, mut stale) = (QueryCounts::default(), false, false);
+    for pod in sample_request.pods.iter() {
         // A pod that just started has no series yet; the others decide.
         let Some(series) = index.get(&(pod.namespace.as_ref(), pod.name.as_ref())) else {
             continue;
@@ -196,13 +196,13 @@ fn over_pods(index: &Index<'_>, demand: &Demand, aggregate: Aggregate) -> Sample
     tally.finish(aggregate)
 }
 
-fn over_service(index: &Index<'_>, demand: &Demand, aggregate: Option<Aggregate>) -> Sample {
-    let series = index.get(&(demand.namespace.as_str(), demand.service.as_str()));
+fn over_service(index: &Index<'_>, sample_request: &SampleRequest, aggregate: Option<Aggregate>) -> Sample {
+    let series = index.get(&(sample_request.namespace.as_str(), sample_request.service.as_str()));
     let values = live(series.into_iter().flatten().copied())?;
     if aggregate.is_none() && values.len() > 1 {
         return Err(Failure::Multiple(values.len()));
     }
-    let mut tally = Tally::default();
+    let mut tally = QueryCounts::default();
     for value in values {
         tally.add(value);
     }
@@ -231,9 +231,9 @@ mod tests {
         }
     }
 
-    fn demand(id: u32, pods: &[&str], metrics: &[&str]) -> Demand {
-        Demand {
-            id: DemandId(id),
+    fn sample_request(id: u32, pods: &[&str], metrics: &[&str]) -> SampleRequest {
+        SampleRequest {
+            id: SampleRequestId(id),
             set: "_base".into(),
             namespace: "ns".into(),
             service: "svc".into(),
@@ -247,12 +247,12 @@ mod tests {
         }
     }
 
-    fn run(kind: HandlerType, answer: &Answer, demand: Demand) -> BTreeMap<String, Sample> {
+    fn run(kind: HandlerType, answer: &Answer, sample_request: SampleRequest) -> BTreeMap<String, Sample> {
         let handlers = BTreeMap::from([("h".to_owned(), Handler::new("q", kind))]);
-        let demands = [demand];
-        let plan = plan(&handlers, Duration::from_secs(1), &demands);
+        let sample_requests = [sample_request];
+        let plan = plan(&handlers, Duration::from_secs(1), &sample_requests);
         let answers = vec![answer.clone(); plan.queries.len()];
-        evaluate(&plan, &answers, &demands)
+        evaluate(&plan, &answers, &sample_requests)
             .into_iter()
             .map(|((_, n), s)| (n, s))
             .collect()
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_value_needs_one_finite_series() {
-        let one = |v| run(HandlerType::Value, &Ok(v), demand(1, &[], &["h"]))["h"].clone();
+        let one = |v| run(HandlerType::Value, &Ok(v), sample_request(1, &[], &["h"]))["h"].clone();
         assert_eq!(one(vec![]), Err(Failure::Empty));
         assert_eq!(one(vec![series(&[], 2.0)]), Ok(2.0));
         assert_eq!(
@@ -288,7 +288,7 @@ mod tests {
         let got = run(
             HandlerType::PerPod,
             &answer,
-            demand(1, &["a", "b", "new", "idle"], &names),
+            sample_request(1, &["a", "b", "new", "idle"], &names),
         );
         assert_eq!(
             names.map(|n| got[n].clone()),
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn a_broken_or_doubled_pod_is_never_hidden() {
         let pod = |n, v| series(&[("namespace", "ns"), ("pod", n)], v);
-        let d = || demand(1, &["a", "b"], &["h"]);
+        let d = || sample_request(1, &["a", "b"], &["h"]);
         assert_eq!(
             run(
                 HandlerType::PerPod,
@@ -344,7 +344,7 @@ mod tests {
             HandlerType::PerPod,
             HandlerType::PerService,
         ] {
-            let d = || demand(1, &["a", "b"], &["h"]);
+            let d = || sample_request(1, &["a", "b"], &["h"]);
             assert_eq!(run(kind, &mixed, d())["h"], Ok(1.0), "{kind:?}");
             assert_eq!(
                 run(kind, &only_old, d())["h"],
@@ -355,7 +355,7 @@ mod tests {
         let got = run(
             HandlerType::PerPod,
             &only_old,
-            demand(1, &["a"], &["h.count"]),
+            sample_request(1, &["a"], &["h.count"]),
         );
         assert_eq!(got["h.count"], Err(Failure::Stale));
     }
@@ -368,7 +368,7 @@ mod tests {
         let got = run(
             HandlerType::PerService,
             &Ok(vec![short, full, foreign.clone()]),
-            demand(1, &[], &["h", "h.sum"]),
+            sample_request(1, &[], &["h", "h.sum"]),
         );
         assert_eq!(
             (&got["h"], &got["h.sum"]),
@@ -378,7 +378,7 @@ mod tests {
             run(
                 HandlerType::PerService,
                 &Ok(vec![foreign]),
-                demand(1, &[], &["h"])
+                sample_request(1, &[], &["h"])
             )["h"],
             Err(Failure::Empty)
         );
@@ -390,7 +390,7 @@ mod tests {
             series(&[("version", "v1")], 1.0),
             series(&[("version", "v2")], f64::NAN),
         ]);
-        let got = run(HandlerType::Group, &answer, demand(1, &[], &["h"]));
+        let got = run(HandlerType::Group, &answer, sample_request(1, &[], &["h"]));
         assert_eq!(got.len(), 2);
         assert_eq!(
             (&got[r#"{version="v1"}"#], &got[r#"{version="v2"}"#]),
@@ -399,7 +399,7 @@ mod tests {
         let got = run(
             HandlerType::Group,
             &answer,
-            demand(1, &[], &["{version='v1'}", r#"{version="v3"}"#]),
+            sample_request(1, &[], &["{version='v1'}", r#"{version="v3"}"#]),
         );
         assert_eq!(
             (&got["{version='v1'}"], &got[r#"{version="v3"}"#]),
@@ -417,7 +417,7 @@ mod tests {
             let answer: Answer = Ok(mesh.iter().map(|((n, p), v)| {
                 series(&[("namespace", &format!("n{n}")), ("pod", &format!("p{p}"))], *v)
             }).collect());
-            let mut d = demand(1, &[], &["h.sum", "h.max", "h.count"]);
+            let mut d = sample_request(1, &[], &["h.sum", "h.max", "h.count"]);
             d.pods = mine.iter().map(|(n, p)| PodFacts::new(&format!("n{n}"), &format!("p{p}"), true)).collect::<Vec<_>>().into();
             let expected: Vec<f64> = mine.iter().filter_map(|k| mesh.get(k).copied()).collect();
             let got = run(HandlerType::PerPod, &answer, d);
@@ -434,16 +434,16 @@ mod tests {
     #[test]
     fn one_index_serves_all_demands_of_a_query() {
         let handlers = BTreeMap::from([("h".to_owned(), Handler::new("q", HandlerType::PerPod))]);
-        let demands: Vec<_> = (0..50)
-            .map(|i| demand(i, &[if i % 2 == 0 { "a" } else { "b" }], &["h"]))
+        let sample_requests: Vec<_> = (0..50)
+            .map(|i| sample_request(i, &[if i % 2 == 0 { "a" } else { "b" }], &["h"]))
             .collect();
-        let plan = plan(&handlers, Duration::from_secs(1), &demands);
+        let plan = plan(&handlers, Duration::from_secs(1), &sample_requests);
         assert_eq!(plan.queries.len(), 1);
         let answers = [Ok(vec![
             series(&[("namespace", "ns"), ("pod", "a")], 1.0),
             series(&[("namespace", "ns"), ("pod", "b")], 2.0),
         ])];
-        let values = evaluate(&plan, &answers, &demands);
+        let values = evaluate(&plan, &answers, &sample_requests);
         let got: Vec<_> = values.values().cloned().collect();
         let expected: Vec<Sample> = (0..50)
             .map(|i| Ok(if i % 2 == 0 { 1.0 } else { 2.0 }))

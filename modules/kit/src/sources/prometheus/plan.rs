@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::config::{Aggregate, Handler, HandlerType, Labels};
 use super::series::canonical_name;
-use crate::sources::{Demand, Failure};
+use crate::sources::{SampleRequest, Failure};
 
 /// One query to send, unique in its tick.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,7 +17,7 @@ pub(crate) struct Query {
 
 /// How a value is taken from the answer of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Take<'a> {
+pub(crate) enum Reduction<'a> {
     /// The only series.
     Value,
     /// All series by their names; asked for by the handler's name.
@@ -40,12 +40,12 @@ pub(crate) enum Take<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Want<'a> {
     /// Position of the demand.
-    pub(crate) demand: usize,
+    pub(crate) sample_request: usize,
     /// The name as the demand wrote it.
     pub(crate) name: &'a str,
     /// The query, or why there is none to send.
     pub(crate) query: Result<usize, Failure>,
-    pub(crate) take: Take<'a>,
+    pub(crate) take: Reduction<'a>,
 }
 
 #[derive(Debug, Default)]
@@ -61,17 +61,17 @@ pub(crate) struct Plan<'a> {
 pub(crate) fn plan<'a>(
     handlers: &'a BTreeMap<String, Handler>,
     timeout: Duration,
-    demands: &'a [Demand],
+    sample_requests: &'a [SampleRequest],
 ) -> Plan<'a> {
     let mut plan = Plan::default();
-    for (index, demand) in demands.iter().enumerate() {
-        for name in &demand.metrics {
+    for (index, sample_request) in sample_requests.iter().enumerate() {
+        for name in &sample_request.metrics {
             if name.contains('{') {
-                plan.want_series(handlers, timeout, index, demand, name);
-            } else if let Some((handler, take)) = resolve(handlers, demand, name) {
-                let query = plan.query(handler, timeout, demand);
+                plan.want_series(handlers, timeout, index, sample_request, name);
+            } else if let Some((handler, take)) = resolve(handlers, sample_request, name) {
+                let query = plan.query(handler, timeout, sample_request);
                 plan.wants.push(Want {
-                    demand: index,
+                    sample_request: index,
                     name,
                     query,
                     take,
@@ -85,11 +85,11 @@ pub(crate) fn plan<'a>(
 /// Finds the handler of a name. A limiter's own query wins over a configured handler, and a name written out over a derived one.
 fn resolve<'a>(
     handlers: &'a BTreeMap<String, Handler>,
-    demand: &'a Demand,
+    sample_request: &'a SampleRequest,
     name: &str,
-) -> Option<(&'a Handler, Take<'a>)> {
+) -> Option<(&'a Handler, Reduction<'a>)> {
     let find = |name: &str| {
-        demand
+        sample_request
             .custom
             .iter()
             .find(|(n, _)| n == name)
@@ -105,16 +105,16 @@ fn resolve<'a>(
     Some((handler, take(handler, Some(aggregate))))
 }
 
-fn take(handler: &Handler, aggregate: Option<Aggregate>) -> Take<'_> {
+fn take(handler: &Handler, aggregate: Option<Aggregate>) -> Reduction<'_> {
     let labels = &handler.labels;
     match handler.kind {
-        HandlerType::Value => Take::Value,
-        HandlerType::Group => Take::AllSeries,
-        HandlerType::PerPod => Take::Pods {
+        HandlerType::Value => Reduction::Value,
+        HandlerType::Group => Reduction::AllSeries,
+        HandlerType::PerPod => Reduction::Pods {
             labels,
             aggregate: aggregate.unwrap_or_default(),
         },
-        HandlerType::PerService => Take::Service { labels, aggregate },
+        HandlerType::PerService => Reduction::Service { labels, aggregate },
     }
 }
 
@@ -125,10 +125,10 @@ impl<'a> Plan<'a> {
         handlers: &'a BTreeMap<String, Handler>,
         timeout: Duration,
         index: usize,
-        demand: &'a Demand,
+        sample_request: &'a SampleRequest,
         name: &'a str,
     ) {
-        let groups = demand
+        let groups = sample_request
             .custom
             .iter()
             .map(|(_, h)| h)
@@ -136,12 +136,12 @@ impl<'a> Plan<'a> {
             .filter(|h| h.kind == HandlerType::Group);
         let series = canonical_name(name);
         for handler in groups {
-            let query = self.query(handler, timeout, demand);
+            let query = self.query(handler, timeout, sample_request);
             self.wants.push(Want {
-                demand: index,
+                sample_request: index,
                 name,
                 query,
-                take: Take::Series(series.clone()),
+                take: Reduction::Series(series.clone()),
             });
         }
     }
@@ -150,12 +150,12 @@ impl<'a> Plan<'a> {
         &mut self,
         handler: &'a Handler,
         timeout: Duration,
-        demand: &Demand,
+        sample_request: &SampleRequest,
     ) -> Result<usize, Failure> {
         if let Some(index) = self.fixed.get(&std::ptr::from_ref(handler).addr()) {
             return Ok(*index);
         }
-        let rendered = render(&handler.query, demand)?;
+        let rendered = render(&handler.query, sample_request)?;
         let fixed = rendered.is_none();
         let text = rendered.unwrap_or_else(|| handler.query.clone());
         let query = Query {
@@ -179,7 +179,7 @@ const POD_NAME: &str = "$pod_name";
 const SERVICE: &str = "$service";
 
 /// Replaces the placeholders; `None` when there are none.
-fn render(query: &str, demand: &Demand) -> Result<Option<String>, Failure> {
+fn render(query: &str, sample_request: &SampleRequest) -> Result<Option<String>, Failure> {
     if !query.contains('$') {
         return Ok(None);
     }
@@ -192,9 +192,9 @@ fn render(query: &str, demand: &Demand) -> Result<Option<String>, Failure> {
             .into_iter()
             .find(|p| starts_with_word(rest, p));
         match placeholder {
-            Some(NAMESPACE) => out.push_str(safe("namespace", &demand.namespace)?),
-            Some(SERVICE) => out.push_str(safe("service", &demand.service)?),
-            Some(_) => push_pods(&mut out, demand)?,
+            Some(NAMESPACE) => out.push_str(safe("namespace", &sample_request.namespace)?),
+            Some(SERVICE) => out.push_str(safe("service", &sample_request.service)?),
+            Some(_) => push_pods(&mut out, sample_request)?,
             // Dollar signs of other meaning, such as `$1` of label_replace, stay.
             None => out.push('$'),
         }
@@ -210,12 +210,12 @@ fn starts_with_word(text: &str, word: &str) -> bool {
         .is_some_and(|after| !after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
 }
 
-fn push_pods(out: &mut String, demand: &Demand) -> Result<(), Failure> {
+fn push_pods(out: &mut String, sample_request: &SampleRequest) -> Result<(), Failure> {
     // `pod=~""` would match every series without a pod label, so a set without pods has no answer.
-    if demand.pods.is_empty() {
+    if sample_request.pods.is_empty() {
         return Err(Failure::Empty);
     }
-    let mut names: Vec<&str> = demand.pods.iter().map(|p| p.name.as_ref()).collect();
+    let mut names: Vec<&str> = sample_request.pods.iter().map(|p| p.name.as_ref()).collect();
     names.sort_unstable();
     for (i, name) in names.into_iter().enumerate() {
         if i > 0 {
@@ -248,17 +248,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sources::{DemandId, PodFacts};
+    use crate::sources::{SampleRequestId, PodFacts};
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    fn demand(service: &str, metrics: &[&str]) -> Demand {
+    fn sample_request(service: &str, metrics: &[&str]) -> SampleRequest {
         let pods: Vec<_> = ["b.1", "a-0"]
             .iter()
             .map(|n| PodFacts::new("shop", n, true))
             .collect();
-        Demand {
-            id: DemandId(7),
+        SampleRequest {
+            id: SampleRequestId(7),
             set: "_base".into(),
             namespace: "shop".into(),
             service: service.into(),
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn placeholders_render_sorted_and_escaped() {
-        let d = demand("cart", &[]);
+        let d = sample_request("cart", &[]);
         let text = render(
             r#"x{n="$namespace",p=~"$pod_name",s="$service",l="$namespaces$1"}"#,
             &d,
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn no_pods_is_empty_and_a_quote_is_refused() {
-        let mut d = demand("cart", &[]);
+        let mut d = sample_request("cart", &[]);
         d.pods = Arc::from(Vec::new());
         assert_eq!(render("$pod_name", &d), Err(Failure::Empty));
         d.service = r#"x"} or vector(1"#.into();
@@ -310,11 +310,11 @@ mod tests {
             ("cpu", "c", HandlerType::PerPod),
             ("unused", "u", HandlerType::Value),
         ]);
-        let demands: Vec<_> = ["a", "b", "a"]
+        let sample_requests: Vec<_> = ["a", "b", "a"]
             .iter()
-            .map(|s| demand(s, &["mesh", "svc", "cpu", "cpu.max", "mesh.max", "unknown"]))
+            .map(|s| sample_request(s, &["mesh", "svc", "cpu", "cpu.max", "mesh.max", "unknown"]))
             .collect();
-        let plan = plan(&handlers, TIMEOUT, &demands);
+        let plan = plan(&handlers, TIMEOUT, &sample_requests);
         let texts: Vec<_> = plan.queries.iter().map(|q| q.text.as_str()).collect();
         assert_eq!(texts, ["up", "r{s=\"a\"}", "c", "r{s=\"b\"}"]);
         assert_eq!(plan.wants.len(), 3 * 4);
@@ -326,21 +326,21 @@ mod tests {
             ("cpu", "c", HandlerType::PerPod),
             ("cpu.sum", "s", HandlerType::Value),
         ]);
-        let mut d = demand("a", &["cpu.sum", "cpu"]);
+        let mut d = sample_request("a", &["cpu.sum", "cpu"]);
         d.custom
             .push(("cpu".into(), Handler::new("own", HandlerType::Value)));
-        let demands = [d];
-        let plan = plan(&handlers, TIMEOUT, &demands);
+        let sample_requests = [d];
+        let plan = plan(&handlers, TIMEOUT, &sample_requests);
         let texts: Vec<_> = plan.queries.iter().map(|q| q.text.as_str()).collect();
         assert_eq!(texts, ["s", "own"]);
-        assert!(plan.wants.iter().all(|w| w.take == Take::Value));
+        assert!(plan.wants.iter().all(|w| w.take == Reduction::Value));
     }
 
     proptest! {
         // Whatever the names are, a rendered query has as many quotes as its template.
         #[test]
         fn names_never_leave_their_string(namespace in ".{0,12}", service in ".{0,12}", pod in ".{0,12}") {
-            let mut d = demand(&service, &[]);
+            let mut d = sample_request(&service, &[]);
             d.namespace = namespace;
             d.pods = Arc::from(vec![PodFacts::new("n", &pod, true)]);
             if let Ok(Some(text)) = render(r#"x{a="$namespace",b="$service",c=~"$pod_name"}"#, &d) {

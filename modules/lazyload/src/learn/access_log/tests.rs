@@ -99,7 +99,7 @@ fn read(message: &StreamAccessLogsMessage, sender: &Sender) -> Vec<String> {
         .into_iter()
         .filter(|skip| learned.skipped.get(*skip) > 0);
     let skips = skips.map(|skip| skip.as_str().to_owned());
-    let seen = learned.sightings.iter().map(|s| {
+    let seen = learned.observed_calls.iter().map(|s| {
         assert_eq!(s.evidence, Evidence::AccessLog);
         let mark = if s.known { "" } else { "!" };
         format!("{} {mark}{}", s.caller, s.host.as_str())

@@ -7,7 +7,7 @@ use trimtab_kit::prometheus::{Answer, Row};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::CALLER;
-use crate::edges::Sighting;
+use crate::edges::ObservedCall;
 use crate::learn::{Rules, Skip, Skipped, host};
 use crate::object::{Caller, Directory, Evidence};
 
@@ -34,7 +34,7 @@ pub(super) struct Window {
 /// What an answer tells.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    pub(super) sightings: Vec<Sighting<'static>>,
+    pub(super) observed_calls: Vec<ObservedCall<'static>>,
     /// Callers that were watched, and for how long.
     pub(super) watched: Option<(Vec<Caller>, Duration)>,
     pub(super) skipped: Skipped,
@@ -74,12 +74,12 @@ impl Counters {
         directory: &dyn Directory,
         rules: &Rules,
     ) -> News {
-        let mut news = News::default();
+        let mut status_update = News::default();
         let before: Vec<_> = self.queries.iter().map(|q| q.present.clone()).collect();
         let mut steps = Vec::new();
         for (query, answer) in self.queries.iter_mut().zip(answers) {
             if let Some(answer) = answer {
-                steps.push(query.absorb(answer, directory, rules, &mut news));
+                steps.push(query.absorb(answer, directory, rules, &mut status_update));
             }
         }
         let full = |answer: &Option<Answer>| answer.as_ref().is_some_and(|a| a.warnings.is_empty());
@@ -87,14 +87,14 @@ impl Counters {
         let complete = answers.iter().all(full) && some;
         let last = self.complete.take();
         if !complete {
-            return news;
+            return status_update;
         }
         self.complete = Some(window.at);
         let by = last.and_then(|last| window.at.checked_sub(last));
         if let Some(by) = by.filter(|by| *by <= window.longest) {
-            news.watched = Some((watched(&before, &steps), by));
+            status_update.watched = Some((watched(&before, &steps), by));
         }
-        news
+        status_update
     }
 }
 
@@ -117,13 +117,13 @@ impl Query {
         answer: &Answer,
         directory: &dyn Directory,
         rules: &Rules,
-        news: &mut News,
+        status_update: &mut News,
     ) -> Step {
         let mut step = Step::default();
         let mut values = HashMap::with_capacity(answer.rows.len());
         for row in &answer.rows {
             let Some(caller) = caller(row) else {
-                news.skipped.add(Skip::SourceUnknown, 1);
+                status_update.skipped.add(Skip::SourceUnknown, 1);
                 continue;
             };
             let key = key(&row.labels);
@@ -137,7 +137,7 @@ impl Query {
             }
             // Of the first answer nobody knows when the calls were.
             if old.is_none_or(|old| row.value.to_bits() != old.to_bits()) {
-                sightings(row, &caller, self.answered, directory, rules, news);
+                observed_calls(row, &caller, self.answered, directory, rules, status_update);
             }
         }
         if answer.warnings.is_empty() {
@@ -152,40 +152,40 @@ impl Query {
     }
 }
 
-fn sightings(
+fn observed_calls(
     row: &Row,
     caller: &Caller,
     revives: bool,
     directory: &dyn Directory,
     rules: &Rules,
-    news: &mut News,
+    status_update: &mut News,
 ) {
     let text = label(row, "destination_service");
     if row.value.is_nan() {
-        news.skipped.add(Skip::Malformed, 1);
+        status_update.skipped.add(Skip::Malformed, 1);
         return;
     }
     if NOWHERE.contains(&text) {
-        news.skipped.add(Skip::DestinationUnknown, 1);
+        status_update.skipped.add(Skip::DestinationUnknown, 1);
         return;
     }
     let Some(target) = host::target(text) else {
-        news.skipped.add(Skip::Malformed, 1);
+        status_update.skipped.add(Skip::Malformed, 1);
         return;
     };
     let namespace = match label(row, "destination_service_namespace") {
         "" | "unknown" => &caller.namespace,
         namespace => namespace,
     };
-    let hosts = rules.hosts(target, 0, namespace, directory, &mut news.skipped);
+    let hosts = rules.hosts(target, 0, namespace, directory, &mut status_update.skipped);
     if hosts.is_empty() {
-        news.skipped.add(Skip::DestinationUnknown, 1);
+        status_update.skipped.add(Skip::DestinationUnknown, 1);
     }
     for (host, known) in hosts {
         let host = crate::edges::HostName::Shared(host.to_shared());
-        let mut sighting = Sighting::new(caller.clone(), host, known, Evidence::Prometheus);
-        sighting.revives = revives;
-        news.sightings.push(sighting);
+        let mut observed_call = ObservedCall::new(caller.clone(), host, known, Evidence::Prometheus);
+        observed_call.revives = revives;
+        status_update.observed_calls.push(observed_call);
     }
 }
 

@@ -73,16 +73,16 @@ impl Play {
             longest: STEP * 2,
         };
         let rules = Rules::default();
-        let news = self.counters.absorb(answers, &window, &small(), &rules);
-        let seen = news.sightings.iter().map(|s| {
+        let status_update = self.counters.absorb(answers, &window, &small(), &rules);
+        let seen = status_update.observed_calls.iter().map(|s| {
             let mark = if s.revives { "" } else { "?" };
             format!("{}{mark}", s.host.as_str())
         });
-        let watched = news.watched.map(|(callers, by)| {
+        let watched = status_update.watched.map(|(callers, by)| {
             assert_eq!(by, STEP);
             callers.iter().map(Caller::to_string).collect()
         });
-        (seen.collect(), watched, news.skipped)
+        (seen.collect(), watched, status_update.skipped)
     }
 
     fn http(&mut self, lines: &[&str]) -> Told {

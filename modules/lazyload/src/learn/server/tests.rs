@@ -140,7 +140,7 @@ async fn a_stream_keeps_its_sender_and_outlives_broken_entries() {
     assert_eq!(running.hosts(), expected.map(Arc::from));
     let stats = &running.backend.stats;
     assert_eq!(
-        (stats.entries(), stats.sightings(), stats.new_edges()),
+        (stats.entries(), stats.observed_calls(), stats.new_edges()),
         (4, 3, 2)
     );
     assert_eq!(stats.skipped().get(Skip::Malformed), 1);

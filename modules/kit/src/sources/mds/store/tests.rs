@@ -41,8 +41,8 @@ fn refused(store: &MdsStore, one: Series) -> String {
     response.rejected[0].reason.clone()
 }
 
-fn demand(pods: &[&str]) -> Demand {
-    Demand {
+fn sample_request(pods: &[&str]) -> SampleRequest {
+    SampleRequest {
         namespace: "ns".into(),
         service: "svc".into(),
         pods: pods
@@ -50,12 +50,12 @@ fn demand(pods: &[&str]) -> Demand {
             .map(|n| PodFacts::new("ns", n, true))
             .collect::<Vec<_>>()
             .into(),
-        ..Demand::default()
+        ..SampleRequest::default()
     }
 }
 
 fn read(store: &MdsStore, name: &str, pods: &[&str]) -> Option<Sample> {
-    store.read().sample(&demand(pods), name)
+    store.read().sample(&sample_request(pods), name)
 }
 
 #[test]

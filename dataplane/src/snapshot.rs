@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use trimtab_kit::problem::Problem;
 use trimtab_xds::{Audience, CDS, EDS, Scope, Scoped, Update};
 
-use crate::fallback::{Detour, FALLBACK_GROUP};
+use crate::fallback::{FallbackPath, FALLBACK_GROUP};
 use crate::input::{FallbackInput, Listen, PodInput, StandaloneInput};
 use crate::make::{Side, make};
 use crate::served::{Item, NOT_ENCODABLE, Served, TYPES};
@@ -38,7 +38,7 @@ struct Variant {
 /// What every proxy is served: those of a pod with a Sidecar what it lets them see, fallback proxies all with their
 /// access logs, and the others all.
 #[derive(Clone, Debug, Default)]
-pub struct World {
+pub struct Snapshot {
     everyone: Served,
     /// By the first group.
     parts: BTreeMap<String, Part>,
@@ -50,7 +50,7 @@ pub struct World {
 /// Makes everything that is served; `before` is what was served last, and `now` decides what of it is kept for a while.
 ///
 /// The scope of one pod costs what that pod is served; services and limits cost what all pods are served.
-pub fn world(input: &StandaloneInput, before: Option<&World>, now: Instant) -> World {
+pub fn snapshot(input: &StandaloneInput, before: Option<&Snapshot>, now: Instant) -> Snapshot {
     let unchanged = before.filter(|b| alike(&b.input, input));
     let everyone = unchanged.map_or_else(
         || {
@@ -89,7 +89,7 @@ pub fn world(input: &StandaloneInput, before: Option<&World>, now: Instant) -> W
         }
         parts.insert(first, part);
     }
-    World {
+    Snapshot {
         resources: variants(&everyone, &parts),
         everyone,
         parts,
@@ -146,7 +146,7 @@ fn pods(input: &StandaloneInput) -> impl Iterator<Item = (BTreeSet<String>, Side
     pods.map(|(fallback, pod): (_, &PodInput)| {
         let port_offset = offset(&input.listen);
         let side = Side {
-            part: Some((pod, Detour::new(fallback, pod, port_offset))),
+            part: Some((pod, FallbackPath::new(fallback, pod, port_offset))),
             ..Side::everything(Listen::Address {
                 address: pod.address,
                 port_offset,
@@ -223,7 +223,7 @@ fn variants(everyone: &Served, parts: &BTreeMap<String, Part>) -> BTreeMap<Key, 
     out
 }
 
-impl World {
+impl Snapshot {
     /// What proxies are served that see all, with what is wrong in the objects.
     pub fn everyone(&self) -> &Served {
         &self.everyone
@@ -255,7 +255,7 @@ impl World {
         Some(&part.served)
     }
 
-    /// When something goes that is only kept for a while; [`world`] must be called then.
+    /// When something goes that is only kept for a while; [`snapshot`] must be called then.
     pub fn due(&self) -> Option<Instant> {
         let all = self.parts.values().flat_map(|p| p.leaving.values());
         all.min().map(|since| *since + LINGER)

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use trimtab_crds::limiter::QueryType;
-use trimtab_kit::sources::{Demand, DemandId, Handler, HandlerType, MetricSource};
+use trimtab_kit::sources::{SampleRequest, SampleRequestId, Handler, HandlerType, MetricSource};
 
 use super::entry::Entry;
 use crate::index::LimiterKey;
 
 /// Demands of one tick of one source, and whose they are: the number of a demand is its place in both lists.
 #[derive(Debug, Default)]
-pub struct DemandBook {
+pub struct SampleRequests {
     /// For the source.
-    pub demands: Vec<Demand>,
+    pub sample_requests: Vec<SampleRequest>,
     /// Limiter and set.
     pub owners: Vec<(LimiterKey, String)>,
 }
@@ -24,13 +24,13 @@ pub(super) fn book(
     sources: &[Arc<dyn MetricSource>],
     source: usize,
     entries: &HashMap<LimiterKey, Entry>,
-) -> DemandBook {
+) -> SampleRequests {
     let provided: Vec<BTreeSet<String>> = sources
         .iter()
         .map(|s| s.provides().into_iter().collect())
         .collect();
     let prometheus = sources.iter().position(|s| s.name() == "prometheus");
-    let mut out = DemandBook::default();
+    let mut out = SampleRequests::default();
     let mut keys: Vec<&LimiterKey> = entries.keys().collect();
     keys.sort_unstable();
     for key in keys {
@@ -57,8 +57,8 @@ pub(super) fn book(
             if mine.is_empty() {
                 continue;
             }
-            out.demands.push(Demand {
-                id: DemandId(u32::try_from(out.owners.len()).unwrap_or(u32::MAX)),
+            out.sample_requests.push(SampleRequest {
+                id: SampleRequestId(u32::try_from(out.owners.len()).unwrap_or(u32::MAX)),
                 set: set.clone(),
                 namespace: key.namespace.clone(),
                 service: entry.service.clone(),

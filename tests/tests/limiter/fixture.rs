@@ -12,7 +12,7 @@ use trimtab_crds::limiter::LimiterStatus;
 use trimtab_kit::clock::ManualClock;
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
-    Demand, Failure, Handler, HandlerType, Harvest, MetricSource, PrometheusConfig,
+    SampleRequest, Failure, Handler, HandlerType, Samples, MetricSource, PrometheusConfig,
     PrometheusSource, Sample, SourceHealth,
 };
 use trimtab_lab::prometheus::Prometheus;
@@ -61,19 +61,19 @@ impl MetricSource for FakeSource {
             .collect()
     }
 
-    async fn harvest(&self, demands: &[Demand]) -> Harvest {
+    async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
         let values = self.values.lock().expect("a lock");
-        let mut harvest = Harvest::default();
-        for demand in demands {
-            for name in &demand.metrics {
+        let mut samples = Samples::default();
+        for sample_request in sample_requests {
+            for name in &sample_request.metrics {
                 if let Some(sample) = values.get(name) {
-                    harvest
+                    samples
                         .values
-                        .insert((demand.id, name.clone()), sample.clone());
+                        .insert((sample_request.id, name.clone()), sample.clone());
                 }
             }
         }
-        harvest
+        samples
     }
 
     fn health(&self) -> SourceHealth {
@@ -88,7 +88,7 @@ pub(crate) struct Job {
     pub status: Option<Arc<LimiterStatus>>,
 }
 
-pub(crate) struct Stand {
+pub(crate) struct Fixture {
     pub mesh: Arc<Mesh>,
     pub engine: Arc<Engine>,
     pub clock: ManualClock,
@@ -96,7 +96,7 @@ pub(crate) struct Stand {
     pub cache: ResourceCache,
 }
 
-impl Stand {
+impl Fixture {
     /// A stand whose source knows `cpu`.
     pub(crate) fn new() -> Self {
         let source = Arc::new(FakeSource::default());
@@ -269,7 +269,7 @@ pub(crate) fn every_field(camel: bool) -> Value {
 }
 
 /// A stand on a real Prometheus with these handlers.
-pub(crate) async fn on_prometheus(test: &str, handlers: &[(&str, &str)]) -> (Stand, Prometheus) {
+pub(crate) async fn on_prometheus(test: &str, handlers: &[(&str, &str)]) -> (Fixture, Prometheus) {
     let prometheus = Prometheus::start(&folder(test), Duration::from_secs(1), &[])
         .await
         .unwrap();
@@ -281,7 +281,7 @@ pub(crate) async fn on_prometheus(test: &str, handlers: &[(&str, &str)]) -> (Sta
     }
     let source: Arc<dyn MetricSource> = Arc::new(PrometheusSource::new(config).unwrap());
     (
-        Stand::with_sources(vec![source], Arc::new(FakeSource::default())),
+        Fixture::with_sources(vec![source], Arc::new(FakeSource::default())),
         prometheus,
     )
 }

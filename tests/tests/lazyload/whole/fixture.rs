@@ -82,7 +82,7 @@ impl Drop for Running {
     }
 }
 
-pub(super) struct Stand {
+pub(super) struct Fixture {
     pub(super) embedded: Embedded,
     pub(super) config: Config,
     pub(super) operator: Option<Running>,
@@ -186,7 +186,7 @@ async fn proxies(of: &str, config: &Config) -> Vec<Envoy> {
     proxies
 }
 
-impl Stand {
+impl Fixture {
     /// `of`: the test; `http`: services of HTTP/1.1; `others`: name, name of the port, and address of each.
     pub(super) async fn start(
         of: &str,

@@ -85,7 +85,7 @@ fn wired(engine: &Engine) -> Vec<(String, Vec<String>)> {
         let clusters = patches.filter_map(|p| p["patch"]["value"]["route"]["cluster"].as_str());
         clusters.map(str::to_owned).collect()
     };
-    let filters = engine.wiring().filters;
+    let filters = engine.fallback_routing().filters;
     filters
         .iter()
         .map(|filter| (filter.namespace().unwrap(), of(filter)))
@@ -93,7 +93,7 @@ fn wired(engine: &Engine) -> Vec<(String, Vec<String>)> {
 }
 
 fn write(engine: &Engine) {
-    engine.note_wiring(&engine.wiring(), None);
+    engine.note_wiring(&engine.fallback_routing(), None);
     engine.absorb();
 }
 
@@ -209,7 +209,7 @@ fn in_namespace_mode_each_namespace_waits_for_its_own() {
 fn tcp_needs_the_fallback_whatever_passes_by_default() {
     let engine = engine("passthroughByDefault: true, tcp: true");
     let tcp = |engine: &Engine| {
-        let filters = serde_json::to_string(&engine.wiring().filters).unwrap();
+        let filters = serde_json::to_string(&engine.fallback_routing().filters).unwrap();
         filters.contains(fallback::TCP_CLUSTER)
     };
     assert!(!tcp(&engine), "no pods, no connections");
@@ -230,7 +230,7 @@ fn registry_only_keeps_the_fallback_from_passing_connections_on() {
     for (more, own) in [("", PASS), (", registryOnly: true", "BlackHoleCluster")] {
         let engine = engine(&format!("tcp: true{more}"));
         fallback_in(&engine, "trimtab-system");
-        let filters = serde_json::to_value(engine.wiring().filters).unwrap();
+        let filters = serde_json::to_value(engine.fallback_routing().filters).unwrap();
         let patches = filters[0]["spec"]["configPatches"].as_array().unwrap();
         let of_fallback = patches.iter().filter(|patch| {
             patch["applyTo"] == "NETWORK_FILTER" && patch["match"]["proxy"].is_object()

@@ -13,7 +13,7 @@ use crate::status::FallbackState;
 
 /// What is known of the fallback.
 #[derive(Debug, Default)]
-pub struct WiringState {
+pub struct FallbackRoutingState {
     /// Namespaces of fallbacks that have had ready pods since their Service is there.
     ready: BTreeSet<String>,
     /// Namespaces of fallbacks that have a Service and have had no ready pod since we look.
@@ -35,7 +35,7 @@ struct Wired {
 
 /// What must be there for the fallback.
 #[derive(Clone, Debug, Default)]
-pub struct Wiring {
+pub struct FallbackRouting {
     /// EnvoyFilters. Those of a fallback without pods are there for `passthroughByDefault` only, and do not lead to it.
     pub filters: Vec<EnvoyFilter>,
     /// Ports that the Service of each fallback must have, by its namespace, when they differ from what it has.
@@ -139,16 +139,16 @@ impl Engine {
             ));
         };
         let inner = self.inner.lock();
-        if let Some(error) = &inner.wiring.error {
+        if let Some(error) = &inner.fallback_routing.error {
             return FallbackState::NotReady(format!("its EnvoyFilters cannot be written: {error}"));
         }
-        if !inner.wiring.ready.contains(place) {
+        if !inner.fallback_routing.ready.contains(place) {
             return FallbackState::NotReady(format!(
                 "there is no ready pod of Service {place}/{NAME}: install it with the chart's value fallback.enabled, or set lazyload.fallback.enabled to false"
             ));
         }
         let wired = inner
-            .wiring
+            .fallback_routing
             .written
             .as_ref()
             .and_then(|written| written.get(place))
@@ -172,7 +172,7 @@ impl Engine {
                 let counts = entries.iter().map(|entry| mesh.endpoints(entry));
                 (!entries.is_empty(), counts.sum::<usize>())
             };
-            let was = self.inner.lock().wiring.ready.contains(&namespace);
+            let was = self.inner.lock().fallback_routing.ready.contains(&namespace);
             // Pods that are restarted take nothing away: their Service stays.
             if there && (was || endpoints > 0) {
                 ready.insert(namespace);
@@ -183,14 +183,14 @@ impl Engine {
         let ports = self.ports.all();
         let mut inner = self.inner.lock();
         let wanted = wanted(&config, &ready, &ports);
-        let moved = inner.wiring.ready != ready;
-        inner.wiring.ready = ready;
+        let moved = inner.fallback_routing.ready != ready;
+        inner.fallback_routing.ready = ready;
         if moved {
             let all: Vec<_> = inner.fences.keys().cloned().collect();
             inner.again.extend(all);
         }
-        let kept = std::mem::replace(&mut inner.wiring.waiting, waiting);
-        kept != inner.wiring.waiting || inner.wiring.written.as_ref() != Some(&wanted)
+        let kept = std::mem::replace(&mut inner.fallback_routing.waiting, waiting);
+        kept != inner.fallback_routing.waiting || inner.fallback_routing.written.as_ref() != Some(&wanted)
     }
 
     /// Hosts of the fallback's Services.
@@ -200,11 +200,11 @@ impl Engine {
     }
 
     /// What must be there now.
-    pub fn wiring(&self) -> Wiring {
+    pub fn fallback_routing(&self) -> FallbackRouting {
         let config = self.config();
         let (ready, waiting) = {
             let inner = self.inner.lock();
-            (inner.wiring.ready.clone(), inner.wiring.waiting.clone())
+            (inner.fallback_routing.ready.clone(), inner.fallback_routing.waiting.clone())
         };
         let found = self.ports.all();
         let input = FallbackInput {
@@ -222,7 +222,7 @@ impl Engine {
             }));
         }
         filters.sort_by(|a, b| a.metadata.namespace.cmp(&b.metadata.namespace));
-        let mut out = Wiring {
+        let mut out = FallbackRouting {
             filters,
             keep: match config.fallback.global_sidecar_mode {
                 GlobalSidecarMode::Cluster if waiting.is_empty() => waiting,
@@ -231,7 +231,7 @@ impl Engine {
             },
             target: input.proxy_options().http.port(),
             state,
-            ..Wiring::default()
+            ..FallbackRouting::default()
         };
         for namespace in &ready {
             let entries = self.index.services().host(&host(&config, namespace));
@@ -246,21 +246,21 @@ impl Engine {
         out
     }
 
-    /// How the write of the wiring went.
-    pub fn note_wiring(&self, wiring: &Wiring, error: Option<String>) {
+    /// How the write of the fallback routing went.
+    pub fn note_wiring(&self, fallback_routing: &FallbackRouting, error: Option<String>) {
         let mut inner = self.inner.lock();
-        let before = (inner.wiring.written.is_some(), inner.wiring.error.clone());
+        let before = (inner.fallback_routing.written.is_some(), inner.fallback_routing.error.clone());
         let places = |all: &BTreeMap<String, Wired>| -> BTreeSet<String> {
             let led = all.iter().filter(|(_, wired)| wired.to_fallback);
             led.map(|(namespace, _)| namespace.clone()).collect()
         };
-        let written = inner.wiring.written.as_ref();
-        let new_places = written.is_none_or(|w| places(w) != places(&wiring.state));
+        let written = inner.fallback_routing.written.as_ref();
+        let new_places = written.is_none_or(|w| places(w) != places(&fallback_routing.state));
         if error.is_none() {
-            inner.wiring.written = Some(wiring.state.clone());
+            inner.fallback_routing.written = Some(fallback_routing.state.clone());
         }
         let failed = before.1 != error;
-        inner.wiring.error = error;
+        inner.fallback_routing.error = error;
         if failed || new_places {
             let all: Vec<_> = inner.fences.keys().cloned().collect();
             inner.again.extend(all);

@@ -63,7 +63,7 @@ impl Clock for Hands {
 }
 
 /// An API, everything that was stored in it, and a clock.
-pub(crate) struct Stand {
+pub(crate) struct Fixture {
     pub(crate) api: Embedded,
     pub(crate) clock: Hands,
     pub(crate) sidecars: History<Sidecar>,
@@ -75,7 +75,7 @@ pub(crate) struct Stand {
 /// The grace of every test, and a little more.
 pub(crate) const GRACE: Duration = Duration::from_secs(301);
 
-impl Stand {
+impl Fixture {
     /// An empty mesh.
     pub(crate) fn new() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -94,12 +94,12 @@ impl Stand {
     /// Namespace `shop` with workload `front` (pods `front-1`, 10.0.0.1) and Services `front`, `cart`, `stock`, and
     /// `redis` in `data`.
     pub(crate) fn shop() -> Self {
-        let stand = Self::new();
-        stand.workload("shop", "front", "10.0.0.1");
-        stand.workload("shop", "cart", "10.0.0.2");
-        stand.workload("shop", "stock", "10.0.0.3");
-        stand.workload("data", "redis", "10.0.0.4");
-        stand
+        let fixture = Self::new();
+        fixture.workload("shop", "front", "10.0.0.1");
+        fixture.workload("shop", "cart", "10.0.0.2");
+        fixture.workload("shop", "stock", "10.0.0.3");
+        fixture.workload("data", "redis", "10.0.0.4");
+        fixture
     }
 
     /// An operator with the module alone. `text` is its configuration.
