@@ -17,11 +17,11 @@ use trimtab_crds::limiter::{BASE_SET, Delivery, first_form};
 use trimtab_kit::clock::SystemClock;
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
-    Handler, HandlerType, Samples, MetricSource, PrometheusConfig, PrometheusSource,
+    Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource, Samples,
 };
 use trimtab_limiter::decide::decide;
 use trimtab_limiter::decide::expression::Expression;
-use trimtab_limiter::engine::{SampleRequests, Engine};
+use trimtab_limiter::engine::{Engine, SampleRequests};
 use trimtab_limiter::index::Index;
 use trimtab_limiter::input::{LimiterInput, Reading, SetFacts, Settings, TargetFacts};
 use trimtab_limiter::owner::Owner;
@@ -152,7 +152,7 @@ fn one_limiter(c: &mut Criterion) {
 }
 
 /// An engine with a mesh, what it asks for, and an answer for a CPU.
-fn engine(limiters: usize) -> (Arc<Engine>, SampleRequests) {
+fn engine(limiters: usize) -> (Arc<Engine>, Arc<SampleRequests>) {
     let mut config = PrometheusConfig::new("http://127.0.0.1:9");
     config
         .handlers
@@ -188,7 +188,9 @@ fn answer(book: &SampleRequests, cpu: f64) -> Samples {
     let mut samples = Samples::default();
     for sample_request in &book.sample_requests {
         for name in &sample_request.metrics {
-            samples.values.insert((sample_request.id, name.clone()), Ok(cpu));
+            samples
+                .values
+                .insert((sample_request.id, name.clone()), Ok(cpu));
         }
     }
     samples

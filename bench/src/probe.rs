@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use trimtab_kit::sources::{SampleRequest, Samples, MetricName, MetricSource, SourceHealth};
+use trimtab_kit::sources::{MetricName, MetricSource, SampleRequest, Samples, SourceHealth};
 
 use crate::usage;
 

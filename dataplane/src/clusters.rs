@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use trimtab_kit::envoyfilter::typed_struct;
 use trimtab_metaprotocol::input::outbound_cluster;
 
-use crate::input::{Balancing, EndpointInput, PortInput, ServiceInput, AppProtocol};
+use crate::input::{AppProtocol, Balancing, EndpointInput, PortInput, ServiceInput};
 use crate::listeners::socket;
 
 /// Where connections go that were redirected to the proxy and are for no service of ours.

@@ -18,7 +18,7 @@ use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::resolve::Mesh;
 
 use crate::input::{
-    EndpointInput, FallbackInput, HttpLimit, Listen, PortInput, ServiceInput, AppProtocol,
+    AppProtocol, EndpointInput, FallbackInput, HttpLimit, Listen, PortInput, ServiceInput,
     StandaloneInput,
 };
 use crate::ports::{balancing, not_followed, speaks};

@@ -31,9 +31,9 @@ mod ports;
 mod routes;
 mod served;
 mod sidecar;
+mod snapshot;
 mod virtual_service;
 mod wire;
-mod snapshot;
 
 pub use bootstrap::{
     AUTHORITY, AddressError, BootstrapOptions, XDS_CLUSTER, XdsAddress, XdsTls, bootstrap,
@@ -41,8 +41,8 @@ pub use bootstrap::{
 pub use discover::{Discovered, StandaloneObjects, discover};
 pub use fallback::{ACCESS_LOG_CLUSTER, ACCESS_LOG_NAME, FALLBACK_GROUP, HOST_TAG, PORT_TAG};
 pub use input::{
-    Balancing, EndpointInput, FallbackInput, HttpLimit, HttpMatch, HttpRetries, HttpRoute, Listen,
-    PodInput, PortInput, ServiceInput, AppProtocol, StandaloneInput,
+    AppProtocol, Balancing, EndpointInput, FallbackInput, HttpLimit, HttpMatch, HttpRetries,
+    HttpRoute, Listen, PodInput, PortInput, ServiceInput, StandaloneInput,
 };
 pub use limits::limits;
 pub use served::{Opened, Served, TYPES};

@@ -9,7 +9,7 @@ use trimtab_xds::{CDS, EDS, LDS, RDS};
 use crate::bootstrap::XdsAddress;
 use crate::clusters::{self, Made};
 use crate::fallback::{self, FallbackPath};
-use crate::input::{HttpLimit, Listen, PodInput, ServiceInput, AppProtocol, StandaloneInput};
+use crate::input::{AppProtocol, HttpLimit, Listen, PodInput, ServiceInput, StandaloneInput};
 use crate::listeners::{self, Member, Place};
 use crate::managed;
 use crate::routes::{self, Known};
@@ -212,7 +212,9 @@ impl<'a> Maker<'a> {
                 } else {
                     trimtab_metaprotocol::input::outbound_cluster(port.number, "", &service.host)
                 };
-                if let (Some(fallback_path), false) = (self.side.fallback_path(), self.side.sees(member)) {
+                if let (Some(fallback_path), false) =
+                    (self.side.fallback_path(), self.side.sees(member))
+                {
                     // In the place of the service's own cluster, so that the listener need not know.
                     let cluster = if managed || clusters::is_by_name(port) {
                         fallback_path.cluster(&name, port.number)

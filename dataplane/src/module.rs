@@ -31,8 +31,8 @@ use trimtab_metaprotocol::secrets::secret;
 use trimtab_xds::ResourceCache;
 
 use crate::{
-    FallbackInput, HttpLimit, Listen, Opened, PodInput, StandaloneInput, StandaloneObjects, Snapshot,
-    discover, limits, snapshot,
+    FallbackInput, HttpLimit, Listen, Opened, PodInput, Snapshot, StandaloneInput,
+    StandaloneObjects, discover, limits, snapshot,
 };
 
 /// Events of one edit are gathered for this long.
@@ -251,7 +251,8 @@ impl Engine for DataPlane {
         let found = discover(&self.objects.mesh(&self.settings), &around);
         let mut served = self.served.lock();
         let snapshot = snapshot(&found.input, served.snapshot.as_ref(), Instant::now());
-        self.xds.update_all(snapshot.updates(served.snapshot.as_ref()));
+        self.xds
+            .update_all(snapshot.updates(served.snapshot.as_ref()));
         let problems = found.problems.into_iter().chain(snapshot.problems());
         notes.extend(problems.map(|p| p.to_string()));
         let refusals = snapshot.everyone().refusals.iter();

@@ -3,7 +3,7 @@
 use trimtab_crds::istio::{DestinationRuleSpec, LoadBalancer};
 use trimtab_mesh::Protocol;
 
-use crate::input::{Balancing, AppProtocol};
+use crate::input::{AppProtocol, Balancing};
 
 /// TLS is bytes: the proxy does not hold its keys.
 pub(super) fn speaks(protocol: Option<Protocol>) -> AppProtocol {

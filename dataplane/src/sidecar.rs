@@ -14,7 +14,7 @@ use trimtab_mesh::names::full_host;
 use trimtab_metaprotocol::owner::Owner;
 
 use crate::discover::StandaloneObjects;
-use crate::input::{Listen, PodInput, ServiceInput, AppProtocol};
+use crate::input::{AppProtocol, Listen, PodInput, ServiceInput};
 
 /// Namespace whose Sidecar is for all namespaces without one, unless the settings name another; as in Istio.
 const ROOT: &str = "istio-system";

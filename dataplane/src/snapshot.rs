@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use trimtab_kit::problem::Problem;
 use trimtab_xds::{Audience, CDS, EDS, Scope, Scoped, Update};
 
-use crate::fallback::{FallbackPath, FALLBACK_GROUP};
+use crate::fallback::{FALLBACK_GROUP, FallbackPath};
 use crate::input::{FallbackInput, Listen, PodInput, StandaloneInput};
 use crate::make::{Side, make};
 use crate::served::{Item, NOT_ENCODABLE, Served, TYPES};

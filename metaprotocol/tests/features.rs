@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use expect_test::expect_file;
-use trimtab_metaprotocol::features::{Feature, UnsupportedEffect, Support, Target, document, support};
+use trimtab_metaprotocol::features::{
+    Feature, Support, Target, UnsupportedEffect, document, support,
+};
 
 #[test]
 fn the_page_of_the_documentation_is_the_table() {
@@ -34,6 +36,10 @@ fn a_feature_that_decides_where_calls_go_is_never_left_out_of_a_route() {
     for feature in Feature::ALL {
         let name = format!("{feature:?}");
         let decides = name.starts_with("Match") || ["Weights", "KeyPrefix"].contains(&&*name);
-        assert_eq!(feature.loss() == UnsupportedEffect::BlocksRoutes, decides, "{name}");
+        assert_eq!(
+            feature.loss() == UnsupportedEffect::BlocksRoutes,
+            decides,
+            "{name}"
+        );
     }
 }

@@ -22,7 +22,7 @@ mod access {
     use trimtab::config::Config;
     use trimtab_kit::clock::SystemClock;
     use trimtab_kit::sources::{
-        SampleRequest, SampleRequestId, Failure, MetricSource as _, PrometheusSource, Sample,
+        Failure, MetricSource as _, PrometheusSource, Sample, SampleRequest, SampleRequestId,
     };
     use trimtab_lab::process::{Process, Spec, wait_until};
     use trimtab_lab::prometheus::{self, Prometheus, Target};

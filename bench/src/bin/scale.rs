@@ -18,7 +18,7 @@ use trimtab_bench::probe::{Probe, Tick, cpu_per_period};
 use trimtab_bench::usage::{self, median};
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
-    Handler, HandlerType, Samples, MetricSource, PrometheusConfig, PrometheusSource,
+    Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource, Samples,
 };
 use trimtab_limiter::engine::Engine;
 use trimtab_limiter::module::Limiter;
@@ -335,7 +335,9 @@ fn pure(running: &Running) -> anyhow::Result<()> {
                     .get(&format!("{set}.{name}"))
                     .and_then(|r| r.value)
                     .context("a metric without a value")?;
-                samples.values.insert((sample_request.id, name.clone()), Ok(value));
+                samples
+                    .values
+                    .insert((sample_request.id, name.clone()), Ok(value));
             }
         }
         let (begin, before) = (Instant::now(), usage::thread_cpu());

@@ -69,7 +69,9 @@ impl Contract for Engine {
 
     /// A failure shows in the status of those who have a part in the objects.
     fn written(&self, key: &WorkItem, error: Option<WriteError>) {
-        let WorkItem::Objects(owner) = key else { return };
+        let WorkItem::Objects(owner) = key else {
+            return;
+        };
         let mut inner = self.inner.lock();
         let before = match &error {
             Some(error) => inner.errors.insert(owner.clone(), error.clone()),

@@ -47,7 +47,12 @@ pub fn wanted(input: &ServicePortInput, router: &Router) -> Vec<RequiredFeature>
     out
 }
 
-fn of_route(input: &ServicePortInput, router: &Router, index: usize, out: &mut Vec<RequiredFeature>) {
+fn of_route(
+    input: &ServicePortInput,
+    router: &Router,
+    index: usize,
+    out: &mut Vec<RequiredFeature>,
+) {
     let route = &router.routes[index];
     let mut add = |feature, field: &str| {
         out.push(RequiredFeature {

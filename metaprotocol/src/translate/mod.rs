@@ -95,8 +95,8 @@ fn choose(input: &ServicePortInput) -> Result<Target, Problem> {
         .unwrap_or_default();
     let cost = |target: Target| -> (usize, usize) {
         let lost = uses.iter().filter(|u| !support(u.feature, target).usable());
-        let (blocking, other): (Vec<_>, Vec<_>) =
-            lost.partition(|u| u.feature.loss() == crate::features::UnsupportedEffect::BlocksRoutes);
+        let (blocking, other): (Vec<_>, Vec<_>) = lost
+            .partition(|u| u.feature.loss() == crate::features::UnsupportedEffect::BlocksRoutes);
         (blocking.len(), other.len())
     };
     let best = known.iter().filter(has).min_by_key(|t| cost(**t));

@@ -17,7 +17,9 @@ mod values;
 
 use trimtab_kit::problem::Problem;
 
-use crate::features::{Feature, UnsupportedEffect, Support, Target, RequiredFeature, support, wanted};
+use crate::features::{
+    Feature, RequiredFeature, Support, Target, UnsupportedEffect, support, wanted,
+};
 use crate::input::{Protocol, Router, ServicePortInput};
 use crate::output::Refusal;
 
@@ -219,8 +221,9 @@ fn report(plan: &mut Plan<'_>, findings: Diagnostics<'_>, blocked: bool) -> bool
 
 /// What routes ask for, the filter cannot do, and no route may go without.
 fn blocking(input: &ServicePortInput, router: &Router, target: Target) -> Vec<RequiredFeature> {
-    let lost =
-        |u: &RequiredFeature| !support(u.feature, target).usable() && u.feature.loss() == UnsupportedEffect::BlocksRoutes;
+    let lost = |u: &RequiredFeature| {
+        !support(u.feature, target).usable() && u.feature.loss() == UnsupportedEffect::BlocksRoutes
+    };
     wanted(input, router).into_iter().filter(lost).collect()
 }
 
@@ -228,7 +231,8 @@ fn blocking(input: &ServicePortInput, router: &Router, target: Target) -> Vec<Re
 fn take_out(plan: &mut Plan<'_>, router: &mut Router) {
     let object = router.owner.to_string();
     for lack in wanted(plan.input, router) {
-        if support(lack.feature, plan.target).usable() || lack.feature.loss() == UnsupportedEffect::BlocksRoutes
+        if support(lack.feature, plan.target).usable()
+            || lack.feature.loss() == UnsupportedEffect::BlocksRoutes
         {
             continue;
         }

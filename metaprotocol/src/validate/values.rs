@@ -15,7 +15,11 @@ const NAME_BYTES: usize = 16_384;
 const MUTATIONS: usize = 1000;
 
 /// Tests of attributes at `field`.
-pub(super) fn matches(out: &mut Diagnostics<'_>, field: &str, matches: &BTreeMap<String, ValueMatch>) {
+pub(super) fn matches(
+    out: &mut Diagnostics<'_>,
+    field: &str,
+    matches: &BTreeMap<String, ValueMatch>,
+) {
     for (name, value) in matches {
         let field = format!("{field}.{name}");
         attribute(out, &field, name);

@@ -13,8 +13,8 @@ use trimtab_kit::clock::ManualClock;
 use trimtab_kit::sources::mds_proto::metric_discovery_client::MetricDiscoveryClient;
 use trimtab_kit::sources::mds_proto::{PushRequest, Series, series::Target};
 use trimtab_kit::sources::{
-    SampleRequest, SampleRequestId, Failure, MdsConfig, MdsSource, MdsStore, MetricSource as _, PodFacts, Sample,
-    mds_service, mds_well_known,
+    Failure, MdsConfig, MdsSource, MdsStore, MetricSource as _, PodFacts, Sample, SampleRequest,
+    SampleRequestId, mds_service, mds_well_known,
 };
 
 struct Server {

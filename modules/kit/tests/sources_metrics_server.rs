@@ -17,8 +17,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use trimtab_kit::sources::{
-    SampleRequest, SampleRequestId, Failure, MetricSource as _, MetricsServerConfig, MetricsServerSource,
-    PodFacts, PodsSource,
+    Failure, MetricSource as _, MetricsServerConfig, MetricsServerSource, PodFacts, PodsSource,
+    SampleRequest, SampleRequestId,
 };
 
 async fn source(app: Router) -> MetricsServerSource {

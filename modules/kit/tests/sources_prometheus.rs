@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use support::{Exporter, Prometheus, eventually};
 use trimtab_kit::sources::{
-    SampleRequest, SampleRequestId, Failure, Handler, HandlerType, Samples, MetricSource as _, PodFacts,
-    PrometheusConfig, PrometheusSource,
+    Failure, Handler, HandlerType, MetricSource as _, PodFacts, PrometheusConfig, PrometheusSource,
+    SampleRequest, SampleRequestId, Samples,
 };
 
 const METRICS: &str = r#"
@@ -60,7 +60,11 @@ fn source(address: &str, handlers: &[(&str, &str, HandlerType)]) -> PrometheusSo
 }
 
 /// Samples until the first scrapes are in, which `probe` shows by having a value.
-async fn warm(source: &PrometheusSource, sample_requests: &[SampleRequest], probe: &str) -> Samples {
+async fn warm(
+    source: &PrometheusSource,
+    sample_requests: &[SampleRequest],
+    probe: &str,
+) -> Samples {
     eventually(&format!("a value of {probe}"), || async move {
         let samples = source.sample(sample_requests).await;
         matches!(samples.get(SampleRequestId(0), probe), Some(Ok(_))).then_some(samples)
@@ -376,7 +380,10 @@ async fn the_bearer_token_is_read_anew_and_a_missing_file_is_named() {
     for token in ["t1", "t2\n"] {
         std::fs::write(&file, token).unwrap();
         assert_eq!(
-            source.sample(&sample_requests).await.get(SampleRequestId(0), "x"),
+            source
+                .sample(&sample_requests)
+                .await
+                .get(SampleRequestId(0), "x"),
             Some(&Ok(5.0))
         );
     }

@@ -168,7 +168,8 @@ fn outputs(engine: &Arc<Engine>, setup: &mut Setup<'_>) {
         module: Some(MODULE),
         owner: fallback_routing,
     };
-    let on_change = Arc::new(move |_: &str, _: &str| queue(&touched).push(WorkItem::FallbackRouting));
+    let on_change =
+        Arc::new(move |_: &str, _: &str| queue(&touched).push(WorkItem::FallbackRouting));
     setup.generates::<EnvoyFilter>("EnvoyFilter", filters, on_change);
     setup.writes_status::<ServiceFence>();
     // Automatic fences, and the ports of the fallback.

@@ -253,7 +253,12 @@ mod tests {
             }]
         };
         let first = status(
-            &facts(&ProgrammedState::Written, &FallbackState::Ready, &seen("1"), &size),
+            &facts(
+                &ProgrammedState::Written,
+                &FallbackState::Ready,
+                &seen("1"),
+                &size,
+            ),
             &FenceStatus::default(),
             Timestamp::UNIX_EPOCH,
         );
@@ -304,10 +309,22 @@ mod tests {
             (ProgrammedState::Written, "True", "Programmed"),
             (ProgrammedState::MergedInto(other), "True", "Merged"),
             (ProgrammedState::Observing, "False", "Observing"),
-            (ProgrammedState::UserSidecar("a/b".into()), "False", "UserSidecar"),
-            (ProgrammedState::WaitsForFallback, "False", "WaitsForFallback"),
+            (
+                ProgrammedState::UserSidecar("a/b".into()),
+                "False",
+                "UserSidecar",
+            ),
+            (
+                ProgrammedState::WaitsForFallback,
+                "False",
+                "WaitsForFallback",
+            ),
             (ProgrammedState::Refused, "False", "Refused"),
-            (ProgrammedState::Unsupported("x".into()), "False", "Unsupported"),
+            (
+                ProgrammedState::Unsupported("x".into()),
+                "False",
+                "Unsupported",
+            ),
             (
                 ProgrammedState::WriteFailed("Forbidden", "x".into()),
                 "False",
@@ -338,7 +355,12 @@ mod tests {
             }],
         );
         let warnings: Vec<String> = (0..7).map(|i| format!("w{i}")).collect();
-        let mut facts = facts(&ProgrammedState::Written, &FallbackState::Unused, &[], &size);
+        let mut facts = facts(
+            &ProgrammedState::Written,
+            &FallbackState::Unused,
+            &[],
+            &size,
+        );
         facts.warnings = &warnings;
         let remarked = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
         assert!(

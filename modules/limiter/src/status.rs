@@ -49,7 +49,7 @@ pub fn status(
         limit: Some(limit_text(input, decisions)),
         strategy: Some(strategies(validated)),
         state: Some(lead.map_or("Refused", |d| state_name(d.state)).to_owned()),
-        reason: Some(lead.map_or_else(|| first_problem(validated), |d| shorten(&d.reason, 256))),
+        reason: lead_reason(decisions).or_else(|| Some(first_problem(validated))),
         conditions: stamp(conditions, input.owner.generation, before, now),
         descriptors: decisions.to_vec(),
         ratelimit_status: slime_map(input, decisions),
@@ -214,6 +214,11 @@ fn ready(conditions: &[Draft]) -> Draft {
 }
 
 /// The descriptor that the summary speaks of: the one in the state that an operator must know of first.
+/// Reason of the decision that is shown first.
+pub fn lead_reason(decisions: &[DescriptorStatus]) -> Option<String> {
+    leading(decisions).map(|d| shorten(&d.reason, 256))
+}
+
 fn leading(decisions: &[DescriptorStatus]) -> Option<&DescriptorStatus> {
     let rank = |s: DescriptorState| match s {
         DescriptorState::Fallback => 0,

@@ -36,7 +36,7 @@ fn filter(password: bool) -> Value {
 }
 
 /// An API with objects, and the folder that follows it.
-fn stand(name: &str, objects: &[Value]) -> (Embedded, Outputs, std::path::PathBuf) {
+fn fixture(name: &str, objects: &[Value]) -> (Embedded, Outputs, std::path::PathBuf) {
     ring();
     let embedded = standalone::embedded().unwrap();
     embedded.ensure_namespace("shop").unwrap();
@@ -76,7 +76,7 @@ fn kinds() -> Vec<ApiResource> {
 #[tokio::test]
 async fn fault_o6_leftovers_of_a_run_before_go_and_files_of_the_user_stay() {
     let (_embedded, mut outputs, dir) =
-        stand("out-leftovers", &[object("Sidecar", "a", &json!({}))]);
+        fixture("out-leftovers", &[object("Sidecar", "a", &json!({}))]);
     std::fs::create_dir_all(&dir).unwrap();
     let gone = object("EnvoyFilter", "gone", &filter(false)).to_string();
     let own = gone.replace("trimtab", "me");
@@ -126,7 +126,7 @@ async fn fault_o6_deleted_and_edited_files_and_the_folder_come_back() {
         object("Sidecar", "same", &json!({})),
         object("VirtualService", "same", &json!({"hosts": ["a"]})),
     ];
-    let (_embedded, mut outputs, dir) = stand("out-edited", &objects);
+    let (_embedded, mut outputs, dir) = fixture("out-edited", &objects);
     outputs.sync().await.unwrap();
     let good = texts(&dir);
     assert_eq!(good.len(), 3, "one file a kind: {:?}", good.keys());
@@ -146,7 +146,7 @@ async fn fault_o6_files_with_passwords_are_for_their_owner_only() {
         object("EnvoyFilter", "plain", &filter(false)),
         object("EnvoyFilter", "redis", &filter(true)),
     ];
-    let (_embedded, mut outputs, dir) = stand("out-modes", &objects);
+    let (_embedded, mut outputs, dir) = fixture("out-modes", &objects);
     let mode = |name: &str| {
         let metadata = std::fs::metadata(dir.join(name)).unwrap();
         metadata.permissions().mode() & 0o777

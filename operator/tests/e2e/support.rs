@@ -15,7 +15,7 @@ use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{LimiterStatus, first_form};
 use trimtab_embedded::Embedded;
 use trimtab_kit::sources::{
-    Demand, Failure, Harvest, MetricName, MetricSource, Sample, SourceHealth,
+    Failure, MetricName, MetricSource, Sample, SampleRequest, Samples, SourceHealth,
 };
 
 /// Bound of every wait: generous, because two cores may be busy with other tests.
@@ -88,16 +88,16 @@ impl MetricSource for Dial {
         vec!["cpu".to_owned()]
     }
 
-    async fn harvest(&self, demands: &[Demand]) -> Harvest {
+    async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
         let sample: Sample = self.0.lock().ok_or(Failure::Timeout);
-        let values: BTreeMap<_, _> = demands
+        let values: BTreeMap<_, _> = sample_requests
             .iter()
             .map(|d| ((d.id, "cpu".to_owned()), sample.clone()))
             .collect();
-        Harvest {
+        Samples {
             values,
             queries: 1,
-            ..Harvest::default()
+            ..Samples::default()
         }
     }
 

@@ -357,7 +357,11 @@ async fn several_limiters_on_one_workload_all_hold() {
     for who in ["a", "b"] {
         let request = Request::get("/").header("who", who);
         wait_for(&format!("the limit of {who}"), BOUND, || async {
-            let mut connection = fixture.proxy.inbound(9080).await.map_err(|e| e.to_string())?;
+            let mut connection = fixture
+                .proxy
+                .inbound(9080)
+                .await
+                .map_err(|e| e.to_string())?;
             let (status, _) = connection
                 .send("reviews", &request)
                 .await

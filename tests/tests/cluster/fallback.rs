@@ -77,7 +77,12 @@ fn input(namespace: &str) -> FallbackInput {
 }
 
 /// What a namespace has before its caller starts.
-async fn fixture(prefix: &str, minor: Minor, policy: &str, change: fn(&mut FallbackInput)) -> Fixture {
+async fn fixture(
+    prefix: &str,
+    minor: Minor,
+    policy: &str,
+    change: fn(&mut FallbackInput),
+) -> Fixture {
     let cluster = cluster().await;
     let namespace = Namespace::create(cluster, prefix).await.unwrap();
     let disabled = [

@@ -12,8 +12,8 @@ use trimtab_metaprotocol::output::Translation;
 use trimtab_metaprotocol::translate::translate;
 use trimtab_xds::{ResourceCache, serve};
 
-use crate::peers::{Counts, Peer, client, counts, server};
 use crate::fixture::{BOUND, cluster, istiod, operator_xds};
+use crate::peers::{Counts, Peer, client, counts, server};
 
 const ORDERS: &str = "
 apiVersion: v1

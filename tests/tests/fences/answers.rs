@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use trimtab::http::REQUEST_HEADER;
 use trimtab::operator::Operator;
 
+use crate::fixture::{Fixture, GRACE, PLAIN, log};
 use crate::logs::carried;
-use crate::fixture::{GRACE, PLAIN, Fixture, log};
 
 const CART: &str = "cart.shop.svc.cluster.local";
 

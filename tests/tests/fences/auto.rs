@@ -4,8 +4,8 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use trimtab_lab::process::wait_until;
 
+use crate::fixture::{BOUND, Fixture, PLAIN, log, pod, service};
 use crate::logs::carried;
-use crate::fixture::{BOUND, PLAIN, Fixture, log, pod, service};
 
 const AUTO: &str = "{fallback: {enabled: false}, fences: {autoFence: true}}";
 const DEFAULT: &str = "{fallback: {enabled: false}, fences: {autoFence: true, defaultFence: true}}";

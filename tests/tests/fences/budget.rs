@@ -7,8 +7,8 @@ use serde_json::json;
 use trimtab_crds::istio::Sidecar;
 use trimtab_lab::process::wait_until;
 
+use crate::fixture::{BOUND, Fixture, PLAIN, log};
 use crate::logs::carried;
-use crate::fixture::{BOUND, PLAIN, Fixture, log};
 
 #[tokio::test]
 async fn the_budget_bounds_writes_of_sidecars_and_nothing_is_lost() {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use trimtab_crds::fence::DependencyState;
 use trimtab_crds::istio::{EnvoyFilter, Sidecar};
 
+use crate::fixture::{Fixture, PLAIN, entry, log, reason_of, service};
 use crate::logs::{carried, connection, from_address};
-use crate::fixture::{PLAIN, Fixture, entry, log, reason_of, service};
 
 const DEFAULT: &str = "{fallback: {enabled: false}, fences: {autoFence: true, defaultFence: true}}";
 
@@ -96,7 +96,11 @@ async fn a_call_by_address_is_learned() {
     let mut cart = service("shop", "cart");
     cart["spec"]["clusterIP"] = json!("10.96.0.2");
     fixture.put(cart);
-    fenced(&fixture, vec![carried("shop", "front-1", &["10.96.0.2:80"])]).await;
+    fenced(
+        &fixture,
+        vec![carried("shop", "front-1", &["10.96.0.2:80"])],
+    )
+    .await;
     fixture.scope("shop", "front", &["shop/cart"]).await;
 }
 

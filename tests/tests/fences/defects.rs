@@ -14,9 +14,9 @@ use trimtab_lazyload::config::{Fallback, GlobalSidecarMode, LazyloadConfig};
 use trimtab_lazyload::fallback::proxy::ProxyOptions;
 use trimtab_lazyload::fallback::{FallbackInput, manifests};
 
+use crate::fixture::{BOUND, Fixture, GRACE, PLAIN, entry, log, service, user_sidecar};
 use crate::logs::carried;
 use crate::prometheus::Fake;
-use crate::fixture::{BOUND, GRACE, PLAIN, Fixture, entry, log, service, user_sidecar};
 
 const CART: &str = "cart.shop.svc.cluster.local";
 const STOCK: &str = "stock.shop.svc.cluster.local";

@@ -8,8 +8,8 @@ use trimtab_crds::istio::{EnvoyFilter, Sidecar};
 use trimtab_embedded::Filter;
 use trimtab_lab::process::wait_until;
 
+use crate::fixture::{BOUND, Fixture, GRACE, PLAIN, log};
 use crate::logs::carried;
-use crate::fixture::{BOUND, GRACE, PLAIN, Fixture, log};
 
 const CART: &str = "cart.shop.svc.cluster.local";
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::fixture::{Fixture, GRACE, PLAIN, log, pod, service};
 use crate::logs::carried;
-use crate::fixture::{GRACE, PLAIN, Fixture, log, pod, service};
 
 fn calling(value: &str) -> Value {
     let mut object = pod("shop", "front", &json!({"app": "front"}), "10.0.0.1");

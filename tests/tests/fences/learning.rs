@@ -7,8 +7,8 @@ use serde_json::json;
 use trimtab_crds::fence::DependencyState;
 use trimtab_kit::clock::Clock;
 
+use crate::fixture::{Fixture, PLAIN, log, service};
 use crate::logs::{carried, connection, from_address, outbound};
-use crate::fixture::{PLAIN, Fixture, log, service};
 
 #[tokio::test]
 async fn every_form_of_a_name_is_the_same_service() {
@@ -146,7 +146,11 @@ async fn a_call_before_the_fence_counts() {
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
     fixture.fence("shop", "front", json!({})).await;
     fixture.scope("shop", "front", &["shop/cart"]).await;
-    assert_eq!(fixture.sidecars.of("shop", "front").len(), 1, "not by steps");
+    assert_eq!(
+        fixture.sidecars.of("shop", "front").len(),
+        1,
+        "not by steps"
+    );
     operator.stop().await.unwrap();
 }
 

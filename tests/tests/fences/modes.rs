@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use trimtab_crds::fence::DomainState;
 use trimtab_kit::clock::Clock;
 
+use crate::fixture::{Fixture, GRACE, PLAIN, log, pod, reason_of, service};
 use crate::logs::carried;
-use crate::fixture::{GRACE, PLAIN, Fixture, log, pod, reason_of, service};
 
 const CART: &str = "cart.shop.svc.cluster.local";
 const STOCK: &str = "stock.shop.svc.cluster.local";
@@ -69,7 +69,9 @@ async fn auto_holds_while_it_is_called() {
 }
 
 async fn selector(fixture: &Fixture, name: &str) -> Value {
-    fixture.hosts_where("shop", name, "a Sidecar", |_| true).await;
+    fixture
+        .hosts_where("shop", name, "a Sidecar", |_| true)
+        .await;
     let sidecar = fixture.sidecar("shop", name).await.unwrap();
     json!(sidecar.spec.workload_selector.unwrap().labels)
 }

@@ -10,8 +10,8 @@ use trimtab::operator::Operator;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_lab::process::wait_until;
 
-use crate::logs::carried;
 use crate::fixture::{BOUND, Fixture, log, service};
+use crate::logs::carried;
 
 const CART: &str = "cart.shop.svc.cluster.local";
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use crate::fixture::{Fixture, PLAIN, log};
 use crate::logs::carried;
-use crate::fixture::{PLAIN, Fixture, log};
 
 #[tokio::test]
 async fn replicas_converge_to_the_union_and_then_are_silent() {

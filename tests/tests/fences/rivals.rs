@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::fixture::{Fixture, PLAIN, entry, log, reason_of, user_sidecar};
 use crate::history::hosts;
 use crate::logs::carried;
-use crate::fixture::{PLAIN, Fixture, entry, log, reason_of, user_sidecar};
 
 const CART: &str = "cart.shop.svc.cluster.local";
 
@@ -52,7 +52,9 @@ async fn fences_of_the_same_pods_share_what_they_need() {
                 .await;
         }
         for name in ["one", "two"].iter().filter(|n| !writers.contains(n)) {
-            fixture.condition("shop", name, "Programmed", "Merged").await;
+            fixture
+                .condition("shop", name, "Programmed", "Merged")
+                .await;
             fixture.no_sidecar("shop", name).await;
         }
         log(&operator, vec![carried("shop", "front-1", &["stock"])]).await;

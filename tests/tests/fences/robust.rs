@@ -4,8 +4,8 @@ use broken::unfinished;
 use serde_json::json;
 use trimtab_embedded::Filter;
 
+use crate::fixture::{Fixture, GRACE, PLAIN, entry, log};
 use crate::logs::carried;
-use crate::fixture::{GRACE, PLAIN, Fixture, entry, log};
 
 mod broken {
     //! A stream that says something and then breaks off.

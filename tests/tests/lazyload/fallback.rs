@@ -69,7 +69,11 @@ async fn calls_arrive_as_they_were_sent() {
         let (status, body) = connection.send(HOST, &request).await.unwrap();
         assert_eq!((status, body), (200, format!("body {n}")));
     }
-    assert_eq!(fixture.server.connections(), 1, "connections are used again");
+    assert_eq!(
+        fixture.server.connections(),
+        1,
+        "connections are used again"
+    );
     assert_eq!(carried(&fixture.fallback).await, 20);
     for seen in fixture.server.seen() {
         for name in OURS {
@@ -195,7 +199,11 @@ async fn addresses_of_the_machine_are_not_asked_of_another() {
         "metadata.google.internal",
     ] {
         let (status, _) = connection.send(host, &Request::get("/")).await.unwrap();
-        assert_eq!((status, carried(&fixture.fallback).await), (200, 0), "{host}");
+        assert_eq!(
+            (status, carried(&fixture.fallback).await),
+            (200, 0),
+            "{host}"
+        );
     }
 }
 

@@ -14,7 +14,9 @@ use crate::cases::{self, Case};
 use crate::lab::{Mesh, drive_case, folder, free, limited, pod};
 use trimtab_kit::engine::Engine as _;
 
-use crate::fixture::{Job, Fixture, base, every_field, limiter, on_prometheus, one, pod as pod_object};
+use crate::fixture::{
+    Fixture, Job, base, every_field, limiter, on_prometheus, one, pod as pod_object,
+};
 
 fn number(text: &str) -> f64 {
     Expression::compile(text).unwrap().number(&[]).unwrap()

@@ -12,8 +12,8 @@ use trimtab_crds::limiter::LimiterStatus;
 use trimtab_kit::clock::ManualClock;
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
-    SampleRequest, Failure, Handler, HandlerType, Samples, MetricSource, PrometheusConfig,
-    PrometheusSource, Sample, SourceHealth,
+    Failure, Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource, Sample,
+    SampleRequest, Samples, SourceHealth,
 };
 use trimtab_lab::prometheus::Prometheus;
 use trimtab_limiter::engine::{Engine, LimiterView};

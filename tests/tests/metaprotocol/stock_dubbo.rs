@@ -8,7 +8,7 @@ use trimtab_metaprotocol::features::{Feature, Target};
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput};
 use trimtab_xds::{DRDS, GENERIC_RDS, Resource};
 
-use crate::lab::{BOUND, Mesh, Fixture, VIP, filters, read};
+use crate::lab::{BOUND, Fixture, Mesh, VIP, filters, read};
 use crate::peers::{Counts, Peer, client, counts, server};
 
 const HOST: &str = "demo.shop.svc.cluster.local";

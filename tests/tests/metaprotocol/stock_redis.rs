@@ -13,7 +13,7 @@ use trimtab_lab::process::{Process, Spec};
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput};
 use trimtab_metaprotocol::translate::translate;
 
-use crate::lab::{BOUND, Mesh, Fixture, VIP, folder, read};
+use crate::lab::{BOUND, Fixture, Mesh, VIP, folder, read};
 
 const HOST: &str = "cache.shop.svc.cluster.local";
 const OTHER: &str = "users.shop.svc.cluster.local";

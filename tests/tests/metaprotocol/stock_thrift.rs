@@ -16,7 +16,7 @@ use trimtab_metaprotocol::features::{Feature, Target};
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput};
 use trimtab_xds::{Resource, TRDS, xdstp_name};
 
-use crate::lab::{Mesh, Fixture, VIP, read};
+use crate::lab::{Fixture, Mesh, VIP, read};
 use crate::peers::{Counts, Peer, client, counts, server};
 
 const HOST: &str = "orders.shop.svc.cluster.local";
@@ -81,7 +81,12 @@ async fn lab(name: &str, delivery: Delivery, first: &ServicePortInput) -> Lab {
         );
     }
     let fixture = Fixture::start(&format!("thrift-{name}"), &mesh, delivery, first).await;
-    Lab { fixture, at, v1, v2 }
+    Lab {
+        fixture,
+        at,
+        v1,
+        v2,
+    }
 }
 
 impl Lab {

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trimtab_dataplane::{
-    FallbackInput, HttpLimit, Listen, Served, StandaloneInput, StandaloneObjects, Snapshot, discover,
-    resources, snapshot,
+    FallbackInput, HttpLimit, Listen, Served, Snapshot, StandaloneInput, StandaloneObjects,
+    discover, resources, snapshot,
 };
 use trimtab_kit::problem::Problem;
 use trimtab_mesh::table::read;

@@ -236,7 +236,8 @@ async fn a_real_envoy_accepts_over_the_wire_what_is_for_its_group() {
             let fill = |cache: &ResourceCache| {
                 cache.update_all(snapshot.updates(None));
             };
-            let fixture = Fixture::start_as(&format!("group-{name}-{index}"), Some(group), fill).await;
+            let fixture =
+                Fixture::start_as(&format!("group-{name}-{index}"), Some(group), fill).await;
             for type_url in TYPES {
                 for resource in own.names(type_url) {
                     fixture.until_held(type_url, resource).await;

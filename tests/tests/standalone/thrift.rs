@@ -99,7 +99,8 @@ async fn calls_of_an_open_connection_move_with_the_router() {
     let (_two, v2) = server("v2").await;
     let port = free_port().expect("a port");
     let at = |routes: Value| orders(port, v1, v2, &routes);
-    let mut fixture = Fixture::start("thrift", &at(json!([{"route": to("v1")}])).served(None)).await;
+    let mut fixture =
+        Fixture::start("thrift", &at(json!([{"route": to("v1")}])).served(None)).await;
     for name in fixture.served().names(TRDS) {
         fixture.until_held(TRDS, name).await;
     }

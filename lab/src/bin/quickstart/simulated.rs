@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use trimtab_kit::sources::{SampleRequest, Samples, MetricName, MetricSource, SourceHealth};
+use trimtab_kit::sources::{MetricName, MetricSource, SampleRequest, Samples, SourceHealth};
 
 use crate::report::Traffic;
 use crate::scenario::{CAPACITY, Scenario};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{SampleRequest, Failure, Samples, MetricName, MetricSource, SourceHealth, finite};
+use super::{Failure, MetricName, MetricSource, SampleRequest, Samples, SourceHealth, finite};
 
 /// Values by `NAME` or `SET.NAME`, e.g. `cpu` and `_base.cpu`; `pod` stands for the number of pods.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +77,8 @@ impl MetricSource for NamesOf {
             let known = |name: &&String| provided.contains(*name) || own(name);
             for name in sample_request.metrics.iter().filter(known) {
                 let failure = Failure::Error(format!("no value: write --metric {name}=VALUE"));
-                out.values.insert((sample_request.id, name.clone()), Err(failure));
+                out.values
+                    .insert((sample_request.id, name.clone()), Err(failure));
             }
         }
         out

@@ -20,7 +20,7 @@ pub use generated::trimtab::mds::v1alpha1 as proto;
 pub use service::{MdsService, service};
 pub use store::{MdsConfig, MdsStore};
 
-use super::{Aggregate, SampleRequest, Samples, MetricName, MetricSource, SourceHealth};
+use super::{Aggregate, MetricName, MetricSource, SampleRequest, Samples, SourceHealth};
 
 /// Provides every name that was pushed for the service of a demand or for its pods.
 ///

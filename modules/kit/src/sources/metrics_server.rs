@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Aggregate, SampleRequest, Failure, Samples, MetricName, MetricSource, PodFacts, Sample, SourceError,
-    SourceHealth, QueryCounts, finite, parse_quantity,
+    Aggregate, Failure, MetricName, MetricSource, PodFacts, QueryCounts, Sample, SampleRequest,
+    Samples, SourceError, SourceHealth, finite, parse_quantity,
 };
 
 const PATH: &str = "/apis/metrics.k8s.io/v1beta1/pods";
@@ -218,8 +218,11 @@ fn value(
     } else {
         Resource::Memory
     };
-    let (mut usage, mut bound, mut fractions) =
-        (QueryCounts::default(), QueryCounts::default(), QueryCounts::default());
+    let (mut usage, mut bound, mut fractions) = (
+        QueryCounts::default(),
+        QueryCounts::default(),
+        QueryCounts::default(),
+    );
     let (mut stale, mut fresh) = (0usize, 0usize);
     for pod in sample_request.pods.iter().filter(|p| p.ready) {
         // A pod that just started is not measured yet, and counts on neither side of the fraction.
@@ -257,7 +260,9 @@ fn value(
     }
     match name {
         "cpu.cores" | "memory.bytes" => usage.finish(Aggregate::Sum),
-        _ if fractions.finish(Aggregate::Count) == Ok(0.0) => Err(no_bound(name, resource, sample_request)),
+        _ if fractions.finish(Aggregate::Count) == Ok(0.0) => {
+            Err(no_bound(name, resource, sample_request))
+        }
         "cpu.max" | "memory.max" => fractions.finish(Aggregate::Max),
         _ => usage
             .finish(Aggregate::Sum)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-use super::{SampleRequest, Samples, MetricName, MetricSource, SourceHealth};
+use super::{MetricName, MetricSource, SampleRequest, Samples, SourceHealth};
 
 const POD: &str = "pod";
 

@@ -21,7 +21,7 @@ pub use config::{Aggregate, Handler, HandlerType, Labels, PrometheusConfig};
 use self::config::SECTION;
 use self::plan::Query;
 use self::series::Answer;
-use super::{SampleRequest, Failure, Samples, MetricName, MetricSource, SourceError, SourceHealth};
+use super::{Failure, MetricName, MetricSource, SampleRequest, Samples, SourceError, SourceHealth};
 use crate::prometheus::{AskError, Client, Connection};
 
 /// Enough to hide latency; few enough not to trip Prometheus' own limit of 20 concurrent queries.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::Names;
-use super::rules::{Aged, EdgeState, Limits, EvidenceSet, Record, millis};
-use super::{Seen, ObservedCall};
+use super::rules::{Aged, EdgeState, EvidenceSet, Limits, Record, millis};
+use super::{ObservedCall, Seen};
 use crate::object::{Caller, Evidence};
 
 /// An edge: caller and host.
@@ -300,7 +300,14 @@ impl Index {
         }
     }
 
-    fn rehint(&mut self, caller: &Caller, host: &str, old: EvidenceSet, new: EvidenceSet, now: i64) {
+    fn rehint(
+        &mut self,
+        caller: &Caller,
+        host: &str,
+        old: EvidenceSet,
+        new: EvidenceSet,
+        now: i64,
+    ) {
         let evidence_set = old.without(EvidenceSet::hints()).with(new);
         let Some(key) = self.callers.id(caller).zip(self.hosts.id(host)) else {
             return;

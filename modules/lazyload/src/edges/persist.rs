@@ -7,7 +7,7 @@ use trimtab_crds::Duration;
 use trimtab_crds::fence::{Dependency, DependencyState};
 
 use super::Edge;
-use super::rules::{EdgeState, Limits, EvidenceSet, Record, millis, timestamp};
+use super::rules::{EdgeState, EvidenceSet, Limits, Record, millis, timestamp};
 use crate::learn::host;
 use crate::object::{Caller, Evidence};
 
@@ -29,7 +29,8 @@ pub(super) fn edge((host, record): (Arc<str>, Record)) -> Edge {
 
 /// In scope because a call was seen.
 pub(super) fn is_call(record: &Record) -> bool {
-    record.state != EdgeState::Expired && !record.evidence_set.without(EvidenceSet::hints()).is_empty()
+    record.state != EdgeState::Expired
+        && !record.evidence_set.without(EvidenceSet::hints()).is_empty()
 }
 
 /// As it is written.

@@ -193,7 +193,13 @@ impl Record {
     }
 
     /// A call. Whether something is to be written or the scope changes.
-    pub(super) fn call(&mut self, evidence_set: EvidenceSet, known: bool, now: i64, limits: &Limits) -> bool {
+    pub(super) fn call(
+        &mut self,
+        evidence_set: EvidenceSet,
+        known: bool,
+        now: i64,
+        limits: &Limits,
+    ) -> bool {
         let step = limits.step(self.idle);
         let mut pause = self.idle;
         // An edge that is called has no exact last call after a restart, and an outage of the watch is no pause in its
@@ -202,7 +208,13 @@ impl Record {
             let wall = u64::try_from(now.saturating_sub(self.last)).unwrap_or(0);
             pause = pause.max(wall.saturating_mul(1000));
         }
-        let before = (self.gap, self.evidence_set, self.known, self.state, self.first);
+        let before = (
+            self.gap,
+            self.evidence_set,
+            self.known,
+            self.state,
+            self.first,
+        );
         self.gap = self.gap.max(limits.kept_gap(pause));
         self.evidence_set = self.evidence_set.with(evidence_set);
         self.known |= known;
@@ -212,7 +224,13 @@ impl Record {
         // Also when the clock went back: what it said before was wrong.
         self.last = now;
         self.first = self.first.min(now);
-        let after = (self.gap, self.evidence_set, self.known, self.state, self.first);
+        let after = (
+            self.gap,
+            self.evidence_set,
+            self.known,
+            self.state,
+            self.first,
+        );
         let changed = step > 0 || before != after;
         if changed {
             self.written = now;

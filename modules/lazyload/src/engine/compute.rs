@@ -212,7 +212,8 @@ impl Engine {
         let users = resolved.user_sidecars.first().cloned();
         let users = users.or_else(|| foreign.then(|| key.name.clone()));
         entry.decided_on.clone_from(&live);
-        let (programmed_state, desired) = outcome(resolved, entry, &role, &fallback, live, &config, users);
+        let (programmed_state, desired) =
+            outcome(resolved, entry, &role, &fallback, live, &config, users);
         if let Desired::Write(sidecar) = &desired {
             entry.orphans.note_wanted(hosts_of(sidecar));
         }

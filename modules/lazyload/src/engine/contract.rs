@@ -126,7 +126,9 @@ impl Contract for Engine {
     }
 
     fn status(&self, key: &WorkItem) -> Option<StatusPatch> {
-        let WorkItem::Fence(key) = key else { return None };
+        let WorkItem::Fence(key) = key else {
+            return None;
+        };
         let status = self.status_update(key)?;
         let patch = StatusPatch::of::<ServiceFence>(&key.namespace, &key.name, &status);
         Some(patch)
@@ -191,7 +193,10 @@ impl Engine {
             writes = writes.fields::<Service>(namespace, NAME, service);
         }
         let owner = (WIRING.0.to_owned(), WIRING.1.to_owned());
-        let (filters, keep) = (fallback_routing.filters.clone(), fallback_routing.keep.clone());
+        let (filters, keep) = (
+            fallback_routing.filters.clone(),
+            fallback_routing.keep.clone(),
+        );
         self.inner.lock().writing = Some(fallback_routing);
         writes.objects_but::<EnvoyFilter>(owner, filters, move |(namespace, _)| {
             keep.contains(namespace)

@@ -172,7 +172,12 @@ impl Engine {
                 let counts = entries.iter().map(|entry| mesh.endpoints(entry));
                 (!entries.is_empty(), counts.sum::<usize>())
             };
-            let was = self.inner.lock().fallback_routing.ready.contains(&namespace);
+            let was = self
+                .inner
+                .lock()
+                .fallback_routing
+                .ready
+                .contains(&namespace);
             // Pods that are restarted take nothing away: their Service stays.
             if there && (was || endpoints > 0) {
                 ready.insert(namespace);
@@ -190,7 +195,8 @@ impl Engine {
             inner.again.extend(all);
         }
         let kept = std::mem::replace(&mut inner.fallback_routing.waiting, waiting);
-        kept != inner.fallback_routing.waiting || inner.fallback_routing.written.as_ref() != Some(&wanted)
+        kept != inner.fallback_routing.waiting
+            || inner.fallback_routing.written.as_ref() != Some(&wanted)
     }
 
     /// Hosts of the fallback's Services.
@@ -204,7 +210,10 @@ impl Engine {
         let config = self.config();
         let (ready, waiting) = {
             let inner = self.inner.lock();
-            (inner.fallback_routing.ready.clone(), inner.fallback_routing.waiting.clone())
+            (
+                inner.fallback_routing.ready.clone(),
+                inner.fallback_routing.waiting.clone(),
+            )
         };
         let found = self.ports.all();
         let input = FallbackInput {
@@ -249,7 +258,10 @@ impl Engine {
     /// How the write of the fallback routing went.
     pub fn note_wiring(&self, fallback_routing: &FallbackRouting, error: Option<String>) {
         let mut inner = self.inner.lock();
-        let before = (inner.fallback_routing.written.is_some(), inner.fallback_routing.error.clone());
+        let before = (
+            inner.fallback_routing.written.is_some(),
+            inner.fallback_routing.error.clone(),
+        );
         let places = |all: &BTreeMap<String, Wired>| -> BTreeSet<String> {
             let led = all.iter().filter(|(_, wired)| wired.to_fallback);
             led.map(|(namespace, _)| namespace.clone()).collect()

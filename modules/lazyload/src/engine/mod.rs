@@ -2,10 +2,10 @@
 
 mod compute;
 mod contract;
+mod fallback_routing;
 mod orphans;
 mod ports;
 mod view;
-mod fallback_routing;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,9 +36,9 @@ use crate::status::ProgrammedState;
 use orphans::Orphans;
 
 pub(crate) use contract::WIRING;
+pub use fallback_routing::{FallbackRouting, FallbackRoutingState};
 pub use ports::HttpPorts;
 pub use view::{DependencyView, EdgeView, FenceView, MeshView};
-pub use fallback_routing::{FallbackRouting, FallbackRoutingState};
 
 /// Timers are not looked at more often.
 const SHORTEST_TIMER: Duration = Duration::from_millis(10);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
 use crate::object::FenceKey;
-use crate::scope::{ScopeReads, Labels};
+use crate::scope::{Labels, ScopeReads};
 use trimtab_mesh::names::{covers, wild_key, wild_keys};
 
 type Fences = BTreeSet<FenceKey>;

@@ -44,15 +44,15 @@ pub enum ExpressionError {
         known: String,
     },
     /// The result has the wrong type.
-    #[error("the expression gives {got}, wanted is {wanted}")]
+    #[error("the expression evaluates to {got}, expected {expected}")]
     WrongType {
         /// What came out.
         got: &'static str,
         /// `a number` or `true or false`.
-        wanted: &'static str,
+        expected: &'static str,
     },
     /// The result is infinite or not a number, mostly a division by zero.
-    #[error("the expression gives no finite number with {values}: a division by zero?")]
+    #[error("the expression evaluates to no finite number ({values}); is it a division by zero?")]
     NotFinite {
         /// The values used.
         values: String,
@@ -141,7 +141,7 @@ impl Expression {
             }),
             Ok(_) => Err(ExpressionError::WrongType {
                 got: "another type",
-                wanted: "a number or true or false",
+                expected: "a number or true or false",
             }),
             Err(e) => Err(ExpressionError::Evaluation(self.named(&e.to_string()))),
         }
@@ -162,7 +162,7 @@ impl Expression {
             Outcome::Number(n) => Ok(n),
             Outcome::Bool(_) => Err(ExpressionError::WrongType {
                 got: "true or false",
-                wanted: "a number of requests",
+                expected: "a number of requests",
             }),
         }
     }

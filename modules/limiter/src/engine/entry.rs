@@ -16,7 +16,7 @@ use crate::decide::{decide, metric_key};
 use crate::index::{LimiterObject, Resolved};
 use crate::input::{LimiterInput, Reading, ReadingState, ServicePort, Settings, TargetFacts};
 use crate::owner::Owner;
-use crate::status::{Report, same_decisions, state_name, status};
+use crate::status::{Report, lead_reason, same_decisions, state_name, status};
 use crate::translate::{ExtensionConfig, Translation, translate};
 use crate::validate::{Validated, delivery_problem, validate_for};
 
@@ -63,6 +63,17 @@ pub(super) struct Entry {
     validated_for: Option<(i64, Arc<trimtab_crds::limiter::LimiterSpec>)>,
     /// Ports that the rules are valid for; none until the target has been found.
     ports: Option<Vec<ServicePort>>,
+}
+
+/// What a sample changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moved {
+    /// Nothing.
+    Nothing,
+    /// A value.
+    Value,
+    /// How far a metric can be relied on.
+    State,
 }
 
 impl Entry {
@@ -224,7 +235,7 @@ impl Entry {
         out
     }
 
-    /// Takes over one sample.
+    /// Takes over one sample. Says what it changes.
     pub fn observe(
         &mut self,
         sampler: &mut Sampler,
@@ -233,7 +244,7 @@ impl Entry {
         name: &str,
         sample: Sample,
         now: Duration,
-    ) {
+    ) -> Moved {
         let hold = *self.input.hold_for();
         if !self.sampled_sets.contains(set) {
             self.sampled_sets.insert(set.to_owned());
@@ -246,14 +257,19 @@ impl Entry {
             Freshness::Never if now.saturating_sub(reading.since) <= hold => ReadingState::Waiting,
             Freshness::Never | Freshness::Expired { .. } => ReadingState::Expired,
         };
-        self.input.metrics.insert(
-            format!("{set}.{name}"),
-            Reading {
-                value: reading.value,
-                state,
-                failure: reading.failure.map(|f| f.to_string()),
-            },
-        );
+        let new = Reading {
+            value: reading.value,
+            state,
+            failure: reading.failure.map(|f| f.to_string()),
+        };
+        let key = format!("{set}.{name}");
+        let moved = match self.input.metrics.get(&key) {
+            Some(old) if *old == new => return Moved::Nothing,
+            Some(old) if (old.state, &old.failure) == (new.state, &new.failure) => Moved::Value,
+            _ => Moved::State,
+        };
+        self.input.metrics.insert(key, new);
+        moved
     }
 
     /// Whether a metric in use has not been sampled yet, so that a decision would rest on nothing: right after the start of
@@ -277,14 +293,10 @@ impl Entry {
     }
 
     /// Decides. Returns whether a quota or state changed.
-    pub fn decide(&mut self, unix_seconds: i64) -> bool {
+    pub fn decide(&mut self) -> bool {
         let decisions = decide(&self.input, &self.validated);
-        let core = |d: &[DescriptorStatus]| -> Vec<_> {
-            d.iter()
-                .map(|d| (d.set.clone(), d.index, d.state, d.quota, d.total))
-                .collect()
-        };
-        let changed = core(&decisions) != core(&self.decisions);
+        let before = self.decisions.iter().map(core);
+        let changed = !decisions.iter().map(core).eq(before);
         if changed {
             for d in &decisions {
                 tracing::info!(limiter = %self.input.owner, set = %d.set, index = d.index, state = state_name(d.state), quota = ?d.quota, reason = %d.reason, "decided");
@@ -313,11 +325,11 @@ impl Entry {
                 }
             })
             .collect();
-        self.remember_point(unix_seconds);
         changed
     }
 
-    fn remember_point(&mut self, unix_seconds: i64) {
+    /// Adds the present value and limit to the history.
+    pub fn remember_point(&mut self, unix_seconds: i64) {
         let metric = self
             .input
             .metrics
@@ -431,13 +443,21 @@ impl Entry {
         self.latest.clone()
     }
 
+    /// Whether moving values in the written status are old, or it says something else than the latest one.
+    pub fn is_due(&self, now: Duration) -> bool {
+        match &self.written {
+            Some(written) if same_decisions(written, &self.latest) => {
+                now.saturating_sub(self.written_at) >= self.refresh_after
+            }
+            None | Some(_) => true,
+        }
+    }
+
     /// Whether the latest status says something that the written one does not, or moving values in it are old.
     pub fn should_write(&self, now: Duration) -> bool {
         match &self.written {
-            Some(written) if same_decisions(written, &self.latest) => {
-                *written != self.latest && now.saturating_sub(self.written_at) >= self.refresh_after
-            }
-            None | Some(_) => true,
+            Some(written) if *written == self.latest => false,
+            None | Some(_) => self.is_due(now),
         }
     }
 
@@ -460,13 +480,18 @@ impl Entry {
             limit: text(&status.limit),
             strategy: text(&status.strategy),
             state: text(&status.state),
-            reason: text(&status.reason),
+            reason: lead_reason(&self.decisions).unwrap_or_else(|| text(&status.reason)),
             pods: self.input.target.sets.get(BASE_SET).map_or(0, |s| s.pods),
             descriptors: self.decisions.clone(),
             metrics: self.input.metrics.clone(),
             history: points.collect(),
         }
     }
+}
+
+/// What of a decision matters to proxies and in the status.
+fn core(d: &DescriptorStatus) -> impl PartialEq + '_ {
+    (&d.set, d.index, d.state, d.quota, d.total)
 }
 
 fn refresh_after(owner: &Owner) -> Duration {

@@ -2,9 +2,9 @@
 //! writers and the xDS cache. Synchronous and without I/O; the kit drives it.
 
 mod contract;
-mod sample_request;
 mod entry;
 mod findings;
+mod sample_request;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,14 +16,14 @@ use tokio::sync::Notify;
 use trimtab_kit::clock::Clock;
 use trimtab_kit::module::Finding;
 use trimtab_kit::queue::WorkQueue;
-use trimtab_kit::sources::{Samples, MetricSource, Sampler};
+use trimtab_kit::sources::{MetricSource, Sampler, Samples};
 use trimtab_xds::{Resource, ResourceCache};
 
 use crate::index::{Index, LimiterKey};
 use crate::input::Settings;
 use crate::translate::EXTENSION_CONFIG_TYPE;
+use entry::{Entry, Moved};
 pub use sample_request::SampleRequests;
-use entry::Entry;
 pub use view::{LimiterView, Point};
 
 /// Limiters up to which views come with their histories.
@@ -39,6 +39,8 @@ pub struct Engine {
     /// Metric sources; the first that provides a name gives its value.
     pub sources: Vec<Arc<dyn MetricSource>>,
     settings: Mutex<Arc<Settings>>,
+    /// What each source is asked for, until an entry or a name of a metric changes.
+    requests: Mutex<HashMap<usize, Arc<SampleRequests>>>,
     /// Limiters that time alone will decide: no sample may ever come for them.
     unsettled: Mutex<BTreeSet<LimiterKey>>,
     clock: Arc<dyn Clock>,
@@ -55,6 +57,15 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").finish_non_exhaustive()
     }
+}
+
+/// Why an entry is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// An event, or a deadline.
+    Event,
+    /// Samples, with what they change.
+    Samples(Moved),
 }
 
 /// What one step of an entry wants to push.
@@ -79,6 +90,7 @@ impl Engine {
             sampler: Mutex::default(),
             sources,
             settings: Mutex::new(Arc::new(settings)),
+            requests: Mutex::default(),
             unsettled: Mutex::default(),
             clock,
             xds,
@@ -91,6 +103,9 @@ impl Engine {
     /// Takes over what events have changed. Returns whether some limiter waits for its first samples.
     fn absorb_events(&self) -> bool {
         let (dirty, gone) = self.index.drain_changes();
+        if gone.is_empty() && dirty.is_empty() {
+            return false;
+        }
         for key in gone {
             self.forget(&key);
         }
@@ -109,13 +124,14 @@ impl Engine {
                     .or_insert_with(|| Entry::new(&resolved, now));
                 entry.update(resolved, settings.clone());
                 self.trim_samples(key, entry);
-                self.step(key, entry, true, &mut pushes);
+                self.step(key, entry, Cause::Event, &mut pushes);
                 pending |= entry.pending(now);
             }
             // Under the lock: a value that was computed later must not be overtaken by this one.
             self.push(pushes);
             drop(entries);
         }
+        self.requests.lock().clear();
         pending
     }
 
@@ -138,7 +154,7 @@ impl Engine {
             };
             let over = entry.expire_unsampled(now) || !(entry.pending(now) || entry.unsampled());
             if over {
-                self.step(&key, entry, true, &mut pushes);
+                self.step(&key, entry, Cause::Event, &mut pushes);
                 self.push(pushes);
             }
         }
@@ -197,10 +213,14 @@ impl Engine {
     }
 
     /// Demands for the source with number `source`.
-    pub fn sample_requests(&self, source: usize) -> SampleRequests {
+    pub fn sample_requests(&self, source: usize) -> Arc<SampleRequests> {
         self.refresh_known_metrics();
         let entries = self.entries.lock();
-        sample_request::book(&self.sources, source, &entries)
+        // Under the lock, so that requests of before a change do not come back after it.
+        let mut requests = self.requests.lock();
+        let known = requests.entry(source);
+        let build = || Arc::new(sample_request::book(&self.sources, source, &entries));
+        known.or_insert_with(build).clone()
     }
 
     /// Names that sources provide may grow while running (pushed metrics, grouped series).
@@ -212,6 +232,7 @@ impl Engine {
                 known_metrics: known,
                 ..(**settings).clone()
             });
+            self.requests.lock().clear();
         }
     }
 
@@ -231,33 +252,34 @@ impl Engine {
             let mut pushes = Pushes::default();
             let mut entries = self.entries.lock();
             let settings = self.settings.lock().clone();
-            let mut waiting: Vec<&LimiterKey> = Vec::new();
-            for (id, samples) in batch {
+            let mut waiting: Vec<(&LimiterKey, Moved)> = Vec::new();
+            for (id, of_owner) in batch {
                 let Some((key, set)) = book.owners.get(*id) else {
                     continue;
                 };
                 let Some(entry) = entries.get_mut(key) else {
                     continue;
                 };
-                entry.input.settings = settings.clone();
-                let mut sampler = self.sampler.lock();
-                for (name, sample) in samples {
-                    entry.observe(
-                        &mut sampler,
-                        &sample_key(key, set),
-                        set,
-                        name,
-                        sample.clone(),
-                        now,
-                    );
+                let mut moved = Moved::Nothing;
+                if !Arc::ptr_eq(&entry.input.settings, &settings) {
+                    entry.input.settings = settings.clone();
+                    moved = Moved::State;
                 }
-                if waiting.last() != Some(&key) {
-                    waiting.push(key);
+                let mut cells = self.sampler.lock();
+                let sample_key = sample_key(key, set);
+                for (name, sample) in of_owner {
+                    let sample = sample.clone();
+                    let by = entry.observe(&mut cells, &sample_key, set, name, sample, now);
+                    moved = moved.max(by);
+                }
+                match waiting.last_mut() {
+                    Some((last, most)) if *last == key => *most = moved.max(*most),
+                    _ => waiting.push((key, moved)),
                 }
             }
-            for key in waiting {
+            for (key, moved) in waiting {
                 if let Some(entry) = entries.get_mut(key) {
-                    self.step(key, entry, false, &mut pushes);
+                    self.step(key, entry, Cause::Samples(moved), &mut pushes);
                 }
             }
             self.push(pushes);
@@ -265,14 +287,20 @@ impl Engine {
         }
     }
 
-    /// Decides one entry; queues a write and collects pushes when something changed.
-    fn step(&self, key: &LimiterKey, entry: &mut Entry, dirty: bool, pushes: &mut Pushes) {
+    /// Decides one entry; queues a write and collects pushes when something changed. What the cause does not change is not
+    /// worked out again: most ticks change values and no decision.
+    fn step(&self, key: &LimiterKey, entry: &mut Entry, cause: Cause, pushes: &mut Pushes) {
         let now = self.clock.monotonic();
-        let pending = entry.pending(now);
-        let changed = !pending && entry.decide(self.clock.now().as_second());
-        if pending || entry.unsampled() {
+        let (dirty, pending) = (cause == Cause::Event, entry.pending(now));
+        let waits = pending || entry.unsampled();
+        let unmoved = cause == Cause::Samples(Moved::Nothing) && !waits;
+        let changed = !unmoved && !pending && entry.decide();
+        if !pending {
+            entry.remember_point(self.clock.now().as_second());
+        }
+        if waits {
             self.unsettled.lock().insert(key.clone());
-        } else {
+        } else if !unmoved {
             self.unsettled.lock().remove(key);
         }
         if changed || dirty {
@@ -282,7 +310,10 @@ impl Engine {
                 pushes.remove.extend(outputs.remove);
             }
         }
-        entry.refresh_status(self.clock.now());
+        let only_values = matches!(cause, Cause::Samples(Moved::Nothing | Moved::Value));
+        if changed || waits || !only_values || entry.is_due(now) {
+            entry.refresh_status(self.clock.now());
+        }
         if changed || dirty || (!pending && entry.should_write(now)) {
             self.queue.push(key.clone());
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use trimtab_crds::limiter::QueryType;
-use trimtab_kit::sources::{SampleRequest, SampleRequestId, Handler, HandlerType, MetricSource};
+use trimtab_kit::sources::{Handler, HandlerType, MetricSource, SampleRequest, SampleRequestId};
 
 use super::entry::Entry;
 use crate::index::LimiterKey;

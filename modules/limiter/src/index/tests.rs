@@ -85,7 +85,12 @@ fn problem(index: &Fixture, name: &str) -> Option<TargetProblem> {
 
 /// Limiters that events have touched since the last call.
 fn touched(index: &Fixture) -> Vec<String> {
-    index.drain_changes().0.into_iter().map(|k| k.name).collect()
+    index
+        .drain_changes()
+        .0
+        .into_iter()
+        .map(|k| k.name)
+        .collect()
 }
 
 /// A limiter `a` of a Service with one Ready pod, resolved once.

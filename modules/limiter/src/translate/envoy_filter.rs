@@ -15,7 +15,11 @@ use super::{PlacedRule, envoy_filter_name, local_limit, profiles};
 use crate::input::LimiterInput;
 
 /// Everything in one object: delivery `EnvoyFilter`.
-pub(super) fn whole(input: &LimiterInput, set: &str, placed_rules: &[PlacedRule<'_>]) -> EnvoyFilter {
+pub(super) fn whole(
+    input: &LimiterInput,
+    set: &str,
+    placed_rules: &[PlacedRule<'_>],
+) -> EnvoyFilter {
     let builder = builder(input);
     let mut patches = action_patches(&builder, placed_rules);
     for context in contexts(placed_rules) {
@@ -36,7 +40,10 @@ pub(super) fn whole(input: &LimiterInput, set: &str, placed_rules: &[PlacedRule<
     // the buckets of the wide ones that cover them.
     groups.sort_by_key(|(place, _)| place.vhost.is_some());
     for (place, _) in &groups {
-        let here: Vec<&PlacedRule<'_>> = placed_rules.iter().filter(|p| covers(p.place, place)).collect();
+        let here: Vec<&PlacedRule<'_>> = placed_rules
+            .iter()
+            .filter(|p| covers(p.place, place))
+            .collect();
         let mut per_filter = Map::new();
         for piece in &here {
             let profile = &piece.profile;
@@ -56,7 +63,11 @@ pub(super) fn whole(input: &LimiterInput, set: &str, placed_rules: &[PlacedRule<
 }
 
 /// The static half of delivery `ECDS`: filters with `config_discovery`, and the actions of every accepted rule.
-pub(super) fn with_discovery(input: &LimiterInput, set: &str, placed_rules: &[PlacedRule<'_>]) -> EnvoyFilter {
+pub(super) fn with_discovery(
+    input: &LimiterInput,
+    set: &str,
+    placed_rules: &[PlacedRule<'_>],
+) -> EnvoyFilter {
     let builder = builder(input);
     let mut patches = action_patches(&builder, placed_rules);
     for context in contexts(placed_rules) {
@@ -101,7 +112,9 @@ fn builder(input: &LimiterInput) -> PatchBuilder {
 }
 
 /// Pieces by place, in order of first appearance.
-fn groups<'a, 'b>(placed_rules: &'b [PlacedRule<'a>]) -> Vec<(&'a RoutePlace, Vec<&'b PlacedRule<'a>>)> {
+fn groups<'a, 'b>(
+    placed_rules: &'b [PlacedRule<'a>],
+) -> Vec<(&'a RoutePlace, Vec<&'b PlacedRule<'a>>)> {
     let mut out: Vec<(&RoutePlace, Vec<&PlacedRule<'_>>)> = Vec::new();
     for piece in placed_rules {
         match out.iter_mut().find(|(place, _)| *place == piece.place) {

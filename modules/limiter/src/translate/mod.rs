@@ -85,8 +85,10 @@ pub fn translate(
     for (set, placed_rules) in by_set {
         match input.delivery() {
             Delivery::EnvoyFilter => {
-                let live: Vec<PlacedRule<'_>> =
-                    placed_rules.into_iter().filter(|p| p.quota.is_some()).collect();
+                let live: Vec<PlacedRule<'_>> = placed_rules
+                    .into_iter()
+                    .filter(|p| p.quota.is_some())
+                    .collect();
                 if !live.is_empty() {
                     out.envoy_filters
                         .push(envoy_filter::whole(input, set, &live));
@@ -129,9 +131,16 @@ fn identity(
 }
 
 /// The configuration of one filter: the buckets of `pieces` with `profile`, only live ones.
-fn local_limit(input: &LimiterInput, placed_rules: &[&PlacedRule<'_>], profile: &Profile) -> LocalLimit {
+fn local_limit(
+    input: &LimiterInput,
+    placed_rules: &[&PlacedRule<'_>],
+    profile: &Profile,
+) -> LocalLimit {
     let mut buckets: Vec<Bucket> = Vec::new();
-    for piece in placed_rules.iter().filter(|p| p.profile.same_filter(profile)) {
+    for piece in placed_rules
+        .iter()
+        .filter(|p| p.profile.same_filter(profile))
+    {
         let Some(quota) = piece.quota else { continue };
         let interval = piece
             .rule

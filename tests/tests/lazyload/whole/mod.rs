@@ -3,17 +3,17 @@
 //!
 //! Proxies and pods have addresses of 127.0.0.0/8, all on this machine.
 
+mod fixture;
 mod load;
 mod protocols;
-mod fixture;
 
 use std::time::{Duration, Instant};
 
 use trimtab_lab::http::{KeepAlive, Request};
 use trimtab_lab::process::wait_until;
 
+use self::fixture::{Fixture, Running, host, server};
 use self::load::Load;
-use self::fixture::{Running, Fixture, host, server};
 use crate::collector::BOUND;
 use crate::servers::Echo;
 
@@ -35,7 +35,11 @@ async fn first_call(fixture: &Fixture) {
     let answer = connection.send(&request).await.unwrap();
     let first = begun.elapsed();
     assert_eq!((answer.status, answer.body.trim()), (200, "a"));
-    assert_eq!(fixture.detours().await, before + 1, "the fallback carried it");
+    assert_eq!(
+        fixture.detours().await,
+        before + 1,
+        "the fallback carried it"
+    );
     fixture.scoped("a in scope", |s| has(s, "a")).await;
     let in_scope = begun.elapsed();
     wait_until("a direct call", BOUND, || async {

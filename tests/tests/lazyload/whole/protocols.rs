@@ -15,8 +15,8 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 use trimtab_lab::process::wait_until;
 
-use super::has;
 use super::fixture::{Fixture, host, server};
+use super::has;
 use crate::collector::BOUND;
 use crate::servers::{Echo, Grpc, Http};
 use crate::streams::{read_head, read_text, within};

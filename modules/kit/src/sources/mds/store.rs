@@ -14,7 +14,9 @@ use super::proto::series::Target;
 use super::proto::{PushRequest, PushResponse, Rejected, Series};
 use super::well_known;
 use crate::clock::Clock;
-use crate::sources::{Aggregate, SampleRequest, Failure, MetricName, Sample, SourceHealth, QueryCounts};
+use crate::sources::{
+    Aggregate, Failure, MetricName, QueryCounts, Sample, SampleRequest, SourceHealth,
+};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 const SHORTEST_TTL: Duration = Duration::from_secs(1);
@@ -186,22 +188,33 @@ impl View<'_> {
         // A name that was pushed as it stands wins over one derived from a shorter name.
         match (exact, derived) {
             (true, false) => Some(self.service_or_pods(sample_request, name, Aggregate::Avg)),
-            (true, true) => Some(self.service_or_pods(sample_request, name, Aggregate::Avg).or_else(
-                |failure| match failure {
-                    Failure::Empty => self.derived(sample_request, short, aggregate),
-                    other => Err(other),
-                },
-            )),
+            (true, true) => Some(
+                self.service_or_pods(sample_request, name, Aggregate::Avg)
+                    .or_else(|failure| match failure {
+                        Failure::Empty => self.derived(sample_request, short, aggregate),
+                        other => Err(other),
+                    }),
+            ),
             (false, true) => Some(self.derived(sample_request, short, aggregate)),
             (false, false) => None,
         }
     }
 
-    fn derived(&self, sample_request: &SampleRequest, name: &str, aggregate: Option<Aggregate>) -> Sample {
+    fn derived(
+        &self,
+        sample_request: &SampleRequest,
+        name: &str,
+        aggregate: Option<Aggregate>,
+    ) -> Sample {
         self.pods(sample_request, name, aggregate.unwrap_or_default())
     }
 
-    fn service_or_pods(&self, sample_request: &SampleRequest, name: &str, aggregate: Aggregate) -> Sample {
+    fn service_or_pods(
+        &self,
+        sample_request: &SampleRequest,
+        name: &str,
+        aggregate: Aggregate,
+    ) -> Sample {
         let service = self
             .inner
             .namespaces

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use super::config::{Aggregate, Labels};
 use super::plan::{Plan, Reduction, Want};
 use super::series::{Answer, Series};
-use crate::sources::{SampleRequest, SampleRequestId, Failure, MetricName, Sample, QueryCounts, finite};
+use crate::sources::{
+    Failure, MetricName, QueryCounts, Sample, SampleRequest, SampleRequestId, finite,
+};
 
 /// The series of one answer by the object that they are about.
 type Index<'a> = HashMap<(&'a str, &'a str), Vec<&'a Series>>;
@@ -196,8 +198,15 @@ fn over_pods(index: &Index<'_>, sample_request: &SampleRequest, aggregate: Aggre
     tally.finish(aggregate)
 }
 
-fn over_service(index: &Index<'_>, sample_request: &SampleRequest, aggregate: Option<Aggregate>) -> Sample {
-    let series = index.get(&(sample_request.namespace.as_str(), sample_request.service.as_str()));
+fn over_service(
+    index: &Index<'_>,
+    sample_request: &SampleRequest,
+    aggregate: Option<Aggregate>,
+) -> Sample {
+    let series = index.get(&(
+        sample_request.namespace.as_str(),
+        sample_request.service.as_str(),
+    ));
     let values = live(series.into_iter().flatten().copied())?;
     if aggregate.is_none() && values.len() > 1 {
         return Err(Failure::Multiple(values.len()));
@@ -247,7 +256,11 @@ mod tests {
         }
     }
 
-    fn run(kind: HandlerType, answer: &Answer, sample_request: SampleRequest) -> BTreeMap<String, Sample> {
+    fn run(
+        kind: HandlerType,
+        answer: &Answer,
+        sample_request: SampleRequest,
+    ) -> BTreeMap<String, Sample> {
         let handlers = BTreeMap::from([("h".to_owned(), Handler::new("q", kind))]);
         let sample_requests = [sample_request];
         let plan = plan(&handlers, Duration::from_secs(1), &sample_requests);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::config::{Aggregate, Handler, HandlerType, Labels};
 use super::series::canonical_name;
-use crate::sources::{SampleRequest, Failure};
+use crate::sources::{Failure, SampleRequest};
 
 /// One query to send, unique in its tick.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -215,7 +215,11 @@ fn push_pods(out: &mut String, sample_request: &SampleRequest) -> Result<(), Fai
     if sample_request.pods.is_empty() {
         return Err(Failure::Empty);
     }
-    let mut names: Vec<&str> = sample_request.pods.iter().map(|p| p.name.as_ref()).collect();
+    let mut names: Vec<&str> = sample_request
+        .pods
+        .iter()
+        .map(|p| p.name.as_ref())
+        .collect();
     names.sort_unstable();
     for (i, name) in names.into_iter().enumerate() {
         if i > 0 {
@@ -248,7 +252,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sources::{SampleRequestId, PodFacts};
+    use crate::sources::{PodFacts, SampleRequestId};
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 

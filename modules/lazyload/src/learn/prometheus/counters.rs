@@ -183,7 +183,8 @@ fn observed_calls(
     }
     for (host, known) in hosts {
         let host = crate::edges::HostName::Shared(host.to_shared());
-        let mut observed_call = ObservedCall::new(caller.clone(), host, known, Evidence::Prometheus);
+        let mut observed_call =
+            ObservedCall::new(caller.clone(), host, known, Evidence::Prometheus);
         observed_call.revives = revives;
         status_update.observed_calls.push(observed_call);
     }
