@@ -218,7 +218,7 @@ mod rules {
                 "sidecar.rs",
                 "virtual_service.rs",
                 "wire.rs",
-                "world.rs",
+                "snapshot.rs",
             ],
         ),
         (
