@@ -1,22 +1,23 @@
 //! One limiter in the engine.
 
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use trimtab_crds::istio::EnvoyFilter;
-use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterStatus};
+use trimtab_crds::limiter::{DescriptorStatus, LimiterStatus};
 use trimtab_kit::sources::{Freshness, PodFacts, Sample, Sampler};
 use trimtab_xds::{Resource, content_version};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::view::{Dot, LimiterView};
+use super::view::Dot;
 use crate::decide::{decide, metric_key};
 use crate::index::{LimiterObject, Resolved};
 use crate::input::{LimiterInput, Reading, ReadingState, ServicePort, Settings, TargetFacts};
 use crate::owner::Owner;
-use crate::status::{Report, lead_reason, same_decisions, state_name, status};
+use crate::status::state_name;
 use crate::translate::{ExtensionConfig, Translation, translate};
 use crate::validate::{Validated, delivery_problem, validate_for};
 
@@ -400,92 +401,6 @@ impl Entry {
 
     pub fn resource_names(&self) -> Vec<String> {
         self.resources.iter().cloned().collect()
-    }
-
-    /// Builds the status of now.
-    pub fn refresh_status(&mut self, now: Timestamp) {
-        let report = Report {
-            undecodable: self.object.undecodable.as_deref(),
-            apply_error: self.apply_error.clone(),
-            rejected: self.rejection(),
-            delivery: self.delivery_problem(),
-        };
-        let before = self
-            .written
-            .as_ref()
-            .map(|s| s.conditions.as_slice())
-            .unwrap_or_default();
-        let latest = status(
-            &self.input,
-            &self.validated,
-            &self.decisions,
-            &report,
-            before,
-            now,
-        );
-        if *self.latest != latest {
-            self.latest = Arc::new(latest);
-        }
-    }
-
-    fn rejection(&self) -> Option<String> {
-        let (node, message) = self.rejected.first_key_value()?;
-        let more = match self.rejected.len() {
-            1 => String::new(),
-            n => format!(" (and {} more proxies)", n - 1),
-        };
-        Some(format!("{node}: {message}{more}"))
-    }
-
-    /// The status of the last [`Self::refresh_status`], which is about to be written.
-    pub fn begin_write(&mut self) -> Arc<LimiterStatus> {
-        self.writing = Some(self.latest.clone());
-        self.latest.clone()
-    }
-
-    /// Whether moving values in the written status are old, or it says something else than the latest one.
-    pub fn is_due(&self, now: Duration) -> bool {
-        match &self.written {
-            Some(written) if same_decisions(written, &self.latest) => {
-                now.saturating_sub(self.written_at) >= self.refresh_after
-            }
-            None | Some(_) => true,
-        }
-    }
-
-    /// Whether the latest status says something that the written one does not, or moving values in it are old.
-    pub fn should_write(&self, now: Duration) -> bool {
-        match &self.written {
-            Some(written) if *written == self.latest => false,
-            None | Some(_) => self.is_due(now),
-        }
-    }
-
-    /// The status of the last [`Self::begin_write`] is at the API server.
-    pub fn end_write(&mut self, now: Duration) {
-        if let Some(status) = self.writing.take() {
-            self.written = Some(status);
-            self.written_at = now;
-        }
-    }
-
-    pub fn view(&self, history: bool) -> LimiterView {
-        let status = &self.latest;
-        let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        let points = self.history.iter().map(Dot::point).filter(|_| history);
-        LimiterView {
-            api_version: self.input.owner.api_version.clone(),
-            namespace: self.input.owner.namespace.clone(),
-            name: self.input.owner.name.clone(),
-            limit: text(&status.limit),
-            strategy: text(&status.strategy),
-            state: text(&status.state),
-            reason: lead_reason(&self.decisions).unwrap_or_else(|| text(&status.reason)),
-            pods: self.input.target.sets.get(BASE_SET).map_or(0, |s| s.pods),
-            descriptors: self.decisions.clone(),
-            metrics: self.input.metrics.clone(),
-            history: points.collect(),
-        }
     }
 }
 

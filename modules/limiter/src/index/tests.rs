@@ -85,16 +85,12 @@ fn problem(index: &Fixture, name: &str) -> Option<TargetProblem> {
 
 /// Limiters that events have touched since the last call.
 fn touched(index: &Fixture) -> Vec<String> {
-    index
-        .drain_changes()
-        .0
-        .into_iter()
-        .map(|k| k.name)
-        .collect()
+    let (dirty, _) = index.drain_changes();
+    dirty.into_iter().map(|k| k.name).collect()
 }
 
 /// A limiter `a` of a Service with one Ready pod, resolved once.
-fn stand() -> Fixture {
+fn fixture() -> Fixture {
     let index = empty();
     put::<Service>(&index, service("a"));
     put::<Pod>(&index, pod("a-0", &json!({"app": "a"}), "True"));
@@ -106,7 +102,7 @@ fn stand() -> Fixture {
 
 #[test]
 fn only_ready_pods_that_stay_are_counted() {
-    let index = stand();
+    let index = fixture();
     put::<Pod>(&index, pod("a-1", &json!({"app": "a"}), "False"));
     assert_eq!(
         touched(&index),
@@ -125,7 +121,7 @@ fn only_ready_pods_that_stay_are_counted() {
 
 #[test]
 fn pods_of_others_touch_nobody() {
-    let index = stand();
+    let index = fixture();
     put::<Pod>(&index, pod("b-0", &json!({"app": "b"}), "True"));
     let mut elsewhere = pod("a-9", &json!({"app": "a"}), "True");
     elsewhere["metadata"]["namespace"] = json!("shop");
@@ -142,7 +138,7 @@ fn pods_of_others_touch_nobody() {
 
 #[test]
 fn a_pod_whose_labels_change_moves() {
-    let index = stand();
+    let index = fixture();
     put::<Pod>(&index, pod("a-0", &json!({"app": "b"}), "True"));
     assert_eq!(touched(&index), ["a"]);
     assert_eq!(counts(&index, "a"), [("_base".into(), 0)]);
@@ -150,7 +146,7 @@ fn a_pod_whose_labels_change_moves() {
 
 #[test]
 fn subsets_follow_the_destination_rule() {
-    let index = stand();
+    let index = fixture();
     put::<Pod>(
         &index,
         pod("a-1", &json!({"app": "a", "version": "v1"}), "True"),
@@ -256,7 +252,7 @@ fn ports(index: &Fixture, name: &str) -> Vec<String> {
 
 #[test]
 fn the_ports_of_a_service_are_known_and_a_change_touches_its_limiter() {
-    let index = stand();
+    let index = fixture();
     assert_eq!(ports(&index, "a"), [""; 0]);
     let put_ports = |list: Value| {
         let mut with = service("a");
@@ -303,7 +299,7 @@ fn the_ports_of_a_service_are_known_and_a_change_touches_its_limiter() {
 
 #[test]
 fn a_relist_keeps_what_is_there_and_drops_what_is_not() {
-    let index = stand();
+    let index = fixture();
     put::<Pod>(&index, pod("a-1", &json!({"app": "a"}), "True"));
     touched(&index);
     let list = vec![
@@ -332,7 +328,7 @@ fn a_relist_keeps_what_is_there_and_drops_what_is_not() {
 
 #[test]
 fn a_status_write_touches_nobody_and_a_new_generation_does() {
-    let index = stand();
+    let index = fixture();
     let mut seen = limiter("a", 1, &json!({}));
     seen["status"] = json!({"limit": "1/1s per pod"});
     put::<V1alpha2>(&index, seen);
@@ -343,7 +339,7 @@ fn a_status_write_touches_nobody_and_a_new_generation_does() {
 
 #[test]
 fn of_two_forms_of_one_name_the_newer_is_in_force() {
-    let index = stand();
+    let index = fixture();
     let first = json!({"metadata": {"namespace": "default", "name": "a", "generation": 1}, "spec": {"descriptors": [
         {"condition": "true", "action": {"quota": "9", "fill_interval": {"seconds": 1}}}]}});
     put::<FirstForm>(&index, first);
@@ -396,7 +392,7 @@ fn a_selector_replaces_the_service_and_reaches_all_namespaces_from_the_root() {
 
 #[test]
 fn an_object_that_cannot_be_read_keeps_its_last_version() {
-    let index = stand();
+    let index = fixture();
     let name = ("default".to_owned(), "a".to_owned());
     let table = index.mesh.table::<V1alpha2>();
     table.undecodable(&name, "missing field");
@@ -414,7 +410,7 @@ fn an_object_that_cannot_be_read_keeps_its_last_version() {
 
 #[test]
 fn deletion_leaves_no_trace() {
-    let index = stand();
+    let index = fixture();
     index.mesh.remove::<V1alpha2>("default", "a");
     let (dirty, gone) = index.drain_changes();
     assert_eq!((dirty, gone), (vec![], vec![key("a")]));
@@ -454,7 +450,7 @@ fn subsets_of_external_hosts_are_found() {
 
 #[test]
 fn an_object_that_is_unreadable_in_a_relist_is_not_gone() {
-    let index = stand();
+    let index = fixture();
     let kept = [("default".to_owned(), "a".to_owned())];
     let (limiters, services) = (
         index.mesh.table::<V1alpha2>(),
@@ -477,7 +473,7 @@ fn shares(index: &Fixture, name: &str) -> bool {
 
 #[test]
 fn of_limiters_with_the_same_pods_the_first_by_name_keeps_the_plain_filter() {
-    let index = stand();
+    let index = fixture();
     assert!(!shares(&index, "a"));
     // A second Service of the same pods.
     put::<Service>(
