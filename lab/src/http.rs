@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::LabError;
 
+/// How long a port may be in use that was found free.
+const IN_USE: Duration = Duration::from_secs(2);
 /// Longest wait for one answer. Nothing on the loopback interface takes that long unless it hangs.
 const ANSWER_BOUND: Duration = Duration::from_secs(10);
 
@@ -212,7 +214,7 @@ impl Server {
             path: "/".to_owned(),
             reason: error.to_string(),
         };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
         tokio::spawn(
@@ -254,6 +256,22 @@ where
                 });
             }
             Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Listens. A process that is being started has the sockets of this one until it runs its own program, also that with
+/// which the port was found free: then the port is in use for a moment longer.
+async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let begin = Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && begin.elapsed() < IN_USE =>
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            bound => return bound,
         }
     }
 }
