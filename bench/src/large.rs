@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 /// Services for each namespace.
 const PER_NAMESPACE: usize = 100;
+/// Of the pod template.
+const HASH: &str = "6d4f8c7b95";
 
 /// How many of each.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +58,9 @@ impl Large {
         )
     }
 
-    /// Calls `take` with each object.
-    pub fn each(&self, mut take: impl FnMut(Value) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    /// Calls `take` with each object; it gives the object as stored, with its UID.
+    pub fn each(&self, mut take: impl FnMut(Value) -> anyhow::Result<Value>) -> anyhow::Result<()> {
+        let mut owners = Vec::new();
         for n in 0..self.services.div_ceil(PER_NAMESPACE).max(1) {
             take(
                 json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("team-{n}"), "labels": {"istio-injection": "enabled"}}}),
@@ -66,9 +69,10 @@ impl Large {
         for i in 0..self.services {
             take(self.service(i))?;
             take(self.slice(i))?;
+            owners.push(take(self.replica_set(i))?["metadata"]["uid"].clone());
         }
         for j in 0..self.pods {
-            take(self.pod(j))?;
+            take(self.pod(j, &owners))?;
         }
         for i in 0..self.objects.min(self.services) {
             for object in self.own(i).into_iter().chain(self.istio(i)) {
@@ -96,6 +100,12 @@ impl Large {
         })
     }
 
+    /// The owner of the pods: without it they would be collected.
+    fn replica_set(&self, i: usize) -> Value {
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "spec": {},
+            "metadata": {"name": format!("svc-{i}-{HASH}"), "namespace": self.namespace(i)}})
+    }
+
     fn pods_of(&self, service: usize) -> impl Iterator<Item = usize> {
         (service..self.pods).step_by(self.services.max(1))
     }
@@ -115,9 +125,9 @@ impl Large {
         })
     }
 
-    fn pod(&self, j: usize) -> Value {
+    fn pod(&self, j: usize, owners: &[Value]) -> Value {
         let i = j % self.services.max(1);
-        let hash = "6d4f8c7b95";
+        let hash = HASH;
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": pod_name(i, j), "namespace": self.namespace(i), "uid": format!("pod-{j}"),
@@ -125,7 +135,7 @@ impl Large {
                     "service.istio.io/canonical-name": format!("svc-{i}"), "service.istio.io/canonical-revision": "v1"},
                 "annotations": {"prometheus.io/scrape": "true", "kubectl.kubernetes.io/default-container": "app",
                     "sidecar.istio.io/status": "{\"initContainers\":[\"istio-init\"],\"containers\":[\"istio-proxy\"],\"volumes\":[\"istio-envoy\",\"istio-data\"]}"},
-                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("svc-{i}-{hash}"), "uid": format!("rs-{i}"), "controller": true, "blockOwnerDeletion": true}],
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("svc-{i}-{hash}"), "uid": owners[i], "controller": true, "blockOwnerDeletion": true}],
                 "managedFields": managed("kubelet", &["containers", "dnsPolicy", "restartPolicy", "schedulerName", "volumes", "conditions", "containerStatuses", "podIP"])},
             "spec": {"serviceAccountName": format!("svc-{i}"), "nodeName": format!("node-{}", j % 500), "restartPolicy": "Always", "dnsPolicy": "ClusterFirst",
                 "containers": [container("app", "registry.example.com/shop/app:1.4.2"), container("istio-proxy", "docker.io/istio/proxyv2:1.31.0")],
@@ -182,7 +192,7 @@ impl Large {
 }
 
 fn pod_name(service: usize, pod: usize) -> String {
-    format!("svc-{service}-6d4f8c7b95-{pod:05}")
+    format!("svc-{service}-{HASH}-{pod:05}")
 }
 
 fn address(first: usize, n: usize) -> String {

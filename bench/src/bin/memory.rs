@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, ValueEnum};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
@@ -88,6 +88,19 @@ async fn main() -> ExitCode {
 async fn run(args: &Args) -> anyhow::Result<()> {
     let (_host, line) = start(args, Role::Host, None).await?;
     let api: SocketAddr = line.parse().context("address of the API")?;
+    let api_args = Args {
+        api: Some(api),
+        ..args.clone()
+    };
+    let pods = Api::<Pod>::all(client(&api_args)?);
+    let one = pods
+        .list(&kube::api::ListParams::default().limit(1))
+        .await?;
+    let rest = one.metadata.remaining_item_count.unwrap_or_default();
+    ensure!(
+        one.items.len() + usize::try_from(rest)? == args.pods,
+        "the API does not have all pods"
+    );
     let mut rows = Vec::new();
     for (name, role) in [
         ("whole objects, one store a kind", Role::Stores),
@@ -145,10 +158,7 @@ async fn host(args: &Args) -> anyhow::Result<()> {
         pods: args.pods,
         objects: args.objects,
     };
-    mesh.each(|object| {
-        embedded.load(object)?;
-        Ok(())
-    })?;
+    mesh.each(|object| Ok(embedded.load(object)?))?;
     embedded.set_history(args.pods);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!("{}", listener.local_addr()?);
