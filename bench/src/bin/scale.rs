@@ -23,6 +23,10 @@ use trimtab_kit::sources::{
 use trimtab_limiter::engine::Engine;
 use trimtab_limiter::module::Limiter;
 
+/// As in the shipped program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Longest wait for anything.
 const BOUND: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(50);
