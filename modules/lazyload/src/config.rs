@@ -12,7 +12,8 @@ use trimtab_crds::Duration;
 use trimtab_crds::fence::Mode;
 use trimtab_kit::prometheus::{Access, Section};
 
-use crate::fallback::TCP_PORT;
+/// Port of the Service that takes TCP with a PROXY protocol header; not for HTTP.
+pub const TCP_PORT: u16 = 15081;
 
 /// In seconds.
 const HOUR: u64 = 3600;

@@ -285,7 +285,7 @@ fn outcome(
         .map(|c| c.selector.clone())
         .unwrap_or_default();
     let sidecar = translate::sidecar(
-        &resolved.owner(),
+        &translate::Owner::of(resolved),
         &selector,
         Hosts::Only(&hosts),
         &config.revision,

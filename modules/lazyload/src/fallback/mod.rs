@@ -52,8 +52,7 @@ pub const FILTER_NAME: &str = "to-global-sidecar";
 pub const MODULE: &str = "lazyload";
 /// Node metadata of the fallback's own sidecars; Slime's. The pod sets it as `ISTIO_META_SLIME_APP`.
 pub const PROXY_METADATA: (&str, &str) = ("SLIME_APP", "LAZYLOAD_GLOBAL_SIDECAR");
-/// Port of the Service that takes TCP with a PROXY protocol header; not for HTTP.
-pub const TCP_PORT: u16 = 15081;
+pub use crate::config::TCP_PORT;
 /// The Service's port that all unknown HTTP calls are sent to, as in Slime.
 pub const DEFAULT_PORT: u16 = 80;
 

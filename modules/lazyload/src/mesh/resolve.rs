@@ -6,14 +6,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use thiserror::Error;
 use trimtab_crds::fence::{FenceStatus, Mode, ServiceFenceSpec};
-use trimtab_kit::generated::REVISION_LABEL;
 
 use super::Name;
 use super::fences::FenceRow;
 use super::state::State;
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Claim, Labels};
-use crate::translate::Owner;
 
 /// Why a fence cannot be put into force as it is written. The message names the fix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
@@ -87,15 +85,6 @@ impl ResolvedFence {
             selector: self.selector.clone()?,
             writes: self.mode == Mode::Enforce && self.user_sidecars.is_empty(),
         })
-    }
-
-    /// For [`crate::translate::sidecar`].
-    pub fn owner(&self) -> Owner<'_> {
-        Owner {
-            key: &self.key,
-            uid: &self.uid,
-            revision: self.labels.get(REVISION_LABEL).map(String::as_str),
-        }
     }
 }
 

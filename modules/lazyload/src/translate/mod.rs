@@ -6,9 +6,10 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use trimtab_crds::fence::ServiceFence;
 use trimtab_crds::istio::{Sidecar, SidecarEgress, SidecarSpec, WorkloadSelector};
-use trimtab_kit::generated::{owned_labels, owner_references};
+use trimtab_kit::generated::{REVISION_LABEL, owned_labels, owner_references};
 
 use crate::fallback::MODULE;
+use crate::mesh::ResolvedFence;
 use crate::object::FenceKey;
 use crate::scope::{EVERYTHING, Labels, NOTHING};
 
@@ -24,6 +25,17 @@ pub struct Owner<'a> {
     pub uid: &'a str,
     /// Its label `istio.io/rev`.
     pub revision: Option<&'a str>,
+}
+
+impl<'a> Owner<'a> {
+    /// Of a fence.
+    pub fn of(fence: &'a ResolvedFence) -> Self {
+        Self {
+            key: &fence.key,
+            uid: &fence.uid,
+            revision: fence.labels.get(REVISION_LABEL).map(String::as_str),
+        }
+    }
 }
 
 /// Which hosts a Sidecar names.

@@ -14,7 +14,7 @@ use trimtab_lazyload::object::{Evidence, FenceKey};
 use trimtab_lazyload::scope::{
     Learned, Role, Scope, ScopeInput, Settings, Union, compute, merge, role,
 };
-use trimtab_lazyload::translate::{Hosts, sidecar};
+use trimtab_lazyload::translate::{Hosts, Owner, sidecar};
 use trimtab_mesh::model::{
     DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
 };
@@ -271,7 +271,7 @@ fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
         let hosts: BTreeSet<String> = union.entries.keys().cloned().collect();
         let selector = fence.selector.clone().expect("a selector");
         sidecar(
-            &fence.owner(),
+            &Owner::of(fence),
             &selector,
             Hosts::Only(&hosts),
             &setup.config.revision,
