@@ -26,6 +26,8 @@ pub(crate) trait Feed<K>: Send + Sync {
     fn apply(&self, object: &Arc<K>);
     /// An object is gone.
     fn delete(&self, object: &Arc<K>);
+    /// An object is gone that could not be decoded.
+    fn gone(&self, _name: &Name) {}
     /// A list begins; one that was under way is void.
     fn begin(&self);
     /// One object of the list.
@@ -44,6 +46,10 @@ impl<R: Row> Feed<R::Object> for Table<R> {
 
     fn delete(&self, object: &Arc<R::Object>) {
         self.remove(&name_of(object.as_ref()));
+    }
+
+    fn gone(&self, name: &Name) {
+        self.remove(name);
     }
 
     fn begin(&self) {
@@ -206,9 +212,19 @@ fn dispatch<K: Watched>(
         watcher::Event::Apply(guard) => {
             hand_on(guard, feeds, |feed, object| feed.apply(object));
         }
-        watcher::Event::Delete(guard) => {
-            hand_on(guard, feeds, |feed, object| feed.delete(object));
-        }
+        watcher::Event::Delete(guard) => match decoded(guard) {
+            Ok(object) => {
+                for feed in feeds {
+                    feed.delete(&object);
+                }
+            }
+            // Its name is enough to know that it is gone.
+            Err((name, _)) => {
+                for feed in feeds {
+                    feed.gone(&name);
+                }
+            }
+        },
     }
 }
 

@@ -71,6 +71,7 @@ fn start(name: &str, config: &Value) -> Process {
 
 /// Sends text until there is an answer; Envoy needs a moment to listen.
 async fn answer(envoy: &mut Process, port: u16, text: &str) -> String {
+    let begin = std::time::Instant::now();
     loop {
         if let Ok(answer) = ask(port, text).await
             && !answer.is_empty()
@@ -78,6 +79,7 @@ async fn answer(envoy: &mut Process, port: u16, text: &str) -> String {
             return answer;
         }
         envoy.check();
+        assert!(begin.elapsed() < Duration::from_secs(60), "no answer");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
