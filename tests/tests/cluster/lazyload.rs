@@ -106,27 +106,52 @@ async fn fixture() -> Fixture {
     }
 }
 
-/// Names of the clusters of services, and bytes of clusters and endpoints. Listeners and routes have what EnvoyFilters of
-/// other tests, for the whole mesh, add.
-fn size(dump: &Value) -> (Vec<String>, usize) {
-    let sections = dump["configs"].as_array().unwrap().iter();
-    let sent: Vec<&Value> = sections
-        .filter(|s| {
-            let kind = s["@type"].as_str().unwrap_or_default();
-            ["ClustersConfigDump", "EndpointsConfigDump"]
-                .map(|k| kind.ends_with(k))
-                .contains(&true)
-        })
-        .collect();
-    let clusters = sent
-        .iter()
-        .filter_map(|s| s["dynamic_active_clusters"].as_array())
-        .flatten();
-    let names = clusters.map(|c| c["cluster"]["name"].as_str().unwrap_or_default().to_owned());
-    (
-        names.filter(|n| n.starts_with("outbound|")).collect(),
-        sent.iter().map(|s| s.to_string().len()).sum(),
-    )
+/// What istiod sent to a proxy.
+struct Sent {
+    /// Names of the clusters of services.
+    clusters: Vec<String>,
+    /// Route configurations, as JSON.
+    routes: String,
+    /// Bytes of clusters and endpoints. Listeners and routes have what EnvoyFilters of other tests, for the whole mesh, add.
+    bytes: usize,
+}
+
+impl Sent {
+    fn of(dump: &Value) -> Self {
+        let sections = dump["configs"].as_array().unwrap();
+        let section = |kind: &str| {
+            let of_kind = move |s: &&Value| s["@type"].as_str().is_some_and(|t| t.ends_with(kind));
+            sections.iter().find(of_kind).unwrap_or(&Value::Null)
+        };
+        let clusters = section("ClustersConfigDump");
+        let active = clusters["dynamic_active_clusters"].as_array();
+        let names = active
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c["cluster"]["name"].as_str().map(str::to_owned));
+        Self {
+            clusters: names.filter(|n| n.starts_with("outbound|")).collect(),
+            routes: section("RoutesConfigDump").to_string(),
+            bytes: [clusters, section("EndpointsConfigDump")]
+                .map(|s| s.to_string().len())
+                .iter()
+                .sum(),
+        }
+    }
+
+    fn knows(&self, host: &str) -> bool {
+        let cluster = cluster_of(host);
+        self.clusters.iter().any(|c| c.contains(&cluster))
+    }
+
+    /// Routes come after clusters: until then a call of a host that lost its cluster gets 503.
+    fn routes_to(&self, host: &str) -> bool {
+        self.routes.contains(&cluster_of(host))
+    }
+}
+
+fn cluster_of(host: &str) -> String {
+    format!("||{host}.{NAMESPACE}.")
 }
 
 impl Fixture {
@@ -151,14 +176,14 @@ impl Fixture {
     async fn config(
         &self,
         what: &str,
-        good: impl Fn(&[String]) -> bool + Send + Sync,
+        good: impl Fn(&Sent) -> bool + Send + Sync,
     ) -> (usize, usize) {
         let found = self.proxy.wait_config(what, |dump| {
-            let (clusters, bytes) = size(dump);
-            if good(&clusters) {
-                Ok((clusters.len(), bytes))
+            let sent = Sent::of(dump);
+            if good(&sent) {
+                Ok((sent.clusters.len(), sent.bytes))
             } else {
-                Err(format!("{} clusters", clusters.len()))
+                Err(format!("{} clusters", sent.clusters.len()))
             }
         });
         match found.await {
@@ -172,12 +197,6 @@ impl Fixture {
         let text = self.namespace.kubectl(&get, "").await.unwrap();
         serde_json::from_str(&text).unwrap()
     }
-}
-
-fn knows(clusters: &[String], host: &str) -> bool {
-    clusters
-        .iter()
-        .any(|c| c.contains(&format!("||{host}.{NAMESPACE}.")))
 }
 
 /// What the status says once the call is learned.
@@ -219,12 +238,18 @@ async fn analyzed() {
 async fn a_fence_makes_the_configuration_small_and_the_first_call_widens_it() {
     let fixture = fixture().await;
     let wide = fixture
-        .config("everything", |c| knows(c, "other0") && knows(c, "reviews"))
+        .config("everything", |sent| {
+            sent.knows("other0") && sent.knows("reviews")
+        })
         .await;
     apply(cluster().await, &[fence(NAMESPACE)]).await;
     let narrow = fixture
-        .config("the fallback alone", |c| {
-            !knows(c, "reviews") && !knows(c, "other0") && knows(c, "global-sidecar")
+        .config("the fallback alone", |sent| {
+            !["reviews", "other0"]
+                .map(|h| sent.knows(h) || sent.routes_to(h))
+                .contains(&true)
+                && sent.knows("global-sidecar")
+                && sent.routes_to("global-sidecar")
         })
         .await;
     let small = narrow.0 * 4 < wide.0 && narrow.1 * 2 < wide.1;
@@ -238,7 +263,9 @@ async fn a_fence_makes_the_configuration_small_and_the_first_call_widens_it() {
         (1, 1),
         "the fallback carried it"
     );
-    fixture.config("reviews", |c| knows(c, "reviews")).await;
+    fixture
+        .config("reviews", |sent| sent.knows("reviews"))
+        .await;
     let known = begun.elapsed();
     // Routes come after clusters.
     let direct = wait_for("a call past the fallback", BOUND, || async {
@@ -253,8 +280,8 @@ async fn a_fence_makes_the_configuration_small_and_the_first_call_widens_it() {
     });
     direct.await.unwrap();
     let after = fixture
-        .config("reviews and no more", |c| {
-            knows(c, "reviews") && !knows(c, "other0")
+        .config("reviews and no more", |sent| {
+            sent.knows("reviews") && !sent.knows("other0")
         })
         .await;
     println!(
@@ -271,8 +298,8 @@ async fn a_fence_makes_the_configuration_small_and_the_first_call_widens_it() {
         .kubectl(&["-n", NAMESPACE, "delete", "servicefence", "caller"], "")
         .await
         .unwrap();
-    let again = fixture.config("everything again", |c| {
-        knows(c, "other0") && knows(c, "reviews")
+    let again = fixture.config("everything again", |sent| {
+        sent.knows("other0") && sent.knows("reviews")
     });
     tokio::time::timeout(BOUND + Duration::from_secs(5), again)
         .await
