@@ -123,7 +123,7 @@ impl Sent {
             let of_kind = move |s: &&Value| s["@type"].as_str().is_some_and(|t| t.ends_with(kind));
             sections.iter().find(of_kind).unwrap_or(&Value::Null)
         };
-        let clusters = section("ClustersConfigDump");
+        let clusters = section(".ClustersConfigDump");
         let active = clusters["dynamic_active_clusters"].as_array();
         let names = active
             .into_iter()
@@ -131,8 +131,8 @@ impl Sent {
             .filter_map(|c| c["cluster"]["name"].as_str().map(str::to_owned));
         Self {
             clusters: names.filter(|n| n.starts_with("outbound|")).collect(),
-            routes: section("RoutesConfigDump").to_string(),
-            bytes: [clusters, section("EndpointsConfigDump")]
+            routes: section(".RoutesConfigDump").to_string(),
+            bytes: [clusters, section(".EndpointsConfigDump")]
                 .map(|s| s.to_string().len())
                 .iter()
                 .sum(),
