@@ -7,7 +7,7 @@ use crate::{dubbo, fence, istio, limiter, metaprotocol, redis};
 
 /// Our CRDs with their file names in `crds/manifests/`, sorted by name.
 pub fn trimtab_crds() -> Vec<(&'static str, CustomResourceDefinition)> {
-    vec![
+    let mut crds = vec![
         (
             "dubbo.aeraki.io_dubboauthorizationpolicies.yaml",
             dubbo::DubboAuthorizationPolicy::crd(),
@@ -40,12 +40,29 @@ pub fn trimtab_crds() -> Vec<(&'static str, CustomResourceDefinition)> {
             "redis.aeraki.io_redisservices.yaml",
             redis::RedisService::crd(),
         ),
-    ]
+    ];
+    for (_, crd) in &mut crds {
+        keep_old_status(crd);
+    }
+    crds
 }
 
-/// Open CRDs of the Istio kinds, for the embedded API. A cluster has Istio's own.
+/// Exports of objects carry the status that Slime or another version wrote. It is replaced anyway, so it is no reason for
+/// kubectl to refuse the object.
+fn keep_old_status(crd: &mut CustomResourceDefinition) {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut();
+        let root = schema.and_then(|s| s.open_api_v3_schema.as_mut());
+        let properties = root.and_then(|s| s.properties.as_mut());
+        if let Some(status) = properties.and_then(|p| p.get_mut("status")) {
+            status.x_kubernetes_preserve_unknown_fields = Some(true);
+        }
+    }
+}
+
+/// Open CRDs of the Istio kinds, for the embedded API, in the versions that Istio serves. A cluster has Istio's own.
 pub fn istio_crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let read = [
         istio::AuthorizationPolicy::crd(),
         istio::DestinationRule::crd(),
         istio::EnvoyFilter::crd(),
@@ -53,5 +70,9 @@ pub fn istio_crds() -> Vec<CustomResourceDefinition> {
         istio::ServiceEntry::crd(),
         istio::Sidecar::crd(),
         istio::VirtualService::crd(),
-    ]
+    ];
+    read.into_iter()
+        .map(istio::as_served)
+        .chain(istio::unread_crds())
+        .collect()
 }

@@ -39,6 +39,9 @@ enum Command {
         /// DestinationRules, VirtualServices, ServiceEntries and Gateways that they are for
         #[arg(short = 'f', long = "filename", required = true)]
         files: Vec<PathBuf>,
+        /// Namespace of objects that name none, as with kubectl apply
+        #[arg(short = 'n', long, default_value = "default")]
+        namespace: String,
         /// Value of a metric, e.g. cpu=0.85
         #[arg(long = "metric", value_parser = translate::metric)]
         metrics: Vec<(String, f64)>,
@@ -185,6 +188,12 @@ fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+fn complain_of(refused: &[String]) {
+    for refusal in refused {
+        complain(&format!("refused: {refusal}"));
+    }
+}
+
 fn say(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -199,6 +208,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Translate {
             files,
+            namespace,
             metrics,
             output,
             xds,
@@ -206,7 +216,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         } => {
             let config = translate::configuration(config.as_deref())?;
             let metrics = metrics.into_iter().collect();
-            let result = translate::run(&files, &metrics, &config).await?;
+            let result = translate::run(&files, &namespace, &metrics, &config).await?;
             print_objects(&result, matches!(output, Format::Json), xds)
         }
         Command::Bootstrap(args) => {
@@ -219,8 +229,10 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Describe(args) => {
-            say(&describe::describe(args).await?)?;
-            Ok(ExitCode::SUCCESS)
+            let (text, refused) = describe::describe(args).await?;
+            complain_of(&refused);
+            say(&text)?;
+            Ok(ExitCode::from(u8::from(!refused.is_empty())))
         }
         Command::Xds { command } => {
             let (text, differs) = describe::xds(command).await?;
@@ -252,9 +264,7 @@ fn crds(check: Option<&Path>, write: Option<&Path>) -> anyhow::Result<()> {
 /// Objects on standard output, words on standard error.
 fn print_objects(result: &translate::Output, json: bool, xds: bool) -> anyhow::Result<ExitCode> {
     result.notes.iter().for_each(|n| complain(n));
-    for refusal in &result.refused {
-        complain(&format!("refused: {refusal}"));
-    }
+    complain_of(&result.refused);
     say(&translate::print(result, json, xds)?)?;
     Ok(ExitCode::from(u8::from(!result.refused.is_empty())))
 }
@@ -296,13 +306,8 @@ async fn run_standalone(
     };
     let embedded = standalone::embedded()?;
     let mut folder = standalone::Folder::new(dir, embedded.clone());
-    for refused in folder
-        .sync()
-        .await
-        .with_context(|| format!("--standalone {}", dir.display()))?
-    {
-        complain(&format!("refused: {refused}"));
-    }
+    let refused = folder.sync().await;
+    complain_of(&refused.with_context(|| format!("--standalone {}", dir.display()))?);
     if let Some(out) = &args.out {
         outputs::outside(out, dir)?;
     }

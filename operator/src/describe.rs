@@ -139,8 +139,8 @@ pub(crate) fn answer(
     ))
 }
 
-/// Answers `trimtab describe`.
-pub async fn describe(args: DescribeArgs) -> anyhow::Result<String> {
+/// Answers `trimtab describe`: the text, and the objects of the files that were refused.
+pub async fn describe(args: DescribeArgs) -> anyhow::Result<(String, Vec<String>)> {
     let request = DescribeRequest {
         namespace: args.namespace,
         name: args.name,
@@ -149,14 +149,23 @@ pub async fn describe(args: DescribeArgs) -> anyhow::Result<String> {
     if args.files.is_empty() {
         let path = ["describe", &args.kind, &request.namespace, &request.name];
         let answer = args.server.ask(&path, &request.attributes).await?;
-        return Ok(answer.map_err(anyhow::Error::msg)?.text().await?);
+        let text = answer.map_err(anyhow::Error::msg)?.text().await?;
+        return Ok((text, Vec::new()));
     }
     let config = translate::configuration(args.config.as_deref())?;
-    let documents = manifests::read(&args.files)?;
+    let mut input = manifests::read(&args.files)?;
+    input.place(&request.namespace);
     let metrics = args.metrics.into_iter().collect();
-    let (pass, _) = translate::pass(&documents, &metrics, &config).await?;
-    answer(pass.modules(), &args.kind, &request)
-        .map_err(|error| anyhow::anyhow!("{error} (in the files given with -f)"))
+    let (pass, _) = translate::pass(&input.documents, &metrics, &config).await?;
+    let mut refused = input.refused;
+    refused.extend_from_slice(pass.not_loaded());
+    match answer(pass.modules(), &args.kind, &request) {
+        Ok(text) => Ok((text, refused)),
+        Err(error) => {
+            let refused: String = refused.iter().map(|r| format!("\nrefused: {r}")).collect();
+            anyhow::bail!("{error} (in the files given with -f){refused}")
+        }
+    }
 }
 
 /// Answers `trimtab xds`. Returns the text, and whether there is a difference.

@@ -37,11 +37,48 @@ pub fn title(object: &Value) -> String {
     format!("{} {namespace}/{}", text("/kind"), text("/metadata/name"))
 }
 
-/// Reads YAML and JSON files; folders are read recursively, in order of name. Lists are taken apart.
-pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
-    let mut out = Vec::new();
+/// What files hold.
+#[derive(Debug, Default)]
+pub struct Input {
+    /// The objects, in order.
+    pub documents: Vec<Document>,
+    /// What is no object: file, object as far as it has a name, and what to change.
+    pub refused: Vec<String>,
+}
+
+impl Input {
+    /// Puts objects that name no namespace into this one.
+    pub fn place(&mut self, namespace: &str) {
+        for document in &mut self.documents {
+            if let Some(metadata) = document.object["metadata"].as_object_mut() {
+                metadata
+                    .entry("namespace")
+                    .or_insert_with(|| namespace.into());
+            }
+        }
+    }
+
+    /// The objects of a text that must have no mistake.
+    pub fn complete(self) -> anyhow::Result<Vec<Document>> {
+        match self.refused.as_slice() {
+            [] => Ok(self.documents),
+            refused => bail!("{}", refused.join("\n")),
+        }
+    }
+}
+
+/// Reads YAML and JSON files; folders are read recursively, in order of name. Lists are taken apart. What cannot be read
+/// does not keep the rest from being read.
+pub fn read(paths: &[PathBuf]) -> anyhow::Result<Input> {
+    let mut out = Input::default();
     for file in files(paths)? {
-        out.extend(read_file(&file)?);
+        match read_file(&file) {
+            Ok(input) => {
+                out.documents.extend(input.documents);
+                out.refused.extend(input.refused);
+            }
+            Err(error) => out.refused.push(format!("{error:#}")),
+        }
     }
     Ok(out)
 }
@@ -55,11 +92,11 @@ pub fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The documents of one file.
-pub fn read_file(file: &Path) -> anyhow::Result<Vec<Document>> {
+/// What one file holds.
+pub fn read_file(file: &Path) -> anyhow::Result<Input> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    parse(file, &text)
+    Ok(input(file, &text))
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
@@ -85,15 +122,23 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Parses the documents of one file.
+/// The documents of a text that must have no mistake.
 pub fn parse(file: &Path, text: &str) -> anyhow::Result<Vec<Document>> {
-    let values: Vec<Value> = serde_saphyr::from_multiple(text)
-        .map_err(|e| anyhow::anyhow!("{}: not YAML: {e}", file.display()))?;
-    let mut out = Vec::new();
-    for value in values {
-        if value.is_null() {
-            continue;
-        }
+    input(file, text).complete()
+}
+
+/// Parses what one file holds; each document and each item of a list stands for itself.
+pub fn input(file: &Path, text: &str) -> Input {
+    let mut out = Input::default();
+    for value in values(text) {
+        let value = match value {
+            Ok(Value::Null) => continue,
+            Ok(value) => value,
+            Err(error) => {
+                out.refused.push(format!("{}: {error}", file.display()));
+                continue;
+            }
+        };
         let items = match value.get("items") {
             Some(Value::Array(items))
                 if value["kind"].as_str().is_some_and(|k| k.ends_with("List")) =>
@@ -103,22 +148,99 @@ pub fn parse(file: &Path, text: &str) -> anyhow::Result<Vec<Document>> {
             _ => vec![value],
         };
         for object in items {
-            for pointer in ["/apiVersion", "/kind", "/metadata/name"] {
-                if !object.pointer(pointer).is_some_and(Value::is_string) {
-                    bail!(
-                        "{}: an object has no {}: every Kubernetes object needs it",
-                        file.display(),
-                        pointer.trim_start_matches('/').replace('/', ".")
-                    );
-                }
+            match identified(&object) {
+                Ok(()) => out.documents.push(Document {
+                    file: file.to_owned(),
+                    object,
+                }),
+                Err(error) => out.refused.push(format!("{}: {error}", file.display())),
             }
-            out.push(Document {
-                file: file.to_owned(),
-                object,
-            });
         }
     }
-    Ok(out)
+    out
+}
+
+/// Whether an object has what tells objects apart.
+fn identified(object: &Value) -> Result<(), String> {
+    for (pointer, field) in [
+        ("/apiVersion", "apiVersion"),
+        ("/kind", "kind"),
+        ("/metadata/name", "metadata.name"),
+        ("/metadata/namespace", "metadata.namespace"),
+    ] {
+        match object.pointer(pointer) {
+            Some(Value::String(_)) => {}
+            None if field == "metadata.namespace" => {}
+            None | Some(Value::Null) => {
+                return Err(format!(
+                    "{}: an object has no {field}: every Kubernetes object needs it",
+                    title(object)
+                ));
+            }
+            Some(other) => {
+                return Err(format!(
+                    "{}: {field} must be a string: quote it, for example \"{other}\"",
+                    title(object)
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The documents of a YAML stream. One that is not YAML, or that has a key twice, does not take the others along.
+fn values(text: &str) -> Vec<Result<Value, String>> {
+    if let Ok(values) = serde_saphyr::from_multiple(text) {
+        return values.into_iter().map(Ok).collect();
+    }
+    let mut out = Vec::new();
+    for (line, part) in parts(text) {
+        match serde_saphyr::from_multiple(part) {
+            Ok(values) => out.extend(values.into_iter().map(Ok)),
+            Err(_) => out.push(Err(mistake(line, part))),
+        }
+    }
+    out
+}
+
+/// The documents of a stream as text, each with the number of lines before it. A line that begins with `---` begins a
+/// document wherever it stands, also within a block.
+fn parts(text: &str) -> Vec<(usize, &str)> {
+    let mut out = Vec::new();
+    let (mut start, mut first, mut at) = (0, 0, 0);
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let marker = line.strip_prefix("---");
+        if marker.is_some_and(|rest| rest.trim_start_matches([' ', '\t']) != rest || rest.trim().is_empty())
+            && at > start
+        {
+            out.push((first, &text[start..at]));
+            (start, first) = (at, number);
+        }
+        at += line.len();
+    }
+    out.push((first, &text[start..]));
+    out
+}
+
+/// What is wrong with a document that begins after `line` lines.
+fn mistake(line: usize, part: &str) -> String {
+    // Empty lines in front, so that the message counts the lines of the file.
+    let whole = format!("{}{part}", "\n".repeat(line));
+    let error = match serde_saphyr::from_multiple::<Value>(&whole) {
+        Err(error) => error.to_string(),
+        Ok(_) => "not YAML".to_owned(),
+    };
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+    };
+    match serde_saphyr::from_multiple_with_options::<Value>(part, options) {
+        Ok(values) => {
+            let object = values.iter().find(|v| !v.is_null());
+            let title = object.map_or_else(|| "a document".to_owned(), title);
+            format!("{title}: a key is there twice: keep one of them: {error}")
+        }
+        Err(_) => format!("not YAML: {error}"),
+    }
 }
 
 /// As YAML.

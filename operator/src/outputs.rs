@@ -205,7 +205,8 @@ fn replace(path: &Path, temporary: &Path, wanted: &Desired) -> std::io::Result<(
 
 /// Whether all that a file holds are generated objects.
 fn is_ours(path: &Path) -> bool {
-    manifests::read_file(path).is_ok_and(|documents| {
+    let documents = manifests::read_file(path).and_then(manifests::Input::complete);
+    documents.is_ok_and(|documents| {
         !documents.is_empty() && documents.iter().all(|d| has_our_label(&d.object))
     })
 }

@@ -1,18 +1,19 @@
 //! Standalone mode: the operator without a cluster, on the embedded API filled from a folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
 use kube::api::{DeleteParams, DynamicObject};
-use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Client};
+use kube::Api;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use trimtab_embedded::Embedded;
+use trimtab_embedded::{Embedded, Nearest};
 
-use crate::manifests::{self, Document};
+use crate::manifests::{self, Document, Input};
 
 /// How often the folder is looked at.
 const POLL: Duration = Duration::from_millis(500);
@@ -32,66 +33,125 @@ pub fn embedded() -> anyhow::Result<Embedded> {
     Ok(embedded)
 }
 
-/// Creates or updates the object of a document, with its status; its namespace comes into being by itself.
-pub fn load(embedded: &Embedded, document: &Document) -> anyhow::Result<()> {
+/// What became of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// Its object is in the API.
+    Taken,
+    /// Trimtab does not read its kind.
+    PassedOver,
+}
+
+/// Creates or updates the object of a document, with its status; its namespace comes into being by itself. An object with a
+/// field that its kind does not have is refused, as by kubectl.
+pub fn load(embedded: &Embedded, document: &Document) -> anyhow::Result<Loaded> {
+    let fail = |error: &dyn Display| {
+        anyhow::anyhow!("{}: {}: {error}", document.file.display(), document.title())
+    };
     let mut object = document.object.clone();
+    let (api_version, kind) = (text(&object, "/apiVersion"), text(&object, "/kind"));
+    let Some(found) = embedded.kind(api_version, kind) else {
+        return unserved(embedded, api_version, kind).map_err(|e| fail(&e));
+    };
+    if is_own_crd(&object) {
+        return Ok(Loaded::PassedOver);
+    }
     if let Some(namespace) = object
         .pointer("/metadata/namespace")
         .and_then(Value::as_str)
     {
         embedded.ensure_namespace(namespace)?;
-    } else if !cluster_scoped(&object)
+    } else if found.namespaced
         && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
     {
         metadata.insert("namespace".into(), "default".into());
     }
-    embedded
-        .load(object)
-        .map_err(|e| anyhow::anyhow!("{}: {}: {e}", document.file.display(), document.title()))?;
-    Ok(())
+    embedded.load_strict(object).map_err(|e| fail(&e))?;
+    Ok(Loaded::Taken)
+}
+
+/// Kinds of others are passed over; a kind that Trimtab or Istio has, or that may be meant for one, is a mistake.
+fn unserved(embedded: &Embedded, api_version: &str, kind: &str) -> anyhow::Result<Loaded> {
+    let group = group(api_version);
+    let own = own_groups().contains(group);
+    match embedded.nearest_kind(api_version, kind) {
+        Some(Nearest::Version(version)) if own || READ_GROUPS.contains(&group) => {
+            anyhow::bail!("no kind {kind:?} in {api_version:?}: write apiVersion: {version}")
+        }
+        Some(Nearest::Kind(meant)) => {
+            anyhow::bail!("no kind {kind:?} in {api_version:?}: did you mean {meant}?")
+        }
+        _ if own => anyhow::bail!(
+            "no kind {kind:?} in {api_version:?}: Trimtab does not know it; remove it, or correct apiVersion and kind"
+        ),
+        _ => Ok(Loaded::PassedOver),
+    }
+}
+
+/// Built-in groups whose objects Trimtab reads: an object of another version counts there, and is missed.
+const READ_GROUPS: [&str; 2] = ["", "discovery.k8s.io"];
+
+fn group(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+/// The groups of Trimtab's and Istio's kinds.
+fn own_groups() -> &'static BTreeSet<String> {
+    static GROUPS: OnceLock<BTreeSet<String>> = OnceLock::new();
+    GROUPS.get_or_init(|| {
+        let ours = trimtab_crds::manifests::trimtab_crds();
+        let ours = ours.into_iter().map(|(_, crd)| crd);
+        let crds = ours.chain(trimtab_crds::manifests::istio_crds());
+        crds.map(|crd| crd.spec.group).collect()
+    })
+}
+
+/// Whether the object is a CRD of a kind that is there from the start: folders of installations have them too, and what
+/// counts here are those of this program.
+fn is_own_crd(object: &Value) -> bool {
+    text(object, "/kind") == "CustomResourceDefinition"
+        && own_groups().contains(text(object, "/spec/group"))
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    let found = object.pointer(pointer);
+    found.and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Whether the API has an object of the document's kind, namespace and name.
 pub async fn exists(embedded: &Embedded, document: &Document) -> bool {
-    let (api_version, kind, namespace, name) = identity(&document.object);
-    let api = api(embedded.client(), &api_version, &kind, &namespace);
+    let (_, _, namespace, name) = identity(embedded, &document.object);
+    let Some(api) = api(embedded, &document.object, &namespace) else {
+        return false;
+    };
     api.get_opt(&name).await.is_ok_and(|found| found.is_some())
 }
 
-fn cluster_scoped(object: &Value) -> bool {
-    matches!(
-        object["kind"].as_str(),
-        Some("Namespace" | "Node" | "CustomResourceDefinition" | "ApplicationProtocol")
+/// Identity of a document's object: group, kind, namespace, name. Versions of a kind are one kind.
+type Identity = (String, String, String, String);
+
+fn identity(embedded: &Embedded, object: &Value) -> Identity {
+    let (api_version, kind) = (text(object, "/apiVersion"), text(object, "/kind"));
+    let found = embedded.kind(api_version, kind);
+    let namespace = if found.is_some_and(|k| !k.namespaced) {
+        ""
+    } else {
+        let written = object.pointer("/metadata/namespace");
+        written.and_then(Value::as_str).unwrap_or("default")
+    };
+    (
+        group(api_version).to_owned(),
+        kind.to_owned(),
+        namespace.to_owned(),
+        text(object, "/metadata/name").to_owned(),
     )
 }
 
-/// Identity of a document's object.
-type Identity = (String, String, String, String);
-
-fn identity(object: &Value) -> Identity {
-    let text = |pointer: &str| {
-        object
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let default = if cluster_scoped(object) {
-        ""
-    } else {
-        "default"
-    };
-    let namespace = object
-        .pointer("/metadata/namespace")
-        .and_then(Value::as_str)
-        .unwrap_or(default)
-        .to_owned();
-    (
-        text("/apiVersion"),
-        text("/kind"),
-        namespace,
-        text("/metadata/name"),
-    )
+/// A document of the folder and what became of it.
+#[derive(Clone, Debug)]
+struct Known {
+    document: Document,
+    loaded: Loaded,
 }
 
 /// Follows a folder: what it holds is in the embedded API. A file that cannot be read or is refused leaves what it held before.
@@ -99,7 +159,7 @@ fn identity(object: &Value) -> Identity {
 pub struct Folder {
     dir: PathBuf,
     embedded: Embedded,
-    known: BTreeMap<Identity, Document>,
+    known: BTreeMap<Identity, Known>,
     complaint: String,
 }
 
@@ -117,29 +177,28 @@ impl Folder {
     /// Brings the API up to date with the folder. Returns what was refused, a line each.
     pub async fn sync(&mut self) -> anyhow::Result<Vec<String>> {
         let mut refused = Vec::new();
-        let mut seen: BTreeMap<Identity, Document> = BTreeMap::new();
+        let mut seen: BTreeMap<Identity, Known> = BTreeMap::new();
         for file in manifests::files(std::slice::from_ref(&self.dir))? {
-            match manifests::read_file(&file) {
-                Ok(documents) => {
-                    for document in documents {
-                        self.take(document, &mut seen, &mut refused);
-                    }
-                }
-                Err(error) => {
-                    refused.push(format!("{error:#}"));
-                    let before = self.known.iter().filter(|(_, d)| d.file == file);
-                    seen.extend(before.map(|(id, d)| (id.clone(), d.clone())));
+            let input = manifests::read_file(&file).unwrap_or_else(|error| Input {
+                refused: vec![format!("{error:#}")],
+                ..Input::default()
+            });
+            let whole = input.refused.is_empty();
+            refused.extend(input.refused);
+            for document in input.documents {
+                self.take(document, &mut seen, &mut refused);
+            }
+            if !whole {
+                // Which object a part that cannot be read was, nobody knows: what the file held before stays.
+                for (id, known) in self.known.iter().filter(|(_, k)| k.document.file == file) {
+                    seen.entry(id.clone()).or_insert_with(|| known.clone());
                 }
             }
         }
-        let gone: Vec<Identity> = self
-            .known
-            .keys()
-            .filter(|k| !seen.contains_key(*k))
-            .cloned()
-            .collect();
-        for id in gone {
-            delete(self.embedded.client(), &id).await?;
+        for (id, known) in &self.known {
+            if !seen.contains_key(id) && known.loaded == Loaded::Taken {
+                delete(&self.embedded, id, &known.document.object).await?;
+            }
         }
         self.known = seen;
         Ok(refused)
@@ -149,20 +208,30 @@ impl Folder {
     fn take(
         &self,
         document: Document,
-        seen: &mut BTreeMap<Identity, Document>,
+        seen: &mut BTreeMap<Identity, Known>,
         refused: &mut Vec<String>,
     ) {
-        let id = identity(&document.object);
+        let id = identity(&self.embedded, &document.object);
         let before = self.known.get(&id);
-        if before.is_none_or(|b| b.object != document.object) {
-            if let Err(error) = load(&self.embedded, &document) {
+        if let Some(before) = before.filter(|b| b.document.object == document.object) {
+            let loaded = before.loaded;
+            seen.insert(id, Known { document, loaded });
+            return;
+        }
+        match load(&self.embedded, &document) {
+            Ok(loaded) => {
+                let object = document.title();
+                match loaded {
+                    Loaded::Taken => tracing::info!(%object, "loaded"),
+                    Loaded::PassedOver => tracing::info!(%object, "passed over: Trimtab does not read this kind"),
+                }
+                seen.insert(id, Known { document, loaded });
+            }
+            Err(error) => {
                 refused.push(format!("{error:#}"));
                 seen.extend(before.map(|b| (id, b.clone())));
-                return;
             }
-            tracing::info!(object = %document.title(), "loaded");
         }
-        seen.insert(id, document);
     }
 
     /// Follows until shutdown. A complaint is logged once, not twice a second.
@@ -186,39 +255,27 @@ impl Folder {
     }
 }
 
-fn api(client: Client, api_version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let resource = ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk(group, version, kind),
-        &plural(kind),
-    );
-    if namespace.is_empty() {
-        Api::all_with(client, &resource)
+/// The API of the object's kind, if it is served.
+fn api(embedded: &Embedded, object: &Value, namespace: &str) -> Option<Api<DynamicObject>> {
+    let (api_version, kind) = (text(object, "/apiVersion"), text(object, "/kind"));
+    let found = embedded.kind(api_version, kind)?;
+    let client = embedded.client();
+    Some(if found.namespaced {
+        Api::namespaced_with(client, namespace, &found.resource)
     } else {
-        Api::namespaced_with(client, namespace, &resource)
-    }
+        Api::all_with(client, &found.resource)
+    })
 }
 
-async fn delete(client: Client, id: &Identity) -> anyhow::Result<()> {
-    let (api_version, kind, namespace, name) = id;
-    let api = api(client, api_version, kind, namespace);
+async fn delete(embedded: &Embedded, id: &Identity, object: &Value) -> anyhow::Result<()> {
+    let (_, kind, namespace, name) = id;
+    let Some(api) = api(embedded, object, namespace) else {
+        return Ok(());
+    };
     match api.delete(name, &DeleteParams::default()).await {
         Ok(_) => tracing::info!(%kind, %namespace, %name, "deleted: it is no longer in the folder"),
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(error.into()),
     }
     Ok(())
-}
-
-/// Plural of the kinds that the embedded API knows.
-fn plural(kind: &str) -> String {
-    let lower = kind.to_lowercase();
-    match lower.as_str() {
-        "endpoints" => lower,
-        "serviceentry" => "serviceentries".to_owned(),
-        "authorizationpolicy" => "authorizationpolicies".to_owned(),
-        "dubboauthorizationpolicy" => "dubboauthorizationpolicies".to_owned(),
-        "podmetrics" => "pods".to_owned(),
-        _ => format!("{lower}s"),
-    }
 }

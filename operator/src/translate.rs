@@ -3,7 +3,7 @@
 //! The same modules run as in a cluster, on the embedded API, until nothing is left to write; so what is printed is what
 //! the operator writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ use trimtab_mesh::Mesh;
 
 use crate::config::Config;
 use crate::manifests::{self, Document};
-use crate::{modules, operator, standalone};
+use crate::standalone::{self, Loaded};
+use crate::{modules, operator};
 
 /// Address of the xDS server without `--config`: as the chart installs it.
 pub const XDS_ADDRESS: &str = "trimtab.istio-system.svc:15010";
@@ -73,13 +74,18 @@ pub fn configuration(file: Option<&std::path::Path>) -> anyhow::Result<Config> {
     )
 }
 
-/// Translates files and folders. The objects pass the same checks as at an API server.
+/// Translates files and folders. The objects pass the same checks as at an API server. `namespace`: of objects that name
+/// none.
 pub async fn run(
     paths: &[PathBuf],
+    namespace: &str,
     metrics: &BTreeMap<String, f64>,
     config: &Config,
 ) -> anyhow::Result<Output> {
-    let (_, output) = pass(&manifests::read(paths)?, metrics, config).await?;
+    let mut input = manifests::read(paths)?;
+    input.place(namespace);
+    let (pass, mut output) = pass(&input.documents, metrics, config).await?;
+    output.refused.splice(0..0, input.refused);
     let Output {
         objects,
         refused,
@@ -92,6 +98,7 @@ pub async fn run(
             "there is no SmartLimiter, no ServiceFence and no service with a layer-7 port in the input: give a file or folder with one"
         );
     }
+    output.notes.extend(pass.passed_over());
     Ok(output)
 }
 
@@ -100,12 +107,25 @@ pub async fn run(
 pub struct Pass {
     embedded: Embedded,
     host: Host,
+    not_loaded: Vec<String>,
+    passed_over: BTreeSet<String>,
 }
 
 impl Pass {
     /// The modules that ran.
     pub fn modules(&self) -> &[Arc<Installed>] {
         self.host.modules()
+    }
+
+    /// Objects that were refused before any module saw them.
+    pub fn not_loaded(&self) -> &[String] {
+        &self.not_loaded
+    }
+
+    /// A line that names the kinds of the input that nobody reads.
+    fn passed_over(&self) -> Option<String> {
+        let kinds: Vec<&str> = self.passed_over.iter().map(String::as_str).collect();
+        (!kinds.is_empty()).then(|| format!("passed over, as Trimtab does not read them: {}", kinds.join(", ")))
     }
 
     /// Parts that modules have exposed.
@@ -122,16 +142,30 @@ pub async fn pass(
 ) -> anyhow::Result<(Pass, Output)> {
     config.check()?;
     let embedded = standalone::embedded()?;
-    let mut out = Output::default();
+    let (mut not_loaded, mut passed_over) = (Vec::new(), BTreeSet::new());
     for document in documents {
-        if let Err(error) = standalone::load(&embedded, document) {
-            out.refused.push(format!("{error:#}"));
+        match standalone::load(&embedded, document) {
+            Ok(Loaded::Taken) => {}
+            Ok(Loaded::PassedOver) => {
+                let word = |field: &str| document.object[field].as_str().unwrap_or_default();
+                passed_over.insert(format!("{} of {}", word("kind"), word("apiVersion")));
+            }
+            Err(error) => not_loaded.push(format!("{error:#}")),
         }
     }
+    let mut out = Output {
+        refused: not_loaded.clone(),
+        ..Output::default()
+    };
     let client = embedded.client();
     let mut host = Host::new(context(&client, metrics, config)?);
     operator::set_up(config, &mut host)?;
-    let mut pass = Pass { embedded, host };
+    let mut pass = Pass {
+        embedded,
+        host,
+        not_loaded,
+        passed_over,
+    };
     pass.host.run_once().await?;
     pass.assume(config, &mut out).await?;
     pass.collect(&client, &mut out).await?;

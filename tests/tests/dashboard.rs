@@ -93,7 +93,7 @@ mod documents {
         let embedded = standalone::embedded().unwrap();
         let examples = ["examples/quickstart", "examples/lazyload/bookinfo"];
         let examples = examples.map(|name| repository().join(name));
-        for document in manifests::read(&examples).unwrap() {
+        for document in manifests::read(&examples).unwrap().documents {
             standalone::load(&embedded, &document).unwrap();
         }
         let config: Config = serde_saphyr::from_str(&format!(

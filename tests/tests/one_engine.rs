@@ -71,7 +71,7 @@ metrics: {prometheus: {address: 'http://127.0.0.1:9', handlers: {load.max: {quer
             "metaprotocol",
         ] {
             let read = manifests::read(&[PathBuf::from(&examples).join(folder)]).unwrap();
-            out.push((format!("examples/{folder}"), read));
+            out.push((format!("examples/{folder}"), read.documents));
         }
         out
     }

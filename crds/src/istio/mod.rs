@@ -7,6 +7,7 @@ mod authorization_policy;
 mod destination_rule;
 mod envoyfilter;
 mod gateway;
+mod served;
 mod service_entry;
 mod sidecar;
 mod virtual_service;
@@ -22,6 +23,7 @@ pub use destination_rule::{
 };
 pub use envoyfilter::{EnvoyFilter, EnvoyFilterSpec};
 pub use gateway::{Gateway, GatewaySpec, Server};
+pub(crate) use served::{as_served, unread_crds};
 pub use service_entry::{ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec};
 pub use sidecar::{Sidecar, SidecarEgress, SidecarSpec};
 pub use virtual_service::{

@@ -118,6 +118,14 @@ pub(super) fn matcher(schema: &mut Schema) {
     );
 }
 
+/// Objects of any content by name.
+pub(super) fn open_values(schema: &mut Schema) {
+    schema.insert(
+        "additionalProperties".into(),
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+    );
+}
+
 /// Removes the rules of everything below: what the operator reports was checked in the spec, and an API server counts the
 /// cost of a rule by the largest list that may hold it, which in a status without bounds exceeds its budget.
 pub(super) fn without_rules(schema: &mut Schema) {

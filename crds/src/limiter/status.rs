@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::descriptor::{FillInterval, Matcher, Target};
 
@@ -35,12 +36,26 @@ pub struct LimiterStatus {
     /// One entry per descriptor, in the order of the spec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub descriptors: Vec<DescriptorStatus>,
-    /// Slime's field: sets with live descriptors, quota replaced by its number.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// Slime's field: sets with live descriptors, quota replaced by its number. Any content is accepted: Slime's releases
+    /// wrote it differently, and Trimtab never reads it.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "written_only"
+    )]
+    #[schemars(with = "BTreeMap<String, Value>", transform = super::schema::open_values)]
     pub ratelimit_status: BTreeMap<String, RatelimitSet>,
     /// Slime's field: metric values by `<set>.<metric>`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metric_status: BTreeMap<String, String>,
+}
+
+/// What another program wrote in the field does not make the object unreadable.
+fn written_only<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, RatelimitSet>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
 /// State of one descriptor.
@@ -112,14 +127,14 @@ pub struct DescriptorStatus {
 }
 
 /// Slime's status of one set.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RatelimitSet {
     /// Live descriptors.
     pub descriptor: Vec<StatusDescriptor>,
 }
 
 /// Slime's status of one descriptor.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusDescriptor {
     /// With the computed quota.
     pub action: StatusAction,
@@ -132,13 +147,17 @@ pub struct StatusDescriptor {
 }
 
 /// Slime's status of an action.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusAction {
     /// The number, as text.
     pub quota: String,
     /// As in the spec.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        alias = "fill_interval",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub fill_interval: Option<FillInterval>,
     /// As in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,7 +20,7 @@ pub(crate) fn complete(resource: &Resource, new: &mut Value, old: Option<&Value>
                 .entry("type")
                 .or_insert_with(|| json!("Opaque"));
         }
-        ("apps", _) => {
+        ("apps", "Deployment" | "ReplicaSet" | "StatefulSet") => {
             meta::child(new, "spec")
                 .entry("replicas")
                 .or_insert_with(|| json!(1));

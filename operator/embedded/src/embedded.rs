@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::client::Body as ClientBody;
+use kube::core::ApiResource;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -25,9 +26,28 @@ use crate::reply::{Body, Reply};
 use crate::request::Target;
 use crate::serve;
 use crate::server::Server;
+use crate::spelling;
 
 /// Namespaces that exist from the start.
 const NAMESPACES: [&str; 3] = ["default", "istio-system", "kube-system"];
+
+/// A kind in one of its served versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// Group, version, kind and plural.
+    pub resource: ApiResource,
+    /// Whether its objects are in namespaces.
+    pub namespaced: bool,
+}
+
+/// What an `apiVersion` and `kind` that are not served may be meant for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nearest {
+    /// The kind is served in this `apiVersion`.
+    Version(String),
+    /// The group has a kind of nearly this name.
+    Kind(String),
+}
 
 /// An in-memory Kubernetes API. Clones share the same state.
 #[derive(Clone)]
@@ -91,31 +111,61 @@ impl Embedded {
     }
 
     /// Creates or replaces an object as it is, its status included, without field ownership; returns the stored
-    /// object. It is validated and defaulted like any other write. An object that is already there with the same
-    /// content is not written. Made for filling the API from files: nobody owns what was loaded, so that the first
-    /// server-side apply finds the fields with `before-first-apply`.
+    /// object. It is validated and defaulted like any other write; fields that its schema does not know are removed. An
+    /// object that is already there with the same content is not written. Made for filling the API from files: nobody
+    /// owns what was loaded, so that the first server-side apply finds the fields with `before-first-apply`.
     pub fn load(&self, object: Value) -> Result<Value, ApiError> {
+        self.load_with(object, FieldValidation::Ignore)
+    }
+
+    /// The same, but an object with a field that its schema does not know is refused, as by kubectl; the error says what
+    /// the field may be meant for.
+    pub fn load_strict(&self, object: Value) -> Result<Value, ApiError> {
+        self.load_with(object, FieldValidation::Explained)
+    }
+
+    /// The kind of an object, if it is served in this version.
+    pub fn kind(&self, api_version: &str, kind: &str) -> Option<Kind> {
+        let registry = self.server.registry.read();
+        let (resource, version) = registry.by_kind(api_version, kind)?;
+        Some(Kind {
+            namespaced: resource.namespaced,
+            resource: ApiResource {
+                group: resource.group().to_owned(),
+                api_version: resource.api_version(&version),
+                version,
+                kind: resource.kind.clone(),
+                plural: resource.id.plural.to_string(),
+            },
+        })
+    }
+
+    /// What a kind that is not served may be meant for: another version of it, or a kind of nearly its name.
+    pub fn nearest_kind(&self, api_version: &str, kind: &str) -> Option<Nearest> {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let registry = self.server.registry.read();
+        if let Some(known) = registry.of_group(group, kind) {
+            return Some(Nearest::Version(known.api_version(&known.storage)));
+        }
+        let kinds = registry.all().filter(|r| r.group() == group);
+        let near = spelling::misspelt(kind, kinds.map(|r| r.kind.as_str()))?;
+        Some(Nearest::Kind(near.to_owned()))
+    }
+
+    fn load_with(&self, object: Value, validation: FieldValidation) -> Result<Value, ApiError> {
         let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
         let (api_version, kind) = (text("apiVersion"), text("kind"));
-        let (resource, version) = self
-            .server
-            .registry
-            .read()
-            .by_kind(&api_version, &kind)
-            .ok_or_else(|| {
-                ApiError::NoResource(format!(
-                    "no kind {kind:?} in {api_version:?}; install its CRD first or correct apiVersion and kind"
-                ))
-            })?;
-        let namespace = resource.namespaced.then(|| {
-            meta::text(&object, "namespace")
-                .unwrap_or("default")
-                .to_owned()
-        });
+        let found = self.server.registry.read().by_kind(&api_version, &kind);
+        let (resource, version) = found.ok_or_else(|| {
+            ApiError::NoResource(format!(
+                "no kind {kind:?} in {api_version:?}; install its CRD first or correct apiVersion and kind"
+            ))
+        })?;
+        let namespace = meta::text(&object, "namespace").unwrap_or("default");
         let target = Target {
+            namespace: resource.namespaced.then(|| namespace.to_owned()),
             resource,
             version,
-            namespace,
             name: Some(meta::name(&object).to_owned()),
             status: false,
         };
@@ -123,7 +173,7 @@ impl Embedded {
             dry_run: false,
             force: true,
             manager: String::new(),
-            validation: FieldValidation::Ignore,
+            validation,
         };
         self.server.load(&target, object, &options)
     }

@@ -89,138 +89,15 @@ pub(crate) struct Registry {
     resources: BTreeMap<ResourceId, Arc<Resource>>,
 }
 
-/// group, version, kind, plural, short names, namespaced, has a status, counts generations
-type Builtin = (
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    bool,
-    bool,
-    bool,
-);
-
 pub(crate) const CRD_GROUP: &str = "apiextensions.k8s.io";
-pub(crate) const CRD_PLURAL: &str = "customresourcedefinitions";
-
-const BUILTINS: [Builtin; 16] = [
-    (
-        "",
-        "v1",
-        "Namespace",
-        "namespaces",
-        "ns",
-        false,
-        true,
-        false,
-    ),
-    ("", "v1", "Pod", "pods", "po", true, true, false),
-    ("", "v1", "Service", "services", "svc", true, true, false),
-    ("", "v1", "Endpoints", "endpoints", "ep", true, false, false),
-    (
-        "",
-        "v1",
-        "ConfigMap",
-        "configmaps",
-        "cm",
-        true,
-        false,
-        false,
-    ),
-    ("", "v1", "Secret", "secrets", "", true, false, false),
-    ("", "v1", "Event", "events", "ev", true, false, false),
-    (
-        "",
-        "v1",
-        "ServiceAccount",
-        "serviceaccounts",
-        "sa",
-        true,
-        false,
-        false,
-    ),
-    ("", "v1", "Node", "nodes", "no", false, true, false),
-    (
-        "apps",
-        "v1",
-        "Deployment",
-        "deployments",
-        "deploy",
-        true,
-        true,
-        true,
-    ),
-    (
-        "apps",
-        "v1",
-        "ReplicaSet",
-        "replicasets",
-        "rs",
-        true,
-        true,
-        true,
-    ),
-    (
-        "discovery.k8s.io",
-        "v1",
-        "EndpointSlice",
-        "endpointslices",
-        "",
-        true,
-        false,
-        false,
-    ),
-    (
-        "events.k8s.io",
-        "v1",
-        "Event",
-        "events",
-        "ev",
-        true,
-        false,
-        false,
-    ),
-    (
-        "coordination.k8s.io",
-        "v1",
-        "Lease",
-        "leases",
-        "",
-        true,
-        false,
-        false,
-    ),
-    (
-        CRD_GROUP,
-        "v1",
-        "CustomResourceDefinition",
-        CRD_PLURAL,
-        "crd",
-        false,
-        true,
-        true,
-    ),
-    (
-        "metrics.k8s.io",
-        "v1beta1",
-        "PodMetrics",
-        "pods",
-        "",
-        true,
-        false,
-        false,
-    ),
-];
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        let resources = BUILTINS
-            .iter()
-            .map(builtin)
-            .map(|r| (r.id.clone(), Arc::new(r)))
-            .collect();
-        Self { resources }
+        let mut registry = Self {
+            resources: BTreeMap::new(),
+        };
+        crate::builtin_kinds::resources().for_each(|resource| registry.insert(resource));
+        registry
     }
 
     pub(crate) fn get(&self, group: &str, plural: &str) -> Option<&Arc<Resource>> {
@@ -239,6 +116,13 @@ impl Registry {
             .map(|r| (Arc::clone(r), version.to_owned()))
     }
 
+    /// The resource of a kind in a group, whatever its versions.
+    pub(crate) fn of_group(&self, group: &str, kind: &str) -> Option<&Arc<Resource>> {
+        self.resources
+            .values()
+            .find(|r| r.group() == group && r.kind == kind)
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.resources.values()
     }
@@ -253,34 +137,6 @@ impl Registry {
     }
 }
 
-fn builtin(b: &Builtin) -> Resource {
-    let (group, version, kind, plural, short, namespaced, status, generation) = *b;
-    Resource {
-        id: ResourceId::new(group, plural),
-        kind: kind.to_owned(),
-        list_kind: format!("{kind}List"),
-        singular: kind.to_lowercase(),
-        short_names: short
-            .split(',')
-            .filter(|s| !s.is_empty())
-            .map(str::to_owned)
-            .collect(),
-        categories: Vec::new(),
-        namespaced,
-        builtin: true,
-        generation,
-        storage: version.to_owned(),
-        versions: vec![Version {
-            name: version.to_owned(),
-            status,
-            schema: None,
-            rules: None,
-            raw_schema: None,
-            columns: builtin_columns(group, kind),
-        }],
-    }
-}
-
 pub(crate) fn column(name: &str, kind: &str, path: &str) -> Column {
     Column {
         name: name.to_owned(),
@@ -290,45 +146,4 @@ pub(crate) fn column(name: &str, kind: &str, path: &str) -> Column {
         priority: 0,
         path: path.to_owned(),
     }
-}
-
-fn builtin_columns(group: &str, kind: &str) -> Vec<Column> {
-    let text = |name: &str, path: &str| column(name, "string", path);
-    let mut columns = match (group, kind) {
-        ("", "Pod") => vec![
-            text("Ready", ".status.conditions[?(@.type==\"Ready\")].status"),
-            text("Status", ".status.phase"),
-            text("IP", ".status.podIP"),
-            text("Node", ".spec.nodeName"),
-        ],
-        ("", "Service") => vec![
-            text("Type", ".spec.type"),
-            text("Cluster-IP", ".spec.clusterIP"),
-            text("Ports", ".spec.ports[*].port"),
-        ],
-        ("", "Namespace") => vec![text("Status", ".status.phase")],
-        ("", "Event") => vec![
-            column("Last Seen", "date", ".lastTimestamp"),
-            text("Type", ".type"),
-            text("Reason", ".reason"),
-            text("Object", ".involvedObject.name"),
-            text("Message", ".message"),
-        ],
-        ("apps", _) => vec![
-            column("Desired", "integer", ".spec.replicas"),
-            column("Ready", "integer", ".status.readyReplicas"),
-        ],
-        ("coordination.k8s.io", _) => vec![text("Holder", ".spec.holderIdentity")],
-        ("discovery.k8s.io", _) => vec![
-            text("AddressType", ".addressType"),
-            text("Ports", ".ports[*].port"),
-            text("Endpoints", ".endpoints[*].addresses[0]"),
-        ],
-        (CRD_GROUP, _) => {
-            return vec![column("Created At", "date", ".metadata.creationTimestamp")];
-        }
-        _ => Vec::new(),
-    };
-    columns.push(column("Age", "date", ".metadata.creationTimestamp"));
-    columns
 }

@@ -21,6 +21,7 @@
 
 mod apply;
 mod builtin;
+mod builtin_kinds;
 mod clock;
 mod crd;
 mod discovery;
@@ -40,10 +41,11 @@ mod schema;
 mod selectors;
 mod serve;
 mod server;
+mod spelling;
 mod store;
 mod table;
 
 pub use clock::{Clock, WallClock};
-pub use embedded::Embedded;
+pub use embedded::{Embedded, Kind, Nearest};
 pub use error::{ApiError, Cause, Subject};
 pub use faults::{Faults, Filter};

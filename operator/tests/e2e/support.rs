@@ -46,7 +46,7 @@ pub fn examples() -> PathBuf {
 pub fn mesh(with_limiter: bool) -> Embedded {
     ring();
     let embedded = standalone::embedded().unwrap();
-    for document in manifests::read(&[examples()]).unwrap() {
+    for document in manifests::read(&[examples()]).unwrap().documents {
         if with_limiter || document.object["kind"] != "SmartLimiter" {
             standalone::load(&embedded, &document).unwrap();
         }

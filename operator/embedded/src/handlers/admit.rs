@@ -7,7 +7,7 @@ use crate::apply::{Manager, Scope, Shape};
 use crate::error::{ApiError, Cause};
 use crate::meta;
 use crate::request::{Query, Target};
-use crate::schema;
+use crate::schema::{self, Unknown};
 
 /// What to do about fields that the schema does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) enum FieldValidation {
     Ignore,
     Warn,
     Strict,
+    /// As strict, and a refusal says what each field may be meant for.
+    Explained,
 }
 
 /// Options of a write.
@@ -175,7 +177,7 @@ impl Target {
         let version = self.served()?;
         if let Some(schema) = &version.schema {
             let unknown = schema::prune(schema, new);
-            report_unknown(&unknown, validation, warnings)?;
+            self.report_unknown(meta::name(new), &unknown, validation, warnings)?;
             schema::default(schema, new);
             let mut causes = schema::validate(schema, new);
             if let (Some(rules), true) = (&version.rules, causes.is_empty()) {
@@ -195,6 +197,34 @@ impl Target {
             subject: self.resource.kind_subject(name),
             causes,
         })
+    }
+
+    pub(super) fn report_unknown(
+        &self,
+        name: &str,
+        unknown: &[Unknown],
+        validation: FieldValidation,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        let texts = unknown
+            .iter()
+            .map(|u| format!("unknown field \"{}\"", u.path));
+        match validation {
+            FieldValidation::Strict if !unknown.is_empty() => Err(ApiError::BadRequest(format!(
+                "strict decoding error: {}",
+                texts.collect::<Vec<_>>().join(", ")
+            ))),
+            FieldValidation::Explained => {
+                let cause = |u: &Unknown| Cause::new("FieldValueInvalid", &u.path, u.hint());
+                self.refuse(name, unknown.iter().map(cause).collect())
+            }
+            FieldValidation::Warn => {
+                warnings.clear();
+                warnings.extend(texts);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn count_generation(&self, new: &mut Value, old: Option<&Value>) {
@@ -221,28 +251,6 @@ impl Target {
         };
         let generation = before.unwrap_or(1) + i64::from(differs);
         meta::set(new, "generation", json!(generation));
-    }
-}
-
-fn report_unknown(
-    unknown: &[String],
-    validation: FieldValidation,
-    warnings: &mut Vec<String>,
-) -> Result<(), ApiError> {
-    let texts = unknown
-        .iter()
-        .map(|path| format!("unknown field \"{path}\""));
-    match validation {
-        FieldValidation::Strict if !unknown.is_empty() => Err(ApiError::BadRequest(format!(
-            "strict decoding error: {}",
-            texts.collect::<Vec<_>>().join(", ")
-        ))),
-        FieldValidation::Warn => {
-            warnings.clear();
-            warnings.extend(texts);
-            Ok(())
-        }
-        _ => Ok(()),
     }
 }
 

@@ -331,7 +331,7 @@ impl Server {
             let seen = self.store.read().get(&target.resource.id, &key);
             let mut warnings = Vec::new();
             let mut new = build(seen.as_ref().map(|s| &s.value), &mut warnings)?;
-            self.before_write(target, &mut new)?;
+            self.before_write(target, &mut new, seen.as_ref().map(|s| &s.value))?;
             if let Some(seen) = &seen
                 && seen.value == new
             {
@@ -417,17 +417,8 @@ fn report_unknown_of_config(
         return Ok(());
     };
     let unknown = crate::schema::prune(schema, &mut config.clone());
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let fields: Vec<String> = unknown
-        .iter()
-        .map(|p| format!("unknown field \"{p}\""))
-        .collect();
-    Err(ApiError::BadRequest(format!(
-        "strict decoding error: {}",
-        fields.join(", ")
-    )))
+    let name = meta::name(config);
+    target.report_unknown(name, &unknown, options.validation, &mut Vec::new())
 }
 
 /// A `resourceVersion` or a `uid` in the body is a precondition.

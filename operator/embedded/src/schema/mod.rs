@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 pub(crate) use cel::Rules;
-pub(crate) use prune_default::{default, prune};
+pub(crate) use prune_default::{Unknown, default, prune};
 pub(crate) use validate::validate;
 
 /// How a list is merged and who owns its items.

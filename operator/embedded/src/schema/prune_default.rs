@@ -3,14 +3,78 @@
 use serde_json::{Map, Value};
 
 use super::{Schema, join};
+use crate::spelling::nearest;
 
 /// Fields that every object has, whatever its schema says.
 const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
-/// Removes fields that the schema does not declare; returns their paths.
-pub(crate) fn prune(schema: &Schema, object: &mut Value) -> Vec<String> {
+/// Fields of `metadata`.
+const METADATA_FIELDS: [&str; 15] = [
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// So many known fields are named where none is near.
+const NAMED: usize = 12;
+
+/// A field that the schema does not declare.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unknown {
+    pub(crate) path: String,
+    name: String,
+    /// The fields that are known in its place.
+    known: Vec<String>,
+}
+
+impl Unknown {
+    fn new<'a>(path: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        Self {
+            path: join(path, name),
+            name: name.to_owned(),
+            known: known.map(str::to_owned).collect(),
+        }
+    }
+
+    /// What the field may be meant for.
+    pub(crate) fn hint(&self) -> String {
+        let known = self.known.iter().map(String::as_str);
+        if let Some(near) = nearest(&self.name, known) {
+            return format!("unknown field, did you mean {near}?");
+        }
+        match self.known.as_slice() {
+            [] => "unknown field: no field is known here".to_owned(),
+            all if all.len() <= NAMED => format!("unknown field: known here are {}", all.join(", ")),
+            _ => "unknown field: remove it, or look it up in the documentation".to_owned(),
+        }
+    }
+}
+
+/// Removes fields that the schema does not declare; returns them.
+pub(crate) fn prune(schema: &Schema, object: &mut Value) -> Vec<Unknown> {
     let mut unknown = Vec::new();
     prune_node(schema, object, "", true, &mut unknown);
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.retain(|name, _| {
+            let known = METADATA_FIELDS.contains(&name.as_str());
+            if !known {
+                unknown.push(Unknown::new("metadata", name, METADATA_FIELDS.into_iter()));
+            }
+            known
+        });
+    }
     unknown
 }
 
@@ -19,7 +83,7 @@ fn prune_node(
     value: &mut Value,
     path: &str,
     root: bool,
-    unknown: &mut Vec<String>,
+    unknown: &mut Vec<Unknown>,
 ) {
     match value {
         Value::Object(map) => prune_map(schema, map, path, root, unknown),
@@ -39,7 +103,7 @@ fn prune_map(
     map: &mut Map<String, Value>,
     path: &str,
     root: bool,
-    unknown: &mut Vec<String>,
+    unknown: &mut Vec<Unknown>,
 ) {
     let keep = schema.preserve_unknown || schema.additional_any;
     let object = root || schema.embedded;
@@ -54,7 +118,8 @@ fn prune_map(
             }
             None if keep => true,
             None => {
-                unknown.push(join(path, name));
+                let known = schema.properties.keys().map(String::as_str);
+                unknown.push(Unknown::new(path, name, known));
                 false
             }
         }
@@ -120,10 +185,19 @@ mod tests {
 
     #[test]
     fn prunes_and_names_the_paths() {
-        let mut o = json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "x"}, "extra": 1,
+        let mut o = json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "x", "lables": {}}, "extra": 1,
             "spec": {"foo": 1, "free": {"any": 1}, "list": [{"a": "1", "b": 2}]}});
         let unknown = prune(&schema(), &mut o);
-        assert_eq!(unknown, ["extra", "spec.foo", "spec.list[0].b"]);
+        let paths: Vec<&str> = unknown.iter().map(|u| u.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            ["extra", "spec.foo", "spec.list[0].b", "metadata.lables"]
+        );
+        assert_eq!(
+            unknown[1].hint(),
+            "unknown field: known here are free, list, map, n"
+        );
+        assert_eq!(unknown[3].hint(), "unknown field, did you mean labels?");
         assert_eq!(
             o,
             json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "x"}, "spec": {"free": {"any": 1}, "list": [{"a": "1"}]}})

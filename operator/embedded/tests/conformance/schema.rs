@@ -5,7 +5,7 @@ use kube::api::{Patch, PatchParams, PostParams, ValidationDirective};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::{install, namespace, refusal, widget, widget_crd, widgets};
+use super::{eventually, install, namespace, refusal, widget, widget_crd, widgets};
 
 /// Specs, the field that is wrong, and a part of the message.
 fn mistakes() -> Vec<(Value, &'static str, &'static str)> {
@@ -127,6 +127,77 @@ pub async fn strict_writes_name_unknown_fields(client: Client) {
     let (code, message, _) = refusal(api.patch("w", &strict, &Patch::Apply(&sent)).await);
     assert!(code == 400 || code == 500, "{code}");
     assert!(message.contains("nonsense"), "{message}");
+    let mut sent = widget("w", json!({"parts": [{"id": "a", "wait": 1}]}));
+    sent.data["mode"] = json!(1);
+    let (_, message, _) = refusal(api.patch("w", &strict, &Patch::Apply(&sent)).await);
+    for part in [
+        "unknown field \"mode\"",
+        "unknown field \"spec.parts[0].wait\"",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    let mut sent = serde_json::to_value(widget("w", json!({}))).unwrap();
+    sent["metadata"]["lables"] = json!({"a": "b"});
+    let (_, message, _) = refusal(api.patch("w", &strict, &Patch::Apply(&sent)).await);
+    assert!(
+        message.contains("unknown field \"metadata.lables\""),
+        "{message}"
+    );
+}
+
+/// The CRD of a kind that no other case looks at.
+fn gear_crd(kind: &str, scope: &str, version: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gears.conformance.example"},
+        "spec": {
+            "group": "conformance.example", "scope": scope,
+            "names": {"plural": "gears", "singular": "gear", "kind": kind},
+            "versions": [{
+                "name": version, "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            }],
+        },
+    })
+}
+
+/// As a cluster refuses our CRD where another program's has the same name and another scope.
+pub async fn fault_m17_what_an_established_crd_keeps_does_not_change(client: Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client);
+    let name = "gears.conformance.example";
+    let apply = PatchParams::apply("conformance").force();
+    let first = Patch::Apply(gear_crd("Gear", "Namespaced", "v1"));
+    api.patch(name, &apply, &first).await.unwrap();
+    eventually("the CRD is established", || async {
+        let found = api.get(name).await.unwrap().status?;
+        let mut conditions = found.conditions.into_iter().flatten();
+        conditions
+            .any(|c| c.type_ == "Established" && c.status == "True")
+            .then_some(())
+    })
+    .await;
+    for (crd, field, value) in [
+        (gear_crd("Gear", "Cluster", "v1"), "spec.scope", "Cluster"),
+        (gear_crd("Cog", "Namespaced", "v1"), "spec.names.kind", "Cog"),
+    ] {
+        let merge = Patch::Merge(json!({"spec": crd["spec"]}));
+        for (how, result) in [
+            ("apply", api.patch(name, &apply, &Patch::Apply(&crd)).await),
+            ("merge", api.patch(name, &<_>::default(), &merge).await),
+        ] {
+            let (code, message, status) = refusal(result);
+            assert_eq!(code, 422, "{how}: {message}");
+            let want = format!("{field}: Invalid value: \"{value}\": field is immutable");
+            assert!(message.contains(&want), "{how}: {message}");
+            let causes = status.details.unwrap().causes;
+            assert!(causes.iter().any(|c| c.field == field), "{causes:?}");
+        }
+    }
+    let gone = Patch::Merge(json!({"spec": gear_crd("Gear", "Namespaced", "v2")["spec"]}));
+    let (code, message, _) = refusal(api.patch(name, &<_>::default(), &gone).await);
+    assert_eq!(code, 422, "{message}");
+    assert!(message.contains("status.storedVersions[0]"), "{message}");
+    api.delete(name, &<_>::default()).await.unwrap();
 }
 
 pub async fn transition_rules_see_the_old_value(client: Client) {

@@ -20,7 +20,7 @@ cases! {
         managed_fields_are_not_accepted;
     schema: refusals_name_the_fields, defaults_and_pruning, nulls_of_fields_that_are_not_nullable_go,
         strict_writes_name_unknown_fields, transition_rules_see_the_old_value,
-        defaults_that_the_schema_refuses_are_refused;
+        defaults_that_the_schema_refuses_are_refused, fault_m17_what_an_established_crd_keeps_does_not_change;
     collect: finalizers_hold_an_object, dependents_go_with_their_last_owner, orphans_stay,
         an_object_of_a_dead_owner_is_collected, a_namespace_takes_its_content_along;
     watch: from_a_version, objects_enter_and_leave_a_selection, without_a_version_starts_with_what_is_there,
