@@ -16,10 +16,14 @@ pub fn text(view: &RouterView, attributes: &BTreeMap<String, String>) -> String 
     match &view.host {
         None => say("  there is no host with a layer-7 port for it".to_owned()),
         Some(host) => {
-            say(format!(
-                "  host {} of {} {}/{}",
-                host.host, host.kind, host.namespace, host.name
-            ));
+            say(if host.name.is_empty() {
+                format!("  no Service or ServiceEntry has the host {}", host.host)
+            } else {
+                format!(
+                    "  host {} of {} {}/{}",
+                    host.host, host.kind, host.namespace, host.name
+                )
+            });
             if !view.in_force {
                 let other = host.router.as_deref().unwrap_or("none");
                 say(format!(

@@ -5,6 +5,7 @@
 //!
 //! Around that, `index` is the state from watches, `engine` what was made of each host; `module` declares it all to the kit.
 
+pub mod bootstrap;
 pub mod config;
 pub mod describe;
 pub mod engine;

@@ -108,6 +108,7 @@ fn watches(setup: &mut Setup<'_>, index: &Arc<Index>) {
     setup.follow::<EndpointSlice>(index);
     setup.follow::<mesh::ServiceEntry>(index);
     setup.follow::<DestinationRule>(index);
+    setup.follow_mesh_config::<mesh::MeshConfig>(index);
     setup.follow::<Kept<Gateway>>(index);
     setup.follow::<Kept<MetaRouter>>(index);
     setup.follow::<Kept<ApplicationProtocol>>(index);

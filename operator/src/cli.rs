@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use trimtab_dataplane::module::Proxies;
 use trimtab_dataplane::{FallbackInput, Listen, XdsAddress};
 
+use crate::aeraki::AerakiBootstrapArgs;
 use crate::bootstrap::BootstrapArgs;
 use crate::config::Config;
 use crate::describe::{self, DescribeArgs, XdsCommand};
@@ -57,6 +58,8 @@ enum Command {
     },
     /// Print the bootstrap of a plain Envoy that gets its configuration from run --standalone
     Bootstrap(BootstrapArgs),
+    /// Print the ConfigMaps without which Aeraki's proxies do not start
+    AerakiBootstrap(AerakiBootstrapArgs),
     /// Print the objects of the fallback that carries the first calls of scoped sidecars
     Fallback(FallbackArgs),
     /// What applies, and why
@@ -221,6 +224,11 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Bootstrap(args) => {
             say(&args.text()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::AerakiBootstrap(args) => {
+            let config = configuration(args.config.as_deref())?;
+            say(&args.text(&config)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Fallback(args) => {

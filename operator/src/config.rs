@@ -70,12 +70,35 @@ impl Default for Config {
 pub struct Mesh {
     /// The cluster domain: Services are `NAME.NAMESPACE.svc.DOMAIN`.
     pub domain: String,
+    /// `NAMESPACE/NAME` of the ConfigMap with Istio's MeshConfig; empty: it is not read.
+    pub config_map: String,
+}
+
+impl Mesh {
+    /// Namespace and name of the ConfigMap. The error names the key and the fix.
+    pub fn config_map(&self) -> Result<Option<(String, String)>, String> {
+        if self.config_map.is_empty() {
+            return Ok(None);
+        }
+        match self.config_map.split_once('/') {
+            Some((namespace, name))
+                if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+            {
+                Ok(Some((namespace.to_owned(), name.to_owned())))
+            }
+            _ => Err(format!(
+                "mesh.configMap: \"{}\" is not NAMESPACE/NAME: write for example istio-system/istio, or leave it empty",
+                self.config_map
+            )),
+        }
+    }
 }
 
 impl Default for Mesh {
     fn default() -> Self {
         Self {
             domain: trimtab_mesh::DEFAULT_DOMAIN.to_owned(),
+            config_map: "istio-system/istio".to_owned(),
         }
     }
 }
@@ -197,6 +220,7 @@ impl Config {
         if self.mesh.domain.is_empty() {
             bail!("mesh.domain is empty: leave it out, or write the cluster domain");
         }
+        self.mesh.config_map().map_err(anyhow::Error::msg)?;
         for factory in factories {
             if let Some(domain) = self.section(factory).get("domain") {
                 bail!(

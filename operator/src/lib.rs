@@ -1,5 +1,6 @@
 //! The Trimtab operator: CLI, configuration, list of modules, HTTP endpoints, standalone mode.
 
+pub mod aeraki;
 pub mod bootstrap;
 pub mod cli;
 pub mod config;

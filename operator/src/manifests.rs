@@ -210,8 +210,9 @@ fn parts(text: &str) -> Vec<(usize, &str)> {
     let (mut start, mut first, mut at) = (0, 0, 0);
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let marker = line.strip_prefix("---");
-        if marker.is_some_and(|rest| rest.trim_start_matches([' ', '\t']) != rest || rest.trim().is_empty())
-            && at > start
+        if marker.is_some_and(|rest| {
+            rest.trim_start_matches([' ', '\t']) != rest || rest.trim().is_empty()
+        }) && at > start
         {
             out.push((first, &text[start..at]));
             (start, first) = (at, number);
@@ -226,10 +227,14 @@ fn parts(text: &str) -> Vec<(usize, &str)> {
 fn mistake(line: usize, part: &str) -> String {
     // Empty lines in front, so that the message counts the lines of the file.
     let whole = format!("{}{part}", "\n".repeat(line));
-    let error = match serde_saphyr::from_multiple::<Value>(&whole) {
-        Err(error) => error.to_string(),
-        Ok(_) => "not YAML".to_owned(),
-    };
+    let plain = serde_saphyr::options! { with_snippet: false };
+    let error = serde_saphyr::from_multiple_with_options::<Value>(&whole, plain);
+    let error = error.err().map(|e| e.to_string()).unwrap_or_default();
+    // The rest of the message is for programmers.
+    let error = error
+        .split(", set DuplicateKeyPolicy")
+        .next()
+        .unwrap_or_default();
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
     };
@@ -237,7 +242,7 @@ fn mistake(line: usize, part: &str) -> String {
         Ok(values) => {
             let object = values.iter().find(|v| !v.is_null());
             let title = object.map_or_else(|| "a document".to_owned(), title);
-            format!("{title}: a key is there twice: keep one of them: {error}")
+            format!("{title}: a key is written twice, keep one: {error}")
         }
         Err(_) => format!("not YAML: {error}"),
     }

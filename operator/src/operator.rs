@@ -100,6 +100,7 @@ impl Operator {
             mesh: Mesh::new(&config.mesh.domain),
             xds_address: advertised(&config, Some(xds_address)),
             sources,
+            mesh_config: config.mesh.config_map().map_err(anyhow::Error::msg)?,
             ..Context::new(client, clock, shutdown.clone())
         };
         let cache = context.xds.clone();

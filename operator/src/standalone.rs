@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
-use kube::api::{DeleteParams, DynamicObject};
 use kube::Api;
+use kube::api::{DeleteParams, DynamicObject};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use trimtab_embedded::{Embedded, Nearest};
@@ -223,7 +223,9 @@ impl Folder {
                 let object = document.title();
                 match loaded {
                     Loaded::Taken => tracing::info!(%object, "loaded"),
-                    Loaded::PassedOver => tracing::info!(%object, "passed over: Trimtab does not read this kind"),
+                    Loaded::PassedOver => {
+                        tracing::info!(%object, "passed over: Trimtab does not read this kind")
+                    }
                 }
                 seen.insert(id, Known { document, loaded });
             }

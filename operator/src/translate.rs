@@ -125,7 +125,12 @@ impl Pass {
     /// A line that names the kinds of the input that nobody reads.
     fn passed_over(&self) -> Option<String> {
         let kinds: Vec<&str> = self.passed_over.iter().map(String::as_str).collect();
-        (!kinds.is_empty()).then(|| format!("passed over, as Trimtab does not read them: {}", kinds.join(", ")))
+        (!kinds.is_empty()).then(|| {
+            format!(
+                "passed over, as Trimtab does not read them: {}",
+                kinds.join(", ")
+            )
+        })
     }
 
     /// Parts that modules have exposed.
@@ -186,6 +191,7 @@ fn context(
         mesh: Mesh::new(&config.mesh.domain),
         xds_address: operator::advertised(config, None),
         sources,
+        mesh_config: config.mesh.config_map().map_err(anyhow::Error::msg)?,
         offline: true,
         ..Context::new(client.clone(), clock, CancellationToken::new())
     })

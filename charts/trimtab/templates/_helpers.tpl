@@ -51,7 +51,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $host := printf "%s.%s.svc.%s" (include "trimtab.fullname" .) .Release.Namespace .Values.clusterDomain -}}
 {{- $config := dict
       "http" (dict "address" "0.0.0.0:8080")
-      "mesh" (dict "domain" .Values.clusterDomain)
+      "mesh" (dict "domain" .Values.clusterDomain "configMap" "istio-system/istio")
       "xds" (dict "address" "0.0.0.0:15010" "advertise" (printf "%s:%v" $host .Values.service.ports.xds)) -}}
 {{- if include "trimtab.hasLazyload" . -}}
 {{- $_ := set $config "lazyload" (dict
@@ -61,6 +61,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- if include "trimtab.hasMds" . -}}
 {{- $_ := set $config "metrics" (dict "mds" (dict "address" "0.0.0.0:8084")) -}}
+{{- end -}}
+{{- if .Values.tls.secretName -}}
+{{- $_ := set $config.xds "tls" (dict
+      "certificate" "/etc/trimtab-tls/tls.crt"
+      "key" "/etc/trimtab-tls/tls.key"
+      "clientCa" "/etc/trimtab-tls/ca.crt"
+      "trustDomains" .Values.tls.trustDomains) -}}
 {{- end -}}
 {{- mergeOverwrite $config (deepCopy .Values.config) | toYaml -}}
 {{- end -}}

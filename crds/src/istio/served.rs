@@ -8,14 +8,54 @@ use kube::core::ObjectMeta;
 
 /// Group, kind, plural, versions; the first is the stored one.
 const UNREAD: [(&str, &str, &str, &[&str]); 8] = [
-    ("extensions.istio.io", "TrafficExtension", "trafficextensions", &["v1alpha1"]),
-    ("extensions.istio.io", "WasmPlugin", "wasmplugins", &["v1alpha1"]),
-    ("networking.istio.io", "ProxyConfig", "proxyconfigs", &["v1beta1"]),
-    ("networking.istio.io", "WorkloadEntry", "workloadentries", &["v1", "v1beta1", "v1alpha3"]),
-    ("networking.istio.io", "WorkloadGroup", "workloadgroups", &["v1", "v1beta1", "v1alpha3"]),
-    ("security.istio.io", "PeerAuthentication", "peerauthentications", &["v1", "v1beta1"]),
-    ("security.istio.io", "RequestAuthentication", "requestauthentications", &["v1", "v1beta1"]),
-    ("telemetry.istio.io", "Telemetry", "telemetries", &["v1", "v1alpha1"]),
+    (
+        "extensions.istio.io",
+        "TrafficExtension",
+        "trafficextensions",
+        &["v1alpha1"],
+    ),
+    (
+        "extensions.istio.io",
+        "WasmPlugin",
+        "wasmplugins",
+        &["v1alpha1"],
+    ),
+    (
+        "networking.istio.io",
+        "ProxyConfig",
+        "proxyconfigs",
+        &["v1beta1"],
+    ),
+    (
+        "networking.istio.io",
+        "WorkloadEntry",
+        "workloadentries",
+        &["v1", "v1beta1", "v1alpha3"],
+    ),
+    (
+        "networking.istio.io",
+        "WorkloadGroup",
+        "workloadgroups",
+        &["v1", "v1beta1", "v1alpha3"],
+    ),
+    (
+        "security.istio.io",
+        "PeerAuthentication",
+        "peerauthentications",
+        &["v1", "v1beta1"],
+    ),
+    (
+        "security.istio.io",
+        "RequestAuthentication",
+        "requestauthentications",
+        &["v1", "v1beta1"],
+    ),
+    (
+        "telemetry.istio.io",
+        "Telemetry",
+        "telemetries",
+        &["v1", "v1alpha1"],
+    ),
 ];
 
 /// Versions of the kinds that Trimtab reads, besides the one of their type.
@@ -32,7 +72,10 @@ pub(crate) fn as_served(mut crd: CustomResourceDefinition) -> CustomResourceDefi
     let Some(mut typed) = crd.spec.versions.pop() else {
         return crd;
     };
-    let schema = typed.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut());
+    let schema = typed
+        .schema
+        .as_mut()
+        .and_then(|s| s.open_api_v3_schema.as_mut());
     if let Some(properties) = schema.and_then(|s| s.properties.as_mut()) {
         properties.insert("status".to_owned(), open());
     }

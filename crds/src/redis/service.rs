@@ -26,7 +26,7 @@ use crate::status::ObjectStatus;
     derive = "PartialEq",
     derive = "Default",
     doc = "Settings, routes by key prefix and faults of Redis services.",
-    printcolumn(name = "Hosts", type_ = "string", json_path = ".spec.host"),
+    printcolumn(name = "Hosts", type_ = "string", json_path = ".spec.host[0]"),
     printcolumn(
         name = "Accepted",
         type_ = "string",

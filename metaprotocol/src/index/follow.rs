@@ -1,6 +1,7 @@
 //! Which hosts a change touches, kind by kind.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use kube::ResourceExt;
 use serde_json::Value;
@@ -9,7 +10,7 @@ use trimtab_crds::istio::Gateway;
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_mesh::Name;
-use trimtab_mesh::model::{DestinationRule, EndpointSlice, Service, ServiceEntry};
+use trimtab_mesh::model::{DestinationRule, EndpointSlice, MeshConfig, Service, ServiceEntry};
 use trimtab_mesh::table::{Change, Follower, Keyed, Table};
 
 use super::rows::{Kept, Keys};
@@ -79,6 +80,21 @@ impl Follower<DestinationRule> for Index {
     fn changed(&self, change: Change<'_, DestinationRule>) {
         let touched = keys(&change);
         self.with(|state| touched.iter().for_each(|host| state.touch(host)));
+    }
+}
+
+impl Follower<MeshConfig> for Index {
+    fn changed(&self, change: Change<'_, MeshConfig>) {
+        self.with(|state| {
+            let settings = match change.new {
+                Some(mesh) => state.configured.over(mesh),
+                None => state.configured.over(&MeshConfig::default()),
+            };
+            if settings != *state.settings {
+                state.settings = Arc::new(settings);
+                state.touch_all(None);
+            }
+        });
     }
 }
 

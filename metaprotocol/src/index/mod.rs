@@ -22,7 +22,9 @@ use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_kit::generated::owner_name;
 use trimtab_kit::problem::Problem;
 pub use trimtab_mesh::Name;
-use trimtab_mesh::model::{DestinationRule, EndpointSlice, Service, ServiceEntry, ServicePort};
+use trimtab_mesh::model::{
+    DestinationRule, EndpointSlice, MeshConfig, Service, ServiceEntry, ServicePort,
+};
 use trimtab_mesh::names::service_of;
 use trimtab_mesh::table::Table;
 
@@ -111,6 +113,9 @@ impl Objects {
 #[derive(Debug)]
 struct State {
     objects: Objects,
+    /// Those of the operator's configuration.
+    configured: Arc<Settings>,
+    /// With what the MeshConfig says where the configuration says nothing.
     settings: Arc<Settings>,
     secrets: Secrets,
     /// Hosts with a layer-7 port at their last resolution, with the namespace.
@@ -137,7 +142,8 @@ impl Index {
         let objects = Objects::of(mesh);
         let state = State {
             objects: objects.clone(),
-            settings,
+            settings: Arc::new(settings.over(&MeshConfig::default())),
+            configured: settings,
             secrets: Secrets::default(),
             known: BTreeMap::new(),
             depends: HashMap::new(),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
+use trimtab_mesh::model::MeshConfig;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,7 +50,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            root_namespace: "istio-system".to_owned(),
+            root_namespace: ROOT_NAMESPACE.to_owned(),
             scope: Scope::Root,
             ports: Ports::All,
             data_planes: BTreeSet::from([DataPlane::Aeraki]),
@@ -67,6 +68,40 @@ impl Default for Settings {
             proxy_version: String::new(),
             revision: String::new(),
         }
+    }
+}
+
+/// Istio's root namespace unless something else is said.
+const ROOT_NAMESPACE: &str = "istio-system";
+
+impl Settings {
+    /// These settings, and what Istio's MeshConfig says of what they leave open. An access log without a path is none,
+    /// whatever the MeshConfig says.
+    #[must_use]
+    pub fn over(&self, mesh: &MeshConfig) -> Self {
+        let mut out = self.clone();
+        out.access_log = out.access_log.filter(|log| !log.path.is_empty());
+        if self.access_log.is_none() && !mesh.access_log_file.is_empty() {
+            out.access_log = Some(AccessLog {
+                path: mesh.access_log_file.clone(),
+                format: mesh.access_log_format.clone(),
+                encoding: match mesh.access_log_encoding.as_str() {
+                    "JSON" => LogEncoding::Json,
+                    _ => LogEncoding::Text,
+                },
+            });
+        }
+        if out.tracing.is_none()
+            && let Some(sampling) = mesh.sampling()
+        {
+            out.tracing = Some(Tracing {
+                sampling: sampling.clamp(0.0, 100.0),
+            });
+        }
+        if out.root_namespace == ROOT_NAMESPACE && !mesh.root_namespace.is_empty() {
+            out.root_namespace.clone_from(&mesh.root_namespace);
+        }
+        out
     }
 }
 
@@ -213,4 +248,44 @@ pub enum LogEncoding {
 pub struct Tracing {
     /// Percent of requests.
     pub sampling: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_m20_the_mesh_config_counts_where_nothing_is_set() {
+        let mesh = |text: &str| MeshConfig::parse(text).expect("a MeshConfig");
+        let open = Settings::default();
+        let all = mesh("{accessLogFile: /dev/stdout, enableTracing: true, rootNamespace: root}");
+        let over = open.over(&all);
+        let log = over.access_log.expect("a log");
+        assert_eq!(
+            (log.path.as_str(), log.encoding),
+            ("/dev/stdout", LogEncoding::Text)
+        );
+        assert_eq!(over.tracing, Some(Tracing { sampling: 1.0 }));
+        assert_eq!(over.root_namespace, "root");
+        assert_eq!(open.over(&MeshConfig::default()), open);
+        assert_eq!(
+            open.over(&mesh("{accessLogFormat: x}")),
+            open,
+            "no file, no log"
+        );
+        assert_eq!(
+            open.over(&mesh("{defaultConfig: {tracing: {sampling: 5}}}")),
+            open
+        );
+        let set = Settings {
+            access_log: Some(AccessLog {
+                path: "/own".to_owned(),
+                ..AccessLog::default()
+            }),
+            tracing: Some(Tracing { sampling: 0.0 }),
+            root_namespace: "own".to_owned(),
+            ..Settings::default()
+        };
+        assert_eq!(set.over(&all), set);
+    }
 }

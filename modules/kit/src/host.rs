@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trimtab_mesh::table::Row;
-use trimtab_mesh::{DEFAULT_DOMAIN, Mesh};
+use trimtab_mesh::{DEFAULT_DOMAIN, Mesh, Name};
 use trimtab_xds::{ResourceCache, Stats};
 
 use crate::clock::Clock;
@@ -26,7 +26,7 @@ use crate::module::{Installed, Setup, SetupError};
 use crate::readiness::Readiness;
 use crate::series::HostCollector;
 use crate::sources::MetricSource;
-use crate::watch::{self, Feed, Watch, WatchConfig, Watched};
+use crate::watch::{self, Feed, Scope, Watch, WatchConfig, Watched, everywhere};
 
 /// How often answers of proxies are flushed into statuses.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -58,6 +58,8 @@ pub struct Context {
     pub sources: Vec<Arc<dyn MetricSource>>,
     /// A single pass over files: nothing listens on addresses of the configuration.
     pub offline: bool,
+    /// Namespace and name of the ConfigMap with Istio's MeshConfig; `None`: it is not read.
+    pub mesh_config: Option<Name>,
 }
 
 impl Context {
@@ -74,6 +76,7 @@ impl Context {
             xds_address: String::new(),
             sources: Vec::new(),
             offline: false,
+            mesh_config: None,
         }
     }
 }
@@ -100,6 +103,7 @@ trait AnyWatch: Any + Send {
 
 struct Declared<K> {
     config: WatchConfig,
+    scope: Scope<K>,
     feeds: Vec<Arc<dyn Feed<K>>>,
     watch: Arc<Watch>,
 }
@@ -115,18 +119,21 @@ where
     fn run(self: Box<Self>, context: &Context) -> Task {
         let Self {
             config,
+            scope,
             feeds,
             watch,
         } = *self;
-        let (client, shutdown) = (context.client.clone(), context.shutdown.clone());
-        Box::pin(watch::run::<K>(client, config, feeds, watch, shutdown))
+        let shutdown = context.shutdown.clone();
+        let api = scope(context.client.clone(), &config);
+        Box::pin(watch::run::<K>(api, config, feeds, watch, shutdown))
     }
 
     fn list_once<'a>(
         &'a self,
         client: &'a Client,
     ) -> Pin<Box<dyn Future<Output = Result<(), kube::Error>> + Send + 'a>> {
-        Box::pin(watch::list_once::<K>(client, &self.config, &self.feeds))
+        let api = (self.scope)(client.clone(), &self.config);
+        Box::pin(watch::list_once::<K>(api, &self.config, &self.feeds))
     }
 }
 
@@ -230,12 +237,16 @@ impl Host {
     }
 
     /// The watch of the table of `R`, which it fills. A table has one watch.
-    pub(crate) fn table<R: Row<Object: Watched>>(&mut self, config: WatchConfig) -> Arc<Watch> {
+    pub(crate) fn table<R: Row<Object: Watched>>(
+        &mut self,
+        config: WatchConfig,
+        scope: Scope<R::Object>,
+    ) -> Arc<Watch> {
         let table = self.context.mesh.table::<R>();
         if let Some(watch) = self.tables.get(&TypeId::of::<R>()) {
             return watch.clone();
         }
-        let watch = self.watch::<R::Object>(config, table);
+        let watch = self.watch_in::<R::Object>(config, scope, table);
         self.tables.insert(TypeId::of::<R>(), watch.clone());
         watch
     }
@@ -246,6 +257,15 @@ impl Host {
         config: WatchConfig,
         feed: Arc<dyn Feed<K>>,
     ) -> Arc<Watch> {
+        self.watch_in(config, everywhere, feed)
+    }
+
+    fn watch_in<K: Watched>(
+        &mut self,
+        config: WatchConfig,
+        scope: Scope<K>,
+        feed: Arc<dyn Feed<K>>,
+    ) -> Arc<Watch> {
         let key = (TypeId::of::<K>(), config.clone());
         let index = *self.by_kind.entry(key).or_insert_with(|| {
             let resource = format!("{}.{}", K::plural(&()), K::group(&()));
@@ -253,6 +273,7 @@ impl Host {
             let blocker = self.context.readiness.block(format!("watch of {resource}"));
             self.watches.push(Box::new(Declared::<K> {
                 config,
+                scope,
                 feeds: Vec::new(),
                 watch: Watch::new(&K::kind(&()), resource, blocker),
             }));

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::Resource;
-use kube::core::ApiResource;
+use kube::core::{ApiResource, NamespaceResourceScope};
 use prometheus_client::collector::Collector;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,7 +24,7 @@ use crate::driver::{AnyDriver, Driver};
 use crate::engine::Engine;
 use crate::host::{Context, Host};
 use crate::rights::Right;
-use crate::watch::{Watch, WatchConfig, Watched};
+use crate::watch::{Watch, WatchConfig, Watched, everywhere, its_namespace};
 use crate::write::{Kind, Writers};
 pub use factory::{Factory, read};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
@@ -230,20 +230,39 @@ impl<'a> Setup<'a> {
         self.follow_where(generated(), follower);
     }
 
+    /// `follower` is told of the MeshConfig, the only object that the table of `R` has. The module works without it too.
+    pub fn follow_mesh_config<R>(&mut self, follower: &Arc<impl Follower<R> + 'static>)
+    where
+        R: Row<Object: Watched + Resource<Scope = NamespaceResourceScope>>,
+    {
+        let Some(object) = self.context().mesh_config.clone() else {
+            return;
+        };
+        self.context().mesh.table::<R>().follow(follower);
+        self.right(Right::on::<R::Object>(&["list", "watch"]).named(&object.1));
+        let config = WatchConfig {
+            object: Some(object),
+            ..WatchConfig::default()
+        };
+        let watch = self.host.table::<R>(config, its_namespace);
+        watch.make_optional();
+        self.waits_for(watch);
+    }
+
     fn follow_where<R: Row<Object: Watched>>(
         &mut self,
         config: WatchConfig,
         follower: &Arc<impl Follower<R> + 'static>,
     ) -> Arc<Watch> {
         self.context().mesh.table::<R>().follow(follower);
-        let watch = self.host.table::<R>(config);
-        self.waits_for::<R::Object>(watch.clone());
+        self.right(Right::on::<R::Object>(&["list", "watch"]));
+        let watch = self.host.table::<R>(config, everywhere);
+        self.waits_for(watch.clone());
         watch
     }
 
     /// The module decides nothing before the list of the watch is complete.
-    fn waits_for<K: Watched>(&mut self, watch: Arc<Watch>) {
-        self.right(Right::on::<K>(&["list", "watch"]));
+    fn waits_for(&mut self, watch: Arc<Watch>) {
         if !self.watches.iter().any(|w| Arc::ptr_eq(w, &watch)) {
             self.watches.push(watch);
         }
@@ -267,7 +286,8 @@ impl<'a> Setup<'a> {
         };
         let watch = self.host.watch::<K>(config, applier.clone());
         watch.require();
-        self.waits_for::<K>(watch);
+        self.right(Right::on::<K>(&["list", "watch"]));
+        self.waits_for(watch);
         self.creates::<K>();
         // An update takes away fields that somebody else has added; server-side apply cannot.
         self.right(Right::on::<K>(&["update"]));
@@ -404,6 +424,7 @@ impl<'a> Setup<'a> {
 fn generated() -> WatchConfig {
     WatchConfig {
         labels: format!("{MANAGED_BY_LABEL}={MANAGED_BY}"),
+        ..WatchConfig::default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -85,6 +85,35 @@ impl<K> Watched for K where
 pub struct WatchConfig {
     /// Label selector; empty = all.
     pub labels: String,
+    /// The only object that is watched; `None`: all.
+    pub object: Option<Name>,
+}
+
+impl WatchConfig {
+    /// Field selector; empty = all.
+    fn fields(&self) -> String {
+        let name = self.object.as_ref().map(|(_, name)| name);
+        name.map_or_else(String::new, |name| format!("metadata.name={name}"))
+    }
+}
+
+/// Where the objects of a watch are asked for.
+pub(crate) type Scope<K> = fn(Client, &WatchConfig) -> Api<DeserializeGuard<K>>;
+
+/// In all namespaces.
+pub(crate) fn everywhere<K: Watched>(client: Client, _: &WatchConfig) -> Api<DeserializeGuard<K>> {
+    Api::all(client)
+}
+
+/// In the namespace of the only object.
+pub(crate) fn its_namespace<K>(client: Client, config: &WatchConfig) -> Api<DeserializeGuard<K>>
+where
+    K: Watched + Resource<Scope = NamespaceResourceScope>,
+{
+    match &config.object {
+        Some((namespace, _)) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    }
 }
 
 /// How long to wait before an absent API is tried again.
@@ -92,7 +121,7 @@ const ABSENT_RETRY: Duration = Duration::from_secs(30);
 
 /// Runs a watch until `shutdown`.
 pub(crate) async fn run<K>(
-    client: Client,
+    api: Api<DeserializeGuard<K>>,
     config: WatchConfig,
     feeds: Vec<Arc<dyn Feed<K>>>,
     watch: Arc<Watch>,
@@ -100,7 +129,6 @@ pub(crate) async fn run<K>(
 ) where
     K: Watched,
 {
-    let api: Api<DeserializeGuard<K>> = Api::all(client);
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -116,15 +144,16 @@ pub(crate) async fn run<K>(
 
 /// Lists once and hands the list to the feeds.
 pub(crate) async fn list_once<K>(
-    client: &Client,
+    api: Api<DeserializeGuard<K>>,
     config: &WatchConfig,
     feeds: &[Arc<dyn Feed<K>>],
 ) -> Result<(), kube::Error>
 where
     K: Watched,
 {
-    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
-    let params = kube::api::ListParams::default().labels(&config.labels);
+    let params = kube::api::ListParams::default()
+        .labels(&config.labels)
+        .fields(&config.fields());
     let list = api.list(&params).await?;
     let mut unreadable = Vec::new();
     dispatch(watcher::Event::Init, feeds, &mut unreadable);
@@ -144,11 +173,10 @@ async fn follow<K>(
 ) where
     K: Watched,
 {
-    let stream = watcher(
-        api.clone(),
-        watcher::Config::default().labels(&config.labels),
-    )
-    .default_backoff();
+    let selection = watcher::Config::default()
+        .labels(&config.labels)
+        .fields(&config.fields());
+    let stream = watcher(api.clone(), selection).default_backoff();
     futures::pin_mut!(stream);
     let mut unreadable = Vec::new();
     loop {

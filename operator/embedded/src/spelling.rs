@@ -7,7 +7,9 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     known
         .into_iter()
         .map(|candidate| (edits(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(edits, candidate)| *edits <= allowed || related(&lower, &candidate.to_lowercase()))
+        .filter(|(edits, candidate)| {
+            *edits <= allowed || related(&lower, &candidate.to_lowercase())
+        })
         .min()
         .map(|(_, candidate)| candidate)
 }
@@ -55,7 +57,15 @@ mod tests {
 
     #[test]
     fn finds_what_is_meant() {
-        let known = ["action", "attributes", "from", "match", "mode", "settings", "to"];
+        let known = [
+            "action",
+            "attributes",
+            "from",
+            "match",
+            "mode",
+            "settings",
+            "to",
+        ];
         for (word, meant) in [
             ("attribute", Some("attributes")),
             ("form", Some("from")),

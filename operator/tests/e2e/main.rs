@@ -13,6 +13,7 @@ mod cli;
 mod crash;
 mod kubectl;
 mod metaprotocol;
+mod offline;
 mod outage;
 mod outputs;
 mod repair;

@@ -44,6 +44,7 @@ pub(crate) fn refresh() {
             return;
         }
         crate::fallback::write();
+        crate::aeraki::write();
         for (origin, copies, ending) in pairs() {
             for name in files(&copies, ending).keys() {
                 std::fs::remove_file(copies.join(name)).expect("a stale copy goes");

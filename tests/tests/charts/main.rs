@@ -11,6 +11,7 @@
     reason = "helpers of tests fail the test"
 )]
 
+mod aeraki;
 mod copies;
 mod degraded;
 mod fallback;
@@ -20,4 +21,5 @@ mod guard;
 mod helm;
 mod protocols;
 mod rights;
+mod tenants;
 mod values;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
 use trimtab::operator::Operator;
@@ -19,7 +19,7 @@ use trimtab_lazyload::module::Lazyload;
 use trimtab_limiter::module::Limiter;
 
 use crate::guard::{Guard, Log, Right, rights};
-use crate::helm::{configuration, object, render, repository};
+use crate::helm::{configuration, object, objects, render, repository};
 use crate::{fences, protocols};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -31,7 +31,10 @@ const ADDRESSES: &str = r#"config.metaprotocol.vips={"v4": "240.241.0.0/24"}"#;
 /// The limiter of the example in the first form, with metrics of metrics-server, and one in the present form.
 fn mesh() -> Embedded {
     let embedded = standalone::embedded().unwrap();
-    for document in manifests::read(&[repository().join("examples/quickstart")]).unwrap() {
+    for document in manifests::read(&[repository().join("examples/quickstart")])
+        .unwrap()
+        .documents
+    {
         standalone::load(&embedded, &document).unwrap();
     }
     limiter(&embedded, "true");
@@ -102,8 +105,13 @@ fn config(text: &str) -> Config {
     config
 }
 
-fn role(text: &str) -> Value {
-    object(text, "ClusterRole", "trimtab")
+/// What the operator's account may do: its ClusterRole, and its Roles, as if each held everywhere.
+fn granted(text: &str) -> BTreeSet<Right> {
+    let bound = objects(text).into_iter().filter(|o| {
+        let name = o["metadata"]["name"].as_str().unwrap_or_default();
+        (o["kind"] == "ClusterRole" && name == "trimtab") || o["kind"] == "Role"
+    });
+    bound.flat_map(|role| rights(&role)).collect()
 }
 
 /// Everything that an operator does with the API server.
@@ -179,7 +187,7 @@ async fn the_operator_works_with_its_rights_and_needs_each_of_them() {
         ],
     )
     .unwrap();
-    let granted = rights(&role(&text));
+    let granted = granted(&text);
     let embedded = mesh();
     let guard = Guard::new(embedded.client(), granted.clone());
     let operator = Operator::start(config(&text), guard.client(), CancellationToken::new())
@@ -219,7 +227,7 @@ async fn the_operator_works_with_its_rights_and_needs_each_of_them() {
 async fn a_right_that_is_missing_is_noticed() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let text = render("trimtab", &["--set", FALLBACK]).unwrap();
-    let mut granted = rights(&role(&text));
+    let mut granted = granted(&text);
     let create = ("networking.istio.io", "envoyfilters", "create");
     let create = (
         create.0.to_owned(),
@@ -251,7 +259,7 @@ async fn a_right_that_is_missing_is_noticed() {
 
 #[test]
 fn rights_that_few_need_are_off() {
-    let of = |arguments: &[&str]| rights(&role(&render("trimtab", arguments).unwrap()));
+    let of = |arguments: &[&str]| granted(&render("trimtab", arguments).unwrap());
     let default = of(&[]);
     let more = of(&[
         "--set-json",
@@ -299,7 +307,7 @@ fn rights_that_few_need_are_off() {
 
 #[test]
 fn a_module_that_is_off_has_no_rights() {
-    let of = |arguments: &[&str]| rights(&role(&render("trimtab", arguments).unwrap()));
+    let of = |arguments: &[&str]| granted(&render("trimtab", arguments).unwrap());
     let default = of(&[]);
     let layer7 = |r: &Right| r.0.ends_with("aeraki.io") || r.1 == "virtualservices";
     let scoping = |r: &Right| {
@@ -315,8 +323,14 @@ fn a_module_that_is_off_has_no_rights() {
     assert!(off.is_subset(&default));
     let routes = |r: &Right| r.1 == "virtualservices" && r.2 != "list" && r.2 != "watch";
     assert!(!off.iter().any(routes), "routes are only read");
+    let mesh_config = |r: &Right| r.1.starts_with("configmaps");
+    assert!(default.iter().any(mesh_config) && !off.iter().any(mesh_config));
     let off = of(&["--set", no_scoping]);
     assert!(off.is_subset(&default) && !off.iter().any(scoping));
+    let off = of(&["--set", "config.lazyload.learn.hints=false"]);
+    assert!(off.is_subset(&default) && !off.iter().any(|r| r.0 == "security.istio.io"));
+    let off = of(&["--set", "config.mesh.configMap="]);
+    assert!(off.is_subset(&default) && !off.iter().any(mesh_config));
     let off = of(&["--set", no_scoping, "--set", no_layer7]);
     assert!(!off.iter().any(layer7) && !off.iter().any(|r| r.1 == "endpointslices"));
 }

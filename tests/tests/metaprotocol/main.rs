@@ -14,6 +14,7 @@
 
 mod aeraki;
 mod carrier;
+mod from_aeraki;
 mod golden;
 mod lab;
 mod peers;

@@ -17,5 +17,6 @@ mod golden;
 mod http;
 mod lab;
 mod logs;
+mod offline;
 mod scoped;
 mod thrift;

@@ -40,6 +40,8 @@ pub struct Watch {
     failures: Mutex<u64>,
     /// Whether a module cannot do its work while the API is absent.
     required: AtomicBool,
+    /// Whether modules work as well without what it feeds: what may not be read counts as not there.
+    optional: AtomicBool,
 }
 
 impl Watch {
@@ -53,6 +55,7 @@ impl Watch {
             blocker,
             failures: Mutex::new(0),
             required: AtomicBool::new(false),
+            optional: AtomicBool::new(false),
         })
     }
 
@@ -64,6 +67,11 @@ impl Watch {
     /// Its absence is a fault and not only an empty list.
     pub fn require(&self) {
         self.required.store(true, Ordering::Relaxed);
+    }
+
+    /// Modules work without it.
+    pub fn make_optional(&self) {
+        self.optional.store(true, Ordering::Relaxed);
     }
 
     /// Whether what it feeds is complete.
@@ -80,6 +88,7 @@ impl Watch {
     pub fn problem(&self) -> Option<String> {
         let Self { kind, resource, .. } = self;
         match &*self.state.borrow() {
+            WatchState::Forbidden(_) if self.optional.load(Ordering::Relaxed) => None,
             WatchState::Forbidden(message) => Some(format!(
                 "cannot list and watch {resource}: grant \"list\" and \"watch\" on it to Trimtab's ServiceAccount ({message})"
             )),
@@ -93,7 +102,12 @@ impl Watch {
     /// Takes a new state over.
     pub(super) fn set(&self, state: WatchState) {
         self.log(&state);
-        let listed = matches!(state, WatchState::Synced | WatchState::Absent);
+        let optional = self.optional.load(Ordering::Relaxed);
+        let listed = match state {
+            WatchState::Synced | WatchState::Absent => true,
+            WatchState::Forbidden(_) => optional,
+            WatchState::Listing | WatchState::Failing(_) => false,
+        };
         self.state.send_if_modified(|old| {
             let changed = *old != state;
             *old = state;
@@ -200,5 +214,15 @@ mod tests {
         assert!(degraded[0].1.contains("\"list\""), "{degraded:?}");
         watch.set(WatchState::Synced);
         assert!(readiness.degraded().is_empty() && watch.is_listed());
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_optional_and_forbidden() {
+        let readiness = Readiness::new();
+        let watch = Watch::new("ConfigMap", "configmaps", readiness.block("configmaps"));
+        watch.make_optional();
+        watch.set(WatchState::Forbidden("no".to_owned()));
+        assert!(readiness.missing().is_empty() && readiness.degraded().is_empty());
+        assert!(watch.is_listed());
     }
 }

@@ -2,6 +2,7 @@
 
 mod destination_rule;
 mod endpoint_slice;
+mod mesh_config;
 mod namespace;
 mod pod;
 mod service;
@@ -16,6 +17,7 @@ use kube::{Resource, ResourceExt};
 
 pub use destination_rule::{DestinationRule, in_order};
 pub use endpoint_slice::{Endpoint, EndpointSlice};
+pub use mesh_config::MeshConfig;
 pub use namespace::Namespace;
 pub use pod::{Pod, PodGroup, PodGroups, Resources, Workload};
 pub use service::{Service, ServicePort, TargetPort, Transport};

@@ -56,7 +56,9 @@ impl Unknown {
         }
         match self.known.as_slice() {
             [] => "unknown field: no field is known here".to_owned(),
-            all if all.len() <= NAMED => format!("unknown field: known here are {}", all.join(", ")),
+            all if all.len() <= NAMED => {
+                format!("unknown field: known here are {}", all.join(", "))
+            }
             _ => "unknown field: remove it, or look it up in the documentation".to_owned(),
         }
     }

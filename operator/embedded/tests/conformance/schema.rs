@@ -178,7 +178,11 @@ pub async fn fault_m17_what_an_established_crd_keeps_does_not_change(client: Cli
     .await;
     for (crd, field, value) in [
         (gear_crd("Gear", "Cluster", "v1"), "spec.scope", "Cluster"),
-        (gear_crd("Cog", "Namespaced", "v1"), "spec.names.kind", "Cog"),
+        (
+            gear_crd("Cog", "Namespaced", "v1"),
+            "spec.names.kind",
+            "Cog",
+        ),
     ] {
         let merge = Patch::Merge(json!({"spec": crd["spec"]}));
         for (how, result) in [
