@@ -11,7 +11,8 @@ use kube::Api;
 use kube::api::{DeleteParams, DynamicObject};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use trimtab_embedded::{Embedded, Nearest};
+use trimtab_crds::istio;
+use trimtab_embedded::{Embedded, Nearest, nearest};
 
 use crate::manifests::{self, Document, Input};
 
@@ -68,6 +69,24 @@ pub fn load(embedded: &Embedded, document: &Document) -> anyhow::Result<Loaded> 
     }
     embedded.load_strict(object).map_err(|e| fail(&e))?;
     Ok(Loaded::Taken)
+}
+
+/// Fields of an Istio object that Istio does not have, a line each: an API server would remove them, and so does Trimtab
+/// not look at them. Newer releases than the one that is known may have them, so this is no refusal.
+pub fn remarks(document: &Document) -> Vec<String> {
+    let unknown = istio::unknown_fields(&document.object).into_iter();
+    let line = |field: istio::UnknownField| {
+        let near = nearest(&field.name, field.known.iter().map(String::as_str));
+        let near = near.map_or_else(String::new, |near| format!(", did you mean {near}?"));
+        format!(
+            "{}: {}: {}: Istio {} has no such field, so it has no effect{near}",
+            document.file.display(),
+            document.title(),
+            field.path,
+            istio::RELEASE
+        )
+    };
+    unknown.map(line).collect()
 }
 
 /// Kinds of others are passed over; a kind that Trimtab or Istio has, or that may be meant for one, is a mistake.
@@ -222,7 +241,12 @@ impl Folder {
             Ok(loaded) => {
                 let object = document.title();
                 match loaded {
-                    Loaded::Taken => tracing::info!(%object, "loaded"),
+                    Loaded::Taken => {
+                        tracing::info!(%object, "loaded");
+                        for remark in remarks(&document) {
+                            tracing::warn!("{remark}");
+                        }
+                    }
                     Loaded::PassedOver => {
                         tracing::info!(%object, "passed over: Trimtab does not read this kind")
                     }

@@ -99,6 +99,7 @@ pub async fn run(
         );
     }
     output.notes.extend(pass.passed_over());
+    output.notes.extend(pass.remarks);
     Ok(output)
 }
 
@@ -109,6 +110,7 @@ pub struct Pass {
     host: Host,
     not_loaded: Vec<String>,
     passed_over: BTreeSet<String>,
+    remarks: Vec<String>,
 }
 
 impl Pass {
@@ -148,9 +150,10 @@ pub async fn pass(
     config.check()?;
     let embedded = standalone::embedded()?;
     let (mut not_loaded, mut passed_over) = (Vec::new(), BTreeSet::new());
+    let mut remarks = Vec::new();
     for document in documents {
         match standalone::load(&embedded, document) {
-            Ok(Loaded::Taken) => {}
+            Ok(Loaded::Taken) => remarks.extend(standalone::remarks(document)),
             Ok(Loaded::PassedOver) => {
                 let word = |field: &str| document.object[field].as_str().unwrap_or_default();
                 passed_over.insert(format!("{} of {}", word("kind"), word("apiVersion")));
@@ -170,6 +173,7 @@ pub async fn pass(
         host,
         not_loaded,
         passed_over,
+        remarks,
     };
     pass.host.run_once().await?;
     pass.assume(config, &mut out).await?;

@@ -8,10 +8,6 @@
 {{- if and (include "trimtab.hasLazyload" .) (ne (get $learn "hints" | toString) "false") -}}true{{- end -}}
 {{- end -}}
 
-{{- define "trimtab.readsMeshConfig" -}}
-{{- if and (include "trimtab.hasLayer7" .) (include "trimtab.config" . | fromYaml).mesh.configMap -}}true{{- end -}}
-{{- end -}}
-
 {{/* What is watched, in all namespaces. */}}
 {{- define "trimtab.rules.read" -}}
 {{- $layer7 := include "trimtab.hasLayer7" . -}}
@@ -52,6 +48,13 @@
 - apiGroups: [networking.istio.io]
   resources: [gateways]
   verbs: [list, watch]
+{{- with (include "trimtab.config" . | fromYaml).mesh.configMap }}
+# Access logs and tracing as Istio's MeshConfig has them.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [{{ base . }}]
+  verbs: [list, watch]
+{{- end }}
 # Its objects are of no namespace.
 - apiGroups: [metaprotocol.aeraki.io]
   resources: [applicationprotocols/status]
@@ -162,12 +165,4 @@
   {{- end }}
   verbs: [get]
 {{- end -}}
-{{- end -}}
-
-{{/* Access logs and tracing as Istio's MeshConfig has them. */}}
-{{- define "trimtab.rules.meshConfig" -}}
-- apiGroups: [""]
-  resources: [configmaps]
-  resourceNames: [{{ (include "trimtab.config" . | fromYaml).mesh.configMap | base }}]
-  verbs: [list, watch]
 {{- end -}}

@@ -6,6 +6,7 @@
 mod authorization_policy;
 mod destination_rule;
 mod envoyfilter;
+mod fields;
 mod gateway;
 mod served;
 mod service_entry;
@@ -22,6 +23,7 @@ pub use destination_rule::{
     ConsistentHash, DestinationRule, DestinationRuleSpec, LoadBalancer, Subset, TrafficPolicy,
 };
 pub use envoyfilter::{EnvoyFilter, EnvoyFilterSpec};
+pub use fields::{RELEASE, UnknownField, unknown_fields};
 pub use gateway::{Gateway, GatewaySpec, Server};
 pub(crate) use served::{as_served, unread_crds};
 pub use service_entry::{ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec};

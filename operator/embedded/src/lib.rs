@@ -49,3 +49,4 @@ pub use clock::{Clock, WallClock};
 pub use embedded::{Embedded, Kind, Nearest};
 pub use error::{ApiError, Cause, Subject};
 pub use faults::{Faults, Filter};
+pub use spelling::nearest;

@@ -242,3 +242,40 @@ fn fault_m21_objects_without_a_namespace_go_where_it_is_said() {
         text(&output.stderr)
     );
 }
+
+#[test]
+fn fault_m21_a_router_without_a_service_is_described_as_such() {
+    let router = file(
+        "m21-alone",
+        "{apiVersion: metaprotocol.aeraki.io/v1alpha1, kind: MetaRouter, metadata: {name: a, namespace: library}, spec: {hosts: [gone.library.svc.cluster.local], routes: [{route: [{destination: {host: gone.library.svc.cluster.local}}]}]}}",
+    );
+    let output = run(
+        &["describe", "metarouter", "a", "-n", "library"],
+        &[&router],
+    );
+    let out = text(&output.stdout);
+    assert!(
+        out.contains("no Service or ServiceEntry has the host gone.library.svc.cluster.local"),
+        "{out}"
+    );
+    assert!(!out.contains("of  /"), "{out}");
+}
+
+#[test]
+fn fault_m10_fields_that_istio_does_not_have_are_noted() {
+    let good = ROUTED.replace("VERSION", "v1");
+    let plain = run(&["translate"], &[&file("m10-istio-good", &good)]);
+    let odd = good.replace(
+        "resolution: STATIC",
+        "resolution: STATIC\n  resolutions: STATIC",
+    );
+    let output = run(&["translate"], &[&file("m10-istio-odd", &odd)]);
+    let err = text(&output.stderr);
+    assert!(output.status.success(), "{err}");
+    assert_eq!(text(&output.stdout), text(&plain.stdout));
+    assert!(
+        err.contains("ServiceEntry library/lending: spec.resolutions")
+            && err.contains("did you mean resolution?"),
+        "{err}"
+    );
+}

@@ -105,7 +105,7 @@ fn config(text: &str) -> Config {
     config
 }
 
-/// What the operator's account may do: its ClusterRole, and its Roles, as if each held everywhere.
+/// What the operator's account may do: its ClusterRole, and Roles, as if each held everywhere.
 fn granted(text: &str) -> BTreeSet<Right> {
     let bound = objects(text).into_iter().filter(|o| {
         let name = o["metadata"]["name"].as_str().unwrap_or_default();

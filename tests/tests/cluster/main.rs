@@ -22,6 +22,8 @@ mod charts;
 mod facts;
 mod fallback;
 mod fixture;
+mod from_aeraki;
+mod istio_fields;
 mod lazyload;
 mod limits;
 mod protocols;

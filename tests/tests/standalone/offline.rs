@@ -170,6 +170,28 @@ async fn fault_m4_versions_of_istios_kinds_are_one_kind() {
     }
 }
 
+#[test]
+fn fault_m10_fields_that_istio_does_not_have_are_told() {
+    let text = "{apiVersion: networking.istio.io/v1beta1, kind: VirtualService, metadata: {name: a, namespace: library}, spec: {hosts: [a.example], http: [{mtch: [], route: []}]}}";
+    let document = manifests::parse(Path::new("in.yaml"), text)
+        .unwrap()
+        .remove(0);
+    let remarks = standalone::remarks(&document);
+    assert_eq!(remarks.len(), 1, "{remarks:?}");
+    for part in [
+        "in.yaml: VirtualService library/a",
+        "spec.http[0].mtch",
+        "did you mean match?",
+    ] {
+        assert!(remarks[0].contains(part), "{remarks:?}");
+    }
+    let embedded = standalone::embedded().unwrap();
+    assert_eq!(
+        standalone::load(&embedded, &document).unwrap(),
+        Loaded::Taken
+    );
+}
+
 /// What folders of applications hold besides.
 #[test]
 fn fault_m4_kinds_that_do_not_matter_are_no_mistakes() {

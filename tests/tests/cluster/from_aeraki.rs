@@ -1,0 +1,305 @@
+//! The steps from Aeraki to Trimtab, as docs/install.md has them, on a control plane of their own.
+
+use std::path::Path;
+
+use trimtab_cluster::Cluster;
+
+use crate::conformance::eventually;
+
+const PAGE: &str = include_str!("../../../docs/install.md");
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/trimtab");
+
+/// What an installation of Aeraki leaves, as far as its program is not needed: the CRD in the scope of its chart, its webhook,
+/// its Service, a ConfigMap and objects that it wrote.
+const AERAKI: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: aeraki, namespace: istio-system}
+spec: {selector: {app: aeraki}, ports: [{name: grpc-xds, port: 15010}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: aeraki-bootstrap-config, namespace: shop}
+data: {custom_bootstrap.json: "{}"}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: aeraki-istio-system}
+webhooks:
+- name: validation.aeraki.io
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  failurePolicy: Fail
+  timeoutSeconds: 2
+  clientConfig: {service: {name: aeraki, namespace: istio-system, path: /validate}}
+  rules: [{apiGroups: [metaprotocol.aeraki.io], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [metarouters]}]
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: aeraki-inbound-a.shop.svc.cluster.local-9000, namespace: istio-system, labels: {manager: Aeraki}}
+spec: {}
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: taken-over, namespace: istio-system, labels: {manager: Aeraki, app.kubernetes.io/managed-by: trimtab}}
+spec: {}
+"#;
+
+const CRD: &str = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: applicationprotocols.metaprotocol.aeraki.io}
+spec:
+  group: metaprotocol.aeraki.io
+  scope: Namespaced
+  names: {kind: ApplicationProtocol, listKind: ApplicationProtocolList, plural: applicationprotocols, singular: applicationprotocol}
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: true
+    subresources: {status: {}}
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec: {type: object, properties: {protocol: {type: string}, codec: {type: string}}}
+          status: {type: object, x-kubernetes-preserve-unknown-fields: true}
+";
+
+const PROTOCOL: &str = "{apiVersion: metaprotocol.aeraki.io/v1alpha1, kind: ApplicationProtocol, metadata: {name: own, namespace: istio-system}, spec: {protocol: own, codec: own.codec}}";
+const ROUTER: &str = "{apiVersion: metaprotocol.aeraki.io/v1alpha1, kind: MetaRouter, metadata: {name: a, namespace: shop}, spec: {hosts: [a.shop.svc.cluster.local], routes: [{route: [{destination: {host: a.shop.svc.cluster.local}}]}]}}";
+
+/// The commands of the blocks of a step, with the prompt's indentation taken away.
+fn commands(step: &str) -> String {
+    let section = PAGE.split("## From Aeraki").nth(1).expect("the section");
+    let section = section.split("\n## ").next().expect("its end");
+    let text = section
+        .split(&format!("\n{step}. "))
+        .nth(1)
+        .expect("the step");
+    let next = step.parse::<u32>().expect("a number") + 1;
+    let text = text.split(&format!("\n{next}. ")).next().expect("its end");
+    let blocks = text
+        .split("   ```sh\n")
+        .skip(1)
+        .filter_map(|b| b.split("   ```").next());
+    let lines = blocks
+        .flat_map(str::lines)
+        .map(|l| l.strip_prefix("   ").unwrap_or(l));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Runs a step as a user would; the program is that of this build.
+async fn run(cluster: &Cluster, dir: &Path, script: &str) -> Result<String, String> {
+    let output = tokio::process::Command::new("sh")
+        .args(["-e", "-c", script])
+        .current_dir(dir)
+        .env(
+            "PATH",
+            format!(
+                "{}:{}",
+                dir.join("bin").display(),
+                std::env::var("PATH").unwrap_or_default()
+            ),
+        )
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .output()
+        .await
+        .map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+/// A folder with `kubectl` and a `trimtab` that prints what the real one prints.
+fn tools(dir: &Path) {
+    let bin = dir.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let kubectl = trimtab_cluster::tools::find("kubectl").unwrap();
+    std::os::unix::fs::symlink(kubectl, bin.join("kubectl")).unwrap();
+    let crds: Vec<String> = trimtab::manifests::crds()
+        .unwrap()
+        .into_iter()
+        .map(|(_, text)| format!("---\n{text}"))
+        .collect();
+    std::fs::write(dir.join("crds.yaml"), crds.concat()).unwrap();
+    let args = ["edge".to_owned(), "--tls".to_owned()];
+    let map = trimtab::aeraki::AerakiBootstrapArgs::of(&args).unwrap();
+    std::fs::write(
+        dir.join("map.yaml"),
+        map.text(&trimtab::config::Config::default()).unwrap(),
+    )
+    .unwrap();
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in\ncrds) cat {0}/crds.yaml;;\n'aeraki-bootstrap --tls edge') cat {0}/map.yaml;;\n*) echo \"$*\" >&2; exit 2;;\nesac\n",
+        dir.display()
+    );
+    let program = bin.join("trimtab");
+    std::fs::write(&program, script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(program, mode).unwrap();
+}
+
+/// As Aeraki's installation was before.
+async fn aeraki(cluster: &Cluster) {
+    let crd = "applicationprotocols.metaprotocol.aeraki.io";
+    cluster.kubectl(&["delete", "crd", crd], "").await.unwrap();
+    // The namespace is there from the start in a mesh.
+    let _ = cluster
+        .kubectl(&["create", "namespace", "istio-system"], "")
+        .await;
+    cluster.kubectl(&["create", "-f", "-"], CRD).await.unwrap();
+    let wait = [
+        "wait",
+        "--for=condition=established",
+        "--timeout=60s",
+        "crd",
+        crd,
+    ];
+    cluster.kubectl(&wait, "").await.unwrap();
+    cluster
+        .kubectl(&["apply", "-f", "-"], AERAKI)
+        .await
+        .unwrap();
+    cluster
+        .kubectl(&["apply", "-f", "-"], PROTOCOL)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_m19_the_steps_of_the_page_lead_from_aeraki_to_trimtab() {
+    if std::env::var_os("TRIMTAB_USE_KUBECONFIG").is_some() {
+        // CRDs of all are replaced: that is nothing to do to somebody's cluster.
+        return;
+    }
+    let cluster = Cluster::start().await.unwrap();
+    let dir = cluster.dir().join("steps");
+    tools(&dir);
+    aeraki(&cluster).await;
+    let step = |number: &str, script: &str| {
+        let (number, script) = (number.to_owned(), script.to_owned());
+        let (cluster, dir) = (&cluster, &dir);
+        async move {
+            run(cluster, dir, &script)
+                .await
+                .map_err(|e| format!("step {number}: {e}"))
+        }
+    };
+    let applied = |text: &'static str| cluster.kubectl(&["apply", "-f", "-"], text);
+
+    eventually("the webhook is asked", || async {
+        let refused = applied(ROUTER).await.err()?.to_string();
+        refused.contains("validation.aeraki.io").then_some(())
+    })
+    .await;
+    let stop = commands("1").replace(
+        "kubectl --namespace istio-system scale deployment aeraki --replicas=0\n",
+        "",
+    );
+    assert_ne!(stop, commands("1"), "there is no deployment here to scale");
+    step("1", &stop).await.unwrap();
+    eventually("nobody is asked", || async { applied(ROUTER).await.ok() }).await;
+
+    let crds = step(
+        "2",
+        "trimtab crds | kubectl apply --server-side --force-conflicts -f -",
+    )
+    .await
+    .unwrap_err();
+    assert!(
+        crds.contains("spec.scope") && crds.contains("field is immutable"),
+        "{crds}"
+    );
+    step("2", &commands("2")).await.unwrap();
+    let get = [
+        "get",
+        "applicationprotocols",
+        "own",
+        "-o",
+        "jsonpath={.spec.protocol} {.spec.codec} {.metadata.namespace}",
+    ];
+    assert_eq!(
+        cluster.kubectl(&get, "").await.unwrap().trim(),
+        "own own.codec"
+    );
+
+    std::fs::write(dir.join("tls.crt"), "c").unwrap();
+    std::fs::write(dir.join("tls.key"), "k").unwrap();
+    std::fs::write(dir.join("ca.crt"), "a").unwrap();
+    step("3", &commands("3")).await.unwrap();
+
+    let delete = [
+        "delete",
+        "configmap",
+        "aeraki-bootstrap-config",
+        "--namespace",
+        "shop",
+    ];
+    cluster.kubectl(&delete, "").await.unwrap();
+    let values = "aeraki.enabled=true,aeraki.namespaces={shop},tls.secretName=trimtab-xds,config.metaprotocol.dataPlane=Aeraki,config.metaprotocol.ports=all";
+    let install = [
+        "install",
+        "trimtab",
+        CHART,
+        "-n",
+        "istio-system",
+        "--set",
+        values,
+    ];
+    cluster.helm(&install).await.unwrap();
+    let port = [
+        "-n",
+        "istio-system",
+        "get",
+        "service",
+        "aeraki",
+        "-o",
+        "jsonpath={.spec.ports[*].port}",
+    ];
+    assert_eq!(cluster.kubectl(&port, "").await.unwrap().trim(), "15010");
+
+    cluster
+        .kubectl(&["create", "namespace", "edge"], "")
+        .await
+        .unwrap();
+    step("5", &commands("5").replace("NAMESPACE", "edge"))
+        .await
+        .unwrap();
+    for namespace in ["shop", "edge"] {
+        let get = [
+            "-n",
+            namespace,
+            "get",
+            "configmap",
+            "aeraki-bootstrap-config",
+            "-o",
+            "jsonpath={.data}",
+        ];
+        let data = cluster.kubectl(&get, "").await.unwrap();
+        assert!(
+            data.contains("aeraki.istio-system") && data.contains("ROOTCA"),
+            "{namespace}: {data}"
+        );
+    }
+
+    step("6", &commands("6")).await.unwrap();
+    let left = [
+        "get",
+        "envoyfilters",
+        "-A",
+        "-o",
+        "jsonpath={.items[*].metadata.name}",
+    ];
+    assert_eq!(
+        cluster.kubectl(&left, "").await.unwrap().trim(),
+        "taken-over"
+    );
+}
