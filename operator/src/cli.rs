@@ -313,6 +313,7 @@ async fn run_standalone(
         ..config
     };
     let embedded = standalone::embedded()?;
+    standalone::ensure_roots(&embedded, &config)?;
     let mut folder = standalone::Folder::new(dir, embedded.clone());
     let refused = folder.sync().await;
     complain_of(&refused.with_context(|| format!("--standalone {}", dir.display()))?);

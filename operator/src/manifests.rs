@@ -230,11 +230,8 @@ fn mistake(line: usize, part: &str) -> String {
     let plain = serde_saphyr::options! { with_snippet: false };
     let error = serde_saphyr::from_multiple_with_options::<Value>(&whole, plain);
     let error = error.err().map(|e| e.to_string()).unwrap_or_default();
-    // The rest of the message is for programmers.
-    let error = error
-        .split(", set DuplicateKeyPolicy")
-        .next()
-        .unwrap_or_default();
+    // This part of the message is for programmers.
+    let error = error.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
     };

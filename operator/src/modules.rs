@@ -32,6 +32,14 @@ pub fn add_data_plane(
     })
 }
 
+/// Istio's root namespaces, as modules have them.
+pub fn root_namespaces(config: &Config) -> [String; 2] {
+    [
+        config.of::<Limiter>().root_namespace,
+        config.of::<Metaprotocol>().root_namespace,
+    ]
+}
+
 /// The lazyload section with what it takes from others.
 pub fn lazyload(config: &Config) -> LazyloadConfig {
     LazyloadConfig {

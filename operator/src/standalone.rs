@@ -13,8 +13,11 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::istio;
 use trimtab_embedded::{Embedded, Nearest, nearest};
+use trimtab_mesh::model::MeshConfig;
 
+use crate::config::Config;
 use crate::manifests::{self, Document, Input};
+use crate::modules;
 
 /// How often the folder is looked at.
 const POLL: Duration = Duration::from_millis(500);
@@ -56,6 +59,9 @@ pub fn load(embedded: &Embedded, document: &Document) -> anyhow::Result<Loaded> 
     };
     if is_own_crd(&object) {
         return Ok(Loaded::PassedOver);
+    }
+    if let Some(root) = root_of_mesh(&object) {
+        embedded.ensure_namespace(&root)?;
     }
     if let Some(namespace) = object
         .pointer("/metadata/namespace")
@@ -132,6 +138,21 @@ fn is_own_crd(object: &Value) -> bool {
         && own_groups().contains(text(object, "/spec/group"))
 }
 
+/// The root namespace that a MeshConfig names: objects are generated there, and a mesh has it.
+fn root_of_mesh(object: &Value) -> Option<String> {
+    let is_map = text(object, "/kind") == "ConfigMap";
+    let mesh = is_map.then(|| MeshConfig::parse(text(object, "/data/mesh")))??;
+    Some(mesh.root_namespace).filter(|root| !root.is_empty())
+}
+
+/// Makes the namespaces that a configuration takes for given.
+pub fn ensure_roots(embedded: &Embedded, config: &Config) -> anyhow::Result<()> {
+    for namespace in modules::root_namespaces(config) {
+        embedded.ensure_namespace(&namespace)?;
+    }
+    Ok(())
+}
+
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     let found = object.pointer(pointer);
     found.and_then(Value::as_str).unwrap_or_default()
@@ -202,13 +223,14 @@ impl Folder {
                 refused: vec![format!("{error:#}")],
                 ..Input::default()
             });
-            let whole = input.refused.is_empty();
+            let mut whole = input.refused.is_empty();
             refused.extend(input.refused);
             for document in input.documents {
-                self.take(document, &mut seen, &mut refused);
+                whole &= self.take(document, &mut seen, &mut refused);
             }
             if !whole {
-                // Which object a part that cannot be read was, nobody knows: what the file held before stays.
+                // Which object a part was that cannot be read, or whose name or kind is new and wrong, nobody knows: what the
+                // file held before stays.
                 for (id, known) in self.known.iter().filter(|(_, k)| k.document.file == file) {
                     seen.entry(id.clone()).or_insert_with(|| known.clone());
                 }
@@ -223,19 +245,20 @@ impl Folder {
         Ok(refused)
     }
 
-    /// Loads one document unless it is loaded already; one that is refused leaves what it was before.
+    /// Loads one document unless it is loaded already; one that is refused leaves what it was before. False: it is refused and
+    /// was not there before.
     fn take(
         &self,
         document: Document,
         seen: &mut BTreeMap<Identity, Known>,
         refused: &mut Vec<String>,
-    ) {
+    ) -> bool {
         let id = identity(&self.embedded, &document.object);
         let before = self.known.get(&id);
         if let Some(before) = before.filter(|b| b.document.object == document.object) {
             let loaded = before.loaded;
             seen.insert(id, Known { document, loaded });
-            return;
+            return true;
         }
         match load(&self.embedded, &document) {
             Ok(loaded) => {
@@ -252,10 +275,12 @@ impl Folder {
                     }
                 }
                 seen.insert(id, Known { document, loaded });
+                true
             }
             Err(error) => {
                 refused.push(format!("{error:#}"));
                 seen.extend(before.map(|b| (id, b.clone())));
+                before.is_some()
             }
         }
     }

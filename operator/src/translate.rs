@@ -149,6 +149,7 @@ pub async fn pass(
 ) -> anyhow::Result<(Pass, Output)> {
     config.check()?;
     let embedded = standalone::embedded()?;
+    standalone::ensure_roots(&embedded, config)?;
     let (mut not_loaded, mut passed_over) = (Vec::new(), BTreeSet::new());
     let mut remarks = Vec::new();
     for document in documents {

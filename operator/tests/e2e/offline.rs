@@ -43,7 +43,7 @@ spec: {host: lending.library.example, subsets: [{name: second, labels: {edition:
 apiVersion: networking.istio.io/VERSION
 kind: Gateway
 metadata: {name: edge, namespace: library}
-spec: {selector: {app: edge}, servers: [{port: {number: 9095, name: tcp, protocol: TCP}, hosts: ['library/lending.library.example']}]}
+spec: {selector: {app: edge}, servers: [{port: {number: 9095, name: tcp-metaprotocol-thrift, protocol: TCP}, hosts: ['library/lending.library.example']}]}
 ---
 apiVersion: metaprotocol.aeraki.io/v1alpha1
 kind: MetaRouter
@@ -99,7 +99,7 @@ fn fault_m4_what_is_no_object_does_not_end_everything() {
     let good = file("m4-good", &ROUTED.replace("VERSION", "v1"));
     let bad = file(
         "m4-bad",
-        "kind: Service\nmetadata: {name: x}\n---\na: [\n---\napiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: y}\n\
+        "kind: Service\nmetadata: {name: x}\n---\na: [\n---\napiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: roll}\n\
          ---\napiVersion: v1\nkind: Service\nmetadata: {name: twice}\nspec: {}\nspec: {ports: []}\n",
     );
     let alone = run(&["translate"], &[&good]);
@@ -123,7 +123,7 @@ fn fault_m4_what_is_no_object_does_not_end_everything() {
             &good,
             &file(
                 "m4-passed",
-                "{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {name: y}}",
+                "{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {name: roll}}",
             ),
         ],
     );

@@ -98,10 +98,9 @@ impl Guard {
         let mut allowed = true;
         for right in needed(&self.api, request).await {
             let mut log = self.log.lock().expect("no panic while locked");
-            let name = request.uri.path().trim_matches('/').rsplit('/').next();
             let named = (
                 right.0.clone(),
-                format!("{} {}", right.1, name.unwrap_or_default()),
+                format!("{} {}", right.1, name(request)),
                 right.2.clone(),
             );
             if self.granted.contains(&right) {
@@ -115,6 +114,18 @@ impl Guard {
         }
         allowed
     }
+}
+
+/// The object that a request is about: of a list or watch the only one that its field selector leaves, as the API server's
+/// authorizer has it.
+fn name(request: &Parts) -> String {
+    let query = request.uri.query().unwrap_or_default();
+    let selector = query
+        .split('&')
+        .find_map(|part| part.strip_prefix("fieldSelector="));
+    let selected = selector.and_then(|s| s.strip_prefix("metadata.name%3D"));
+    let path = request.uri.path().trim_matches('/').rsplit('/').next();
+    selected.or(path).unwrap_or_default().to_owned()
 }
 
 async fn pass(State(guard): State<Guard>, request: Request) -> Response {

@@ -71,7 +71,7 @@ async fn named(client: &kube::Client, object: &serde_json::Value) -> Vec<String>
     };
     let url =
         format!("/apis/{group}/{version}{namespace}/{plural}?dryRun=All&fieldValidation=Strict");
-    let request = http::Request::post(url)
+    let request = hyper::Request::post(url)
         .header("content-type", "application/json")
         .body(object.to_string().into_bytes())
         .unwrap();

@@ -34,6 +34,7 @@ impl Server {
     ) -> Result<Reply, ApiError> {
         let target = &*renderer.target;
         target.identify(&mut body)?;
+        report_unknown_of_config(target, &body, options)?;
         let generated = meta::name(&body).is_empty();
         let mut tries = 0;
         loop {
@@ -170,6 +171,7 @@ impl Server {
         let target = &*renderer.target;
         let name = target.named()?.to_owned();
         target.identify(&mut body)?;
+        report_unknown_of_config(target, &body, options)?;
         let written = self.persist(target, &name, options, |old, warnings| {
             let old = old.ok_or_else(|| ApiError::NotFound(target.resource.subject(&name)))?;
             self.prepare_update(target, old, body.clone(), options, warnings)
@@ -404,7 +406,7 @@ fn without_version(config: &Value) -> Value {
     config
 }
 
-/// Apply must report what the client sent, not what is left after merging.
+/// What the client sent is reported, not what is left of it after merging, or after its status was put aside.
 fn report_unknown_of_config(
     target: &Target,
     config: &Value,
