@@ -161,18 +161,32 @@ fn packed_charts_render_the_same() {
 }
 
 #[test]
-fn the_example_of_the_document_is_accepted() {
+fn the_examples_of_the_document_are_accepted() {
     let text = std::fs::read_to_string(repository().join("docs/install.md")).unwrap();
     let blocks: Vec<&str> = text
         .split("```yaml\n")
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert_eq!(blocks.len(), 1, "an example of values");
-    let values = Path::new(env!("CARGO_TARGET_TMPDIR")).join("install-example.yaml");
-    std::fs::write(&values, blocks[0]).unwrap();
-    let text = render("trimtab", &["--values", &values.to_string_lossy()]).unwrap();
-    let config: Config = serde_saphyr::from_str(&configuration(&text)).unwrap();
-    assert!(config.metrics.prometheus.is_some());
-    object(&text, "ServiceMonitor", "trimtab");
+    assert_eq!(blocks.len(), 3, "examples of values");
+    let rendered: Vec<String> = blocks
+        .iter()
+        .enumerate()
+        .map(|(i, block)| {
+            let values = format!("install-example-{i}.yaml");
+            let values = Path::new(env!("CARGO_TARGET_TMPDIR")).join(values);
+            std::fs::write(&values, block).unwrap();
+            render("trimtab", &["--values", &values.to_string_lossy()]).unwrap()
+        })
+        .collect();
+    let config = |i: usize| -> Config {
+        let config: Config = serde_saphyr::from_str(&configuration(&rendered[i])).unwrap();
+        config.check().unwrap();
+        config
+    };
+    assert!(config(0).metrics.prometheus.is_some());
+    object(&rendered[0], "ServiceMonitor", "trimtab");
+    assert!(config(1).xds.tls.is_some(), "from Aeraki");
+    object(&rendered[1], "Service", "aeraki");
+    object(&rendered[2], "NetworkPolicy", "trimtab");
 }
