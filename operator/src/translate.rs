@@ -128,6 +128,9 @@ pub async fn pass(
             out.refused.push(format!("{error:#}"));
         }
     }
+    for document in documents {
+        assume_namespaces(&embedded, document);
+    }
     let client = embedded.client();
     let mut host = Host::new(context(&client, metrics, config)?);
     operator::set_up(config, &mut host)?;
@@ -136,6 +139,20 @@ pub async fn pass(
     pass.assume(config, &mut out).await?;
     pass.collect(&client, &mut out).await?;
     Ok((pass, out))
+}
+
+/// Namespaces that an object is exported to count as there: nothing could be written into them otherwise.
+fn assume_namespaces(embedded: &Embedded, document: &Document) {
+    let exports = document.object.pointer("/spec/exportTo");
+    let names = exports.and_then(Value::as_array).into_iter().flatten();
+    let annotation = &document.object["metadata"]["annotations"]["networking.istio.io/exportTo"];
+    let more = annotation.as_str().unwrap_or_default().split(',');
+    for name in names.filter_map(Value::as_str).chain(more.map(str::trim)) {
+        if !["", "*", ".", "~"].contains(&name) {
+            // A name that is none is told by the module.
+            let _ = embedded.ensure_namespace(name);
+        }
+    }
 }
 
 fn context(

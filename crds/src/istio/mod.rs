@@ -22,7 +22,10 @@ pub use destination_rule::{
 };
 pub use envoyfilter::{EnvoyFilter, EnvoyFilterSpec};
 pub use gateway::{Gateway, GatewaySpec, Server};
-pub use service_entry::{ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec};
+pub use service_entry::{
+    AllocatedAddress, ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec,
+    ServiceEntryStatus,
+};
 pub use sidecar::{Sidecar, SidecarEgress, SidecarSpec};
 pub use virtual_service::{
     Delegate, Destination, HttpMatchRequest, HttpRetry, HttpRule, MirrorPolicy, Percent,

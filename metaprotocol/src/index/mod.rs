@@ -12,17 +12,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::Gateway;
+use trimtab_crds::istio::{Gateway, VirtualService};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_kit::generated::owner_name;
 use trimtab_kit::problem::Problem;
 pub use trimtab_mesh::Name;
-use trimtab_mesh::model::{DestinationRule, EndpointSlice, Service, ServiceEntry, ServicePort};
+use trimtab_mesh::model::{
+    DestinationRule, EndpointSlice, Namespace, Service, ServiceEntry, ServicePort,
+};
 use trimtab_mesh::names::service_of;
 use trimtab_mesh::table::Table;
 
@@ -51,8 +54,8 @@ pub struct ResolvedHost {
     pub inputs: Vec<ServicePortInput>,
     /// What is wrong between objects.
     pub problems: Vec<Problem>,
-    /// MetaRouters that name the host, in force or not.
-    pub routers: Vec<ObjectKey>,
+    /// Users' objects that name the host, in force or not.
+    pub named: Vec<ObjectKey>,
 }
 
 /// A user's object as last seen.
@@ -75,8 +78,10 @@ struct Objects {
     services: Arc<Table<Service>>,
     slices: Arc<Table<EndpointSlice>>,
     entries: Arc<Table<ServiceEntry>>,
+    namespaces: Arc<Table<Namespace>>,
     rules: Arc<Table<DestinationRule>>,
     gateways: Arc<Table<Kept<Gateway>>>,
+    virtual_services: Arc<Table<Kept<VirtualService>>>,
     routers: Arc<Table<Kept<MetaRouter>>>,
     protocols: Arc<Table<Kept<ApplicationProtocol>>>,
     redis_services: Arc<Table<Kept<RedisService>>>,
@@ -91,8 +96,10 @@ impl Objects {
             services: mesh.table(),
             slices: mesh.table(),
             entries: mesh.table(),
+            namespaces: mesh.table(),
             rules: mesh.table(),
             gateways: mesh.table(),
+            virtual_services: mesh.table(),
             routers: mesh.table(),
             protocols: mesh.table(),
             redis_services: mesh.table(),
@@ -159,8 +166,10 @@ impl Index {
         objects.services.follow(self);
         objects.slices.follow(self);
         objects.entries.follow(self);
+        objects.namespaces.follow(self);
         objects.rules.follow(self);
         objects.gateways.follow(self);
+        objects.virtual_services.follow(self);
         objects.routers.follow(self);
         objects.protocols.follow(self);
         objects.redis_services.follow(self);
@@ -189,12 +198,18 @@ impl Index {
     pub fn resolve(&self, host: &str, last_good: Option<&Router>) -> ResolvedHost {
         let mut state = self.state.lock();
         let (mesh, depends) = state.closure(host, last_good);
-        let routers = state.router_keys(host);
-        let mut sources: BTreeSet<String> = routers.iter().map(ToString::to_string).collect();
+        let named = state.naming(host);
+        let mut sources: BTreeSet<String> = named.iter().map(ToString::to_string).collect();
         let entries = self.objects.entries.rows();
-        let named = entries.of(host);
-        sources.extend(named.map(|((ns, name), _)| format!("ServiceEntry {ns}/{name}")));
+        let of_host = entries.of(host);
+        sources.extend(of_host.map(|((ns, name), _)| format!("ServiceEntry {ns}/{name}")));
         drop(entries);
+        let rules = self.objects.virtual_services.rows();
+        let of_host = rules.of(host);
+        sources.extend(of_host.map(|((ns, name), _)| format!("VirtualService {ns}/{name}")));
+        drop(rules);
+        let service = self.objects.service(host);
+        sources.extend(service.map(|s| format!("Service {}/{}", s.id.namespace, s.id.name)));
         state.depend(host, &depends);
         drop(state);
 
@@ -218,7 +233,7 @@ impl Index {
         ResolvedHost {
             inputs,
             problems: resolved.problems.into_iter().filter(mine).collect(),
-            routers,
+            named,
         }
     }
 
@@ -331,10 +346,14 @@ impl Index {
 }
 
 impl State {
-    /// Whether anything may come of a host: it has a layer-7 port, had one, or a router names it.
+    /// Whether anything may come of a host: it has a layer-7 port, had one, or an object of a user names it.
     fn matters(&self, host: &str) -> bool {
-        let routers = self.objects.routers.rows();
-        self.known.contains_key(host) || routers.index().has(host) || self.speaks(host)
+        let objects = &self.objects;
+        self.known.contains_key(host)
+            || objects.routers.rows().index().has(host)
+            || objects.redis_services.rows().index().has(host)
+            || objects.redis_destinations.rows().index().has(host)
+            || self.speaks(host)
     }
 
     fn speaks(&self, host: &str) -> bool {
@@ -361,6 +380,37 @@ impl State {
     fn touch_only(&mut self, host: &str) {
         if self.matters(host) {
             self.dirty.insert(host.to_owned());
+        }
+    }
+
+    /// Marks the hosts that have one of some addresses: whose it is may have changed.
+    fn touch_addresses(&mut self, addresses: &BTreeSet<IpAddr>) {
+        let objects = self.objects.clone();
+        let (services, entries) = (objects.services.rows(), objects.entries.rows());
+        let slices = objects.slices.rows();
+        let mut hosts: BTreeSet<&str> = BTreeSet::new();
+        for address in addresses {
+            hosts.extend(services.by_address().at(*address).map(|s| &*s.host));
+            hosts.extend(slices.by_address().at(*address).map(|s| &*s.host));
+            let entries = entries.by_address().at(*address);
+            hosts.extend(entries.flat_map(|e| &e.spec.hosts).map(String::as_str));
+        }
+        for host in hosts {
+            self.touch_only(host);
+        }
+    }
+
+    /// Marks the hosts with an address in a range.
+    fn touch_range(&mut self, range: IpNet) {
+        let objects = self.objects.clone();
+        let (entries, slices) = (objects.entries.rows(), objects.slices.rows());
+        for entry in entries.by_address().within(range) {
+            for host in &entry.spec.hosts {
+                self.touch_only(host);
+            }
+        }
+        for slice in slices.by_address().within(range) {
+            self.touch_only(&slice.host);
         }
     }
 

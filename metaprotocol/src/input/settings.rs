@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
+use trimtab_mesh::Trust;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -11,6 +12,10 @@ use trimtab_crds::Duration;
 pub struct Settings {
     /// Istio's root namespace.
     pub root_namespace: String,
+    /// Namespaces whose objects decide on hosts of other namespaces too, besides the root namespace.
+    pub trusted_namespaces: BTreeSet<String>,
+    /// Namespaces into which nothing is written for services of others.
+    pub closed_namespaces: BTreeSet<String>,
     /// Where outbound EnvoyFilters go when the router has no `exportTo`.
     pub scope: Scope,
     /// Which ports are managed.
@@ -50,6 +55,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             root_namespace: "istio-system".to_owned(),
+            trusted_namespaces: BTreeSet::new(),
+            closed_namespaces: closed_namespaces("istio-system"),
             scope: Scope::Root,
             ports: Ports::All,
             data_planes: BTreeSet::from([DataPlane::Aeraki]),
@@ -66,6 +73,22 @@ impl Default for Settings {
             secrets_inline: false,
             proxy_version: String::new(),
             revision: String::new(),
+        }
+    }
+}
+
+/// Where a tenant has nothing to do: the namespaces of Kubernetes, and the root namespace.
+pub fn closed_namespaces(root: &str) -> BTreeSet<String> {
+    let names = ["kube-system", "kube-public", "kube-node-lease", root];
+    names.map(str::to_owned).into()
+}
+
+impl Settings {
+    /// Which namespaces decide on hosts of others.
+    pub fn trust(&self) -> Trust<'_> {
+        Trust {
+            root: &self.root_namespace,
+            further: &self.trusted_namespaces,
         }
     }
 }

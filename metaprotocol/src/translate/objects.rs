@@ -225,8 +225,23 @@ pub(super) fn listener_name(address: IpAddr, port: u16) -> String {
     format!("{address}_{port}")
 }
 
-/// Namespaces of the outbound objects. `exportTo` of the router decides, else the scope of the settings.
+/// Namespaces of the outbound objects. `exportTo` of the router decides, else the scope of the settings; and none that the
+/// host itself is not exported to.
 pub(super) fn scopes(plan: &Plan<'_>) -> BTreeSet<String> {
+    let input = plan.input;
+    let root = &input.settings.root_namespace;
+    let wanted = wanted_scopes(plan);
+    let Some(visible) = &input.visible_to else {
+        return wanted;
+    };
+    // An object in the root namespace is for all proxies, of whatever namespace.
+    let seen = visible.iter();
+    let seen = seen.filter(|n| !input.closed.contains(*n) && *n != root);
+    let here = seen.filter(|n| wanted.contains(root) || wanted.contains(*n));
+    here.cloned().collect()
+}
+
+fn wanted_scopes(plan: &Plan<'_>) -> BTreeSet<String> {
     let settings = &plan.input.settings;
     let router = plan.router.as_ref().filter(|r| !r.export_to.is_empty());
     let Some(router) = router else {
