@@ -152,7 +152,10 @@ impl MetaprotocolConfig {
         }
         let closed = self.closed_namespaces.iter().flatten();
         for (key, names) in [
-            ("trustedNamespaces", self.trusted_namespaces.iter().collect()),
+            (
+                "trustedNamespaces",
+                self.trusted_namespaces.iter().collect(),
+            ),
             ("closedNamespaces", closed.collect::<Vec<&String>>()),
         ] {
             if let Some(bad) = names.into_iter().find(|name| !is_label(name)) {

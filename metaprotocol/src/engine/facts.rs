@@ -109,8 +109,11 @@ impl Inner {
 
 /// Whether an object is in force on a port.
 fn has_part(key: &ObjectKey, input: &ServicePortInput) -> bool {
-    let is =
-        |owner: &crate::owner::Owner| owner.kind == key.kind.as_str() && owner.namespace == key.namespace && owner.name == key.name;
+    let is = |owner: &crate::owner::Owner| {
+        owner.kind == key.kind.as_str()
+            && owner.namespace == key.namespace
+            && owner.name == key.name
+    };
     match key.kind {
         Kind::MetaRouter => input.router.as_ref().is_some_and(|r| is(&r.owner)),
         Kind::RedisService => input.redis.as_ref().is_some_and(|r| is(&r.owner)),
@@ -129,7 +132,16 @@ fn add_lone(key: &ObjectKey, seen: &Seen, lone: bool, facts: &mut Facts) {
         let problem = Problem::new(key, field, reason, message);
         facts.refusals.push(Refusal::mistake(problem, false));
     };
-    if let Some(other) = &seen.overridden_by {
+    if seen.foreign {
+        add(
+            "metadata.namespace",
+            "NotOwner",
+            format!(
+                "an ApplicationProtocol holds for the whole mesh, and objects of namespace {} do not decide for it: create it in the root namespace, or have {} added to metaprotocol.trustedNamespaces",
+                key.namespace, key.namespace
+            ),
+        );
+    } else if let Some(other) = &seen.overridden_by {
         let protocol = seen.names.join(", ");
         add(
             "spec.protocol",
@@ -140,10 +152,14 @@ fn add_lone(key: &ObjectKey, seen: &Seen, lone: bool, facts: &mut Facts) {
         );
     }
     if lone && key.kind == Kind::DubboAuthorizationPolicy {
-        add("metadata.namespace", "NoHost", format!(
-            "no service of namespace {} has a Dubbo port: name the port like tcp-dubbo, or put the policy into the namespace of its service",
-            key.namespace
-        ));
+        add(
+            "metadata.namespace",
+            "NoHost",
+            format!(
+                "no service of namespace {} has a Dubbo port: name the port like tcp-dubbo, or put the policy into the namespace of its service",
+                key.namespace
+            ),
+        );
     }
 }
 

@@ -136,9 +136,7 @@ fn host_view(host: &str, state: &HostState) -> HostView {
         kind: owner.map(|o| o.kind.clone()).unwrap_or_default(),
         namespace: owner.map(|o| o.namespace.clone()).unwrap_or_default(),
         name: input.map(|i| i.service.clone()).unwrap_or_default(),
-        router: state
-            .router()
-            .map(|r| in_short(&r.owner)),
+        router: state.router().map(|r| in_short(&r.owner)),
         ports: state.ports.values().map(port_view).collect(),
         problems,
         retained: state.retained(),

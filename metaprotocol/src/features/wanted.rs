@@ -62,10 +62,7 @@ fn of_route(
         });
     };
     for (name, value) in &route.matches {
-        add(
-            of_attribute(name, value),
-            &route.test_path(name),
-        );
+        add(of_attribute(name, value), &route.test_path(name));
     }
     if route.destinations.len() > 1 {
         add(Feature::Weights, "route");

@@ -1,7 +1,6 @@
 //! The small mesh that one host is resolved on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use kube::ResourceExt;
@@ -9,12 +8,12 @@ use trimtab_crds::dubbo::DubboAuthorizationPolicy;
 use trimtab_crds::istio::{Gateway, VirtualService};
 use trimtab_crds::metaprotocol::MetaRouter;
 use trimtab_crds::redis::RedisDestination;
+use trimtab_mesh::addressed::Addressed;
 use trimtab_mesh::model::{DestinationRule, EndpointSlice, Service, ServiceEntry};
-use trimtab_mesh::addressed::{Addressed, HasAddresses};
-use trimtab_mesh::table::{HasKeys, Row, Rows, Table};
+use trimtab_mesh::table::{HasKeys, Row, Table};
 
 use super::rows::{Kept, Keys, gateway_key};
-use super::{Name, State};
+use super::{Name, State, at};
 use crate::input::Router;
 use crate::object::{Kind, ObjectKey};
 use crate::resolve::{Mesh, lower_router, router_hosts, rule_destinations};
@@ -26,12 +25,6 @@ fn take<R: Row<Index: HasKeys>>(table: &Table<R>, key: &str, picked: &mut Picked
     let rows = table.rows();
     let found = rows.of(key).map(|(name, row)| (name.clone(), row.clone()));
     picked.extend(found);
-}
-
-/// Rows of a table with one of some addresses.
-fn at<R: Row<Index: HasAddresses<R>>>(rows: &Rows<R>, addresses: &BTreeSet<IpAddr>) -> Vec<Arc<R>> {
-    let found = addresses.iter().flat_map(|a| rows.by_address().at(*a));
-    found.cloned().collect()
 }
 
 fn rows<R>(picked: Picked<R>) -> Vec<Arc<R>> {
@@ -68,7 +61,12 @@ struct Parts {
 impl State {
     /// Users' objects that name a host.
     pub(super) fn naming(&self, host: &str) -> Vec<ObjectKey> {
-        fn keys<R: Row<Index: HasKeys>>(kind: Kind, rows: &Rows<R>, host: &str) -> Vec<ObjectKey> {
+        fn keys<R: Row<Index: HasKeys>>(
+            kind: Kind,
+            table: &Table<R>,
+            host: &str,
+        ) -> Vec<ObjectKey> {
+            let rows = table.rows();
             let found = rows.of(host).map(|((namespace, name), _)| ObjectKey {
                 kind,
                 namespace: namespace.clone(),
@@ -77,11 +75,10 @@ impl State {
             found.collect()
         }
         let objects = &self.objects;
-        let destinations = objects.redis_destinations.rows();
         [
-            keys(Kind::MetaRouter, &objects.routers.rows(), host),
-            keys(Kind::RedisService, &objects.redis_services.rows(), host),
-            keys(Kind::RedisDestination, &destinations, host),
+            keys(Kind::MetaRouter, &objects.routers, host),
+            keys(Kind::RedisService, &objects.redis_services, host),
+            keys(Kind::RedisDestination, &objects.redis_destinations, host),
         ]
         .concat()
     }
@@ -96,25 +93,29 @@ impl State {
     /// Adds all that has an address of the host.
     fn add_claims(&self, host: &str, parts: &mut Parts) {
         let objects = &self.objects;
-        let entries = objects.entries.rows();
-        let of_entries = entries.of(host).flat_map(|(_, e)| e.single());
-        let mut addresses: BTreeSet<IpAddr> = of_entries.collect();
+        let mut addresses = BTreeSet::new();
+        for (_, entry) in objects.entries.rows().of(host) {
+            addresses.extend(entry.single());
+        }
         if let Some(service) = objects.service(host) {
             addresses.extend(&service.addresses);
             let headless = parts.slices.values().filter(|_| service.headless);
             addresses.extend(headless.flat_map(|s| s.addresses()));
         }
-        for entry in at(&entries, &addresses) {
+        for entry in at(&objects.entries, &addresses) {
             let name = (entry.id.namespace.to_string(), entry.id.name.to_string());
             parts.entries.insert(name, entry);
         }
-        let mut services = at(&objects.services.rows(), &addresses);
-        for slice in at(&objects.slices.rows(), &addresses) {
+        let mut services = at(&objects.services, &addresses);
+        for slice in at(&objects.slices, &addresses) {
             services.extend(objects.service(&slice.host));
             take(&objects.slices, &slice.host, &mut parts.slices);
         }
         for service in services {
-            let name = (service.id.namespace.to_string(), service.id.name.to_string());
+            let name = (
+                service.id.namespace.to_string(),
+                service.id.name.to_string(),
+            );
             parts.services.insert(name, service);
         }
     }

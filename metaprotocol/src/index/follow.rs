@@ -236,12 +236,14 @@ impl Index {
             }
             Kind::ApplicationProtocol => {
                 let object = objects.protocols.get(namespace, name)?;
+                let settings = self.state.lock().settings.clone();
                 let protocol = object.spec.protocol.clone();
                 let rows = objects.protocols.rows();
                 let last = rows.of(&protocol).last();
                 let last = last.map(|((_, n), _)| n.clone()).filter(|n| *n != key.name);
                 let mut out = seen(&*object.object, &object.status, vec![protocol]);
                 out.overridden_by = last;
+                out.foreign = !settings.trust().decides(namespace, "");
                 Some(out)
             }
         }
@@ -270,5 +272,6 @@ fn seen<K: ResourceExt>(object: &K, status: &impl serde::Serialize, names: Vec<S
         status: serde_json::to_value(status).unwrap_or(Value::Null),
         names,
         overridden_by: None,
+        foreign: false,
     }
 }

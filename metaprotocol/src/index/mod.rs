@@ -23,11 +23,12 @@ use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_kit::generated::owner_name;
 use trimtab_kit::problem::Problem;
 pub use trimtab_mesh::Name;
+use trimtab_mesh::addressed::HasAddresses;
 use trimtab_mesh::model::{
     DestinationRule, EndpointSlice, Namespace, Service, ServiceEntry, ServicePort,
 };
 use trimtab_mesh::names::service_of;
-use trimtab_mesh::table::Table;
+use trimtab_mesh::table::{HasKeys, Row, Table};
 
 use crate::config::Secrets;
 use crate::input::{Router, ServicePortInput, Settings};
@@ -69,6 +70,8 @@ pub struct Seen {
     pub names: Vec<String>,
     /// An ApplicationProtocol of the same protocol that is in force instead.
     pub overridden_by: Option<String>,
+    /// An ApplicationProtocol in a namespace that does not decide for all.
+    pub foreign: bool,
 }
 
 /// The tables that the module reads.
@@ -318,6 +321,7 @@ impl Index {
             let mut hosts: BTreeSet<String> = hosts.collect();
             let destinations = self.objects.redis_destinations.rows();
             hosts.extend(destinations.iter().map(|(_, o)| o.spec.host.clone()));
+            drop((services, destinations));
             for host in hosts {
                 state.touch(&host);
             }
@@ -350,9 +354,9 @@ impl State {
     fn matters(&self, host: &str) -> bool {
         let objects = &self.objects;
         self.known.contains_key(host)
-            || objects.routers.rows().index().has(host)
-            || objects.redis_services.rows().index().has(host)
-            || objects.redis_destinations.rows().index().has(host)
+            || names(&objects.routers, host)
+            || names(&objects.redis_services, host)
+            || names(&objects.redis_destinations, host)
             || self.speaks(host)
     }
 
@@ -385,32 +389,32 @@ impl State {
 
     /// Marks the hosts that have one of some addresses: whose it is may have changed.
     fn touch_addresses(&mut self, addresses: &BTreeSet<IpAddr>) {
-        let objects = self.objects.clone();
-        let (services, entries) = (objects.services.rows(), objects.entries.rows());
-        let slices = objects.slices.rows();
-        let mut hosts: BTreeSet<&str> = BTreeSet::new();
-        for address in addresses {
-            hosts.extend(services.by_address().at(*address).map(|s| &*s.host));
-            hosts.extend(slices.by_address().at(*address).map(|s| &*s.host));
-            let entries = entries.by_address().at(*address);
-            hosts.extend(entries.flat_map(|e| &e.spec.hosts).map(String::as_str));
+        let mut hosts = BTreeSet::new();
+        for service in at(&self.objects.services, addresses) {
+            hosts.insert(service.host.to_string());
+        }
+        for slice in at(&self.objects.slices, addresses) {
+            hosts.insert(slice.host.to_string());
+        }
+        for entry in at(&self.objects.entries, addresses) {
+            hosts.extend(entry.spec.hosts.iter().cloned());
         }
         for host in hosts {
-            self.touch_only(host);
+            self.touch_only(&host);
         }
     }
 
     /// Marks the hosts with an address in a range.
     fn touch_range(&mut self, range: IpNet) {
-        let objects = self.objects.clone();
-        let (entries, slices) = (objects.entries.rows(), objects.slices.rows());
-        for entry in entries.by_address().within(range) {
-            for host in &entry.spec.hosts {
-                self.touch_only(host);
-            }
+        let mut hosts = BTreeSet::new();
+        for entry in within(&self.objects.entries, range) {
+            hosts.extend(entry.spec.hosts.iter().cloned());
         }
-        for slice in slices.by_address().within(range) {
-            self.touch_only(&slice.host);
+        for slice in within(&self.objects.slices, range) {
+            hosts.insert(slice.host.to_string());
+        }
+        for host in hosts {
+            self.touch_only(&host);
         }
     }
 
@@ -452,6 +456,26 @@ impl State {
             self.depends.remove(host);
         }
     }
+}
+
+/// Whether an object names a host.
+fn names<R: Row<Index: HasKeys>>(table: &Table<R>, host: &str) -> bool {
+    table.rows().index().by_key().has(host)
+}
+
+/// Rows of a table with one of some addresses. The table is free when they are there: it must not be read twice at once.
+fn at<R: Row<Index: HasAddresses<R>>>(
+    table: &Table<R>,
+    addresses: &BTreeSet<IpAddr>,
+) -> Vec<Arc<R>> {
+    let rows = table.rows();
+    let found = addresses.iter().flat_map(|a| rows.by_address().at(*a));
+    found.cloned().collect()
+}
+
+/// Rows of a table with an address in a range.
+fn within<R: Row<Index: HasAddresses<R>>>(table: &Table<R>, range: IpNet) -> Vec<Arc<R>> {
+    table.rows().by_address().within(range).cloned().collect()
 }
 
 #[cfg(test)]

@@ -111,14 +111,16 @@ fn apply(index: &Fixture, event: &Event, step: usize) {
         1 => json!({"addressType": "IPv4", "ports": [{"name": port, "port": 8080 + event.other}],
             "endpoints": [{"addresses": [format!("10.1.0.{}", event.other)]}]}),
         2 => {
+            let exports = ["*", ".", "y", "~"][event.variant];
             let address = ["10.0.0.1", "192.0.2.1", "192.0.2.0/30", "10.1.0.2"][event.other];
             json!({"hosts": [host, "second.example.com"], "addresses": [address, "198.51.100.1"], "resolution": "DNS",
-                "exportTo": [["*", ".", "y", "~"][event.variant]],
+                "exportTo": [exports],
             "ports": [{"number": 80, "name": port}]})
         }
         3 => json!({"host": written, "subsets": [{"name": "v1"}, {"name": subset}]}),
         4 => {
-            json!({"selector": {"istio": "edge"}, "servers": [{"port": {"number": 80, "name": port}}]})
+            let hosts = ["*", "x/*", "./*", "*.example.com"][event.other];
+            json!({"selector": {"istio": "edge"}, "servers": [{"hosts": [hosts], "port": {"number": 80, "name": port}}]})
         }
         5 => json!({"hosts": [host], "gateways": gateways, "routes": [
             {"route": [{"destination": {"host": other, "subset": subset}}], "mirror": {"host": HOSTS[event.name]}}]}),

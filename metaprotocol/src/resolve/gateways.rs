@@ -53,7 +53,7 @@ pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut 
         let key = router.map(|r| (r.owner.namespace.clone(), r.owner.name.clone()));
         key.and_then(|k| ages.get(&k).cloned())
     });
-    let registry = Registry::new(&mesh.protocols);
+    let registry = mesh.registry();
     let mut taken: BTreeMap<(String, u16), String> = BTreeMap::new();
     for list in hosts {
         let Some(router) = inputs[list[0]].router.clone() else {
@@ -72,7 +72,9 @@ pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut 
             let host = &inputs[list[0]];
             let (host, namespace) = (host.host.clone(), host.namespace.clone());
             let takes = |s: &&Server| takes(s, gateway, &host, &namespace);
-            let bound = bind_one(gateway, &router, &registry, &list, inputs, &mut taken, &takes);
+            let bound = bind_one(
+                gateway, &router, &registry, &list, inputs, &mut taken, &takes,
+            );
             for server in bound.refused {
                 problems.push(Problem::new(&router.owner, "spec.gateways", "NotOwner", format!(
                     "server {} of Gateway {name} takes {}, and {host} is of namespace {namespace}: have {namespace}/{host} added to the server's hosts, or use another Gateway",

@@ -43,7 +43,7 @@ pub(super) struct HostPort {
 
 /// All hosts by name. Of two objects with one host the Service wins, then the older.
 pub(super) fn all(mesh: &Mesh, problems: &mut Vec<Problem>) -> BTreeMap<String, Host> {
-    let registry = Registry::new(&mesh.protocols);
+    let registry = mesh.registry();
     let mut slices: BTreeMap<&str, Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in &mesh.endpoint_slices {
         slices.entry(&slice.host).or_default().push(slice);

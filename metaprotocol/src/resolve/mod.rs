@@ -21,9 +21,9 @@ use trimtab_crds::istio::{Gateway, VirtualService};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_kit::problem::Problem;
-use trimtab_mesh::model::{DestinationRule, EndpointSlice, Identity, Service, ServiceEntry};
 use trimtab_mesh::DEFAULT_DOMAIN;
 use trimtab_mesh::addressed::Addressed as _;
+use trimtab_mesh::model::{DestinationRule, EndpointSlice, Identity, Service, ServiceEntry};
 use trimtab_mesh::owners::Addresses;
 
 use crate::input::{
@@ -93,6 +93,16 @@ impl Mesh {
         self.only.as_deref().is_none_or(|only| only == host)
     }
 
+    /// The protocols that are known. Where the kind has namespaces, as Aeraki installs it, an object holds for all of
+    /// them all the same, so that only those count that decide for all.
+    fn registry(&self) -> Registry {
+        let decides = |p: &&Arc<ApplicationProtocol>| {
+            let namespace = p.namespace().unwrap_or_default();
+            self.settings.trust().decides(&namespace, "")
+        };
+        Registry::new(self.protocols.iter().filter(decides))
+    }
+
     fn domain(&self) -> &str {
         match &*self.domain {
             "" => DEFAULT_DOMAIN,
@@ -107,11 +117,8 @@ impl Mesh {
         let facts = hosts::facts(self, &hosts);
         let routers = self.routers_by_host(&hosts, &mut problems);
         redis::check(self, &hosts, &mut problems);
-        let addresses = Addresses::new(
-            &self.services,
-            &self.service_entries,
-            &self.endpoint_slices,
-        );
+        let addresses =
+            Addresses::new(&self.services, &self.service_entries, &self.endpoint_slices);
         let mut inputs = Vec::new();
         for host in hosts.values() {
             for (index, port) in host.ports.iter().enumerate() {
@@ -194,7 +201,7 @@ impl Mesh {
     /// What address allocation needs: all ServiceEntries, of which those with a layer-7 port and a resolution may be given
     /// addresses, and the addresses of Services.
     pub fn addresses(&self) -> (Vec<vip::Entry>, BTreeSet<IpAddr>) {
-        let registry = Registry::new(&self.protocols);
+        let registry = self.registry();
         let services = self.services.iter();
         let taken = services.flat_map(|s| s.single()).collect();
         let entries = self.service_entries.iter().map(|entry| vip::Entry {

@@ -88,13 +88,22 @@ impl Mesh {
             ..Owner::default()
         };
         let message = holder.refusal(address, port, &host.namespace, &host.name);
-        Problem::new(object, self.address_field(host, address), "AddressTaken", message)
+        Problem::new(
+            object,
+            self.address_field(host, address),
+            "AddressTaken",
+            message,
+        )
     }
 
     /// The field with an address.
     fn address_field(&self, host: &Host, address: IpAddr) -> String {
         if host.source == Source::Service {
-            let field = if host.headless { "endpoints" } else { "spec.clusterIPs" };
+            let field = if host.headless {
+                "endpoints"
+            } else {
+                "spec.clusterIPs"
+            };
             return field.to_owned();
         }
         let mut entries = self.service_entries.iter();

@@ -212,7 +212,13 @@ pub(super) fn check(mesh: &Mesh, hosts: &BTreeMap<String, Host>, problems: &mut 
         let host = redis_host(hosts, name).or_else(|| hosts.get(name).filter(|_| routed()));
         let found = host.and_then(|h| destination_in_force(mesh, h));
         let first = found.map(|f| Owner::of("RedisDestination", f));
-        problems.extend(unused(mesh, &owner, "spec.host", (name, host), first.as_ref()));
+        problems.extend(unused(
+            mesh,
+            &owner,
+            "spec.host",
+            (name, host),
+            first.as_ref(),
+        ));
     }
 }
 
@@ -234,18 +240,28 @@ fn unused(
     first: Option<&Owner>,
 ) -> Option<Problem> {
     let Some(host) = host else {
-        return Some(Problem::new(owner, field, "NoHost", format!(
-            "no Redis port has a use for it at {name}: name a port of the service like tcp-redis, or correct the host"
-        )));
+        return Some(Problem::new(
+            owner,
+            field,
+            "NoHost",
+            format!(
+                "no Redis port has a use for it at {name}: name a port of the service like tcp-redis, or correct the host"
+            ),
+        ));
     };
     if !mesh.decides(Some(&owner.namespace), host) {
         let what = "its Redis settings";
         return Some(not_owner(mesh, owner.clone(), field, what, host));
     }
     let first = first.filter(|first| *first != owner)?;
-    Some(Problem::new(owner, field, "Conflict", format!(
-        "{first} is in force for \"{name}\": put the settings into one of the two and delete the other"
-    )))
+    Some(Problem::new(
+        owner,
+        field,
+        "Conflict",
+        format!(
+            "{first} is in force for \"{name}\": put the settings into one of the two and delete the other"
+        ),
+    ))
 }
 
 fn destination(mesh: &Mesh, object: &crd::RedisDestination) -> RedisDestination {

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::ResourceExt;
-use trimtab_crds::istio::{
-    self, HttpMatchRequest, HttpRule, StringMatch, VirtualService,
-};
+use trimtab_crds::istio::{self, HttpMatchRequest, HttpRule, StringMatch, VirtualService};
 use trimtab_kit::problem::Problem;
 use trimtab_mesh::model::Identity;
 use trimtab_mesh::names::full_host;
@@ -98,7 +96,12 @@ pub(crate) fn destinations<'a>(
 }
 
 /// The rules for a port; `None`: there are none.
-fn lower(mesh: &Mesh, object: &Arc<VirtualService>, host: &Host, port: &HostPort) -> Option<Router> {
+fn lower(
+    mesh: &Mesh,
+    object: &Arc<VirtualService>,
+    host: &Host,
+    port: &HostPort,
+) -> Option<Router> {
     let namespace = object.namespace().unwrap_or_default();
     let full = |name: &str| full_host(name, &namespace, mesh.domain());
     let mut routes = Vec::new();

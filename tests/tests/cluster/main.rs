@@ -24,5 +24,6 @@ mod fallback;
 mod fixture;
 mod lazyload;
 mod limits;
+mod owners;
 mod protocols;
 mod sidecars;

@@ -12,14 +12,18 @@
     reason = "helpers of tests fail the test"
 )]
 
+mod addresses;
 mod aeraki;
 mod carrier;
+mod gateways;
 mod golden;
 mod lab;
+mod made;
+mod owners;
 mod peers;
 mod rules;
 mod stock_dubbo;
 mod stock_golden;
 mod stock_redis;
 mod stock_thrift;
-mod trust;
+mod told;

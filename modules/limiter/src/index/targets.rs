@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use trimtab_crds::limiter::{BASE_SET, LimiterSpec};
 use trimtab_kit::sources::PodFacts;
-use trimtab_mesh::{Mesh, Trust};
 use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, in_order};
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::Table;
+use trimtab_mesh::{Mesh, Trust};
 
 use super::{LimiterKey, Resolved};
 use crate::input::{ServicePort, SetFacts, TargetProblem};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use trimtab_crds::istio::{self, DestinationRuleSpec};
 
 use super::Identity;
-use crate::{Exports, Trust};
 use crate::names::{full_host, meant};
 use crate::table::{ByKey, Keyed, Known, Row};
+use crate::{Exports, Trust};
 
 /// A DestinationRule.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -7,8 +7,8 @@ use k8s_openapi::api::discovery::v1;
 use kube::ResourceExt;
 
 use super::Labels;
-use crate::names::service_host;
 use crate::addressed::{Addressed, KeysAndAddresses};
+use crate::names::service_host;
 use crate::table::{Keyed, Known, Row};
 
 /// Label with the name of the Service.

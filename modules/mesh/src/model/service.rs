@@ -10,8 +10,8 @@ use kube::ResourceExt;
 use trimtab_crds::fence::LAZY_XDS_ANNOTATION;
 
 use super::{Identity, Labels, annotations};
-use crate::names::service_host;
 use crate::addressed::{Addressed, ByAddress};
+use crate::names::service_host;
 use crate::table::{Known, Row};
 use crate::{Exports, Protocol};
 

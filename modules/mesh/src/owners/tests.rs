@@ -66,7 +66,11 @@ fn fault_t1_an_address_of_a_service_is_no_other_s() {
     let owners = Addresses::new(&[ledger], &[bait], &[]);
     for address in all {
         let holder = keeps(&owners, address);
-        assert_eq!(holder.as_deref(), Some("Service stacks/ledger"), "{address}");
+        assert_eq!(
+            holder.as_deref(),
+            Some("Service stacks/ledger"),
+            "{address}"
+        );
     }
 }
 
@@ -110,9 +114,20 @@ fn fault_m11_in_one_namespace_the_older_has_the_port() {
     let older = entry("z", "kiosk", 1, &[address]);
     let bait = entry("bait", "kiosk", 2, &[address]);
     let owners = Addresses::new(&[], &[older, bait.clone()], &[]);
-    assert_eq!(keeps(&owners, address).as_deref(), Some("ServiceEntry kiosk/z"));
-    let other = owners.holder(address.parse().unwrap(), 7002, "ServiceEntry", ("kiosk", "bait"));
-    assert_eq!(other, None, "ports of one address may be of several objects");
+    assert_eq!(
+        keeps(&owners, address).as_deref(),
+        Some("ServiceEntry kiosk/z")
+    );
+    let other = owners.holder(
+        address.parse().unwrap(),
+        7002,
+        "ServiceEntry",
+        ("kiosk", "bait"),
+    );
+    assert_eq!(
+        other, None,
+        "ports of one address may be of several objects"
+    );
 }
 
 #[test]
@@ -138,7 +153,11 @@ fn addresses_of_pods_belong_to_the_service_that_selects_them() {
         keeps(&owners, "10.244.0.7")
     };
     assert_eq!(holder(&kept).as_deref(), Some("Service stacks/db"));
-    assert_eq!(holder(&written), None, "a slice by hand takes nothing from an older object");
+    assert_eq!(
+        holder(&written),
+        None,
+        "a slice by hand takes nothing from an older object"
+    );
 }
 
 #[test]
