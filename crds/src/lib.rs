@@ -24,3 +24,5 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const OWNER_KIND_LABEL: &str = "trimtab.io/owner-kind";
 /// Label on generated objects: name of the owner (same namespace).
 pub const OWNER_NAME_LABEL: &str = "trimtab.io/owner-name";
+/// Label of a namespace: with `"false"` nothing is written into it for services of other namespaces.
+pub const ACCEPT_OBJECTS_LABEL: &str = "trimtab.io/accept-objects";

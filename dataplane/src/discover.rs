@@ -13,13 +13,14 @@ use trimtab_mesh::model::{
     port_protocol,
 };
 use trimtab_mesh::names::full_host;
+use trimtab_mesh::owners::Addresses;
 use trimtab_metaprotocol::input::{ServicePortInput, Source};
 use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::resolve::Mesh;
 
 use crate::input::{
-    AppProtocol, EndpointInput, FallbackInput, HttpLimit, Listen, PortInput, ServiceInput,
-    StandaloneInput,
+    AppProtocol, EndpointInput, FallbackInput, HttpLimit, HttpRoute, Listen, PortInput,
+    ServiceInput, StandaloneInput,
 };
 use crate::ports::{balancing, not_followed, speaks};
 use crate::{served, sidecar, virtual_service};
@@ -81,6 +82,7 @@ pub fn discover(mesh: &Mesh, around: &StandaloneObjects) -> Discovered {
             services.entry(read.host.clone()).or_insert(read);
         }
     }
+    reader.own_addresses(&mut services);
     reader.rules(&mut services);
     reader.routes(&mut services);
     let sidecars = sidecar::Reader {
@@ -239,6 +241,41 @@ impl Reader<'_> {
         out
     }
 
+    /// Takes addresses out that belong to objects of other namespaces, where proxies listen on addresses.
+    fn own_addresses(&mut self, services: &mut BTreeMap<String, ServiceInput>) {
+        if !matches!(
+            self.around.listen,
+            Listen::Addresses | Listen::Captured { .. }
+        ) {
+            return;
+        }
+        let Mesh {
+            services: all,
+            service_entries,
+            endpoint_slices,
+            ..
+        } = self.mesh;
+        let addresses = Addresses::new(all, service_entries, endpoint_slices);
+        for service in services.values_mut() {
+            let kind = service.source.as_str();
+            let id = (service.namespace.as_str(), service.service.as_str());
+            let holder = |vip: IpAddr| {
+                let mut ports = service.ports.iter().map(|p| p.number);
+                let found = ports.find_map(|p| Some((p, addresses.holder(vip, p, kind, id)?)));
+                found.filter(|(_, holder)| *holder.namespace != *service.namespace)
+            };
+            let (lost, kept): (Vec<IpAddr>, Vec<IpAddr>) =
+                service.vips.iter().partition(|vip| holder(**vip).is_some());
+            for (vip, (port, holder)) in lost.iter().filter_map(|v| Some((*v, holder(*v)?))) {
+                let message = holder.refusal(vip, port, &service.namespace, &service.host);
+                let object = format!("{kind} {}/{}", service.namespace, service.service);
+                let problem = Problem::new(object, "spec.addresses", "AddressTaken", message);
+                self.problems.push(problem);
+            }
+            service.vips = kept;
+        }
+    }
+
     /// Subsets and balancing.
     fn rules(&mut self, services: &mut BTreeMap<String, ServiceInput>) {
         let mut by_host: BTreeMap<&str, Vec<&Arc<DestinationRule>>> = BTreeMap::new();
@@ -250,7 +287,7 @@ impl Reader<'_> {
                 continue;
             };
             let mut balanced = false;
-            for rule in in_order(rules, &service.namespace) {
+            for rule in in_order(rules, self.mesh.settings.trust(), &service.namespace) {
                 for field in not_followed(&rule.spec) {
                     let text = "this is not followed without Istio: remove it, or serve the host in a mesh";
                     self.not_done(Owner::of_row("DestinationRule", &rule.id), &field, text);
@@ -269,7 +306,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Routes of VirtualServices for sidecars; of several for one host the oldest is in force.
+    /// Routes of VirtualServices for sidecars; of several for one host one of its own namespace is in force, then the oldest.
     fn routes(&mut self, services: &mut BTreeMap<String, ServiceInput>) {
         let all = self.around.virtual_services.iter();
         let mut objects: Vec<&VirtualService> = all.map(AsRef::as_ref).collect();
@@ -293,19 +330,40 @@ impl Reader<'_> {
             let hosts: BTreeSet<String> = spec.hosts.iter().map(|h| full(h)).collect();
             self.problems.append(&mut problems);
             for host in hosts {
-                let Some(service) = services.get_mut(&host) else {
-                    continue;
-                };
-                if let Some(first) = &service.route_owner {
-                    self.problems.push(Problem::new(&owner, "spec.hosts", "Conflict", format!(
-                        "{first} is in force for \"{host}\": put the rules into one of the two and delete the other"
-                    )));
-                    continue;
+                if let Some(service) = services.get_mut(&host) {
+                    self.route(service, &owner, &routes);
                 }
-                service.routes.clone_from(&routes);
-                service.route_owner = Some(owner.clone());
             }
         }
+    }
+
+    /// Puts the rules of an object in force for a host, unless it does not decide on it or another one goes before it.
+    fn route(&mut self, service: &mut ServiceInput, owner: &Owner, routes: &[HttpRoute]) {
+        let trust = self.mesh.settings.trust();
+        let host = &service.host;
+        if !trust.decides(&owner.namespace, &service.namespace) {
+            let (kind, of) = (service.source.as_str(), &service.namespace);
+            let object = format!("{kind} {of}/{}", service.service);
+            let message = trust.refusal(&owner.namespace, (host, &object, of), "its routes");
+            let problem = Problem::new(owner, "spec.hosts", "NotOwner", message);
+            return self.problems.push(problem);
+        }
+        let own = |o: &Owner| o.namespace == service.namespace;
+        let before = service.route_owner.take();
+        let (first, other) = match before {
+            None => (owner.clone(), None),
+            Some(before) if own(&before) || !own(owner) => (before, Some(owner.clone())),
+            Some(before) => (owner.clone(), Some(before)),
+        };
+        if let Some(other) = other {
+            self.problems.push(Problem::new(other, "spec.hosts", "Conflict", format!(
+                "{first} is in force for \"{host}\": put the rules into one of the two and delete the other"
+            )));
+        }
+        if first == *owner {
+            service.routes = routes.to_vec();
+        }
+        service.route_owner = Some(first);
     }
 
     fn not_done(&mut self, owner: Owner, field: &str, text: &str) {

@@ -103,6 +103,8 @@ fn alone(input: &ServicePortInput) -> ServicePortInput {
     }];
     out.dubbo_policies.clear();
     // Namespaces of callers are not known here.
+    out.visible_to = None;
+    out.closed.clear();
     for router in out.router.iter_mut().chain(out.last_good.as_deref_mut()) {
         router.export_to.clear();
     }

@@ -105,14 +105,16 @@ impl Objects {
         }
     }
 
-    fn mesh(&self, settings: &Arc<Settings>) -> Mesh {
+    fn mesh(&self, settings: &Arc<Settings>, domain: &str) -> Mesh {
         let secrets = self.secrets.iter().flat_map(|s| objects(s));
         Mesh {
+            domain: domain.into(),
             services: all(&self.services),
             endpoint_slices: all(&self.slices),
             service_entries: all(&self.entries),
             destination_rules: all(&self.rules),
             gateways: objects(&self.gateways),
+            virtual_services: objects(&self.virtual_services),
             routers: objects(&self.routers),
             protocols: objects(&self.protocols),
             redis_services: objects(&self.redis_services),
@@ -120,6 +122,9 @@ impl Objects {
             dubbo_policies: objects(&self.policies),
             secrets: secrets.map(|s| secret(s.as_ref().clone())).collect(),
             last_good: BTreeMap::new(),
+            // Objects are for proxies of all namespaces.
+            closed_namespaces: BTreeSet::new(),
+            only: None,
             settings: settings.clone(),
         }
     }
@@ -248,7 +253,7 @@ impl Engine for DataPlane {
             virtual_services: objects(&self.objects.virtual_services),
             limits: self.objects.limits(&mut notes),
         };
-        let found = discover(&self.objects.mesh(&self.settings), &around);
+        let found = discover(&self.objects.mesh(&self.settings, &self.domain), &around);
         let mut served = self.served.lock();
         let snapshot = snapshot(&found.input, served.snapshot.as_ref(), Instant::now());
         self.xds

@@ -7,8 +7,9 @@ use trimtab_crds::Duration;
 
 use crate::input::{
     AccessLog, Capabilities, DataPlane, Delivery, Ports, ProxySelector, Scope, Settings,
-    StockFilter, Tracing,
+    StockFilter, Tracing, closed_namespaces,
 };
+use crate::validate::is_label;
 use crate::vip::Ranges;
 
 /// `metaprotocol:` in the operator's configuration.
@@ -23,6 +24,10 @@ pub struct MetaprotocolConfig {
     pub data_plane: DataPlaneChoice,
     /// Istio's root namespace.
     pub root_namespace: String,
+    /// Namespaces whose objects decide on hosts of other namespaces too, besides the root namespace.
+    pub trusted_namespaces: BTreeSet<String>,
+    /// Namespaces into which nothing is written for services of others; absent: those of Kubernetes and the root namespace.
+    pub closed_namespaces: Option<BTreeSet<String>>,
     /// Where outbound EnvoyFilters go when a router has no `exportTo`.
     pub scope: Scope,
     /// Which ports are managed.
@@ -84,6 +89,8 @@ impl Default for MetaprotocolConfig {
             debounce: Duration::from_millis(20),
             data_plane: DataPlaneChoice::Auto,
             root_namespace: "istio-system".to_owned(),
+            trusted_namespaces: BTreeSet::new(),
+            closed_namespaces: None,
             scope: Scope::Root,
             // Traffic of somebody who asked for nothing is left alone.
             ports: Ports::Referenced,
@@ -143,6 +150,20 @@ impl MetaprotocolConfig {
                 ));
             }
         }
+        let closed = self.closed_namespaces.iter().flatten();
+        for (key, names) in [
+            (
+                "trustedNamespaces",
+                self.trusted_namespaces.iter().collect(),
+            ),
+            ("closedNamespaces", closed.collect::<Vec<&String>>()),
+        ] {
+            if let Some(bad) = names.into_iter().find(|name| !is_label(name)) {
+                return Err(format!(
+                    "metaprotocol.{key}: \"{bad}\" is no name of a namespace: write each name, patterns are not known"
+                ));
+            }
+        }
         Ok(())
     }
 
@@ -158,6 +179,11 @@ impl MetaprotocolConfig {
         };
         Settings {
             root_namespace: self.root_namespace.clone(),
+            trusted_namespaces: self.trusted_namespaces.clone(),
+            closed_namespaces: self
+                .closed_namespaces
+                .clone()
+                .unwrap_or_else(|| closed_namespaces(&self.root_namespace)),
             scope: self.scope,
             ports: self.ports,
             data_planes: planes.iter().copied().collect(),
@@ -213,6 +239,8 @@ mod tests {
         bad("debounce: 10s", "metaprotocol.debounce");
         bad("tracing: {sampling: 200}", "metaprotocol.tracing.sampling");
         bad("secretsInline: true", "metaprotocol.readSecrets");
+        bad("trustedNamespaces: ['*']", "metaprotocol.trustedNamespaces");
+        bad("closedNamespaces: [a/b]", "metaprotocol.closedNamespaces");
         for text in ["dataplane: Auto", "debounce: soon", "idleTimeout: never"] {
             assert!(serde_saphyr::from_str::<MetaprotocolConfig>(text).is_err());
         }

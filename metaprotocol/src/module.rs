@@ -107,9 +107,11 @@ fn watches(setup: &mut Setup<'_>, index: &Arc<Index>) {
     setup.follow::<mesh::Service>(index);
     setup.follow::<EndpointSlice>(index);
     setup.follow::<mesh::ServiceEntry>(index);
+    setup.follow::<mesh::Namespace>(index);
     setup.follow::<DestinationRule>(index);
     setup.follow_mesh_config::<mesh::MeshConfig>(index);
     setup.follow::<Kept<Gateway>>(index);
+    setup.follow::<Kept<VirtualService>>(index);
     setup.follow::<Kept<MetaRouter>>(index);
     setup.follow::<Kept<ApplicationProtocol>>(index);
     setup.follow::<Kept<RedisService>>(index);

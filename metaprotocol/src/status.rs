@@ -19,7 +19,8 @@ use crate::object::{Kind, ObjectKey};
 use crate::output::{Program, Refusal};
 
 /// Something that is named is not there.
-const REFERENCES: [&str; 11] = [
+const REFERENCES: [&str; 12] = [
+    "AddressTaken",
     "FilterMissing",
     "GatewayNotFound",
     "InvalidPortName",
@@ -172,7 +173,8 @@ fn programmed(facts: &Facts) -> Draft {
         let conflict = facts
             .refusals
             .iter()
-            .find(|r| r.problem.reason == "Conflict" && r.problem.object == facts.key.to_string());
+            .filter(|r| r.problem.object == facts.key.to_string())
+            .find(|r| ["Conflict", "NotOwner"].contains(&r.problem.reason));
         let reason = conflict.map_or("NotInForce", |r| r.problem.reason);
         let message = conflict.map_or_else(|| facts.idle.clone(), |r| r.problem.message.clone());
         return draft(false, reason, message);

@@ -34,6 +34,8 @@ pub struct Entry {
     pub created: Option<Timestamp>,
     /// What it has.
     pub addresses: Vec<IpAddr>,
+    /// Whether it may be given addresses; else it only has what it has.
+    pub managed: bool,
 }
 
 /// A change of one object's addresses.
@@ -57,7 +59,7 @@ pub struct Allocation {
 }
 
 /// Gives addresses to `entries` that have none, and new ones to the younger of two with the same. `taken` are addresses
-/// of anything else in the mesh.
+/// of Services.
 ///
 /// An object with addresses that are all out of the ranges belongs to its user and is left alone.
 pub fn allocate(ranges: &Ranges, entries: &[Entry], taken: &BTreeSet<IpAddr>) -> Allocation {
@@ -71,6 +73,10 @@ pub fn allocate(ranges: &Ranges, entries: &[Entry], taken: &BTreeSet<IpAddr>) ->
     // First everyone keeps what they may keep, oldest first; only then new addresses are taken.
     let mut kept: Vec<(&Entry, Vec<IpAddr>)> = Vec::new();
     for entry in sorted {
+        if !entry.managed {
+            used.extend(&entry.addresses);
+            continue;
+        }
         let own = entry.addresses.iter().copied();
         let addresses = own
             .filter(|a| !ranges.contains(*a) || used.insert(*a))

@@ -162,6 +162,9 @@ pub async fn pass(
             Err(error) => not_loaded.push(format!("{error:#}")),
         }
     }
+    for document in documents {
+        assume_namespaces(&embedded, document);
+    }
     let mut out = Output {
         refused: not_loaded.clone(),
         ..Output::default()
@@ -180,6 +183,20 @@ pub async fn pass(
     pass.assume(config, &mut out).await?;
     pass.collect(&client, &mut out).await?;
     Ok((pass, out))
+}
+
+/// Namespaces that an object is exported to count as there: nothing could be written into them otherwise.
+fn assume_namespaces(embedded: &Embedded, document: &Document) {
+    let exports = document.object.pointer("/spec/exportTo");
+    let names = exports.and_then(Value::as_array).into_iter().flatten();
+    let annotation = &document.object["metadata"]["annotations"]["networking.istio.io/exportTo"];
+    let more = annotation.as_str().unwrap_or_default().split(',');
+    for name in names.filter_map(Value::as_str).chain(more.map(str::trim)) {
+        if !["", "*", ".", "~"].contains(&name) {
+            // A name that is none is told by the module.
+            let _ = embedded.ensure_namespace(name);
+        }
+    }
 }
 
 fn context(

@@ -25,6 +25,10 @@
   resources: [destinationrules, serviceentries, envoyfilters]
   verbs: [list, watch]
 {{- if or $layer7 $lazyload }}
+# Labels that say which services are fenced, and which namespaces take no objects of others.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [list, watch]
 # Where services are.
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
@@ -67,10 +71,6 @@
   verbs: [list, watch]
 - apiGroups: [networking.istio.io]
   resources: [sidecars]
-  verbs: [list, watch]
-# Labels that say which services are fenced.
-- apiGroups: [""]
-  resources: [namespaces]
   verbs: [list, watch]
 {{- end }}
 {{- if include "trimtab.hasHints" . }}

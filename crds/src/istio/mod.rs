@@ -26,7 +26,10 @@ pub use envoyfilter::{EnvoyFilter, EnvoyFilterSpec};
 pub use fields::{RELEASE, UnknownField, unknown_fields};
 pub use gateway::{Gateway, GatewaySpec, Server};
 pub(crate) use served::{as_served, unread_crds};
-pub use service_entry::{ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec};
+pub use service_entry::{
+    AllocatedAddress, ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec,
+    ServiceEntryStatus,
+};
 pub use sidecar::{Sidecar, SidecarEgress, SidecarSpec};
 pub use virtual_service::{
     Delegate, Destination, HttpMatchRequest, HttpRetry, HttpRule, MirrorPolicy, Percent,

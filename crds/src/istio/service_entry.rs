@@ -16,7 +16,8 @@ use super::{WorkloadSelector, open};
     kind = "ServiceEntry",
     plural = "serviceentries",
     shortname = "se",
-    namespaced
+    namespaced,
+    status = "ServiceEntryStatus"
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = open)]
@@ -48,6 +49,24 @@ pub struct ServiceEntrySpec {
     /// Names that the endpoints' certificates must have one of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subject_alt_names: Vec<String>,
+}
+
+/// What Istio says of a ServiceEntry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = open)]
+pub struct ServiceEntryStatus {
+    /// Addresses that it gave to the hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<AllocatedAddress>,
+}
+
+/// An address that Istio gave to a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = open)]
+pub struct AllocatedAddress {
+    /// The address.
+    #[serde(default)]
+    pub value: String,
 }
 
 /// A port of a ServiceEntry.

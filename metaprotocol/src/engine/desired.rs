@@ -30,8 +30,12 @@ pub struct Held {
 
 impl Held {
     fn add(&mut self, input: &ServicePortInput) {
-        let host = object_name(&input.host);
-        self.names.push((host, format!("-{}", input.port.number)));
+        let host = object_name(&input.host.to_ascii_lowercase());
+        // A name with a hash does not end in the port.
+        let hashed = !object_name(&input.host).ends_with(&host);
+        let end = format!("-{}", input.port.number);
+        let end = if hashed { String::new() } else { end };
+        self.names.push((host, end));
         for gateway in &input.gateways {
             let GatewayBinding {
                 namespace,

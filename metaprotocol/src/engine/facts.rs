@@ -40,10 +40,15 @@ impl Engine {
         };
         let own = key.to_string();
         for state in &states {
-            let problems = state.problems.iter().filter(|p| p.object == own);
-            let refusals = problems.map(|p| Refusal::mistake(p.clone(), false));
-            facts.refusals.extend(refusals);
             inner.add_host(key, &own, state, &mut facts);
+        }
+        for problem in states.iter().flat_map(|s| &s.problems) {
+            // A destination may be in use by a host that routes to it.
+            let moot = facts.in_force && problem.reason == "NoHost";
+            if problem.object == own && !moot {
+                let refusal = Refusal::mistake(problem.clone(), false);
+                facts.refusals.push(refusal);
+            }
         }
         add_lone(key, seen, states.is_empty(), &mut facts);
         let mut once = Vec::new();
@@ -70,6 +75,9 @@ impl Inner {
             let refusals = port.made.refusals.iter();
             let about = |r: &&Refusal| r.problem.object == own || r.problem.object == service;
             facts.refusals.extend(refusals.filter(about).cloned());
+            let of_service = state.problems.iter().filter(|p| p.object == service);
+            let of_service = of_service.map(|p| Refusal::mistake(p.clone(), false));
+            facts.refusals.extend(of_service);
             facts.programs.extend(port.made.programs.iter().copied());
             facts.retained |= port.made.retained;
         }
@@ -101,8 +109,11 @@ impl Inner {
 
 /// Whether an object is in force on a port.
 fn has_part(key: &ObjectKey, input: &ServicePortInput) -> bool {
-    let is =
-        |owner: &crate::owner::Owner| owner.namespace == key.namespace && owner.name == key.name;
+    let is = |owner: &crate::owner::Owner| {
+        owner.kind == key.kind.as_str()
+            && owner.namespace == key.namespace
+            && owner.name == key.name
+    };
     match key.kind {
         Kind::MetaRouter => input.router.as_ref().is_some_and(|r| is(&r.owner)),
         Kind::RedisService => input.redis.as_ref().is_some_and(|r| is(&r.owner)),
@@ -121,7 +132,16 @@ fn add_lone(key: &ObjectKey, seen: &Seen, lone: bool, facts: &mut Facts) {
         let problem = Problem::new(key, field, reason, message);
         facts.refusals.push(Refusal::mistake(problem, false));
     };
-    if let Some(other) = &seen.overridden_by {
+    if seen.foreign {
+        add(
+            "metadata.namespace",
+            "NotOwner",
+            format!(
+                "an ApplicationProtocol holds for the whole mesh, and objects of namespace {} do not decide for it: create it in the root namespace, or have {} added to metaprotocol.trustedNamespaces",
+                key.namespace, key.namespace
+            ),
+        );
+    } else if let Some(other) = &seen.overridden_by {
         let protocol = seen.names.join(", ");
         add(
             "spec.protocol",
@@ -131,17 +151,16 @@ fn add_lone(key: &ObjectKey, seen: &Seen, lone: bool, facts: &mut Facts) {
             ),
         );
     }
-    if !lone || !matches!(key.kind, Kind::RedisService | Kind::RedisDestination) {
-        return;
+    if lone && key.kind == Kind::DubboAuthorizationPolicy {
+        add(
+            "metadata.namespace",
+            "NoHost",
+            format!(
+                "no service of namespace {} has a Dubbo port: name the port like tcp-dubbo, or put the policy into the namespace of its service",
+                key.namespace
+            ),
+        );
     }
-    let hosts = seen.names.join(", ");
-    add(
-        "spec.host",
-        "NoHost",
-        format!(
-            "no Redis port has a use for it at {hosts}: name a port of the service like tcp-redis, correct the host, or delete an older object for the same host"
-        ),
-    );
 }
 
 fn idle(key: &ObjectKey, seen: &Seen) -> String {

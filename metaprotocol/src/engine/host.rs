@@ -78,11 +78,11 @@ impl HostState {
         let ResolvedHost {
             inputs,
             problems,
-            routers,
+            named,
         } = resolved;
         let mut out = Self {
             problems,
-            objects: routers.into_iter().collect(),
+            objects: named.into_iter().collect(),
             owner: inputs.first().map(|input| ServiceKey {
                 kind: input.source.as_str().to_owned(),
                 namespace: input.namespace.clone(),
@@ -173,7 +173,9 @@ fn objects(input: &ServicePortInput) -> BTreeSet<ObjectKey> {
         namespace: owner.namespace.clone(),
         name: owner.name.clone(),
     };
-    let router = input.router.iter().map(|r| key(Kind::MetaRouter, &r.owner));
+    let router = input.router.iter();
+    let router = router.filter(|r| r.owner.kind == Kind::MetaRouter.as_str());
+    let router = router.map(|r| key(Kind::MetaRouter, &r.owner));
     let redis = input.redis.iter();
     let redis = redis.map(|r| key(Kind::RedisService, &r.owner));
     let destinations = input.redis_destinations.values();

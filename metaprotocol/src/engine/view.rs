@@ -12,6 +12,7 @@ use super::host::{HostState, PortState};
 use crate::input::{Router, ServicePortInput};
 use crate::object::{Kind, ObjectKey};
 use crate::output::XdsResource;
+use crate::owner::Owner;
 use crate::status::{delivery_name, is_remark};
 
 /// One host with layer-7 ports.
@@ -26,7 +27,7 @@ pub struct HostView {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// The MetaRouter in force, as `namespace/name`.
+    /// The MetaRouter in force, as `namespace/name`; another kind stands before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub router: Option<String>,
     /// Layer-7 ports.
@@ -87,6 +88,15 @@ pub struct RouterView {
     pub status: Value,
 }
 
+/// `namespace/name` of a MetaRouter; another kind stands before it.
+fn in_short(owner: &Owner) -> String {
+    if owner.kind == Kind::MetaRouter.as_str() {
+        format!("{}/{}", owner.namespace, owner.name)
+    } else {
+        owner.to_string()
+    }
+}
+
 fn port_view(port: &PortState) -> PortView {
     let programs = port.made.programs.iter();
     let programs =
@@ -126,9 +136,7 @@ fn host_view(host: &str, state: &HostState) -> HostView {
         kind: owner.map(|o| o.kind.clone()).unwrap_or_default(),
         namespace: owner.map(|o| o.namespace.clone()).unwrap_or_default(),
         name: input.map(|i| i.service.clone()).unwrap_or_default(),
-        router: state
-            .router()
-            .map(|r| format!("{}/{}", r.owner.namespace, r.owner.name)),
+        router: state.router().map(|r| in_short(&r.owner)),
         ports: state.ports.values().map(port_view).collect(),
         problems,
         retained: state.retained(),
@@ -156,7 +164,7 @@ impl Engine {
         let state = inner.hosts.get(host);
         let in_force = state
             .and_then(HostState::router)
-            .is_some_and(|r| r.owner.namespace == namespace && r.owner.name == name);
+            .is_some_and(|r| in_short(&r.owner) == format!("{namespace}/{name}"));
         let ports = state.into_iter().flat_map(|s| s.ports.values());
         Some(RouterView {
             namespace: namespace.to_owned(),
@@ -173,7 +181,9 @@ impl Engine {
     pub fn findings(&self) -> Vec<Finding> {
         let mut problems: Vec<Problem> = Vec::new();
         for state in self.inner.lock().hosts.values() {
-            problems.extend(state.problems.iter().cloned());
+            // Whether a host has a use for an object, all hosts say together.
+            let told = state.problems.iter().filter(|p| p.reason != "NoHost");
+            problems.extend(told.cloned());
             problems.extend(state.refusals().map(|r| r.problem.clone()));
         }
         for key in Kind::ALL

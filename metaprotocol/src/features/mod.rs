@@ -127,9 +127,9 @@ pub enum Feature {
     MatchInterface,
     /// Prefix, regex or presence of the interface.
     MatchInterfacePattern,
-    /// Exact method.
+    /// Exact method, or any.
     MatchMethod,
-    /// Prefix, regex or presence of the method.
+    /// Prefix or regex of the method.
     MatchMethodPattern,
     /// Group and version of a Dubbo service.
     MatchGroupVersion,
@@ -222,8 +222,8 @@ impl Feature {
         match self {
             Self::MatchInterface => "match interface or service, exact",
             Self::MatchInterfacePattern => "match interface by prefix, regex, presence",
-            Self::MatchMethod => "match method, exact",
-            Self::MatchMethodPattern => "match method by prefix, regex, presence",
+            Self::MatchMethod => "match method, exact or presence",
+            Self::MatchMethodPattern => "match method by prefix, regex",
             Self::MatchGroupVersion => "match group and version",
             Self::MatchAttribute => "match attachment, header or codec attribute",
             Self::MatchArgument => "match argument of the call, exact",

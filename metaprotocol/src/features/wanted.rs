@@ -57,15 +57,12 @@ fn of_route(
     let mut add = |feature, field: &str| {
         out.push(RequiredFeature {
             feature,
-            field: format!("spec.routes[{index}].{field}"),
+            field: format!("{}.{field}", route.path(index)),
             route: Some(index),
         });
     };
     for (name, value) in &route.matches {
-        add(
-            of_attribute(name, value),
-            &format!("match.attributes.{name}"),
-        );
+        add(of_attribute(name, value), &route.test_path(name));
     }
     if route.destinations.len() > 1 {
         add(Feature::Weights, "route");
@@ -101,7 +98,8 @@ fn of_attribute(name: &str, value: &ValueMatch) -> Feature {
     match name.to_ascii_lowercase().as_str() {
         "interface" | "service" | "path" if exact => Feature::MatchInterface,
         "interface" | "service" | "path" => Feature::MatchInterfacePattern,
-        "method" if exact => Feature::MatchMethod,
+        // Every call has a method.
+        "method" if exact || *value == ValueMatch::Present => Feature::MatchMethod,
         "method" => Feature::MatchMethodPattern,
         "group" | "version" => Feature::MatchGroupVersion,
         other if other.starts_with("argument[") && exact => Feature::MatchArgument,

@@ -5,22 +5,23 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::Gateway;
+use trimtab_crds::istio::{Gateway, VirtualService};
 use trimtab_crds::metaprotocol::MetaRouter;
 use trimtab_crds::redis::RedisDestination;
-use trimtab_mesh::model::{DestinationRule, Service, ServiceEntry};
-use trimtab_mesh::table::{ByKey, Row, Table};
+use trimtab_mesh::addressed::Addressed;
+use trimtab_mesh::model::{DestinationRule, EndpointSlice, Service, ServiceEntry};
+use trimtab_mesh::table::{HasKeys, Row, Table};
 
 use super::rows::{Kept, Keys, gateway_key};
-use super::{Name, State};
+use super::{Name, State, at};
 use crate::input::Router;
 use crate::object::{Kind, ObjectKey};
-use crate::resolve::{Mesh, lower_router, router_hosts};
+use crate::resolve::{Mesh, lower_router, router_hosts, rule_destinations};
 
 /// Rows by name, each once.
 type Picked<R> = BTreeMap<Name, Arc<R>>;
 
-fn take<R: Row<Index = ByKey>>(table: &Table<R>, key: &str, picked: &mut Picked<R>) {
+fn take<R: Row<Index: HasKeys>>(table: &Table<R>, key: &str, picked: &mut Picked<R>) {
     let rows = table.rows();
     let found = rows.of(key).map(|(name, row)| (name.clone(), row.clone()));
     picked.extend(found);
@@ -51,22 +52,72 @@ struct Parts {
     entries: Picked<ServiceEntry>,
     rules: Picked<DestinationRule>,
     gateways: Picked<Kept<Gateway>>,
+    virtual_services: Picked<Kept<VirtualService>>,
     routers: Picked<Kept<MetaRouter>>,
     redis_destinations: Picked<Kept<RedisDestination>>,
+    slices: Picked<EndpointSlice>,
 }
 
 impl State {
-    /// MetaRouters that name a host.
-    pub(super) fn router_keys(&self, host: &str) -> Vec<ObjectKey> {
-        let routers = self.objects.routers.rows();
-        routers
-            .of(host)
-            .map(|((namespace, name), _)| ObjectKey {
-                kind: Kind::MetaRouter,
+    /// Users' objects that name a host.
+    pub(super) fn naming(&self, host: &str) -> Vec<ObjectKey> {
+        fn keys<R: Row<Index: HasKeys>>(
+            kind: Kind,
+            table: &Table<R>,
+            host: &str,
+        ) -> Vec<ObjectKey> {
+            let rows = table.rows();
+            let found = rows.of(host).map(|((namespace, name), _)| ObjectKey {
+                kind,
                 namespace: namespace.clone(),
                 name: name.clone(),
-            })
-            .collect()
+            });
+            found.collect()
+        }
+        let objects = &self.objects;
+        [
+            keys(Kind::MetaRouter, &objects.routers, host),
+            keys(Kind::RedisService, &objects.redis_services, host),
+            keys(Kind::RedisDestination, &objects.redis_destinations, host),
+        ]
+        .concat()
+    }
+
+    /// Namespaces that want no objects for services of others.
+    fn closed(&self) -> BTreeSet<String> {
+        let rows = self.objects.namespaces.rows();
+        let closed = rows.iter().filter(|(_, row)| row.is_closed());
+        closed.map(|((_, name), _)| name.clone()).collect()
+    }
+
+    /// Adds all that has an address of the host.
+    fn add_claims(&self, host: &str, parts: &mut Parts) {
+        let objects = &self.objects;
+        let mut addresses = BTreeSet::new();
+        for (_, entry) in objects.entries.rows().of(host) {
+            addresses.extend(entry.single());
+        }
+        if let Some(service) = objects.service(host) {
+            addresses.extend(&service.addresses);
+            let headless = parts.slices.values().filter(|_| service.headless);
+            addresses.extend(headless.flat_map(|s| s.addresses()));
+        }
+        for entry in at(&objects.entries, &addresses) {
+            let name = (entry.id.namespace.to_string(), entry.id.name.to_string());
+            parts.entries.insert(name, entry);
+        }
+        let mut services = at(&objects.services, &addresses);
+        for slice in at(&objects.slices, &addresses) {
+            services.extend(objects.service(&slice.host));
+            take(&objects.slices, &slice.host, &mut parts.slices);
+        }
+        for service in services {
+            let name = (
+                service.id.namespace.to_string(),
+                service.id.name.to_string(),
+            );
+            parts.services.insert(name, service);
+        }
     }
 
     /// All that the outputs of `host` depend on, and the other hosts among it.
@@ -81,6 +132,14 @@ impl State {
         take(&self.objects.routers, host, &mut parts.routers);
         for router in parts.routers.values() {
             needed.extend(router_hosts(&lower_router(router)));
+        }
+        take(
+            &self.objects.virtual_services,
+            host,
+            &mut parts.virtual_services,
+        );
+        for rules in parts.virtual_services.values() {
+            needed.extend(rule_destinations(rules, &self.objects.domain));
         }
         let mut redis = Picked::new();
         take(&self.objects.redis_services, host, &mut redis);
@@ -99,20 +158,22 @@ impl State {
                 &mut parts.redis_destinations,
             );
         }
-        // A short host of a rule is a full one where an object has it.
-        let written: BTreeSet<String> = parts.rules.values().map(|r| r.spec.host.clone()).collect();
+        // A rule whose host is no host of the mesh may have been meant for this one.
+        let written: BTreeSet<String> = parts.rules.values().map(|r| r.host.to_string()).collect();
         for name in written {
             self.add_definers(&name, &mut parts);
             needed.insert(name);
         }
-        let mut slices = Picked::new();
-        take(&self.objects.slices, host, &mut slices);
+        take(&self.objects.slices, host, &mut parts.slices);
+        self.add_claims(host, &mut parts);
         let mesh = Mesh {
+            domain: self.objects.domain.clone(),
             services: rows(parts.services),
-            endpoint_slices: rows(slices),
+            endpoint_slices: rows(parts.slices),
             service_entries: rows(parts.entries),
             destination_rules: rows(parts.rules),
             gateways: objects(parts.gateways),
+            virtual_services: objects(parts.virtual_services),
             routers: objects(parts.routers),
             protocols: every(&self.objects.protocols),
             redis_services: objects(redis),
@@ -123,6 +184,8 @@ impl State {
                 .map(|r| (host.to_owned(), r.clone()))
                 .into_iter()
                 .collect(),
+            closed_namespaces: self.closed(),
+            only: Some(host.to_owned()),
             settings: Arc::clone(&self.settings),
         };
         needed.remove(host);
@@ -146,11 +209,13 @@ impl State {
     /// Everything.
     pub(super) fn mesh(&self) -> Mesh {
         Mesh {
+            domain: self.objects.domain.clone(),
             services: all(&self.objects.services),
             endpoint_slices: all(&self.objects.slices),
             service_entries: all(&self.objects.entries),
             destination_rules: all(&self.objects.rules),
             gateways: every(&self.objects.gateways),
+            virtual_services: every(&self.objects.virtual_services),
             routers: every(&self.objects.routers),
             protocols: every(&self.objects.protocols),
             redis_services: every(&self.objects.redis_services),
@@ -158,6 +223,8 @@ impl State {
             dubbo_policies: every(&self.objects.policies),
             secrets: self.secrets.clone(),
             last_good: BTreeMap::new(),
+            closed_namespaces: self.closed(),
+            only: None,
             settings: Arc::clone(&self.settings),
         }
     }

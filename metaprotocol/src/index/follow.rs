@@ -1,16 +1,18 @@
 //! Which hosts a change touches, kind by kind.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use kube::ResourceExt;
 use serde_json::Value;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::Gateway;
+use trimtab_crds::istio::{Gateway, VirtualService};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_mesh::Name;
-use trimtab_mesh::model::{DestinationRule, EndpointSlice, MeshConfig, Service, ServiceEntry};
+use trimtab_mesh::addressed::Addressed;
+use trimtab_mesh::model::{DestinationRule, EndpointSlice, MeshConfig, Namespace, Service, ServiceEntry};
 use trimtab_mesh::table::{Change, Follower, Keyed, Table};
 
 use super::rows::{Kept, Keys};
@@ -32,6 +34,11 @@ fn keys<R: Keyed>(change: &Change<'_, R>) -> BTreeSet<String> {
     rows.flat_map(|row| row.keys().map(str::to_owned)).collect()
 }
 
+/// Addresses of a row before and now.
+fn addresses<R: Addressed>(change: &Change<'_, R>) -> BTreeSet<IpAddr> {
+    change.rows().flat_map(|row| row.single()).collect()
+}
+
 impl Follower<Service> for Index {
     fn changed(&self, change: Change<'_, Service>) {
         let matters = |s: &Service| {
@@ -42,8 +49,9 @@ impl Follower<Service> for Index {
                 ports,
                 selector,
                 alias,
-                s.addresses.clone(),
+                s.single().collect::<Vec<_>>(),
                 s.headless,
+                s.exports.clone(),
             )
         };
         if change.old.map(|s| matters(s)) == change.new.map(|s| matters(s)) {
@@ -55,6 +63,7 @@ impl Follower<Service> for Index {
             for host in hosts {
                 state.touch(host);
             }
+            state.touch_addresses(&addresses(&change));
         });
     }
 }
@@ -62,7 +71,20 @@ impl Follower<Service> for Index {
 impl Follower<EndpointSlice> for Index {
     fn changed(&self, change: Change<'_, EndpointSlice>) {
         let touched = keys(&change);
-        self.with(|state| touched.iter().for_each(|host| state.touch_only(host)));
+        self.with(|state| {
+            touched.iter().for_each(|host| state.touch_only(host));
+            state.touch_addresses(&addresses(&change));
+        });
+    }
+}
+
+/// A label may close or open a namespace.
+impl Follower<Namespace> for Index {
+    fn changed(&self, change: Change<'_, Namespace>) {
+        let closed = |row: Option<&Arc<Namespace>>| row.is_some_and(|r| r.is_closed());
+        if closed(change.old) != closed(change.new) {
+            self.with(|state| state.touch_all(None));
+        }
     }
 }
 
@@ -72,6 +94,10 @@ impl Follower<ServiceEntry> for Index {
         self.with(|state| {
             state.addresses = true;
             touch_hosts(state, &touched);
+            state.touch_addresses(&addresses(&change));
+            for range in change.rows().flat_map(|e| e.ranges()) {
+                state.touch_range(range);
+            }
         });
     }
 }
@@ -135,6 +161,12 @@ impl Follower<Kept<Gateway>> for Index {
                 state.touch_gateway(gateway);
             }
         });
+    }
+}
+
+impl Follower<Kept<VirtualService>> for Index {
+    fn changed(&self, change: Change<'_, Kept<VirtualService>>) {
+        self.follow(&change, None, touch_hosts);
     }
 }
 
@@ -219,12 +251,14 @@ impl Index {
             }
             Kind::ApplicationProtocol => {
                 let object = objects.protocols.get(namespace, name)?;
+                let settings = self.state.lock().settings.clone();
                 let protocol = object.spec.protocol.clone();
                 let rows = objects.protocols.rows();
                 let last = rows.of(&protocol).last();
                 let last = last.map(|((_, n), _)| n.clone()).filter(|n| *n != key.name);
                 let mut out = seen(&*object.object, &object.status, vec![protocol]);
                 out.overridden_by = last;
+                out.foreign = !settings.trust().decides(namespace, "");
                 Some(out)
             }
         }
@@ -253,5 +287,6 @@ fn seen<K: ResourceExt>(object: &K, status: &impl serde::Serialize, names: Vec<S
         status: serde_json::to_value(status).unwrap_or(Value::Null),
         names,
         overridden_by: None,
+        foreign: false,
     }
 }

@@ -12,21 +12,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::Gateway;
+use trimtab_crds::istio::{Gateway, VirtualService};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_kit::generated::owner_name;
 use trimtab_kit::problem::Problem;
 pub use trimtab_mesh::Name;
+use trimtab_mesh::addressed::HasAddresses;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, MeshConfig, Service, ServiceEntry, ServicePort,
+    DestinationRule, EndpointSlice, MeshConfig, Namespace, Service, ServiceEntry, ServicePort,
 };
 use trimtab_mesh::names::service_of;
-use trimtab_mesh::table::Table;
+use trimtab_mesh::table::{HasKeys, Row, Table};
 
 use crate::config::Secrets;
 use crate::input::{Router, ServicePortInput, Settings};
@@ -53,8 +55,8 @@ pub struct ResolvedHost {
     pub inputs: Vec<ServicePortInput>,
     /// What is wrong between objects.
     pub problems: Vec<Problem>,
-    /// MetaRouters that name the host, in force or not.
-    pub routers: Vec<ObjectKey>,
+    /// Users' objects that name the host, in force or not.
+    pub named: Vec<ObjectKey>,
 }
 
 /// A user's object as last seen.
@@ -68,6 +70,8 @@ pub struct Seen {
     pub names: Vec<String>,
     /// An ApplicationProtocol of the same protocol that is in force instead.
     pub overridden_by: Option<String>,
+    /// An ApplicationProtocol in a namespace that does not decide for all.
+    pub foreign: bool,
 }
 
 /// The tables that the module reads.
@@ -77,8 +81,10 @@ struct Objects {
     services: Arc<Table<Service>>,
     slices: Arc<Table<EndpointSlice>>,
     entries: Arc<Table<ServiceEntry>>,
+    namespaces: Arc<Table<Namespace>>,
     rules: Arc<Table<DestinationRule>>,
     gateways: Arc<Table<Kept<Gateway>>>,
+    virtual_services: Arc<Table<Kept<VirtualService>>>,
     routers: Arc<Table<Kept<MetaRouter>>>,
     protocols: Arc<Table<Kept<ApplicationProtocol>>>,
     redis_services: Arc<Table<Kept<RedisService>>>,
@@ -93,8 +99,10 @@ impl Objects {
             services: mesh.table(),
             slices: mesh.table(),
             entries: mesh.table(),
+            namespaces: mesh.table(),
             rules: mesh.table(),
             gateways: mesh.table(),
+            virtual_services: mesh.table(),
             routers: mesh.table(),
             protocols: mesh.table(),
             redis_services: mesh.table(),
@@ -165,8 +173,10 @@ impl Index {
         objects.services.follow(self);
         objects.slices.follow(self);
         objects.entries.follow(self);
+        objects.namespaces.follow(self);
         objects.rules.follow(self);
         objects.gateways.follow(self);
+        objects.virtual_services.follow(self);
         objects.routers.follow(self);
         objects.protocols.follow(self);
         objects.redis_services.follow(self);
@@ -195,12 +205,18 @@ impl Index {
     pub fn resolve(&self, host: &str, last_good: Option<&Router>) -> ResolvedHost {
         let mut state = self.state.lock();
         let (mesh, depends) = state.closure(host, last_good);
-        let routers = state.router_keys(host);
-        let mut sources: BTreeSet<String> = routers.iter().map(ToString::to_string).collect();
+        let named = state.naming(host);
+        let mut sources: BTreeSet<String> = named.iter().map(ToString::to_string).collect();
         let entries = self.objects.entries.rows();
-        let named = entries.of(host);
-        sources.extend(named.map(|((ns, name), _)| format!("ServiceEntry {ns}/{name}")));
+        let of_host = entries.of(host);
+        sources.extend(of_host.map(|((ns, name), _)| format!("ServiceEntry {ns}/{name}")));
         drop(entries);
+        let rules = self.objects.virtual_services.rows();
+        let of_host = rules.of(host);
+        sources.extend(of_host.map(|((ns, name), _)| format!("VirtualService {ns}/{name}")));
+        drop(rules);
+        let service = self.objects.service(host);
+        sources.extend(service.map(|s| format!("Service {}/{}", s.id.namespace, s.id.name)));
         state.depend(host, &depends);
         drop(state);
 
@@ -224,7 +240,7 @@ impl Index {
         ResolvedHost {
             inputs,
             problems: resolved.problems.into_iter().filter(mine).collect(),
-            routers,
+            named,
         }
     }
 
@@ -309,6 +325,7 @@ impl Index {
             let mut hosts: BTreeSet<String> = hosts.collect();
             let destinations = self.objects.redis_destinations.rows();
             hosts.extend(destinations.iter().map(|(_, o)| o.spec.host.clone()));
+            drop((services, destinations));
             for host in hosts {
                 state.touch(&host);
             }
@@ -337,10 +354,14 @@ impl Index {
 }
 
 impl State {
-    /// Whether anything may come of a host: it has a layer-7 port, had one, or a router names it.
+    /// Whether anything may come of a host: it has a layer-7 port, had one, or an object of a user names it.
     fn matters(&self, host: &str) -> bool {
-        let routers = self.objects.routers.rows();
-        self.known.contains_key(host) || routers.index().has(host) || self.speaks(host)
+        let objects = &self.objects;
+        self.known.contains_key(host)
+            || names(&objects.routers, host)
+            || names(&objects.redis_services, host)
+            || names(&objects.redis_destinations, host)
+            || self.speaks(host)
     }
 
     fn speaks(&self, host: &str) -> bool {
@@ -367,6 +388,37 @@ impl State {
     fn touch_only(&mut self, host: &str) {
         if self.matters(host) {
             self.dirty.insert(host.to_owned());
+        }
+    }
+
+    /// Marks the hosts that have one of some addresses: whose it is may have changed.
+    fn touch_addresses(&mut self, addresses: &BTreeSet<IpAddr>) {
+        let mut hosts = BTreeSet::new();
+        for service in at(&self.objects.services, addresses) {
+            hosts.insert(service.host.to_string());
+        }
+        for slice in at(&self.objects.slices, addresses) {
+            hosts.insert(slice.host.to_string());
+        }
+        for entry in at(&self.objects.entries, addresses) {
+            hosts.extend(entry.spec.hosts.iter().cloned());
+        }
+        for host in hosts {
+            self.touch_only(&host);
+        }
+    }
+
+    /// Marks the hosts with an address in a range.
+    fn touch_range(&mut self, range: IpNet) {
+        let mut hosts = BTreeSet::new();
+        for entry in within(&self.objects.entries, range) {
+            hosts.extend(entry.spec.hosts.iter().cloned());
+        }
+        for slice in within(&self.objects.slices, range) {
+            hosts.insert(slice.host.to_string());
+        }
+        for host in hosts {
+            self.touch_only(&host);
         }
     }
 
@@ -408,6 +460,26 @@ impl State {
             self.depends.remove(host);
         }
     }
+}
+
+/// Whether an object names a host.
+fn names<R: Row<Index: HasKeys>>(table: &Table<R>, host: &str) -> bool {
+    table.rows().index().by_key().has(host)
+}
+
+/// Rows of a table with one of some addresses. The table is free when they are there: it must not be read twice at once.
+fn at<R: Row<Index: HasAddresses<R>>>(
+    table: &Table<R>,
+    addresses: &BTreeSet<IpAddr>,
+) -> Vec<Arc<R>> {
+    let rows = table.rows();
+    let found = addresses.iter().flat_map(|a| rows.by_address().at(*a));
+    found.cloned().collect()
+}
+
+/// Rows of a table with an address in a range.
+fn within<R: Row<Index: HasAddresses<R>>>(table: &Table<R>, range: IpNet) -> Vec<Arc<R>> {
+    table.rows().by_address().within(range).cloned().collect()
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use kube::{Resource, ResourceExt};
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::Gateway;
+use trimtab_crds::istio::{Gateway, VirtualService};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_mesh::table::{ByKey, Keyed, Known, Row};
+
+use crate::resolve::rule_hosts;
 
 /// A gateway as routers name it. Hosts have no slash, so that the two are not mixed up.
 pub(super) fn gateway_key(name: &str, namespace: &str) -> String {
@@ -20,8 +22,13 @@ pub(super) fn gateway_key(name: &str, namespace: &str) -> String {
 
 /// What others name an object by.
 pub trait Keys: Resource + Send + Sync + 'static {
-    /// Hosts, or what the kind documents.
-    fn keys(&self) -> Vec<String>;
+    /// Hosts, or what the kind documents. `domain` is the cluster's.
+    fn keys(&self, domain: &str) -> Vec<String>;
+
+    /// Whether anything may come of it.
+    fn matters(&self) -> bool {
+        true
+    }
 }
 
 /// An object with its keys.
@@ -71,16 +78,16 @@ impl<K: Keys + std::fmt::Debug> Row for Kept<K> {
     type Object = K;
     type Index = ByKey;
 
-    fn read(object: &Arc<K>, _: &Known<'_, Self>) -> Option<Self> {
-        Some(Self {
-            keys: object.keys().into(),
+    fn read(object: &Arc<K>, known: &Known<'_, Self>) -> Option<Self> {
+        object.matters().then(|| Self {
+            keys: object.keys(known.domain).into(),
             object: object.clone(),
         })
     }
 }
 
 impl Keys for Gateway {
-    fn keys(&self) -> Vec<String> {
+    fn keys(&self, _: &str) -> Vec<String> {
         let namespace = self.namespace().unwrap_or_default();
         vec![gateway_key(&self.name_any(), &namespace)]
     }
@@ -88,7 +95,7 @@ impl Keys for Gateway {
 
 /// By the host, and the gateways.
 impl Keys for MetaRouter {
-    fn keys(&self) -> Vec<String> {
+    fn keys(&self, _: &str) -> Vec<String> {
         let namespace = self.namespace().unwrap_or_default();
         let gateways = self.spec.gateways.iter();
         let gateways = gateways.map(|g| gateway_key(g, &namespace));
@@ -98,26 +105,39 @@ impl Keys for MetaRouter {
 
 /// By the protocol.
 impl Keys for ApplicationProtocol {
-    fn keys(&self) -> Vec<String> {
+    fn keys(&self, _: &str) -> Vec<String> {
         vec![self.spec.protocol.clone()]
     }
 }
 
 impl Keys for RedisService {
-    fn keys(&self) -> Vec<String> {
+    fn keys(&self, _: &str) -> Vec<String> {
         self.spec.host.clone()
     }
 }
 
 impl Keys for RedisDestination {
-    fn keys(&self) -> Vec<String> {
+    fn keys(&self, _: &str) -> Vec<String> {
         vec![self.spec.host.clone()]
     }
 }
 
 /// By the namespace.
 impl Keys for DubboAuthorizationPolicy {
-    fn keys(&self) -> Vec<String> {
+    fn keys(&self, _: &str) -> Vec<String> {
         vec![self.namespace().unwrap_or_default()]
+    }
+}
+
+/// By the hosts. Those with HTTP rules for sidecars: layer-7 ports are routed by no others.
+impl Keys for VirtualService {
+    fn keys(&self, domain: &str) -> Vec<String> {
+        rule_hosts(self, domain).collect()
+    }
+
+    fn matters(&self) -> bool {
+        let gateways = &self.spec.gateways;
+        let sidecars = gateways.is_empty() || gateways.iter().any(|g| g == "mesh");
+        sidecars && !self.spec.http.is_empty()
     }
 }

@@ -27,7 +27,7 @@ struct Event {
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = (
-        0_u8..10,
+        0_u8..12,
         0_usize..3,
         0_usize..2,
         0_usize..4,
@@ -105,17 +105,22 @@ fn apply(index: &Fixture, event: &Event, step: usize) {
     let spec = match event.kind {
         0 => {
             json!({"clusterIP": if event.other == 0 { "None" } else { "10.0.0.1" }, "selector": {"app": "a"},
+                "externalIPs": [format!("192.0.2.{}", event.other)],
             "ports": [{"name": port, "port": 80, "targetPort": "named"}]})
         }
         1 => json!({"addressType": "IPv4", "ports": [{"name": port, "port": 8080 + event.other}],
             "endpoints": [{"addresses": [format!("10.1.0.{}", event.other)]}]}),
         2 => {
-            json!({"hosts": [host, "second.example.com"], "addresses": ["192.0.2.1"], "resolution": "DNS",
+            let exports = ["*", ".", "y", "~"][event.variant];
+            let address = ["10.0.0.1", "192.0.2.1", "192.0.2.0/30", "10.1.0.2"][event.other];
+            json!({"hosts": [host, "second.example.com"], "addresses": [address, "198.51.100.1"], "resolution": "DNS",
+                "exportTo": [exports],
             "ports": [{"number": 80, "name": port}]})
         }
         3 => json!({"host": written, "subsets": [{"name": "v1"}, {"name": subset}]}),
         4 => {
-            json!({"selector": {"istio": "edge"}, "servers": [{"port": {"number": 80, "name": port}}]})
+            let hosts = ["*", "x/*", "./*", "*.example.com"][event.other];
+            json!({"selector": {"istio": "edge"}, "servers": [{"hosts": [hosts], "port": {"number": 80, "name": port}}]})
         }
         5 => json!({"hosts": [host], "gateways": gateways, "routes": [
             {"route": [{"destination": {"host": other, "subset": subset}}], "mirror": {"host": HOSTS[event.name]}}]}),
@@ -124,7 +129,10 @@ fn apply(index: &Fixture, event: &Event, step: usize) {
         8 => {
             json!({"host": other, "trafficPolicy": {"connectionPool": {"redis": {"mode": "CLUSTER"}}}})
         }
-        _ => json!({"rules": [{}]}),
+        9 => json!({"rules": [{}]}),
+        10 => json!({"hosts": [host, written], "http": [
+            {"match": [{"method": {"exact": "get"}}, {"port": 80}], "route": [{"destination": {"host": other, "subset": subset}}]}]}),
+        _ => json!({}),
     };
     match event.kind {
         0 => feed::<Service>(index, event, step, &spec),
@@ -136,7 +144,15 @@ fn apply(index: &Fixture, event: &Event, step: usize) {
         6 => feed::<Kept<ApplicationProtocol>>(index, event, step, &spec),
         7 => feed::<Kept<RedisService>>(index, event, step, &spec),
         8 => feed::<Kept<RedisDestination>>(index, event, step, &spec),
-        _ => feed::<Kept<DubboAuthorizationPolicy>>(index, event, step, &spec),
+        9 => feed::<Kept<DubboAuthorizationPolicy>>(index, event, step, &spec),
+        10 => feed::<Kept<VirtualService>>(index, event, step, &spec),
+        _ => {
+            let closed = json!({"trimtab.io/accept-objects": (event.other == 0).to_string()});
+            let name = ["x", "y"][event.namespace];
+            let object = json!({"metadata": {"name": name, "labels": closed}});
+            let namespaces = index.mesh.table::<Namespace>();
+            namespaces.put(&Arc::new(serde_json::from_value(object).unwrap()));
+        }
     }
 }
 
@@ -164,9 +180,15 @@ proptest! {
             let whole = index.mesh().resolve();
             let wanted: Vec<&ServicePortInput> = whole.inputs.iter().collect();
             prop_assert_eq!(found, wanted);
-            let of_routers = |p: &&Problem| p.object.starts_with("MetaRouter");
-            let mut found: Vec<&Problem> = problems.values().flatten().filter(of_routers).collect();
-            let mut wanted: Vec<&Problem> = whole.problems.iter().filter(of_routers).collect();
+            // Whether a destination has no use is told by all hosts together.
+            let told = |p: &&Problem| {
+                p.object.starts_with("MetaRouter")
+                    || p.object.starts_with("VirtualService")
+                    || p.reason == "AddressTaken"
+                    || (p.object.starts_with("Redis") && p.reason != "NoHost")
+            };
+            let mut found: Vec<&Problem> = problems.values().flatten().filter(told).collect();
+            let mut wanted: Vec<&Problem> = whole.problems.iter().filter(told).collect();
             let key = |p: &&Problem| (p.object.clone(), p.field.clone(), p.message.clone());
             found.sort_by_key(key);
             wanted.sort_by_key(key);

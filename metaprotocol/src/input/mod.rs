@@ -23,7 +23,7 @@ pub use router::{
 };
 pub use settings::{
     AccessLog, Capabilities, DataPlane, Delivery, LogEncoding, Ports, ProxySelector, Scope,
-    Settings, StockFilter, Tracing,
+    Settings, StockFilter, Tracing, closed_namespaces,
 };
 
 /// Everything about one port of one host at one time.
@@ -55,6 +55,12 @@ pub struct ServicePortInput {
     /// Labels of the pods behind the service, for the inbound side; empty: there is none in this cluster.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub workload_selector: BTreeMap<String, String>,
+    /// Namespaces that see the host (its own `exportTo`), sorted; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visible_to: Option<BTreeSet<String>>,
+    /// Those of the namespaces named here that take no objects for services of others.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub closed: BTreeSet<String>,
     /// The MetaRouter in force for this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub router: Option<Router>,

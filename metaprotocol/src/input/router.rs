@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::owner::Owner;
 use crate::span::Span;
 
-/// A MetaRouter for one host.
+/// Routes for one host: of a MetaRouter, or the HTTP rules of a VirtualService.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Router {
@@ -58,6 +58,32 @@ pub struct Route {
     /// Calls that are tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
+    /// Field that it was read from; empty: `spec.routes[INDEX]`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub field: String,
+    /// Fields below [`Self::field`] that nothing can be made of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsupported: Vec<String>,
+}
+
+impl Route {
+    /// Field of the user's object that the route at this index is from.
+    pub fn path(&self, index: usize) -> String {
+        if self.field.is_empty() {
+            format!("spec.routes[{index}]")
+        } else {
+            self.field.clone()
+        }
+    }
+
+    /// Field of the test of an attribute, below [`Self::path`].
+    pub fn test_path(&self, attribute: &str) -> String {
+        if self.field.is_empty() {
+            format!("match.attributes.{attribute}")
+        } else {
+            format!("match.{attribute}")
+        }
+    }
 }
 
 /// Test of one attribute.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
+use trimtab_mesh::Trust;
 use trimtab_mesh::model::MeshConfig;
 
 /// Settings.
@@ -12,6 +13,10 @@ use trimtab_mesh::model::MeshConfig;
 pub struct Settings {
     /// Istio's root namespace.
     pub root_namespace: String,
+    /// Namespaces whose objects decide on hosts of other namespaces too, besides the root namespace.
+    pub trusted_namespaces: BTreeSet<String>,
+    /// Namespaces into which nothing is written for services of others.
+    pub closed_namespaces: BTreeSet<String>,
     /// Where outbound EnvoyFilters go when the router has no `exportTo`.
     pub scope: Scope,
     /// Which ports are managed.
@@ -51,6 +56,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             root_namespace: ROOT_NAMESPACE.to_owned(),
+            trusted_namespaces: BTreeSet::new(),
+            closed_namespaces: closed_namespaces(ROOT_NAMESPACE),
             scope: Scope::Root,
             ports: Ports::All,
             data_planes: BTreeSet::from([DataPlane::Aeraki]),
@@ -69,6 +76,12 @@ impl Default for Settings {
             revision: String::new(),
         }
     }
+}
+
+/// Where a tenant has nothing to do: the namespaces of Kubernetes, and the root namespace.
+pub fn closed_namespaces(root: &str) -> BTreeSet<String> {
+    let names = ["kube-system", "kube-public", "kube-node-lease", root];
+    names.map(str::to_owned).into()
 }
 
 /// Istio's root namespace unless something else is said.
@@ -100,8 +113,19 @@ impl Settings {
         }
         if out.root_namespace == ROOT_NAMESPACE && !mesh.root_namespace.is_empty() {
             out.root_namespace.clone_from(&mesh.root_namespace);
+            if out.closed_namespaces.remove(ROOT_NAMESPACE) {
+                out.closed_namespaces.insert(mesh.root_namespace.clone());
+            }
         }
         out
+    }
+
+    /// Which namespaces decide on hosts of others.
+    pub fn trust(&self) -> Trust<'_> {
+        Trust {
+            root: &self.root_namespace,
+            further: &self.trusted_namespaces,
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Which servers of gateways lead to which service port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kube::ResourceExt;
-use trimtab_crds::istio::Gateway;
+use trimtab_crds::istio::{Gateway, Server};
 use trimtab_kit::problem::Problem;
 use trimtab_mesh::model::Identity;
+use trimtab_mesh::names::covers;
 
 use super::Mesh;
 use super::ports::{Registry, protocol};
@@ -16,7 +17,8 @@ use crate::input::{GatewayBinding, Protocol, Router, ServicePortInput};
 ///
 /// A server with a port of the service's protocol leads to the service port with its number; else to the port that the
 /// router's destinations name by that number, as in Aeraki; else to the only port with that protocol. A TCP port of a
-/// gateway leads to one host: the one whose router is oldest.
+/// gateway leads to one host: the one whose router is oldest. The `hosts` of a server bind: it leads to none that it does not
+/// take.
 pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut Vec<Problem>) {
     let gateways: BTreeMap<String, &Arc<Gateway>> = mesh
         .gateways
@@ -51,7 +53,7 @@ pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut 
         let key = router.map(|r| (r.owner.namespace.clone(), r.owner.name.clone()));
         key.and_then(|k| ages.get(&k).cloned())
     });
-    let registry = Registry::new(&mesh.protocols);
+    let registry = mesh.registry();
     let mut taken: BTreeMap<(String, u16), String> = BTreeMap::new();
     for list in hosts {
         let Some(router) = inputs[list[0]].router.clone() else {
@@ -67,8 +69,19 @@ pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut 
                 ));
                 continue;
             };
-            let bound = bind_one(gateway, name, &router, &registry, &list, inputs, &mut taken);
-            if !bound {
+            let host = &inputs[list[0]];
+            let (host, namespace) = (host.host.clone(), host.namespace.clone());
+            let takes = |s: &&Server| takes(s, gateway, &host, &namespace);
+            let bound = bind_one(
+                gateway, &router, &registry, &list, inputs, &mut taken, &takes,
+            );
+            for server in bound.refused {
+                problems.push(Problem::new(&router.owner, "spec.gateways", "NotOwner", format!(
+                    "server {} of Gateway {name} takes {}, and {host} is of namespace {namespace}: have {namespace}/{host} added to the server's hosts, or use another Gateway",
+                    server.port.number, taken_hosts(server, gateway)
+                )));
+            }
+            if !bound.any {
                 problems.push(Problem::new(&router.owner, "spec.gateways", "NoServer", format!(
                     "Gateway {name} has no server for a port of {}: add one whose port is named like the service's, for example {}",
                     inputs[list[0]].host, inputs[list[0]].port.name
@@ -78,16 +91,69 @@ pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut 
     }
 }
 
-fn bind_one(
-    gateway: &Gateway,
-    name: &str,
+/// What came of one gateway.
+#[derive(Default)]
+struct Bound<'a> {
+    /// Whether a server fits, also one that does not take the host.
+    any: bool,
+    /// Servers that do not take the host.
+    refused: Vec<&'a Server>,
+}
+
+/// Whether a server takes a host of a namespace: one of its `hosts` does, `namespace/name` or `name`, as istiod reads them.
+fn takes(server: &Server, gateway: &Gateway, host: &str, namespace: &str) -> bool {
+    let own = gateway.namespace().unwrap_or_default();
+    server.hosts.iter().any(|written| {
+        let (of, name) = written.split_once('/').unwrap_or(("*", written));
+        let of_namespace = match of {
+            "*" => true,
+            "." => namespace == own,
+            other => namespace == other,
+        };
+        let name = name.to_ascii_lowercase();
+        let named = name == "*" || name == host || covers(&name, host) || covers(host, &name);
+        of_namespace && named
+    })
+}
+
+/// What a server takes, in words.
+fn taken_hosts(server: &Server, gateway: &Gateway) -> String {
+    let own = gateway.namespace().unwrap_or_default();
+    let namespaces: BTreeSet<&str> = server
+        .hosts
+        .iter()
+        .filter_map(|h| Some(h.split_once('/')?.0))
+        .map(|of| if of == "." { own.as_str() } else { of })
+        .collect();
+    let all: Vec<&str> = server.hosts.iter().map(String::as_str).collect();
+    let all = all.join(", ");
+    let each = server.hosts.iter().all(|h| h.contains('/'));
+    let some = each && !namespaces.contains("*");
+    if server.hosts.is_empty() {
+        "no hosts".to_owned()
+    } else if some {
+        let namespaces: Vec<&str> = namespaces.into_iter().collect();
+        format!("hosts of {} only ({all})", namespaces.join(", "))
+    } else {
+        format!("{all} only")
+    }
+}
+
+fn bind_one<'g>(
+    gateway: &'g Gateway,
     router: &Router,
     registry: &Registry,
     ports: &[usize],
     inputs: &mut [ServicePortInput],
     taken: &mut BTreeMap<(String, u16), String>,
-) -> bool {
-    let mut bound = false;
+    takes: &dyn Fn(&&Server) -> bool,
+) -> Bound<'g> {
+    let mut bound = Bound::default();
+    let name = format!(
+        "{}/{}",
+        gateway.namespace().unwrap_or_default(),
+        gateway.name_any()
+    );
     for server in &gateway.spec.servers {
         let Ok(number) = u16::try_from(server.port.number) else {
             continue;
@@ -98,9 +164,14 @@ fn bind_one(
         let Some(index) = leads_to(number, &spoken, router, ports, inputs) else {
             continue;
         };
+        bound.any = true;
+        if !takes(&server) {
+            bound.refused.push(server);
+            continue;
+        }
         let host = inputs[index].host.clone();
         let holder = taken
-            .entry((name.to_owned(), number))
+            .entry((name.clone(), number))
             .or_insert_with(|| host.clone());
         inputs[index].gateways.push(GatewayBinding {
             namespace: gateway.namespace().unwrap_or_default(),
@@ -109,7 +180,6 @@ fn bind_one(
             port: number,
             taken_by: (*holder != host).then(|| holder.clone()),
         });
-        bound = true;
     }
     bound
 }

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use trimtab_crds::istio::{ServiceEntryPort, TrafficPolicy};
+use trimtab_mesh::Exports;
 use trimtab_mesh::model::{
     DestinationRule, EndpointSlice, Service, ServiceEntry, ServicePort, TargetPort, in_order,
+    port_protocol,
 };
 
 use super::Mesh;
@@ -23,6 +25,9 @@ pub(super) struct Host {
     pub service: String,
     pub source: Source,
     pub vips: BTreeSet<IpAddr>,
+    pub exports: Exports,
+    /// Whether a port speaks HTTP.
+    pub http: bool,
     pub headless: bool,
     pub selector: BTreeMap<String, String>,
     pub ports: Vec<HostPort>,
@@ -38,7 +43,7 @@ pub(super) struct HostPort {
 
 /// All hosts by name. Of two objects with one host the Service wins, then the older.
 pub(super) fn all(mesh: &Mesh, problems: &mut Vec<Problem>) -> BTreeMap<String, Host> {
-    let registry = Registry::new(&mesh.protocols);
+    let registry = mesh.registry();
     let mut slices: BTreeMap<&str, Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in &mesh.endpoint_slices {
         slices.entry(&slice.host).or_default().push(slice);
@@ -60,12 +65,14 @@ pub(super) fn all(mesh: &Mesh, problems: &mut Vec<Problem>) -> BTreeMap<String, 
                     problems.push(Problem::new(
                         Owner::of_row("ServiceEntry", &entry.id),
                         "spec.hosts",
-                        "Conflict",
+                        if first.namespace == host.namespace {
+                            "Conflict"
+                        } else {
+                            "NotOwner"
+                        },
                         format!(
-                            "{} {}/{} has the host \"{}\" already: remove it from one of the two",
-                            first.source.as_str(),
-                            first.namespace,
-                            first.service,
+                            "{} has the host \"{}\" already, and a host belongs to one object: remove it from one of the two",
+                            first.object(),
                             host.name
                         ),
                     ));
@@ -97,6 +104,10 @@ fn of_service(service: &Service, slices: &[&EndpointSlice], registry: &Registry)
             endpoints,
         }
     };
+    let web = |port: &ServicePort| {
+        let layer7 = protocol(&port.name, port.app_protocol.as_deref(), registry);
+        layer7.is_none() && is_web(port.protocol())
+    };
     Host {
         name: service.host.to_string(),
         namespace: service.id.namespace.to_string(),
@@ -104,9 +115,16 @@ fn of_service(service: &Service, slices: &[&EndpointSlice], registry: &Registry)
         source: Source::Service,
         vips: service.addresses.iter().copied().collect(),
         headless: service.headless,
+        exports: service.exports.clone(),
+        http: service.ports.iter().any(web),
         selector: service.selector.clone(),
         ports: service.ports.iter().map(port).collect(),
     }
+}
+
+/// Whether Istio reads HTTP rules for a port.
+fn is_web(port: Option<trimtab_mesh::Protocol>) -> bool {
+    port.is_some_and(|p| p.is_http() || p == trimtab_mesh::Protocol::Auto)
 }
 
 /// Ready endpoints of the port with this name.
@@ -137,6 +155,9 @@ fn of_entry(entry: &ServiceEntry, registry: &Registry) -> Vec<Host> {
         })
     };
     let ports: Vec<HostPort> = entry.spec.ports.iter().filter_map(port).collect();
+    let web = |port: &ServiceEntryPort| {
+        protocol(&port.name, None, registry).is_none() && is_web(port_protocol(port))
+    };
     let vips: BTreeSet<IpAddr> = entry.addresses().collect();
     let hosts = entry.spec.hosts.iter();
     hosts
@@ -147,6 +168,8 @@ fn of_entry(entry: &ServiceEntry, registry: &Registry) -> Vec<Host> {
             source: Source::ServiceEntry,
             vips: vips.clone(),
             headless: false,
+            exports: entry.exports.clone(),
+            http: entry.spec.ports.iter().any(web),
             selector: entry.workload_labels(),
             ports: ports.clone(),
         })
@@ -186,7 +209,7 @@ pub(super) fn facts(mesh: &Mesh, hosts: &BTreeMap<String, Host>) -> BTreeMap<Str
             ..HostFacts::default()
         };
         let rules = by_host.get(name).into_iter().flatten().copied();
-        for rule in in_order(rules, &host.namespace) {
+        for rule in in_order(rules, mesh.settings.trust(), &host.namespace) {
             let spec = &rule.spec;
             if out.hash_attribute.is_none() {
                 out.hash_attribute = hash_attribute(spec.traffic_policy.as_ref());

@@ -1,13 +1,15 @@
 //! From the objects of a mesh to the inputs of its service ports. Pure.
 //!
-//! Several MetaRouters may name one host: the one in the service's own namespace wins, then the oldest, then the first
-//! by name. The others are told so.
+//! Several MetaRouters may name one host: only those of namespaces that decide on it count. Of these the one in the
+//! service's own namespace wins, then the oldest, then the first by name. The others are told so.
 
 mod gateways;
 mod hosts;
+mod owners;
 mod ports;
 mod redis;
 mod router;
+mod virtual_service;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,11 +17,14 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::Gateway;
+use trimtab_crds::istio::{Gateway, VirtualService};
 use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_kit::problem::Problem;
+use trimtab_mesh::DEFAULT_DOMAIN;
+use trimtab_mesh::addressed::Addressed as _;
 use trimtab_mesh::model::{DestinationRule, EndpointSlice, Identity, Service, ServiceEntry};
+use trimtab_mesh::owners::Addresses;
 
 use crate::input::{
     Credentials, DubboPolicy, HostFacts, Protocol, Router, ServicePortInput, Settings,
@@ -30,15 +35,18 @@ use crate::vip;
 
 pub use ports::{Registry, protocol};
 pub use router::{hosts as router_hosts, lower as lower_router};
+pub(crate) use virtual_service::{destinations as rule_destinations, hosts as rule_hosts};
 
 use hosts::Host;
 
 /// Everything that inputs are made of.
 #[derive(Clone, Debug, Default)]
 pub struct Mesh {
+    /// The cluster domain; empty: the default.
+    pub domain: Arc<str>,
     /// Services.
     pub services: Vec<Arc<Service>>,
-    /// Slices of the services that have a layer-7 port.
+    /// Slices of the services that have a layer-7 port, and of those without an address.
     pub endpoint_slices: Vec<Arc<EndpointSlice>>,
     /// ServiceEntries.
     pub service_entries: Vec<Arc<ServiceEntry>>,
@@ -46,6 +54,8 @@ pub struct Mesh {
     pub destination_rules: Vec<Arc<DestinationRule>>,
     /// Gateways.
     pub gateways: Vec<Arc<Gateway>>,
+    /// VirtualServices for sidecars with rules for HTTP.
+    pub virtual_services: Vec<Arc<VirtualService>>,
     /// MetaRouters.
     pub routers: Vec<Arc<MetaRouter>>,
     /// ApplicationProtocols.
@@ -60,6 +70,10 @@ pub struct Mesh {
     pub secrets: BTreeMap<(String, String), BTreeMap<String, String>>,
     /// The last router of each host that was accepted as a whole.
     pub last_good: BTreeMap<String, Router>,
+    /// Namespaces whose label says that they want no objects for services of others.
+    pub closed_namespaces: BTreeSet<String>,
+    /// Problems are told of this host only, for the mesh has what it depends on and not all of others; absent: of all.
+    pub only: Option<String>,
     /// The operator's settings.
     pub settings: Arc<Settings>,
 }
@@ -74,20 +88,49 @@ pub struct Resolved {
 }
 
 impl Mesh {
+    /// Whether problems of a host are told.
+    fn tells(&self, host: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == host)
+    }
+
+    /// The protocols that are known. Where the kind has namespaces, as Aeraki installs it, an object holds for all of
+    /// them all the same, so that only those count that decide for all.
+    fn registry(&self) -> Registry {
+        let decides = |p: &&Arc<ApplicationProtocol>| {
+            let namespace = p.namespace().unwrap_or_default();
+            self.settings.trust().decides(&namespace, "")
+        };
+        Registry::new(self.protocols.iter().filter(decides))
+    }
+
+    fn domain(&self) -> &str {
+        match &*self.domain {
+            "" => DEFAULT_DOMAIN,
+            domain => domain,
+        }
+    }
+
     /// The inputs of all layer-7 ports.
     pub fn resolve(&self) -> Resolved {
         let mut problems = Vec::new();
         let hosts = hosts::all(self, &mut problems);
         let facts = hosts::facts(self, &hosts);
         let routers = self.routers_by_host(&hosts, &mut problems);
+        redis::check(self, &hosts, &mut problems);
+        let addresses =
+            Addresses::new(&self.services, &self.service_entries, &self.endpoint_slices);
         let mut inputs = Vec::new();
         for host in hosts.values() {
             for (index, port) in host.ports.iter().enumerate() {
                 let Some(protocol) = &port.protocol else {
                     continue;
                 };
-                let router = routers.get(host.name.as_str()).copied();
-                inputs.push(self.input(host, index, protocol, router, &facts));
+                let router = routers.get(host.name.as_str()).map(|r| router::lower(r));
+                let router = virtual_service::router(self, host, port, router, &mut problems);
+                let mut input = self.input(host, index, protocol, router, (&hosts, &facts));
+                self.keep_own(host, &addresses, &mut input, &mut problems);
+                input.closed = self.closed_to(host, &input);
+                inputs.push(input);
             }
         }
         gateways::bind(self, &mut inputs, &mut problems);
@@ -99,11 +142,10 @@ impl Mesh {
         host: &Host,
         index: usize,
         protocol: &Protocol,
-        router: Option<&Arc<MetaRouter>>,
-        facts: &BTreeMap<String, HostFacts>,
+        router: Option<Router>,
+        (all, facts): (&BTreeMap<String, Host>, &BTreeMap<String, HostFacts>),
     ) -> ServicePortInput {
         let port = &host.ports[index];
-        let router = router.map(|r| router::lower(r));
         let redis = redis::service(self, host, port, facts);
         let last_good = self.last_good.get(&host.name).cloned().map(Box::new);
         let mut named: BTreeSet<String> = BTreeSet::from([host.name.clone()]);
@@ -124,6 +166,8 @@ impl Mesh {
             protocol: self.with_settings(protocol),
             vips: host.vips.iter().copied().collect(),
             headless: host.headless,
+            visible_to: host.visible_to(),
+            closed: BTreeSet::new(),
             endpoints: if host.headless {
                 port.endpoints.iter().copied().collect()
             } else {
@@ -132,7 +176,7 @@ impl Mesh {
             workload_selector: host.selector.clone(),
             router,
             last_good,
-            redis_destinations: redis::destinations(self, protocol, &hosts),
+            redis_destinations: redis::destinations(self, protocol, &hosts, all),
             hosts,
             gateways: Vec::new(),
             redis,
@@ -154,28 +198,20 @@ impl Mesh {
         out
     }
 
-    /// What address allocation needs: ServiceEntries with a layer-7 port whose hosts have a resolution, and all other
-    /// addresses of the mesh.
+    /// What address allocation needs: all ServiceEntries, of which those with a layer-7 port and a resolution may be given
+    /// addresses, and the addresses of Services.
     pub fn addresses(&self) -> (Vec<vip::Entry>, BTreeSet<IpAddr>) {
-        let registry = Registry::new(&self.protocols);
-        let (mut entries, mut taken) = (Vec::new(), BTreeSet::new());
-        for service in &self.services {
-            taken.extend(service.addresses.iter().copied());
-        }
-        for entry in &self.service_entries {
-            let addresses: Vec<IpAddr> = entry.addresses().collect();
-            if hosts::is_managed(entry, &registry) {
-                entries.push(vip::Entry {
-                    namespace: entry.id.namespace.to_string(),
-                    name: entry.id.name.to_string(),
-                    created: entry.id.created,
-                    addresses,
-                });
-            } else {
-                taken.extend(addresses);
-            }
-        }
-        (entries, taken)
+        let registry = self.registry();
+        let services = self.services.iter();
+        let taken = services.flat_map(|s| s.single()).collect();
+        let entries = self.service_entries.iter().map(|entry| vip::Entry {
+            namespace: entry.id.namespace.to_string(),
+            name: entry.id.name.to_string(),
+            created: entry.id.created,
+            addresses: entry.addresses().collect(),
+            managed: hosts::is_managed(entry, &registry),
+        });
+        (entries.collect(), taken)
     }
 
     /// Policies of the namespace and of the root namespace, for Dubbo only.
@@ -212,31 +248,32 @@ impl Mesh {
         for router in &self.routers {
             by_host.entry(router.spec.host()).or_default().push(router);
         }
+        let owner = |router: &MetaRouter| Owner::of("MetaRouter", router);
+        let field = "spec.hosts[0]";
         let mut out = BTreeMap::new();
-        for (name, mut routers) in by_host {
-            let own = hosts.get(name).map(|h| h.namespace.as_str());
-            routers.sort_by_key(|r| {
-                (
-                    r.namespace().as_deref() != own,
-                    Identity::of(r.as_ref()).age(),
-                )
-            });
-            let mut sorted = routers.into_iter();
-            let Some(first) = sorted.next() else { continue };
-            if hosts
-                .get(name)
-                .is_none_or(|h| h.ports.iter().all(|p| p.protocol.is_none()))
-            {
-                problems.push(Problem::new(Owner::of("MetaRouter", first.as_ref()), "spec.hosts[0]", "UnknownHost", format!(
+        for (name, routers) in by_host {
+            let speaks = |h: &&Host| h.ports.iter().any(|p| p.protocol.is_some());
+            let Some(host) = hosts.get(name).filter(speaks) else {
+                problems.extend(routers.iter().map(|r| Problem::new(owner(r), field, "UnknownHost", format!(
                     "no Service or ServiceEntry has the host \"{name}\" with a port named like tcp-metaprotocol-dubbo: name the port so, or correct the host"
-                )));
-            }
-            let winner = Owner::of("MetaRouter", first.as_ref());
-            for other in sorted {
-                problems.push(Problem::new(Owner::of("MetaRouter", other.as_ref()), "spec.hosts[0]", "Conflict", format!(
-                    "{winner} is in force for \"{name}\": put the rules into one of the two and delete the other"
-                )));
-            }
+                ))));
+                continue;
+            };
+            let decides = |r: &&Arc<MetaRouter>| self.decides(r.namespace().as_deref(), host);
+            let (mut own, foreign): (Vec<_>, Vec<_>) = routers.into_iter().partition(decides);
+            let what = "its routes and limits";
+            let told = foreign.iter();
+            problems.extend(told.map(|r| owners::not_owner(self, owner(r), field, what, host)));
+            own.sort_by_key(|r| {
+                let elsewhere = r.namespace().as_deref() != Some(&host.namespace);
+                (elsewhere, Identity::of(r.as_ref()).age())
+            });
+            let mut sorted = own.into_iter();
+            let Some(first) = sorted.next() else { continue };
+            let winner = owner(first);
+            problems.extend(sorted.map(|r| Problem::new(owner(r), field, "Conflict", format!(
+                "{winner} is in force for \"{name}\": put the rules into one of the two and delete the other"
+            ))));
             out.insert(name, first);
         }
         out

@@ -19,12 +19,12 @@ pub struct Registry {
 
 impl Registry {
     /// Of these objects; a later one by name overrides an earlier one of the same protocol.
-    pub fn new(objects: &[Arc<ApplicationProtocol>]) -> Self {
+    pub fn new<'a>(objects: impl IntoIterator<Item = &'a Arc<ApplicationProtocol>>) -> Self {
         let mut codecs = BTreeMap::from([
             ("dubbo".to_owned(), DUBBO_CODEC.to_owned()),
             ("thrift".to_owned(), THRIFT_CODEC.to_owned()),
         ]);
-        let mut sorted: Vec<&Arc<ApplicationProtocol>> = objects.iter().collect();
+        let mut sorted: Vec<&Arc<ApplicationProtocol>> = objects.into_iter().collect();
         sorted.sort_by_key(|o| o.metadata.name.clone());
         for object in sorted {
             codecs.insert(object.spec.protocol.clone(), object.spec.codec.clone());

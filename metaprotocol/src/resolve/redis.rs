@@ -1,13 +1,16 @@
 //! Redis objects as plain types.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use trimtab_crds::redis as crd;
+use trimtab_kit::problem::Problem;
 use trimtab_mesh::model::Identity;
 
 use super::Mesh;
 use super::hosts::{Host, HostPort};
+use super::owners::not_owner;
 use super::router::unsigned;
 use crate::input::{
     Credentials, Destination, HostFacts, Protocol, RedisAuth, RedisConnection, RedisDestination,
@@ -17,7 +20,7 @@ use crate::input::{
 use crate::owner::Owner;
 use crate::span::Span;
 
-/// The RedisService of a port: in the namespace of the service; of several, the oldest.
+/// The RedisService of a port: of those that decide on the host the first in [`order`].
 pub(super) fn service(
     mesh: &Mesh,
     host: &Host,
@@ -27,12 +30,8 @@ pub(super) fn service(
     if port.protocol != Some(Protocol::Redis) {
         return None;
     }
-    let found = mesh
-        .redis_services
-        .iter()
-        .filter(|r| r.namespace().as_deref() == Some(&host.namespace))
-        .filter(|r| r.spec.host.contains(&host.name))
-        .min_by_key(|r| Identity::of(r.as_ref()).age())?;
+    let found = service_in_force(mesh, host)?;
+    let namespace = found.namespace().unwrap_or_default();
     let spec = &found.spec;
     let to = |d: &crd::RouteDestination| Destination {
         host: d.host.clone(),
@@ -64,9 +63,9 @@ pub(super) fn service(
     });
     let settings = spec.settings.as_ref();
     Some(RedisService {
-        owner: Owner::of("RedisService", found.as_ref()),
+        owner: Owner::of("RedisService", found),
         settings: settings
-            .map(|s| self::settings(mesh, &host.namespace, s))
+            .map(|s| self::settings(mesh, &namespace, s))
             .unwrap_or_default(),
         routes: routes.collect(),
         faults: faults.collect(),
@@ -146,28 +145,123 @@ fn auth(mesh: &Mesh, namespace: &str, given: &crd::Auth) -> Option<RedisAuth> {
     })
 }
 
-/// RedisDestinations of these hosts. Of several for one host, the oldest.
+/// RedisDestinations of these hosts: of those that decide on a host the first in [`order`].
 pub(super) fn destinations(
     mesh: &Mesh,
     protocol: &Protocol,
     hosts: &BTreeMap<String, HostFacts>,
+    all: &BTreeMap<String, Host>,
 ) -> BTreeMap<String, RedisDestination> {
     if *protocol != Protocol::Redis {
         return BTreeMap::new();
     }
-    let mut sorted: Vec<&crd::RedisDestination> = mesh
-        .redis_destinations
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|d| hosts.contains_key(&d.spec.host))
-        .collect();
-    sorted.sort_by_key(|d| Identity::of(*d).age());
-    let mut out = BTreeMap::new();
-    for object in sorted {
-        out.entry(object.spec.host.clone())
-            .or_insert_with(|| destination(mesh, object));
+    let hosts = hosts.keys().filter_map(|name| all.get(name));
+    let found = hosts.filter_map(|host| Some((host, destination_in_force(mesh, host)?)));
+    found
+        .map(|(host, object)| (host.name.clone(), destination(mesh, object)))
+        .collect()
+}
+
+/// Objects of the host's own namespace go before others, older ones before younger.
+fn order<K: Resource>(object: &K, host: &Host) -> impl Ord + use<K> {
+    let elsewhere = object.meta().namespace.as_deref() != Some(&host.namespace);
+    (elsewhere, Identity::of(object).age())
+}
+
+fn service_in_force<'a>(mesh: &'a Mesh, host: &Host) -> Option<&'a crd::RedisService> {
+    let objects = mesh.redis_services.iter().map(AsRef::as_ref);
+    objects
+        .filter(|r| r.spec.host.contains(&host.name))
+        .filter(|r| mesh.decides(r.namespace().as_deref(), host))
+        .min_by_key(|r| order(*r, host))
+}
+
+fn destination_in_force<'a>(mesh: &'a Mesh, host: &Host) -> Option<&'a crd::RedisDestination> {
+    let objects = mesh.redis_destinations.iter().map(AsRef::as_ref);
+    objects
+        .filter(|d| d.spec.host == host.name)
+        .filter(|d| mesh.decides(d.namespace().as_deref(), host))
+        .min_by_key(|d| order(*d, host))
+}
+
+/// Tells the objects that nothing is made of for one of their hosts.
+pub(super) fn check(mesh: &Mesh, hosts: &BTreeMap<String, Host>, problems: &mut Vec<Problem>) {
+    for object in &mesh.redis_services {
+        let owner = Owner::of("RedisService", object.as_ref());
+        let named = object.spec.host.iter().enumerate();
+        for (i, name) in named.filter(|(_, name)| mesh.tells(name)) {
+            let host = redis_host(hosts, name);
+            let found = host.and_then(|h| service_in_force(mesh, h));
+            let first = found.map(|f| Owner::of("RedisService", f));
+            let field = format!("spec.host[{i}]");
+            problems.extend(unused(mesh, &owner, field, (name, host), first.as_ref()));
+        }
     }
-    out
+    let destinations = mesh.redis_destinations.iter();
+    for object in destinations.filter(|d| mesh.tells(&d.spec.host)) {
+        let owner = Owner::of("RedisDestination", object.as_ref());
+        let name = &object.spec.host;
+        let routed = |r: &Arc<crd::RedisService>| {
+            let mut routes = r.spec.redis.iter();
+            routes.any(|route| {
+                let mut mirrors = route.mirror.iter().map(|m| &m.route);
+                route.route.host == *name || mirrors.any(|to| to.host == *name)
+            })
+        };
+        let routed = || mesh.redis_services.iter().any(routed);
+        let host = redis_host(hosts, name).or_else(|| hosts.get(name).filter(|_| routed()));
+        let found = host.and_then(|h| destination_in_force(mesh, h));
+        let first = found.map(|f| Owner::of("RedisDestination", f));
+        problems.extend(unused(
+            mesh,
+            &owner,
+            "spec.host",
+            (name, host),
+            first.as_ref(),
+        ));
+    }
+}
+
+/// A host with a Redis port.
+fn redis_host<'a>(hosts: &'a BTreeMap<String, Host>, name: &str) -> Option<&'a Host> {
+    let speaks = |h: &&Host| {
+        let mut ports = h.ports.iter();
+        ports.any(|p| p.protocol == Some(Protocol::Redis))
+    };
+    hosts.get(name).filter(speaks)
+}
+
+/// Why nothing is made of an object for a host; `first` is the object in force.
+fn unused(
+    mesh: &Mesh,
+    owner: &Owner,
+    field: impl Into<String>,
+    (name, host): (&str, Option<&Host>),
+    first: Option<&Owner>,
+) -> Option<Problem> {
+    let Some(host) = host else {
+        return Some(Problem::new(
+            owner,
+            field,
+            "NoHost",
+            format!(
+                "no Redis port has a use for it at {name}: name a port of the service like tcp-redis, or correct the host"
+            ),
+        ));
+    };
+    if !mesh.decides(Some(&owner.namespace), host) {
+        let what = "its Redis settings";
+        return Some(not_owner(mesh, owner.clone(), field, what, host));
+    }
+    let first = first.filter(|first| *first != owner)?;
+    Some(Problem::new(
+        owner,
+        field,
+        "Conflict",
+        format!(
+            "{first} is in force for \"{name}\": put the settings into one of the two and delete the other"
+        ),
+    ))
 }
 
 fn destination(mesh: &Mesh, object: &crd::RedisDestination) -> RedisDestination {

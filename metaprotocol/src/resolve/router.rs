@@ -76,6 +76,8 @@ fn route(route: &crd::MetaRoute) -> Route {
         retries: route.retries.filter(|r| r.attempts > 0).map(|r| Retries {
             attempts: unsigned(r.attempts.into()),
         }),
+        field: String::new(),
+        unsupported: Vec::new(),
     }
 }
 

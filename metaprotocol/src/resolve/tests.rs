@@ -193,8 +193,8 @@ fn of_several_routers_one_is_in_force_and_the_others_are_told() {
         told,
         [
             ("MetaRouter shop/lost", "UnknownHost"),
+            ("MetaRouter other/foreign", "NotOwner"),
             ("MetaRouter shop/newer", "Conflict"),
-            ("MetaRouter other/foreign", "Conflict"),
         ]
     );
 }

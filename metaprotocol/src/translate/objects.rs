@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use trimtab_crds::istio::{EnvoyFilter, EnvoyFilterSpec, WorkloadSelector};
 use trimtab_kit::envoyfilter::PatchContext;
 use trimtab_kit::generated::{OWNER_NAMESPACE_LABEL, owned_labels, shortened};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::input::{GatewayBinding, Protocol, ProxySelector, Scope};
 use crate::validate::Plan;
@@ -225,8 +226,23 @@ pub(super) fn listener_name(address: IpAddr, port: u16) -> String {
     format!("{address}_{port}")
 }
 
-/// Namespaces of the outbound objects. `exportTo` of the router decides, else the scope of the settings.
+/// Namespaces of the outbound objects. `exportTo` of the router decides, else the scope of the settings; and none that the
+/// host itself is not exported to.
 pub(super) fn scopes(plan: &Plan<'_>) -> BTreeSet<String> {
+    let input = plan.input;
+    let root = &input.settings.root_namespace;
+    let wanted = wanted_scopes(plan);
+    let Some(visible) = &input.visible_to else {
+        return wanted;
+    };
+    // An object in the root namespace is for all proxies, of whatever namespace.
+    let seen = visible.iter();
+    let seen = seen.filter(|n| !input.closed.contains(*n) && *n != root);
+    let here = seen.filter(|n| wanted.contains(root) || wanted.contains(*n));
+    here.cloned().collect()
+}
+
+fn wanted_scopes(plan: &Plan<'_>) -> BTreeSet<String> {
     let settings = &plan.input.settings;
     let router = plan.router.as_ref().filter(|r| !r.export_to.is_empty());
     let Some(router) = router else {
@@ -285,8 +301,11 @@ pub const MODULE: &str = "metaprotocol";
 /// Longest name of an object.
 pub const LONGEST_NAME: usize = 253;
 
-/// A text as an object's name: the signs of IPv6 addresses and wildcard hosts are not allowed in one.
+/// A text as an object's name: the signs of IPv6 addresses and wildcard hosts are not allowed in one. Other signs and
+/// capitals neither; with them a hash follows, so that one host's name is not another's.
 pub fn object_name(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-:*".contains(c);
+    let odd = !text.chars().all(plain);
     let clean: String = text
         .to_ascii_lowercase()
         .replace('*', "any")
@@ -299,6 +318,10 @@ pub fn object_name(text: &str) -> String {
             }
         })
         .collect();
+    if odd {
+        let hash = xxh3_64(text.as_bytes());
+        return shortened(&format!("{clean}-{hash:016x}"), LONGEST_NAME);
+    }
     shortened(&clean, LONGEST_NAME)
 }
 
@@ -312,6 +335,8 @@ mod tests {
             object_name("aeraki-outbound-*.shop-2001:db8::1-80"),
             "aeraki-outbound-any.shop-2001-db8--1-80"
         );
+        let (one, other) = ("aeraki-inbound-A.shop-80", "aeraki-inbound-a.shop-80");
+        assert_ne!(object_name(one), object_name(other));
         let long = object_name(&"a".repeat(300));
         assert_eq!(long.len(), 253);
         assert_ne!(long, object_name(&format!("{}b", "a".repeat(299))));

@@ -182,6 +182,8 @@ fn usable_limit<'a>(
         let field = format!("spec.globalRateLimit.match.attributes.{name}");
         match (part(name), value) {
             (Part::Header, _) | (_, ValueMatch::Exact(_)) => {}
+            // Every call has one.
+            (Part::Method, ValueMatch::Present) => {}
             (Part::Method, _) => refuse(Feature::MatchMethodPattern, field),
             (Part::Service, _) => refuse(Feature::MatchInterfacePattern, field),
         }

@@ -22,6 +22,7 @@ use crate::features::{
 };
 use crate::input::{Protocol, Router, ServicePortInput};
 use crate::output::Refusal;
+pub(crate) use values::is_label;
 
 /// What is in force for one filter.
 #[derive(Clone, Debug)]
@@ -142,12 +143,27 @@ fn plan_router(plan: &mut Plan<'_>, written: &Router) {
             .filter(good)
             .map_or_else(narrow, |l| l.export_to.clone());
     }
+    let closed = routes::closed(&object, plan.input, written);
+    report(plan, closed, false);
     if !plan.refusals.iter().any(|r| r.blocks_routes) {
         plan.accepted = Some(router.clone());
     }
     take_out(plan, &mut router);
     check_place_of_limits(plan, &object, &router);
+    keep_out(plan.input, &mut router);
     plan.router = Some(router);
+}
+
+/// Leaves out the namespaces that take no objects for services of others.
+fn keep_out(input: &ServicePortInput, router: &mut Router) {
+    if router.export_to.is_empty() {
+        return;
+    }
+    router.export_to.retain(|to| !input.closed.contains(to));
+    if router.export_to.is_empty() {
+        // Without an entry it would be the default scope.
+        router.export_to.push("~".to_owned());
+    }
 }
 
 /// Limits are held by the service's own sidecars, or by gateways where it has none.

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use trimtab_crds::ACCEPT_OBJECTS_LABEL;
+
 use super::{Class, Diagnostics, values};
 use crate::input::{Destination, Route, Router, ServicePortInput};
 
@@ -17,12 +19,19 @@ pub(super) fn check<'a>(
 ) -> Diagnostics<'a> {
     let mut out = Diagnostics::new(object);
     for (i, route) in router.routes.iter().enumerate() {
-        let field = format!("spec.routes[{i}]");
-        values::matches(
-            &mut out,
-            &format!("{field}.match.attributes"),
-            &route.matches,
-        );
+        let field = route.path(i);
+        let tests = if route.field.is_empty() {
+            format!("{field}.match.attributes")
+        } else {
+            format!("{field}.match")
+        };
+        values::matches(&mut out, &tests, &route.matches);
+        for name in &route.unsupported {
+            out.invalid(format!("{field}.{name}"), "NotSupported", format!(
+                "ports of {} have nothing of the kind, and no route of this version is applied: remove the field, or write a MetaRouter",
+                input.port.name
+            ));
+        }
         destinations(&mut out, &field, input, route);
         effects(&mut out, &field, input, route);
         if route.matches.is_empty() && i + 1 < router.routes.len() {
@@ -218,6 +227,27 @@ pub(super) fn exports<'a>(object: &'a str, router: &Router) -> Diagnostics<'a> {
                 format!("{name} is named twice: remove one of the two"),
             );
         }
+    }
+    out
+}
+
+/// Namespaces of `exportTo` that take no objects for services of others.
+pub(super) fn closed<'a>(
+    object: &'a str,
+    input: &ServicePortInput,
+    router: &Router,
+) -> Diagnostics<'a> {
+    let mut out = Diagnostics::new(object);
+    let named = router.export_to.iter().enumerate();
+    for (i, to) in named.filter(|(_, to)| input.closed.contains(*to)) {
+        let fix = if *to == input.settings.root_namespace {
+            "write \"*\" for all namespaces"
+        } else {
+            "remove the entry"
+        };
+        out.invalid(format!("spec.exportTo[{i}]"), "NamespaceClosed", format!(
+            "namespace {to} takes no objects for services of other namespaces, and the rest is applied without it: {fix}, or open it by its label {ACCEPT_OBJECTS_LABEL} and metaprotocol.closedNamespaces"
+        ));
     }
     out
 }

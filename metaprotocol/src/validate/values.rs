@@ -126,7 +126,7 @@ pub(super) fn is_host(text: &str) -> bool {
 }
 
 /// Whether `text` is a DNS-1123 label.
-pub(super) fn is_label(text: &str) -> bool {
+pub(crate) fn is_label(text: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     text.len() <= 63
         && edge(text.chars().next())

@@ -17,6 +17,7 @@ fn entry(name: &str, created: i64, addresses: &[&str]) -> Entry {
         name: name.to_owned(),
         created: Timestamp::from_second(created).ok(),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        managed: true,
     }
 }
 
@@ -46,6 +47,18 @@ fn addresses_of_users_stay() {
         allocate(&ranges(), &entries, &BTreeSet::new()),
         Allocation::default()
     );
+}
+
+#[test]
+fn fault_t1_a_younger_object_takes_no_address_that_was_given() {
+    let mine = entry("mine", 1, &["240.241.0.3", "2001:db8:1::3"]);
+    let mut other = entry("other", 2, &["240.241.0.3"]);
+    other.managed = false;
+    let out = allocate(&ranges(), &[mine.clone(), other.clone()], &BTreeSet::new());
+    assert_eq!(out, Allocation::default());
+    other.created = Timestamp::from_second(0).ok();
+    let out = allocate(&ranges(), &[mine, other], &BTreeSet::new());
+    assert_eq!(out.assignments.len(), 1, "the older one keeps it");
 }
 
 #[test]
@@ -112,6 +125,7 @@ fn any_entries() -> impl Strategy<Value = Vec<Entry>> {
                 name: format!("e{i}"),
                 created: (created > 0).then(|| Timestamp::from_second(created).unwrap()),
                 addresses,
+                managed: true,
             })
             .collect()
     })
@@ -153,7 +167,7 @@ proptest! {
         let none = BTreeSet::new();
         let first = allocate(&ranges(), &entries, &none);
         apply(&mut entries, &first);
-        entries.push(Entry { namespace: "a".to_owned(), name: "new".to_owned(), created: None, addresses: Vec::new() });
+        entries.push(Entry { namespace: "a".to_owned(), name: "new".to_owned(), created: None, addresses: Vec::new(), managed: true });
         let second = allocate(&ranges(), &entries, &none);
         prop_assert_eq!(second.assignments.len(), 1);
         prop_assert_eq!(&second.assignments[0].name, "new");

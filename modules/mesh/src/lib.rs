@@ -3,14 +3,17 @@
 //!
 //! Pure: no client, no runtime, no clock.
 
+pub mod addressed;
 pub mod host_map;
 pub mod model;
 pub mod names;
+pub mod owners;
 pub mod protocol;
 pub mod quantity;
 pub mod table;
 pub mod visibility;
 
+pub use owners::Trust;
 pub use protocol::Protocol;
 pub use table::Mesh;
 pub use visibility::Exports;

@@ -379,10 +379,22 @@ impl ByKey {
     }
 }
 
-impl<R: Row<Index = ByKey>> Rows<R> {
+/// Indexes that find rows by their keys.
+pub trait HasKeys {
+    /// Names by keys.
+    fn by_key(&self) -> &ByKey;
+}
+
+impl HasKeys for ByKey {
+    fn by_key(&self) -> &ByKey {
+        self
+    }
+}
+
+impl<R: Row<Index: HasKeys>> Rows<R> {
     /// Rows with a key, by name.
     pub fn of(&self, key: &str) -> impl Iterator<Item = (&Name, &Arc<R>)> {
-        let names = self.index.names(key);
+        let names = self.index.by_key().names(key);
         names.filter_map(|name| Some((name, self.get(name)?)))
     }
 }

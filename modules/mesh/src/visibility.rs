@@ -46,6 +46,15 @@ impl Exports {
         }
     }
 
+    /// Whether a namespace may see both this object of `owner` and another one.
+    pub fn overlap(&self, owner: &str, other: &Self, other_owner: &str) -> bool {
+        match (self.clients(owner), other.clients(other_owner)) {
+            (None, Some(mut few)) | (Some(mut few), None) => few.next().is_some(),
+            (None, None) => true,
+            (Some(mut mine), Some(_)) => mine.any(|c| other.visible(other_owner, c)),
+        }
+    }
+
     /// The namespaces that see the object in `owner`; `None` = all.
     pub fn clients<'a>(&'a self, owner: &'a str) -> Option<impl Iterator<Item = &'a str>> {
         let own = self.own && self.names.iter().flatten().all(|name| name != owner);

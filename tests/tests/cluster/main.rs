@@ -26,5 +26,6 @@ mod from_aeraki;
 mod istio_fields;
 mod lazyload;
 mod limits;
+mod owners;
 mod protocols;
 mod sidecars;

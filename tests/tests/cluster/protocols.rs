@@ -34,7 +34,7 @@ spec:
 ";
 
 /// Calls of one question to a client.
-const CALLS: u64 = 5;
+pub(crate) const CALLS: u64 = 5;
 
 fn router(subset: &str) -> String {
     format!(
@@ -66,16 +66,16 @@ fn with_authority(xds: SocketAddr) -> Value {
 }
 
 /// Two versions of a service, and a caller with a sidecar.
-struct Mesh {
-    namespace: Namespace<'static>,
-    vip: String,
-    proxy: Proxy,
-    tunnel: Forwarder,
+pub(crate) struct Mesh {
+    pub(crate) namespace: Namespace<'static>,
+    pub(crate) vip: String,
+    pub(crate) proxy: Proxy,
+    pub(crate) tunnel: Forwarder,
     servers: Vec<(Peer, Forwarder)>,
 }
 
 /// As Trimtab's operator serves it, to a sidecar whose bootstrap knows the authority.
-async fn mesh(prefix: &str, port_name: &str, script: &str) -> Mesh {
+pub(crate) async fn mesh(prefix: &str, port_name: &str, script: &str) -> Mesh {
     mesh_with(prefix, port_name, script, true).await
 }
 
@@ -135,7 +135,7 @@ async fn mesh_with(prefix: &str, port_name: &str, script: &str, authority: bool)
 
 impl Mesh {
     /// When the service's listener was last changed.
-    async fn listener(&self) -> String {
+    pub(crate) async fn listener(&self) -> String {
         let name = format!("{}_9090", self.vip);
         self.proxy.listener_updated(&name).await.unwrap()
     }
@@ -147,7 +147,7 @@ impl Mesh {
 }
 
 /// Asks until all answers come from `wanted`.
-async fn moves_to(caller: &mut Peer, call: &Value, wanted: &str) {
+pub(crate) async fn moves_to(caller: &mut Peer, call: &Value, wanted: &str) {
     let caller = tokio::sync::Mutex::new(caller);
     wait_for(&format!("calls to reach {wanted}"), BOUND, || async {
         let found: Counts = caller.lock().await.ask(call.clone()).await;

@@ -12,13 +12,19 @@
     reason = "helpers of tests fail the test"
 )]
 
+mod addresses;
 mod aeraki;
 mod carrier;
 mod from_aeraki;
+mod gateways;
 mod golden;
 mod lab;
+mod made;
+mod owners;
 mod peers;
+mod rules;
 mod stock_dubbo;
 mod stock_golden;
 mod stock_redis;
 mod stock_thrift;
+mod told;

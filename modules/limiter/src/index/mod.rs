@@ -137,7 +137,7 @@ impl Index {
     /// An empty index over a mesh. Limiters in `root_namespace` with a workloadSelector are for pods of all namespaces, as
     /// Istio applies EnvoyFilters there.
     pub fn new(root_namespace: &str, mesh: &Mesh) -> Arc<Self> {
-        let targets = Targets::new(mesh);
+        let targets = Targets::new(root_namespace, mesh);
         Arc::new(Self {
             state: Mutex::new(State {
                 targets,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use trimtab_crds::limiter::{BASE_SET, LimiterSpec};
 use trimtab_kit::sources::PodFacts;
-use trimtab_mesh::Mesh;
 use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, in_order};
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::Table;
+use trimtab_mesh::{Mesh, Trust};
 
 use super::{LimiterKey, Resolved};
 use crate::input::{ServicePort, SetFacts, TargetProblem};
@@ -22,16 +22,19 @@ pub(super) struct Targets {
     pub(super) pods: Arc<Table<Pod>>,
     rules: Arc<Table<DestinationRule>>,
     entries: Arc<Table<ServiceEntry>>,
+    /// Istio's root namespace: its DestinationRules count for all hosts.
+    root: Arc<str>,
 }
 
 impl Targets {
-    pub(super) fn new(mesh: &Mesh) -> Self {
+    pub(super) fn new(root: &str, mesh: &Mesh) -> Self {
         Self {
             domain: mesh.domain().clone(),
             services: mesh.table(),
             pods: mesh.table(),
             rules: mesh.table(),
             entries: mesh.table(),
+            root: root.into(),
         }
     }
 
@@ -135,7 +138,8 @@ impl Targets {
     fn subsets(&self, host: &str, namespace: &str) -> Vec<(String, Labels)> {
         let rows = self.rules.rows();
         let rules = rows.of(host).map(|(_, rule)| rule);
-        let rules = in_order(rules.filter(|r| *r.host == *host), namespace);
+        let trust = Trust::root(&self.root);
+        let rules = in_order(rules.filter(|r| *r.host == *host), trust, namespace);
         let mut out: Vec<(String, Labels)> = Vec::new();
         for subset in rules.iter().flat_map(|rule| &rule.spec.subsets) {
             if !out.iter().any(|(name, _)| *name == subset.name) {

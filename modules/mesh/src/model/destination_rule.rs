@@ -5,9 +5,9 @@ use std::sync::Arc;
 use trimtab_crds::istio::{self, DestinationRuleSpec};
 
 use super::Identity;
-use crate::Exports;
 use crate::names::{full_host, meant};
 use crate::table::{ByKey, Keyed, Known, Row};
+use crate::{Exports, Trust};
 
 /// A DestinationRule.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,12 +25,17 @@ pub struct DestinationRule {
 }
 
 /// Rules of a host in the order in which they count: those of the host's own namespace, then the older ones. The first to
-/// name a subset or a policy decides it.
+/// name a subset or a policy decides it. Those of namespaces that do not decide on the host are left out: Istio takes them
+/// for callers of their own namespace only.
 pub fn in_order<'a>(
     rules: impl IntoIterator<Item = &'a Arc<DestinationRule>>,
+    trust: Trust<'_>,
     namespace: &str,
 ) -> Vec<&'a Arc<DestinationRule>> {
-    let mut rules: Vec<_> = rules.into_iter().collect();
+    let rules = rules.into_iter();
+    let mut rules: Vec<_> = rules
+        .filter(|rule| trust.decides(&rule.id.namespace, namespace))
+        .collect();
     rules.sort_by_key(|rule| (*rule.id.namespace != *namespace, rule.id.age()));
     rules
 }

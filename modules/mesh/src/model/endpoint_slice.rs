@@ -7,11 +7,18 @@ use k8s_openapi::api::discovery::v1;
 use kube::ResourceExt;
 
 use super::Labels;
+use crate::addressed::{Addressed, KeysAndAddresses};
 use crate::names::service_host;
-use crate::table::{ByKey, Keyed, Known, Row};
+use crate::table::{Keyed, Known, Row};
 
 /// Label with the name of the Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label of slices of Services without an address of their own.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Label with what keeps the slice.
+const KEEPER: &str = "endpointslice.kubernetes.io/managed-by";
+/// What keeps the slices of Services that select pods.
+const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
 /// Some endpoints of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +33,11 @@ pub struct EndpointSlice {
     pub endpoints: Box<[Endpoint]>,
     /// Labels, where an endpoint is no pod: a slice that a user wrote.
     pub labels: Labels,
+    /// Kubernetes keeps it, by the pods that the Service selects.
+    pub controlled: bool,
+    /// Of a Service without an address of its own, so that callers use those of the endpoints; also where nothing says
+    /// whether it is.
+    pub headless: bool,
 }
 
 /// One endpoint.
@@ -68,6 +80,13 @@ fn endpoint(endpoint: &v1::Endpoint, namespace: &str) -> Endpoint {
     }
 }
 
+/// Addresses that callers use; those of pods behind an address of the Service are not indexed.
+impl Addressed for EndpointSlice {
+    fn single(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses().filter(|_| self.headless)
+    }
+}
+
 /// By the host of the Service.
 impl Keyed for EndpointSlice {
     fn keys(&self) -> impl Iterator<Item = &str> {
@@ -77,7 +96,7 @@ impl Keyed for EndpointSlice {
 
 impl Row for EndpointSlice {
     type Object = v1::EndpointSlice;
-    type Index = ByKey;
+    type Index = KeysAndAddresses<Self>;
 
     fn read(object: &Arc<v1::EndpointSlice>, known: &Known<'_, Self>) -> Option<Self> {
         let namespace = object.namespace().unwrap_or_default();
@@ -90,7 +109,10 @@ impl Row for EndpointSlice {
         let endpoints: Box<[Endpoint]> = all.map(|e| endpoint(e, &namespace)).collect();
         let written = endpoints.iter().any(|e| e.pod.is_none());
         let labels = written.then(|| object.labels().clone().into_iter().collect());
+        let controlled = object.labels().get(KEEPER).is_some_and(|v| v == CONTROLLER);
         Some(Self {
+            controlled,
+            headless: !controlled || object.labels().contains_key(HEADLESS),
             namespace: namespace.as_str().into(),
             host: service
                 .map(|name| service_host(name, &namespace, known.domain).into())

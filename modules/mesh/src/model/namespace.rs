@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
 use kube::ResourceExt;
+use trimtab_crds::ACCEPT_OBJECTS_LABEL;
 use trimtab_crds::fence::LAZY_XDS_ANNOTATION;
 
 use super::{Labels, annotations};
@@ -16,6 +17,14 @@ pub struct Namespace {
     pub labels: Labels,
     /// Annotations that modules read.
     pub annotations: Labels,
+}
+
+impl Namespace {
+    /// Whether it wants no objects for services of other namespaces.
+    pub fn is_closed(&self) -> bool {
+        let label = self.labels.get(ACCEPT_OBJECTS_LABEL);
+        label.is_some_and(|value| value == "false")
+    }
 }
 
 impl Row for Namespace {

@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use trimtab_crds::fence::LAZY_XDS_ANNOTATION;
 
 use super::{Identity, Labels, annotations};
+use crate::addressed::{Addressed, ByAddress};
 use crate::names::service_host;
 use crate::table::{Known, Row};
 use crate::{Exports, Protocol};
@@ -36,6 +37,10 @@ pub struct Service {
     pub headless: bool,
     /// Virtual addresses, sorted.
     pub addresses: Box<[IpAddr]>,
+    /// Addresses of its load balancer.
+    pub ingress: Box<[IpAddr]>,
+    /// Addresses of `externalIPs`.
+    pub external: Box<[IpAddr]>,
     /// Ports as they are written.
     pub ports: Box<[ServicePort]>,
     /// Labels of its pods; empty: it selects none.
@@ -120,9 +125,25 @@ impl ServicePort {
     }
 }
 
+/// Addresses of the load balancer.
+fn ingress(service: &v1::Service) -> Box<[IpAddr]> {
+    let status = service.status.as_ref();
+    let balancer = status.and_then(|s| s.load_balancer.as_ref());
+    let all = balancer.and_then(|b| b.ingress.as_ref());
+    let all = all.into_iter().flatten().filter_map(|i| i.ip.as_deref());
+    all.filter_map(|ip| ip.parse().ok()).collect()
+}
+
+impl Addressed for Service {
+    fn single(&self) -> impl Iterator<Item = IpAddr> {
+        let all = self.addresses.iter().chain(&self.ingress);
+        all.chain(&self.external).copied()
+    }
+}
+
 impl Row for Service {
     type Object = v1::Service;
-    type Index = ();
+    type Index = ByAddress<Self>;
 
     fn read(object: &Arc<v1::Service>, known: &Known<'_, Self>) -> Option<Self> {
         let id = Identity::of(object.as_ref());
@@ -134,6 +155,8 @@ impl Row for Service {
         let all = more.into_iter().flatten().map(String::as_str);
         let all = cluster_ip.into_iter().chain(all);
         let addresses: BTreeSet<IpAddr> = all.clone().filter_map(|a| a.parse().ok()).collect();
+        let external = spec.and_then(|s| s.external_ips.as_ref());
+        let external = external.into_iter().flatten();
         let alias = spec.filter(|s| s.type_.as_deref() == Some("ExternalName"));
         let target = alias.map(|s| s.external_name.as_deref().unwrap_or_default());
         let ports = spec.and_then(|s| s.ports.as_ref());
@@ -145,6 +168,8 @@ impl Row for Service {
             external_name: target.map(|t| t.trim_end_matches('.').to_ascii_lowercase().into()),
             headless: all.clone().any(|a| a == "None"),
             addresses: addresses.into_iter().collect(),
+            ingress: ingress(object),
+            external: external.filter_map(|a| a.parse().ok()).collect(),
             ports: ports
                 .into_iter()
                 .flatten()

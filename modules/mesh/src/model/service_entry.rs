@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use kube::ResourceExt;
 use trimtab_crds::istio::{self, ServiceEntryPort, ServiceEntrySpec};
 
 use super::{Identity, Labels, annotations};
-use crate::table::{ByKey, Keyed, Known, Row};
+use crate::addressed::{Addressed, KeysAndAddresses};
+use crate::table::{Keyed, Known, Row};
 use crate::{Exports, Protocol};
 
 /// Annotation with the labels of the workload, as Aeraki reads it.
@@ -26,6 +28,8 @@ pub struct ServiceEntry {
     pub annotations: Labels,
     /// Who sees it.
     pub exports: Exports,
+    /// Addresses that Istio gave to its hosts, in `status.addresses`.
+    pub allocated: Box<[IpAddr]>,
     /// The rest.
     pub spec: ServiceEntrySpec,
 }
@@ -39,6 +43,19 @@ impl ServiceEntry {
     /// Single addresses, also written as networks of one address.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.spec.addresses.iter().filter_map(|a| address(a))
+    }
+
+    /// Where in `spec.addresses` an address stands.
+    pub fn position(&self, of: IpAddr) -> Option<usize> {
+        let mut written = self.spec.addresses.iter();
+        written.position(|a| address(a) == Some(of))
+    }
+
+    /// Networks that stand in place of addresses.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let written = self.spec.addresses.iter();
+        let written = written.filter(|a| address(a).is_none());
+        written.filter_map(|a| a.parse().ok())
     }
 
     /// Whether each address is a single one: no network stands in place of addresses.
@@ -78,6 +95,16 @@ fn address(text: &str) -> Option<IpAddr> {
     (prefix.is_empty() || prefix == whole).then_some(address)
 }
 
+impl Addressed for ServiceEntry {
+    fn single(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses().chain(self.allocated.iter().copied())
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = IpNet> {
+        self.networks()
+    }
+}
+
 /// By the hosts as they are written.
 impl Keyed for ServiceEntry {
     fn keys(&self) -> impl Iterator<Item = &str> {
@@ -87,16 +114,18 @@ impl Keyed for ServiceEntry {
 
 impl Row for ServiceEntry {
     type Object = istio::ServiceEntry;
-    type Index = ByKey;
+    type Index = KeysAndAddresses<Self>;
 
     fn read(object: &Arc<istio::ServiceEntry>, _: &Known<'_, Self>) -> Option<Self> {
         let exports = object.spec.export_to.iter();
+        let allocated = object.status.iter().flat_map(|s| &s.addresses);
         Some(Self {
             id: Identity::of(object.as_ref()),
             version: object.resource_version().map(Into::into),
             labels: object.labels().clone().into_iter().collect(),
             annotations: annotations(object.as_ref(), &[SELECTOR_ANNOTATION]),
             exports: Exports::new(exports.map(String::as_str)),
+            allocated: allocated.filter_map(|a| a.value.parse().ok()).collect(),
             spec: object.spec.clone(),
         })
     }
