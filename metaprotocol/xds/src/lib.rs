@@ -69,7 +69,7 @@ pub use accept::listen;
 pub use cache::{ResourceCache, Update};
 pub use error::{ServeError, TlsError};
 pub use identity::{GROUP_KEY, IdentityError, NodeTrust, SpiffeId};
-pub use info::{NodeInfo, Refusal, ResourceInfo, Stamp, StreamInfo, Subscription};
+pub use info::{Awaits, Culprit, NodeInfo, Refusal, ResourceInfo, Stamp, StreamInfo, Subscription};
 pub use options::{Limits, ServerOptions, TlsFiles};
 pub use resource::{Resource, Scoped, content_version};
 pub use scope::{Audience, Scope};

@@ -13,13 +13,13 @@ use tonic::Status;
 use crate::encode::response;
 use crate::entry::Entry;
 use crate::identity::{NodeTrust, Peer, PeerInfo};
-use crate::info::{Clock, NodeInfo, ResourceInfo, StreamInfo, Subscription};
+use crate::info::{Clock, Culprit, NodeInfo, ResourceInfo, StreamInfo, Subscription};
 use crate::options::Limits;
 use crate::protocol::Protocol;
 use crate::session::{Action, Mode, Push, Session};
 use crate::stats::Stats;
 use crate::store::{Delivery, Store, TypeStore};
-use crate::types::{is_full_state, is_of_clusters, rank, refers_to_clusters};
+use crate::types::{is_full_state, is_of_clusters, rank, refers_to_clusters, remembers_refusals};
 use crate::wake::Wake;
 
 /// What the server decided for a stream before its first request.
@@ -105,7 +105,7 @@ impl StreamState {
             subscribed.sort_unstable();
             let all = session.report(&resources.table.read(), clock);
             let held = all.iter().filter(|r| r.is_synced()).count();
-            let refused = |r: &&ResourceInfo| !r.is_synced() && r.refused.is_some();
+            let refused = |r: &&ResourceInfo| r.refusal().is_some();
             let refused = all.iter().filter(refused).count();
             StreamInfo {
                 id: self.id(),
@@ -240,7 +240,8 @@ impl StreamState {
             mode,
             Arc::clone(&peer.view),
             now,
-        );
+        )
+        .remembering_refusals(remembers_refusals(&resources.url));
         Stats::add(resources.counters.subscriptions(self.delta), 1);
         let rank_of = rank(&resources.url);
         let place = sessions.partition_point(|(other, _)| rank(&other.url) <= rank_of);
@@ -271,7 +272,15 @@ impl StreamState {
         let counters = &resources.counters;
         match action {
             Action::Watch(name) => resources.index.lock().watch(name, &self.wake),
-            Action::Unwatch(name) => resources.index.lock().unwatch(&name, self.id()),
+            Action::Unwatch(name) => {
+                resources.index.lock().unwatch(&name, self.id());
+            }
+            Action::Left(names) => store.report(names.iter().map(|name| Delivery::Left {
+                stream: self.id(),
+                node: peer.id.clone(),
+                type_url: resources.url.to_string(),
+                name: name.to_string(),
+            })),
             Action::WatchAll(on) => {
                 let mut index = resources.index.lock();
                 index.watch_all(on, &self.wake, &peer.view);
@@ -289,9 +298,7 @@ impl StreamState {
                 let mut table = resources.table.write();
                 table.clear_rejection(&name, &peer.key);
             }
-            Action::Accepted(accepted) => {
-                report_acks(store, resources, peer, &accepted);
-            }
+            Action::Accepted(accepted) => self.report_acks(store, resources, peer, &accepted),
             Action::Rejected {
                 name,
                 origin,
@@ -299,27 +306,81 @@ impl StreamState {
                 message,
             } => {
                 let version = rejection.version.clone();
-                let mut table = resources.table.write();
-                if table.reject(&name, &peer.key, rejection) {
-                    drop(table);
-                    let name = Some(name.to_string());
-                    report_nack(store, resources, peer, name, version, message, origin);
+                let first = resources.table.write().reject(&name, &peer.key, rejection);
+                if first {
+                    warn_of_nack(peer, resources, &name, &version, &message, &origin);
                 }
+                let nacked = self.nacked(resources, peer, message, version);
+                let nack = nacked(Some(name.to_string()), origin, Culprit::Known);
+                store.report(std::iter::once(nack));
+            }
+            Action::Suspected {
+                entries,
+                message,
+                first,
+            } => {
+                if first {
+                    warn_of_batch(peer, resources, &entries, &message);
+                }
+                let nacks = entries.iter().map(|entry| {
+                    let nacked =
+                        self.nacked(resources, peer, message.clone(), entry.version().to_owned());
+                    let name = Some(entry.name().to_owned());
+                    nacked(name, entry.origin().to_owned(), Culprit::Unknown)
+                });
+                store.report(nacks);
             }
             Action::RejectedWithoutContent {
                 name,
                 version,
                 message,
-            } => report_nack(
-                store,
-                resources,
-                peer,
-                name,
-                version,
-                message,
-                String::new(),
-            ),
+            } => {
+                let named = name.as_deref().unwrap_or("-");
+                warn_of_nack(peer, resources, named, &version, &message, "");
+                let nacked = self.nacked(resources, peer, message, version);
+                store.report(std::iter::once(nacked(name, String::new(), Culprit::Known)));
+            }
         }
+    }
+
+    fn nacked(
+        &self,
+        resources: &TypeStore,
+        peer: &Peer,
+        message: String,
+        version: String,
+    ) -> impl FnOnce(Option<String>, String, Culprit) -> Delivery {
+        let (stream, node, type_url) = (self.id(), peer.id.clone(), resources.url.to_string());
+        move |name, origin, culprit| Delivery::Nacked {
+            stream,
+            node,
+            type_url,
+            name,
+            version,
+            message,
+            origin,
+            culprit,
+        }
+    }
+
+    fn report_acks(
+        &self,
+        store: &Store,
+        resources: &TypeStore,
+        peer: &Peer,
+        accepted: &[(Arc<Entry>, Duration)],
+    ) {
+        for (_, latency) in accepted {
+            resources.counters.convergence.observe(*latency);
+        }
+        store.report(accepted.iter().map(|(entry, latency)| Delivery::Acked {
+            stream: self.id(),
+            node: peer.id.clone(),
+            type_url: resources.url.to_string(),
+            name: entry.name().to_owned(),
+            version: entry.version().to_owned(),
+            latency: *latency,
+        }));
     }
 
     /// The next message, the end, or nothing for now. O(types of the stream) if there is nothing to do.
@@ -367,6 +428,10 @@ impl StreamState {
                 let subscriptions = resources.counters.subscriptions(self.delta);
                 subscriptions.fetch_sub(1, Ordering::Relaxed);
             }
+            store.report(std::iter::once(Delivery::Closed {
+                stream: self.id(),
+                node: peer.id.clone(),
+            }));
         }
         if let Some(identity) = identity.take() {
             store.release(&identity);
@@ -384,50 +449,35 @@ fn count(stats: &Stats, resources: &TypeStore, push: &Push) {
     Stats::add(&counters.bytes, bytes.sum());
 }
 
-fn report_acks(
-    store: &Store,
-    resources: &TypeStore,
-    peer: &Peer,
-    accepted: &[(Arc<Entry>, Duration)],
-) {
-    for (_, latency) in accepted {
-        resources.counters.convergence.observe(*latency);
-    }
-    store.report(accepted.iter().map(|(entry, latency)| Delivery::Acked {
-        node: peer.id.clone(),
-        type_url: resources.url.to_string(),
-        name: entry.name().to_owned(),
-        version: entry.version().to_owned(),
-        latency: *latency,
-    }));
+fn warn_of_batch(peer: &Peer, resources: &TypeStore, entries: &[Arc<Entry>], error: &str) {
+    let names: Vec<&str> = entries.iter().take(3).map(|entry| entry.name()).collect();
+    tracing::warn!(
+        node = peer.id,
+        type_url = &*resources.url,
+        names = names.join(", "),
+        resources = entries.len(),
+        error,
+        "a proxy refused a response; each of its resources is sent alone to find which one is bad"
+    );
 }
 
-fn report_nack(
-    store: &Store,
-    resources: &TypeStore,
+fn warn_of_nack(
     peer: &Peer,
-    name: Option<String>,
-    version: String,
-    message: String,
-    origin: String,
+    resources: &TypeStore,
+    name: &str,
+    version: &str,
+    error: &str,
+    origin: &str,
 ) {
     tracing::warn!(
         node = peer.id,
         type_url = &*resources.url,
-        name = name.as_deref().unwrap_or("-"),
-        version,
-        origin,
-        message,
-        "a proxy refused a resource and keeps what it had"
-    );
-    store.report(std::iter::once(Delivery::Nacked {
-        node: peer.id.clone(),
-        type_url: resources.url.to_string(),
         name,
         version,
-        message,
         origin,
-    }));
+        error,
+        "a proxy refused a resource and keeps what it had"
+    );
 }
 
 fn requested_type<P: Protocol>(

@@ -107,6 +107,11 @@ pub(crate) fn refers_to_clusters(type_url: &str) -> bool {
     !matches!(type_url, CDS | EDS | ECDS)
 }
 
+/// Whether Envoy acknowledges a resource that it refused before, as long as it has not changed.
+pub(crate) fn remembers_refusals(type_url: &str) -> bool {
+    type_url == ECDS
+}
+
 /// Whether a state-of-the-world response must list everything because what it lacks is removed:
 /// <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#deleting-resources>.
 pub(crate) fn is_full_state(type_url: &str) -> bool {

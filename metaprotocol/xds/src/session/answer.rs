@@ -12,16 +12,16 @@ use crate::rejections::Rejection;
 /// first the batches become that small.
 const ISOLATED_PART: usize = 4;
 /// Longest `error_detail` that is kept, in bytes: enough for Envoy's reasons, too little to exhaust the memory.
-const MAX_MESSAGE: usize = 8 * 1024;
+const MAX_MESSAGE: usize = 4 * 1024;
 
-fn shortened(mut message: String) -> String {
-    if message.len() > MAX_MESSAGE {
-        let end = (0..=MAX_MESSAGE)
-            .rev()
-            .find(|at| message.is_char_boundary(*at));
-        message.truncate(end.unwrap_or_default());
-    }
+/// In a text of its own: a part of the long one would keep all of its memory.
+fn shortened(message: &str) -> Arc<str> {
+    let end = (0..=MAX_MESSAGE.min(message.len())).rev();
+    let end = end.into_iter().find(|at| message.is_char_boundary(*at));
     message
+        .get(..end.unwrap_or_default())
+        .unwrap_or_default()
+        .into()
 }
 
 impl Session {
@@ -42,7 +42,7 @@ impl Session {
         let push = in_flight.push;
         match error {
             None => self.accept(&push, now, actions),
-            Some(message) => self.reject(&push, shortened(message), now, actions),
+            Some(message) => self.reject(&push, &shortened(&message), now, actions),
         }
         // What was in flight may have changed meanwhile, back to what the client had when it was compared.
         for item in &push.items {
@@ -65,7 +65,7 @@ impl Session {
             } else {
                 self.accept_one(item, now, actions)
             };
-            if item.is_change() {
+            if item.is_change() && !self.is_in_doubt(item) {
                 let start = since.max(item.entry.published);
                 let latency = now.saturating_duration_since(start);
                 accepted.push((Arc::clone(&item.entry), latency));
@@ -73,6 +73,13 @@ impl Session {
         }
         self.baseline.advance();
         actions.push(Action::Accepted(accepted));
+    }
+
+    /// Whether an ACK of this content proves nothing yet.
+    fn is_in_doubt(&self, item: &Item) -> bool {
+        self.resources.get(item.name()).is_some_and(|state| {
+            !item.fallback && state.is_in_doubt(item.entry.version(), self.remembers_refusals)
+        })
     }
 
     /// Returns when the client subscribed to it.
@@ -93,7 +100,11 @@ impl Session {
             state.acked_at = Some(now);
             state.isolated = false;
             if !item.fallback {
-                state.refusal = None;
+                let doubt = state.is_in_doubt(item.entry.version(), self.remembers_refusals);
+                match &mut state.refusal {
+                    Some(refusal) if doubt => refusal.acked_since = true,
+                    refusal => *refusal = None,
+                }
                 state.rejected = None;
                 if std::mem::take(&mut state.rejection_stored) {
                     actions.push(Action::ClearRejection(name));
@@ -103,48 +114,37 @@ impl Session {
         state.since
     }
 
-    fn reject(&mut self, push: &Push, message: String, now: Instant, actions: &mut Vec<Action>) {
+    fn reject(&mut self, push: &Push, message: &Arc<str>, now: Instant, actions: &mut Vec<Action>) {
         actions.push(Action::Nack);
-        self.last_nack = Some(message.clone());
+        self.last_nack = Some(message.to_string());
         for item in push.items.iter().filter(|item| item.is_initial()) {
             if self.wildcard {
                 self.track(self.intern(item.name()), false, now);
             }
         }
         self.baseline.advance();
-        self.store_refusal(push, &message, now);
         if self.full {
-            self.reject_full(push, message, actions);
+            self.reject_full(push, message, now, actions);
             return;
         }
         match push.items.as_slice() {
-            [] => {
-                let name = if push.removed.len() == 1 {
-                    push.removed.first().map(ToString::to_string)
-                } else {
-                    None
-                };
-                actions.push(Action::RejectedWithoutContent {
-                    name,
-                    version: push.version.clone(),
-                    message,
-                });
-            }
-            [item] if item.fallback && push.removed.is_empty() => {
-                self.reject_fallback(item, message, actions);
-            }
-            [item] if push.removed.is_empty() => self.reject_one(item, message, actions),
+            [] => self.reject_removals(push, message, actions),
+            [item] if push.removed.is_empty() => self.reject_one(item, message, now, actions),
             // One bad resource must not hold back the others: each is sent alone, and only the bad one is reported.
             items => {
+                let items: Vec<&Item> = items.iter().collect();
+                let named = self.suspect(&items, message, now, actions);
                 let most = (self.max_resources / ISOLATED_PART).max(1);
-                let isolated = items.len() <= most;
-                if !isolated {
+                let all = items.len() <= most && named.is_empty();
+                if items.len() > most && named.is_empty() {
                     self.batch_limit = most;
                 }
                 for item in items {
                     // Envoy may have applied it or not: only an ACK tells.
                     if self.wildcard || self.resources.contains_key(item.name()) {
-                        let state = self.track(self.intern(item.name()), false, now);
+                        let name = self.intern(item.name());
+                        let isolated = all || named.contains(&name);
+                        let state = self.track(name, false, now);
                         state.isolated |= isolated;
                         state.must_send = true;
                     }
@@ -160,50 +160,47 @@ impl Session {
         }
     }
 
-    /// Keeps the error for the admin API, if it can only be about one resource.
-    fn store_refusal(&mut self, push: &Push, message: &str, now: Instant) {
-        let mut changes = push.items.iter().filter(|item| item.is_change());
-        if let (Some(item), None) = (changes.next(), changes.next())
-            && push.removed.is_empty()
-            && let Some(state) = self.resources.get_mut(item.name())
-        {
-            state.refusal = Some(Box::new(Refusal {
-                version: item.entry.version().to_owned(),
-                message: message.to_owned(),
-                at: now,
-            }));
-        }
-    }
-
-    pub(super) fn reject_fallback(
-        &mut self,
-        item: &Item,
-        message: String,
+    /// No content is to blame.
+    pub(super) fn reject_removals(
+        &self,
+        push: &Push,
+        message: &Arc<str>,
         actions: &mut Vec<Action>,
     ) {
-        if let Some(state) = self.resources.get_mut(item.name()) {
-            state.fallback_rejected = true;
-            state.must_send |= item.must_send;
-        }
-        actions.push(Action::ClearRejection(self.intern(item.name())));
-        let version = item.entry.version().to_owned();
+        let name = match push.removed.as_slice() {
+            [only] => Some(only.to_string()),
+            _ => None,
+        };
         actions.push(Action::RejectedWithoutContent {
-            name: Some(item.name().to_owned()),
-            version,
-            message,
+            name,
+            version: push.version.clone(),
+            message: message.to_string(),
         });
     }
 
-    pub(super) fn reject_one(&mut self, item: &Item, message: String, actions: &mut Vec<Action>) {
+    /// The refusal of one content, in a response without others.
+    pub(super) fn reject_one(
+        &mut self,
+        item: &Item,
+        message: &Arc<str>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        if item.fallback {
+            self.reject_fallback(item, message, actions);
+            return;
+        }
         let mut last_good = None;
+        let mut suspicion = None;
         if let Some(state) = self.resources.get_mut(item.name()) {
+            let refusal = Refusal::new(item.entry.version(), message, now);
+            let earlier = state.refusal.replace(Box::new(refusal));
+            suspicion = earlier.and_then(|earlier| earlier.suspicion);
             state.rejected = Some(item.entry.version().to_owned());
             state.rejection_stored = true;
             state.isolated = true;
             state.must_send |= item.must_send;
-            if let Acked::Response(entry) = &state.acked {
-                last_good = Some(Arc::clone(entry));
-            }
+            last_good = state.acked.entry().cloned();
         }
         actions.push(Action::Rejected {
             name: self.intern(item.name()),
@@ -212,7 +209,23 @@ impl Session {
                 version: item.entry.version().to_owned(),
                 last_good,
             },
-            message,
+            message: message.to_string(),
+        });
+        if let Some(suspicion) = suspicion {
+            self.explain(&suspicion, message, now, actions);
+        }
+    }
+
+    fn reject_fallback(&mut self, item: &Item, message: &Arc<str>, actions: &mut Vec<Action>) {
+        if let Some(state) = self.resources.get_mut(item.name()) {
+            state.fallback_rejected = true;
+            state.must_send |= item.must_send;
+        }
+        actions.push(Action::ClearRejection(self.intern(item.name())));
+        actions.push(Action::RejectedWithoutContent {
+            name: Some(item.name().to_owned()),
+            version: item.entry.version().to_owned(),
+            message: message.to_string(),
         });
     }
 }

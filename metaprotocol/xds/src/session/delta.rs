@@ -85,6 +85,7 @@ impl Session {
         } else {
             self.resources.remove(&name);
             self.drop_unknown_from_queue();
+            actions.push(Action::Left(vec![Arc::clone(&name)]));
         }
         actions.push(Action::Unwatch(name));
     }

@@ -15,6 +15,7 @@
 //! | `plan` | which resources differ from what the client has, and what to send of each |
 //! | `push` | the next response |
 //! | `full` | responses that list everything: listeners and clusters over state of the world |
+//! | `suspicion` | which resource of a refused response is to blame |
 //! | `report` | the state for the admin API |
 
 mod answer;
@@ -30,6 +31,7 @@ mod resource;
 mod simulation;
 mod sotw;
 mod state;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::suspicion::Suspicion;
 use crate::entry::Entry;
+use crate::info::Culprit;
 
 /// What the client accepted last.
 #[derive(Debug, Default)]
@@ -22,6 +24,14 @@ impl Acked {
             Self::Nothing => None,
             Self::Initial(version) => Some(version),
             Self::Response(entry) => Some(entry.version()),
+        }
+    }
+
+    /// What it acknowledged on this stream.
+    pub(super) fn entry(&self) -> Option<&Arc<Entry>> {
+        match self {
+            Self::Response(entry) => Some(entry),
+            Self::Nothing | Self::Initial(_) => None,
         }
     }
 }
@@ -74,6 +84,13 @@ impl ResourceState {
         }
     }
 
+    /// Whether an ACK of this version proves nothing, because it was refused before.
+    pub(super) fn is_in_doubt(&self, version: &str, remembers_refusals: bool) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| {
+            refusal.version == version && (refusal.suspicion.is_some() || remembers_refusals)
+        })
+    }
+
     /// Whether the version that the client has is all that is to be known of it.
     pub(super) fn is_plain(&self) -> bool {
         let special = self.explicit
@@ -92,6 +109,25 @@ impl ResourceState {
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) version: String,
-    pub(super) message: String,
+    pub(super) message: Arc<str>,
     pub(super) at: Instant,
+    pub(super) culprit: Culprit,
+    /// The refused response, while it is not known who is to blame for it.
+    pub(super) suspicion: Option<Arc<Suspicion>>,
+    /// Acknowledged after that, which counts once somebody else is to blame.
+    pub(super) acked_since: bool,
+}
+
+impl Refusal {
+    /// Of a resource that was refused alone.
+    pub(super) fn new(version: &str, message: &Arc<str>, at: Instant) -> Self {
+        Self {
+            version: version.to_owned(),
+            message: Arc::clone(message),
+            at,
+            culprit: Culprit::Known,
+            suspicion: None,
+            acked_since: false,
+        }
+    }
 }

@@ -75,6 +75,7 @@ impl Session {
                 self.enqueue(&name);
             } else {
                 self.resources.remove(&name);
+                actions.push(Action::Left(vec![Arc::clone(&name)]));
             }
             actions.push(Action::Unwatch(name));
         }

@@ -23,6 +23,8 @@ pub(crate) enum Action {
     Watch(Arc<str>),
     /// No longer.
     Unwatch(Arc<str>),
+    /// The client is no longer interested in these.
+    Left(Vec<Arc<str>>),
     /// Wake this stream on every change, or no longer.
     WatchAll(bool),
     /// The client accepted a response.
@@ -39,6 +41,13 @@ pub(crate) enum Action {
         origin: String,
         rejection: Rejection,
         message: String,
+    },
+    /// The client refused a response with these contents; one of them is to blame.
+    Suspected {
+        entries: Vec<Arc<Entry>>,
+        message: String,
+        /// None of them was in doubt before.
+        first: bool,
     },
     /// The client refused a response in which no content is to blame: only removals, or the last good content.
     RejectedWithoutContent {
@@ -83,6 +92,8 @@ pub(crate) struct Session {
     pub(super) uncertain: bool,
     /// Requests for names that exist but that this client must not see.
     pub(super) denied: usize,
+    /// The client acknowledges what it refused before and what has not changed since.
+    pub(super) remembers_refusals: bool,
     /// No request came yet.
     pub(super) first: bool,
     pub(super) wildcard: bool,
@@ -131,6 +142,7 @@ impl Session {
             batch_limit: usize::MAX,
             uncertain: mode == Mode::FullSotw,
             denied: 0,
+            remembers_refusals: false,
             first: true,
             wildcard: false,
             legacy_wildcard: false,
@@ -150,6 +162,14 @@ impl Session {
             last_sent: None,
             last_acked: None,
             last_nack: None,
+        }
+    }
+
+    /// For a type whose clients acknowledge what they refused before and what has not changed since.
+    pub(crate) fn remembering_refusals(self, remembers: bool) -> Self {
+        Self {
+            remembers_refusals: remembers,
+            ..self
         }
     }
 
@@ -275,6 +295,16 @@ impl Session {
         if on {
             self.rescan = true;
         } else {
+            let explicit = |name: &str| self.resources.get(name).is_some_and(|s| s.explicit);
+            let baseline = self.baseline.entries(&self.view);
+            let mut left: Vec<Arc<str>> = baseline
+                .map(|(entry, _)| entry.name())
+                .filter(|name| !explicit(name))
+                .map(Arc::from)
+                .collect();
+            let tracked = self.resources.iter().filter(|(_, state)| !state.explicit);
+            left.extend(tracked.map(|(name, _)| Arc::clone(name)));
+            actions.push(Action::Left(left));
             self.resources.retain(|_, state| state.explicit);
             self.baseline = Baseline::default();
             self.initial_versions.clear();
