@@ -90,6 +90,7 @@ impl Engine {
                 version,
                 message,
                 origin,
+                ..
             } => {
                 let key = (type_url, name);
                 if !inner.resources.contains_key(&key) {
@@ -109,6 +110,7 @@ impl Engine {
             } => {
                 tracing::warn!(%node, %type_url, %message, "a proxy refused a response and does not say for which resource");
             }
+            Delivery::Left { .. } | Delivery::Closed { .. } => {}
         }
     }
 

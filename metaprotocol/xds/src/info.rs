@@ -45,15 +45,40 @@ pub struct Stamp {
     pub at: Option<SystemTime>,
 }
 
+/// Whether a NACK is about this very resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Culprit {
+    /// It was refused alone.
+    Known,
+    /// A response with others was refused, and no member of it alone has been. It may be good, but an ACK of it alone
+    /// proves nothing: Envoy acknowledges an extension config that it refused before and that has not changed.
+    Unknown,
+}
+
 /// A NACK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Version that it refused.
     pub version: String,
-    /// The client's `error_detail`, at most 8 KiB.
+    /// The client's `error_detail`, at most 4 KiB.
     pub message: String,
     /// When.
     pub at: SystemTime,
+    /// Whether the resource is to blame for sure.
+    pub culprit: Culprit,
+}
+
+/// What a client must do before it has the current content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Awaits {
+    /// Answer the response that has the content, or the removal.
+    Answer,
+    /// Answer a response that has other resources; their names. The content comes after that.
+    Other(Vec<String>),
+    /// Take clusters that the content names.
+    Clusters,
+    /// Nothing: it is sent as soon as the connection takes it.
+    Turn,
 }
 
 /// One resource at one client.
@@ -65,16 +90,26 @@ pub struct ResourceInfo {
     pub current: Option<String>,
     /// Last content that was sent.
     pub sent: Option<Stamp>,
-    /// Last content that the client accepted.
+    /// Last content that the client accepted; `None` also while what it has is in doubt, see [`Culprit::Unknown`].
     pub acked: Option<Stamp>,
-    /// The last NACK for it, until a newer content is accepted.
+    /// The last NACK for it on this stream, until a content is accepted after it. The client refuses what it should hold
+    /// only if the version is the current one: see [`Self::refusal`].
     pub refused: Option<Refusal>,
+    /// What is waited for; `None` if the client has the current content or refuses it.
+    pub awaits: Option<Awaits>,
 }
 
 impl ResourceInfo {
     /// Whether the client has the current content.
     pub fn is_synced(&self) -> bool {
-        self.acked.as_ref().map(|stamp| &stamp.version) == self.current.as_ref()
+        let acked = self.acked.as_ref().map(|stamp| &stamp.version);
+        acked == self.current.as_ref() && self.refusal().is_none()
+    }
+
+    /// The NACK of the current content.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        let of_current = |refusal: &&Refusal| self.current.as_ref() == Some(&refusal.version);
+        self.refused.as_ref().filter(of_current)
     }
 }
 

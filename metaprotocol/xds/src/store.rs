@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::broadcast;
 
 use crate::index::Index;
+use crate::info::Culprit;
 use crate::resource::Scoped;
 use crate::stats::{Stats, TypeCounters, TypeStats};
 use crate::table::{Change, Table};
@@ -15,11 +16,19 @@ use crate::table::{Change, Table};
 /// Deliveries kept for a receiver that is behind; after that its `recv` returns `Lagged`.
 const DELIVERIES: usize = 8192;
 
-/// What a client answered to a resource.
+/// What a client answered to a resource, or that it has left.
+///
+/// What holds at a client is kept by stream, type and name: the last of `Acked`, `Nacked` and `Left` counts, for its own
+/// version only, and `Closed` ends all that a stream said. So an ACK of one resource or type says nothing of another, an
+/// ACK of an older version is no acceptance of the current one, and two streams of one node do not mix.
+/// [`ResourceCache::nodes`](crate::ResourceCache::nodes) has the same at any moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
-    /// The client accepted the content.
+    /// The client accepted the content. Not reported while a NACK of a response with several resources may be about this
+    /// one, see [`Culprit::Unknown`]; made up for when it turns out that it was another.
     Acked {
+        /// The stream, as in [`StreamInfo::id`](crate::StreamInfo::id).
+        stream: u64,
         /// Node id of the client.
         node: String,
         /// Type of the resource.
@@ -31,8 +40,11 @@ pub enum Delivery {
         /// From publication, or from subscription if that came later, to acceptance.
         latency: Duration,
     },
-    /// The client refused the content and keeps what it had. Reported once per node, name and version.
+    /// The client refused the content and keeps what it had. Reported for each stream and each NACK: of a response with
+    /// several resources for each of them with [`Culprit::Unknown`], and again when one of them is refused alone.
     Nacked {
+        /// The stream.
+        stream: u64,
         /// Node id of the client.
         node: String,
         /// Type of the resource.
@@ -45,6 +57,26 @@ pub enum Delivery {
         message: String,
         /// Where the resource came from, as in [`Resource::origin`](crate::Resource::origin); empty if `name` is `None`.
         origin: String,
+        /// Whether the resource is to blame for sure.
+        culprit: Culprit,
+    },
+    /// The client no longer subscribes to a name.
+    Left {
+        /// The stream.
+        stream: u64,
+        /// Node id of the client.
+        node: String,
+        /// Type of the resource.
+        type_url: String,
+        /// Name of the resource.
+        name: String,
+    },
+    /// The stream ended: what it accepted and refused no longer counts.
+    Closed {
+        /// The stream.
+        stream: u64,
+        /// Node id of the client.
+        node: String,
     },
 }
 

@@ -20,7 +20,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_service_client::ExtensionConfigDiscoveryServiceClient;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
-use trimtab_xds::{Delivery, ECDS, ResourceCache, Stats};
+use trimtab_xds::{Culprit, Delivery, ECDS, ResourceCache, Stats};
 
 #[tokio::test]
 async fn a_sotw_client_follows_changes_of_what_it_asked_for() {
@@ -151,7 +151,7 @@ async fn a_slow_reader_does_not_delay_others_and_finds_the_newest_value() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_reported_once_with_its_origin_even_over_streams() {
+async fn a_refusal_is_reported_once_a_stream_with_its_origin() {
     let server = Server::start().await;
     let mut deliveries = server.cache.deliveries();
     server.set("a", "bad");
@@ -178,16 +178,25 @@ async fn a_refusal_is_reported_once_with_its_origin_even_over_streams() {
         .await;
     }
     assert_eq!(Stats::read(&server.cache.stats().nacks), 2);
-    let expected = Delivery::Nacked {
-        node: "n1".into(),
-        type_url: ECDS.into(),
-        name: Some("a".into()),
-        version: "bad".into(),
-        message: "fill interval too short".into(),
-        origin: "default/a".into(),
-    };
-    assert_eq!(deliveries.try_recv().expect("one report"), expected);
-    assert!(deliveries.try_recv().is_err(), "and no second one");
+    for stream in [1, 2] {
+        let expected = Delivery::Nacked {
+            stream,
+            node: "n1".into(),
+            type_url: ECDS.into(),
+            name: Some("a".into()),
+            version: "bad".into(),
+            message: "fill interval too short".into(),
+            origin: "default/a".into(),
+            culprit: Culprit::Known,
+        };
+        assert_eq!(deliveries.try_recv().expect("one report"), expected);
+        let closed = Delivery::Closed {
+            stream,
+            node: "n1".into(),
+        };
+        assert_eq!(deliveries.try_recv().expect("the end"), closed);
+    }
+    assert!(deliveries.try_recv().is_err(), "and no other one");
     assert_eq!(
         Stats::read(&server.cache.stats().pushes),
         2,

@@ -6,22 +6,20 @@ use std::time::Instant;
 use super::message::{Item, Push};
 use super::resource::{Acked, Refusal};
 use super::state::{Action, Session};
+use crate::options::MAX_TEXT;
 use crate::rejections::Rejection;
 
 /// Of a refused response with more than this part of the most resources, not each is sent in a response of its own:
 /// first the batches become that small.
 const ISOLATED_PART: usize = 4;
-/// Longest `error_detail` that is kept, in bytes: enough for Envoy's reasons, too little to exhaust the memory.
-const MAX_MESSAGE: usize = 8 * 1024;
-
-fn shortened(mut message: String) -> String {
-    if message.len() > MAX_MESSAGE {
-        let end = (0..=MAX_MESSAGE)
-            .rev()
-            .find(|at| message.is_char_boundary(*at));
-        message.truncate(end.unwrap_or_default());
-    }
+/// In a text of its own: a part of the long one would keep all of its memory.
+fn shortened(message: &str) -> Arc<str> {
+    let end = (0..=MAX_TEXT.min(message.len())).rev();
+    let end = end.into_iter().find(|at| message.is_char_boundary(*at));
     message
+        .get(..end.unwrap_or_default())
+        .unwrap_or_default()
+        .into()
 }
 
 impl Session {
@@ -40,9 +38,10 @@ impl Session {
             return false;
         };
         let push = in_flight.push;
+        self.withdrawn = 0;
         match error {
             None => self.accept(&push, now, actions),
-            Some(message) => self.reject(&push, shortened(message), now, actions),
+            Some(message) => self.reject(&push, &shortened(&message), now, actions),
         }
         // What was in flight may have changed meanwhile, back to what the client had when it was compared.
         for item in &push.items {
@@ -60,12 +59,12 @@ impl Session {
         let mut accepted = Vec::with_capacity(push.items.len());
         for item in &push.items {
             let tracked = self.resources.contains_key(item.name());
-            let since = if item.is_initial() && initial_in_flight && !tracked {
-                self.baseline.first_sent.unwrap_or(self.started)
+            let news = if item.is_initial() && initial_in_flight && !tracked {
+                Some(self.baseline.first_sent.unwrap_or(self.started))
             } else {
                 self.accept_one(item, now, actions)
             };
-            if item.is_change() {
+            if let Some(since) = news {
                 let start = since.max(item.entry.published);
                 let latency = now.saturating_duration_since(start);
                 accepted.push((Arc::clone(&item.entry), latency));
@@ -75,8 +74,13 @@ impl Session {
         actions.push(Action::Accepted(accepted));
     }
 
-    /// Returns when the client subscribed to it.
-    fn accept_one(&mut self, item: &Item, now: Instant, actions: &mut Vec<Action>) -> Instant {
+    /// Returns when the client subscribed to it, if its acceptance is to be reported.
+    fn accept_one(
+        &mut self,
+        item: &Item,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> Option<Instant> {
         let name = self.intern(item.name());
         if self.wildcard {
             // Unsubscribed while in flight, then covered by a wildcard: the client has it, so it needs its removal.
@@ -85,66 +89,63 @@ impl Session {
                 self.baseline_candidates.push(Arc::clone(&name));
             }
         }
-        let Some(state) = self.resources.get_mut(&name) else {
-            return self.started;
-        };
+        let state = self.resources.get_mut(&name)?;
+        let version = item.entry.version();
+        let before = state.acked.entry().map(|entry| entry.version());
+        let mut news = before != Some(version) || state.refusal.is_some();
         state.acked = Acked::Response(Arc::clone(&item.entry));
-        if item.is_change() {
-            state.acked_at = Some(now);
-            state.isolated = false;
-            if !item.fallback {
-                state.refusal = None;
-                state.rejected = None;
-                if std::mem::take(&mut state.rejection_stored) {
-                    actions.push(Action::ClearRejection(name));
-                }
+        if !item.is_change() {
+            return None;
+        }
+        state.acked_at = Some(now);
+        state.isolated = false;
+        if !item.fallback {
+            let doubt = state.is_in_doubt(version, self.remembers_refusals);
+            match &mut state.refusal {
+                Some(refusal) if doubt => refusal.acked_since = true,
+                refusal => *refusal = None,
+            }
+            news &= !doubt;
+            state.rejected = None;
+            if !doubt && std::mem::take(&mut state.rejection_stored) {
+                actions.push(Action::ClearRejection(name));
             }
         }
-        state.since
+        // The last good content is no news, and would hide that the current one is refused.
+        (news && !item.fallback).then_some(state.since)
     }
 
-    fn reject(&mut self, push: &Push, message: String, now: Instant, actions: &mut Vec<Action>) {
+    fn reject(&mut self, push: &Push, message: &Arc<str>, now: Instant, actions: &mut Vec<Action>) {
         actions.push(Action::Nack);
-        self.last_nack = Some(message.clone());
+        self.last_nack = Some(message.to_string());
         for item in push.items.iter().filter(|item| item.is_initial()) {
             if self.wildcard {
                 self.track(self.intern(item.name()), false, now);
             }
         }
         self.baseline.advance();
-        self.store_refusal(push, &message, now);
         if self.full {
-            self.reject_full(push, message, actions);
+            self.reject_full(push, message, now, actions);
             return;
         }
         match push.items.as_slice() {
-            [] => {
-                let name = if push.removed.len() == 1 {
-                    push.removed.first().map(ToString::to_string)
-                } else {
-                    None
-                };
-                actions.push(Action::RejectedWithoutContent {
-                    name,
-                    version: push.version.clone(),
-                    message,
-                });
-            }
-            [item] if item.fallback && push.removed.is_empty() => {
-                self.reject_fallback(item, message, actions);
-            }
-            [item] if push.removed.is_empty() => self.reject_one(item, message, actions),
+            [] => self.reject_removals(push, message, actions),
+            [item] if push.removed.is_empty() => self.reject_one(item, message, now, actions),
             // One bad resource must not hold back the others: each is sent alone, and only the bad one is reported.
             items => {
+                let items: Vec<&Item> = items.iter().collect();
+                let named = self.suspect(&items, message, now, actions);
                 let most = (self.max_resources / ISOLATED_PART).max(1);
-                let isolated = items.len() <= most;
-                if !isolated {
+                let all = items.len() <= most && named.is_empty();
+                if items.len() > most && named.is_empty() {
                     self.batch_limit = most;
                 }
                 for item in items {
                     // Envoy may have applied it or not: only an ACK tells.
                     if self.wildcard || self.resources.contains_key(item.name()) {
-                        let state = self.track(self.intern(item.name()), false, now);
+                        let name = self.intern(item.name());
+                        let isolated = all || named.contains(&name);
+                        let state = self.track(name, false, now);
                         state.isolated |= isolated;
                         state.must_send = true;
                     }
@@ -160,59 +161,77 @@ impl Session {
         }
     }
 
-    /// Keeps the error for the admin API, if it can only be about one resource.
-    fn store_refusal(&mut self, push: &Push, message: &str, now: Instant) {
-        let mut changes = push.items.iter().filter(|item| item.is_change());
-        if let (Some(item), None) = (changes.next(), changes.next())
-            && push.removed.is_empty()
-            && let Some(state) = self.resources.get_mut(item.name())
-        {
-            state.refusal = Some(Box::new(Refusal {
-                version: item.entry.version().to_owned(),
-                message: message.to_owned(),
-                at: now,
-            }));
+    /// No content is to blame.
+    pub(super) fn reject_removals(
+        &self,
+        push: &Push,
+        message: &Arc<str>,
+        actions: &mut Vec<Action>,
+    ) {
+        let name = match push.removed.as_slice() {
+            [only] => Some(only.to_string()),
+            _ => None,
+        };
+        actions.push(Action::RejectedWithoutContent {
+            name,
+            version: push.version.clone(),
+            message: message.to_string(),
+        });
+    }
+
+    /// The refusal of one content, in a response without others.
+    pub(super) fn reject_one(
+        &mut self,
+        item: &Item,
+        message: &Arc<str>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        if item.fallback {
+            self.reject_fallback(item, message, actions);
+            return;
+        }
+        // It may have left.
+        let Some(state) = self.resources.get_mut(item.name()) else {
+            return;
+        };
+        let version = item.entry.version();
+        let mut refusal = Refusal::new(version, message, now);
+        let before = state.refusal.as_ref().filter(|old| old.version == version);
+        refusal.times = 1 + before.map_or(0, |old| old.times);
+        let earlier = state.refusal.replace(Box::new(refusal));
+        let suspicion = earlier.and_then(|earlier| earlier.suspicion);
+        state.rejected = Some(version.to_owned());
+        state.rejection_stored = true;
+        state.isolated = true;
+        state.must_send |= item.must_send;
+        let last_good = state.acked.entry().cloned();
+        let name = self.intern(item.name());
+        self.schedule(&name, now);
+        actions.push(Action::Rejected {
+            name,
+            origin: item.entry.origin().to_owned(),
+            rejection: Rejection {
+                version: version.to_owned(),
+                last_good,
+            },
+            message: message.to_string(),
+        });
+        if let Some(suspicion) = suspicion {
+            self.explain(&suspicion, message, now, actions);
         }
     }
 
-    pub(super) fn reject_fallback(
-        &mut self,
-        item: &Item,
-        message: String,
-        actions: &mut Vec<Action>,
-    ) {
+    fn reject_fallback(&mut self, item: &Item, message: &Arc<str>, actions: &mut Vec<Action>) {
         if let Some(state) = self.resources.get_mut(item.name()) {
             state.fallback_rejected = true;
             state.must_send |= item.must_send;
         }
         actions.push(Action::ClearRejection(self.intern(item.name())));
-        let version = item.entry.version().to_owned();
         actions.push(Action::RejectedWithoutContent {
             name: Some(item.name().to_owned()),
-            version,
-            message,
-        });
-    }
-
-    pub(super) fn reject_one(&mut self, item: &Item, message: String, actions: &mut Vec<Action>) {
-        let mut last_good = None;
-        if let Some(state) = self.resources.get_mut(item.name()) {
-            state.rejected = Some(item.entry.version().to_owned());
-            state.rejection_stored = true;
-            state.isolated = true;
-            state.must_send |= item.must_send;
-            if let Acked::Response(entry) = &state.acked {
-                last_good = Some(Arc::clone(entry));
-            }
-        }
-        actions.push(Action::Rejected {
-            name: self.intern(item.name()),
-            origin: item.entry.origin().to_owned(),
-            rejection: Rejection {
-                version: item.entry.version().to_owned(),
-                last_good,
-            },
-            message,
+            version: item.entry.version().to_owned(),
+            message: message.to_string(),
         });
     }
 }

@@ -34,6 +34,14 @@ pub(super) struct Baseline {
     pub(super) in_sync_at: Option<Instant>,
 }
 
+/// Where a client is with a resource of the initial responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Initial {
+    Acked,
+    Sent,
+    Unsent,
+}
+
 impl Baseline {
     /// Whether all initial responses were acknowledged.
     pub(super) fn is_complete(&self) -> bool {
@@ -60,15 +68,24 @@ impl Baseline {
         self.snapshot.get(name, view).is_some()
     }
 
-    /// What the client has; a name may come more than once.
-    pub(super) fn entries(&self, view: &View) -> impl Iterator<Item = &Arc<Entry>> {
+    /// What the client has or gets, and where it is with each; a name may come more than once.
+    pub(super) fn entries(&self, view: &View) -> impl Iterator<Item = (&Arc<Entry>, Initial)> {
+        let sent_to = self.in_flight_to.unwrap_or(self.acked_to);
         let public = self.snapshot.public.from(Position::default());
-        let acked = public.take_while(|(after, _)| *after <= self.acked_to);
+        let public = public.filter_map(move |(after, variants)| {
+            let place = if after <= self.acked_to {
+                Initial::Acked
+            } else if after <= sent_to {
+                Initial::Sent
+            } else {
+                Initial::Unsent
+            };
+            Some((variants.seen_by(view)?, place))
+        });
         let complete = self.is_complete();
         let scoped = self.snapshot.scoped_names().filter(move |_| complete);
-        acked
-            .filter_map(|(_, variants)| variants.seen_by(view))
-            .chain(scoped.filter_map(|name| self.snapshot.get(name, view)))
+        let scoped = scoped.filter_map(|name| self.snapshot.get(name, view));
+        public.chain(scoped.map(|entry| (entry, Initial::Acked)))
     }
 
     /// Whether an initial response is in flight.

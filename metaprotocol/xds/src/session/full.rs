@@ -9,16 +9,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::message::{Item, Push, Reason};
+use super::order::Order;
 use super::plan::Decision;
 use super::resource::{Acked, ResourceState};
 use super::state::{Action, Session};
 use crate::table::Table;
 
 impl Session {
-    pub(super) fn next_full(&mut self, table: &Table, now: Instant) -> Option<Arc<Push>> {
-        let (changes, removed) = self.drain(table);
+    pub(super) fn next_full(
+        &mut self,
+        table: &Table,
+        now: Instant,
+        order: Option<&Order>,
+    ) -> Option<Arc<Push>> {
+        let (changes, removed) = self.drain(table, order);
         let changes = self.select(changes, removed.is_empty());
-        if changes.is_empty() && removed.is_empty() && !self.response_due {
+        // An empty first response would say that there is nothing.
+        let due = self.response_due && self.held.is_empty();
+        if changes.is_empty() && removed.is_empty() && !due {
             return None;
         }
         self.response_due = false;
@@ -26,13 +34,19 @@ impl Session {
         Some(self.send(items, removed, now))
     }
 
-    fn drain(&mut self, table: &Table) -> (Vec<Item>, Vec<Arc<str>>) {
+    fn drain(&mut self, table: &Table, order: Option<&Order>) -> (Vec<Item>, Vec<Arc<str>>) {
         let mut changes = Vec::new();
-        let mut removed = Vec::new();
+        let mut missing = Vec::new();
         while let Some(name) = self.queue.pop_front() {
+            if table.get(&name, &self.view).is_none() {
+                missing.push(name);
+                continue;
+            }
             match self.decide(&name, table) {
-                Decision::Skip => {}
-                Decision::Remove => removed.push(name),
+                Decision::Skip | Decision::Remove => {}
+                Decision::Send {
+                    entry, must_send, ..
+                } if order.is_some_and(|order| order.holds(&entry)) => self.hold(name, must_send),
                 Decision::Send {
                     entry,
                     fallback,
@@ -43,6 +57,15 @@ impl Session {
                     must_send,
                     reason: Reason::Changed,
                 }),
+            }
+        }
+        let wait = !self.held.is_empty();
+        let mut removed = Vec::new();
+        for name in missing {
+            if wait {
+                self.hold(name, false);
+            } else if let Decision::Remove = self.decide(&name, table) {
+                removed.push(name);
             }
         }
         (changes, removed)
@@ -96,22 +119,19 @@ impl Session {
     }
 
     /// A refused response with more than one change: the next ones find out which was bad.
-    pub(super) fn bisect(&mut self, push: &Push, message: &str) {
+    fn bisect(&mut self, push: &Push, message: &Arc<str>, now: Instant, actions: &mut Vec<Action>) {
         let changes: Vec<&Item> = push.items.iter().filter(|item| item.is_change()).collect();
-        let named: Vec<bool> = changes
-            .iter()
-            .map(|item| names_resource(message, item.name()))
-            .collect();
+        let named = self.suspect(&changes, message, now, actions);
         self.uncertain = true;
-        let hinted = named.iter().any(|named| *named);
-        for (item, named) in changes.iter().zip(&named) {
-            if let Some(state) = self.resources.get_mut(item.name()) {
-                state.isolated |= *named || changes.len() == 1;
+        for item in &changes {
+            let name = self.intern(item.name());
+            if let Some(state) = self.resources.get_mut(&name) {
+                state.isolated |= named.contains(&name) || changes.len() == 1;
                 // Envoy may have applied it or not: only an ACK tells.
                 state.must_send = true;
             }
         }
-        if !hinted {
+        if named.is_empty() {
             self.batch_limit = (changes.len() / 2).max(1);
         }
     }
@@ -121,33 +141,25 @@ impl Session {
     }
 
     /// Takes the NACK of a full response.
-    pub(super) fn reject_full(&mut self, push: &Push, message: String, actions: &mut Vec<Action>) {
+    pub(super) fn reject_full(
+        &mut self,
+        push: &Push,
+        message: &Arc<str>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         let mut changes = push.items.iter().filter(|item| item.is_change());
         // The client may still have what was left out: only the ACK of a response without changes tells.
         self.uncertain |= !push.removed.is_empty();
         self.response_due |= self.uncertain && push.items.iter().any(Item::is_change);
         match (changes.next(), changes.next()) {
-            (None, _) => {
-                let name = match push.removed.as_slice() {
-                    [only] => Some(only.to_string()),
-                    _ => None,
-                };
-                actions.push(Action::RejectedWithoutContent {
-                    name,
-                    version: push.version.clone(),
-                    message,
-                });
-            }
+            (None, _) => self.reject_removals(push, message, actions),
             (Some(item), None) if push.removed.is_empty() => {
                 self.grow_batch_limit();
-                if item.fallback {
-                    self.reject_fallback(item, message, actions);
-                } else {
-                    self.reject_one(item, message, actions);
-                }
+                self.reject_one(item, message, now, actions);
             }
             _ => {
-                self.bisect(push, &message);
+                self.bisect(push, message, now, actions);
                 self.response_due = true;
             }
         }
@@ -156,7 +168,7 @@ impl Session {
 
 /// Whether an error of Envoy names this resource, as in `Error adding/updating listener(s) NAME: reason`. It only
 /// decides the order of the attempts, so a mistake costs a response and nothing else.
-fn names_resource(message: &str, name: &str) -> bool {
+pub(super) fn names_resource(message: &str, name: &str) -> bool {
     if name.is_empty() {
         return false;
     }

@@ -110,15 +110,6 @@ impl Session {
         let must_send = std::mem::take(&mut state.must_send);
         let rejection = table.rejection_of(name, &self.node);
         state.rejection_stored = rejection.is_some();
-        // A new stream of a node that refused this version before: it gets the last good content, if there is one.
-        // If not, it gets this version once more, since it waits for a response; a full response is one.
-        if let Some(rejection) = rejection
-            && rejection.version == entry.version()
-            && (rejection.last_good.is_some() || self.full)
-            && state.acked.version() != Some(entry.version())
-        {
-            state.rejected = Some(rejection.version.clone());
-        }
         if state.rejected.as_deref() != Some(entry.version()) {
             let same = state.acked.version() == Some(entry.version());
             state.fallback_rejected = false;
@@ -134,6 +125,7 @@ impl Session {
         }
         let last_good = match &state.acked {
             Acked::Response(entry) => Some(Arc::clone(entry)),
+            // Another stream of the node has accepted it.
             _ => rejection.and_then(|rejection| rejection.last_good.clone()),
         };
         match last_good {

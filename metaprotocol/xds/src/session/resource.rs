@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::suspicion::Suspicion;
 use crate::entry::Entry;
+use crate::info::Culprit;
 
 /// What the client accepted last.
 #[derive(Debug, Default)]
@@ -22,6 +24,14 @@ impl Acked {
             Self::Nothing => None,
             Self::Initial(version) => Some(version),
             Self::Response(entry) => Some(entry.version()),
+        }
+    }
+
+    /// What it acknowledged on this stream.
+    pub(super) fn entry(&self) -> Option<&Arc<Entry>> {
+        match self {
+            Self::Response(entry) => Some(entry),
+            Self::Nothing | Self::Initial(_) => None,
         }
     }
 }
@@ -47,6 +57,8 @@ pub(super) struct ResourceState {
     /// Even the last good content was refused: nothing is sent until the content changes.
     pub(super) fallback_rejected: bool,
     pub(super) queued: bool,
+    /// Queued, but it waits for clusters.
+    pub(super) held: bool,
     /// When it was subscribed.
     pub(super) since: Instant,
     /// The content last sent, and when.
@@ -67,11 +79,19 @@ impl ResourceState {
             rejection_stored: false,
             fallback_rejected: false,
             queued: false,
+            held: false,
             since: now,
             sent: None,
             acked_at: None,
             refusal: None,
         }
+    }
+
+    /// Whether an ACK of this version proves nothing, because it was refused before.
+    pub(super) fn is_in_doubt(&self, version: &str, remembers_refusals: bool) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| {
+            refusal.version == version && (refusal.suspicion.is_some() || remembers_refusals)
+        })
     }
 
     /// Whether the version that the client has is all that is to be known of it.
@@ -92,6 +112,31 @@ impl ResourceState {
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) version: String,
-    pub(super) message: String,
+    pub(super) message: Arc<str>,
     pub(super) at: Instant,
+    pub(super) culprit: Culprit,
+    /// The refused response, while it is not known who is to blame for it.
+    pub(super) suspicion: Option<Arc<Suspicion>>,
+    /// How often this version was refused alone.
+    pub(super) times: u32,
+    /// When it is tried again.
+    pub(super) retry_at: Option<Instant>,
+    /// Acknowledged after that, which counts once somebody else is to blame.
+    pub(super) acked_since: bool,
+}
+
+impl Refusal {
+    /// Of a resource that was refused alone.
+    pub(super) fn new(version: &str, message: &Arc<str>, at: Instant) -> Self {
+        Self {
+            version: version.to_owned(),
+            message: Arc::clone(message),
+            at,
+            culprit: Culprit::Known,
+            suspicion: None,
+            times: 0,
+            retry_at: None,
+            acked_since: false,
+        }
+    }
 }

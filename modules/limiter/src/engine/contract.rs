@@ -111,6 +111,7 @@ impl Contract for Engine {
                 message,
                 ..
             } => self.note_answer(origin, node, Some(message)),
+            Delivery::Left { .. } | Delivery::Closed { .. } => {}
         }
     }
 

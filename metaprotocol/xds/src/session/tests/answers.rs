@@ -4,6 +4,7 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::google::rpc;
 
 use super::{Rig, ack, listed, nack, refusal, rejections, strings, subscribe};
+use crate::info::{Clock, Culprit, ResourceInfo};
 use crate::session::Action;
 
 // Rule 2.
@@ -173,7 +174,7 @@ fn a_refused_removal_is_not_forgotten_when_the_name_comes_and_goes() {
 }
 
 #[test]
-fn after_a_reconnect_a_node_gets_the_content_that_it_had_accepted() {
+fn after_a_reconnect_a_node_gets_the_current_content_once_and_then_what_it_had_accepted() {
     let mut rig = Rig::new(false);
     rig.set("a", "1");
     rig.sotw(&["a"], "", None);
@@ -184,6 +185,8 @@ fn after_a_reconnect_a_node_gets_the_content_that_it_had_accepted() {
     rig.sotw(&["a"], &nonce, Some(refusal("bad")));
     rig.reconnect();
     rig.sotw(&["a"], &nonce, None);
+    let nonce = rig.expect(&["a@2"], &[]);
+    rig.sotw(&["a"], &nonce, Some(refusal("bad")));
     let nonce = rig.expect(&["a@1"], &[]);
     rig.sotw(&["a"], &nonce, None);
     rig.silent();
@@ -208,6 +211,8 @@ fn a_node_that_refuses_even_its_last_good_content_is_left_alone() {
     rig.sotw(&["a"], &nonce, Some(refusal("bad")));
     rig.reconnect();
     rig.sotw(&["a"], "", None);
+    let nonce = rig.expect(&["a@2"], &[]);
+    rig.sotw(&["a"], &nonce, Some(refusal("bad")));
     let nonce = rig.expect(&["a@1"], &[]);
     rig.sotw(&["a"], &nonce, Some(refusal("bad as well")));
     rig.silent();
@@ -279,4 +284,150 @@ fn a_name_left_and_taken_up_again_while_a_response_is_in_flight_is_sent_again() 
     rig.silent();
     rig.sotw(&["a", "b"], &second, None);
     rig.expect(&["a@1"], &[]);
+}
+
+/// Answers with `words` where given; returns what was said of each name.
+fn reports(actions: Vec<Action>) -> Vec<String> {
+    let mut out = Vec::new();
+    for action in actions {
+        match action {
+            Action::Accepted(all) => {
+                out.extend(all.iter().map(|(entry, _)| format!("{} ack", entry.name())));
+            }
+            Action::Rejected { name, .. } => out.push(format!("{name} nack")),
+            Action::Suspected { entries, .. } => {
+                out.extend(
+                    entries
+                        .iter()
+                        .map(|entry| format!("{} doubt", entry.name())),
+                );
+            }
+            _ => {}
+        }
+    }
+    out.sort_unstable();
+    out
+}
+
+fn refused(nonce: &str, words: &str) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        error_detail: Some(refusal(words)),
+        ..ack(nonce)
+    }
+}
+
+#[test]
+fn fault_t10_a_refused_batch_of_which_no_member_is_refused_alone_stays_in_doubt() {
+    let mut rig = Rig::new(true);
+    rig.set("a", "1");
+    rig.set("b", "1");
+    rig.delta(subscribe(&["a", "b"]));
+    let nonce = rig.expect(&["a@1", "b@1"], &[]);
+    let said = reports(rig.delta(refused(&nonce, "no host header")));
+    assert_eq!(said, ["a doubt", "b doubt"]);
+    for name in ["a@1", "b@1"] {
+        let nonce = rig.expect(&[name], &[]);
+        assert!(reports(rig.delta(ack(&nonce))).is_empty(), "{name}");
+    }
+    rig.silent();
+    let infos = rig.session.report(&rig.table, &Clock::now());
+    for info in &infos {
+        let refusal = info.refusal().expect("a refusal");
+        assert_eq!(refusal.culprit, Culprit::Unknown);
+        assert_eq!(refusal.message, "no host header");
+        assert!(!info.is_synced() && info.acked.is_none());
+    }
+    rig.set("a", "2");
+    let nonce = rig.expect(&["a@2"], &[]);
+    assert_eq!(reports(rig.delta(ack(&nonce))), ["a ack"]);
+    let infos = rig.session.report(&rig.table, &Clock::now());
+    assert_eq!(infos.iter().filter(|info| info.is_synced()).count(), 1);
+}
+
+#[test]
+fn fault_t10_who_is_refused_alone_clears_the_others() {
+    for first in ["a", "b"] {
+        let mut rig = Rig::new(true);
+        rig.set("a", "1");
+        rig.set("b", "1");
+        rig.delta(subscribe(&["a", "b"]));
+        let nonce = rig.expect(&["a@1", "b@1"], &[]);
+        rig.delta(refused(&nonce, "no"));
+        let mut said = Vec::new();
+        for name in ["a", "b"] {
+            let nonce = rig.expect(&[&format!("{name}@1")], &[]);
+            let answer = if name == first {
+                refused(&nonce, "no")
+            } else {
+                ack(&nonce)
+            };
+            said.extend(reports(rig.delta(answer)));
+        }
+        said.sort_unstable();
+        let expected = if first == "a" {
+            ["a nack", "b ack"]
+        } else {
+            ["a ack", "b nack"]
+        };
+        assert_eq!(said, expected);
+        rig.silent();
+    }
+}
+
+#[test]
+fn fault_t10_a_client_that_hides_a_refusal_is_believed_only_if_the_words_are_explained() {
+    for (words, cleared) in [("no", true), ("other", false)] {
+        let mut rig = Rig::new(true);
+        rig.session.remembers_refusals = true;
+        rig.set("a", "1");
+        rig.set("b", "1");
+        rig.delta(subscribe(&["a", "b"]));
+        let nonce = rig.expect(&["a@1", "b@1"], &[]);
+        rig.delta(refused(&nonce, "no"));
+        let nonce = rig.expect(&["a@1"], &[]);
+        rig.delta(ack(&nonce));
+        let nonce = rig.expect(&["b@1"], &[]);
+        let said = reports(rig.delta(refused(&nonce, words)));
+        assert_eq!(said.contains(&"a ack".to_owned()), cleared, "{words}");
+        let infos = rig.session.report(&rig.table, &Clock::now());
+        let synced: Vec<bool> = infos.iter().map(ResourceInfo::is_synced).collect();
+        assert_eq!(synced, [cleared, false], "{words}");
+    }
+}
+
+#[test]
+fn a_resource_that_the_words_name_is_the_only_one_in_doubt() {
+    let mut rig = Rig::new(true);
+    for name in ["one", "two", "three"] {
+        rig.set(name, "1");
+    }
+    rig.delta(subscribe(&["one", "three", "two"]));
+    let nonce = rig.expect(&["one@1", "three@1", "two@1"], &[]);
+    let said = reports(rig.delta(refused(&nonce, "Error adding listener(s) two: in use")));
+    assert_eq!(said, ["two doubt"]);
+    let nonce = rig.expect(&["one@1", "three@1"], &[]);
+    assert_eq!(reports(rig.delta(ack(&nonce))), ["one ack", "three ack"]);
+    let nonce = rig.expect(&["two@1"], &[]);
+    assert_eq!(
+        reports(rig.delta(ack(&nonce))),
+        ["two ack"],
+        "in use no more"
+    );
+    rig.silent();
+}
+
+#[test]
+fn fault_t6_a_long_refusal_is_cut_and_takes_no_more_memory_than_it_shows() {
+    let mut rig = Rig::new(true);
+    rig.set("a", "1");
+    rig.delta(subscribe(&["a"]));
+    let nonce = rig.expect(&["a@1"], &[]);
+    let actions = rig.delta(refused(&nonce, &"ü".repeat(1 << 20)));
+    let kept = actions.iter().find_map(|action| match action {
+        Action::Rejected { message, .. } => Some(message.capacity()),
+        _ => None,
+    });
+    assert!(kept.is_some_and(|kept| kept <= 4096), "{kept:?}");
+    let last = rig.session.last_nack.as_ref().expect("a refusal");
+    assert!(last.capacity() <= 4096);
 }

@@ -1,0 +1,115 @@
+//! Who is to blame for the refusal of a response with several resources.
+//!
+//! After it each resource is sent alone. One that is refused alone explains the refusal, and the others are accepted by
+//! their ACKs. If none is, all stay in doubt, whatever was acknowledged: a client may acknowledge what it refused before
+//! and what has not changed since, as Envoy does with extension configs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::full::names_resource;
+use super::message::Item;
+use super::resource::Refusal;
+use super::state::{Action, Session};
+use crate::info::Culprit;
+
+/// A refused response with several resources.
+#[derive(Debug)]
+pub(super) struct Suspicion {
+    message: Arc<str>,
+    members: Vec<Arc<str>>,
+}
+
+impl Session {
+    /// A response with several changes was refused. Returns the names of those that the message names, if any: then only
+    /// they are in doubt, until they are answered alone.
+    pub(super) fn suspect(
+        &mut self,
+        items: &[&Item],
+        message: &Arc<str>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> Vec<Arc<str>> {
+        let items: Vec<&Item> = items.iter().copied().filter(|i| !i.fallback).collect();
+        let named: Vec<&Item> = items
+            .iter()
+            .copied()
+            .filter(|item| names_resource(message, item.name()))
+            .collect();
+        let (suspects, hinted) = if named.is_empty() {
+            (items, false)
+        } else {
+            (named, true)
+        };
+        let suspects: Vec<(Arc<str>, &Item)> = suspects
+            .into_iter()
+            .map(|item| (self.intern(item.name()), item))
+            .collect();
+        let names: Vec<Arc<str>> = suspects.iter().map(|(name, _)| Arc::clone(name)).collect();
+        let suspicion = (!hinted || self.remembers_refusals).then(|| {
+            Arc::new(Suspicion {
+                message: Arc::clone(message),
+                members: names.clone(),
+            })
+        });
+        let mut earlier: Vec<Arc<Suspicion>> = Vec::new();
+        for (name, item) in &suspects {
+            let Some(state) = self.resources.get_mut(name) else {
+                continue;
+            };
+            let refusal = Refusal {
+                culprit: Culprit::Unknown,
+                suspicion: suspicion.clone(),
+                ..Refusal::new(item.entry.version(), message, now)
+            };
+            let old = state.refusal.replace(Box::new(refusal));
+            earlier.extend(old.and_then(|old| old.suspicion));
+        }
+        actions.push(Action::Suspected {
+            entries: suspects.iter().map(|(_, i)| Arc::clone(&i.entry)).collect(),
+            message: message.to_string(),
+            first: earlier.is_empty(),
+        });
+        earlier.sort_by_key(Arc::as_ptr);
+        earlier.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        for suspicion in earlier {
+            self.explain(&suspicion, message, now, actions);
+        }
+        if hinted { names } else { Vec::new() }
+    }
+
+    /// Something of a refused response was refused again, so the rest of it is not to blame.
+    pub(super) fn explain(
+        &mut self,
+        suspicion: &Arc<Suspicion>,
+        message: &str,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let same = suspicion.message.contains(message) || message.contains(&*suspicion.message);
+        // The client may have hidden another bad one behind an ACK; then the words are others.
+        if self.remembers_refusals && !same {
+            return;
+        }
+        let mut accepted = Vec::new();
+        for name in &suspicion.members {
+            let Some(state) = self.resources.get_mut(name) else {
+                continue;
+            };
+            let of_this = |refusal: &Refusal| {
+                let of = refusal.suspicion.as_ref();
+                of.is_some_and(|other| Arc::ptr_eq(other, suspicion))
+            };
+            let Some(refusal) = state.refusal.take_if(|refusal| of_this(refusal)) else {
+                continue;
+            };
+            if let (true, Some(entry)) = (refusal.acked_since, state.acked.entry()) {
+                let start = state.since.max(entry.published);
+                accepted.push((Arc::clone(entry), now.saturating_duration_since(start)));
+            }
+        }
+        if !accepted.is_empty() {
+            actions.push(Action::Accepted(accepted));
+        }
+    }
+}
