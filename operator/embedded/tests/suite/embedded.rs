@@ -402,3 +402,26 @@ fn the_crds_of_this_project_are_accepted() {
             .unwrap_or_else(|e| panic!("{}: {e}", crd.name_any()));
     }
 }
+
+#[tokio::test]
+async fn fault_t7_an_object_that_etcd_would_not_take_is_refused() {
+    let embedded = Embedded::new();
+    let api = configs(&embedded.client());
+    let large = |bytes: usize| config("large", &[("text", &"x".repeat(bytes))]);
+    api.create(&PostParams::default(), &large(1_400_000))
+        .await
+        .unwrap();
+    let new = json!({"data": {"more": "x".repeat(200_000)}});
+    let patched = api.patch("large", &PatchParams::default(), &Patch::Merge(new));
+    let (code, message, _) = refusal(patched.await);
+    assert_eq!((code, &*message), (500, "etcdserver: request is too large"));
+    let replaced = api.replace("large", &PostParams::default(), &large(1_600_000));
+    assert_eq!(refusal(replaced.await).0, 500);
+    let kept = api.get("large").await.unwrap().data.unwrap();
+    assert_eq!(kept["text"].len(), 1_400_000);
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    api.replace("large", &dry, &large(1_600_000)).await.unwrap();
+}
