@@ -412,16 +412,17 @@ async fn fault_t7_an_object_that_etcd_would_not_take_is_refused() {
         .await
         .unwrap();
     let new = json!({"data": {"more": "x".repeat(200_000)}});
-    let patched = api.patch("large", &PatchParams::default(), &Patch::Merge(new));
-    let (code, message, _) = refusal(patched.await);
+    let (post, patch) = (PostParams::default(), PatchParams::default());
+    let (code, message, _) = refusal(api.patch("large", &patch, &Patch::Merge(new)).await);
     assert_eq!((code, &*message), (500, "etcdserver: request is too large"));
-    let replaced = api.replace("large", &PostParams::default(), &large(1_600_000));
-    assert_eq!(refusal(replaced.await).0, 500);
+    let larger = large(1_600_000);
+    let (code, _, _) = refusal(api.replace("large", &post, &larger).await);
+    assert_eq!(code, 500);
     let kept = api.get("large").await.unwrap().data.unwrap();
     assert_eq!(kept["text"].len(), 1_400_000);
     let dry = PostParams {
         dry_run: true,
         ..PostParams::default()
     };
-    api.replace("large", &dry, &large(1_600_000)).await.unwrap();
+    api.replace("large", &dry, &larger).await.unwrap();
 }

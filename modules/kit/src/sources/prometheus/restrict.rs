@@ -34,17 +34,22 @@ pub(crate) fn restrict(query: &str, label: &str, value: &str) -> Result<String, 
         if !selector.matchers.or_matchers.is_empty() {
             return Err("a selector has an 'or'".to_owned());
         }
-        // At the end: users find the rest as they wrote it.
         selector.matchers.matchers.push(matcher.clone());
+        sort(selector);
         Ok(())
     })?;
     let text = parsed.to_string();
     let mut again = parser::parse(&text).map_err(|_| "it cannot be written again".to_owned())?;
-    walk(&mut again, &mut |expr| match selector(expr) {
-        Some(selector) if selector.matchers.matchers.last() != Some(&matcher) => {
+    walk(&mut again, &mut |expr| {
+        let Some(selector) = selector(expr) else {
+            return Ok(());
+        };
+        sort(selector);
+        if selector.matchers.matchers.contains(&matcher) {
+            Ok(())
+        } else {
             Err("a selector would stay as it is".to_owned())
         }
-        _ => Ok(()),
     })?;
     if again == parsed {
         Ok(text)
@@ -59,6 +64,14 @@ fn selector(expr: &mut Expr) -> Option<&mut VectorSelector> {
         Expr::MatrixSelector(matrix) => Some(&mut matrix.vs),
         _ => None,
     }
+}
+
+/// The order of matchers says nothing, and writing changes it.
+fn sort(selector: &mut VectorSelector) {
+    selector
+        .matchers
+        .matchers
+        .sort_by_cached_key(ToString::to_string);
 }
 
 /// Shows all parts of an expression, without recursion.
