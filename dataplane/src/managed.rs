@@ -52,6 +52,11 @@ pub(super) fn make(input: &ServicePortInput, last: Option<&Router>) -> Made {
         ..Made::default()
     };
     made.refusals.extend(policies(input));
+    if input.settings.withhold_secrets && out.envoy_filters.iter().any(has_password) {
+        made.refusals.push(withheld(input));
+        made.retained = true;
+        return made;
+    }
     if out.retained {
         return made;
     }
@@ -109,6 +114,43 @@ fn alone(input: &ServicePortInput) -> ServicePortInput {
         router.export_to.clear();
     }
     out
+}
+
+/// Whether a patch has a password in it, and not only the name of a file with one.
+fn has_password(filter: &EnvoyFilter) -> bool {
+    fn search(value: &Value, within: bool) -> bool {
+        match value {
+            Value::Object(fields) => fields.iter().any(|(name, value)| {
+                let name = name.to_lowercase().replace('_', "");
+                let text = name == "inlinestring" || name == "inlinebytes";
+                (within && text) || search(value, within || name.contains("authpassword"))
+            }),
+            Value::Array(items) => items.iter().any(|item| search(item, within)),
+            _ => false,
+        }
+    }
+    let mut patches = filter.spec.config_patches.iter();
+    patches.any(|patch| search(patch, false))
+}
+
+/// The port stays as it is: without its passwords it would be open to all.
+fn withheld(input: &ServicePortInput) -> Refusal {
+    let callers = input.redis.as_ref().filter(|r| r.settings.auth.is_some());
+    let servers = input.redis_destinations.values().find(|d| d.auth.is_some());
+    let (object, field) = match (callers, servers) {
+        (Some(callers), _) => (callers.owner.to_string(), "spec.settings.auth"),
+        (None, Some(servers)) => {
+            let field = "spec.trafficPolicy.connectionPool.redis.auth";
+            (servers.owner.to_string(), field)
+        }
+        (None, None) => (format!("Service {}", input.host), "spec.ports"),
+    };
+    let text = format!(
+        "port {} of {} is not served: the xDS server does not know who asks it, and would hand the password to anybody; set xds.tls, mount the Secret and set metaprotocol.secretPath, or allow it with xds.plaintextSecrets: true",
+        input.port.number, input.host
+    );
+    let problem = Problem::new(object, field, "SecretsWithheld", text);
+    Refusal::mistake(problem, true)
 }
 
 /// Policies tell callers apart by the identity of the mesh.

@@ -206,14 +206,24 @@ struct Served {
 }
 
 /// Declares the data plane: nothing is served before its first configuration is in the xDS cache.
-pub fn setup(config: &MetaprotocolConfig, proxies: Proxies, setup: &mut Setup<'_>) {
+///
+/// `withhold_secrets`: whoever reaches the xDS server may ask it, so that nothing with a password is served.
+pub fn setup(
+    config: &MetaprotocolConfig,
+    proxies: Proxies,
+    withhold_secrets: bool,
+    setup: &mut Setup<'_>,
+) {
     let wake = Arc::new(Wake(Notify::new()));
     let domain = setup.context().mesh.domain().to_string();
     let plane = Arc::new(DataPlane {
         objects: Objects::declare(setup, config.read_secrets, &wake),
         proxies,
         domain,
-        settings: Arc::new(config.settings(&setup.context().xds_address)),
+        settings: Arc::new(Settings {
+            withhold_secrets,
+            ..config.settings(&setup.context().xds_address)
+        }),
         xds: setup.context().xds.clone(),
         wake,
         served: Mutex::default(),

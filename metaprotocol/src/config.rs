@@ -201,6 +201,7 @@ impl MetaprotocolConfig {
             xds_authority: self.xds_authority.clone(),
             secret_path: self.secret_path.clone(),
             secrets_inline: self.secrets_inline,
+            withhold_secrets: false,
             proxy_version: self.proxy_version.clone(),
             revision: self.revision.clone(),
         }

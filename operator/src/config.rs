@@ -109,12 +109,16 @@ impl Default for Mesh {
 pub struct Http {
     /// Where to listen. Loopback unless set; a cluster needs `0.0.0.0:8080`.
     pub address: SocketAddr,
+    /// Names and addresses by which clients call it, for example of an Ingress; besides those of loopback, the pod's address
+    /// and the Services of its namespace.
+    pub hosts: Vec<String>,
 }
 
 impl Default for Http {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            hosts: Vec::new(),
         }
     }
 }
@@ -217,6 +221,14 @@ impl Config {
             prometheus.validate()?;
         }
         self.xds.check().map_err(anyhow::Error::msg)?;
+        if let Some(host) = self
+            .http
+            .hosts
+            .iter()
+            .find(|h| h.is_empty() || h.contains('/'))
+        {
+            bail!("http.hosts: {host:?} is no name: write a host without scheme and path");
+        }
         if self.mesh.domain.is_empty() {
             bail!("mesh.domain is empty: leave it out, or write the cluster domain");
         }

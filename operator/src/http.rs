@@ -1,11 +1,11 @@
 //! HTTP endpoints: health, readiness, metrics, JSON API, status page.
 
 mod guard;
+mod serve;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::Context;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -20,7 +20,7 @@ use trimtab_kit::module::{DescribeRequest, Installed};
 use trimtab_kit::readiness::Readiness;
 use trimtab_xds::ResourceCache;
 
-pub use guard::REQUEST_HEADER;
+pub use guard::{OwnNames, REQUEST_HEADER};
 
 use crate::{describe, nodes};
 
@@ -70,6 +70,7 @@ const FILES: [(&str, &str, &str); 3] = [
 pub async fn serve(
     listener: TcpListener,
     state: State,
+    names: Arc<OwnNames>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let routes: Vec<Router> = state.modules.iter().map(|m| m.routes.clone()).collect();
@@ -95,11 +96,10 @@ pub async fn serve(
     // For the routes of all modules: what changes state is a POST, and comes from nobody's web page.
     let app = app
         .layer(axum::middleware::from_fn(guard::only_from_here))
-        .layer(axum::middleware::map_response(guard::protected));
-    axum::serve(listener, app)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
-        .context("the HTTP server failed")
+        .layer(axum::middleware::map_response(guard::protected))
+        .layer(axum::Extension(names));
+    serve::serve(listener, app, shutdown).await;
+    Ok(())
 }
 
 async fn readyz(Extract(state): Extract<State>) -> Response {

@@ -1,5 +1,8 @@
 //! The modules of this binary. A new one is a crate and a line here.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
 use trimtab_dataplane::module::{Proxies, setup};
 use trimtab_kit::host::Host;
 use trimtab_kit::module::{Factory, SetupError};
@@ -9,6 +12,11 @@ use trimtab_limiter::module::Limiter;
 use trimtab_metaprotocol::module::Metaprotocol;
 
 use crate::config::Config;
+
+const LOOPBACK: [IpNet; 2] = [
+    IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+    IpNet::new_assert(IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+];
 
 /// All of them, in the order in which they are set up.
 pub fn all() -> Vec<Factory> {
@@ -26,8 +34,9 @@ pub fn add_data_plane(
     host: &mut Host,
 ) -> Result<(), SetupError> {
     let (metaprotocol, proxies) = (config.of::<Metaprotocol>(), proxies.clone());
+    let withhold = config.xds.tls.is_none() && !config.xds.plaintext_secrets;
     host.add("dataplane", |declare| {
-        setup(&metaprotocol, proxies, declare);
+        setup(&metaprotocol, proxies, withhold, declare);
         Ok(())
     })
 }
@@ -38,6 +47,30 @@ pub fn root_namespaces(config: &Config) -> [String; 2] {
         config.of::<Limiter>().root_namespace,
         config.of::<Metaprotocol>().root_namespace,
     ]
+}
+
+/// In standalone mode the fallback's proxies have no pods: their access logs are known by the addresses where they listen.
+/// Those on this machine come from any address of it.
+pub fn trust_fallbacks(config: &mut Config) {
+    let proxies = config.data_plane.as_ref();
+    let Some(fallback) = proxies.and_then(|proxies| proxies.fallback.clone()) else {
+        return;
+    };
+    if config.of::<Lazyload>().learn.access_log.is_none() {
+        return;
+    }
+    let here = fallback.addresses.iter().any(IpAddr::is_loopback);
+    config.edit::<Lazyload>(|lazyload| {
+        if let Some(logs) = &mut lazyload.learn.access_log {
+            let proxies = fallback
+                .addresses
+                .iter()
+                .map(|address| IpNet::from(*address));
+            logs.trusted.extend(proxies);
+            logs.trusted
+                .extend(LOOPBACK.iter().filter(|_| here).copied());
+        }
+    });
 }
 
 /// The lazyload section with what it takes from others.

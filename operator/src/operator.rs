@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::{Clock, SystemClock};
 use trimtab_kit::host::{Context, Host, Parts};
 use trimtab_kit::module::Installed;
+use trimtab_kit::prometheus::AnswerBudget;
 use trimtab_kit::readiness::Readiness;
 use trimtab_kit::sources::{
-    MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_service,
+    MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_serve,
 };
 use trimtab_mesh::Mesh;
 use trimtab_xds::ResourceCache;
@@ -32,6 +33,8 @@ use crate::xds_series::XdsCollector;
 const OPEN_POLL: Duration = Duration::from_millis(10);
 /// How often it is looked at whether degraded modules have recovered.
 const PARTIAL_POLL: Duration = Duration::from_millis(200);
+/// Where a pod finds its own namespace.
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 /// Waiting for longer than this is worth a log line.
 const SLOW_START: Duration = Duration::from_secs(10);
 
@@ -82,25 +85,29 @@ impl Operator {
 
     /// Starts with another clock too.
     pub async fn start_at(
-        config: Config,
+        mut config: Config,
         client: Client,
         extra: Vec<Arc<dyn MetricSource>>,
         clock: Arc<dyn Clock>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         config.check()?;
+        let as_written = config.clone();
+        modules::trust_fallbacks(&mut config);
         let http_listener = bind("http.address", config.http.address).await?;
         let xds_listener = listen("xds.address", config.xds.address)?;
         let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
         let mut servers = Vec::new();
         let mut sources = extra;
-        sources.extend(configured_sources(&config, &client)?);
+        let answers = AnswerBudget::default();
+        sources.extend(configured_sources(&config, &client, &answers)?);
         let mds = add_mds(&config, &mut sources, &mut servers, &shutdown).await?;
         let context = Context {
             mesh: Mesh::new(&config.mesh.domain),
             xds_address: advertised(&config, Some(xds_address)),
             sources,
             mesh_config: config.mesh.config_map().map_err(anyhow::Error::msg)?,
+            answers,
             ..Context::new(client, clock, shutdown.clone())
         };
         let cache = context.xds.clone();
@@ -108,7 +115,7 @@ impl Operator {
         set_up(&config, &mut host)?;
         let modules = host.modules().to_vec();
         if let Some(file) = config.file.clone() {
-            let following = reload::follow(file, config.clone(), modules.clone(), shutdown.clone());
+            let following = reload::follow(file, as_written, modules.clone(), shutdown.clone());
             host.spawn("configuration file", following);
         }
         host.spawn("xds: open", open(cache.clone(), context.clone()));
@@ -122,6 +129,7 @@ impl Operator {
                 modules: modules.clone(),
                 cache: cache.clone(),
             },
+            own_names(&config),
             shutdown.clone(),
         )));
         let options = config.xds.options();
@@ -287,18 +295,28 @@ fn bound(
     })
 }
 
+/// The names of the HTTP port.
+fn own_names(config: &Config) -> Arc<http::OwnNames> {
+    let namespace = std::fs::read_to_string(NAMESPACE_FILE).ok();
+    let namespace = namespace.as_deref().map(str::trim);
+    let domain = &config.mesh.domain;
+    Arc::new(http::OwnNames::new(&config.http.hosts, namespace, domain))
+}
+
 /// Metric sources of the configuration that are asked.
 pub(crate) fn configured_sources(
     config: &Config,
     client: &Client,
+    answers: &AnswerBudget,
 ) -> anyhow::Result<Vec<Arc<dyn MetricSource>>> {
     let mut sources: Vec<Arc<dyn MetricSource>> = Vec::new();
     if let Some(prometheus) = &config.metrics.prometheus {
-        sources.push(Arc::new(PrometheusSource::new(prometheus.clone())?));
+        let source = PrometheusSource::new(prometheus.clone())?;
+        sources.push(Arc::new(source.with_budget(answers.clone())));
     }
     if let Some(metrics_server) = &config.metrics.metrics_server {
         let source = MetricsServerSource::new(client.clone(), metrics_server.clone())?;
-        sources.push(Arc::new(source));
+        sources.push(Arc::new(source.with_budget(answers.clone())));
     }
     Ok(sources)
 }
@@ -316,14 +334,9 @@ async fn add_mds(
     let address = listener.local_addr()?;
     let store = MdsStore::new(mds.store.clone(), Arc::new(SystemClock::new()));
     sources.push(Arc::new(MdsSource::new(store.clone())));
-    let shutdown = shutdown.clone();
+    let serving = mds_serve(listener, store, shutdown.clone());
     servers.push(tokio::spawn(async move {
-        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        tonic::transport::Server::builder()
-            .add_service(mds_service(store))
-            .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
-            .await
-            .context("the metric discovery server failed")
+        serving.await.context("the metric discovery server failed")
     }));
     Ok(Some(address))
 }

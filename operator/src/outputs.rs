@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -21,10 +21,21 @@ use crate::{manifests, translate};
 /// How often objects and files are compared.
 const POLL: Duration = Duration::from_millis(500);
 
+/// Only for us: objects may hold passwords, and whoever needs a file can be given it.
+const FILE_MODE: u32 = 0o600;
+const FOLDER_MODE: u32 = 0o700;
+
+fn make(dir: &Path) -> std::io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(FOLDER_MODE)
+        .create(dir)
+}
+
 /// Makes the folder `out`, which must not be in `input`: all files there are read, also those that we would write.
 pub fn outside(out: &Path, input: &Path) -> anyhow::Result<()> {
     let shown = out.display();
-    std::fs::create_dir_all(out)
+    make(out)
         .with_context(|| format!("--out {shown}: the folder cannot be made: choose another one"))?;
     let inside = out.canonicalize()?.starts_with(input.canonicalize()?);
     anyhow::ensure!(
@@ -33,13 +44,6 @@ pub fn outside(out: &Path, input: &Path) -> anyhow::Result<()> {
         input.display()
     );
     Ok(())
-}
-
-/// What a file is to hold.
-#[derive(Debug)]
-struct Desired {
-    text: String,
-    mode: u32,
 }
 
 /// Keeps a folder equal to the generated objects of an API; files of others stay.
@@ -109,7 +113,7 @@ impl Outputs {
         // Looked at first: what is listed afterwards is then whole.
         let ready = self.readiness.missing().is_empty();
         let wanted = self.desired().await?;
-        std::fs::create_dir_all(&self.dir).context("the folder cannot be made")?;
+        make(&self.dir).context("the folder cannot be made")?;
         let mut first = Ok(());
         for (name, file) in &wanted {
             // One file that cannot be written holds up no other.
@@ -120,7 +124,7 @@ impl Outputs {
 
     /// Generated objects as files. No name of an object has `_`, and the kind stands last, so that no two objects have one
     /// file.
-    async fn desired(&self) -> anyhow::Result<BTreeMap<String, Desired>> {
+    async fn desired(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let mut files = BTreeMap::new();
         let objects = translate::generated(&self.client, self.kinds.iter().cloned()).await?;
         for object in objects.iter().filter(|o| has_our_label(o)) {
@@ -131,18 +135,16 @@ impl Outputs {
                 text("/metadata/name").unwrap_or_default(),
                 text("/kind").unwrap_or_default().to_lowercase()
             );
-            let mode = if holds_secret(object) { 0o600 } else { 0o644 };
-            let text = manifests::yaml(object)?;
-            files.insert(name, Desired { text, mode });
+            files.insert(name, manifests::yaml(object)?);
         }
         Ok(files)
     }
 
-    fn put(&self, name: &str, wanted: &Desired) -> anyhow::Result<()> {
+    fn put(&self, name: &str, wanted: &str) -> anyhow::Result<()> {
         let path = self.dir.join(name);
-        let same = std::fs::read(&path).is_ok_and(|text| text == wanted.text.as_bytes())
+        let same = std::fs::read(&path).is_ok_and(|text| text == wanted.as_bytes())
             && std::fs::symlink_metadata(&path)
-                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o777 == wanted.mode);
+                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o777 == FILE_MODE);
         if same {
             return Ok(());
         }
@@ -155,7 +157,7 @@ impl Outputs {
     }
 
     /// Removes what has our label and is not wanted, at the second look: writers may be a moment behind.
-    fn clean(&mut self, wanted: &BTreeMap<String, Desired>, ready: bool) -> anyhow::Result<()> {
+    fn clean(&mut self, wanted: &BTreeMap<String, String>, ready: bool) -> anyhow::Result<()> {
         let mut unwanted = BTreeSet::new();
         let mut foreign = BTreeMap::new();
         for entry in std::fs::read_dir(&self.dir)? {
@@ -188,7 +190,7 @@ fn temporary(name: &str) -> String {
 }
 
 /// Through a rename: a reader never sees half a file, and nobody else ever sees a secret.
-fn replace(path: &Path, temporary: &Path, wanted: &Desired) -> std::io::Result<()> {
+fn replace(path: &Path, temporary: &Path, wanted: &str) -> std::io::Result<()> {
     match std::fs::remove_file(temporary) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -196,10 +198,11 @@ fn replace(path: &Path, temporary: &Path, wanted: &Desired) -> std::io::Result<(
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o600)
+        .mode(FILE_MODE)
         .open(temporary)?;
-    file.write_all(wanted.text.as_bytes())?;
-    file.set_permissions(Permissions::from_mode(wanted.mode))?;
+    file.write_all(wanted.as_bytes())?;
+    // The process may allow less than the mode.
+    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
     std::fs::rename(temporary, path)
 }
 
@@ -213,19 +216,4 @@ fn is_ours(path: &Path) -> bool {
 
 fn has_our_label(object: &Value) -> bool {
     object["metadata"]["labels"][MANAGED_BY_LABEL] == MANAGED_BY
-}
-
-/// Whether an object may hold a secret: passwords are in fields of that name, or in data sources within the object.
-fn holds_secret(value: &Value) -> bool {
-    match value {
-        Value::Object(fields) => fields.iter().any(|(name, value)| {
-            let name = name.to_lowercase().replace('_', "");
-            ["password", "inlinestring", "inlinebytes"]
-                .iter()
-                .any(|secret| name.contains(secret))
-                || holds_secret(value)
-        }),
-        Value::Array(items) => items.iter().any(holds_secret),
-        _ => false,
-    }
 }

@@ -18,6 +18,7 @@ use trimtab_embedded::Embedded;
 use trimtab_kit::clock::SystemClock;
 use trimtab_kit::host::{Context, Host, Parts};
 use trimtab_kit::module::Installed;
+use trimtab_kit::prometheus::AnswerBudget;
 use trimtab_kit::sources::{FixedSource, MetricSource, NamesOf, PrometheusConfig};
 use trimtab_mesh::Mesh;
 
@@ -205,7 +206,7 @@ fn context(
     config: &Config,
 ) -> anyhow::Result<Context> {
     let mut sources: Vec<Arc<dyn MetricSource>> = vec![Arc::new(FixedSource::new(metrics.clone()))];
-    for source in operator::configured_sources(config, client)? {
+    for source in operator::configured_sources(config, client, &AnswerBudget::default())? {
         sources.push(Arc::new(NamesOf(source)));
     }
     let clock = Arc::new(SystemClock::new());

@@ -98,6 +98,7 @@ mod access {
                 rules: Rules::default(),
                 store: Arc::new(EdgeStore::new(Limits::new(&Retention::default(), 100))),
                 clock: Arc::new(SystemClock::new()),
+                answers: <_>::default(),
                 stats: Arc::default(),
             };
             let (stats, stop) = (backend.stats.clone(), CancellationToken::new());

@@ -31,6 +31,7 @@ use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_lazyload::edges::{EdgeState, EdgeStore, Limits};
 use trimtab_lazyload::learn::Rules;
 use trimtab_lazyload::learn::access_log::{Sender, learn};
+use trimtab_lazyload::learn::peer::{Peer, Speakers};
 use trimtab_lazyload::mesh::{Fence, Index};
 use trimtab_lazyload::object::{Caller, FenceKey};
 use trimtab_lazyload::scope::{Learned, Scope, ScopeInput, Settings};
@@ -174,7 +175,11 @@ impl Run {
 
     /// All calls of an hour, a message for each caller and kind.
     fn calls(&mut self, hour: u64, now: Timestamp) {
-        let rules = Rules::default();
+        let peer = Peer::Address(std::net::Ipv4Addr::LOCALHOST.into());
+        let rules = Rules {
+            speakers: Speakers::trusting("127.0.0.0/8".parse().ok()),
+            ..Rules::default()
+        };
         for (caller, edges) in self.by_caller.iter().enumerate() {
             let (mut http, mut tcp) = (Vec::new(), Vec::new());
             for edge in edges
@@ -216,7 +221,13 @@ impl Run {
                     log_entries: Some(entries),
                 };
                 let begun = Instant::now();
-                let learned = learn(&message, &Sender::Fallback, self.index.as_ref(), &rules);
+                let learned = learn(
+                    &message,
+                    &Sender::Fallback,
+                    &peer,
+                    self.index.as_ref(),
+                    &rules,
+                );
                 self.store.see_all(&learned.observed_calls, now);
                 self.ingest += begun.elapsed();
             }

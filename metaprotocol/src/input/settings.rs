@@ -46,6 +46,9 @@ pub struct Settings {
     pub secret_path: String,
     /// Passwords of Secrets may be written into EnvoyFilters, where there is no other way to proxies.
     pub secrets_inline: bool,
+    /// Plain Envoys get no password: the xDS server does not know who asks.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub withhold_secrets: bool,
     /// RE2 for `match.proxy.proxyVersion`; empty: none.
     pub proxy_version: String,
     /// Label `istio.io/rev` of generated objects; empty: none.
@@ -72,6 +75,7 @@ impl Default for Settings {
             xds_authority: "trimtab".to_owned(),
             secret_path: String::new(),
             secrets_inline: false,
+            withhold_secrets: false,
             proxy_version: String::new(),
             revision: String::new(),
         }

@@ -23,6 +23,7 @@ use trimtab_xds::{ResourceCache, Stats};
 use crate::clock::Clock;
 use crate::driver::{AnyDriver, writers_per_lane};
 use crate::module::{Installed, Setup, SetupError};
+use crate::prometheus::AnswerBudget;
 use crate::readiness::Readiness;
 use crate::series::HostCollector;
 use crate::sources::MetricSource;
@@ -56,6 +57,8 @@ pub struct Context {
     pub xds_address: String,
     /// Metric sources; the first that provides a name gives its value.
     pub sources: Vec<Arc<dyn MetricSource>>,
+    /// Memory for the answers of Prometheus, for all that ask.
+    pub answers: AnswerBudget,
     /// A single pass over files: nothing listens on addresses of the configuration.
     pub offline: bool,
     /// Namespace and name of the ConfigMap with Istio's MeshConfig; `None`: it is not read.
@@ -75,6 +78,7 @@ impl Context {
             mesh: Mesh::new(DEFAULT_DOMAIN),
             xds_address: String::new(),
             sources: Vec::new(),
+            answers: AnswerBudget::default(),
             offline: false,
             mesh_config: None,
         }

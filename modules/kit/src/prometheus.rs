@@ -2,8 +2,12 @@
 
 mod access;
 mod answer;
+mod ask;
+mod budget;
 mod client;
 
-pub use access::{Access, KeyError, Section};
+pub use access::{Access, BasicAuth, KeyError, MAX_BYTES, MAX_SERIES, Section};
 pub use answer::{Answer, Row};
-pub use client::{AskError, Client, Connection};
+pub use ask::{Bounds, Connection};
+pub use budget::{AnswerBudget, Held};
+pub use client::{AskError, Client};

@@ -8,13 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::ManualClock;
 use trimtab_kit::sources::mds_proto::metric_discovery_client::MetricDiscoveryClient;
 use trimtab_kit::sources::mds_proto::{PushRequest, Series, series::Target};
 use trimtab_kit::sources::{
     Failure, MdsConfig, MdsSource, MdsStore, MetricSource as _, PodFacts, Sample, SampleRequest,
-    SampleRequestId, mds_service, mds_well_known,
+    SampleRequestId, mds_serve, mds_well_known,
 };
 
 struct Server {
@@ -32,18 +33,19 @@ impl Drop for Server {
 
 async fn serve(max_series: usize) -> Server {
     let clock = ManualClock::default();
-    let store = MdsStore::new(MdsConfig { max_series }, Arc::new(clock.clone()));
+    let store = MdsStore::new(
+        MdsConfig {
+            max_series,
+            ..MdsConfig::default()
+        },
+        Arc::new(clock.clone()),
+    );
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
         .await
         .unwrap();
     let address = listener.local_addr().unwrap();
-    let router = tonic::transport::Server::builder().add_service(mds_service(store.clone()));
-    let task = tokio::spawn(async move {
-        router
-            .serve_with_incoming(TcpListenerStream::new(listener))
-            .await
-            .unwrap();
-    });
+    let serving = mds_serve(listener, store.clone(), CancellationToken::new());
+    let task = tokio::spawn(async move { serving.await.unwrap() });
     let client = MetricDiscoveryClient::connect(format!("http://{address}"))
         .await
         .unwrap();
@@ -79,7 +81,7 @@ impl Server {
                 .collect::<Vec<_>>()
                 .into(),
             metrics: vec![name.to_owned()],
-            custom: Vec::new(),
+            ..SampleRequest::default()
         };
         self.source
             .sample(&[sample_request])

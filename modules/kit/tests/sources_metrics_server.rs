@@ -52,7 +52,7 @@ fn sample_request(metrics: &[&str]) -> SampleRequest {
         service: "svc".into(),
         pods: vec![pod("a", true), pod("b", true), pod("c", false)].into(),
         metrics: metrics.iter().map(|m| (*m).to_owned()).collect(),
-        custom: Vec::new(),
+        ..SampleRequest::default()
     }
 }
 

@@ -46,7 +46,7 @@ fn sample_request(id: u32, metrics: &[&str]) -> SampleRequest {
             .collect::<Vec<_>>()
             .into(),
         metrics: metrics.iter().map(|m| (*m).to_owned()).collect(),
-        custom: Vec::new(),
+        ..SampleRequest::default()
     }
 }
 

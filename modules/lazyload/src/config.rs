@@ -2,28 +2,23 @@
 //!
 //! Keys of Slime's `general` keep their names and meanings; the others are ours.
 
+mod learn;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
 use trimtab_crds::fence::Mode;
-use trimtab_kit::prometheus::{Access, Section};
+
+pub(crate) use learn::PROMETHEUS;
+pub use learn::{AccessLog, Learn, PrometheusLearning};
 
 /// Port of the Service that takes TCP with a PROXY protocol header; not for HTTP.
 pub const TCP_PORT: u16 = 15081;
 
 /// In seconds.
 const HOUR: u64 = 3600;
-
-/// Where [`PrometheusLearning`] stands. Answers are by caller and host for the whole mesh, so they may be large.
-pub(crate) const PROMETHEUS: Section = Section {
-    name: "lazyload.learn.prometheus",
-    longest_timeout: Duration::from_secs(HOUR),
-    largest_answer: 256 << 20,
-};
 
 /// `lazyload:` in the operator's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,110 +114,6 @@ pub struct AutoFence {
     pub management_selectors: Vec<BTreeMap<String, String>>,
     /// `labelKey[:alias]`: a fence for each value of this pod label.
     pub fence_label_key_alias: String,
-}
-
-/// Where calls are learned from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Learn {
-    /// The access log server; absent: the port stays closed.
-    pub access_log: Option<AccessLog>,
-    /// Queries to Prometheus; absent: none. Only with them learned dependencies can expire.
-    pub prometheus: Option<PrometheusLearning>,
-    /// Backends of routes, principals of policies, host names in pod templates.
-    pub hints: bool,
-    /// Hosts that one workload is remembered to have called, at most; calls of more are counted and not kept.
-    pub hosts_per_caller: usize,
-}
-
-impl Default for Learn {
-    fn default() -> Self {
-        Self {
-            access_log: None,
-            prometheus: None,
-            hints: true,
-            hosts_per_caller: 2000,
-        }
-    }
-}
-
-/// The access log server (`envoy.service.accesslog.v3`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct AccessLog {
-    /// Where to listen. Loopback unless set; a cluster needs `0.0.0.0:8082`.
-    pub address: SocketAddr,
-}
-
-impl Default for AccessLog {
-    fn default() -> Self {
-        Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 8082)),
-        }
-    }
-}
-
-/// Learning from Istio's telemetry. All keys of [`Access`] are here too.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct PrometheusLearning {
-    /// See [`Access::address`].
-    pub address: String,
-    /// See [`Access::timeout`].
-    pub timeout: Duration,
-    /// See [`Access::bearer_token_file`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bearer_token_file: Option<PathBuf>,
-    /// See [`Access::ca_file`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<PathBuf>,
-    /// See [`Access::cert_file`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<PathBuf>,
-    /// See [`Access::key_file`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<PathBuf>,
-    /// See [`Access::headers`].
-    pub headers: BTreeMap<String, String>,
-    /// Pause between queries.
-    pub interval: Duration,
-    /// Query for HTTP calls; its answer must have the labels `source_workload`, `source_workload_namespace` and
-    /// `destination_service`. Empty: the one for the mesh.
-    pub requests: String,
-    /// The same for TCP connections.
-    pub connections: String,
-}
-
-impl Default for PrometheusLearning {
-    fn default() -> Self {
-        Self {
-            address: "http://prometheus.istio-system:9090".to_owned(),
-            timeout: Duration::from_secs(10),
-            bearer_token_file: None,
-            ca_file: None,
-            cert_file: None,
-            key_file: None,
-            headers: BTreeMap::new(),
-            interval: Duration::from_secs(15),
-            requests: String::new(),
-            connections: String::new(),
-        }
-    }
-}
-
-impl PrometheusLearning {
-    /// How to reach it.
-    pub fn access(&self) -> Access {
-        Access {
-            address: self.address.clone(),
-            timeout: self.timeout,
-            bearer_token_file: self.bearer_token_file.clone(),
-            ca_file: self.ca_file.clone(),
-            cert_file: self.cert_file.clone(),
-            key_file: self.key_file.clone(),
-            headers: self.headers.clone(),
-        }
-    }
 }
 
 /// How long learned dependencies are kept, in time that was watched: time in which the telemetry of the caller was there.
@@ -380,6 +271,15 @@ impl LazyloadConfig {
         if let Some(prometheus) = &self.learn.prometheus {
             let checked = prometheus.access().check(&PROMETHEUS);
             checked.map_err(|e| e.to_string())?;
+            let label = &prometheus.namespace_label;
+            if !label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            {
+                return Err(format!(
+                    "lazyload.learn.prometheus.namespaceLabel: {label:?} is no name of a label: write for example namespace"
+                ));
+            }
         }
         self.check_fallback()
     }

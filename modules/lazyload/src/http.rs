@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -30,7 +30,7 @@ pub(crate) fn routes(engine: Arc<Engine>) -> Router {
         )
         .route("/api/v1/lazyload/pods/{namespace}/{name}", get(pod))
         .route("/api/v1/lazyload/edges", get(edges))
-        .route("/lazyload/debug/svfReset", post(reset))
+        .route("/lazyload/debug/svfReset", post(reset).get(no_reset))
         .with_state(engine)
 }
 
@@ -105,6 +105,14 @@ async fn edges(State(engine): State<Arc<Engine>>, Query(query): Query<EdgesQuery
 struct ResetQuery {
     ns: String,
     name: Option<String>,
+}
+
+/// Slime took a GET, which any web page can send: it changes nothing here.
+async fn no_reset() -> Response {
+    let text =
+        "GET changes nothing: use curl -X POST -H 'X-Trimtab-Request: 1' with the same address\n";
+    let allow = [(header::ALLOW, "POST")];
+    (StatusCode::METHOD_NOT_ALLOWED, allow, text).into_response()
 }
 
 /// Slime's way to forget: all fences of a namespace, or one.

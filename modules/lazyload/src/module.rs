@@ -23,6 +23,7 @@ use crate::fallback::MODULE;
 use crate::hints::PodTemplate;
 use crate::http;
 use crate::learn::hints::PolicyHint;
+use crate::learn::peer::Speakers;
 use crate::learn::prometheus;
 use crate::learn::server::{self, ServerOptions};
 use crate::learn::{Learned, Rules};
@@ -194,6 +195,13 @@ fn learners(
     };
     let rules = Rules {
         fallback_hosts: engine.fallback_hosts(),
+        speakers: Speakers::new(config),
+        namespace_label: config
+            .learn
+            .prometheus
+            .as_ref()
+            .map(|telemetry| telemetry.namespace_label.clone())
+            .unwrap_or_default(),
     };
     if let Some(logs) = &config.learn.access_log {
         let listener = setup.listen(ACCESS_LOGS, logs.address)?;
@@ -215,11 +223,13 @@ fn learners(
         });
     }
     if let Some(telemetry) = &config.learn.prometheus {
+        let answers = setup.context().answers.clone();
         let backend = prometheus::Backend {
             directory: engine.index.clone(),
             rules,
             store: engine.edges.clone(),
             clock,
+            answers,
             stats: learned.prometheus.clone(),
         };
         setup.task("telemetry", ask(telemetry.clone(), backend, shutdown));

@@ -72,6 +72,17 @@ pub trait Directory: Send + Sync {
     /// The workload of a pod.
     fn caller_of_pod(&self, namespace: &str, pod: &str) -> Option<Caller>;
 
+    /// The workload of a pod, if the pod has this address; pods on the host's network have none of their own.
+    fn pod_at(&self, namespace: &str, pod: &str, address: IpAddr) -> Option<Caller> {
+        let caller = self.caller_of_pod(namespace, pod)?;
+        (self.caller_at(address)? == caller).then_some(caller)
+    }
+
+    /// A full host, if some object of the mesh has it.
+    fn known_host(&self, host: &str) -> Option<Arc<str>> {
+        self.host_of_name(host, "")
+    }
+
     /// The full host name of `name` as a client in `namespace` means it.
     ///
     /// `name` has no port and may be short (`b`, `b.a`, `b.a.svc`), the name of a headless service's pod, an ExternalName,

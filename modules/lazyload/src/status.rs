@@ -6,10 +6,12 @@
 //! | `FallbackReady` | calls to hosts out of scope are carried | by what they are not; no scope is made narrower then |
 //! | `Programmed` | the Sidecar is written | why not; what is there stays |
 
+mod fit;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use trimtab_crds::fence::{DEPENDENCIES_MAX, Dependency, Domain, FenceStatus, Mode, ScopeSize};
+use trimtab_crds::fence::{Dependency, Domain, FenceStatus, Mode, ScopeSize};
 use trimtab_kit::condition::{Draft, MAX_MESSAGE, listed, stamp};
 
 use crate::mesh::Problem;
@@ -79,23 +81,27 @@ pub struct Facts<'a> {
 
 /// The status. Transition times and what is no change are kept from `before`.
 pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceStatus {
-    let mut drafts = [accepted(facts), fallback(facts), programmed(facts)];
-    // Cut without the kit's sign of a cut: a stored message that was cut would differ from it, and be written again.
-    for draft in &mut drafts {
-        draft.message = draft.message.chars().take(MAX_MESSAGE).collect();
-    }
-    let mut dependencies = facts.dependencies.to_vec();
-    dependencies.truncate(DEPENDENCIES_MAX);
     let mut out = FenceStatus {
         observed_generation: Some(facts.generation),
         mode: Some(facts.mode),
         domains: facts.domains.clone(),
         metric_status: facts.metric_status.clone(),
         visitor: before.visitor.clone(),
-        dependencies,
+        dependencies: facts.dependencies.to_vec(),
         scope: Some(facts.size.clone()),
-        conditions: stamp(drafts, facts.generation, &before.conditions, now),
+        conditions: Vec::new(),
     };
+    let left_out = fit::fit(&mut out);
+    let mut drafts = [
+        accepted(facts, left_out),
+        fallback(facts),
+        programmed(facts),
+    ];
+    // Cut without the kit's sign of a cut: a stored message that was cut would differ from it, and be written again.
+    for draft in &mut drafts {
+        draft.message = draft.message.chars().take(MAX_MESSAGE).collect();
+    }
+    out.conditions = stamp(drafts, facts.generation, &before.conditions, now);
     if !is_news(&out, before) {
         out.dependencies.clone_from(&before.dependencies);
         out.scope.clone_from(&before.scope);
@@ -132,20 +138,19 @@ fn reason(problem: &Problem) -> &'static str {
     }
 }
 
-fn accepted(facts: &Facts<'_>) -> Draft {
+fn accepted(facts: &Facts<'_>, left_out: Option<String>) -> Draft {
     if let Some(first) = facts.refusals.first() {
         let messages: Vec<String> = facts.refusals.iter().map(ToString::to_string).collect();
         return Draft::new("Accepted", false, reason(first), listed(&messages));
     }
-    if facts.warnings.is_empty() {
+    let warnings: Vec<String> = left_out
+        .into_iter()
+        .chain(facts.warnings.iter().cloned())
+        .collect();
+    if warnings.is_empty() {
         return Draft::new("Accepted", true, "Accepted", "everything is accepted");
     }
-    Draft::new(
-        "Accepted",
-        true,
-        "AcceptedWithRemarks",
-        listed(facts.warnings),
-    )
+    Draft::new("Accepted", true, "AcceptedWithRemarks", listed(&warnings))
 }
 
 fn fallback(facts: &Facts<'_>) -> Draft {

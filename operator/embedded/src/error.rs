@@ -100,6 +100,9 @@ pub enum ApiError {
         /// Why.
         message: String,
     },
+    /// The request is refused, whatever it is for.
+    #[error("{0}")]
+    Unserved(&'static str),
     /// The resource version or the continue token is too old.
     #[error("{0}")]
     Expired(String),
@@ -109,6 +112,9 @@ pub enum ApiError {
     /// The patch type or content type is not served.
     #[error("the body of the request was in an unknown format - accepted media types include: {0}")]
     UnsupportedMediaType(String),
+    /// The object is larger than etcd takes; the words are etcd's.
+    #[error("etcdserver: request is too large")]
+    TooLarge,
     /// A fault that a test asked for.
     #[error("injected fault: HTTP {0}")]
     Injected(u16),
@@ -150,12 +156,12 @@ impl ApiError {
             Self::AlreadyExists(_) | Self::Conflict { .. } | Self::ApplyConflict { .. } => 409,
             Self::Invalid { .. } => 422,
             Self::BadRequest(_) => 400,
-            Self::Forbidden { .. } => 403,
+            Self::Forbidden { .. } | Self::Unserved(_) => 403,
             Self::Expired(_) => 410,
             Self::MethodNotAllowed(_) => 405,
             Self::UnsupportedMediaType(_) => 415,
             Self::Injected(code) => *code,
-            Self::Internal(_) => 500,
+            Self::Internal(_) | Self::TooLarge => 500,
         }
     }
 

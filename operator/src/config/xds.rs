@@ -18,6 +18,9 @@ pub struct Xds {
     pub advertise: String,
     /// Certificates for mutual TLS; absent: the listener is plain.
     pub tls: Option<Tls>,
+    /// Without TLS anybody who reaches the port may ask: true lets passwords of Redis objects be in the answers to plain
+    /// Envoys all the same.
+    pub plaintext_secrets: bool,
     /// Whether what a proxy says of itself opens resources to it.
     pub trust_nodes: Trust,
     /// Age at which connections are closed, so that proxies spread over replicas again; absent or empty: never.
@@ -33,6 +36,7 @@ impl Default for Xds {
             address: SocketAddr::from(([127, 0, 0, 1], 15010)),
             advertise: String::new(),
             tls: None,
+            plaintext_secrets: false,
             trust_nodes: Trust::default(),
             max_connection_age: None,
             limits: XdsLimits::default(),

@@ -141,7 +141,7 @@ async fn fault_o6_deleted_and_edited_files_and_the_folder_come_back() {
 }
 
 #[tokio::test]
-async fn fault_o6_files_with_passwords_are_for_their_owner_only() {
+async fn fault_t12_files_are_for_their_owner_only() {
     let objects = [
         object("EnvoyFilter", "plain", &filter(false)),
         object("EnvoyFilter", "redis", &filter(true)),
@@ -154,7 +154,14 @@ async fn fault_o6_files_with_passwords_are_for_their_owner_only() {
     outputs.sync().await.unwrap();
     let secret = "shop_redis.envoyfilter.yaml";
     assert_eq!(mode(secret), 0o600);
-    assert_eq!(mode("shop_plain.envoyfilter.yaml"), 0o644);
+    assert_eq!(mode("shop_plain.envoyfilter.yaml"), 0o600);
+    // A folder of the user's stays as it is; one that is made is as private as its files.
+    std::fs::remove_dir_all(&dir).unwrap();
+    outputs.sync().await.unwrap();
+    assert_eq!(mode("."), 0o700);
+    std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).unwrap();
+    outputs.sync().await.unwrap();
+    assert_eq!(mode("."), 0o755);
     std::fs::set_permissions(dir.join(secret), PermissionsExt::from_mode(0o644)).unwrap();
     outputs.sync().await.unwrap();
     assert_eq!(mode(secret), 0o600, "opened by hand");

@@ -144,7 +144,9 @@ pub async fn chart_config(cluster: &Cluster, namespace: &str, name: &str) -> Con
     config.xds.address = trimtab_lab::ports::free_address().unwrap();
     config.xds.advertise = config.xds.address.to_string();
     let address = trimtab_lab::ports::free_address().unwrap();
-    config.edit::<Lazyload>(|c| c.learn.access_log = Some(AccessLog { address }));
+    // Its proxies have the addresses of their pods only on the way in.
+    let trusted = vec!["127.0.0.0/8".parse().unwrap()];
+    config.edit::<Lazyload>(|c| c.learn.access_log = Some(AccessLog { address, trusted }));
     config
 }
 

@@ -133,7 +133,7 @@ impl Fixture {
         config.xds.address.set_port(0);
         config.edit::<Metaprotocol>(|c| c.enabled = false);
         config.edit::<Lazyload>(|c| {
-            let logs = json!({"address": "127.0.0.1:0"});
+            let logs = json!({"address": "127.0.0.1:0", "trusted": ["127.0.0.1"]});
             c.learn.access_log = Some(serde_json::from_value(logs).unwrap());
             c.writes.gather = trimtab_crds::Duration::from_millis(10);
         });

@@ -59,7 +59,10 @@ async fn tls_that_passes_teaches_its_server_name() {
     config.edit::<Metaprotocol>(|c| c.enabled = false);
     config.edit::<Lazyload>(|c| {
         c.fallback.enabled = false;
-        c.learn.access_log = Some(AccessLog { address: logs });
+        c.learn.access_log = Some(AccessLog {
+            address: logs,
+            trusted: vec!["127.0.0.0/8".parse().unwrap()],
+        });
     });
     let operator = Operator::start(config, embedded.client(), CancellationToken::new());
     let _operator = operator.await.unwrap();

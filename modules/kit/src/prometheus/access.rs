@@ -11,6 +11,11 @@ use reqwest::header::{
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
 
+/// Bytes of one answer, unless configured.
+pub const MAX_BYTES: usize = 4 << 20;
+/// Series of one answer, unless configured.
+pub const MAX_SERIES: usize = 10_000;
+
 /// Headers that the client needs for itself.
 const OWN: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING];
 
@@ -23,6 +28,8 @@ pub struct Access {
     pub address: String,
     /// Time limit of one query.
     pub timeout: Duration,
+    /// User name and password, in place of a token.
+    pub basic_auth: Option<BasicAuth>,
     /// File that holds a bearer token alone.
     pub bearer_token_file: Option<PathBuf>,
     /// PEM file with the CAs that Prometheus' certificate may be signed by, in place of the system's.
@@ -33,6 +40,30 @@ pub struct Access {
     pub key_file: Option<PathBuf>,
     /// More headers of each query, for example `X-Scope-OrgID` for the tenant of a Mimir.
     pub headers: BTreeMap<String, String>,
+    /// The largest answer that is read, in bytes. Without a bound, a query that forgot to aggregate would cost the operator
+    /// its memory.
+    pub max_bytes: usize,
+    /// The most series that an answer may have.
+    pub max_series: usize,
+}
+
+/// User name and password of HTTP's basic authentication.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct BasicAuth {
+    /// The user.
+    pub username: String,
+    /// File that holds the password alone.
+    pub password_file: PathBuf,
+}
+
+/// User and password that stand in an address.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Userinfo {
+    pub(super) username: String,
+    pub(super) password: String,
+    /// As it is written, percent-encoded.
+    pub(super) encoded: String,
 }
 
 impl Default for Access {
@@ -40,11 +71,14 @@ impl Default for Access {
         Self {
             address: String::new(),
             timeout: Duration::from_secs(5),
+            basic_auth: None,
             bearer_token_file: None,
             ca_file: None,
             cert_file: None,
             key_file: None,
             headers: BTreeMap::new(),
+            max_bytes: MAX_BYTES,
+            max_series: MAX_SERIES,
         }
     }
 }
@@ -56,9 +90,6 @@ pub struct Section {
     pub name: &'static str,
     /// The longest time limit that a query may have.
     pub longest_timeout: Duration,
-    /// The largest answer that is read, in bytes. Without a bound, a query that forgot to aggregate would cost the operator
-    /// its memory.
-    pub largest_answer: usize,
 }
 
 /// A key of the configuration has a value that cannot be used.
@@ -97,14 +128,28 @@ impl Section {
         }
         Ok(())
     }
+
+    /// Refuses bounds that let nothing in, or more than all answers together may have.
+    pub fn check_bounds(&self, key: &str, bytes: usize, series: usize) -> Result<(), KeyError> {
+        let most = super::budget::TOTAL;
+        for (name, value, most) in [("maxBytes", bytes, most), ("maxSeries", series, usize::MAX)] {
+            if value == 0 || value > most {
+                let fix = format!("write a number from 1 to {most}");
+                return Err(self.wrong(&format!("{key}{name}"), format!("is {value}"), &fix));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Access {
     /// Checks all that needs no file.
     pub fn check(&self, section: &Section) -> Result<(), KeyError> {
-        let url = self.url(section)?;
+        let (url, userinfo) = self.url(section)?;
         self.header_map(section)?;
         section.check_timeout("timeout", self.timeout)?;
+        section.check_bounds("", self.max_bytes, self.max_series)?;
+        self.check_credentials(section, userinfo.is_some())?;
         let tls = [
             ("caFile", &self.ca_file),
             ("certFile", &self.cert_file),
@@ -134,23 +179,77 @@ impl Access {
         }
     }
 
-    /// The base URL.
-    pub(super) fn url(&self, section: &Section) -> Result<Url, KeyError> {
+    /// One way to say who asks, not two.
+    fn check_credentials(&self, section: &Section, in_address: bool) -> Result<(), KeyError> {
+        let header = self
+            .headers
+            .keys()
+            .any(|name| name.eq_ignore_ascii_case(AUTHORIZATION.as_str()));
+        let ways = [
+            ("bearerTokenFile", self.bearer_token_file.is_some()),
+            ("basicAuth", self.basic_auth.is_some()),
+            ("address", in_address),
+            ("headers.Authorization", header),
+        ];
+        let mut set = ways.iter().filter(|(_, set)| *set).map(|(key, _)| *key);
+        if let (Some(first), Some(second)) = (set.next(), set.next()) {
+            let problem = if second == "address" {
+                format!("has a user name in it, and {first} says who asks, too")
+            } else {
+                format!("is set, and {first} says who asks, too")
+            };
+            return Err(section.wrong(second, problem, "remove one of them"));
+        }
+        let Some(basic) = &self.basic_auth else {
+            return Ok(());
+        };
+        // A colon would end the name.
+        if basic.username.is_empty() || basic.username.contains(':') {
+            return Err(section.wrong(
+                "basicAuth.username",
+                "is empty or has a ':'",
+                "write the name of the user",
+            ));
+        }
+        if basic.password_file.as_os_str().is_empty() {
+            return Err(section.wrong(
+                "basicAuth.passwordFile",
+                "is not set",
+                "name a file that holds the password alone",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The base URL without a slash at its end, and the user and the password that stood in it: no message that shows
+    /// the URL can show them.
+    pub(super) fn url(&self, section: &Section) -> Result<(Url, Option<Userinfo>), KeyError> {
         let refused = |reason: &str| {
             section.wrong(
                 "address",
-                format!("{:?} is not usable ({reason})", self.address),
+                format!(
+                    "{:?} is not usable ({reason})",
+                    without_userinfo(&self.address)
+                ),
                 "write an http:// or https:// URL such as http://prometheus.istio-system:9090",
             )
         };
-        let url = Url::parse(&self.address).map_err(|e| refused(&e.to_string()))?;
+        let mut url = Url::parse(&self.address).map_err(|e| refused(&e.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(refused(&format!("the scheme is {:?}", url.scheme())));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(refused("it has a '?' or a '#'"));
+            return Err(refused(
+                "it has a '?' or a '#', which queries would lose: a tenant is named in headers",
+            ));
         }
-        Ok(url)
+        let userinfo = userinfo(&url);
+        // These fail only for URLs without a host, which have been refused.
+        let _ = url.set_password(None);
+        let _ = url.set_username("");
+        let path = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&path);
+        Ok((url, userinfo))
     }
 
     /// The headers of users.
@@ -178,12 +277,6 @@ impl Access {
             if OWN.contains(&header) {
                 return Err(wrong("is set by Trimtab itself", "remove it"));
             }
-            if header == AUTHORIZATION && self.bearer_token_file.is_some() {
-                return Err(wrong(
-                    "is set, and bearerTokenFile sets the same header",
-                    "remove one of them",
-                ));
-            }
             if map.insert(header, value).is_some() {
                 return Err(wrong(
                     "is there twice: upper and lower case are the same",
@@ -195,6 +288,44 @@ impl Access {
     }
 }
 
+fn userinfo(url: &Url) -> Option<Userinfo> {
+    let encoded = url.password().unwrap_or_default().to_owned();
+    if url.username().is_empty() && encoded.is_empty() {
+        return None;
+    }
+    Some(Userinfo {
+        username: percent_decoded(url.username()),
+        password: percent_decoded(&encoded),
+        encoded,
+    })
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..2).filter(|_| *first == b'%');
+        let code = code.and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
+        out.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// An address for messages, also one that is no URL: all before the last `@` may be a password.
+fn without_userinfo(address: &str) -> String {
+    let Some((before, after)) = address.rsplit_once('@') else {
+        return address.to_owned();
+    };
+    let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+    let scheme = if scheme.is_empty() {
+        String::new()
+    } else {
+        format!("{scheme}://")
+    };
+    format!("{scheme}***@{after}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,7 +333,6 @@ mod tests {
     const SECTION: Section = Section {
         name: "a.prometheus",
         longest_timeout: Duration::from_secs(300),
-        largest_answer: 1 << 20,
     };
 
     fn parse(text: &str) -> Access {
@@ -268,13 +398,77 @@ mod tests {
             ),
             (
                 r#"{"bearerTokenFile": "/t", "headers": {"authorization": "x"}}"#,
-                "headers.authorization",
+                "headers.Authorization",
                 "remove one",
             ),
+            (
+                r#"{"address": "http://u:p@h", "bearerTokenFile": "/t"}"#,
+                "address",
+                "remove one",
+            ),
+            (
+                r#"{"basicAuth": {"username": "u", "passwordFile": "/p"}, "bearerTokenFile": "/t"}"#,
+                "basicAuth",
+                "remove one",
+            ),
+            (
+                r#"{"basicAuth": {"passwordFile": "/p"}}"#,
+                "basicAuth.username",
+                "name of the user",
+            ),
+            (
+                r#"{"basicAuth": {"username": "u"}}"#,
+                "basicAuth.passwordFile",
+                "password alone",
+            ),
+            (r#"{"maxBytes": 0}"#, "maxBytes", "from 1"),
+            (r#"{"maxSeries": 0}"#, "maxSeries", "from 1"),
+            (r#"{"maxBytes": 99999999999}"#, "maxBytes", "from 1"),
         ] {
             let error = parse(text).check(&SECTION).unwrap_err();
             assert_eq!(error.key, format!("a.prometheus.{key}"), "{text}: {error}");
             assert!(error.fix.contains(fix), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn fault_t11_no_message_about_an_address_shows_its_password() {
+        for address in [
+            "ftp://reader:hush@p",
+            "http://reader:hush@p:99999",
+            "http://reader:hush@p/?tenant=x",
+            "http://reader:hu/sh@p",
+            "reader:hush@p",
+            "http://reader:x@hush@",
+        ] {
+            let access = Access {
+                address: address.to_owned(),
+                ..Access::default()
+            };
+            let error = access.check(&SECTION).unwrap_err().to_string();
+            assert!(!error.contains("hu"), "{address}: {error}");
+            assert!(error.contains("***@"), "{address}: {error}");
+        }
+    }
+
+    #[test]
+    fn fault_t11_user_and_password_of_an_address_are_taken_out_of_it() {
+        for (address, base, password) in [
+            ("http://u:p%40%2Fs@p:9090", "http://p:9090/", Some("p@/s")),
+            ("http://u@p:9090/", "http://p:9090/", Some("")),
+            ("https://p/prom/", "https://p/prom", None),
+            ("https://p/prom//", "https://p/prom", None),
+            ("https://p", "https://p/", None),
+            ("http://u:100%25%zz@p", "http://p/", Some("100%%zz")),
+        ] {
+            let access = Access {
+                address: address.to_owned(),
+                ..Access::default()
+            };
+            let (url, found) = access.url(&SECTION).unwrap();
+            assert_eq!(url.as_str(), base, "{address}");
+            let found = found.map(|userinfo| userinfo.password);
+            assert_eq!(found.as_deref(), password, "{address}");
         }
     }
 }

@@ -1,9 +1,13 @@
 //! What Prometheus answers to an instant query. Pure.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::budget::Held;
 
 /// How much of a server's text is shown.
 const SHOWN: usize = 300;
@@ -20,12 +24,14 @@ pub struct Row {
 }
 
 /// An instant vector, or a scalar as one series without labels.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Answer {
     /// Its series.
     pub rows: Vec<Row>,
     /// What Prometheus says of it; with a warning, series may be missing.
     pub warnings: Vec<String>,
+    /// Its part of the budget of all answers: keep it for as long as the series.
+    pub held: Option<Held>,
 }
 
 /// Why there is no answer.
@@ -35,33 +41,28 @@ pub(super) enum NoAnswer {
     Late,
     /// The query is refused, or gives something else than numbers: the text says what to change.
     Query(String),
+    /// It has too many series.
+    Series,
     /// This is no text of Prometheus.
     Foreign(serde_json::Error),
 }
 
-#[derive(Deserialize)]
-#[serde(tag = "status", rename_all = "lowercase")]
-enum Body {
-    Success {
-        data: Data,
-        #[serde(default)]
-        warnings: Vec<String>,
-    },
-    Error {
-        #[serde(default, rename = "errorType")]
-        kind: String,
-        #[serde(default)]
-        error: String,
-    },
+/// Read as it comes: a tagged enum of serde's would keep a copy of the whole answer, several times its size, until it
+/// knows the tag.
+#[derive(Default)]
+struct Body {
+    status: String,
+    data: Data,
+    warnings: Vec<String>,
+    kind: String,
+    error: String,
 }
 
-#[derive(Deserialize)]
-#[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
-enum Data {
-    Vector(Vec<Item>),
-    Scalar((f64, String)),
-    Matrix(IgnoredAny),
-    String(IgnoredAny),
+#[derive(Default)]
+struct Data {
+    kind: String,
+    items: Vec<Item>,
+    scalar: Vec<Plain>,
 }
 
 #[derive(Deserialize)]
@@ -72,34 +73,195 @@ struct Item {
     value: Option<(f64, String)>,
 }
 
-/// Reads the body of an answer.
-pub(super) fn parse(body: &[u8]) -> Result<Answer, NoAnswer> {
-    let (data, warnings) = match serde_json::from_slice(body).map_err(NoAnswer::Foreign)? {
-        Body::Success { data, warnings } => (data, warnings),
-        Body::Error { kind, .. } if kind == "timeout" || kind == "canceled" => {
-            return Err(NoAnswer::Late);
+/// One of the two parts of a scalar.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Plain {
+    Number(f64),
+    Text(String),
+}
+
+/// Reads the body of an answer with no more series than `most`.
+pub(super) fn parse(body: &[u8], most: usize) -> Result<Answer, NoAnswer> {
+    let limit = Limit {
+        most,
+        passed: Cell::new(false),
+    };
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = BodySeed(&limit).deserialize(&mut json);
+    let body = read.and_then(|body| json.end().map(|()| body));
+    let body = body.map_err(|error| {
+        if limit.passed.get() {
+            NoAnswer::Series
+        } else {
+            NoAnswer::Foreign(error)
         }
-        Body::Error { kind, error } => {
+    })?;
+    match body.status.as_str() {
+        "success" => {}
+        "error" if body.kind == "timeout" || body.kind == "canceled" => return Err(NoAnswer::Late),
+        "error" => {
             return Err(NoAnswer::Query(format!(
-                "Prometheus refused the query ({kind}): {}; correct the query",
-                shorten(&error)
+                "Prometheus refused the query ({}): {}; correct the query",
+                body.kind,
+                shorten(&body.error)
             )));
         }
-    };
-    let items = match data {
-        Data::Vector(items) => items,
-        Data::Scalar(value) => vec![Item {
+        _ => return Err(NoAnswer::Foreign(de::Error::missing_field("status"))),
+    }
+    let items = match body.data.kind.as_str() {
+        "vector" => body.data.items,
+        "scalar" => vec![Item {
             metric: BTreeMap::new(),
-            value: Some(value),
+            value: scalar(body.data.scalar),
         }],
-        Data::Matrix(_) | Data::String(_) => {
+        "matrix" | "string" => {
             return Err(NoAnswer::Query(
                 "the query gives a range or a string where numbers are needed; wrap a range, for example in `rate(...)`".to_owned(),
             ));
         }
+        _ => return Err(NoAnswer::Foreign(de::Error::missing_field("resultType"))),
     };
     let rows = items.into_iter().map(row).collect::<Result<_, _>>()?;
-    Ok(Answer { rows, warnings })
+    Ok(Answer {
+        rows,
+        warnings: body.warnings,
+        held: None,
+    })
+}
+
+fn scalar(parts: Vec<Plain>) -> Option<(f64, String)> {
+    let mut parts = parts.into_iter();
+    match (parts.next()?, parts.next()?) {
+        (Plain::Number(at), Plain::Text(value)) => Some((at, value)),
+        _ => None,
+    }
+}
+
+/// How many bytes the series take in memory, about.
+pub(super) fn size(rows: &[Row]) -> usize {
+    // A row, and two texts of a label with what the allocator and the map add.
+    const ROW: usize = 96;
+    const LABEL: usize = 112;
+    let labels = rows.iter().flat_map(|row| &row.labels);
+    let labels = labels.map(|(name, value)| LABEL + name.len() + value.len());
+    rows.len() * ROW + labels.sum::<usize>()
+}
+
+struct Limit {
+    most: usize,
+    passed: Cell<bool>,
+}
+
+struct BodySeed<'l>(&'l Limit);
+struct DataSeed<'l>(&'l Limit);
+struct ResultSeed<'l>(&'l Limit, &'l mut Data);
+
+impl<'de> DeserializeSeed<'de> for BodySeed<'_> {
+    type Value = Body;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Body, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for BodySeed<'_> {
+    type Value = Body;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an answer of Prometheus")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
+        let mut body = Body::default();
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "status" => body.status = map.next_value()?,
+                "data" => body.data = map.next_value_seed(DataSeed(self.0))?,
+                "warnings" => body.warnings = map.next_value()?,
+                "errorType" => body.kind = map.next_value()?,
+                "error" => body.error = map.next_value()?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(body)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for DataSeed<'_> {
+    type Value = Data;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Data, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for DataSeed<'_> {
+    type Value = Data;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("data with resultType and result")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Data, E> {
+        Ok(Data::default())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data, A::Error> {
+        let mut data = Data::default();
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "resultType" => data.kind = map.next_value()?,
+                "result" => map.next_value_seed(ResultSeed(self.0, &mut data))?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(data)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for ResultSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ResultSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("series, or a time and a value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Self(limit, data) = self;
+        while let Some(element) = seq.next_element()? {
+            match element {
+                Element::Item(item) if data.items.len() < limit.most => data.items.push(item),
+                Element::Item(_) => {
+                    limit.passed.set(true);
+                    return Err(de::Error::custom("too many series"));
+                }
+                // A scalar has two.
+                Element::Plain(plain) if data.scalar.len() < 2 => data.scalar.push(plain),
+                Element::Plain(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Element {
+    Plain(Plain),
+    Item(Item),
 }
 
 fn row(item: Item) -> Result<Row, NoAnswer> {
@@ -139,7 +301,7 @@ mod tests {
     const RECORDED: &str = r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"destination_service":"a.shop.svc.cluster.local","reporter":"source"},"value":[1763725432.108,"1"]}]}}"#;
 
     fn read(text: &str) -> Answer {
-        parse(text.as_bytes()).unwrap()
+        parse(text.as_bytes(), 100).unwrap()
     }
 
     #[test]
@@ -190,7 +352,7 @@ mod tests {
             ),
         ] {
             let text = format!(r#"{{"status":"success",{data}}}"#);
-            let error = parse(text.as_bytes()).unwrap_err();
+            let error = parse(text.as_bytes(), 100).unwrap_err();
             assert!(
                 matches!(&error, NoAnswer::Query(text) if text.contains(fix)),
                 "{error:?}"
@@ -203,7 +365,7 @@ mod tests {
         let error = |kind: &str| {
             let text =
                 format!(r#"{{"status":"error","errorType":"{kind}","error":"parse error"}}"#);
-            parse(text.as_bytes()).unwrap_err()
+            parse(text.as_bytes(), 100).unwrap_err()
         };
         assert!(matches!(error("timeout"), NoAnswer::Late));
         assert!(matches!(error("canceled"), NoAnswer::Late));
@@ -211,8 +373,42 @@ mod tests {
             matches!(error("bad_data"), NoAnswer::Query(text) if text.contains("(bad_data): parse error; correct the query"))
         );
         assert!(matches!(
-            parse(b"<html>").unwrap_err(),
+            parse(b"<html>", 100).unwrap_err(),
             NoAnswer::Foreign(_)
         ));
+    }
+
+    #[test]
+    fn fault_t5_series_are_counted_while_they_are_read() {
+        let text = |series: usize, kind: &str| {
+            let series = vec![r#"{"metric":{"a":"b"},"value":[1,"1"]}"#; series].join(",");
+            format!(
+                r#"{{"status":"success","data":{{"result":[{series}],"resultType":"{kind}"}}}}"#
+            )
+        };
+        assert_eq!(
+            parse(text(3, "vector").as_bytes(), 3).unwrap().rows.len(),
+            3
+        );
+        for kind in ["vector", "matrix"] {
+            let error = parse(text(4, kind).as_bytes(), 3).unwrap_err();
+            assert!(matches!(error, NoAnswer::Series), "{error:?}");
+        }
+        let cut = text(9, "vector").replace("]}}", "");
+        let error = parse(cut.as_bytes(), 3).unwrap_err();
+        assert!(
+            matches!(error, NoAnswer::Series),
+            "before the end is seen: {error:?}"
+        );
+    }
+
+    #[test]
+    fn an_error_may_have_empty_data() {
+        let text = r#"{"status":"error","data":null,"errorType":"bad_data","error":"x"}"#;
+        assert!(matches!(
+            parse(text.as_bytes(), 1).unwrap_err(),
+            NoAnswer::Query(_)
+        ));
+        assert!(matches!(parse(b"{}", 1).unwrap_err(), NoAnswer::Foreign(_)));
     }
 }

@@ -11,13 +11,15 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Certificate, Identity, StatusCode, Url};
 
-use super::access::{Access, KeyError, Section};
-use super::answer::{Answer, NoAnswer, parse, shorten};
+use super::access::{Access, KeyError, Section, Userinfo};
+use super::ask::{Bounds, Connection};
+use super::budget::AnswerBudget;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const MOST_REDIRECTS: usize = 5;
-/// How far back Prometheus looks by default. An age beyond it limits nothing more.
-const LOOKBACK: Duration = Duration::from_secs(300);
+
+/// A shorter text than this is no secret, and would be found in every message.
+const SHORTEST_SECRET: usize = 3;
 
 /// A query that has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,40 +46,31 @@ impl From<KeyError> for AskError {
 /// Asks one Prometheus.
 pub struct Client {
     access: Access,
-    section: Section,
+    pub(super) section: Section,
     headers: HeaderMap,
-    /// The address, with a path prefix if there is one.
+    /// The address, with a path prefix if there is one, and without a user.
     url: Url,
-    /// The address for messages, without a password that may be in it.
-    shown: String,
+    userinfo: Option<Userinfo>,
+    /// The address for messages.
+    pub(super) shown: String,
+    pub(super) budget: AnswerBudget,
     made: Mutex<Option<Made>>,
 }
 
 /// Connections, and what they were made with.
+#[derive(Clone)]
 struct Made {
     tls: Tls,
     http: QueryClient,
+    plain: reqwest::Client,
 }
 
 /// Contents of the files.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Tls {
     ca: Option<Vec<u8>>,
     certificate: Option<Vec<u8>>,
     key: Option<Vec<u8>>,
-}
-
-/// A client with the token and the certificates of this moment.
-pub struct Connection<'c> {
-    client: &'c Client,
-    http: QueryClient,
-    token: Option<HeaderValue>,
-}
-
-impl fmt::Debug for Connection<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Connection").field(self.client).finish()
-    }
 }
 
 impl fmt::Debug for Client {
@@ -93,21 +86,39 @@ impl Client {
     /// is not mounted yet stops a start.
     pub fn new(access: Access, section: Section) -> Result<Self, KeyError> {
         access.check(&section)?;
-        let mut url = access.url(&section)?;
-        let mut shown = url.clone();
-        // These fail only for URLs that `Access::check` refuses.
-        let _ = shown.set_password(None);
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty();
-        }
+        let (url, userinfo) = access.url(&section)?;
+        let bare = url.as_str().trim_end_matches('/');
+        let shown = match &userinfo {
+            Some(_) => bare.replacen("://", "://***@", 1),
+            None => bare.to_owned(),
+        };
         Ok(Self {
             headers: access.header_map(&section)?,
-            shown: shown.as_str().trim_end_matches('/').to_owned(),
             url,
+            userinfo,
+            shown,
             access,
             section,
+            budget: AnswerBudget::default(),
             made: Mutex::default(),
         })
+    }
+
+    /// The same with a budget that other clients use, too.
+    #[must_use]
+    pub fn with_budget(mut self, budget: AnswerBudget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// The bounds of an answer to the configuration.
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            bytes: self.access.max_bytes,
+            series: self.access.max_series,
+            keys: "",
+            owner: None,
+        }
     }
 
     /// The time limit of a query that has none of its own.
@@ -122,29 +133,91 @@ impl Client {
         let token = self
             .read("bearerTokenFile", access.bearer_token_file.as_deref())
             .await?;
-        let token = token.map(|text| self.token(&text)).transpose()?;
+        let basic = access.basic_auth.as_ref();
+        let password = self
+            .read(
+                "basicAuth.passwordFile",
+                basic.map(|basic| basic.password_file.as_path()),
+            )
+            .await?;
         let tls = Tls {
             ca: self.read("caFile", access.ca_file.as_deref()).await?,
             certificate: self.read("certFile", access.cert_file.as_deref()).await?,
             key: self.read("keyFile", access.key_file.as_deref()).await?,
         };
-        let mut made = self.made.lock();
-        let http = match &*made {
-            Some(made) if made.tls == tls => made.http.clone(),
-            _ => {
-                let http = self.build(&tls)?;
-                *made = Some(Made {
-                    tls,
-                    http: http.clone(),
-                });
-                http
+        let made = self.made(tls)?;
+        let authorization = match (token, password, &self.userinfo) {
+            (Some(token), _, _) => Some(self.token(&token)?),
+            (None, Some(password), _) => {
+                let username = basic.map_or("", |basic| basic.username.as_str());
+                let password = String::from_utf8_lossy(&password);
+                self.basic(&made, username, password.trim())?
             }
+            (None, None, Some(user)) => self.basic(&made, &user.username, &user.password)?,
+            (None, None, None) => None,
         };
         Ok(Connection {
+            secrets: self.secrets(authorization.as_ref()),
             client: self,
-            http,
-            token,
+            http: made.http,
+            authorization,
         })
+    }
+
+    /// Connections for these certificates.
+    fn made(&self, tls: Tls) -> Result<Made, KeyError> {
+        let mut made = self.made.lock();
+        if let Some(made) = &*made
+            && made.tls == tls
+        {
+            return Ok(made.clone());
+        }
+        let plain = self.build(&tls)?;
+        let http = QueryClient::from(plain.clone(), self.url.as_str()).map_err(|e| {
+            self.section
+                .wrong("address", e.to_string(), "write an http or https URL")
+        })?;
+        let new = Made { tls, http, plain };
+        *made = Some(new.clone());
+        Ok(new)
+    }
+
+    /// The header of basic authentication.
+    fn basic(
+        &self,
+        made: &Made,
+        username: &str,
+        password: &str,
+    ) -> Result<Option<HeaderValue>, KeyError> {
+        let request = made.plain.get(self.url.clone());
+        let request = request.basic_auth(username, Some(password)).build();
+        let header = request
+            .ok()
+            .and_then(|mut r| r.headers_mut().remove(AUTHORIZATION));
+        let mut header = header.ok_or_else(|| {
+            let fix = "write a file that holds the password alone";
+            self.section
+                .wrong("basicAuth.passwordFile", "cannot be sent", fix)
+        })?;
+        header.set_sensitive(true);
+        Ok(Some(header))
+    }
+
+    /// What no message may have in it: a server may repeat the header that it refuses.
+    fn secrets(&self, authorization: Option<&HeaderValue>) -> Vec<String> {
+        let mut out = Vec::new();
+        if let Some(user) = &self.userinfo {
+            out.extend([user.password.clone(), user.encoded.clone()]);
+        }
+        let set = self.headers.get(AUTHORIZATION);
+        for value in authorization.into_iter().chain(set) {
+            let text = value.to_str().unwrap_or_default();
+            out.extend(text.split_once(' ').map(|(_, secret)| secret.to_owned()));
+            out.push(text.to_owned());
+        }
+        out.retain(|secret| secret.len() >= SHORTEST_SECRET);
+        out.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        out
     }
 
     async fn read(&self, key: &str, file: Option<&Path>) -> Result<Option<Vec<u8>>, KeyError> {
@@ -171,7 +244,7 @@ impl Client {
         Ok(value)
     }
 
-    fn build(&self, tls: &Tls) -> Result<QueryClient, KeyError> {
+    fn build(&self, tls: &Tls) -> Result<reqwest::Client, KeyError> {
         // reqwest is built without a TLS provider of its own; a provider that the host has already installed stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -194,7 +267,7 @@ impl Client {
             })?;
             builder = builder.identity(identity);
         }
-        let http = builder.build().map_err(|e| {
+        builder.build().map_err(|e| {
             let (key, fix) = if tls.key.is_some() {
                 (
                     "keyFile",
@@ -210,10 +283,6 @@ impl Client {
             };
             let problem = format!("gives no TLS configuration: {}", chain(&e));
             self.section.wrong(key, problem, fix)
-        })?;
-        QueryClient::from(http, self.url.as_str()).map_err(|e| {
-            self.section
-                .wrong("address", e.to_string(), "write an http or https URL")
         })
     }
 
@@ -227,21 +296,20 @@ impl Client {
         Ok(certificates)
     }
 
-    fn late(&self) -> AskError {
+    pub(super) fn late(&self) -> AskError {
         AskError::Timeout {
             address: self.shown.clone(),
             section: self.section.name,
         }
     }
 
-    fn unreachable(&self, error: &QueryError) -> AskError {
+    pub(super) fn unreachable(&self, error: &QueryError) -> AskError {
         if let QueryError::Client(e) = error
             && e.inner().is_some_and(reqwest::Error::is_timeout)
         {
             return self.late();
         }
-        // The URL may have a password in it.
-        let text = chain(error).replace(self.url.as_str().trim_end_matches('/'), &self.shown);
+        let text = chain(error);
         let (name, tls) = (self.section.name, self.url.scheme() == "https");
         let files = if tls {
             ", caFile, certFile and keyFile"
@@ -254,75 +322,19 @@ impl Client {
         ))
     }
 
-    fn no_answer(&self, error: NoAnswer, status: StatusCode, body: &[u8]) -> AskError {
-        match error {
-            NoAnswer::Late => self.late(),
-            NoAnswer::Query(text) => AskError::Failed(text),
-            NoAnswer::Foreign(e) => AskError::Failed(format!(
-                "{} answered HTTP {status} with no Prometheus result ({e}): {}; check that {}.address is the base URL of Prometheus and that access is allowed",
-                self.shown,
-                shorten(&String::from_utf8_lossy(body)),
-                self.section.name,
-            )),
-        }
-    }
-}
-
-impl Connection<'_> {
-    /// Asks one query. `max_age` limits how old the samples may be that it uses.
-    pub async fn ask(
-        &self,
-        query: &str,
-        timeout: Duration,
-        max_age: Option<Duration>,
-    ) -> Result<Answer, AskError> {
-        tokio::time::timeout(timeout, self.request(query, timeout, max_age))
-            .await
-            .unwrap_or_else(|_| Err(self.client.late()))
+    pub(super) fn too_large(&self, bounds: &Bounds, key: &str, what: &str) -> AskError {
+        let name = self.section.name;
+        AskError::Failed(format!(
+            "the answer has more than {what}; aggregate in the query, for example `sum by (namespace, pod)`, or raise {name}.{}{key}",
+            bounds.keys
+        ))
     }
 
-    async fn request(
-        &self,
-        query: &str,
-        timeout: Duration,
-        max_age: Option<Duration>,
-    ) -> Result<Answer, AskError> {
-        // Prometheus stops too when nobody waits any more.
-        let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
-        let mut request = self.http.query(query).timeout(millis);
-        if let Some(age) = max_age.filter(|age| *age < LOOKBACK) {
-            // Reaches into expressions. Prometheus before 2.44 does not know it and ignores it.
-            request = request.query("lookback_delta", format!("{}ms", age.as_millis()));
-        }
-        if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, token.clone());
-        }
-        let response = request.post_raw().await;
-        let response = response.map_err(|e| self.client.unreachable(&e))?;
-        let status = response.status();
-        let body = self.read(response).await?;
-        parse(&body).map_err(|e| self.client.no_answer(e, status, &body))
-    }
-
-    async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, AskError> {
-        let largest = self.client.section.largest_answer;
-        let mut body = Vec::new();
-        loop {
-            let chunk = response.chunk().await.map_err(|e| {
-                AskError::Failed(format!(
-                    "the answer of Prometheus broke off: {}; it may be restarting",
-                    chain(&e.without_url())
-                ))
-            })?;
-            let Some(chunk) = chunk else { return Ok(body) };
-            if body.len() + chunk.len() > largest {
-                return Err(AskError::Failed(format!(
-                    "the answer is larger than {} MiB; aggregate in the query, for example `sum by (namespace, pod)`",
-                    largest >> 20
-                )));
-            }
-            body.extend_from_slice(&chunk);
-        }
+    pub(super) fn full(&self) -> AskError {
+        AskError::Failed(format!(
+            "{} answers more than the memory for all answers under way has room for; let queries give fewer series",
+            self.shown
+        ))
     }
 }
 
@@ -345,7 +357,7 @@ fn redirect(attempt: Attempt<'_>) -> Action {
 }
 
 /// An error with its causes; the outermost text alone hides "connection refused".
-fn chain(error: &dyn StdError) -> String {
+pub(super) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {

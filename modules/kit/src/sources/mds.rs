@@ -17,7 +17,7 @@ use async_trait::async_trait;
 /// The well-known types in the messages.
 pub use generated::google::protobuf as well_known;
 pub use generated::trimtab::mds::v1alpha1 as proto;
-pub use service::{MdsService, service};
+pub use service::serve;
 pub use store::{MdsConfig, MdsStore};
 
 use super::{Aggregate, MetricName, MetricSource, SampleRequest, Samples, SourceHealth};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::AsyncReadExt as _;
 use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::core::Request;
@@ -14,11 +15,15 @@ use super::{
     Aggregate, Failure, MetricName, MetricSource, PodFacts, QueryCounts, Sample, SampleRequest,
     Samples, SourceError, SourceHealth, finite, parse_quantity,
 };
+use crate::prometheus::{AnswerBudget, Held};
 
 const PATH: &str = "/apis/metrics.k8s.io/v1beta1/pods";
 const PAGE: u32 = 5000;
 /// A server that hands out continue tokens for ever must not hold the tick for ever.
 const MOST_PAGES: usize = 1000;
+/// What is read at once, and what a pod costs in memory, about, both in bytes.
+const CHUNK: usize = 16 << 10;
+const POD_COST: usize = 192;
 const NAMES: [&str; 6] = [
     "cpu",
     "cpu.cores",
@@ -36,6 +41,8 @@ pub struct MetricsServerConfig {
     pub timeout: trimtab_crds::Duration,
     /// Pod metrics older than this are not used. Default 3m.
     pub max_age: trimtab_crds::Duration,
+    /// The largest page that is read, in bytes. Default 16 MiB, some 30,000 pods.
+    pub max_bytes: usize,
 }
 
 impl Default for MetricsServerConfig {
@@ -43,6 +50,7 @@ impl Default for MetricsServerConfig {
         Self {
             timeout: trimtab_crds::Duration::from_secs(5),
             max_age: trimtab_crds::Duration::from_secs(180),
+            max_bytes: 16 << 20,
         }
     }
 }
@@ -53,6 +61,7 @@ impl Default for MetricsServerConfig {
 pub struct MetricsServerSource {
     client: kube::Client,
     config: MetricsServerConfig,
+    budget: AnswerBudget,
     health: Mutex<SourceHealth>,
 }
 
@@ -131,11 +140,50 @@ impl MetricsServerSource {
         Ok(Self {
             client,
             config,
+            budget: AnswerBudget::default(),
             health: Mutex::new(SourceHealth::default()),
         })
     }
 
-    async fn list(&self, queries: &mut usize) -> Result<UsedByPod, Failure> {
+    /// The same with a budget for answers that others use, too.
+    #[must_use]
+    pub fn with_budget(mut self, budget: AnswerBudget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// Reads one page within bounds.
+    async fn page(&self, request: axum::http::Request<Vec<u8>>) -> Result<PodMetricsList, Failure> {
+        let most = self.config.max_bytes;
+        let body = self.client.request_stream(request).await;
+        let mut body = body.map_err(|e| explain(&e))?.take(most as u64 + 1);
+        let mut text = Vec::new();
+        let mut held = self.budget.open(None);
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let read = body.read(&mut chunk).await;
+            let read = read.map_err(|e| Failure::Error(format!("{PATH} broke off: {e}")))?;
+            if text.len() + read > most {
+                return Err(Failure::Error(format!(
+                    "a page of {PATH} has more than {most} bytes; raise metrics.metricsServer.maxBytes"
+                )));
+            }
+            if !held.grow(read) {
+                return Err(full());
+            }
+            text.extend_from_slice(&chunk[..read]);
+            if read == 0 {
+                break;
+            }
+        }
+        serde_json::from_slice(&text).map_err(|e| {
+            Failure::Error(format!(
+                "{PATH} cannot be read: {e}; check metrics-server and its APIService"
+            ))
+        })
+    }
+
+    async fn list(&self, queries: &mut usize, held: &mut Held) -> Result<UsedByPod, Failure> {
         let mut used = UsedByPod::new();
         let mut token: Option<String> = None;
         for _ in 0..MOST_PAGES {
@@ -145,13 +193,13 @@ impl MetricsServerSource {
                 .list(&params)
                 .map_err(|e| Failure::Error(format!("{PATH}: {e}")))?;
             *queries += 1;
-            let page = tokio::time::timeout(
-                *self.config.timeout,
-                self.client.request::<PodMetricsList>(request),
-            )
-            .await
-            .map_err(|_| Failure::Timeout)?
-            .map_err(|e| explain(&e))?;
+            let page = tokio::time::timeout(*self.config.timeout, self.page(request))
+                .await
+                .map_err(|_| Failure::Timeout)??;
+            let texts = page.items.iter().map(|pod| pod.metadata.name.len());
+            if !held.grow(texts.map(|text| POD_COST + text).sum()) {
+                return Err(full());
+            }
             for pod in page.items {
                 let value = pod.used();
                 used.entry(pod.metadata.namespace)
@@ -188,6 +236,12 @@ impl PodMetrics {
             .map(|c| pick(&c.usage).and_then(|text| parse_quantity(text).ok()))
             .sum()
     }
+}
+
+fn full() -> Failure {
+    Failure::Error(format!(
+        "{PATH} gives more than the memory for all answers under way has room for"
+    ))
 }
 
 fn explain(error: &kube::Error) -> Failure {
@@ -328,7 +382,8 @@ impl MetricSource for MetricsServerSource {
             };
         }
         let mut queries = 0;
-        let used = self.list(&mut queries).await;
+        let mut held = self.budget.open(None);
+        let used = self.list(&mut queries, &mut held).await;
         let error = used.as_ref().err().map(ToString::to_string);
         let failed = u64::from(error.is_some());
         // A tick is one list, however many pages it has: a broken page fails the tick.
@@ -355,117 +410,4 @@ impl MetricSource for MetricsServerSource {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sources::SampleRequestId;
-
-    fn pod(name: &str, ready: bool, request: Option<f64>, limit: Option<f64>) -> PodFacts {
-        PodFacts {
-            cpu_request: request,
-            cpu_limit: limit,
-            memory_request: request,
-            memory_limit: limit,
-            ..PodFacts::new("ns", name, ready)
-        }
-    }
-
-    fn sample_request(pods: Vec<PodFacts>) -> SampleRequest {
-        SampleRequest {
-            id: SampleRequestId(1),
-            namespace: "ns".into(),
-            service: "svc".into(),
-            pods: pods.into(),
-            ..SampleRequest::default()
-        }
-    }
-
-    fn used(list: &[(&str, f64)]) -> UsedByPod {
-        let at = Some(Timestamp::now());
-        let used = |v: f64| Used {
-            cores: Some(v),
-            bytes: Some(v * 10.0),
-            at,
-        };
-        let pods = list
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), used(*v)))
-            .collect();
-        HashMap::from([("ns".to_owned(), pods)])
-    }
-
-    fn read(name: &str, used: &UsedByPod, sample_request: &SampleRequest) -> Sample {
-        value(
-            name,
-            used,
-            sample_request,
-            Timestamp::now(),
-            Duration::from_secs(60),
-        )
-    }
-
-    #[test]
-    fn fractions_are_of_the_request_or_else_the_limit_of_ready_measured_pods() {
-        let d = sample_request(vec![
-            pod("a", true, Some(1.0), Some(9.0)),
-            pod("b", true, None, Some(3.0)),
-            pod("c", true, None, None),
-            pod("starting", true, Some(100.0), None),
-            pod("unready", false, Some(100.0), None),
-        ]);
-        let u = used(&[("a", 0.5), ("b", 2.5), ("c", 4.0), ("unready", 50.0)]);
-        assert_eq!(read("cpu", &u, &d), Ok(3.0 / 4.0));
-        assert_eq!(read("cpu.max", &u, &d), Ok(2.5 / 3.0));
-        assert_eq!(read("cpu.cores", &u, &d), Ok(7.0));
-        assert_eq!(read("memory.bytes", &u, &d), Ok(70.0));
-        assert_eq!(read("memory", &u, &d), Ok(30.0 / 4.0));
-    }
-
-    #[test]
-    fn no_request_names_the_fix_and_cores_still_work() {
-        let d = sample_request(vec![pod("a", true, None, Some(0.0))]);
-        let u = used(&[("a", 0.5)]);
-        let text = read("cpu", &u, &d).unwrap_err().to_string();
-        assert!(
-            text.contains("ns/svc")
-                && text.contains("resources.requests.cpu")
-                && text.contains("cpu.cores"),
-            "{text}"
-        );
-        assert_eq!(read("cpu.cores", &u, &d), Ok(0.5));
-    }
-
-    #[test]
-    fn nothing_measured_is_empty_and_old_is_stale() {
-        let d = sample_request(vec![pod("a", true, Some(1.0), None)]);
-        assert_eq!(read("cpu", &UsedByPod::new(), &d), Err(Failure::Empty));
-        assert_eq!(
-            read("cpu", &used(&[("a", 1.0)]), &sample_request(vec![])),
-            Err(Failure::Empty)
-        );
-        let later = Timestamp::now() + jiff::SignedDuration::from_secs(61);
-        assert_eq!(
-            value(
-                "cpu",
-                &used(&[("a", 1.0)]),
-                &d,
-                later,
-                Duration::from_secs(60)
-            ),
-            Err(Failure::Stale)
-        );
-    }
-
-    #[test]
-    fn a_pod_is_the_sum_of_its_containers_or_unknown() {
-        let parse = |text: &str| serde_json::from_str::<PodMetrics>(text).unwrap().used();
-        let whole = parse(
-            r#"{"metadata":{"name":"a","namespace":"ns"},"timestamp":"2024-05-01T10:00:00Z","window":"15s",
-                "containers":[{"name":"x","usage":{"cpu":"250m","memory":"1Ki"}},{"name":"y","usage":{"cpu":"1000000n","memory":"2"}}]}"#,
-        );
-        assert_eq!((whole.cores, whole.bytes), (Some(0.251), Some(1026.0)));
-        let part = parse(
-            r#"{"metadata":{"name":"a"},"containers":[{"usage":{"cpu":"1"}},{"usage":{"cpu":"?"}}]}"#,
-        );
-        assert_eq!((part.cores, part.bytes), (None, None));
-    }
-}
+mod tests;

@@ -23,12 +23,14 @@ use crate::prometheus::KeyError;
 
 pub use fixed::{FixedSource, NamesOf};
 pub use mds::{
-    MdsConfig, MdsService, MdsSource, MdsStore, proto as mds_proto, service as mds_service,
+    MdsConfig, MdsSource, MdsStore, proto as mds_proto, serve as mds_serve,
     well_known as mds_well_known,
 };
 pub use metrics_server::{MetricsServerConfig, MetricsServerSource};
 pub use pods::PodsSource;
-pub use prometheus::{Aggregate, Handler, HandlerType, Labels, PrometheusConfig, PrometheusSource};
+pub use prometheus::{
+    Aggregate, Handler, HandlerType, Labels, OwnQueries, PrometheusConfig, PrometheusSource,
+};
 pub use sampler::{Freshness, Reading, Sampler};
 use trimtab_mesh::model::Pod;
 pub use trimtab_mesh::quantity::{QuantityError, parse_quantity};
@@ -169,6 +171,8 @@ pub struct SampleRequestId(pub u32);
 pub struct SampleRequest {
     /// Returned with each value.
     pub id: SampleRequestId,
+    /// Name of the limiter.
+    pub limiter: String,
     /// The limiter's set of pods.
     pub set: String,
     /// Namespace of the service and its pods.
@@ -181,6 +185,13 @@ pub struct SampleRequest {
     pub metrics: Vec<MetricName>,
     /// Queries declared by the limiter itself. A name here wins over a handler of the same name in the module configuration.
     pub custom: Vec<(MetricName, Handler)>,
+}
+
+impl SampleRequest {
+    /// The limiter, for messages.
+    pub(crate) fn limiter(&self) -> String {
+        format!("SmartLimiter {}/{}", self.namespace, self.limiter)
+    }
 }
 
 /// Result of one tick of one source.

@@ -7,32 +7,42 @@ mod ages;
 mod config;
 mod join;
 mod plan;
+mod restrict;
 mod series;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 
-pub use config::{Aggregate, Handler, HandlerType, Labels, PrometheusConfig};
+pub use config::{Aggregate, Handler, HandlerType, Labels, OwnQueries, PrometheusConfig};
 
 use self::config::SECTION;
-use self::plan::Query;
+use self::plan::{Plan, Query};
 use self::series::Answer;
 use super::{Failure, MetricName, MetricSource, SampleRequest, Samples, SourceError, SourceHealth};
-use crate::prometheus::{AskError, Client, Connection};
+use crate::prometheus::{AnswerBudget, AskError, Bounds, Client, Connection, Held};
 
 /// Enough to hide latency; few enough not to trip Prometheus' own limit of 20 concurrent queries.
 const CONCURRENCY: usize = 16;
 
 /// Provides the configured handlers, the names derived from them, and the queries that limiters declare themselves.
-#[derive(Debug)]
 pub struct PrometheusSource {
     config: PrometheusConfig,
     client: Client,
     health: Mutex<SourceHealth>,
+}
+
+/// Without the configuration, in whose address a password may be.
+impl fmt::Debug for PrometheusSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PrometheusSource")
+            .field(&self.client)
+            .finish()
+    }
 }
 
 /// What one query of a tick gave.
@@ -41,6 +51,8 @@ struct Outcome {
     answer: Answer,
     warnings: u64,
     requests: u64,
+    /// The answer's part of the budget.
+    held: Vec<Held>,
 }
 
 impl PrometheusSource {
@@ -53,6 +65,27 @@ impl PrometheusSource {
             client,
             health: Mutex::new(SourceHealth::default()),
         })
+    }
+
+    /// The same with a budget for answers that others use, too.
+    #[must_use]
+    pub fn with_budget(mut self, budget: AnswerBudget) -> Self {
+        self.client = self.client.with_budget(budget);
+        self
+    }
+
+    /// Bounds of the answer to a query.
+    fn bounds(&self, query: &Query) -> Bounds {
+        let own = &self.config.own_queries;
+        match &query.owner {
+            None => self.client.bounds(),
+            Some(namespace) => Bounds {
+                bytes: own.max_bytes,
+                series: own.max_series,
+                keys: "ownQueries.",
+                owner: Some(namespace.clone()),
+            },
+        }
     }
 
     /// Asks all queries; outcomes are parallel to `queries`.
@@ -70,7 +103,8 @@ impl PrometheusSource {
         let connection = &connection;
         let mut asked = Vec::with_capacity(queries.len());
         for (index, query) in queries.iter().enumerate() {
-            asked.push(async move { (index, ask(connection, query).await) });
+            let bounds = self.bounds(query);
+            asked.push(async move { (index, ask(connection, query, &bounds).await) });
         }
         let mut outcomes: Vec<_> = futures::stream::iter(asked)
             .buffer_unordered(CONCURRENCY)
@@ -80,32 +114,36 @@ impl PrometheusSource {
         outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
-    fn account(&self, queries: &[Query], outcomes: &[Outcome]) {
+    fn account(&self, plan: &Plan<'_>, requests: &[SampleRequest], outcomes: &[Outcome]) {
         let failed = outcomes.iter().filter(|o| o.failed()).count() as u64;
         let warnings = outcomes.iter().map(|o| o.warnings).sum();
-        let error =
-            queries
-                .iter()
-                .zip(outcomes)
-                .find_map(|(query, outcome)| match &outcome.answer {
-                    Err(failure) if outcome.failed() => {
-                        Some(format!("query {:?}: {failure}", query.text))
-                    }
-                    _ => None,
+        let mut of_queries = plan.queries.iter().zip(outcomes).enumerate();
+        let error = of_queries.find_map(|(index, (query, outcome))| match &outcome.answer {
+            Err(failure) if outcome.failed() => {
+                let mut wants = plan.wants.iter();
+                let own = wants.find(|want| want.own && want.query == Ok(index));
+                let of = own.map_or_else(String::new, |want| {
+                    format!(" of {}", requests[want.sample_request].limiter())
                 });
+                Some(format!("query {:?}{of}: {failure}", query.text))
+            }
+            _ => None,
+        });
         self.health
             .lock()
             .record(outcomes.len() as u64, failed, warnings, error);
     }
 }
 
-async fn ask(connection: &Connection<'_>, query: &Query) -> Outcome {
+async fn ask(connection: &Connection<'_>, query: &Query, bounds: &Bounds) -> Outcome {
     if let Some(max_age) = query.max_age {
-        return ask_with_ages(connection, query, max_age).await;
+        return ask_with_ages(connection, query, max_age, bounds).await;
     }
-    match connection.ask(&query.text, query.timeout, None).await {
+    let asked = connection.ask_within(&query.text, query.timeout, None, bounds);
+    match asked.await {
         Err(error) => Outcome::refused(error.into()),
-        Ok(answer) => Outcome {
+        Ok(mut answer) => Outcome {
+            held: answer.held.take().into_iter().collect(),
             warnings: answer.warnings.len() as u64,
             answer: Ok(ages::series(answer)),
             requests: 1,
@@ -115,13 +153,19 @@ async fn ask(connection: &Connection<'_>, query: &Query) -> Outcome {
 
 /// The timestamps of an answer are those of the evaluation, so ages need a query of their own. It is not limited in
 /// age, so that it also shows what a limited evaluation leaves out.
-async fn ask_with_ages(connection: &Connection<'_>, query: &Query, max_age: Duration) -> Outcome {
+async fn ask_with_ages(
+    connection: &Connection<'_>,
+    query: &Query,
+    max_age: Duration,
+    bounds: &Bounds,
+) -> Outcome {
     // On a line of its own, the bracket is safe from a comment at the end of the query.
     let ages = format!("timestamp({}\n)", query.text);
-    let (values, ages) = tokio::join!(
-        connection.ask(&query.text, query.timeout, Some(max_age)),
-        connection.ask(&ages, query.timeout, None),
+    let (mut values, ages) = tokio::join!(
+        connection.ask_within(&query.text, query.timeout, Some(max_age), bounds),
+        connection.ask_within(&ages, query.timeout, None, bounds),
     );
+    let held = values.as_mut().ok().and_then(|values| values.held.take());
     let (answer, warnings) = match (values, ages) {
         (Err(error), _) | (Ok(_), Err(error @ AskError::Timeout { .. })) => (Err(error.into()), 0),
         (Ok(values), Ok(ages)) => {
@@ -135,6 +179,7 @@ async fn ask_with_ages(connection: &Connection<'_>, query: &Query, max_age: Dura
         answer,
         warnings,
         requests: 2,
+        held: held.into_iter().collect(),
     }
 }
 
@@ -144,6 +189,7 @@ impl Outcome {
             answer: Err(failure),
             warnings: 0,
             requests: 1,
+            held: Vec::new(),
         }
     }
 
@@ -185,13 +231,17 @@ impl MetricSource for PrometheusSource {
 
     async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
         let start = Instant::now();
-        let plan = plan::plan(&self.config.handlers, *self.config.timeout, sample_requests);
+        let plan = plan::plan(&self.config, sample_requests);
         let outcomes = self.ask_all(&plan.queries).await;
-        self.account(&plan.queries, &outcomes);
+        self.account(&plan, sample_requests, &outcomes);
         let queries = outcomes.iter().map(|o| o.requests).sum::<u64>();
-        let answers: Vec<Answer> = outcomes.into_iter().map(|o| o.answer).collect();
+        let (answers, held): (Vec<Answer>, Vec<_>) =
+            outcomes.into_iter().map(|o| (o.answer, o.held)).unzip();
+        let values = join::evaluate(&plan, &answers, sample_requests);
+        // Their memory is in use until here.
+        drop((answers, held));
         Samples {
-            values: join::evaluate(&plan, &answers, sample_requests),
+            values,
             queries: usize::try_from(queries).unwrap_or(usize::MAX),
             elapsed: start.elapsed(),
         }

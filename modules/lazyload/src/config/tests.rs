@@ -1,5 +1,7 @@
 //! What is refused, and how.
 
+use trimtab_kit::prometheus::Access;
+
 use super::*;
 
 fn problem(text: &str) -> String {
@@ -78,6 +80,9 @@ fn every_key_of_access_is_a_key_of_learning() {
     let access = Access {
         address: "https://p/prom".to_owned(),
         timeout: Duration::from_secs(7),
+        basic_auth: None,
+        max_bytes: 7,
+        max_series: 8,
         bearer_token_file: Some("/t".into()),
         ca_file: Some("/ca".into()),
         cert_file: Some("/cert".into()),

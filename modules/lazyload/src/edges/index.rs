@@ -12,10 +12,15 @@ use crate::object::{Caller, Evidence};
 /// An edge: caller and host.
 type Key = (u32, u32);
 
+/// Hosts of one caller that the mesh does not know, at most: whoever can send a request chooses their names.
+const UNKNOWN: usize = 64;
+
 /// Hosts of one caller.
 #[derive(Debug, Default)]
 struct Row {
     hosts: Vec<u32>,
+    /// How many of them the mesh does not know.
+    unknown: usize,
     /// Full, and no host can make room for another.
     stuck: bool,
 }
@@ -97,6 +102,9 @@ impl Index {
                 return Seen::Known;
             }
             let grace = record.state == EdgeState::Expiring;
+            if seen.known && !record.known {
+                self.rows[caller as usize].unknown -= 1;
+            }
             if record.call(evidence_set, seen.known, now, &self.limits) {
                 self.mark(caller);
             }
@@ -123,6 +131,9 @@ impl Index {
             return self.limits.hosts_per_caller > 0;
         };
         let row = &mut self.rows[caller as usize];
+        if !known && row.unknown >= UNKNOWN {
+            return false;
+        }
         if row.hosts.len() < self.limits.hosts_per_caller {
             return true;
         }
@@ -159,6 +170,7 @@ impl Index {
             self.rows.resize_with(id as usize + 1, Row::default);
         }
         self.rows[id as usize].hosts.push(host);
+        self.rows[id as usize].unknown += usize::from(!record.known);
         if record.state == EdgeState::Expiring {
             self.graces.insert((id, host), None);
         }
@@ -169,14 +181,15 @@ impl Index {
 
     fn remove(&mut self, key: Key) {
         let (caller, host) = key;
-        if self.edges.remove(&key).is_none() {
+        let Some(record) = self.edges.remove(&key) else {
             return;
-        }
+        };
         self.mark(caller);
         self.graces.remove(&key);
         self.hosts.drop_user(host);
         let row = &mut self.rows[caller as usize];
         row.hosts.retain(|h| *h != host);
+        row.unknown -= usize::from(!record.known);
         row.stuck = false;
         if row.hosts.is_empty() {
             *row = Row::default();
@@ -259,6 +272,9 @@ impl Index {
         };
         let joined = mine.join(&other, &self.limits);
         let changed = !joined.written_alike(mine, &self.limits);
+        if joined.known && !mine.known {
+            self.rows[key.0 as usize].unknown -= 1;
+        }
         *mine = joined;
         match joined.state {
             EdgeState::Expiring => {
@@ -325,6 +341,9 @@ impl Index {
         }
         record.evidence_set = evidence_set;
         if !new.is_empty() {
+            if !record.known {
+                self.rows[key.0 as usize].unknown -= 1;
+            }
             record.idle = 0;
             record.known = true;
             record.state = EdgeState::Active;

@@ -254,6 +254,27 @@ fn a_full_caller_prefers_services() {
 }
 
 #[test]
+fn fault_t7_unknown_hosts_have_a_small_table_of_their_own() {
+    let store = store();
+    let names: Vec<String> = (0..2100).map(|i| format!("n{i}.test")).collect();
+    let seen: Vec<_> = names.iter().map(|name| unknown(name)).collect();
+    let tally = store.see_all(&seen, at(0));
+    assert_eq!((tally.new, tally.refused), (64, 2036));
+    assert_eq!(see(&store, "a.shop", 0), Seen::New, "a known one has room");
+    // One that becomes known, and one that goes, make room for another.
+    let [first, second] = [&names[0], &names[1]];
+    assert_eq!(see(&store, first, 1), Seen::Known);
+    assert_eq!(store.see_all(&seen[..66], at(1)).new, 1);
+    let written = store.to_dependencies(&me());
+    store.forget(&me(), at(2));
+    let other = EdgeStore::new(limits());
+    assert_eq!(other.restore(&me(), &written, at(3)), 0);
+    assert_eq!(other.see_all(&[unknown("late.test")], at(3)).refused, 1);
+    assert_eq!(see(&other, second, 3), Seen::Known);
+    assert_eq!(other.see_all(&[unknown("late.test")], at(3)).new, 1);
+}
+
+#[test]
 fn an_unknown_name_goes_without_grace_and_becomes_known() {
     let store = store();
     store.see_all(&[unknown("x.example"), unknown("y.example")], at(0));

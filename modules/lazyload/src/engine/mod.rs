@@ -224,6 +224,7 @@ impl Engine {
         }
         let rules = Rules {
             fallback_hosts: self.fallback_hosts(),
+            ..Rules::default()
         };
         for caller in callers {
             let hints = self.hints.of(&caller, &rules);

@@ -1,5 +1,7 @@
 //! Access log messages to observed calls. Pure.
 //!
+//! What a peer may say of whom is in [`super::peer`]; what it may not say is counted as [`Skip::Unverified`].
+//!
 //! | sender | source | destination |
 //! |---|---|---|
 //! | the fallback | metadata `trimtab`: `source_namespace` and `source_pod`, or `source` (`NAMESPACE/POD`); else the peer's address | `:authority`; else the upstream cluster, if it is of a service; else the custom tag `trimtab.host`; else the original destination: metadata `destination` (`IP:PORT`) or the local address; else the server name: of TLS that ends there, or the custom tag `sni` |
@@ -20,6 +22,7 @@ use envoy_types::pb::google::protobuf::Struct;
 use envoy_types::pb::google::protobuf::value::Kind;
 
 use super::host::{self, Target};
+use super::peer::{Others, Peer, Voice};
 use super::{Rules, Skip, Skipped};
 use crate::edges::{HostName, ObservedCall};
 use crate::object::{Caller, Directory, Evidence};
@@ -62,8 +65,11 @@ impl Sender {
     /// Reads the identifier of a stream's first message.
     pub fn new(identifier: Option<&Identifier>) -> Self {
         let node = identifier.and_then(|i| i.node.as_ref());
-        node.and_then(|node| Self::proxy(&node.id))
-            .unwrap_or(Self::Fallback)
+        Self::named(node.map_or("", |node| node.id.as_str()))
+    }
+
+    pub(super) fn named(id: &str) -> Self {
+        Self::proxy(id).unwrap_or(Self::Fallback)
     }
 
     fn proxy(id: &str) -> Option<Self> {
@@ -81,7 +87,8 @@ impl Sender {
         })
     }
 
-    fn caller(&self, directory: &dyn Directory) -> Option<Caller> {
+    /// The workload that it says it is.
+    pub(super) fn caller(&self, directory: &dyn Directory) -> Option<Caller> {
         match self {
             Self::Fallback => None,
             Self::Proxy {
@@ -116,16 +123,17 @@ pub struct Learned<'m> {
     pub skipped: Skipped,
 }
 
-/// Reads one message of a sender.
+/// Reads one message of a sender, who is `peer` by its connection.
 pub fn learn<'m>(
     message: &'m StreamAccessLogsMessage,
     sender: &Sender,
+    peer: &Peer,
     directory: &dyn Directory,
     rules: &Rules,
 ) -> Learned<'m> {
     let mut reader = Reader {
         sender,
-        own: sender.caller(directory),
+        voice: rules.speakers.voice(peer, sender, directory),
         directory,
         rules,
         learned: Learned::default(),
@@ -180,7 +188,7 @@ fn cluster(name: &str) -> Cluster<'_> {
 
 struct Reader<'m, 'e> {
     sender: &'e Sender,
-    own: Option<Caller>,
+    voice: Voice,
     directory: &'e dyn Directory,
     rules: &'e Rules,
     learned: Learned<'m>,
@@ -213,16 +221,20 @@ impl<'m> Reader<'m, '_> {
             Cluster::Other => self.sender.is_peer(peer),
         };
         let caller = if inbound {
-            self.source(metadata, peer)
+            self.source(metadata, peer)?
         } else {
-            self.own.clone()
+            self.voice.own.clone().ok_or(Skip::Unverified)?
         };
-        let caller = caller.ok_or(Skip::SourceUnknown)?;
         if let Cluster::Service(host) = cluster
             && !self.rules.is_fallback(host)
         {
             let host = host::clean(host).ok_or(Skip::Malformed)?;
-            self.keep(caller, vec![(HostName::Text(host), true)]);
+            // A cluster that a proxy has and the mesh does not is one that is gone, or made up.
+            let host = match self.directory.known_host(&host) {
+                Some(known) => (HostName::Shared(known), true),
+                None => (HostName::Text(host), false),
+            };
+            self.keep(caller, vec![host]);
             return Ok(());
         }
         let hosts = self.destination(common, metadata, authority, &caller.namespace)?;
@@ -230,15 +242,26 @@ impl<'m> Reader<'m, '_> {
         Ok(())
     }
 
-    fn source(&self, metadata: Option<&Struct>, peer: Option<IpAddr>) -> Option<Caller> {
+    /// Who called the sender.
+    fn source(&self, metadata: Option<&Struct>, peer: Option<IpAddr>) -> Result<Caller, Skip> {
+        if self.voice.others == Others::Nobody {
+            return Err(Skip::Unverified);
+        }
         let pod = metadata.and_then(|metadata| {
             let namespace = text(metadata, SOURCE_NAMESPACE);
             let pod = text(metadata, SOURCE_POD);
             let pod = namespace.zip(pod);
             pod.or_else(|| text(metadata, SOURCE)?.split_once('/'))
         });
-        pod.and_then(|(namespace, pod)| self.directory.caller_of_pod(namespace, pod))
+        let caller = pod
+            .and_then(|(namespace, pod)| self.directory.caller_of_pod(namespace, pod))
             .or_else(|| self.directory.caller_at(peer?))
+            .ok_or(Skip::SourceUnknown)?;
+        if self.voice.others.include(&caller) {
+            Ok(caller)
+        } else {
+            Err(Skip::Unverified)
+        }
     }
 
     fn destination(

@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod hints;
 pub mod host;
+pub mod peer;
 pub mod prometheus;
 pub mod server;
 
@@ -30,15 +31,18 @@ pub enum Skip {
     Malformed,
     /// A bound was hit: hosts of one caller, or services at one address.
     Limit,
+    /// It was said by somebody who may not say it.
+    Unverified,
 }
 
 impl Skip {
     /// All reasons.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::SourceUnknown,
         Self::DestinationUnknown,
         Self::Malformed,
         Self::Limit,
+        Self::Unverified,
     ];
 
     /// The value of the label `reason`.
@@ -48,6 +52,7 @@ impl Skip {
             Self::DestinationUnknown => "DestinationUnknown",
             Self::Malformed => "Malformed",
             Self::Limit => "Limit",
+            Self::Unverified => "Unverified",
         }
     }
 }
@@ -103,6 +108,10 @@ pub struct Learned {
 pub struct Rules {
     /// Full hosts of the fallback. Those of Slime's `global-sidecar` need not be listed.
     pub fallback_hosts: BTreeSet<String>,
+    /// Whose access logs count for others.
+    pub speakers: peer::Speakers,
+    /// Label of telemetry with the namespace of the pod that tells it; empty: there is none.
+    pub namespace_label: String,
 }
 
 impl Rules {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::Clock;
-use trimtab_kit::prometheus::{Answer, AskError, Client, KeyError};
+use trimtab_kit::prometheus::{Answer, AnswerBudget, AskError, Client, KeyError};
 
 use super::{Rules, SkipCounters, Skipped};
 use crate::config::{PROMETHEUS, PrometheusLearning};
@@ -123,6 +123,8 @@ pub struct Backend {
     pub store: Arc<EdgeStore>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Memory for answers.
+    pub answers: AnswerBudget,
     /// What the learner counts.
     pub stats: Arc<PrometheusStats>,
 }
@@ -164,12 +166,18 @@ struct Learner {
 impl Learner {
     fn new(config: &PrometheusLearning, backend: Backend) -> Result<Self, KeyError> {
         let query = |own: &str, default: &str| {
-            let text = if own.is_empty() { default } else { own };
-            text.to_owned()
+            if !own.is_empty() {
+                return own.to_owned();
+            }
+            match config.namespace_label.as_str() {
+                "" => default.to_owned(),
+                label => default.replacen("reporter)", &format!("reporter, {label})"), 1),
+            }
         };
+        let client = Client::new(config.access(), PROMETHEUS)?;
         Ok(Self {
+            client: client.with_budget(backend.answers.clone()),
             backend,
-            client: Client::new(config.access(), PROMETHEUS)?,
             queries: [
                 query(&config.requests, REQUESTS),
                 query(&config.connections, CONNECTIONS),
@@ -234,6 +242,7 @@ impl Learner {
             store,
             clock,
             stats,
+            ..
         } = &self.backend;
         let mut status_update = self.counters.absorb(answers, window, &**directory, rules);
         if let Some((callers, by)) = &status_update.watched {

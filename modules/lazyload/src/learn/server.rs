@@ -2,33 +2,35 @@
 //!
 //! Every replica can receive. A stream is read message by message; each message is one batch for the store.
 
+mod endpoint;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::{
-    AccessLogService, AccessLogServiceServer,
-};
+use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::AccessLogService;
 use envoy_types::pb::envoy::service::accesslog::v3::{
     StreamAccessLogsMessage, StreamAccessLogsResponse,
 };
-use futures::{Stream, StreamExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use trimtab_kit::clock::Clock;
+use trimtab_kit::listen::{Bounds, Ends, incoming};
+
+use endpoint::Endpoint;
 
 use super::access_log::{Sender, learn};
+use super::peer::Peer;
 use super::{Rules, SkipCounters, Skipped};
 use crate::edges::EdgeStore;
 use crate::object::Directory;
 
 /// A stream that is silent for so long while the server stops has nothing more to say.
 const DRAINED: Duration = Duration::from_millis(100);
-/// Pause after a connection that could not be taken.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Calls that one connection may have under way: one for each log of a worker of Envoy.
+const CALLS: u32 = 16;
 
 /// Bounds of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct ServerOptions {
     pub rules: Rules,
     /// Largest message in bytes. Envoy sends what it has gathered at 16 KiB, unless configured.
     pub message_bytes: usize,
+    /// Connections at the same time; more are refused.
+    pub connections: usize,
     /// Streams at the same time; more are refused, and Envoy tries again.
     pub streams: u64,
     /// Pause after which a silent connection is asked whether it is there.
@@ -51,7 +55,8 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             rules: Rules::default(),
-            message_bytes: 4 << 20,
+            message_bytes: 256 << 10,
+            connections: 10_000,
             streams: 10_000,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
@@ -151,17 +156,25 @@ pub async fn serve(
         .map_or_else(|e| e.to_string(), |a| a.to_string());
     let mut builder = Server::builder()
         .http2_keepalive_interval(Some(options.keepalive_interval))
-        .http2_keepalive_timeout(Some(options.keepalive_timeout));
+        .http2_keepalive_timeout(Some(options.keepalive_timeout))
+        .max_concurrent_streams(CALLS);
+    let bounds = Bounds::streams(options.connections);
+    let connections = incoming(
+        listener,
+        "lazyload.learn.accessLog",
+        bounds,
+        shutdown.clone(),
+    );
     let (grace, bytes) = (options.shutdown_grace, options.message_bytes);
-    let service = Service {
+    let logs = Logs {
         backend,
         options: Arc::new(options),
         shutdown: shutdown.clone(),
     };
-    let service = AccessLogServiceServer::new(service).max_decoding_message_size(bytes);
+    let service = Endpoint::new(logs, bytes);
     let server = builder
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming(listener), shutdown.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
     let mut server = Box::pin(server);
     let ended = tokio::select! {
         ended = &mut server => Some(ended),
@@ -173,18 +186,7 @@ pub async fn serve(
     }
 }
 
-/// Connections. One that cannot be taken, for example for want of file descriptors, does not end the server.
-fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
-    TcpListenerStream::new(listener).filter_map(|connection| async {
-        if let Err(error) = &connection {
-            tracing::warn!(%error, "lazyload.learn.accessLog: a connection could not be taken");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-        }
-        connection.ok().map(Ok)
-    })
-}
-
-struct Service {
+struct Logs {
     backend: Backend,
     options: Arc<ServerOptions>,
     shutdown: CancellationToken,
@@ -199,7 +201,7 @@ impl Drop for Open {
     }
 }
 
-impl Service {
+impl Logs {
     fn open(&self) -> Result<Open, Status> {
         let stats = &self.backend.stats;
         let open = Open(stats.clone());
@@ -213,14 +215,14 @@ impl Service {
         )))
     }
 
-    fn take(&self, message: &StreamAccessLogsMessage, sender: &Sender) {
+    fn take(&self, message: &StreamAccessLogsMessage, sender: &Sender, peer: &Peer) {
         let Backend {
             directory,
             store,
             clock,
             stats,
         } = &self.backend;
-        let learned = learn(message, sender, &**directory, &self.options.rules);
+        let learned = learn(message, sender, peer, &**directory, &self.options.rules);
         let tally = store.see_all(&learned.observed_calls, clock.now());
         let mut skipped = learned.skipped;
         skipped.add(super::Skip::Limit, tally.refused);
@@ -234,12 +236,15 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl AccessLogService for Service {
+impl AccessLogService for Logs {
     async fn stream_access_logs(
         &self,
         request: Request<Streaming<StreamAccessLogsMessage>>,
     ) -> Result<Response<StreamAccessLogsResponse>, Status> {
         let _open = self.open()?;
+        let ends = request.extensions().get::<Ends>();
+        let peer = ends.map(|ends| Peer::Address(ends.peer.ip()));
+        let peer = peer.ok_or_else(|| Status::unauthenticated("the connection has no peer"))?;
         let mut messages = request.into_inner();
         let mut sender = None;
         loop {
@@ -255,7 +260,7 @@ impl AccessLogService for Service {
                     // Only the first message of a stream says who sends.
                     let sender =
                         sender.get_or_insert_with(|| Sender::new(message.identifier.as_ref()));
-                    self.take(&message, sender);
+                    self.take(&message, sender, &peer);
                 }
                 Ok(None) => return Ok(Response::new(StreamAccessLogsResponse {})),
                 Err(status) => {

@@ -29,6 +29,10 @@ pub(crate) fn small() -> Small {
         small.pods.insert(("shop", pod), caller.clone());
         small.addresses.insert(address.parse().unwrap(), caller);
     }
+    for (namespace, address) in [("mesh", "10.0.0.8"), ("shop", "10.0.0.9")] {
+        let caller = Caller::new(namespace, crate::fallback::NAME);
+        small.addresses.insert(address.parse().unwrap(), caller);
+    }
     for (address, port, hosts) in [
         ("10.1.0.1", 80, &["a.shop.svc.cluster.local"][..]),
         (

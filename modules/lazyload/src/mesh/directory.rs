@@ -19,6 +19,23 @@ impl Directory for Index {
         Some(pod.group.workload.clone())
     }
 
+    fn pod_at(&self, namespace: &str, pod: &str, address: IpAddr) -> Option<Caller> {
+        let pod = self.state.read().pods.get(namespace, pod)?;
+        let own = pod.addresses.contains(&address.to_canonical());
+        own.then(|| pod.group.workload.clone())
+    }
+
+    fn known_host(&self, host: &str) -> Option<Arc<str>> {
+        let state = self.state.read();
+        let exact = state.registry.known(host);
+        // Hosts of VirtualServices and those under a wildcard are seldom the name of a cluster.
+        exact.or_else(|| {
+            find(&state.registry, host, "", &state.domain)
+                .host
+                .map(Into::into)
+        })
+    }
+
     fn host_of_name(&self, name: &str, namespace: &str) -> Option<Arc<str>> {
         let name = normal(name)?;
         let state = self.state.read();

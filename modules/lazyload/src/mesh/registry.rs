@@ -199,6 +199,11 @@ impl Registry {
         }
     }
 
+    /// A host as objects have it.
+    pub(super) fn known(&self, host: &str) -> Option<Arc<str>> {
+        Some(self.hosts.get(host).first()?.host.clone())
+    }
+
     /// A Service.
     pub fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
         self.objects.get(namespace, name)

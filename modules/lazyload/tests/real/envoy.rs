@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::SystemClock;
 use trimtab_lazyload::config::Retention;
 use trimtab_lazyload::edges::{EdgeStore, Limits};
+use trimtab_lazyload::learn::Rules;
+use trimtab_lazyload::learn::peer::Speakers;
 use trimtab_lazyload::learn::server::{Backend, ServerOptions, serve};
 use trimtab_lazyload::object::{Caller, Directory};
 
@@ -179,7 +181,13 @@ async fn learning(redis: u16) -> Learning {
     let server = serve(
         listener,
         backend.clone(),
-        ServerOptions::default(),
+        ServerOptions {
+            rules: Rules {
+                speakers: Speakers::trusting(["127.0.0.0/8".parse().unwrap()]),
+                ..Rules::default()
+            },
+            ..ServerOptions::default()
+        },
         stop.clone(),
     );
     tokio::spawn(server);

@@ -107,6 +107,7 @@ async fn what_is_not_called_ages_while_prometheus_watches() {
         rules: Rules::default(),
         store: Arc::new(EdgeStore::new(Limits::new(&Retention::default(), 100))),
         clock: Arc::new(SystemClock::new()),
+        answers: <_>::default(),
         stats: Arc::default(),
     };
     let config = PrometheusLearning {

@@ -59,6 +59,7 @@ pub(super) fn book(
             }
             out.sample_requests.push(SampleRequest {
                 id: SampleRequestId(u32::try_from(out.owners.len()).unwrap_or(u32::MAX)),
+                limiter: key.name.clone(),
                 set: set.clone(),
                 namespace: key.namespace.clone(),
                 service: entry.service.clone(),

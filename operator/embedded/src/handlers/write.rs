@@ -17,6 +17,30 @@ use crate::store::{Key, Raced, Stored};
 /// How often a write that others overtake is tried again.
 const ATTEMPTS: usize = 64;
 
+/// What etcd takes at most, by default: 1.5 MiB.
+const LARGEST: usize = 3 << 19;
+
+/// Bytes of an object as it is stored.
+fn size(object: &Value) -> usize {
+    struct Count(usize);
+
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    // Counting cannot fail, and JSON can always be written.
+    let _ = serde_json::to_writer(&mut count, object);
+    count.0
+}
+
 /// The end of a write.
 pub(crate) struct Written {
     pub(crate) stored: Arc<Stored>,
@@ -343,6 +367,9 @@ impl Server {
                     changed: false,
                     warnings,
                 });
+            }
+            if !options.dry_run && size(&new) > LARGEST {
+                return Err(ApiError::TooLarge);
             }
             let created = seen.is_none();
             let stored = if options.dry_run {

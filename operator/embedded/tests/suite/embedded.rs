@@ -402,3 +402,27 @@ fn the_crds_of_this_project_are_accepted() {
             .unwrap_or_else(|e| panic!("{}: {e}", crd.name_any()));
     }
 }
+
+#[tokio::test]
+async fn fault_t7_an_object_that_etcd_would_not_take_is_refused() {
+    let embedded = Embedded::new();
+    let api = configs(&embedded.client());
+    let large = |bytes: usize| config("large", &[("text", &"x".repeat(bytes))]);
+    api.create(&PostParams::default(), &large(1_400_000))
+        .await
+        .unwrap();
+    let new = json!({"data": {"more": "x".repeat(200_000)}});
+    let (post, patch) = (PostParams::default(), PatchParams::default());
+    let (code, message, _) = refusal(api.patch("large", &patch, &Patch::Merge(new)).await);
+    assert_eq!((code, &*message), (500, "etcdserver: request is too large"));
+    let larger = large(1_600_000);
+    let (code, _, _) = refusal(api.replace("large", &post, &larger).await);
+    assert_eq!(code, 500);
+    let kept = api.get("large").await.unwrap().data.unwrap();
+    assert_eq!(kept["text"].len(), 1_400_000);
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    api.replace("large", &dry, &larger).await.unwrap();
+}

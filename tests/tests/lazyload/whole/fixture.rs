@@ -140,7 +140,10 @@ fn config() -> Config {
     config.edit::<Lazyload>(|c| {
         c.fallback.enabled = false;
         c.retention.grace = trimtab_crds::Duration::from_secs(1);
-        c.learn.access_log = Some(AccessLog { address: logs });
+        c.learn.access_log = Some(AccessLog {
+            address: logs,
+            ..AccessLog::default()
+        });
     });
     config.data_plane = Some(Proxies {
         listen: Listen::default(),

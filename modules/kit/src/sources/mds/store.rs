@@ -1,47 +1,55 @@
 //! The pushed series: bounded, expiring, found by hash.
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use parking_lot::{RwLock, RwLockReadGuard};
 use serde::{Deserialize, Serialize};
 
 use super::base;
 use super::proto::series::Target;
 use super::proto::{PushRequest, PushResponse, Rejected, Series};
-use super::well_known;
 use crate::clock::Clock;
 use crate::sources::{
     Aggregate, Failure, MetricName, QueryCounts, Sample, SampleRequest, SourceHealth,
 };
+use check::checked;
 
-const DEFAULT_TTL: Duration = Duration::from_secs(30);
-const SHORTEST_TTL: Duration = Duration::from_secs(1);
-const LONGEST_TTL: Duration = Duration::from_secs(3600);
-/// How far a pusher's clock may run ahead.
-const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 /// How long an expired series is remembered, so that it reads as stale rather than as never pushed.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// A sweep looks at every series, so it must not run with every push.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// Kubernetes names end at 253 characters; nobody needs longer metric names either.
-const LONGEST_NAME: usize = 253;
-
 /// Bounds of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct MdsConfig {
     /// Most series that are kept at a time. Default 200000.
     pub max_series: usize,
+    /// Memory for them in bytes, about. A name of its own for each series costs far more than names that series share.
+    /// Default 64 MiB.
+    pub max_bytes: usize,
 }
+
+/// What the parts of a series cost in memory, about, besides their texts. A name is also listed with its five aggregates,
+/// for all limiters.
+const SERIES_COST: usize = 128;
+const TARGET_COST: usize = 256;
+const NAMESPACE_COST: usize = 512;
+const NAME_COST: usize = 2048;
+const NAME_COPIES: usize = 8;
+/// Refused series that one answer names, at most.
+const NAMED: usize = 1000;
 
 impl Default for MdsConfig {
     fn default() -> Self {
         Self {
             max_series: 200_000,
+            max_bytes: 64 << 20,
         }
     }
 }
@@ -70,12 +78,13 @@ struct Entry {
 }
 
 type Metrics = BTreeMap<Box<str>, Entry>;
+type Targets = HashMap<Box<str>, Metrics>;
 
 /// Nested, so that a lookup borrows its names instead of building a key.
 #[derive(Default)]
 struct Namespace {
-    services: HashMap<Box<str>, Metrics>,
-    pods: HashMap<Box<str>, Metrics>,
+    services: Targets,
+    pods: Targets,
 }
 
 #[derive(Default)]
@@ -84,6 +93,8 @@ struct Inner {
     /// How many series of each name there are, to know which names are provided.
     names: BTreeMap<Box<str>, usize>,
     series: usize,
+    /// Their cost.
+    bytes: usize,
     swept: Duration,
     health: SourceHealth,
 }
@@ -107,7 +118,7 @@ impl MdsStore {
         }
     }
 
-    /// Stores the good series of a batch and names the others.
+    /// Stores the good series of a batch and names the others, as long as they are not very many.
     pub fn put(&self, batch: PushRequest) -> PushResponse {
         let now = Now {
             wall: self.clock.now(),
@@ -115,13 +126,18 @@ impl MdsStore {
         };
         let mut response = PushResponse::default();
         let mut inner = self.inner.write();
+        let all = batch.series.len() as u64;
         for (index, series) in (0u32..).zip(batch.series) {
-            match inner.put(&series, now, self.config.max_series) {
+            match inner.put(&series, now, &self.config) {
                 Ok(()) => response.accepted += 1,
-                Err(reason) => response.rejected.push(Rejected { index, reason }),
+                Err(reason) if response.rejected.len() < NAMED => {
+                    response.rejected.push(Rejected { index, reason });
+                }
+                Err(_) => {}
             }
         }
-        let (accepted, rejected) = (u64::from(response.accepted), response.rejected.len() as u64);
+        let accepted = u64::from(response.accepted);
+        let rejected = all - accepted;
         let error = response
             .rejected
             .first()
@@ -258,7 +274,7 @@ impl View<'_> {
 }
 
 impl Inner {
-    fn put(&mut self, series: &Series, now: Now, max_series: usize) -> Result<(), String> {
+    fn put(&mut self, series: &Series, now: Now, config: &MdsConfig) -> Result<(), String> {
         let (entry, target) = checked(series, now)?;
         let known = self.entry(&series.namespace, target, &series.name).copied();
         match known {
@@ -267,7 +283,10 @@ impl Inner {
                 return Err("`at` is older than the stored value of this series; push in the order of measurement".to_owned());
             }
             Some(_) => {}
-            None => self.make_room(now.monotonic, max_series)?,
+            None => {
+                self.make_room(now.monotonic, config, series, target)?;
+                self.bytes += self.cost(series, target);
+            }
         }
         let namespace = self
             .namespaces
@@ -294,16 +313,62 @@ impl Inner {
         metrics?.get(name)
     }
 
-    fn make_room(&mut self, now: Duration, max_series: usize) -> Result<(), String> {
-        if self.series >= max_series && now.saturating_sub(self.swept) >= SWEEP_EVERY {
-            self.sweep(now, Duration::ZERO);
+    fn targets<'n>(namespace: &'n Namespace, target: &'n Target) -> (&'n Targets, &'n str) {
+        match target {
+            Target::Service(name) => (&namespace.services, name),
+            Target::Pod(name) => (&namespace.pods, name),
         }
-        if self.series >= max_series {
-            return Err(format!(
-                "the store is full ({max_series} series); push fewer series, shorten their ttl, or raise maxSeries"
+    }
+
+    /// What a new series adds.
+    fn cost(&self, series: &Series, target: &Target) -> usize {
+        let (Target::Service(of) | Target::Pod(of)) = target;
+        let namespace = self.namespaces.get(series.namespace.as_str());
+        let known = namespace.is_some_and(|namespace| {
+            let (targets, name) = Self::targets(namespace, target);
+            targets.contains_key(name)
+        });
+        let mut cost = SERIES_COST + series.name.len();
+        if !known {
+            cost += TARGET_COST + of.len();
+        }
+        if namespace.is_none() {
+            cost += NAMESPACE_COST + series.namespace.len();
+        }
+        if !self.names.contains_key(series.name.as_str()) {
+            cost += name_cost(&series.name);
+        }
+        cost
+    }
+
+    fn is_full(&self, config: &MdsConfig, series: &Series, target: &Target) -> Option<String> {
+        if self.series >= config.max_series {
+            let most = config.max_series;
+            return Some(format!(
+                "{most} series); push fewer series, shorten their ttl, or raise maxSeries"
             ));
         }
-        Ok(())
+        let most = config.max_bytes;
+        (self.bytes + self.cost(series, target) > most).then(|| {
+            format!(
+                "{most} bytes); push fewer series or names, shorten their ttl, or raise maxBytes"
+            )
+        })
+    }
+
+    fn make_room(
+        &mut self,
+        now: Duration,
+        config: &MdsConfig,
+        series: &Series,
+        target: &Target,
+    ) -> Result<(), String> {
+        let mut full = self.is_full(config, series, target);
+        if full.is_some() && now.saturating_sub(self.swept) >= SWEEP_EVERY {
+            self.sweep(now, Duration::ZERO);
+            full = self.is_full(config, series, target);
+        }
+        full.map_or(Ok(()), |why| Err(format!("the store is full ({why}")))
     }
 
     /// Releases what expired more than `grace` ago.
@@ -313,12 +378,16 @@ impl Inner {
             namespaces,
             names,
             series,
+            bytes,
             ..
         } = self;
-        let mut release = |metrics: &mut Metrics| {
+        *bytes = 0;
+        let mut release = |of: &str, metrics: &mut Metrics| {
             metrics.retain(|name, entry| {
                 let keep = entry.expires + grace > now;
-                if !keep {
+                if keep {
+                    *bytes += SERIES_COST + name.len();
+                } else {
                     *series -= 1;
                     if let Some(count) = names.get_mut(name) {
                         *count -= 1;
@@ -326,108 +395,27 @@ impl Inner {
                 }
                 keep
             });
+            if !metrics.is_empty() {
+                *bytes += TARGET_COST + of.len();
+            }
             !metrics.is_empty()
         };
         namespaces.retain(|_, namespace| {
-            namespace.services.retain(|_, metrics| release(metrics));
-            namespace.pods.retain(|_, metrics| release(metrics));
+            namespace
+                .services
+                .retain(|of, metrics| release(of, metrics));
+            namespace.pods.retain(|of, metrics| release(of, metrics));
             !(namespace.services.is_empty() && namespace.pods.is_empty())
         });
         names.retain(|_, count| *count > 0);
+        let of_names: usize = names.keys().map(|name| name_cost(name)).sum();
+        let of_namespaces = namespaces.keys().map(|name| NAMESPACE_COST + name.len());
+        self.bytes += of_names + of_namespaces.sum::<usize>();
     }
 }
 
-/// The entry and the target of a series that may be stored.
-fn checked(series: &Series, now: Now) -> Result<(Entry, &Target), String> {
-    if !valid_name(&series.name) {
-        return Err(format!(
-            "name {:?} is not a metric name; use letters, digits, '_' and '.', and do not begin with a digit or '.'",
-            clip(&series.name)
-        ));
-    }
-    let Some(target) = &series.target else {
-        return Err("target is missing; set service or pod".to_owned());
-    };
-    let (Target::Service(name) | Target::Pod(name)) = target;
-    for (field, text) in [("namespace", &series.namespace), ("target", name)] {
-        if text.is_empty() || text.len() > LONGEST_NAME {
-            return Err(format!(
-                "{field} {:?} is not a Kubernetes name; write 1 to {LONGEST_NAME} characters",
-                clip(text)
-            ));
-        }
-    }
-    if !series.value.is_finite() {
-        return Err("value is NaN or infinite; push a finite number, or nothing".to_owned());
-    }
-    let ttl = ttl(series.ttl.as_ref())?;
-    let at = measured_at(series.at.as_ref(), now.wall)?;
-    // A value from a clock that runs ahead must not outlive its ttl, so its age is at least zero.
-    let age = at.map_or(Duration::ZERO, |at| {
-        Duration::try_from(now.wall.duration_since(at)).unwrap_or_default()
-    });
-    let left = ttl.saturating_sub(age);
-    if left.is_zero() {
-        return Err(
-            "the value has expired on arrival; push it sooner, raise ttl, or check the clocks"
-                .to_owned(),
-        );
-    }
-    Ok((
-        Entry {
-            value: series.value,
-            at,
-            expires: now.monotonic + left,
-        },
-        target,
-    ))
-}
-
-fn ttl(given: Option<&well_known::Duration>) -> Result<Duration, String> {
-    let Some(given) = given else {
-        return Ok(DEFAULT_TTL);
-    };
-    to_duration(given.seconds, given.nanos)
-        .filter(|ttl| (SHORTEST_TTL..=LONGEST_TTL).contains(ttl))
-        .ok_or_else(|| format!("ttl {}s is out of range; write 1s to 1h", given.seconds))
-}
-
-fn measured_at(
-    given: Option<&well_known::Timestamp>,
-    now: Timestamp,
-) -> Result<Option<Timestamp>, String> {
-    let Some(given) = given else { return Ok(None) };
-    Timestamp::new(given.seconds, given.nanos)
-        .ok()
-        .filter(|at| at.duration_since(now) <= CLOCK_SKEW && given.nanos >= 0)
-        .map(Some)
-        .ok_or_else(|| {
-            format!(
-                "at {}s is not a past time; check the pusher's clock",
-                given.seconds
-            )
-        })
-}
-
-fn to_duration(seconds: i64, nanos: i32) -> Option<Duration> {
-    let (seconds, nanos) = (u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
-    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
-}
-
-fn valid_name(name: &str) -> bool {
-    let first = name
-        .bytes()
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    first
-        && name.len() <= LONGEST_NAME
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.')
-}
-
-fn clip(text: &str) -> String {
-    text.chars().take(64).collect()
+fn name_cost(name: &str) -> usize {
+    NAME_COST + NAME_COPIES * name.len()
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ mod tests {
             .collect();
         Answer {
             rows,
-            warnings: Vec::new(),
+            ..Answer::default()
         }
     }
 

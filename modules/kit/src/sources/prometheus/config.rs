@@ -9,13 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use trimtab_crds::Duration;
 
-use crate::prometheus::{Access, KeyError, Section};
+use crate::prometheus::{Access, BasicAuth, KeyError, MAX_BYTES, MAX_SERIES, Section};
 
 /// Where this configuration stands.
 pub(super) const SECTION: Section = Section {
     name: "metrics.prometheus",
     longest_timeout: Duration::from_secs(300),
-    largest_answer: 64 << 20,
 };
 
 /// Where Prometheus is and what to ask it. All keys of [`Access`] are here too.
@@ -27,6 +26,9 @@ pub struct PrometheusConfig {
     /// See [`Access::timeout`]. Default 5s.
     #[serde(default = "default_timeout")]
     pub timeout: Duration,
+    /// See [`Access::basic_auth`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<BasicAuth>,
     /// See [`Access::bearer_token_file`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bearer_token_file: Option<PathBuf>,
@@ -42,9 +44,59 @@ pub struct PrometheusConfig {
     /// See [`Access::headers`].
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// See [`Access::max_bytes`].
+    #[serde(default = "default_max_bytes")]
+    pub max_bytes: usize,
+    /// See [`Access::max_series`].
+    #[serde(default = "default_max_series")]
+    pub max_series: usize,
+    /// Queries that limiters bring themselves.
+    #[serde(default)]
+    pub own_queries: OwnQueries,
     /// The queries by the name that expressions use.
     #[serde(default)]
     pub handlers: BTreeMap<String, Handler>,
+}
+
+/// Queries that limiters bring themselves, in `spec.metrics`: whoever may write a limiter asks with Trimtab's rights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct OwnQueries {
+    /// False: they are refused.
+    pub enabled: bool,
+    /// Label with the namespace of a series: each selector of a query then has to match the limiter's namespace. Empty:
+    /// they see all series.
+    pub namespace_label: String,
+    /// As [`Access::max_bytes`], for these.
+    pub max_bytes: usize,
+    /// As [`Access::max_series`], for these.
+    pub max_series: usize,
+}
+
+impl Default for OwnQueries {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            namespace_label: String::new(),
+            max_bytes: 256 << 10,
+            max_series: 1000,
+        }
+    }
+}
+
+impl OwnQueries {
+    fn check(&self) -> Result<(), KeyError> {
+        let label = &self.namespace_label;
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if !label.bytes().all(allowed) || label.starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(SECTION.wrong(
+                "ownQueries.namespaceLabel",
+                format!("{label:?} is no name of a label"),
+                "write letters, digits and '_', for example namespace",
+            ));
+        }
+        SECTION.check_bounds("ownQueries.", self.max_bytes, self.max_series)
+    }
 }
 
 /// One named query.
@@ -209,17 +261,29 @@ fn default_timeout() -> Duration {
     Duration::from_secs(5)
 }
 
+fn default_max_bytes() -> usize {
+    MAX_BYTES
+}
+
+fn default_max_series() -> usize {
+    MAX_SERIES
+}
+
 impl PrometheusConfig {
     /// A source without handlers.
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
             timeout: default_timeout(),
+            basic_auth: None,
             bearer_token_file: None,
             ca_file: None,
             cert_file: None,
             key_file: None,
             headers: BTreeMap::new(),
+            max_bytes: MAX_BYTES,
+            max_series: MAX_SERIES,
+            own_queries: OwnQueries::default(),
             handlers: BTreeMap::new(),
         }
     }
@@ -229,17 +293,21 @@ impl PrometheusConfig {
         Access {
             address: self.address.clone(),
             timeout: self.timeout,
+            basic_auth: self.basic_auth.clone(),
             bearer_token_file: self.bearer_token_file.clone(),
             ca_file: self.ca_file.clone(),
             cert_file: self.cert_file.clone(),
             key_file: self.key_file.clone(),
             headers: self.headers.clone(),
+            max_bytes: self.max_bytes,
+            max_series: self.max_series,
         }
     }
 
     /// Checks what the types cannot.
     pub fn validate(&self) -> Result<(), KeyError> {
         self.access().check(&SECTION)?;
+        self.own_queries.check()?;
         for (name, handler) in &self.handlers {
             if name.is_empty() {
                 return Err(SECTION.wrong(
@@ -329,6 +397,9 @@ mod tests {
         let access = Access {
             address: "https://p/prom".to_owned(),
             timeout: Duration::from_secs(7),
+            basic_auth: None,
+            max_bytes: 7,
+            max_series: 8,
             bearer_token_file: Some("/t".into()),
             ca_file: Some("/ca".into()),
             cert_file: Some("/cert".into()),

@@ -37,12 +37,25 @@ pub(crate) fn evaluate(
             },
             Err(failure) => Err(failure.clone()),
         };
+        let answer = answer.map_err(|failure| told(failure, want, sample_request));
         match answer {
             Ok((query, series)) => indexes.fill(&mut values, want, sample_request, query, series),
             Err(failure) => put(&mut values, sample_request.id, want.name, Err(failure)),
         }
     }
     values
+}
+
+/// A refused query of a limiter names the limiter and the metric: in a log nobody else does.
+fn told(failure: Failure, want: &Want<'_>, sample_request: &SampleRequest) -> Failure {
+    match failure {
+        Failure::Error(text) if want.own => Failure::Error(format!(
+            "query {} of {}: {text}",
+            want.name,
+            sample_request.limiter()
+        )),
+        other => other,
+    }
 }
 
 impl<'a> Indexes<'a> {
@@ -220,13 +233,11 @@ fn over_service(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::sources::PodFacts;
-    use crate::sources::prometheus::config::{Handler, HandlerType};
+    use crate::sources::prometheus::config::{Handler, HandlerType, PrometheusConfig};
     use crate::sources::prometheus::plan::plan;
 
     fn series(labels: &[(&str, &str)], value: f64) -> Series {
@@ -252,8 +263,16 @@ mod tests {
                 .collect::<Vec<_>>()
                 .into(),
             metrics: metrics.iter().map(|m| (*m).to_owned()).collect(),
-            custom: Vec::new(),
+            ..SampleRequest::default()
         }
+    }
+
+    fn config(kind: HandlerType) -> PrometheusConfig {
+        let mut config = PrometheusConfig::new("http://p");
+        config
+            .handlers
+            .insert("h".to_owned(), Handler::new("q", kind));
+        config
     }
 
     fn run(
@@ -261,9 +280,9 @@ mod tests {
         answer: &Answer,
         sample_request: SampleRequest,
     ) -> BTreeMap<String, Sample> {
-        let handlers = BTreeMap::from([("h".to_owned(), Handler::new("q", kind))]);
+        let config = config(kind);
         let sample_requests = [sample_request];
-        let plan = plan(&handlers, Duration::from_secs(1), &sample_requests);
+        let plan = plan(&config, &sample_requests);
         let answers = vec![answer.clone(); plan.queries.len()];
         evaluate(&plan, &answers, &sample_requests)
             .into_iter()
@@ -446,11 +465,11 @@ mod tests {
 
     #[test]
     fn one_index_serves_all_demands_of_a_query() {
-        let handlers = BTreeMap::from([("h".to_owned(), Handler::new("q", HandlerType::PerPod))]);
+        let config = config(HandlerType::PerPod);
         let sample_requests: Vec<_> = (0..50)
             .map(|i| sample_request(i, &[if i % 2 == 0 { "a" } else { "b" }], &["h"]))
             .collect();
-        let plan = plan(&handlers, Duration::from_secs(1), &sample_requests);
+        let plan = plan(&config, &sample_requests);
         assert_eq!(plan.queries.len(), 1);
         let answers = [Ok(vec![
             series(&[("namespace", "ns"), ("pod", "a")], 1.0),

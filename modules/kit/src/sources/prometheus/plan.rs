@@ -1,9 +1,11 @@
 //! Which queries a tick needs, and which answer goes where. Pure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{Aggregate, Handler, HandlerType, Labels};
+use super::config::{Aggregate, Handler, HandlerType, Labels, PrometheusConfig};
+use super::restrict::restrict;
 use super::series::canonical_name;
 use crate::sources::{Failure, SampleRequest};
 
@@ -13,6 +15,8 @@ pub(crate) struct Query {
     pub(crate) text: String,
     pub(crate) timeout: Duration,
     pub(crate) max_age: Option<Duration>,
+    /// The namespace whose limiters bring it themselves; `None`: it is the configuration's.
+    pub(crate) owner: Option<Arc<str>>,
 }
 
 /// How a value is taken from the answer of a query.
@@ -45,7 +49,16 @@ pub(crate) struct Want<'a> {
     pub(crate) name: &'a str,
     /// The query, or why there is none to send.
     pub(crate) query: Result<usize, Failure>,
+    /// Whether the limiter brings the query itself.
+    pub(crate) own: bool,
     pub(crate) take: Reduction<'a>,
+}
+
+/// A handler, and whether it is a limiter's own.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    handler: &'a Handler,
+    own: bool,
 }
 
 #[derive(Debug, Default)]
@@ -59,21 +72,21 @@ pub(crate) struct Plan<'a> {
 
 /// Plans a tick.
 pub(crate) fn plan<'a>(
-    handlers: &'a BTreeMap<String, Handler>,
-    timeout: Duration,
+    config: &'a PrometheusConfig,
     sample_requests: &'a [SampleRequest],
 ) -> Plan<'a> {
     let mut plan = Plan::default();
     for (index, sample_request) in sample_requests.iter().enumerate() {
         for name in &sample_request.metrics {
             if name.contains('{') {
-                plan.want_series(handlers, timeout, index, sample_request, name);
-            } else if let Some((handler, take)) = resolve(handlers, sample_request, name) {
-                let query = plan.query(handler, timeout, sample_request);
+                plan.want_series(config, index, sample_request, name);
+            } else if let Some((found, take)) = resolve(&config.handlers, sample_request, name) {
+                let query = plan.query(found, config, sample_request);
                 plan.wants.push(Want {
                     sample_request: index,
                     name,
                     query,
+                    own: found.own,
                     take,
                 });
             }
@@ -87,22 +100,31 @@ fn resolve<'a>(
     handlers: &'a BTreeMap<String, Handler>,
     sample_request: &'a SampleRequest,
     name: &str,
-) -> Option<(&'a Handler, Reduction<'a>)> {
+) -> Option<(Found<'a>, Reduction<'a>)> {
     let find = |name: &str| {
-        sample_request
-            .custom
-            .iter()
+        let mut own = sample_request.custom.iter();
+        let own = own
             .find(|(n, _)| n == name)
-            .map(|(_, h)| h)
-            .or_else(|| handlers.get(name))
+            .map(|(_, handler)| Found { handler, own: true });
+        own.or_else(|| {
+            let handler = handlers.get(name)?;
+            Some(Found {
+                handler,
+                own: false,
+            })
+        })
     };
-    if let Some(handler) = find(name) {
-        return Some((handler, take(handler, handler.aggregate)));
+    if let Some(found) = find(name) {
+        return Some((found, take(found.handler, found.handler.aggregate)));
     }
     let (base, aggregate) = Aggregate::split(name)?;
-    let handler =
-        find(base).filter(|h| matches!(h.kind, HandlerType::PerPod | HandlerType::PerService))?;
-    Some((handler, take(handler, Some(aggregate))))
+    let found = find(base).filter(|found| {
+        matches!(
+            found.handler.kind,
+            HandlerType::PerPod | HandlerType::PerService
+        )
+    })?;
+    Some((found, take(found.handler, Some(aggregate))))
 }
 
 fn take(handler: &Handler, aggregate: Option<Aggregate>) -> Reduction<'_> {
@@ -122,25 +144,30 @@ impl<'a> Plan<'a> {
     /// A raw series name can come from any group, so each group is asked.
     fn want_series(
         &mut self,
-        handlers: &'a BTreeMap<String, Handler>,
-        timeout: Duration,
+        config: &'a PrometheusConfig,
         index: usize,
         sample_request: &'a SampleRequest,
         name: &'a str,
     ) {
-        let groups = sample_request
+        let own = sample_request
             .custom
             .iter()
-            .map(|(_, h)| h)
-            .chain(handlers.values())
-            .filter(|h| h.kind == HandlerType::Group);
+            .map(|(_, handler)| Found { handler, own: true });
+        let configured = config.handlers.values().map(|handler| Found {
+            handler,
+            own: false,
+        });
+        let groups = own
+            .chain(configured)
+            .filter(|found| found.handler.kind == HandlerType::Group);
         let series = canonical_name(name);
-        for handler in groups {
-            let query = self.query(handler, timeout, sample_request);
+        for found in groups {
+            let query = self.query(found, config, sample_request);
             self.wants.push(Want {
                 sample_request: index,
                 name,
                 query,
+                own: found.own,
                 take: Reduction::Series(series.clone()),
             });
         }
@@ -148,8 +175,8 @@ impl<'a> Plan<'a> {
 
     fn query(
         &mut self,
-        handler: &'a Handler,
-        timeout: Duration,
+        Found { handler, own }: Found<'a>,
+        config: &PrometheusConfig,
         sample_request: &SampleRequest,
     ) -> Result<usize, Failure> {
         if let Some(index) = self.fixed.get(&std::ptr::from_ref(handler).addr()) {
@@ -157,11 +184,15 @@ impl<'a> Plan<'a> {
         }
         let rendered = render(&handler.query, sample_request)?;
         let fixed = rendered.is_none();
-        let text = rendered.unwrap_or_else(|| handler.query.clone());
+        let mut text = rendered.unwrap_or_else(|| handler.query.clone());
+        if own {
+            text = allowed(text, config, &sample_request.namespace)?;
+        }
         let query = Query {
             text,
-            timeout: handler.timeout.map_or(timeout, Into::into),
+            timeout: handler.timeout.map_or(*config.timeout, Into::into),
             max_age: handler.max_age.map(Into::into),
+            owner: own.then(|| sample_request.namespace.as_str().into()),
         };
         let index = *self.known.entry(query).or_insert_with_key(|query| {
             self.queries.push(query.clone());
@@ -172,6 +203,24 @@ impl<'a> Plan<'a> {
         }
         Ok(index)
     }
+}
+
+/// A limiter's own query as it may be asked.
+fn allowed(text: String, config: &PrometheusConfig, namespace: &str) -> Result<String, Failure> {
+    let rules = &config.own_queries;
+    if !rules.enabled {
+        return Err(Failure::Error(
+            "queries of limiters are switched off by metrics.prometheus.ownQueries.enabled; use a metric that the configuration has a handler for".to_owned(),
+        ));
+    }
+    if rules.namespace_label.is_empty() {
+        return Ok(text);
+    }
+    restrict(&text, &rules.namespace_label, namespace).map_err(|why| {
+        Failure::Error(format!(
+            "the query cannot be held to the limiter's namespace, as metrics.prometheus.ownQueries.namespaceLabel asks: {why}; correct or simplify it"
+        ))
+    })
 }
 
 const NAMESPACE: &str = "$namespace";
@@ -254,8 +303,6 @@ mod tests {
     use super::*;
     use crate::sources::{PodFacts, SampleRequestId};
 
-    const TIMEOUT: Duration = Duration::from_secs(5);
-
     fn sample_request(service: &str, metrics: &[&str]) -> SampleRequest {
         let pods: Vec<_> = ["b.1", "a-0"]
             .iter()
@@ -268,14 +315,17 @@ mod tests {
             service: service.into(),
             pods: Arc::from(pods),
             metrics: metrics.iter().map(|m| (*m).to_owned()).collect(),
-            custom: Vec::new(),
+            ..SampleRequest::default()
         }
     }
 
-    fn handlers(list: &[(&str, &str, HandlerType)]) -> BTreeMap<String, Handler> {
-        list.iter()
+    fn config(list: &[(&str, &str, HandlerType)]) -> PrometheusConfig {
+        let mut config = PrometheusConfig::new("http://p");
+        config.handlers = list
+            .iter()
             .map(|(n, q, k)| ((*n).to_owned(), Handler::new(*q, *k)))
-            .collect()
+            .collect();
+        config
     }
 
     #[test]
@@ -308,7 +358,7 @@ mod tests {
 
     #[test]
     fn only_named_handlers_are_asked_and_equal_queries_once() {
-        let handlers = handlers(&[
+        let config = config(&[
             ("mesh", "up", HandlerType::Value),
             ("svc", "r{s=\"$service\"}", HandlerType::Value),
             ("cpu", "c", HandlerType::PerPod),
@@ -318,7 +368,7 @@ mod tests {
             .iter()
             .map(|s| sample_request(s, &["mesh", "svc", "cpu", "cpu.max", "mesh.max", "unknown"]))
             .collect();
-        let plan = plan(&handlers, TIMEOUT, &sample_requests);
+        let plan = plan(&config, &sample_requests);
         let texts: Vec<_> = plan.queries.iter().map(|q| q.text.as_str()).collect();
         assert_eq!(texts, ["up", "r{s=\"a\"}", "c", "r{s=\"b\"}"]);
         assert_eq!(plan.wants.len(), 3 * 4);
@@ -326,7 +376,7 @@ mod tests {
 
     #[test]
     fn explicit_and_custom_names_win() {
-        let handlers = handlers(&[
+        let config = config(&[
             ("cpu", "c", HandlerType::PerPod),
             ("cpu.sum", "s", HandlerType::Value),
         ]);
@@ -334,10 +384,46 @@ mod tests {
         d.custom
             .push(("cpu".into(), Handler::new("own", HandlerType::Value)));
         let sample_requests = [d];
-        let plan = plan(&handlers, TIMEOUT, &sample_requests);
+        let plan = plan(&config, &sample_requests);
         let texts: Vec<_> = plan.queries.iter().map(|q| q.text.as_str()).collect();
         assert_eq!(texts, ["s", "own"]);
         assert!(plan.wants.iter().all(|w| w.take == Reduction::Value));
+    }
+
+    #[test]
+    fn fault_t5_own_queries_are_apart_restricted_or_refused() {
+        let mut config = config(&[("mesh", "up", HandlerType::Value)]);
+        let mut requests: Vec<_> = ["shop", "shop", "bank"]
+            .map(|namespace| {
+                let mut request = sample_request("a", &["mesh", "own"]);
+                request.namespace = namespace.to_owned();
+                let own = Handler::new("up", HandlerType::Value);
+                request.custom.push(("own".into(), own));
+                request
+            })
+            .into();
+        let texts = |config: &PrometheusConfig, requests: &[SampleRequest]| -> Vec<String> {
+            let plan = plan(config, requests);
+            plan.queries
+                .iter()
+                .map(|q| format!("{} {}", q.owner.as_deref().unwrap_or("-"), q.text))
+                .collect()
+        };
+        assert_eq!(texts(&config, &requests), ["- up", "shop up", "bank up"]);
+        config.own_queries.namespace_label = "ns".to_owned();
+        assert_eq!(
+            texts(&config, &requests),
+            ["- up", "shop up{ns=\"shop\"}", "bank up{ns=\"bank\"}"]
+        );
+        requests[0].custom[0].1.query = "up{".to_owned();
+        let refused = |config: &PrometheusConfig| {
+            let plan = plan(config, &requests[..1]);
+            let want = plan.wants.iter().find(|w| w.own).unwrap();
+            want.query.clone().unwrap_err().to_string()
+        };
+        assert!(refused(&config).contains("namespaceLabel"));
+        config.own_queries.enabled = false;
+        assert!(refused(&config).contains("switched off"));
     }
 
     proptest! {

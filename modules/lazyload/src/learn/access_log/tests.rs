@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::
 use envoy_types::pb::google::protobuf::Value;
 
 use super::*;
+use crate::learn::peer::Speakers;
 use crate::learn::testing::small;
 
 const A: &str = "a.shop.svc.cluster.local";
@@ -83,6 +84,24 @@ fn tcp(common: AccessLogCommon) -> StreamAccessLogsMessage {
     }
 }
 
+/// The fallback is trusted, a sidecar is a pod.
+fn peer_of(sender: &Sender) -> Peer {
+    Peer::Address(match sender {
+        Sender::Fallback => TRUSTED.parse().unwrap(),
+        Sender::Proxy { address, .. } => address.unwrap(),
+    })
+}
+
+const TRUSTED: &str = "192.0.2.1";
+
+fn rules() -> Rules {
+    Rules {
+        fallback_hosts: ["fallback.trimtab.svc.cluster.local".to_owned()].into(),
+        speakers: Speakers::trusting(["192.0.2.0/24".parse().unwrap()]),
+        ..Rules::default()
+    }
+}
+
 fn sidecar() -> Sender {
     let id = "sidecar~10.0.0.1~front-1.shop~shop.svc.cluster.local";
     Sender::proxy(id).unwrap()
@@ -90,10 +109,11 @@ fn sidecar() -> Sender {
 
 /// `caller host` and `!` for hosts that are no services, or the reason.
 fn read(message: &StreamAccessLogsMessage, sender: &Sender) -> Vec<String> {
-    let rules = Rules {
-        fallback_hosts: ["fallback.trimtab.svc.cluster.local".to_owned()].into(),
-    };
-    let learned = learn(message, sender, &small(), &rules);
+    read_from(message, sender, &peer_of(sender))
+}
+
+fn read_from(message: &StreamAccessLogsMessage, sender: &Sender, peer: &Peer) -> Vec<String> {
+    let learned = learn(message, sender, peer, &small(), &rules());
     assert_eq!(learned.entries, 1);
     let skips = Skip::ALL
         .into_iter()
@@ -261,8 +281,9 @@ fn a_sidecar_tells_the_service_of_what_it_sends() {
 }
 
 #[test]
-fn what_a_sidecar_receives_is_its_peers_call() {
+fn fault_t7_what_a_sidecar_receives_counts_only_where_it_is_trusted() {
     let back = format!("shop/back {A}");
+    let trusted = Peer::Address(TRUSTED.parse().unwrap());
     for cluster in [
         "inbound|80||",
         "inbound|80|http|a.shop",
@@ -273,8 +294,48 @@ fn what_a_sidecar_receives_is_its_peers_call() {
             upstream_cluster: cluster.to_owned(),
             ..common("10.0.0.2:4000", "10.0.0.1:80", &[])
         };
-        assert_eq!(read(&http(common, "a.shop"), &sidecar()), [&*back]);
+        let message = http(common, "a.shop");
+        assert_eq!(read_from(&message, &sidecar(), &trusted), [&*back]);
+        assert_eq!(read(&message, &sidecar()), ["Unverified"], "{cluster}");
     }
+}
+
+#[test]
+fn fault_t7_nobody_speaks_for_a_pod_but_the_pod() {
+    let stranger = Peer::Address("127.0.0.1".parse().unwrap());
+    let sent = |cluster: &str| AccessLogCommon {
+        upstream_cluster: cluster.to_owned(),
+        ..AccessLogCommon::default()
+    };
+    for cluster in [
+        &format!("outbound|80||{A}"),
+        &format!("outbound|80|v1|{A}"),
+        &format!("outbound_.80_._.{A}"),
+        "PassthroughCluster",
+        "",
+        "inbound|80||",
+    ] {
+        for message in [http(sent(cluster), "a.shop"), tcp(sent(cluster))] {
+            let read = read_from(&message, &sidecar(), &stranger);
+            assert_eq!(read, ["Unverified"], "{cluster}");
+        }
+    }
+    // Who says nothing of itself, and names the caller in each entry.
+    let pod = [(SOURCE, "shop/front-1")];
+    for metadata in [&[][..], &pod] {
+        let entry = common("10.0.0.1:4000", "10.1.0.1:80", metadata);
+        for message in [http(entry.clone(), "a.shop"), tcp(entry)] {
+            let read = read_from(&message, &Sender::Fallback, &stranger);
+            assert_eq!(read, ["Unverified"]);
+        }
+    }
+}
+
+#[test]
+fn fault_t7_a_cluster_of_no_service_is_unknown() {
+    let read = |cluster: &str| read(&http(cluster_of(cluster), "x"), &sidecar());
+    assert_eq!(read("outbound|80||gone.test"), ["shop/front !gone.test"]);
+    assert_eq!(read("outbound|80|v1|gone.test"), ["shop/front !gone.test"]);
 }
 
 #[test]
@@ -313,6 +374,13 @@ fn an_empty_entry_is_malformed() {
     };
     assert_eq!(read(&message, &Sender::Fallback), ["Malformed"]);
     let learned = StreamAccessLogsMessage::default();
-    let learned = learn(&learned, &Sender::Fallback, &small(), &Rules::default());
+    let peer = peer_of(&Sender::Fallback);
+    let learned = learn(
+        &learned,
+        &Sender::Fallback,
+        &peer,
+        &small(),
+        &Rules::default(),
+    );
     assert_eq!(learned.entries, 0);
 }

@@ -126,6 +126,10 @@ impl Query {
                 status_update.skipped.add(Skip::SourceUnknown, 1);
                 continue;
             };
+            if !is_verified(row, &caller, &rules.namespace_label) {
+                status_update.skipped.add(Skip::Unverified, 1);
+                continue;
+            }
             let key = key(&row.labels);
             let old = self.values.get(&key).copied();
             values.insert(key, row.value);
@@ -205,6 +209,12 @@ fn caller(row: &Row) -> Option<Caller> {
 /// Whether the caller's own proxy counts. A query without that label is taken to be of callers' proxies.
 fn is_own(row: &Row) -> bool {
     matches!(label(row, "reporter"), "source" | "")
+}
+
+/// Whether the caller's own proxy tells it: `namespace_label` is set by the scrape, the other labels by whoever is scraped.
+/// Without such a label nothing is known of who tells it.
+fn is_verified(row: &Row, caller: &Caller, namespace_label: &str) -> bool {
+    namespace_label.is_empty() || (is_own(row) && label(row, namespace_label) == &*caller.namespace)
 }
 
 /// A series by all of its labels.

@@ -46,7 +46,7 @@ fn rows(lines: &[&str]) -> Answer {
     };
     Answer {
         rows: lines.iter().map(row).collect(),
-        warnings: Vec::new(),
+        ..Answer::default()
     }
 }
 
@@ -124,6 +124,34 @@ fn a_counter_that_moves_is_a_call() {
 }
 
 #[test]
+fn fault_t7_with_a_label_of_the_scrape_only_the_callers_own_proxy_counts() {
+    let told = |line: &str, namespace: Option<&str>| {
+        let mut answer = rows(&[line]);
+        let labels = &mut answer.rows[0].labels;
+        labels.extend(namespace.map(|n| ("namespace".to_owned(), n.to_owned())));
+        let window = Window {
+            at: STEP,
+            longest: STEP,
+        };
+        let rules = Rules {
+            namespace_label: "namespace".to_owned(),
+            ..Rules::default()
+        };
+        let answers = [Some(answer), Some(Answer::default())];
+        let mut counters = Counters::default();
+        let news = counters.absorb(&answers, &window, &small(), &rules);
+        (
+            news.observed_calls.len(),
+            news.skipped.get(Skip::Unverified),
+        )
+    };
+    assert_eq!(told("shop/front a.shop 5", Some("shop")), (1, 0));
+    assert_eq!(told("shop/front a.shop 5", Some("bank")), (0, 1));
+    assert_eq!(told("shop/front a.shop 5", None), (0, 1));
+    assert_eq!(told("<shop/front a.shop 5", Some("shop")), (0, 1));
+}
+
+#[test]
 fn what_is_lost_ages_nobody() {
     let full = || rows(&["shop/front a.shop 5", "shop/back a.shop 1"]);
     let empty = || Some(Answer::default());
@@ -188,7 +216,7 @@ fn names_that_are_none_are_skipped() {
     let (seen, _, skipped) = play.http(&lines);
     assert_eq!(seen, [A, "api.example.com"]);
     let counts = Skip::ALL.map(|skip| skipped.get(skip));
-    assert_eq!(counts, [1, 5, 2, 0]);
+    assert_eq!(counts, [1, 5, 2, 0, 0]);
 }
 
 /// An answer of Prometheus 2.42, as it came.
@@ -229,6 +257,7 @@ fn learner(address: &str, clock: &ManualClock) -> Learner {
         rules: Rules::default(),
         store: Arc::new(EdgeStore::new(Limits::new(&Retention::default(), 100))),
         clock: Arc::new(clock.clone()),
+        answers: <_>::default(),
         stats: Arc::default(),
     };
     Learner::new(&config, backend).unwrap()

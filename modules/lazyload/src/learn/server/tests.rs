@@ -22,6 +22,7 @@ use super::*;
 use crate::config::Retention;
 use crate::edges::Limits;
 use crate::learn::Skip;
+use crate::learn::peer::Speakers;
 use crate::learn::testing::{front, small};
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -34,6 +35,12 @@ struct Running {
 }
 
 async fn start(options: ServerOptions) -> Running {
+    let mut options = options;
+    options.rules.speakers = Speakers::trusting(["127.0.0.0/8".parse().unwrap()]);
+    start_as(options).await
+}
+
+async fn start_as(options: ServerOptions) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let backend = Backend {
@@ -147,6 +154,19 @@ async fn a_stream_keeps_its_sender_and_outlives_broken_entries() {
     running
         .until("no streams", |b| b.stats.streams() == 0)
         .await;
+}
+
+#[tokio::test]
+async fn fault_t7_a_stranger_teaches_nothing() {
+    let running = start_as(ServerOptions::default()).await;
+    let (messages, call) = running.stream().await;
+    let entries = vec![entry("a"), entry("b")];
+    messages.send(first(entries)).await.unwrap();
+    drop(messages);
+    bounded("the answer", call).await.unwrap().unwrap();
+    assert!(running.hosts().is_empty());
+    let skipped = running.backend.stats.skipped();
+    assert_eq!(skipped.get(Skip::Unverified), 2);
 }
 
 #[tokio::test]

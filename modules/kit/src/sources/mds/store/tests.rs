@@ -3,13 +3,50 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::ManualClock;
 use crate::sources::PodFacts;
+use crate::sources::mds::well_known;
 
 fn store(max_series: usize) -> (MdsStore, ManualClock) {
     let clock = ManualClock::default();
     (
-        MdsStore::new(MdsConfig { max_series }, Arc::new(clock.clone())),
+        MdsStore::new(
+            MdsConfig {
+                max_series,
+                ..MdsConfig::default()
+            },
+            Arc::new(clock.clone()),
+        ),
         clock,
     )
+}
+
+#[test]
+fn fault_t6_series_are_bounded_by_what_they_cost() {
+    let clock = ManualClock::default();
+    let config = MdsConfig {
+        max_bytes: 100_000,
+        ..MdsConfig::default()
+    };
+    let store = MdsStore::new(config, Arc::new(clock.clone()));
+    let own_names: Vec<Series> = (0..2000)
+        .map(|i| pod("p", &format!("own_{i:04}_{}", "x".repeat(200)), 1.0))
+        .collect();
+    let response = put(&store, own_names.clone());
+    assert!((10..50).contains(&response.accepted), "{response:?}");
+    assert_eq!(response.rejected.len(), 1000, "an answer is bounded, too");
+    assert!(response.rejected[0].reason.contains("maxBytes"));
+    assert!(refused(&store, pod("q", "other", 1.0)).contains("maxBytes"));
+    // What is there is brought up to date.
+    assert_eq!(put(&store, own_names[..5].to_vec()).accepted, 5);
+    clock.advance(Duration::from_secs(60));
+    let shared = (0..200).map(|i| pod(&format!("p{i}"), "shared", 1.0));
+    assert_eq!(put(&store, shared.collect()).accepted, 200);
+    let (bytes, counted) = {
+        let mut inner = store.inner.write();
+        let before = inner.bytes;
+        inner.sweep(Duration::ZERO, Duration::ZERO);
+        (before, inner.bytes)
+    };
+    assert_eq!(bytes, counted);
 }
 
 fn series(name: &str, target: Target, value: f64) -> Series {
