@@ -208,7 +208,7 @@ pub fn setup(config: &MetaprotocolConfig, proxies: Proxies, setup: &mut Setup<'_
         objects: Objects::declare(setup, config.read_secrets, &wake),
         proxies,
         domain,
-        settings: Arc::new(config.settings(&setup.context().xds_address)),
+        settings: Arc::new(config.settings(&setup.context().xds_endpoint)),
         xds: setup.context().xds.clone(),
         wake,
         served: Mutex::default(),

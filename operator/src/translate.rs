@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use trimtab_embedded::Embedded;
-use trimtab_kit::clock::SystemClock;
+use trimtab_kit::clock::{Clock, SystemClock};
 use trimtab_kit::host::{Context, Host, Parts};
 use trimtab_kit::module::Installed;
 use trimtab_kit::sources::{FixedSource, MetricSource, NamesOf, PrometheusConfig};
@@ -23,7 +23,7 @@ use trimtab_mesh::Mesh;
 
 use crate::config::Config;
 use crate::manifests::{self, Document};
-use crate::{modules, operator, standalone};
+use crate::{identity, modules, operator, standalone};
 
 /// Address of the xDS server without `--config`: as the chart installs it.
 pub const XDS_ADDRESS: &str = "trimtab.istio-system.svc:15010";
@@ -129,7 +129,7 @@ pub async fn pass(
         }
     }
     let client = embedded.client();
-    let mut host = Host::new(context(&client, metrics, config)?);
+    let mut host = Host::new(context(&client, metrics, config).await?);
     operator::set_up(config, &mut host)?;
     let mut pass = Pass { embedded, host };
     pass.host.run_once().await?;
@@ -138,7 +138,7 @@ pub async fn pass(
     Ok((pass, out))
 }
 
-fn context(
+async fn context(
     client: &Client,
     metrics: &BTreeMap<String, f64>,
     config: &Config,
@@ -147,10 +147,10 @@ fn context(
     for source in operator::configured_sources(config, client)? {
         sources.push(Arc::new(NamesOf(source)));
     }
-    let clock = Arc::new(SystemClock::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     Ok(Context {
         mesh: Mesh::new(&config.mesh.domain),
-        xds_address: operator::advertised(config, None),
+        xds_endpoint: identity::offline(config, client, &clock).await,
         sources,
         offline: true,
         ..Context::new(client.clone(), clock, CancellationToken::new())
