@@ -145,7 +145,8 @@ async fn a_new_certificate_is_for_new_connections_and_open_streams_stay() {
     wait_until("it is in use", || Stats::read(&stats.tls_reloads) == 1).await;
     assert!(stream(&server, &before.pem, token).await.is_err());
     assert!(stream(&server, &after.pem, token).await.is_ok());
-    let changed = scoped("a", "new", Scope::All);
+    let shop = Scope::only([Audience::Namespace("shop".into())]);
+    let changed = scoped("a", "new", shop);
     server.cache.update_scoped(ECDS, vec![changed], &[]);
     assert_eq!(listed(&open.next().await), ["a@new"]);
     // What cannot be used leaves in force what was.

@@ -177,7 +177,8 @@ fn date(at: Timestamp) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(at.as_second()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-fn ends_of(pem: &str) -> Result<Timestamp, String> {
+/// When the first certificate of a PEM text ends.
+pub(super) fn ends_of(pem: &str) -> Result<Timestamp, String> {
     let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|error| error.to_string())?;
     let certificate = pem.parse_x509().map_err(|error| error.to_string())?;
     Timestamp::from_second(certificate.validity().not_after.timestamp())
