@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_kit::envoyfilter::PatchContext;
+use trimtab_kit::identity::XdsEndpoint;
 use trimtab_kit::problem::Problem;
 use trimtab_metaprotocol::input::{
     DataPlane, Delivery, GatewayBinding, Router, Scope, ServicePortInput,
@@ -87,7 +88,7 @@ fn alone(input: &ServicePortInput) -> ServicePortInput {
     settings.capabilities.deliveries = [Delivery::RouteDiscovery].into();
     settings.scope = Scope::Root;
     // Only whether there is one counts: routes come over the stream of the bootstrap.
-    XDS_CLUSTER.clone_into(&mut settings.xds_address);
+    settings.xds = XdsEndpoint::plain(XDS_CLUSTER);
     OWN_AUTHORITY.clone_into(&mut settings.xds_authority);
     // Listeners go to the proxies over xDS and are in no object that others can read.
     settings.secrets_inline = true;

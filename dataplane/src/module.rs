@@ -222,7 +222,7 @@ pub fn setup(
         domain,
         settings: Arc::new(Settings {
             withhold_secrets,
-            ..config.settings(&setup.context().xds_address)
+            ..config.settings(&setup.context().xds_endpoint)
         }),
         xds: setup.context().xds.clone(),
         wake,

@@ -202,6 +202,7 @@ fn spawn(spec: &Spec) -> Result<Child, LabError> {
     };
     Command::new(&spec.program)
         .args(&spec.args)
+        .current_dir(spec.log.parent().unwrap_or(Path::new(".")))
         .stdin(Stdio::null())
         .stdout(open()?)
         .stderr(open()?)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
+use trimtab_kit::identity::XdsEndpoint;
 
 use crate::input::{
     AccessLog, Capabilities, DataPlane, Delivery, Ports, ProxySelector, Scope, Settings,
@@ -167,8 +168,8 @@ impl MetaprotocolConfig {
         Ok(())
     }
 
-    /// What outputs depend on. `xds_address` is `host:port` as proxies reach the xDS server; empty: no delivery over it.
-    pub fn settings(&self, xds_address: &str) -> Settings {
+    /// What outputs depend on. `xds`: how proxies reach the xDS server.
+    pub fn settings(&self, xds: &XdsEndpoint) -> Settings {
         let selected =
             !self.aeraki_proxies.labels.is_empty() || !self.aeraki_proxies.metadata.is_empty();
         let planes: &[DataPlane] = match self.data_plane {
@@ -197,7 +198,7 @@ impl MetaprotocolConfig {
             idle_timeout: self.idle_timeout,
             multiplexing: self.multiplexing.clone(),
             aeraki_xds_cluster: self.aeraki_xds_cluster.clone(),
-            xds_address: xds_address.to_owned(),
+            xds: xds.clone(),
             xds_authority: self.xds_authority.clone(),
             secret_path: self.secret_path.clone(),
             secrets_inline: self.secrets_inline,

@@ -58,7 +58,7 @@ impl Module for Metaprotocol {
 
     fn setup(config: MetaprotocolConfig, setup: &mut Setup<'_>) -> Result<(), SetupError> {
         let context = setup.context().clone();
-        let settings = Arc::new(config.settings(&context.xds_address));
+        let settings = Arc::new(config.settings(&context.xds_endpoint));
         let index = Index::new(&context.mesh, settings);
         let reader = SecretReader::new(context.client);
         let secrets = config.read_secrets.then_some(reader);

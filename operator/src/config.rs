@@ -17,7 +17,7 @@ use trimtab_kit::sources::{MdsConfig, MetricsServerConfig, PrometheusConfig};
 
 use crate::modules;
 
-pub use xds::{Tls, Trust, Xds, XdsLimits};
+pub use xds::{Tls, Trust, Xds, XdsLimits, XdsTokens};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

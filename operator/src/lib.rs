@@ -7,6 +7,7 @@ pub mod config;
 pub mod describe;
 pub mod fallback;
 pub mod http;
+mod identity;
 pub mod manifests;
 pub mod modules;
 pub mod nodes;

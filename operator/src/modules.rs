@@ -34,7 +34,8 @@ pub fn add_data_plane(
     host: &mut Host,
 ) -> Result<(), SetupError> {
     let (metaprotocol, proxies) = (config.of::<Metaprotocol>(), proxies.clone());
-    let withhold = config.xds.tls.is_none() && !config.xds.plaintext_secrets;
+    let plain = config.xds.tls.is_none() && config.xds.tokens.is_none();
+    let withhold = plain && !config.xds.plaintext_secrets;
     host.add("dataplane", |declare| {
         setup(&metaprotocol, proxies, withhold, declare);
         Ok(())

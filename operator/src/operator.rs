@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::{Clock, SystemClock};
 use trimtab_kit::host::{Context, Host, Parts};
+use trimtab_kit::identity::XdsEndpoint;
 use trimtab_kit::module::Installed;
 use trimtab_kit::prometheus::AnswerBudget;
 use trimtab_kit::readiness::Readiness;
@@ -25,6 +26,7 @@ use trimtab_xds::ResourceCache;
 
 use crate::config::Config;
 use crate::http;
+use crate::identity;
 use crate::modules;
 use crate::reload;
 use crate::xds_series::XdsCollector;
@@ -45,6 +47,8 @@ pub struct Operator {
     pub http: SocketAddr,
     /// Where the xDS server listens.
     pub xds: SocketAddr,
+    /// How proxies reach it.
+    pub xds_endpoint: XdsEndpoint,
     /// Where metrics are pushed to.
     pub mds: Option<SocketAddr>,
     /// Where modules listen, by the key of the configuration.
@@ -102,9 +106,11 @@ impl Operator {
         let answers = AnswerBudget::default();
         sources.extend(configured_sources(&config, &client, &answers)?);
         let mds = add_mds(&config, &mut sources, &mut servers, &shutdown).await?;
+        let identity =
+            identity::establish(&config, xds_address, &client, &clock, &shutdown).await?;
         let context = Context {
             mesh: Mesh::new(&config.mesh.domain),
-            xds_address: advertised(&config, Some(xds_address)),
+            xds_endpoint: identity.endpoint.clone(),
             sources,
             mesh_config: config.mesh.config_map().map_err(anyhow::Error::msg)?,
             answers,
@@ -132,7 +138,7 @@ impl Operator {
             own_names(&config),
             shutdown.clone(),
         )));
-        let options = config.xds.options();
+        let options = config.xds.options(identity.security);
         let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, shutdown.clone());
         servers.push(tokio::spawn(async move { Ok(xds.await?) }));
         let mds_text = mds.map_or_else(|| "off".to_owned(), |address| address.to_string());
@@ -140,6 +146,7 @@ impl Operator {
         Ok(Self {
             http: http_address,
             xds: xds_address,
+            xds_endpoint: identity.endpoint,
             mds,
             listeners: host.listeners().clone(),
             modules,
@@ -260,18 +267,6 @@ async fn open(cache: ResourceCache, context: Context) {
         }
     }
     context.shutdown.cancelled().await;
-}
-
-/// `host:port` of the xDS server for generated objects. `listening`: where it does, if it runs.
-pub(crate) fn advertised(config: &Config, listening: Option<SocketAddr>) -> String {
-    if !config.xds.advertise.is_empty() {
-        config.xds.advertise.clone()
-    } else if config.in_cluster {
-        // Loopback would lead every proxy to itself: without an address ECDS is refused, with a condition that says why.
-        String::new()
-    } else {
-        listening.map_or_else(String::new, |address| address.to_string())
-    }
 }
 
 async fn bind(field: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

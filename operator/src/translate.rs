@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use trimtab_embedded::Embedded;
-use trimtab_kit::clock::SystemClock;
+use trimtab_kit::clock::{Clock, SystemClock};
 use trimtab_kit::host::{Context, Host, Parts};
 use trimtab_kit::module::Installed;
 use trimtab_kit::prometheus::AnswerBudget;
@@ -25,7 +25,7 @@ use trimtab_mesh::Mesh;
 use crate::config::Config;
 use crate::manifests::{self, Document};
 use crate::standalone::{self, Loaded};
-use crate::{modules, operator};
+use crate::{identity, modules, operator};
 
 /// Address of the xDS server without `--config`: as the chart installs it.
 pub const XDS_ADDRESS: &str = "trimtab.istio-system.svc:15010";
@@ -171,7 +171,7 @@ pub async fn pass(
         ..Output::default()
     };
     let client = embedded.client();
-    let mut host = Host::new(context(&client, metrics, config)?);
+    let mut host = Host::new(context(&client, metrics, config).await?);
     operator::set_up(config, &mut host)?;
     let mut pass = Pass {
         embedded,
@@ -200,7 +200,7 @@ fn assume_namespaces(embedded: &Embedded, document: &Document) {
     }
 }
 
-fn context(
+async fn context(
     client: &Client,
     metrics: &BTreeMap<String, f64>,
     config: &Config,
@@ -209,10 +209,10 @@ fn context(
     for source in operator::configured_sources(config, client, &AnswerBudget::default())? {
         sources.push(Arc::new(NamesOf(source)));
     }
-    let clock = Arc::new(SystemClock::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     Ok(Context {
         mesh: Mesh::new(&config.mesh.domain),
-        xds_address: operator::advertised(config, None),
+        xds_endpoint: identity::offline(config, client, &clock).await,
         sources,
         mesh_config: config.mesh.config_map().map_err(anyhow::Error::msg)?,
         offline: true,

@@ -44,6 +44,11 @@ impl Collector for XdsCollector {
                 "Connections refused because of their certificate",
                 &stats.tls_refused,
             ),
+            (
+                "trimtab_xds_tokens_refused",
+                "Streams refused because of their token",
+                &stats.tokens_refused,
+            ),
         ] {
             counter(encoder, name, help, read(value))?;
         }

@@ -53,6 +53,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
       "http" (dict "address" "0.0.0.0:8080")
       "mesh" (dict "domain" .Values.clusterDomain "configMap" "istio-system/istio")
       "xds" (dict "address" "0.0.0.0:15010" "advertise" (printf "%s:%v" $host .Values.service.ports.xds)) -}}
+{{- if include "trimtab.hasTokens" . -}}
+{{- $authority := dict "namespace" .Release.Namespace "name" (include "trimtab.xdsAuthority" .) -}}
+{{- $_ := set $config.xds "tokens" (dict "authority" $authority) -}}
+{{- end -}}
 {{- if include "trimtab.hasLazyload" . -}}
 {{- $_ := set $config "lazyload" (dict
       "namespace" .Release.Namespace
@@ -70,6 +74,17 @@ app.kubernetes.io/instance: {{ .Release.Name }}
       "trustDomains" .Values.tls.trustDomains) -}}
 {{- end -}}
 {{- mergeOverwrite $config (deepCopy .Values.config) | toYaml -}}
+{{- end -}}
+
+{{/* Not empty unless the xDS server has certificates of files, or is plain: proxies show their ServiceAccount tokens. */}}
+{{- define "trimtab.hasTokens" -}}
+{{- $xds := default dict .Values.config.xds -}}
+{{- if not (or (get $xds "tls") (get $xds "plaintext")) -}}true{{- end -}}
+{{- end -}}
+
+{{/* The Secret with the authority of the xDS server. */}}
+{{- define "trimtab.xdsAuthority" -}}
+{{- printf "%s-xds-authority" (include "trimtab.fullname" .) -}}
 {{- end -}}
 
 {{/* Not empty when pushed metrics are configured, also with `mds: {}`. */}}

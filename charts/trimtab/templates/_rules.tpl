@@ -79,6 +79,12 @@
   resources: [authorizationpolicies]
   verbs: [list, watch]
 {{- end }}
+{{- if include "trimtab.hasTokens" . }}
+# config.xds.tokens: whose ServiceAccount token a proxy shows.
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+{{- end }}
 {{- if hasKey (default dict .Values.config.metrics) "metricsServer" }}
 # config.metrics.metricsServer: use of CPU and memory.
 - apiGroups: [metrics.k8s.io]
@@ -165,4 +171,16 @@
   {{- end }}
   verbs: [get]
 {{- end -}}
+{{- end -}}
+
+{{/* config.xds.tokens: the authority of the xDS server, which the operator makes and renews, in the release namespace. */}}
+{{- define "trimtab.rules.xds" -}}
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "trimtab.xdsAuthority" . }}]
+  verbs: [get, update]
+# Kubernetes cannot limit a creation to a name.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
 {{- end -}}

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
+use trimtab_kit::identity::XdsEndpoint;
 use trimtab_mesh::Trust;
 use trimtab_mesh::model::MeshConfig;
 
@@ -37,8 +38,8 @@ pub struct Settings {
     pub multiplexing: BTreeSet<String>,
     /// Static cluster of the xDS server in the bootstrap of Aeraki's proxies.
     pub aeraki_xds_cluster: String,
-    /// Address of the xDS server as proxies reach it, `host:port`; empty: no delivery over xDS.
-    pub xds_address: String,
+    /// How proxies reach the xDS server; without an address nothing is delivered over xDS.
+    pub xds: XdsEndpoint,
     /// Authority of `xdstp` names that the bootstrap of stock proxies knows.
     pub xds_authority: String,
     /// File of a Secret's field as callers' proxies have it mounted, with `{namespace}`, `{name}` and `{field}`; a proxy
@@ -71,7 +72,7 @@ impl Default for Settings {
             idle_timeout: None,
             multiplexing: BTreeSet::new(),
             aeraki_xds_cluster: "aeraki-xds".to_owned(),
-            xds_address: "trimtab.istio-system.svc:15010".to_owned(),
+            xds: XdsEndpoint::plain("trimtab.istio-system.svc:15010"),
             xds_authority: "trimtab".to_owned(),
             secret_path: String::new(),
             secrets_inline: false,

@@ -204,6 +204,15 @@ async fn identify(
         .await
         .map_err(|_| "the TLS handshake took too long".to_owned())?
         .map_err(|error| format!("the TLS handshake failed: {error}"))?;
+    let Some(domains) = &tls.trust_domains else {
+        return Ok(Connection {
+            io: Io::Tls(Box::new(stream)),
+            info: PeerInfo {
+                addr: Some(addr),
+                spiffe: None,
+            },
+        });
+    };
     let certificate = stream
         .get_ref()
         .1
@@ -213,7 +222,6 @@ async fn identify(
         .ok_or(IdentityError::Missing)
         .and_then(SpiffeId::of_certificate)
         .map_err(|error| error.to_string())?;
-    let domains = &tls.files.trust_domains;
     if !domains.is_empty() && !domains.iter().any(|domain| domain == spiffe.trust_domain()) {
         return Err(IdentityError::TrustDomain(spiffe.trust_domain().to_owned()).to_string());
     }

@@ -38,6 +38,7 @@
 //! ```
 
 mod accept;
+mod authenticate;
 mod cache;
 mod changelog;
 mod codec;
@@ -67,11 +68,14 @@ mod types;
 mod wake;
 
 pub use accept::listen;
+pub use authenticate::{
+    AuthenticateError, Authenticated, Authenticator, ServerCertificate, Tokens,
+};
 pub use cache::{ResourceCache, Update};
 pub use error::{ServeError, TlsError};
 pub use identity::{GROUP_KEY, IdentityError, NodeTrust, SpiffeId};
 pub use info::{Awaits, Culprit, NodeInfo, Refusal, ResourceInfo, Stamp, StreamInfo, Subscription};
-pub use options::{Limits, ServerOptions, TlsFiles};
+pub use options::{Limits, Security, ServerOptions, TlsFiles};
 pub use resource::{Resource, Scoped, content_version};
 pub use scope::{Audience, Scope};
 pub use server::{serve, serve_with};

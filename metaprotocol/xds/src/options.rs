@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::authenticate::Tokens;
 use crate::identity::NodeTrust;
 
 /// Options of [`serve_with`](crate::serve_with); the default is a plain listener with limits that a mesh does not reach.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// Certificates for mutual TLS; `None` is a plain listener.
-    pub tls: Option<TlsFiles>,
+    /// Who clients are and who the server is.
+    pub security: Security,
     /// Whether the node in a request decides what a client may see.
     pub trust_nodes: NodeTrust,
     /// Bounds on what one client may use.
@@ -31,7 +32,7 @@ pub struct ServerOptions {
 impl Default for ServerOptions {
     fn default() -> Self {
         Self {
-            tls: None,
+            security: Security::Plain,
             trust_nodes: NodeTrust::default(),
             limits: Limits::default(),
             keepalive_interval: Duration::from_secs(30),
@@ -45,6 +46,18 @@ impl Default for ServerOptions {
 
 /// Longest text that a client may send and that is kept, in bytes: ids, names, versions, reasons.
 pub(crate) const MAX_TEXT: usize = 4 << 10;
+
+/// How connections are secured.
+#[derive(Debug, Clone, Default)]
+pub enum Security {
+    /// Plain text: a client is who it says, see [`NodeTrust`].
+    #[default]
+    Plain,
+    /// Mutual TLS: a client is who its certificate says.
+    Certificates(TlsFiles),
+    /// TLS, with a bearer token for each stream.
+    Tokens(Tokens),
+}
 
 /// Bounds on what one client may use; passing one ends the stream and no other.
 #[derive(Debug, Clone)]

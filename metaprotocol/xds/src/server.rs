@@ -9,7 +9,7 @@ use tonic::transport::Server;
 use crate::accept::incoming;
 use crate::cache::ResourceCache;
 use crate::error::ServeError;
-use crate::options::ServerOptions;
+use crate::options::{Security, ServerOptions};
 use crate::services::{Service, routes};
 use crate::tls::TlsSource;
 
@@ -36,11 +36,16 @@ pub async fn serve_with(
     // Ends the tasks beside the server however the server ends.
     let done = shutdown.child_token();
     let _done = done.clone().drop_guard();
-    let tls = match &options.tls {
-        Some(files) => {
-            Some(TlsSource::start(files.clone(), cache.shared_stats(), done.clone()).await?)
+    let (stats, stop) = (cache.shared_stats(), done.clone());
+    let tls = match &options.security {
+        Security::Plain => None,
+        Security::Certificates(files) => {
+            Some(TlsSource::of_files(files.clone(), stats, stop).await?)
         }
-        None => None,
+        Security::Tokens(tokens) => {
+            let certificate = tokens.certificate.clone();
+            Some(TlsSource::of_certificate(certificate, stats, stop)?)
+        }
     };
     let connections = incoming(listener, tls, cache.shared_stats(), done);
     let mut builder = Server::builder()

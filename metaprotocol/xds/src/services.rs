@@ -1,10 +1,12 @@
 //! The gRPC services: one for all types, and one for each type that has its own.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -13,10 +15,11 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Status, Streaming};
 
+use crate::authenticate::{Authenticated, authenticated};
 use crate::cache::ResourceCache;
 use crate::codec::{Encoded, Requests};
 use crate::identity::PeerInfo;
-use crate::options::{Limits, ServerOptions};
+use crate::options::{Limits, Security, ServerOptions};
 use crate::protocol::{Delta, Protocol, Sotw};
 use crate::responses::{Responses, open};
 use crate::stats::Stats;
@@ -50,6 +53,7 @@ impl Service {
         &self,
         only: Option<&'static str>,
         info: PeerInfo,
+        most_age: Option<Duration>,
         requests: Streaming<P::Request>,
     ) -> Result<Responses<P>, Status> {
         let stats = self.cache.stats();
@@ -83,10 +87,29 @@ impl Service {
             only,
             requests,
             settings,
-            self.options.max_connection_age,
+            most_age,
             &self.shutdown,
         ))
     }
+}
+
+/// Share of what is left of a token's life for which a stream may live: it ends up to a tenth later, and never after the token.
+const TOKEN_SHARE: f64 = 0.9;
+
+/// How long a stream may live.
+fn most_age(
+    options: &ServerOptions,
+    token: Option<&Authenticated>,
+    now: SystemTime,
+) -> Option<Duration> {
+    let of_token = token.and_then(|t| t.expires).map(|end| {
+        let left = end.duration_since(now).unwrap_or_default();
+        left.mul_f64(TOKEN_SHARE)
+    });
+    [options.max_connection_age, of_token]
+        .into_iter()
+        .flatten()
+        .min()
 }
 
 /// A service of the xDS API.
@@ -141,21 +164,40 @@ impl<A: Api> NamedService for Served<A> {
 
 impl<A: Api> Served<A> {
     /// A streaming method; a stream that is not admitted gets an error status and no message.
-    fn stream<P: Protocol>(&self, request: http::Request<Body>) -> http::Response<Body> {
+    async fn stream<P: Protocol>(&self, request: http::Request<Body>) -> http::Response<Body> {
         let (parts, body) = request.into_parts();
         let compressed = parts.headers.get("grpc-encoding");
         if compressed.is_some_and(|encoding| encoding != "identity") {
             return Status::unimplemented("compressed requests are not served; send them plain")
                 .into_http();
         }
-        let info = parts.extensions.get().cloned().unwrap_or_default();
+        let mut info: PeerInfo = parts.extensions.get().cloned().unwrap_or_default();
+        let options = &self.service.options;
+        let token = match &options.security {
+            Security::Plain | Security::Certificates(_) => None,
+            Security::Tokens(tokens) => {
+                match authenticated(tokens.authenticator.as_ref(), &parts.headers).await {
+                    Ok(token) => Some(token),
+                    Err(status) => {
+                        let stats = self.service.cache.stats();
+                        Stats::add(&stats.tokens_refused, 1);
+                        tracing::debug!(addr = ?info.addr, %status, "a token was refused");
+                        return status.into_http();
+                    }
+                }
+            }
+        };
+        let age = most_age(options, token.as_ref(), SystemTime::now());
+        if let Some(token) = token {
+            info.spiffe = Some(Arc::new(token.id));
+        }
         let requests = Streaming::new_request(
             Requests::<P::Request>::default(),
             body,
             None,
             Some(self.service.limits.message_bytes),
         );
-        match self.service.open::<P>(A::ONLY, info, requests) {
+        match self.service.open::<P>(A::ONLY, info, age, requests) {
             Ok(responses) => {
                 let mut response = http::Response::new(Body::new(Encoded::new(responses)));
                 let grpc = http::HeaderValue::from_static("application/grpc");
@@ -170,13 +212,20 @@ impl<A: Api> Served<A> {
 impl<A: Api> HttpService<http::Request<Body>> for Served<A> {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let served = self.clone();
+        Box::pin(async move { Ok(served.answer(request).await) })
+    }
+}
+
+impl<A: Api> Served<A> {
+    async fn answer(&self, request: http::Request<Body>) -> http::Response<Body> {
         let method = request
             .uri()
             .path()
@@ -184,15 +233,15 @@ impl<A: Api> HttpService<http::Request<Body>> for Served<A> {
             .next()
             .unwrap_or_default()
             .strip_suffix(A::SUBJECT);
-        ready(Ok(match method {
-            Some("Stream") => self.stream::<Sotw>(request),
-            Some("Delta") => self.stream::<Delta>(request),
+        match method {
+            Some("Stream") => self.stream::<Sotw>(request).await,
+            Some("Delta") => self.stream::<Delta>(request).await,
             Some("Fetch") if A::ONLY.is_some() => Status::unimplemented(
                 "polling is not served; use the streaming or the delta method of this service",
             )
             .into_http(),
             _ => Status::unimplemented("the service has no such method").into_http(),
-        }))
+        }
     }
 }
 

@@ -24,9 +24,11 @@ pub struct Stats {
     pub malformed: AtomicU64,
     /// Connections refused because of their certificate or handshake.
     pub tls_refused: AtomicU64,
-    /// Changed certificate files that were taken into use.
+    /// Streams refused because their token is missing or not accepted.
+    pub tokens_refused: AtomicU64,
+    /// Changed certificates that were taken into use.
     pub tls_reloads: AtomicU64,
-    /// Changed certificate files that could not be used.
+    /// Changed certificates that could not be used.
     pub tls_reload_failures: AtomicU64,
     /// Response messages handed to the transport.
     pub pushes: AtomicU64,

@@ -30,7 +30,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::Receiver;
 use trimtab_xds::{
-    Audience, Delivery, ECDS, Resource, ResourceCache, Scope, Scoped, ServerOptions,
+    Audience, Delivery, ECDS, Resource, ResourceCache, Scope, Scoped, Security, ServerOptions,
     content_version,
 };
 
@@ -426,7 +426,7 @@ async fn envoy_gets_the_limit_of_its_namespace_over_mutual_tls() {
     let files = Files::new();
     files.fill(&authority.server(), &authority.pem);
     let options = ServerOptions {
-        tls: Some(files.tls()),
+        security: Security::Certificates(files.tls()),
         ..ServerOptions::default()
     };
     let cache = ResourceCache::new();

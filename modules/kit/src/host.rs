@@ -22,6 +22,7 @@ use trimtab_xds::{ResourceCache, Stats};
 
 use crate::clock::Clock;
 use crate::driver::{AnyDriver, writers_per_lane};
+use crate::identity::XdsEndpoint;
 use crate::module::{Installed, Setup, SetupError};
 use crate::prometheus::AnswerBudget;
 use crate::readiness::Readiness;
@@ -53,8 +54,8 @@ pub struct Context {
     pub xds: ResourceCache,
     /// The mesh as all modules see it, with the cluster domain.
     pub mesh: Arc<Mesh>,
-    /// Address of the xDS server as proxies reach it; empty: proxies cannot be told one.
-    pub xds_address: String,
+    /// How proxies reach the xDS server.
+    pub xds_endpoint: XdsEndpoint,
     /// Metric sources; the first that provides a name gives its value.
     pub sources: Vec<Arc<dyn MetricSource>>,
     /// Memory for the answers of Prometheus, for all that ask.
@@ -76,7 +77,7 @@ impl Context {
             registry: Arc::default(),
             xds: ResourceCache::new(),
             mesh: Mesh::new(DEFAULT_DOMAIN),
-            xds_address: String::new(),
+            xds_endpoint: XdsEndpoint::default(),
             sources: Vec::new(),
             answers: AnswerBudget::default(),
             offline: false,

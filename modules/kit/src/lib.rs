@@ -15,6 +15,7 @@ pub mod engine;
 pub mod envoyfilter;
 pub mod generated;
 pub mod host;
+pub mod identity;
 pub mod listen;
 pub mod module;
 pub mod problem;

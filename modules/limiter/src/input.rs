@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
 use trimtab_crds::limiter::{Delivery, DescriptorStatus, LimiterSpec};
+use trimtab_kit::identity::XdsEndpoint;
 use trimtab_kit::problem::Problem;
 use trimtab_mesh::model::TargetPort;
 
@@ -221,8 +222,8 @@ pub struct Settings {
     pub insert_local_rate_limit: bool,
     /// RE2 for `match.proxy.proxyVersion`.
     pub proxy_version: String,
-    /// Address of Trimtab's xDS server as proxies reach it; empty: ECDS is refused.
-    pub xds_address: String,
+    /// How proxies reach Trimtab's xDS server; without an address ECDS is refused.
+    pub xds: XdsEndpoint,
     /// Whether there is a Prometheus for `spec.metrics`.
     pub prometheus: bool,
     /// Names that metric sources provide; an expression that uses another one is refused.
@@ -236,7 +237,7 @@ impl Default for Settings {
             hold_for: Duration::from_secs(60),
             insert_local_rate_limit: true,
             proxy_version: String::new(),
-            xds_address: "trimtab.istio-system.svc:15010".to_owned(),
+            xds: XdsEndpoint::plain("trimtab.istio-system.svc:15010"),
             prometheus: true,
             known_metrics: BTreeSet::new(),
         }
@@ -247,7 +248,7 @@ impl Settings {
     /// Settings of a configuration: the one way to them, for all ways to run.
     pub fn new(
         config: &LimiterConfig,
-        xds_address: &str,
+        xds: &XdsEndpoint,
         sources: &[Arc<dyn MetricSource>],
     ) -> Self {
         Self {
@@ -255,7 +256,7 @@ impl Settings {
             hold_for: config.hold_for,
             insert_local_rate_limit: !config.disable_insert_local_rate_limit,
             proxy_version: config.proxy_version.clone(),
-            xds_address: xds_address.to_owned(),
+            xds: xds.clone(),
             prometheus: sources.iter().any(|s| s.name() == "prometheus"),
             known_metrics: sources.iter().flat_map(|s| s.provides()).collect(),
         }

@@ -64,7 +64,7 @@ impl Module for Limiter {
     fn setup(config: LimiterConfig, setup: &mut Setup<'_>) -> Result<(), SetupError> {
         let context = setup.context().clone();
         let index = Index::new(&config.root_namespace, &context.mesh);
-        let settings = Settings::new(&config, &context.xds_address, &context.sources);
+        let settings = Settings::new(&config, &context.xds_endpoint, &context.sources);
         let engine = Engine::new(
             index.clone(),
             context.sources,

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use trimtab_crds::{Duration, duration};
-use trimtab_xds::{Limits, NodeTrust, ServerOptions, TlsFiles};
+use trimtab_kit::identity::{AuthorityConfig, TokenConfig};
+use trimtab_xds::{Limits, NodeTrust, Security, ServerOptions, TlsFiles};
 
 /// The xDS server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,8 +17,13 @@ pub struct Xds {
     /// `host:port` as proxies reach it; written into generated EnvoyFilters. Empty: the address where it listens in
     /// standalone mode; in a cluster delivery ECDS is then refused.
     pub advertise: String,
-    /// Certificates for mutual TLS; absent: the listener is plain.
+    /// Certificates for mutual TLS.
     pub tls: Option<Tls>,
+    /// TLS by an authority of Trimtab's own, and proxies that show their ServiceAccount tokens. Without it and without
+    /// `tls` the listener is plain.
+    pub tokens: Option<XdsTokens>,
+    /// A plain listener may be reached from other machines: whoever does so is believed what it says of itself.
+    pub plaintext: bool,
     /// Without TLS anybody who reaches the port may ask: true lets passwords of Redis objects be in the answers to plain
     /// Envoys all the same.
     pub plaintext_secrets: bool,
@@ -36,6 +42,8 @@ impl Default for Xds {
             address: SocketAddr::from(([127, 0, 0, 1], 15010)),
             advertise: String::new(),
             tls: None,
+            tokens: None,
+            plaintext: false,
             plaintext_secrets: false,
             trust_nodes: Trust::default(),
             max_connection_age: None,
@@ -56,6 +64,63 @@ pub struct Tls {
     pub client_ca: PathBuf,
     /// Trust domains that are accepted; empty: each that the authorities vouch for.
     pub trust_domains: Vec<String>,
+}
+
+/// ServiceAccount tokens of proxies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct XdsTokens {
+    /// The token's file in the proxies. The default is where Istio mounts it in every sidecar and gateway.
+    pub file: String,
+    /// Audiences of which a token must have one.
+    pub audiences: Vec<String>,
+    /// Trust domain of the identities.
+    pub trust_domain: String,
+    /// The Secret with the authority, made when it is not there.
+    pub authority: AuthorityConfig,
+}
+
+impl Default for XdsTokens {
+    fn default() -> Self {
+        let TokenConfig {
+            audiences,
+            trust_domain,
+        } = TokenConfig::default();
+        Self {
+            file: "/var/run/secrets/tokens/istio-token".to_owned(),
+            audiences,
+            trust_domain,
+            authority: AuthorityConfig::default(),
+        }
+    }
+}
+
+impl XdsTokens {
+    /// What is asked of tokens.
+    pub fn reviews(&self) -> TokenConfig {
+        TokenConfig {
+            audiences: self.audiences.clone(),
+            trust_domain: self.trust_domain.clone(),
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (key, empty) in [
+            ("file", self.file.is_empty()),
+            ("trustDomain", self.trust_domain.is_empty()),
+            ("authority.namespace", self.authority.namespace.is_empty()),
+            ("authority.name", self.authority.name.is_empty()),
+            // An API server would take its own audience then, which every pod's default token has.
+            ("audiences", self.audiences.iter().all(String::is_empty)),
+        ] {
+            if empty {
+                return Err(format!(
+                    "xds.tokens.{key} is empty: leave it out for the default"
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether node ids, groups and, without TLS, namespaces are believed.
@@ -125,6 +190,27 @@ impl Xds {
                 }
             }
         }
+        if let Some(tokens) = &self.tokens {
+            if self.tls.is_some() {
+                return Err(
+                    "xds.tls and xds.tokens are both set: keep one, a client shows a certificate or a token"
+                        .to_owned(),
+                );
+            }
+            tokens.check()?;
+        }
+        let plain = self.tls.is_none() && self.tokens.is_none();
+        if plain && !self.plaintext && !self.address.ip().is_loopback() {
+            return Err(format!(
+                "xds.address: {} is reached from other machines, and nobody could tell who asks: set xds.tokens (proxies in Kubernetes) or xds.tls, or xds.plaintext: true if everybody who reaches the port may read everything",
+                self.address
+            ));
+        }
+        if self.plaintext && !plain {
+            return Err(
+                "xds.plaintext is set beside xds.tls or xds.tokens: remove one of them".to_owned(),
+            );
+        }
         let limits = &self.limits;
         for (key, number) in [
             ("messageBytes", limits.message_bytes),
@@ -141,14 +227,19 @@ impl Xds {
         Ok(())
     }
 
-    /// As the server takes them.
-    pub fn options(&self) -> ServerOptions {
-        let tls = self.tls.as_ref().map(|tls| TlsFiles {
+    /// Plain, or with the certificates of files.
+    pub fn security(&self) -> Security {
+        let files = self.tls.as_ref().map(|tls| TlsFiles {
             trust_domains: tls.trust_domains.clone(),
             ..TlsFiles::new(&tls.certificate, &tls.key, &tls.client_ca)
         });
+        files.map_or(Security::Plain, Security::Certificates)
+    }
+
+    /// As the server takes them.
+    pub fn options(&self, security: Security) -> ServerOptions {
         ServerOptions {
-            tls,
+            security,
             trust_nodes: match self.trust_nodes {
                 Trust::PlainOnly => NodeTrust::PlainOnly,
                 Trust::Always => NodeTrust::Always,

@@ -26,5 +26,5 @@ pub use control_plane::Cluster;
 pub use error::{ClusterError, Result};
 pub use istiod::{Istiod, Minor};
 pub use namespace::{Namespace, Pod};
-pub use proxy::{Kind, Proxy, ProxyOptions};
+pub use proxy::{Kind, Proxy, ProxyOptions, TOKEN_FILE, service_account_token};
 pub use traffic::{Connection, Forwarder, original_destination};

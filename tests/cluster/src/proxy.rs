@@ -1,8 +1,13 @@
 //! A stock Envoy that istiod configures.
 
 use std::net::{SocketAddr, SocketAddrV4};
+use std::path::Path;
 use std::time::Duration;
 
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Api;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 use trimtab_lab::envoy::{Admin, Envoy, find};
 use trimtab_lab::ports::{free_address, free_port};
@@ -85,6 +90,7 @@ impl Proxy {
         let dir = cluster
             .dir()
             .join(format!("{}.{}", pod.name, pod.namespace));
+        write_token(cluster, pod, &dir).await?;
         let envoy = Envoy::start(&bootstrap, &dir).await?;
         Ok(Self {
             pod: pod.clone(),
@@ -108,6 +114,7 @@ impl Proxy {
             .dir()
             .join(format!("{}.{}", pod.name, pod.namespace));
         std::fs::create_dir_all(dir.join("etc")).map_err(ClusterError::file(&dir))?;
+        write_token(cluster, pod, &dir).await?;
         let write = |name: &str, text: &str| {
             let path = dir.join(name);
             std::fs::write(&path, text).map_err(ClusterError::file(&path))?;
@@ -258,6 +265,46 @@ fn active_listeners(dump: &Value) -> impl Iterator<Item = &Value> {
                 .flatten()
         })
         .map(|entry| &entry["active_state"])
+}
+
+/// Where a proxy of this harness has the token of its ServiceAccount, in its working folder. In a pod Istio mounts it at
+/// `/var/run/secrets/tokens/istio-token`.
+pub const TOKEN_FILE: &str = "./tokens/istio-token";
+
+/// Writes a token as Kubernetes mounts it into sidecars.
+async fn write_token(cluster: &Cluster, pod: &Pod, dir: &Path) -> Result<()> {
+    let token = service_account_token(cluster, &pod.namespace, "default", &["istio-ca"]).await?;
+    let file = dir.join(TOKEN_FILE);
+    let folder = file.parent().unwrap_or(dir);
+    std::fs::create_dir_all(folder).map_err(ClusterError::file(folder))?;
+    std::fs::write(&file, token).map_err(ClusterError::file(&file))
+}
+
+/// A token of a ServiceAccount for an hour; without audiences it is for the API server. The account `default` comes a moment
+/// after its namespace.
+pub async fn service_account_token(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    audiences: &[&str],
+) -> Result<String> {
+    let api: Api<ServiceAccount> = Api::namespaced(cluster.client().await?, namespace);
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            audiences: audiences.iter().map(|&a| a.to_owned()).collect(),
+            expiration_seconds: Some(3600),
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
+    };
+    let parameters = PostParams::default();
+    wait_for("a token", PUSH_BOUND, || async {
+        let made = api.create_token_request(name, &parameters, &request).await;
+        let made = made.map_err(|error| error.to_string())?;
+        let token = made.status.map(|s| s.token);
+        token.ok_or_else(|| "no token".to_owned())
+    })
+    .await
 }
 
 fn agent_environment(

@@ -8,7 +8,10 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
 use trimtab::operator::Operator;
-use trimtab_cluster::{Cluster, Connection, Istiod, Minor, Namespace, Pod, wait_for};
+use trimtab_cluster::{
+    Cluster, Connection, Istiod, Minor, Namespace, Pod, TOKEN_FILE, service_account_token, wait_for,
+};
+use trimtab_kit::identity::XdsEndpoint;
 use trimtab_lab::http::Request;
 use trimtab_lab::upstream::{Clock, PodSpec, Upstream};
 use trimtab_lazyload::config::AccessLog;
@@ -26,10 +29,10 @@ static PREVIOUS: OnceCell<Istiod> = OnceCell::const_new();
 static OPERATOR: OnceCell<Addresses> = OnceCell::const_new();
 
 /// Where the operator listens.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Addresses {
     pub http: SocketAddr,
-    pub xds: SocketAddr,
+    pub xds: XdsEndpoint,
     pub access_logs: SocketAddr,
 }
 
@@ -54,14 +57,14 @@ pub async fn operator() -> SocketAddr {
     addresses().await.http
 }
 
-/// The address of its xDS server.
-pub async fn operator_xds() -> SocketAddr {
+/// How proxies reach its xDS server.
+pub async fn operator_xds() -> XdsEndpoint {
     addresses().await.xds
 }
 
 /// Where it listens.
 pub async fn addresses() -> Addresses {
-    *OPERATOR.get_or_init(start_operator).await
+    OPERATOR.get_or_init(start_operator).await.clone()
 }
 
 /// Fallbacks of the namespaces of the tests, each for itself.
@@ -90,7 +93,9 @@ async fn start_operator() -> Addresses {
         "fallback.external=true",
     ];
     cluster.helm(&install).await.unwrap();
-    let token = service_account_token(cluster, RELEASE_NAMESPACE, "trimtab").await;
+    let token = service_account_token(cluster, RELEASE_NAMESPACE, "trimtab", &[])
+        .await
+        .unwrap();
     let mut config = chart_config(cluster, RELEASE_NAMESPACE, "trimtab").await;
     config.edit::<Limiter>(|c| c.refresh = trimtab_crds::Duration::from_millis(500));
     let (sender, receiver) = tokio::sync::oneshot::channel();
@@ -105,7 +110,7 @@ async fn start_operator() -> Addresses {
                 .unwrap();
             let addresses = Addresses {
                 http: operator.http,
-                xds: operator.xds,
+                xds: operator.xds_endpoint.clone(),
                 access_logs: operator.listeners["lazyload.learn.accessLog.address"],
             };
             sender.send(addresses).ok().unwrap();
@@ -113,17 +118,6 @@ async fn start_operator() -> Addresses {
         });
     });
     receiver.await.unwrap()
-}
-
-/// The token that the API server gives out for a ServiceAccount.
-pub async fn service_account_token(cluster: &Cluster, namespace: &str, name: &str) -> String {
-    let create = ["-n", namespace, "create", "token", name, "--duration=2h"];
-    cluster
-        .kubectl(&create, "")
-        .await
-        .unwrap()
-        .trim()
-        .to_owned()
 }
 
 /// The configuration of an installed chart, listening on free loopback ports.
@@ -143,6 +137,9 @@ pub async fn chart_config(cluster: &Cluster, namespace: &str, name: &str) -> Con
     config.http.address = trimtab_lab::ports::free_address().unwrap();
     config.xds.address = trimtab_lab::ports::free_address().unwrap();
     config.xds.advertise = config.xds.address.to_string();
+    if let Some(tokens) = &mut config.xds.tokens {
+        TOKEN_FILE.clone_into(&mut tokens.file);
+    }
     let address = trimtab_lab::ports::free_address().unwrap();
     // Its proxies have the addresses of their pods only on the way in.
     let trusted = vec!["127.0.0.0/8".parse().unwrap()];

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trimtab_cluster::{Cluster, Forwarder, Minor, Namespace, Pod, Proxy, wait_for};
+use trimtab_kit::identity::XdsEndpoint;
 use trimtab_lab::ports::free_port;
 use trimtab_metaprotocol::input::Delivery;
 use trimtab_metaprotocol::output::Translation;
@@ -52,12 +53,12 @@ spec:
 }
 
 /// The bootstrap of a pod with the annotation `sidecar.istio.io/bootstrapOverride`, as `docs/metaprotocol.md` gives it.
-fn with_authority(xds: SocketAddr) -> Value {
+fn with_authority(xds: &XdsEndpoint) -> Value {
     json!({
         "config_sources": [{
             "authorities": [{"name": "trimtab"}],
             "api_config_source": {"api_type": "AGGREGATED_GRPC", "transport_api_version": "V3",
-                "grpc_services": [{"google_grpc": {"target_uri": xds.to_string(), "stat_prefix": "trimtab"}}]},
+                "grpc_services": [xds.grpc_service()]},
             "resource_api_version": "V3",
         }],
         "layered_runtime": {"layers": [{"name": "trimtab", "static_layer":
@@ -106,7 +107,7 @@ async fn mesh_with(prefix: &str, port_name: &str, script: &str, authority: bool)
         .await
         .unwrap();
     let proxy = if authority {
-        Proxy::start_by_agent(cluster, istiod, &caller, &with_authority(xds))
+        Proxy::start_by_agent(cluster, istiod, &caller, &with_authority(&xds))
             .await
             .unwrap()
     } else {
@@ -242,7 +243,7 @@ fn translated(mesh: &Mesh, delivery: Delivery, xds: SocketAddr, subset: &str) ->
             "owner": {"kind": "MetaRouter", "namespace": name, "name": "orders"},
             "routes": [{"route": [{"destination": {"host": host, "subset": subset}}]}],
         },
-        "settings": {"dataPlanes": ["envoy"], "scope": "serviceNamespace", "xdsAddress": xds.to_string(),
+        "settings": {"dataPlanes": ["envoy"], "scope": "serviceNamespace", "xds": {"address": xds.to_string()},
             "capabilities": {"deliveries": [delivery]}},
     });
     let made = translate(&serde_json::from_value(input).unwrap());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use trimtab_crds::limiter::{Delivery, DescriptorState, DescriptorStatus};
+use trimtab_kit::identity::XdsEndpoint;
 use trimtab_limiter::decide::decide;
 use trimtab_limiter::input::LimiterInput;
 use trimtab_limiter::status::{Report, status};
@@ -73,7 +74,7 @@ impl Case {
         xds_address: &str,
     ) -> Self {
         input.spec.delivery = Some(delivery);
-        xds_address.clone_into(&mut Arc::make_mut(&mut input.settings).xds_address);
+        Arc::make_mut(&mut input.settings).xds = XdsEndpoint::plain(xds_address);
         Self::of(input)
     }
 
@@ -111,7 +112,7 @@ impl Case {
             .map(|c| json!({"name": c.name, "live": c.live, "config": canonical(&c.canonical)}))
             .collect();
         let report = Report {
-            delivery: delivery_problem(self.input.delivery(), &self.input.settings.xds_address),
+            delivery: delivery_problem(self.input.delivery(), &self.input.settings.xds),
             ..Report::default()
         };
         let now = Timestamp::from_second(1_700_000_000).expect("a time");

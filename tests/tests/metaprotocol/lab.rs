@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio_util::sync::CancellationToken;
 use trimtab_lab::envoy::Envoy;
+use trimtab_kit::identity::XdsEndpoint;
 use trimtab_lab::ports::free_address;
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput, Settings};
 use trimtab_metaprotocol::output::Translation;
@@ -228,7 +229,7 @@ impl Fixture {
         let stop = CancellationToken::new();
         tokio::spawn(serve(cache.clone(), listener, stop.clone()));
         let mut settings = Settings::clone(&input.settings);
-        settings.xds_address = address.to_string();
+        settings.xds = XdsEndpoint::plain(address.to_string());
         settings.capabilities.deliveries = [delivery].into();
         let made = translate(&with(input, &settings));
         let answers = cache.deliveries();

@@ -13,6 +13,7 @@ use envoy_types::pb::google::protobuf::UInt32Value;
 use prost::Message;
 use serde_json::{Value, json};
 use trimtab_metaprotocol::features::{Feature, Target};
+use trimtab_kit::identity::XdsEndpoint;
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput};
 use trimtab_xds::{Resource, TRDS, xdstp_name};
 
@@ -290,7 +291,7 @@ async fn a_proxy_that_starts_while_the_server_is_away_calls_the_service_itself()
     let nobody = trimtab_lab::ports::free_address().expect("a port");
     let mut asked = all_to("v2");
     let mut settings = asked.settings.as_ref().clone();
-    settings.xds_address = nobody.to_string();
+    settings.xds = XdsEndpoint::plain(nobody.to_string());
     asked.settings = settings.into();
     let made = trimtab_metaprotocol::translate::translate(&asked);
     assert_eq!(made.programs[0].delivery, Delivery::Ecds);

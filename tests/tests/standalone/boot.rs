@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use trimtab_dataplane::{BootstrapOptions, XdsTls, bootstrap};
 use trimtab_lab::envoy::{self, Envoy};
-use trimtab_xds::{Audience, CDS, ResourceCache, Scope, ServerOptions, TlsFiles};
+use trimtab_xds::{Audience, CDS, ResourceCache, Scope, Security, ServerOptions, TlsFiles};
 
 use crate::http::case;
 use crate::lab::{NODE, folder, options, server, until};
@@ -120,7 +120,7 @@ async fn a_proxy_with_a_certificate_reaches_a_server_with_one() {
     cache.update_all(case.served(None).updates(None, &Scope::All));
     cache.mark_ready();
     let secured = ServerOptions {
-        tls: Some(TlsFiles::new(certificate, key, root.clone())),
+        security: Security::Certificates(TlsFiles::new(certificate, key, root.clone())),
         ..ServerOptions::default()
     };
     let (address, _stop) = server(&cache, secured).await;

@@ -124,7 +124,7 @@ fn delivery(plan: &Plan<'_>, filter: &Filter) -> Delivery {
     if filter.ecds {
         wanted.push(Delivery::Ecds);
     }
-    if settings.xds_address.is_empty() {
+    if settings.xds.address.is_empty() {
         wanted.clear();
     }
     settings.capabilities.best(&wanted)
@@ -213,9 +213,8 @@ fn extension(type_url: &str, config: &Value) -> Value {
     json!({"@type": "type.googleapis.com/udpa.type.v1.TypedStruct", "typeUrl": type_url, "value": config})
 }
 
-/// Where the filter's configuration comes from. `google_grpc` needs no cluster; Envoy refuses one from CDS here.
+/// Where the filter's configuration comes from.
 fn discovered(plan: &Plan<'_>, filter: &Filter, default: Option<Value>) -> Value {
-    let address = &plan.input.settings.xds_address;
     let mut out = json!({
         "config_source": {
             "resource_api_version": "V3",
@@ -223,7 +222,7 @@ fn discovered(plan: &Plan<'_>, filter: &Filter, default: Option<Value>) -> Value
             "api_config_source": {
                 "api_type": "GRPC",
                 "transport_api_version": "V3",
-                "grpc_services": [{"google_grpc": {"target_uri": address, "stat_prefix": "trimtab"}}],
+                "grpc_services": [plan.input.settings.xds.grpc_service()],
             },
         },
         "type_urls": [filter.type_url],

@@ -36,12 +36,25 @@ where
     R: prost::Message + Default + std::fmt::Debug + 'static,
 {
     pub async fn open(channel: Channel, path: &'static str) -> Result<Self, Status> {
+        Self::open_as(channel, path, None).await
+    }
+
+    /// With a value of the `authorization` header.
+    pub async fn open_as(
+        channel: Channel,
+        path: &'static str,
+        authorization: Option<&str>,
+    ) -> Result<Self, Status> {
         let mut grpc = tonic::client::Grpc::new(channel);
         let unavailable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
         grpc.ready().await.map_err(unavailable)?;
         let (requests, receiver) = unbounded_channel();
         let codec = tonic_prost::ProstCodec::<Q, R>::default();
-        let request = Request::new(UnboundedReceiverStream::new(receiver));
+        let mut request = Request::new(UnboundedReceiverStream::new(receiver));
+        if let Some(value) = authorization {
+            let value = value.parse().expect("a header");
+            request.metadata_mut().insert("authorization", value);
+        }
         let path = PathAndQuery::from_static(path);
         let response = grpc.streaming(request, path, codec).await?;
         Ok(Self {

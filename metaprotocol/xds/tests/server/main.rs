@@ -14,4 +14,5 @@ mod common;
 mod limits;
 mod services;
 mod tls;
+mod tokens;
 mod views;

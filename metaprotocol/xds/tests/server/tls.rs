@@ -12,7 +12,8 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use trimtab_xds::{
-    Audience, ECDS, ResourceCache, Scope, ServeError, ServerOptions, Stats, TlsFiles, serve_with,
+    Audience, ECDS, ResourceCache, Scope, Security, ServeError, ServerOptions, Stats, TlsFiles,
+    serve_with,
 };
 
 use crate::certs::{Authority, Files, Pair};
@@ -26,7 +27,7 @@ async fn start(tls: TlsFiles) -> Server {
     let cache = ResourceCache::new();
     cache.mark_ready();
     let options = ServerOptions {
-        tls: Some(tls),
+        security: Security::Certificates(tls),
         ..ServerOptions::default()
     };
     Server::start_as(cache, options).await
@@ -56,6 +57,15 @@ fn client_config(authority: &str, pair: Option<&Pair>) -> ClientConfig {
 
 /// A stream over TLS. In TLS 1.3 a client hears of its refusal only with the first answer.
 async fn stream(server: &Server, authority: &str, pair: Option<&Pair>) -> Result<Sotw, Status> {
+    let channel = secure(server, authority, pair).await?;
+    Sotw::open(channel, ADS).await
+}
+
+pub async fn secure(
+    server: &Server,
+    authority: &str,
+    pair: Option<&Pair>,
+) -> Result<Channel, Status> {
     let connector = TlsConnector::from(Arc::new(client_config(authority, pair)));
     let addr = server.addr;
     let connect = tower::service_fn(move |_: tonic::transport::Uri| {
@@ -67,11 +77,10 @@ async fn stream(server: &Server, authority: &str, pair: Option<&Pair>) -> Result
             Ok::<_, std::io::Error>(TokioIo::new(tls))
         }
     });
-    let channel = Channel::from_static("http://xds.test")
+    Channel::from_static("http://xds.test")
         .connect_with_connector(connect)
         .await
-        .map_err(|error| Status::unavailable(error.to_string()))?;
-    Sotw::open(channel, ADS).await
+        .map_err(|error| Status::unavailable(error.to_string()))
 }
 
 #[tokio::test]
@@ -235,7 +244,7 @@ async fn a_server_does_not_start_with_files_that_it_cannot_use() {
             .await
             .expect("a port");
         let options = ServerOptions {
-            tls: Some(files.tls()),
+            security: Security::Certificates(files.tls()),
             ..ServerOptions::default()
         };
         let ended = serve_with(

@@ -356,7 +356,7 @@ impl Entry {
     }
 
     pub(super) fn delivery_problem(&self) -> Option<trimtab_kit::problem::Problem> {
-        delivery_problem(self.input.delivery(), &self.input.settings.xds_address)
+        delivery_problem(self.input.delivery(), &self.input.settings.xds)
     }
 
     /// Whether outputs stay as they are: the object, or a rule that was in force, cannot be judged, so nothing that works is

@@ -8,6 +8,7 @@ use trimtab_crds::istio::{EnvoyFilter, EnvoyFilterSpec, WorkloadSelector};
 use trimtab_crds::limiter::{BASE_SET, KIND};
 use trimtab_kit::envoyfilter::{PatchBuilder, PatchContext, RoutePlace, typed_struct};
 use trimtab_kit::generated::{owned_labels, owner_references};
+use trimtab_kit::identity::XdsEndpoint;
 
 use super::extension_config::filter_name;
 use super::limit::{FILTER_NAME, LOCAL_RATE_LIMIT, Profile, STAT_PREFIX};
@@ -74,7 +75,7 @@ pub(super) fn with_discovery(
         for profile in distinct_filters(placed_rules) {
             let filter = discovery_filter(
                 &filter_name(input, set, &profile),
-                &input.settings.xds_address,
+                &input.settings.xds,
             );
             patches.push(builder.insert_http_filter(context, &filter));
         }
@@ -84,8 +85,8 @@ pub(super) fn with_discovery(
 }
 
 /// A filter whose configuration comes from Trimtab's xDS server. The default lets everything pass and needs no warming,
-/// so a listener never waits for Trimtab. `google_grpc` needs no cluster; Envoy refuses `envoy_grpc` with one from CDS.
-fn discovery_filter(name: &str, xds_address: &str) -> Value {
+/// so a listener never waits for Trimtab.
+fn discovery_filter(name: &str, xds: &XdsEndpoint) -> Value {
     json!({
         "name": name,
         "config_discovery": {
@@ -95,7 +96,7 @@ fn discovery_filter(name: &str, xds_address: &str) -> Value {
                 "api_config_source": {
                     "api_type": "GRPC",
                     "transport_api_version": "V3",
-                    "grpc_services": [{"google_grpc": {"target_uri": xds_address, "stat_prefix": "trimtab"}}],
+                    "grpc_services": [xds.grpc_service()],
                 },
             },
             "default_config": {"@type": LOCAL_RATE_LIMIT, "stat_prefix": STAT_PREFIX},

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use trimtab_crds::Duration;
 use trimtab_crds::limiter::{BASE_SET, Delivery, Descriptor, LimiterSpec};
+use trimtab_kit::identity::XdsEndpoint;
 use trimtab_kit::problem::Problem;
 
 pub use matches::{Address, RuleMatch, Test, ValueMatch};
@@ -265,8 +266,8 @@ fn compile(text: &str, field: &str) -> Result<Expression, Problem> {
 }
 
 /// Whether `delivery` can be used with these settings.
-pub fn delivery_problem(delivery: Delivery, xds_address: &str) -> Option<Problem> {
-    (delivery == Delivery::Ecds && xds_address.is_empty()).then(|| {
+pub fn delivery_problem(delivery: Delivery, xds: &XdsEndpoint) -> Option<Problem> {
+    (delivery == Delivery::Ecds && xds.address.is_empty()).then(|| {
         Problem::of_field(
             "spec.delivery",
             "NotConfigured",

@@ -1,0 +1,140 @@
+//! How the xDS server and the proxies know each other, from the configuration.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::Client;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use trimtab_kit::clock::Clock;
+use trimtab_kit::identity::{
+    Authorities, AuthorityStore, EndpointTls, TokenReviewer, XdsEndpoint, keep,
+};
+use trimtab_xds::{Security, Tokens};
+
+use crate::config::{Config, XdsTokens};
+
+/// Pause between attempts to read the authorities at the start, and how many there are.
+const RETRY: Duration = Duration::from_secs(1);
+const ATTEMPTS: u32 = 30;
+
+/// What follows from `xds` of the configuration.
+pub(crate) struct Identity {
+    /// For generated objects.
+    pub(crate) endpoint: XdsEndpoint,
+    /// For the server.
+    pub(crate) security: Security,
+}
+
+/// Reads or makes the authorities where there is to be one, and keeps the certificate fresh until `shutdown`.
+pub(crate) async fn establish(
+    config: &Config,
+    listening: SocketAddr,
+    client: &Client,
+    clock: &Arc<dyn Clock>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Identity> {
+    let mut endpoint = XdsEndpoint::plain(advertised(config, Some(listening)));
+    let Some(tokens) = &config.xds.tokens else {
+        let security = config.xds.security();
+        return Ok(Identity { endpoint, security });
+    };
+    let store = AuthorityStore::new(client.clone(), tokens.authority.clone(), clock.clone());
+    let authorities = first(&store, shutdown).await?;
+    let hosts = vec![host(&endpoint.address).to_owned()];
+    let certificate = store.issue(&authorities, &hosts)?;
+    let (sender, certificate) = watch::channel(certificate);
+    endpoint.tls = Some(tls(tokens, authorities.roots()));
+    tokio::spawn(keep(store, authorities, hosts, sender, shutdown.clone()));
+    let reviewer = TokenReviewer::new(client.clone(), tokens.reviews(), clock.clone());
+    let security = Security::Tokens(Tokens {
+        certificate,
+        authenticator: Arc::new(reviewer),
+    });
+    Ok(Identity { endpoint, security })
+}
+
+/// An API server that is not there yet is waited for: proxies cannot be told a root before.
+async fn first(
+    store: &AuthorityStore,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Authorities> {
+    let mut attempt = 0;
+    loop {
+        let error = match store.load().await {
+            Ok(authorities) => return Ok(authorities),
+            Err(error) => error,
+        };
+        attempt += 1;
+        if attempt == ATTEMPTS {
+            return Err(error).context("xds.tokens: there is no authority for the xDS server");
+        }
+        tracing::warn!(%error, "the authority of the xDS server cannot be read yet");
+        tokio::select! {
+            () = shutdown.cancelled() => return Err(error).context("stopped"),
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+/// The endpoint where nothing runs: the root of an authority that no Secret among the objects has is a comment.
+pub(crate) async fn offline(
+    config: &Config,
+    client: &Client,
+    clock: &Arc<dyn Clock>,
+) -> XdsEndpoint {
+    let mut endpoint = XdsEndpoint::plain(advertised(config, None));
+    if let Some(tokens) = &config.xds.tokens {
+        let store = AuthorityStore::new(client.clone(), tokens.authority.clone(), clock.clone());
+        let roots = match store.read().await {
+            Ok(Some((authorities, _))) => authorities.roots(),
+            _ => format!(
+                "# the authorities of Secret {}/{}\n",
+                tokens.authority.namespace, tokens.authority.name
+            ),
+        };
+        endpoint.tls = Some(tls(tokens, roots));
+    }
+    endpoint
+}
+
+fn tls(tokens: &XdsTokens, roots: String) -> EndpointTls {
+    EndpointTls {
+        roots,
+        token_file: tokens.file.clone(),
+    }
+}
+
+/// `host:port` of the xDS server for generated objects. `listening`: where it does, if it runs.
+fn advertised(config: &Config, listening: Option<SocketAddr>) -> String {
+    if !config.xds.advertise.is_empty() {
+        config.xds.advertise.clone()
+    } else if config.in_cluster {
+        // Loopback would lead every proxy to itself: without an address ECDS is refused, with a condition that says why.
+        String::new()
+    } else {
+        listening.map_or_else(String::new, |address| address.to_string())
+    }
+}
+
+/// `host:port` or `[v6]:port` without the port.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_host_of_an_address() {
+        for (address, host) in [
+            ("trimtab.istio-system.svc:15010", "trimtab.istio-system.svc"),
+            ("[::1]:15010", "::1"),
+            ("10.0.0.1:1", "10.0.0.1"),
+        ] {
+            assert_eq!(super::host(address), host);
+        }
+    }
+}
