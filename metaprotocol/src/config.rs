@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
+use trimtab_kit::envoy::re2::{self, Engine};
 
 use crate::input::{
     AccessLog, Capabilities, DataPlane, Delivery, Ports, ProxySelector, Scope, Settings,
@@ -119,6 +120,11 @@ impl MetaprotocolConfig {
                 self.debounce
             ));
         }
+        re2::check_key(
+            "metaprotocol.proxyVersion",
+            &self.proxy_version,
+            Engine::Istiod,
+        )?;
         if let Some(tracing) = &self.tracing
             && !(0.0..=100.0).contains(&tracing.sampling)
         {
