@@ -6,7 +6,7 @@ FOR ?= 60s
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cluster quickstart test test-fast check fmt tree clippy doc generated deny bench bench-xds bench-scale bench-lazyload update-golden clean clean-cache
+.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree clippy doc generated deny bench bench-xds bench-scale bench-lazyload update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ FAST_TESTS := aeraki features golden layering loopback properties repository rul
 
 test-fast: ## the tests that need no external program: no Envoy, Prometheus, cluster, helm or kubectl
 	cargo test --workspace --no-fail-fast --lib $(FAST_TESTS:%=--test %)
+
+fuzz: deps ## expressions, headers and objects nobody meant: against Envoy and through translate, with two seeds; minutes
+	$(WITH_TOOLS) cargo test -p trimtab-tests --test validity -- --ignored --nocapture
 
 check: fmt tree clippy doc generated deny ## formatting, files of the repository, lints, docs, generated files, dependencies
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use trimtab_kit::envoy::re2::{MAX_PROGRAM, PROGRAM_SIZE_KEY};
 use trimtab_xds::GROUP_KEY;
 
 /// Cluster of the xDS server in the bootstrap.
@@ -156,7 +157,10 @@ pub fn bootstrap(options: &BootstrapOptions) -> Value {
             "resource_api_version": "V3",
         }],
         "static_resources": {"clusters": [cluster(options)]},
-        "layered_runtime": {"layers": [{"name": "static", "static_layer": {XDSTP_FLAG: true}}]},
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": {
+            XDSTP_FLAG: true,
+            PROGRAM_SIZE_KEY: MAX_PROGRAM,
+        }}]},
     })
 }
 

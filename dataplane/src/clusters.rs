@@ -112,10 +112,18 @@ fn common(name: &str, port: &PortInput, balancing: &Balancing) -> Map<String, Va
 }
 
 fn assignment(name: &str, endpoints: &[&EndpointInput]) -> Value {
+    // Envoy refuses weights with a sum of more than 32 bits; smaller ones in the same relation say the same.
+    let mut weights = endpoints.iter().filter_map(|e| e.weight);
+    let fits = weights.try_fold(0_u32, u32::checked_add).is_some();
+    let divisor = if fits {
+        1
+    } else {
+        u32::try_from(endpoints.len()).unwrap_or(u32::MAX)
+    };
     let one = |e: &&EndpointInput| {
         let mut out = json!({"endpoint": {"address": socket(&e.address, e.port)}});
         if let Some(weight) = e.weight.filter(|w| *w > 0) {
-            out["load_balancing_weight"] = json!(weight);
+            out["load_balancing_weight"] = json!((weight / divisor).max(1));
         }
         out
     };

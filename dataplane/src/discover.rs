@@ -209,6 +209,19 @@ impl Reader<'_> {
         let vips: BTreeSet<IpAddr> = entry.addresses().collect();
         let mut out = Vec::new();
         for host in &spec.hosts {
+            let host = &host.to_ascii_lowercase();
+            if !is_host(host) {
+                self.problems.push(Problem::new(
+                    Owner::of_row("ServiceEntry", &entry.id),
+                    "spec.hosts",
+                    "InvalidHost",
+                    format!(
+                        "\"{}\" is no DNS name: write for example api.example.com or *.example.com",
+                        host.escape_debug()
+                    ),
+                ));
+                continue;
+            }
             if host.starts_with('*') && spec.endpoints.is_empty() && resolution != "STATIC" {
                 self.not_done(
                     Owner::of_row("ServiceEntry", &entry.id),
@@ -379,6 +392,18 @@ impl StandaloneObjects {
             domain => domain,
         }
     }
+}
+
+/// Whether Istio takes `text` as a host: labels with dots between, the first may be a wildcard. Two virtual hosts of one
+/// domain, or one with a line break, make Envoy refuse all of them.
+fn is_host(text: &str) -> bool {
+    let label = |label: &str| {
+        let inside = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        (1..=63).contains(&label.len()) && label.chars().all(inside)
+    };
+    let text = text.strip_prefix("*.").unwrap_or(text);
+    let text = text.strip_suffix('.').unwrap_or(text);
+    text.len() <= 255 && text.split('.').all(label)
 }
 
 /// Endpoints of a port of a ServiceEntry; with DNS and none written, the host itself.

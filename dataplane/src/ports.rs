@@ -1,6 +1,7 @@
 //! What plain ports speak, and what of a DestinationRule is followed.
 
 use trimtab_crds::istio::{DestinationRuleSpec, LoadBalancer};
+use trimtab_kit::envoy::header;
 use trimtab_mesh::Protocol;
 
 use crate::input::{AppProtocol, Balancing};
@@ -18,7 +19,10 @@ pub(super) fn speaks(protocol: Option<Protocol>) -> AppProtocol {
 /// How a policy chooses endpoints; `None`: it does not say, or says what is not done.
 pub(super) fn balancing(policy: &LoadBalancer) -> Option<Balancing> {
     let hash = policy.consistent_hash.as_ref();
-    if let Some(name) = hash.map(|h| &h.http_header_name).filter(|n| !n.is_empty()) {
+    if let Some(name) = hash
+        .map(|h| &h.http_header_name)
+        .filter(|n| header::matched(n).is_ok())
+    {
         return Some(Balancing::Header(name.clone()));
     }
     match policy.simple.as_str() {

@@ -6,6 +6,8 @@ use serde_json::Value;
 use trimtab_crds::istio::{
     self, HttpMatchRequest, HttpRetry, HttpRule, StringMatch, VirtualService,
 };
+use trimtab_kit::envoy::re2::{self, Engine};
+use trimtab_kit::envoy::{header, is_duration};
 use trimtab_kit::problem::Problem;
 use trimtab_metaprotocol::input::{Destination, Mirror, ValueMatch, WeightedDestination};
 use trimtab_metaprotocol::owner::Owner;
@@ -84,6 +86,13 @@ fn route(rule: &HttpRule, full: &dyn Fn(&str) -> String) -> Result<HttpRoute, Fi
     if destinations.is_empty() {
         return wrong(".route", "there is no destination: write at least one");
     }
+    let mut weights = destinations.iter().map(|d| d.weight);
+    if weights.try_fold(0_u32, u32::checked_add).is_none() {
+        return wrong(
+            ".route",
+            "the weights have a sum over 4294967295, which Envoy refuses: write smaller ones",
+        );
+    }
     if destinations.len() > 1 && destinations.iter().all(|d| d.weight == 0) {
         return wrong(
             ".route",
@@ -105,10 +114,14 @@ fn span(text: Option<&String>, at: &str) -> Result<Option<Span>, FieldError> {
         return Ok(None);
     };
     let span = Span::new(text);
-    if let Err(error) = span.get() {
-        return wrong(at, error.to_string());
+    match span.get() {
+        Err(error) => wrong(at, error.to_string()),
+        Ok(duration) if !is_duration(*duration) => wrong(
+            at,
+            format!("{text} is longer than Envoy can count: write 2562047h at most"),
+        ),
+        Ok(_) => Ok(Some(span)),
     }
-    Ok(Some(span))
 }
 
 fn destination(
@@ -158,11 +171,15 @@ fn matched(test: &HttpMatchRequest, at: &str) -> Result<HttpMatch, FieldError> {
     known(&test.others, at, "name, uri, headers, method")?;
     let mut headers = BTreeMap::new();
     for (name, value) in &test.headers {
-        let value = value_match(value, &format!("{at}.headers.{name}"))?;
+        let at = format!("{at}.headers.{}", name.escape_debug());
+        if let Err(why) = header::matched(name) {
+            return wrong(at, why.to_string());
+        }
+        let value = header_match(value, &at)?;
         headers.insert(name.to_ascii_lowercase(), value);
     }
     if let Some(method) = &test.method {
-        let value = value_match(method, &format!("{at}.method"))?;
+        let value = header_match(method, &format!("{at}.method"))?;
         headers.insert(":method".to_owned(), value);
     }
     let path = test.uri.as_ref();
@@ -173,14 +190,28 @@ fn matched(test: &HttpMatchRequest, at: &str) -> Result<HttpMatch, FieldError> {
     })
 }
 
+/// As Istio reads it, an empty prefix and the pattern `*` are any value; Envoy refuses both.
+fn header_match(test: &StringMatch, at: &str) -> Result<ValueMatch, FieldError> {
+    Ok(match value_match(test, at)? {
+        ValueMatch::Prefix(text) if text.is_empty() => ValueMatch::Present,
+        other => other,
+    })
+}
+
 fn value_match(test: &StringMatch, at: &str) -> Result<ValueMatch, FieldError> {
     if let Some(text) = &test.exact {
         Ok(ValueMatch::Exact(text.clone()))
     } else if let Some(text) = &test.prefix {
         Ok(ValueMatch::Prefix(text.clone()))
     } else if let Some(text) = &test.regex {
-        if let Err(error) = regex::Regex::new(text) {
-            return wrong(at, format!("the pattern is not one: {error}"));
+        if text == "*" {
+            return Ok(ValueMatch::Present);
+        }
+        if text.is_empty() {
+            return wrong(at, "the pattern is empty: write one, or {} for any value");
+        }
+        if let Err(why) = re2::check(text, Engine::Envoy) {
+            return wrong(at, format!("\"{text}\" is no RE2 expression: {why}"));
         }
         Ok(ValueMatch::Regex(text.clone()))
     } else if test.others.is_empty() {
@@ -232,7 +263,20 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_cannot_be_followed_as_a_whole_is_left_out() {
+    fn fault_t9_any_value_is_read_as_istio_reads_it() {
+        let any = [json!({}), json!({"prefix": ""}), json!({"regex": "*"})];
+        for test in any {
+            let (routes, problems) = read(json!({
+                "match": [{"headers": {"x": test}}],
+                "route": [{"destination": {"host": "a"}}],
+            }));
+            assert_eq!(problems, []);
+            assert_eq!(routes[0].matches[0].headers["x"], ValueMatch::Present);
+        }
+    }
+
+    #[test]
+    fn fault_t9_a_rule_that_cannot_be_followed_as_a_whole_is_left_out() {
         let to = json!([{"destination": {"host": "a"}}]);
         for (rule, field) in [
             (json!({"route": to, "fault": {}}), "spec.http[0].fault"),
@@ -249,6 +293,36 @@ mod tests {
             (
                 json!({"route": to, "match": [{"uri": {"regex": "("}}]}),
                 "spec.http[0].match[0].uri",
+            ),
+            (
+                json!({"route": to, "match": [{"headers": {"x": {"regex": "a**"}}}]}),
+                "spec.http[0].match[0].headers.x",
+            ),
+            (
+                json!({"route": to, "match": [{"method": {"regex": r"[\w--\d]"}}]}),
+                "spec.http[0].match[0].method",
+            ),
+            (
+                json!({"route": to, "match": [{"uri": {"regex": ""}}]}),
+                "spec.http[0].match[0].uri",
+            ),
+            (
+                json!({"route": to, "match": [{"headers": {"a\nb": {"exact": "1"}}}]}),
+                r"spec.http[0].match[0].headers.a\nb",
+            ),
+            (
+                json!({"route": to, "match": [{"headers": {"": {"exact": "1"}}}]}),
+                "spec.http[0].match[0].headers.",
+            ),
+            (
+                json!({"route": to, "timeout": "2562047h47m16.8s"}),
+                "spec.http[0].timeout",
+            ),
+            (
+                json!({"route": [{"destination": {"host": "a"}, "weight": i32::MAX},
+                    {"destination": {"host": "b"}, "weight": i32::MAX},
+                    {"destination": {"host": "c"}, "weight": 2}]}),
+                "spec.http[0].route",
             ),
             (
                 json!({"route": to, "match": [{"uri": {"suffix": "a"}}]}),

@@ -8,7 +8,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use trimtab_kit::envoy::re2::{MAX_PROGRAM, PROGRAM_SIZE_KEY};
 
 use crate::process::{Process, Spec, cache_dir, find_program};
 use crate::{LabError, http};
@@ -60,6 +61,12 @@ pub fn validate(config: &Value) -> Result<(), String> {
         String::from_utf8_lossy(&output.stdout)
     );
     Err(text.trim().replace(&*file.to_string_lossy(), "bootstrap"))
+}
+
+/// `layered_runtime` as Istio's bootstrap has it, as far as it decides which configuration a proxy takes: regular
+/// expressions may be larger than Envoy's 100 instructions.
+pub fn istio_runtime() -> Value {
+    json!({"layers": [{"name": "global config", "static_layer": {PROGRAM_SIZE_KEY: MAX_PROGRAM}}]})
 }
 
 /// The admin interface of an Envoy, whoever started it.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
+use trimtab_kit::envoy::re2::{self, Engine};
 use trimtab_kit::identity::XdsEndpoint;
 
 use crate::input::{
@@ -127,6 +128,11 @@ impl MetaprotocolConfig {
                 self.debounce
             ));
         }
+        re2::check_key(
+            "metaprotocol.proxyVersion",
+            &self.proxy_version,
+            Engine::Istiod,
+        )?;
         if let Some(tracing) = &self.tracing
             && !(0.0..=100.0).contains(&tracing.sampling)
         {

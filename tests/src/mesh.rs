@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
+use trimtab_lab::envoy;
 
 use crate::merge::Context;
 
@@ -323,6 +324,7 @@ impl Proxy {
             "node": {"id": self.id, "cluster": self.cluster, "metadata": self.metadata},
             "admin": {"address": address(self.admin)},
             "static_resources": {"listeners": listeners, "clusters": self.emit_clusters()},
+            "layered_runtime": envoy::istio_runtime(),
             // Istio's extraction rules: the default ones cut Istio's cluster names at their dots.
             "stats_config": {"use_all_default_tags": false, "stats_tags": [
                 {"tag_name": "cluster_name", "regex": r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)"},

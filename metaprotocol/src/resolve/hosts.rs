@@ -13,8 +13,9 @@ use trimtab_mesh::model::{
 
 use super::Mesh;
 use super::ports::{Registry, protocol};
-use crate::input::{Endpoint, HostFacts, Port, Protocol, Source, SubsetFacts};
+use crate::input::{Endpoint, HostFacts, Port, Protocol, ServicePortInput, Source, SubsetFacts};
 use crate::owner::Owner;
+use trimtab_kit::envoy::header;
 use trimtab_kit::problem::Problem;
 
 /// A host that callers use.
@@ -227,6 +228,29 @@ pub(super) fn facts(mesh: &Mesh, hosts: &BTreeMap<String, Host>) -> BTreeMap<Str
     hosts.values().map(facts).collect()
 }
 
+/// Names of headers to hash by that proxies refuse, of hosts that routes lead to.
+pub(super) fn check_hashes(mesh: &Mesh, inputs: &[ServicePortInput], problems: &mut Vec<Problem>) {
+    let led_to = |rule: &DestinationRule| inputs.iter().any(|i| i.hosts.contains_key(&*rule.host));
+    for rule in mesh.destination_rules.iter().filter(|r| led_to(r)) {
+        let own = (String::new(), rule.spec.traffic_policy.as_ref());
+        let subsets = rule.spec.subsets.iter().enumerate();
+        let subsets = subsets.map(|(i, s)| (format!("subsets[{i}]."), s.traffic_policy.as_ref()));
+        for (at, policy) in std::iter::once(own).chain(subsets) {
+            let name = policy.and_then(TrafficPolicy::hash_header);
+            if let Some(Err(why)) = name.map(header::matched) {
+                problems.push(Problem::new(
+                    Owner::of_row("DestinationRule", &rule.id),
+                    format!("spec.{at}trafficPolicy.loadBalancer.consistentHash.httpHeaderName"),
+                    "InvalidHeader",
+                    why.to_string(),
+                ));
+            }
+        }
+    }
+}
+
 fn hash_attribute(policy: Option<&TrafficPolicy>) -> Option<String> {
-    policy?.hash_header().map(str::to_owned)
+    let name = policy?.hash_header()?;
+    // Of one that proxies refuse it is as if it were not there.
+    header::matched(name).is_ok().then(|| name.to_owned())
 }

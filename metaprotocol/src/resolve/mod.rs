@@ -134,6 +134,7 @@ impl Mesh {
             }
         }
         gateways::bind(self, &mut inputs, &mut problems);
+        hosts::check_hashes(self, &inputs, &mut problems);
         Resolved { inputs, problems }
     }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use regex::Regex;
+use trimtab_kit::envoy::is_duration;
+use trimtab_kit::envoy::re2::{self, Engine};
 
 use super::Diagnostics;
 use crate::input::{KeyValue, ValueMatch};
@@ -45,7 +46,7 @@ pub(super) fn matches(
     }
 }
 
-/// Envoy uses RE2, which has neither look-around nor back references, as the parser here.
+/// A proxy that refuses a pattern refuses all routes that come with it.
 fn pattern(out: &mut Diagnostics<'_>, field: &str, text: &str) {
     if text.is_empty() {
         out.invalid(
@@ -53,13 +54,7 @@ fn pattern(out: &mut Diagnostics<'_>, field: &str, text: &str) {
             "InvalidRegex",
             "the pattern is empty: write a pattern, or {} for presence",
         );
-    } else if let Err(e) = Regex::new(text) {
-        let why = e.to_string();
-        let why = why
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim_start_matches("error: ");
+    } else if let Err(why) = re2::check(text, Engine::Envoy) {
         out.invalid(
             field,
             "InvalidRegex",
@@ -110,6 +105,11 @@ pub(super) fn span(out: &mut Diagnostics<'_>, field: &str, span: &Span, least: D
             field,
             "InvalidDuration",
             format!("{span} is too short: the least is {least:?}"),
+        ),
+        Ok(d) if !is_duration(*d) => out.invalid(
+            field,
+            "InvalidDuration",
+            format!("{span} is longer than proxies can count: write 2562047h at most"),
         ),
         Ok(_) => {}
     }

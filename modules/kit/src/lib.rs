@@ -12,6 +12,7 @@ pub mod clock;
 pub mod condition;
 mod driver;
 pub mod engine;
+pub mod envoy;
 pub mod envoyfilter;
 pub mod generated;
 pub mod host;

@@ -10,6 +10,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
 use trimtab_crds::fence::Mode;
+use trimtab_kit::envoy::re2::{self, Engine};
 
 pub(crate) use learn::PROMETHEUS;
 pub use learn::{AccessLog, Learn, PrometheusLearning};
@@ -337,9 +338,11 @@ impl LazyloadConfig {
                 }
             }
         }
-        if !fallback.proxy_version.is_empty() {
-            regex("fallback.proxyVersion", &fallback.proxy_version)?;
-        }
+        re2::check_key(
+            "lazyload.fallback.proxyVersion",
+            &fallback.proxy_version,
+            Engine::Istiod,
+        )?;
         if fallback.global_sidecar_mode == GlobalSidecarMode::Namespace
             && fallback.namespace.is_empty()
         {
@@ -357,20 +360,17 @@ impl LazyloadConfig {
             if dispatch.domains.is_empty() == dispatch.domain_regex.is_empty() {
                 return Err(format!("{at} needs either domains or domainRegex"));
             }
-            if !dispatch.domain_regex.is_empty() {
-                regex(
-                    &format!(
-                        "fallback.dispatches: domainRegex \"{}\"",
-                        dispatch.domain_regex
-                    ),
-                    &dispatch.domain_regex,
-                )?;
-            }
+            re2::check_key(
+                &format!("{at}: domainRegex"),
+                &dispatch.domain_regex,
+                Engine::Envoy,
+            )?;
         }
         Ok(())
     }
 }
 
+/// A pattern that is matched here.
 fn regex(what: &str, pattern: &str) -> Result<Regex, String> {
     Regex::new(pattern).map_err(|e| {
         format!("lazyload.{what} is not a regular expression: write it in the syntax of RE2: {e}")

@@ -9,6 +9,7 @@ use trimtab_crds::OWNER_NAME_LABEL;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{first_form, v1alpha2};
 use trimtab_kit::apply::{Key, Ownership};
+use trimtab_kit::envoy::re2;
 use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
 use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry};
 
@@ -42,7 +43,11 @@ impl ModuleConfig for LimiterConfig {
                 ));
             }
         }
-        Ok(())
+        re2::check_key(
+            "limiter.proxyVersion",
+            &self.proxy_version,
+            re2::Engine::Istiod,
+        )
     }
 }
 

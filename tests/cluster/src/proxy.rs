@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
-use trimtab_lab::envoy::{Admin, Envoy, find};
+use trimtab_lab::envoy::{Admin, Envoy, find, istio_runtime};
 use trimtab_lab::ports::{free_address, free_port};
 
 use crate::child::{Child, Spec};
@@ -387,6 +387,7 @@ fn bootstrap(
             "cds_config": {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"},
             "lds_config": {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"},
         },
+        "layered_runtime": istio_runtime(),
         "static_resources": {"clusters": [{
             "name": "xds-grpc",
             "type": "STATIC",

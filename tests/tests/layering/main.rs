@@ -159,6 +159,7 @@ mod rules {
             &[
                 "apply/objects.rs",
                 "condition.rs",
+                "envoy",
                 "envoyfilter.rs",
                 "budget.rs",
                 "generated.rs",

@@ -261,6 +261,7 @@ pub(crate) fn base(http: SocketAddr, tcp: SocketAddr, admin: SocketAddr, vhost: 
     json!({
         "node": {"id": "caller", "cluster": "caller"},
         "admin": {"address": {"socket_address": {"address": admin.ip().to_string(), "port_value": admin.port()}}},
+        "layered_runtime": envoy::istio_runtime(),
         "static_resources": {"listeners": [web, all], "clusters": [
             {"name": "PassthroughCluster", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "1s"},
             cluster("BlackHoleCluster", &[], false),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio_util::sync::CancellationToken;
-use trimtab_lab::envoy::Envoy;
 use trimtab_kit::identity::XdsEndpoint;
+use trimtab_lab::envoy::{self, Envoy};
 use trimtab_lab::ports::free_address;
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput, Settings};
 use trimtab_metaprotocol::output::Translation;
@@ -98,6 +98,7 @@ impl Mesh {
             "node": {"id": "proxy-1", "cluster": "test"},
             "admin": {"address": socket(free_address().expect("a port"))},
             "static_resources": {"listeners": listeners},
+            "layered_runtime": envoy::istio_runtime(),
         });
         if let Some(at) = xds {
             let http2 = json!({"typed_extension_protocol_options": {
@@ -116,9 +117,8 @@ impl Mesh {
                 },
                 "resource_api_version": "V3",
             }]);
-            out["layered_runtime"] = json!({"layers": [{"name": "static", "static_layer": {
-                "envoy.reloadable_features.xdstp_based_config_singleton_subscriptions": true,
-            }}]});
+            out["layered_runtime"]["layers"][0]["static_layer"]["envoy.reloadable_features.xdstp_based_config_singleton_subscriptions"] =
+                json!(true);
         }
         out["static_resources"]["clusters"] = json!(clusters);
         out

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use trimtab_kit::envoy::is_duration;
 use trimtab_kit::problem::Problem;
 
 use super::{cluster, prefix};
@@ -46,6 +47,12 @@ impl Diagnostics {
     fn span(&mut self, owner: &Owner, field: String, span: Option<&Span>, least: Duration) {
         let Some(span) = span else { return };
         match span.get() {
+            Ok(d) if !is_duration(*d) => self.invalid(
+                owner,
+                field,
+                "InvalidDuration",
+                format!("\"{span}\" is longer than proxies can count: write 2562047h at most"),
+            ),
             Ok(d) if *d >= least => {}
             Ok(_) => self.invalid(
                 owner,

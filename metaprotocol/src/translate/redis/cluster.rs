@@ -166,7 +166,7 @@ fn keepalive(connection: &RedisConnection) -> Option<Value> {
     let seconds = |span: &Option<Span>| {
         span.as_ref()
             .and_then(|span| span.get().ok())
-            .map(|d| d.as_secs())
+            .map(|d| d.as_secs().min(u64::from(u32::MAX)))
     };
     let mut out = Map::new();
     if let Some(probes) = keepalive.probes {

@@ -1,15 +1,10 @@
 //! Rules of `action`.
 
 use trimtab_crds::limiter::Action;
+use trimtab_kit::envoy::{header, is_error_status};
 use trimtab_kit::problem::Problem;
 
 use super::Strategy;
-
-/// Statuses that Envoy's `HttpStatus` can name, 400 and up (envoy.type.v3.StatusCode).
-const STATUSES: [i32; 35] = [
-    400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 421,
-    422, 423, 424, 426, 428, 429, 431, 500, 501, 502, 503, 504, 505, 506, 507, 508,
-];
 
 pub(super) fn check(action: &Action, path: &str) -> Result<Strategy, Problem> {
     let field = format!("{path}.fill_interval");
@@ -70,32 +65,23 @@ fn headers(action: &Action, path: &str) -> Result<(), Problem> {
             "Envoy adds 10 headers at most: remove some",
         ));
     }
-    for (i, header) in action.headers_to_add.iter().enumerate() {
-        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-        if header.key.is_empty() || !header.key.chars().all(token) {
-            return Err(Problem::of_field(
-                format!("{path}.headers_to_add[{i}].key"),
+    for (i, added) in action.headers_to_add.iter().enumerate() {
+        let wrong = |part: &str, why: header::HeaderError| {
+            Problem::of_field(
+                format!("{path}.headers_to_add[{i}].{part}"),
                 "InvalidHeader",
-                format!(
-                    "\"{}\" is no header name: use letters, digits and -",
-                    header.key
-                ),
-            ));
-        }
-        if header.value.chars().any(char::is_control) {
-            return Err(Problem::of_field(
-                format!("{path}.headers_to_add[{i}].value"),
-                "InvalidHeader",
-                "a header value has no control characters",
-            ));
-        }
+                why.to_string(),
+            )
+        };
+        header::added(&added.key).map_err(|why| wrong("key", why))?;
+        header::value(&added.value).map_err(|why| wrong("value", why))?;
     }
     Ok(())
 }
 
 fn response(action: &Action, path: &str) -> Result<(), Problem> {
     match action.response.as_ref().and_then(|r| r.status) {
-        Some(status) if !STATUSES.contains(&status) => Err(Problem::of_field(
+        Some(status) if !is_error_status(status) => Err(Problem::of_field(
             format!("{path}.response.status"),
             "InvalidStatus",
             format!("{status} is not a status that Envoy answers with: use for example 429 or 503"),

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use trimtab_crds::limiter::{Descriptor, MatchSource, Matcher};
+use trimtab_kit::envoy::header::{self, HeaderError};
+use trimtab_kit::envoy::re2::{self, Engine};
 use trimtab_kit::problem::Problem;
 
 /// Which requests a rule is for.
@@ -66,8 +68,14 @@ pub(super) fn check(d: &Descriptor, path: &str) -> Result<RuleMatch, Problem> {
             ));
         }
         match matcher.source() {
-            MatchSource::HeadMatch => out.headers.push(value_match(matcher, &path)?),
-            MatchSource::QueryMatch => out.queries.push(value_match(matcher, &path)?),
+            MatchSource::HeadMatch => {
+                out.headers
+                    .push(value_match(matcher, &path, header::matched)?);
+            }
+            MatchSource::QueryMatch => {
+                out.queries
+                    .push(value_match(matcher, &path, header::parameter)?);
+            }
             MatchSource::SourceIpMatch => out.addresses.extend(addresses(matcher, &path)?),
             MatchSource::JsonBodyMatch => {
                 return Err(Problem::of_field(
@@ -100,7 +108,11 @@ fn custom(d: &Descriptor, path: &str) -> Result<Option<(String, String)>, Proble
     }
 }
 
-fn value_match(m: &Matcher, path: &str) -> Result<ValueMatch, Problem> {
+fn value_match(
+    m: &Matcher,
+    path: &str,
+    check_name: fn(&str) -> Result<(), HeaderError>,
+) -> Result<ValueMatch, Problem> {
     let name = m.name.clone().unwrap_or_default();
     if name.is_empty() {
         return Err(Problem::of_field(
@@ -109,6 +121,9 @@ fn value_match(m: &Matcher, path: &str) -> Result<ValueMatch, Problem> {
             "name is required: the header, pseudo header or query parameter to match",
         ));
     }
+    check_name(&name).map_err(|why| {
+        Problem::of_field(format!("{path}.name"), "InvalidMatch", why.to_string())
+    })?;
     let filled = |s: &Option<String>| s.clone().filter(|s| !s.is_empty());
     let (test, invert) = if let Some(regex) = filled(&m.regex_match) {
         regex_check(&regex, path)?;
@@ -138,99 +153,15 @@ fn value_match(m: &Matcher, path: &str) -> Result<ValueMatch, Problem> {
     })
 }
 
-/// Envoy's expressions are RE2's. The `regex` crate has the same syntax and a little more; what is more is refused here,
-/// since a proxy that refuses an expression refuses all of its routes with it.
+/// A proxy that refuses an expression refuses all of its routes with it.
 fn regex_check(text: &str, path: &str) -> Result<(), Problem> {
-    let refused = |why: &str| {
+    re2::check(text, Engine::Envoy).map_err(|why| {
         Problem::of_field(
             format!("{path}.regex_match"),
             "InvalidRegex",
             format!("\"{text}\" is no RE2 expression: {why}"),
         )
-    };
-    if let Err(error) = regex::Regex::new(text) {
-        let why = error.to_string();
-        let why = why.lines().last().unwrap_or("");
-        return Err(refused(why.trim_start_matches("error: ")));
-    }
-    not_re2(text).map_or(Ok(()), |why| Err(refused(why)))
-}
-
-/// The first thing in a valid expression of the `regex` crate that RE2 does not know.
-fn not_re2(text: &str) -> Option<&'static str> {
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let tail = rest.get(c.len_utf8()..).unwrap_or("");
-        rest = tail;
-        match c {
-            '\\' => {
-                if tail.starts_with(['u', 'U', '<', '>']) || tail.starts_with("b{") {
-                    return Some("it has an escape that RE2 does not know");
-                }
-                if tail.starts_with(['p', 'P']) && !is_re2_class(tail.get(1..).unwrap_or("")) {
-                    return Some(
-                        "it has a Unicode class that RE2 does not know: use a short name like \\p{Lu} or a script",
-                    );
-                }
-                let escaped = tail.chars().next().map_or(0, char::len_utf8);
-                rest = tail.get(escaped..).unwrap_or("");
-            }
-            '(' if tail.starts_with('?') => {
-                let flags = tail.get(1..).unwrap_or("");
-                let end = flags.find([')', ':', '<', '>']).unwrap_or(0);
-                let named = flags.starts_with(['P', '<']);
-                if !named
-                    && flags
-                        .get(..end)
-                        .is_some_and(|f| f.contains(|c| !"imsU-".contains(c)))
-                {
-                    return Some("it has a flag that RE2 does not know: use i, m, s and U");
-                }
-            }
-            '{' => {
-                let numbers = tail.split('}').next().unwrap_or("").split(',');
-                if numbers
-                    .filter_map(|n| n.trim().parse::<u64>().ok())
-                    .any(|n| n > 1000)
-                {
-                    return Some("it repeats more than 1000 times");
-                }
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Whether RE2 has the Unicode class whose name follows `\p`: general categories by their short names, and scripts.
-fn is_re2_class(after: &str) -> bool {
-    const SCRIPTS: [&str; 14] = [
-        "Arabic",
-        "Armenian",
-        "Common",
-        "Cyrillic",
-        "Devanagari",
-        "Georgian",
-        "Greek",
-        "Han",
-        "Hangul",
-        "Hebrew",
-        "Hiragana",
-        "Katakana",
-        "Latin",
-        "Thai",
-    ];
-    let Some(braced) = after.strip_prefix('{') else {
-        return true; // one letter
-    };
-    let name = braced
-        .split('}')
-        .next()
-        .unwrap_or("")
-        .trim_start_matches('^');
-    let general =
-        matches!(name.len(), 1 | 2) && "CLMNPSZ".contains(name.chars().next().unwrap_or(' '));
-    general && name != "LC" || SCRIPTS.contains(&name)
+    })
 }
 
 fn addresses(m: &Matcher, path: &str) -> Result<Vec<Address>, Problem> {
