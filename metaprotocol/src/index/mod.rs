@@ -123,6 +123,8 @@ struct State {
     objects: Objects,
     settings: Arc<Settings>,
     secrets: Secrets,
+    /// Namespaces that want no objects for services of others.
+    closed: Arc<BTreeSet<String>>,
     /// Hosts with a layer-7 port at their last resolution, with the namespace.
     known: BTreeMap<String, String>,
     /// What a host's outputs depend on, and the other way round.
@@ -149,6 +151,7 @@ impl Index {
             objects: objects.clone(),
             settings,
             secrets: Secrets::default(),
+            closed: Arc::default(),
             known: BTreeMap::new(),
             depends: HashMap::new(),
             dependents: HashMap::new(),
