@@ -123,7 +123,7 @@ impl Objects {
             secrets: secrets.map(|s| secret(s.as_ref().clone())).collect(),
             last_good: BTreeMap::new(),
             // Objects are for proxies of all namespaces.
-            closed_namespaces: BTreeSet::new(),
+            closed_namespaces: Arc::default(),
             only: None,
             settings: settings.clone(),
         }

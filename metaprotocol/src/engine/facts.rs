@@ -43,9 +43,7 @@ impl Engine {
             inner.add_host(key, &own, state, &mut facts);
         }
         for problem in states.iter().flat_map(|s| &s.problems) {
-            // A destination may be in use by a host that routes to it.
-            let moot = facts.in_force && problem.reason == "NoHost";
-            if problem.object == own && !moot {
+            if problem.object == own {
                 let refusal = Refusal::mistake(problem.clone(), false);
                 facts.refusals.push(refusal);
             }

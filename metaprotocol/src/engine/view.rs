@@ -181,9 +181,7 @@ impl Engine {
     pub fn findings(&self) -> Vec<Finding> {
         let mut problems: Vec<Problem> = Vec::new();
         for state in self.inner.lock().hosts.values() {
-            // Whether a host has a use for an object, all hosts say together.
-            let told = state.problems.iter().filter(|p| p.reason != "NoHost");
-            problems.extend(told.cloned());
+            problems.extend(state.problems.iter().cloned());
             problems.extend(state.refusals().map(|r| r.problem.clone()));
         }
         for key in Kind::ALL

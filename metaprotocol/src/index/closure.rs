@@ -12,7 +12,7 @@ use trimtab_mesh::addressed::Addressed;
 use trimtab_mesh::model::{DestinationRule, EndpointSlice, Service, ServiceEntry};
 use trimtab_mesh::table::{HasKeys, Row, Table};
 
-use super::rows::{Kept, Keys, gateway_key};
+use super::rows::{Kept, Keys, gateway_key, led_to};
 use super::{Name, State, at};
 use crate::input::Router;
 use crate::object::{Kind, ObjectKey};
@@ -83,13 +83,6 @@ impl State {
         .concat()
     }
 
-    /// Namespaces that want no objects for services of others.
-    fn closed(&self) -> BTreeSet<String> {
-        let rows = self.objects.namespaces.rows();
-        let closed = rows.iter().filter(|(_, row)| row.is_closed());
-        closed.map(|((_, name), _)| name.clone()).collect()
-    }
-
     /// Adds all that has an address of the host.
     fn add_claims(&self, host: &str, parts: &mut Parts) {
         let objects = &self.objects;
@@ -149,6 +142,7 @@ impl State {
                 needed.extend(mirrors.chain([route.route.host.clone()]));
             }
         }
+        take(&self.objects.redis_services, &led_to(host), &mut redis);
         needed.extend(self.peers(&mut parts));
         for name in &needed {
             self.add_facts(name, &mut parts);
@@ -184,7 +178,7 @@ impl State {
                 .map(|r| (host.to_owned(), r.clone()))
                 .into_iter()
                 .collect(),
-            closed_namespaces: self.closed(),
+            closed_namespaces: self.closed.clone(),
             only: Some(host.to_owned()),
             settings: Arc::clone(&self.settings),
         };
@@ -223,7 +217,7 @@ impl State {
             dubbo_policies: every(&self.objects.policies),
             secrets: self.secrets.clone(),
             last_good: BTreeMap::new(),
-            closed_namespaces: self.closed(),
+            closed_namespaces: self.closed.clone(),
             only: None,
             settings: Arc::clone(&self.settings),
         }

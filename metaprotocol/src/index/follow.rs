@@ -15,7 +15,7 @@ use trimtab_mesh::addressed::Addressed;
 use trimtab_mesh::model::{DestinationRule, EndpointSlice, MeshConfig, Namespace, Service, ServiceEntry};
 use trimtab_mesh::table::{Change, Follower, Keyed, Table};
 
-use super::rows::{Kept, Keys};
+use super::rows::{Kept, Keys, host_of};
 use super::{Index, Seen, State};
 use crate::object::{Kind, ObjectKey};
 
@@ -37,6 +37,23 @@ fn keys<R: Keyed>(change: &Change<'_, R>) -> BTreeSet<String> {
 /// Addresses of a row before and now.
 fn addresses<R: Addressed>(change: &Change<'_, R>) -> BTreeSet<IpAddr> {
     change.rows().flat_map(|row| row.single()).collect()
+}
+
+/// What tells whose an address is.
+fn claims(service: Option<&Arc<Service>>) -> impl PartialEq + use<> {
+    service.map(|s| {
+        let ports: Vec<u16> = s.ports.iter().map(|p| p.number).collect();
+        let addresses: Vec<IpAddr> = s.single().collect();
+        let selects = !s.selector.is_empty();
+        (
+            s.id.clone(),
+            ports,
+            addresses,
+            s.exports.clone(),
+            s.headless,
+            selects,
+        )
+    })
 }
 
 impl Follower<Service> for Index {
@@ -63,7 +80,9 @@ impl Follower<Service> for Index {
             for host in hosts {
                 state.touch(host);
             }
-            state.touch_addresses(&addresses(&change));
+            if claims(change.old) != claims(change.new) {
+                state.touch_addresses(&addresses(&change));
+            }
         });
     }
 }
@@ -82,9 +101,19 @@ impl Follower<EndpointSlice> for Index {
 impl Follower<Namespace> for Index {
     fn changed(&self, change: Change<'_, Namespace>) {
         let closed = |row: Option<&Arc<Namespace>>| row.is_some_and(|r| r.is_closed());
-        if closed(change.old) != closed(change.new) {
-            self.with(|state| state.touch_all(None));
+        if closed(change.old) == closed(change.new) {
+            return;
         }
+        let name = change.name.1.clone();
+        self.with(|state| {
+            let names = Arc::make_mut(&mut state.closed);
+            if closed(change.new) {
+                names.insert(name);
+            } else {
+                names.remove(&name);
+            }
+            state.touch_all(None);
+        });
     }
 }
 
@@ -154,6 +183,18 @@ fn touch_hosts(state: &mut State, hosts: &BTreeSet<String>) {
     }
 }
 
+/// Marks the hosts that a Redis object names, or that it leads to.
+fn touch_named(state: &mut State, keys: &BTreeSet<String>) {
+    for key in keys {
+        let host = host_of(key);
+        state.touch(host);
+        if host == key {
+            // Also when it has nothing to apply to: its status says so, or did.
+            state.dirty.insert(host.to_owned());
+        }
+    }
+}
+
 impl Follower<Kept<Gateway>> for Index {
     fn changed(&self, change: Change<'_, Kept<Gateway>>) {
         self.follow(&change, None, |state, gateways| {
@@ -202,13 +243,13 @@ impl Follower<Kept<ApplicationProtocol>> for Index {
 
 impl Follower<Kept<RedisService>> for Index {
     fn changed(&self, change: Change<'_, Kept<RedisService>>) {
-        self.follow(&change, Some(Kind::RedisService), touch_hosts);
+        self.follow(&change, Some(Kind::RedisService), touch_named);
     }
 }
 
 impl Follower<Kept<RedisDestination>> for Index {
     fn changed(&self, change: Change<'_, Kept<RedisDestination>>) {
-        self.follow(&change, Some(Kind::RedisDestination), touch_hosts);
+        self.follow(&change, Some(Kind::RedisDestination), touch_named);
     }
 }
 

@@ -126,6 +126,8 @@ struct State {
     /// With what the MeshConfig says where the configuration says nothing.
     settings: Arc<Settings>,
     secrets: Secrets,
+    /// Namespaces that want no objects for services of others.
+    closed: Arc<BTreeSet<String>>,
     /// Hosts with a layer-7 port at their last resolution, with the namespace.
     known: BTreeMap<String, String>,
     /// What a host's outputs depend on, and the other way round.
@@ -153,6 +155,7 @@ impl Index {
             settings: Arc::new(settings.over(&MeshConfig::default())),
             configured: settings,
             secrets: Secrets::default(),
+            closed: Arc::default(),
             known: BTreeMap::new(),
             depends: HashMap::new(),
             dependents: HashMap::new(),

@@ -20,6 +20,19 @@ pub(super) fn gateway_key(name: &str, namespace: &str) -> String {
     }
 }
 
+/// Before a host that an object leads to; hosts have no slash.
+const LED_TO: &str = "to/";
+
+/// The key of the objects that lead to a host.
+pub(super) fn led_to(host: &str) -> String {
+    format!("{LED_TO}{host}")
+}
+
+/// The host of a key.
+pub(super) fn host_of(key: &str) -> &str {
+    key.strip_prefix(LED_TO).unwrap_or(key)
+}
+
 /// What others name an object by.
 pub trait Keys: Resource + Send + Sync + 'static {
     /// Hosts, or what the kind documents. `domain` is the cluster's.
@@ -110,9 +123,15 @@ impl Keys for ApplicationProtocol {
     }
 }
 
+/// By the hosts, and by those that it leads to, see [`led_to`].
 impl Keys for RedisService {
     fn keys(&self, _: &str) -> Vec<String> {
-        self.spec.host.clone()
+        let mut keys = self.spec.host.clone();
+        for route in &self.spec.redis {
+            keys.extend(route.mirror.iter().map(|m| led_to(&m.route.host)));
+            keys.push(led_to(&route.route.host));
+        }
+        keys
     }
 }
 

@@ -71,9 +71,9 @@ pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut 
             };
             let host = &inputs[list[0]];
             let (host, namespace) = (host.host.clone(), host.namespace.clone());
-            let takes = |s: &&Server| takes(s, gateway, &host, &namespace);
+            let accepts = |s: &&Server| takes(s, gateway, &host, &namespace);
             let bound = bind_one(
-                gateway, &router, &registry, &list, inputs, &mut taken, &takes,
+                gateway, &router, &registry, &list, inputs, &mut taken, &accepts,
             );
             for server in bound.refused {
                 problems.push(Problem::new(&router.owner, "spec.gateways", "NotOwner", format!(
@@ -100,10 +100,11 @@ struct Bound<'a> {
     refused: Vec<&'a Server>,
 }
 
-/// Whether a server takes a host of a namespace: one of its `hosts` does, `namespace/name` or `name`, as istiod reads them.
+/// Whether a server takes a host of a namespace: one of its `hosts` does, `namespace/name` or `name`, as istiod reads them. A
+/// server without any cannot pass Istio's validation; it takes all.
 fn takes(server: &Server, gateway: &Gateway, host: &str, namespace: &str) -> bool {
     let own = gateway.namespace().unwrap_or_default();
-    server.hosts.iter().any(|written| {
+    let fits = |written: &String| {
         let (of, name) = written.split_once('/').unwrap_or(("*", written));
         let of_namespace = match of {
             "*" => true,
@@ -113,7 +114,8 @@ fn takes(server: &Server, gateway: &Gateway, host: &str, namespace: &str) -> boo
         let name = name.to_ascii_lowercase();
         let named = name == "*" || name == host || covers(&name, host) || covers(host, &name);
         of_namespace && named
-    })
+    };
+    server.hosts.is_empty() || server.hosts.iter().any(fits)
 }
 
 /// What a server takes, in words.
@@ -129,9 +131,7 @@ fn taken_hosts(server: &Server, gateway: &Gateway) -> String {
     let all = all.join(", ");
     let each = server.hosts.iter().all(|h| h.contains('/'));
     let some = each && !namespaces.contains("*");
-    if server.hosts.is_empty() {
-        "no hosts".to_owned()
-    } else if some {
+    if some {
         let namespaces: Vec<&str> = namespaces.into_iter().collect();
         format!("hosts of {} only ({all})", namespaces.join(", "))
     } else {
@@ -146,7 +146,7 @@ fn bind_one<'g>(
     ports: &[usize],
     inputs: &mut [ServicePortInput],
     taken: &mut BTreeMap<(String, u16), String>,
-    takes: &dyn Fn(&&Server) -> bool,
+    accepts: &dyn Fn(&&Server) -> bool,
 ) -> Bound<'g> {
     let mut bound = Bound::default();
     let name = format!(
@@ -165,7 +165,7 @@ fn bind_one<'g>(
             continue;
         };
         bound.any = true;
-        if !takes(&server) {
+        if !accepts(&server) {
             bound.refused.push(server);
             continue;
         }

@@ -71,7 +71,7 @@ pub struct Mesh {
     /// The last router of each host that was accepted as a whole.
     pub last_good: BTreeMap<String, Router>,
     /// Namespaces whose label says that they want no objects for services of others.
-    pub closed_namespaces: BTreeSet<String>,
+    pub closed_namespaces: Arc<BTreeSet<String>>,
     /// Problems are told of this host only, for the mesh has what it depends on and not all of others; absent: of all.
     pub only: Option<String>,
     /// The operator's settings.

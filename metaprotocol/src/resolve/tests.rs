@@ -379,9 +379,10 @@ fn addresses_are_given_to_entries_with_a_layer_7_port_only() {
         ..Mesh::default()
     };
     let (entries, taken) = mesh.addresses();
-    let names: Vec<&str> = entries.iter().map(|e| e.name.as_str()).collect();
+    let managed = entries.iter().filter(|e| e.managed);
+    let names: Vec<&str> = managed.map(|e| e.name.as_str()).collect();
     assert_eq!(names, ["a", "d"]);
-    assert_eq!(taken.len(), 3, "of the Service and of b");
+    assert_eq!(taken.len(), 2, "of the Service");
     let ranges = vip::Ranges {
         v4: "240.241.0.0/16".parse().ok(),
         v6: None,
@@ -410,4 +411,29 @@ fn what_is_in_force_is_what_to_go_back_to() {
     assert!(!bad.retained && bad.refusals.iter().any(|r| r.blocks_routes));
     let unknown = with("(", BTreeMap::new());
     assert!(unknown.retained && unknown.in_force.is_none());
+}
+
+#[test]
+fn fault_t4_a_protocol_of_a_tenant_does_not_count() {
+    let codec = |namespace: &str| {
+        let mesh = Mesh {
+            services: rows(&[service(
+                "orders",
+                &json!([{"name": "tcp-metaprotocol-own", "port": 7}]),
+            )]),
+            // Aeraki's definition of the kind has namespaces.
+            protocols: objects(&[json!({
+                "metadata": {"name": "own", "namespace": namespace},
+                "spec": {"protocol": "own", "codec": "c"},
+            })]),
+            ..Mesh::default()
+        };
+        match &mesh.resolve().inputs[0].protocol {
+            Protocol::MetaProtocol { codec, .. } => codec.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(codec("kiosk"), None);
+    assert_eq!(codec("istio-system").as_deref(), Some("c"));
+    assert_eq!(codec("").as_deref(), Some("c"));
 }

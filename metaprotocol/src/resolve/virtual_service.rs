@@ -204,14 +204,14 @@ fn unknown(rule: &HttpRule) -> Vec<String> {
 }
 
 fn value_match(test: &StringMatch) -> Option<ValueMatch> {
-    let text = |t: &Option<String>| t.clone().filter(|t| !t.is_empty());
-    if let Some(exact) = text(&test.exact) {
+    let given = |t: &Option<String>| t.clone().filter(|t| !t.is_empty());
+    if let Some(exact) = given(&test.exact) {
         return Some(ValueMatch::Exact(exact));
     }
-    if let Some(prefix) = text(&test.prefix) {
+    if let Some(prefix) = given(&test.prefix) {
         return Some(ValueMatch::Prefix(prefix));
     }
-    match text(&test.regex) {
+    match given(&test.regex) {
         Some(any) if any == "*" || any == ".*" => Some(ValueMatch::Present),
         Some(regex) => Some(ValueMatch::Regex(regex)),
         None => test.others.is_empty().then_some(ValueMatch::Present),

@@ -76,7 +76,7 @@ async fn has_filter(embedded: &Embedded) {
 
 /// Group and plural, the modules that need the list, and whether limits work without it.
 const LISTS: [(&str, &str, &[&str], bool); 6] = [
-    ("", "namespaces", &["lazyload"], true),
+    ("", "namespaces", &["lazyload", "metaprotocol"], true),
     ("networking.istio.io", "sidecars", &["lazyload"], true),
     (
         "metaprotocol.aeraki.io",

@@ -319,7 +319,7 @@ fn a_module_that_is_off_has_no_rights() {
     let default = of(&[]);
     let layer7 = |r: &Right| r.0.ends_with("aeraki.io") || r.1 == "virtualservices";
     let scoping = |r: &Right| {
-        let names = ["sidecars", "namespaces", "authorizationpolicies"];
+        let names = ["sidecars", "authorizationpolicies"];
         r.1.starts_with("servicefences") || names.contains(&r.1.as_str())
     };
     assert!(default.iter().any(layer7) && default.iter().any(scoping));
@@ -340,7 +340,8 @@ fn a_module_that_is_off_has_no_rights() {
     let off = of(&["--set", "config.mesh.configMap="]);
     assert!(off.is_subset(&default) && !off.iter().any(mesh_config));
     let off = of(&["--set", no_scoping, "--set", no_layer7]);
-    assert!(!off.iter().any(layer7) && !off.iter().any(|r| r.1 == "endpointslices"));
+    let shared = |r: &Right| ["endpointslices", "namespaces"].contains(&r.1.as_str());
+    assert!(!off.iter().any(layer7) && !off.iter().any(shared));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Who has an address, and who decides.
 
+use std::slice::from_ref;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -14,7 +16,7 @@ fn meta(name: &str, namespace: &str, day: u8) -> Value {
     out
 }
 
-fn service(name: &str, namespace: &str, day: u8, spec: Value, status: Value) -> Arc<Service> {
+fn service(name: &str, namespace: &str, day: u8, spec: &Value, status: &Value) -> Arc<Service> {
     let object = json!({"metadata": meta(name, namespace, day), "spec": spec, "status": status});
     let object = Arc::new(serde_json::from_value(object).unwrap());
     read("cluster.local", [object]).remove(0)
@@ -61,7 +63,7 @@ fn fault_t1_an_address_of_a_service_is_no_other_s() {
         "::ffff:10.40.0.20",
     ];
     // The newest object and the least private export: it has its own addresses even so.
-    let ledger = service("ledger", "stacks", 9, spec, status);
+    let ledger = service("ledger", "stacks", 9, &spec, &status);
     let bait = exported("bait", "kiosk", 1, &all, &["."]);
     let owners = Addresses::new(&[ledger], &[bait], &[]);
     for address in all {
@@ -133,7 +135,7 @@ fn fault_m11_in_one_namespace_the_older_has_the_port() {
 #[test]
 fn addresses_of_pods_belong_to_the_service_that_selects_them() {
     let spec = json!({"clusterIP": "None", "selector": {"app": "db"}, "ports": [{"port": 7001}]});
-    let db = service("db", "stacks", 9, spec, json!({}));
+    let db = service("db", "stacks", 9, &spec, &json!({}));
     let slice = |labels: Value| -> Arc<EndpointSlice> {
         let object = json!({
             "metadata": {"name": "db-1", "namespace": "stacks", "labels": labels},
@@ -149,7 +151,7 @@ fn addresses_of_pods_belong_to_the_service_that_selects_them() {
     let written = slice(json!({"kubernetes.io/service-name": "db"}));
     let bait = entry("bait", "kiosk", 1, &["10.244.0.7"]);
     let holder = |slice: &Arc<EndpointSlice>| {
-        let owners = Addresses::new(&[db.clone()], &[bait.clone()], &[slice.clone()]);
+        let owners = Addresses::new(from_ref(&db), from_ref(&bait), from_ref(slice));
         keeps(&owners, "10.244.0.7")
     };
     assert_eq!(holder(&kept).as_deref(), Some("Service stacks/db"));

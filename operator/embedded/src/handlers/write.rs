@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::admit::{FieldValidation, Options, check_name};
@@ -336,7 +337,13 @@ impl Server {
                 for field in ["resourceVersion", "managedFields"] {
                     meta::of(&mut new).remove(field);
                 }
+                // A file may say how old an object is, and of two for one thing the older often counts.
+                let created = meta::text(&new, "creationTimestamp").map(str::to_owned);
+                let created = created.filter(|text| text.parse::<Timestamp>().is_ok());
                 self.stamp(&mut new);
+                if let Some(created) = created {
+                    meta::set(&mut new, "creationTimestamp", json!(created));
+                }
             }
             target.admit(&mut new, old, options.validation, warnings)?;
             Ok(new)
