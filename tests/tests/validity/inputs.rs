@@ -30,7 +30,7 @@ lazyload:
     - {name: b, domainRegex: '[a-z]+\\.example\\.org', cluster: _GLOBAL_SIDECAR}
   writes: {gather: 100ms, perMinute: 60}
 metaprotocol:
-  dataPlane: auto
+  dataPlane: Auto
   debounce: 20ms
   proxyVersion: ''
   tracing: {sampling: 10}
@@ -92,6 +92,7 @@ fn configuration(random: &mut Random) -> String {
 }
 
 fn configurations(seed: u64, n: usize) {
+    Config::parse(CONFIGURATION).expect("it is good before it is changed");
     let mut random = Random::new(seed);
     let mut taken = 0;
     for _ in 0..n {

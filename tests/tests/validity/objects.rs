@@ -30,10 +30,10 @@ spec:
         - {name: ':path', prefix_match: /a, invert_match: true}
         - {name: q, matchSource: QueryMatch, exact_match: '1'}
         action:
-          quota: '100/{pod}'
+          quota: '100'
           fill_interval: {seconds: 1}
           headers_to_add: [{key: x-limited, value: 50% off}]
-          response: {status: 503, body: no}
+          response: {status: 503, body: 'no'}
 ",
     "
 {apiVersion: v1, kind: Service, metadata: {name: changed, namespace: NS}, spec: {selector: {app: a}, ports: [{name: http, port: 80}]}}
@@ -65,10 +65,10 @@ spec:
     mirrorPercentage: {value: 5}
     requestMutation: [{key: a, value: b}]
   localRateLimit:
-    tokenBucket: {max_tokens: 5, tokens_per_fill: 5, fill_interval: 1s}
+    tokenBucket: {maxTokens: 5, tokensPerFill: 5, fillInterval: 1s}
     conditions:
     - match: {attributes: {method: {exact: a}}}
-      tokenBucket: {max_tokens: 5, tokens_per_fill: 5, fill_interval: 1s}
+      tokenBucket: {maxTokens: 5, tokensPerFill: 5, fillInterval: 1s}
   exportTo: ['.']
 ",
     "
@@ -122,7 +122,7 @@ metadata: {name: changed, namespace: NS}
 spec:
   action: DENY
   rules:
-  - from: [{source: {principals: ['cluster.local/ns/*'], namespaces: ['sh*op'], notNamespaces: [a]}}]
+  - from: [{source: {principals: ['cluster.local/ns/*'], namespaces: ['shop*'], notNamespaces: [a]}}]
 ",
     "
 {apiVersion: v1, kind: Service, metadata: {name: changed, namespace: NS}, spec: {selector: {app: a}, ports: [{name: http, port: 80}]}}
@@ -358,6 +358,21 @@ async fn translated(seed: u64, n: usize, batch: usize) {
     }
     println!("objects: {refused} of {n} are refused, {given} give something");
     assert!(refused > 0 && given > 0, "both kinds are there");
+}
+
+#[tokio::test]
+async fn the_objects_are_good_before_they_are_changed() {
+    let config = translate::configuration(None).unwrap();
+    for group in GROUPS {
+        let group = group.replace("NS", "shop");
+        let documents = manifests::parse(&PathBuf::from("good"), &group).unwrap();
+        let (_, output) = translate::pass(&documents, &BTreeMap::new(), &config)
+            .await
+            .unwrap();
+        let of_the_schema = |r: &&String| r.contains("is invalid");
+        assert_eq!(output.refused.iter().find(of_the_schema), None, "{group}");
+        assert!(!output.objects.is_empty(), "{group}: {:?}", output.refused);
+    }
 }
 
 #[tokio::test]
