@@ -1,7 +1,7 @@
 //! Objects with a mistake somewhere, through `translate`: nothing stops, what is refused gives nothing, and what is given
 //! has no value that Envoy refuses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -314,6 +314,14 @@ fn scan(value: &Value, problems: &mut Vec<String>) {
     }
 }
 
+/// Rules of a limiter: a bad one is refused alone, so that only of one that has no other nothing may come.
+fn rules(object: &Value) -> usize {
+    let of = |list: &Value| list.as_array().map_or(0, Vec::len);
+    let sets = object["spec"]["sets"].as_object();
+    let in_sets = sets.into_iter().flat_map(|s| s.values());
+    in_sets.map(|s| of(&s["descriptor"])).sum::<usize>() + of(&object["spec"]["descriptors"])
+}
+
 async fn translated(seed: u64, n: usize, batch: usize) {
     let mut random = Random::new(seed);
     let config = translate::configuration(None).expect("the defaults");
@@ -323,8 +331,13 @@ async fn translated(seed: u64, n: usize, batch: usize) {
             .map(|i| format!("f{i}"))
             .collect();
         let mut all = Vec::new();
+        let mut several = BTreeSet::new();
         for name in &names {
-            all.extend(documents(&mut random, name));
+            let documents = documents(&mut random, name);
+            if documents.last().is_some_and(|d| rules(&d.object) > 1) {
+                several.insert(name);
+            }
+            all.extend(documents);
         }
         let pass = translate::pass(&all, &BTreeMap::new(), &config).await;
         let (_, output) = pass.unwrap_or_else(|e| panic!("seed {seed}, from {first}: {e:#}"));
@@ -347,7 +360,7 @@ async fn translated(seed: u64, n: usize, batch: usize) {
                     .any(|r| r.contains(&format!("{name}/changed"))),
             );
             given += usize::from(own > 0);
-            if was_refused && own > 0 {
+            if was_refused && own > 0 && !several.contains(name) {
                 problems.push(format!("{limiter} is refused and gives {own} objects"));
             }
         }
