@@ -265,6 +265,13 @@ mod tests {
     }
 
     #[test]
+    fn fault_t9_programs_of_expressions_may_be_as_large_as_in_a_mesh() {
+        let made = bootstrap(&BootstrapOptions::new("p", "h:1".parse().unwrap()));
+        let layer = &made["layered_runtime"]["layers"][0]["static_layer"];
+        assert_eq!(layer["re2.max_program_size.error_level"], 32_768);
+    }
+
+    #[test]
     fn the_group_is_the_cluster_and_in_the_metadata() {
         let mut options = BootstrapOptions::new("p", "h:1".parse().unwrap());
         let plain = bootstrap(&options);

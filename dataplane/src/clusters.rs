@@ -195,3 +195,32 @@ fn wrap(config: &mut Value) {
         *config = typed_struct(&url, &Value::Object(fields.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_t9_weights_have_a_sum_that_envoy_takes() {
+        let weighted = |weights: &[u32]| -> Vec<u64> {
+            let endpoints: Vec<EndpointInput> = weights
+                .iter()
+                .map(|weight| EndpointInput {
+                    address: "10.0.0.1".to_owned(),
+                    port: 1,
+                    weight: Some(*weight),
+                    ..EndpointInput::default()
+                })
+                .collect();
+            let made = assignment("c", &endpoints.iter().collect::<Vec<_>>());
+            let list = made["endpoints"][0]["lb_endpoints"].as_array().unwrap();
+            list.iter()
+                .map(|e| e["load_balancing_weight"].as_u64().unwrap())
+                .collect()
+        };
+        assert_eq!(weighted(&[1, 99]), [1, 99]);
+        let large = weighted(&[u32::MAX, u32::MAX, 3]);
+        assert_eq!(large, [1_431_655_765, 1_431_655_765, 1]);
+        assert!(u32::try_from(large.iter().sum::<u64>()).is_ok());
+    }
+}

@@ -435,3 +435,25 @@ fn entry_endpoints(
     let all: BTreeSet<EndpointInput> = endpoints.iter().filter(reachable).map(one).collect();
     all.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_t9_hosts_are_names_that_a_virtual_host_can_have() {
+        for good in [
+            "a",
+            "api.example.com",
+            "*.example.com",
+            "a_b.c-d",
+            "1.2.3.4",
+            "a.b.",
+        ] {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in ["", "*", "*.", "a..b", "a\nb", "a b", "a*.b", "é.b", "**.a"] {
+            assert!(!is_host(bad), "{bad:?}");
+        }
+    }
+}

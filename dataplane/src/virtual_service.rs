@@ -193,7 +193,7 @@ fn matched(test: &HttpMatchRequest, at: &str) -> Result<HttpMatch, FieldError> {
 /// As Istio reads it, an empty prefix and the pattern `*` are any value; Envoy refuses both.
 fn header_match(test: &StringMatch, at: &str) -> Result<ValueMatch, FieldError> {
     Ok(match value_match(test, at)? {
-        ValueMatch::Prefix(text) if text.is_empty() => ValueMatch::Present,
+        ValueMatch::Prefix(prefix) if prefix.is_empty() => ValueMatch::Present,
         other => other,
     })
 }
@@ -276,24 +276,9 @@ mod tests {
     }
 
     #[test]
-    fn fault_t9_a_rule_that_cannot_be_followed_as_a_whole_is_left_out() {
+    fn fault_t9_a_rule_with_a_value_that_envoy_refuses_is_left_out() {
         let to = json!([{"destination": {"host": "a"}}]);
         for (rule, field) in [
-            (json!({"route": to, "fault": {}}), "spec.http[0].fault"),
-            (json!({"route": []}), "spec.http[0].route"),
-            (
-                json!({"route": [{"destination": {}}]}),
-                "spec.http[0].route[0].destination.host",
-            ),
-            (json!({"route": to, "timeout": "x"}), "spec.http[0].timeout"),
-            (
-                json!({"route": to, "match": [{"port": 7}]}),
-                "spec.http[0].match[0].port",
-            ),
-            (
-                json!({"route": to, "match": [{"uri": {"regex": "("}}]}),
-                "spec.http[0].match[0].uri",
-            ),
             (
                 json!({"route": to, "match": [{"headers": {"x": {"regex": "a**"}}}]}),
                 "spec.http[0].match[0].headers.x",
@@ -323,6 +308,32 @@ mod tests {
                     {"destination": {"host": "b"}, "weight": i32::MAX},
                     {"destination": {"host": "c"}, "weight": 2}]}),
                 "spec.http[0].route",
+            ),
+        ] {
+            let (routes, problems) = read(rule);
+            assert!(routes.is_empty(), "{field}");
+            assert_eq!(problems[0].field, field);
+        }
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_followed_as_a_whole_is_left_out() {
+        let to = json!([{"destination": {"host": "a"}}]);
+        for (rule, field) in [
+            (json!({"route": to, "fault": {}}), "spec.http[0].fault"),
+            (json!({"route": []}), "spec.http[0].route"),
+            (
+                json!({"route": [{"destination": {}}]}),
+                "spec.http[0].route[0].destination.host",
+            ),
+            (json!({"route": to, "timeout": "x"}), "spec.http[0].timeout"),
+            (
+                json!({"route": to, "match": [{"port": 7}]}),
+                "spec.http[0].match[0].port",
+            ),
+            (
+                json!({"route": to, "match": [{"uri": {"regex": "("}}]}),
+                "spec.http[0].match[0].uri",
             ),
             (
                 json!({"route": to, "match": [{"uri": {"suffix": "a"}}]}),

@@ -200,6 +200,32 @@ fn of_several_routers_one_is_in_force_and_the_others_are_told() {
 }
 
 #[test]
+fn fault_t9_a_header_to_hash_by_that_proxies_refuse_is_told_and_left_out() {
+    let hash = |name: &str| json!({"loadBalancer": {"consistentHash": {"httpHeaderName": name}}});
+    let rule = |name: &str, host: &str| {
+        json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {
+            "host": host,
+            "trafficPolicy": hash("a\nb"),
+            "subsets": [{"name": "v1", "trafficPolicy": hash("user")}],
+        }})
+    };
+    let mesh = Mesh {
+        services: rows(&[service("orders", &dubbo_port())]),
+        destination_rules: rows(&[rule("a", ORDERS), rule("b", "elsewhere.example")]),
+        ..Mesh::default()
+    };
+    let found = mesh.resolve();
+    let facts = &found.inputs[0].hosts[ORDERS];
+    assert_eq!(facts.hash_attribute, None);
+    assert_eq!(facts.subsets["v1"].hash_attribute.as_deref(), Some("user"));
+    let told: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with(
+        "DestinationRule shop/a: spec.trafficPolicy.loadBalancer.consistentHash.httpHeaderName: \"a\\nb\""
+    ));
+}
+
+#[test]
 fn fault_o14_destination_rules_give_subsets_and_hashes_also_by_short_names() {
     let rule = |name: &str, host: &str, spec: &Value| {
         let mut spec = spec.clone();

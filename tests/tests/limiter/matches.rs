@@ -1,6 +1,5 @@
 //! Each match kind on a real Envoy, with both deliveries: what matches is limited to 2 per minute, the rest is free.
 
-use serde_json::json;
 use trimtab_crds::limiter::Delivery;
 use trimtab_lab::envoy;
 use trimtab_lab::http::Request;

@@ -276,7 +276,7 @@ fn cases(seed: u64, n: usize) -> Vec<Case> {
 
 #[test]
 fn fault_t9_an_expression_passes_if_envoy_takes_it() {
-    compare("expressions", &cases(FIXED, 600), Depth::Slice(40));
+    compare("expressions", &cases(FIXED, 600), Depth::Slice(30));
 }
 
 #[test]

@@ -30,7 +30,7 @@ lazyload:
     - {name: b, domainRegex: '[a-z]+\\.example\\.org', cluster: _GLOBAL_SIDECAR}
   writes: {gather: 100ms, perMinute: 60}
 metaprotocol:
-  dataPlane: auto
+  dataPlane: Auto
   debounce: 20ms
   proxyVersion: ''
   tracing: {sampling: 10}
@@ -92,6 +92,7 @@ fn configuration(random: &mut Random) -> String {
 }
 
 fn configurations(seed: u64, n: usize) {
+    Config::parse(CONFIGURATION).expect("it is good before it is changed");
     let mut random = Random::new(seed);
     let mut taken = 0;
     for _ in 0..n {
@@ -177,23 +178,47 @@ const PIECES: &[&str] = &[
     "\u{feff}",
 ];
 
-fn limiter_expression(random: &mut Random) -> String {
-    let good = [
-        "{cpu}>0.8",
-        "30/{pod}",
-        "{{._base.cpu.sum}}>100",
-        "cpu.max > 0.8 && pod >= 2",
+/// Mostly valid.
+fn grown(random: &mut Random, depth: usize) -> String {
+    const ATOMS: &[&str] = &[
+        "{cpu}",
+        "{pod}",
+        "cpu.max",
+        "pod",
+        "1",
+        "0.8",
         "100",
+        "{{._base.cpu.sum}}",
     ];
-    let mut out: Vec<&str> = if random.percent(40) {
-        vec![random.pick(&good)]
-    } else {
-        Vec::new()
-    };
-    for _ in 0..random.between(1, 12) {
-        out.insert(random.below(out.len() + 1), random.pick(PIECES));
+    const OPERATORS: &[&str] = &["+", "-", "*", "/", " > ", " <= ", " == ", " && ", " || "];
+    match random.below(6) {
+        _ if depth == 0 => random.pick(ATOMS).to_owned(),
+        0 | 1 => random.pick(ATOMS).to_owned(),
+        2 => format!("({})", grown(random, depth - 1)),
+        3 => format!(
+            "{}{})",
+            random.pick(&["ceil(", "floor(", "abs("]),
+            grown(random, depth - 1)
+        ),
+        _ => {
+            let (left, right) = (grown(random, depth - 1), grown(random, depth - 1));
+            format!("{left}{}{right}", random.pick(OPERATORS))
+        }
     }
-    if random.percent(1) {
+}
+
+fn limiter_expression(random: &mut Random) -> String {
+    let depth = random.between(1, 5);
+    let text = grown(random, depth);
+    if random.percent(40) {
+        return text;
+    }
+    let mut out: Vec<String> = text.chars().map(String::from).collect();
+    for _ in 0..random.between(1, 4) {
+        let at = random.below(out.len() + 1);
+        out.insert(at, random.pick(PIECES).to_owned());
+    }
+    if random.percent(2) {
         return out.concat().repeat(random.between(1, 3000));
     }
     out.concat()

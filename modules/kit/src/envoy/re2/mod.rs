@@ -9,6 +9,7 @@
 
 mod class;
 mod error;
+mod escapes;
 mod names;
 mod parser;
 mod size;

@@ -3,7 +3,6 @@
 use super::Engine;
 use super::class::Set;
 use super::error::{Fault, RegexError};
-use super::names::group;
 use super::size::Part;
 
 /// The largest bound.
@@ -15,16 +14,16 @@ const SHOWN: usize = 60;
 
 /// Flags that matter here.
 #[derive(Clone, Copy, Debug, Default)]
-struct Flags {
+pub(super) struct Flags {
     /// `i`.
-    fold: bool,
+    pub(super) fold: bool,
     /// `s`.
     dot_all: bool,
 }
 
 /// An open group.
 #[derive(Debug)]
-struct Frame {
+pub(super) struct Frame {
     /// Flags to go back to when it closes.
     flags: Flags,
     captures: bool,
@@ -47,7 +46,7 @@ impl Frame {
         }
     }
 
-    fn push(&mut self, item: Part) {
+    pub(super) fn push(&mut self, item: Part) {
         if let Some(last) = self.last.replace(item) {
             self.sequence = self.sequence.then(last);
         }
@@ -70,17 +69,18 @@ impl Frame {
     }
 }
 
-struct Parser {
-    text: Vec<u32>,
-    at: usize,
-    engine: Engine,
-    flags: Flags,
+/// The text and how far it is read.
+pub(super) struct Parser {
+    pub(super) text: Vec<u32>,
+    pub(super) at: usize,
+    pub(super) engine: Engine,
+    pub(super) flags: Flags,
     /// The innermost group; at the bottom the expression itself.
-    frame: Frame,
+    pub(super) frame: Frame,
     outer: Vec<Frame>,
 }
 
-type Parsed<T> = Result<T, RegexError>;
+pub(super) type Parsed<T> = Result<T, RegexError>;
 
 pub(super) fn parse(text: &str, engine: Engine) -> Parsed<Part> {
     let text = match engine {
@@ -107,29 +107,29 @@ pub(super) fn parse(text: &str, engine: Engine) -> Parsed<Part> {
 }
 
 impl Parser {
-    fn peek(&self) -> Option<char> {
+    pub(super) fn peek(&self) -> Option<char> {
         self.ahead(0)
     }
 
-    fn ahead(&self, n: usize) -> Option<char> {
+    pub(super) fn ahead(&self, n: usize) -> Option<char> {
         let code = *self.text.get(self.at + n)?;
         char::from_u32(code)
     }
 
-    fn take(&mut self) -> Option<char> {
+    pub(super) fn take(&mut self) -> Option<char> {
         let c = self.peek()?;
         self.at += 1;
         Some(c)
     }
 
-    fn looking_at(&self, text: &str) -> bool {
+    pub(super) fn looking_at(&self, text: &str) -> bool {
         text.chars()
             .enumerate()
             .all(|(n, c)| self.ahead(n) == Some(c))
     }
 
     /// Where `text` is next, from here on.
-    fn find(&self, text: &str) -> Option<usize> {
+    pub(super) fn find(&self, text: &str) -> Option<usize> {
         let wanted: Vec<u32> = text.chars().map(u32::from).collect();
         let rest = self.text.get(self.at..)?;
         let found = rest.windows(wanted.len()).position(|w| w == wanted)?;
@@ -137,7 +137,7 @@ impl Parser {
     }
 
     /// The text from `start` to `end`, as it was written.
-    fn text(&self, start: usize, end: usize) -> String {
+    pub(super) fn text(&self, start: usize, end: usize) -> String {
         let codes = self.text.get(start..end).unwrap_or_default();
         match self.engine {
             Engine::Envoy => {
@@ -149,7 +149,7 @@ impl Parser {
     }
 
     /// A mistake in what was read since `start`.
-    fn fail<T>(&self, fault: Fault, start: usize) -> Parsed<T> {
+    pub(super) fn fail<T>(&self, fault: Fault, start: usize) -> Parsed<T> {
         let end = self.at.min(start.saturating_add(SHOWN));
         Err(RegexError::new(fault, self.text(start, end)))
     }
@@ -197,18 +197,18 @@ impl Parser {
         Ok(None)
     }
 
-    fn single(&mut self, part: Part) {
+    pub(super) fn single(&mut self, part: Part) {
         self.at += 1;
         self.frame.push(part);
     }
 
-    fn literal_here(&mut self) {
+    pub(super) fn literal_here(&mut self) {
         if let Some(c) = self.take() {
             self.literal(u32::from(c));
         }
     }
 
-    fn literal(&mut self, code: u32) {
+    pub(super) fn literal(&mut self, code: u32) {
         let mut set = Set::default();
         set.insert(code, code);
         self.frame.push(of_set(set.folded(self.flags.fold)));
@@ -370,199 +370,9 @@ impl Parser {
         self.frame.push(inner.finish());
         Ok(())
     }
-
-    fn escaped(&mut self) -> Parsed<()> {
-        match self.ahead(1) {
-            Some('b' | 'B' | 'A' | 'z') => {
-                self.at += 1;
-                self.single(Part::assertion());
-            }
-            Some('C') if self.engine == Engine::Envoy => {
-                self.at += 1;
-                self.single(Part::any());
-            }
-            Some('Q') => {
-                self.at += 2;
-                while self.peek().is_some() && !self.looking_at("\\E") {
-                    self.literal_here();
-                }
-                self.at = (self.at + 2).min(self.text.len());
-            }
-            Some('p' | 'P') => {
-                let set = self.unicode_group()?;
-                self.frame.push(of_set(set));
-            }
-            Some(letter) if let Some(set) = Set::perl(letter, self.flags.fold) => {
-                self.at += 1;
-                self.single(of_set(set));
-            }
-            _ => {
-                let code = self.character_escape()?;
-                self.literal(code);
-            }
-        }
-        Ok(())
-    }
-
-    /// `\pL`, `\p{Greek}`, `\p{^Greek}`, and with `P` the rest.
-    fn unicode_group(&mut self) -> Parsed<Set> {
-        let start = self.at;
-        let mut negated = self.ahead(1) == Some('P');
-        self.at += 2;
-        let first = self.at;
-        let mut name = if self.peek() == Some('{') {
-            let Some(end) = self.find("}") else {
-                self.at = self.text.len();
-                return self.fail(Fault::UnicodeGroup, start);
-            };
-            self.at = end + 1;
-            self.text(first + 1, end)
-        } else {
-            self.at = (self.at + 1).min(self.text.len());
-            self.text(first, self.at)
-        };
-        if let Some(rest) = name.strip_prefix('^') {
-            negated = !negated;
-            name = rest.to_owned();
-        }
-        let Some(kind) = group(&name) else {
-            return self.fail(Fault::UnicodeGroup, start);
-        };
-        Ok(Set::unicode(kind, &name, negated, self.flags.fold))
-    }
-
-    /// An escape that stands for one character.
-    fn character_escape(&mut self) -> Parsed<u32> {
-        let start = self.at;
-        self.at += 1;
-        let code = match self.take() {
-            Some('n') => Some(0x0a),
-            Some('r') => Some(0x0d),
-            Some('t') => Some(0x09),
-            Some('a') => Some(0x07),
-            Some('f') => Some(0x0c),
-            Some('v') => Some(0x0b),
-            Some('x') => self.hexadecimal(),
-            // One digit alone would be a reference to a group.
-            Some(c @ '1'..='7') if self.peek().is_some_and(|c| c.is_digit(8)) => {
-                Some(self.octal(c))
-            }
-            Some('0') => Some(self.octal('0')),
-            Some(c) if c.is_ascii() && !c.is_ascii_alphanumeric() => Some(u32::from(c)),
-            _ => None,
-        };
-        let most = match self.engine {
-            Engine::Envoy => 0xff,
-            Engine::Istiod => u32::from(char::MAX),
-        };
-        match code {
-            Some(code) if code <= most => Ok(code),
-            _ => self.fail(Fault::Escape, start),
-        }
-    }
-
-    /// Three digits at most, with the first that is read already.
-    fn octal(&mut self, first: char) -> u32 {
-        let mut out = first.to_digit(8).unwrap_or_default();
-        for _ in 0..2 {
-            let Some(digit) = self.peek().and_then(|c| c.to_digit(8)) else {
-                break;
-            };
-            out = out * 8 + digit;
-            self.at += 1;
-        }
-        out
-    }
-
-    /// Two digits, or any number of them in braces.
-    fn hexadecimal(&mut self) -> Option<u32> {
-        let digit = |c: Option<char>| c.and_then(|c| c.to_digit(16));
-        if self.peek() != Some('{') {
-            let high = digit(self.take())?;
-            return Some(high * 16 + digit(self.take())?);
-        }
-        self.at += 1;
-        let mut out = digit(self.take())?;
-        loop {
-            match self.take()? {
-                '}' => return Some(out),
-                c => out = out.saturating_mul(16).saturating_add(c.to_digit(16)?),
-            }
-        }
-    }
-
-    /// `[...]`.
-    fn class(&mut self) -> Parsed<Set> {
-        let start = self.at;
-        self.at += 1;
-        let negated = self.peek() == Some('^');
-        self.at += usize::from(negated);
-        let mut out = Set::default();
-        let mut first = true;
-        loop {
-            let Some(c) = self.peek() else {
-                return self.fail(Fault::MissingBracket, start);
-            };
-            if c == ']' && !first {
-                self.at += 1;
-                return Ok(out.negated(negated));
-            }
-            first = false;
-            out = out.union(self.class_item(start)?);
-        }
-    }
-
-    fn class_item(&mut self, class: usize) -> Parsed<Set> {
-        let fold = self.flags.fold;
-        if self.looking_at("[:")
-            && let Some(end) = self.find(":]").filter(|end| *end >= self.at + 2)
-        {
-            let name = self.text(self.at + 2, end);
-            let start = self.at;
-            self.at = end + 2;
-            return match Set::posix(&name, fold) {
-                Some(set) => Ok(set),
-                None => self.fail(Fault::Range, start),
-            };
-        }
-        if self.peek() == Some('\\') {
-            match self.ahead(1) {
-                Some('p' | 'P') if self.ahead(2).is_some() => return self.unicode_group(),
-                Some(letter) if let Some(set) = Set::perl(letter, fold) => {
-                    self.at += 2;
-                    return Ok(set);
-                }
-                _ => {}
-            }
-        }
-        let start = self.at;
-        let low = self.class_character(class)?;
-        let mut high = low;
-        if self.peek() == Some('-') && self.ahead(1).is_some_and(|c| c != ']') {
-            self.at += 1;
-            high = self.class_character(class)?;
-            if high < low {
-                return self.fail(Fault::Range, start);
-            }
-        }
-        let mut out = Set::default();
-        out.insert(low, high);
-        Ok(out.folded(fold))
-    }
-
-    fn class_character(&mut self, class: usize) -> Parsed<u32> {
-        match self.peek() {
-            Some('\\') if self.ahead(1).is_some() => self.character_escape(),
-            Some(c) => {
-                self.at += 1;
-                Ok(u32::from(c))
-            }
-            None => self.fail(Fault::MissingBracket, class),
-        }
-    }
 }
 
-fn of_set(set: Set) -> Part {
+pub(super) fn of_set(set: Set) -> Part {
     if set == Set::default().negated(true) {
         return Part::any();
     }

@@ -9,6 +9,8 @@ const MAX_COPIES: u64 = 1000;
 
 /// A part of an expression.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+// Each says another thing; none excludes another.
+#[allow(clippy::struct_excessive_bools)]
 pub(super) struct Part {
     /// Choices.
     choices: u64,
