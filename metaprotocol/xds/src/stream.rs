@@ -326,8 +326,10 @@ impl StreamState {
     pub(crate) fn poll(&self, stats: &Stats) -> Poll<Option<Result<Bytes, Status>>> {
         let now = Instant::now();
         let mut inner = self.inner.lock();
-        if let Some(end) = &mut inner.end {
-            return Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err));
+        if matches!(inner.end, Some(Err(_)))
+            && let Some(Err(end)) = inner.end.replace(Ok(()))
+        {
+            return Poll::Ready(Some(Err(end)));
         }
         let mut pending = false;
         for (resources, session) in &mut inner.sessions {
@@ -342,6 +344,10 @@ impl StreamState {
                 count(stats, resources, &push);
                 return Poll::Ready(Some(response(self.delta, &resources.url, &push)));
             }
+        }
+        // A client that has asked and says no more is answered before its stream ends.
+        if inner.end.is_some() {
+            return Poll::Ready(None);
         }
         Poll::Pending
     }
