@@ -269,8 +269,10 @@ impl StreamState {
     pub(crate) fn poll(&self, stats: &Stats) -> Poll<Option<Result<Bytes, Status>>> {
         let now = Instant::now();
         let mut inner = self.inner.lock();
-        if let Some(end) = &mut inner.end {
-            return Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err));
+        if matches!(inner.end, Some(Err(_)))
+            && let Some(Err(end)) = inner.end.replace(Ok(()))
+        {
+            return Poll::Ready(Some(Err(end)));
         }
         let Inner {
             sessions,
@@ -304,6 +306,10 @@ impl StreamState {
                 .chain(session.wake_at())
                 .chain(holds)
                 .min();
+        }
+        // A client that has asked and says no more is answered before its stream ends.
+        if inner.end.is_some() {
+            return Poll::Ready(None);
         }
         Poll::Pending
     }

@@ -348,3 +348,27 @@ impl Store {
             .unwrap_or_default()
     }
 }
+
+/// What etcd takes at most, by default: 1.5 MiB.
+pub(crate) const LARGEST: usize = 3 << 19;
+
+/// Bytes of an object as it is stored.
+pub(crate) fn size(object: &Value) -> usize {
+    struct Count(usize);
+
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    // Counting cannot fail, and JSON can always be written.
+    let _ = serde_json::to_writer(&mut count, object);
+    count.0
+}

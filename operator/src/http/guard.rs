@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use trimtab_kit::listen::Ends;
+use trimtab_mesh::names::service_host;
 
 /// Every request that changes state must have it. A page of another site can send it only after a preflight, which we
 /// never allow.
@@ -41,10 +42,14 @@ impl OwnNames {
     pub fn new(configured: &[String], namespace: Option<&str>, domain: &str) -> Self {
         let lower = configured.iter().map(|name| name.to_ascii_lowercase());
         let of = |namespace: &str| {
+            let full = service_host("", namespace, domain);
+            let short = full
+                .strip_suffix(domain)
+                .map(|short| short.trim_end_matches('.'));
             [
                 format!(".{namespace}"),
-                format!(".{namespace}.svc"),
-                format!(".{namespace}.svc.{domain}"),
+                short.unwrap_or(&full).to_owned(),
+                full.clone(),
             ]
         };
         Self {
@@ -169,7 +174,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        let names = OwnNames::new(&["Mesh.Example".to_owned()], Some("mesh"), "cluster.local");
+        let names = OwnNames::new(&["Mesh.Example".to_owned()], Some("mesh"), "c.local");
         let local = "10.0.0.7".parse().unwrap();
         let method = method.parse().unwrap();
         from_here(&names, local, &method, &uri.parse().unwrap(), &map)
@@ -267,14 +272,14 @@ mod tests {
             ("mesh.example.:443", true),
             ("trimtab.mesh", true),
             ("trimtab.mesh.svc:8080", true),
-            ("trimtab.mesh.svc.cluster.local.:8080", true),
+            ("trimtab.mesh.svc.c.local.:8080", true),
             ("10.0.0.8:8080", false),
             ("other.example", false),
             ("localhost.other.example", false),
             ("127.0.0.1.other.example", false),
             ("a.mesh.example", false),
-            ("mesh.svc.cluster.local", false),
-            ("trimtab.bank.svc.cluster.local", false),
+            ("mesh.svc.c.local", false),
+            ("trimtab.bank.svc.c.local", false),
             ("a.trimtab.mesh.svc", false),
             ("trimtab.mesh.svc.other.example", false),
             ("localhost@other.example", false),

@@ -140,7 +140,7 @@ fn same_keys(path: &str, schema: &Value, value: &Value) {
 
 #[test]
 fn the_schema_knows_every_key_of_the_operators_configuration() {
-    let access = "bearerTokenFile: f, caFile: f, certFile: f, keyFile: f, headers: {a: b}";
+    let access = "basicAuth: {username: u, passwordFile: f}, bearerTokenFile: f, caFile: f, certFile: f, keyFile: f, headers: {a: b}";
     let all = "metrics: {prometheus: {address: 'https://p', ACCESS, handlers: {cpu: {query: q, type: PerPod, aggregate: max, timeout: 1s, maxAge: 1m}}}, metricsServer: {}, mds: {}}\n\
         xds: {tls: {}}\n\
         lazyload: {learn: {accessLog: {}, prometheus: {ACCESS}}}\n\

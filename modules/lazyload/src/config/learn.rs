@@ -50,7 +50,7 @@ pub struct AccessLog {
     pub address: SocketAddr,
     /// Addresses and ranges whose logs are believed about all callers, besides pods that speak of themselves and the
     /// fallback's pods.
-    #[serde(with = "ranges", skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "ranges")]
     pub trusted: Vec<IpNet>,
 }
 

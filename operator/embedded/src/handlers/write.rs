@@ -13,34 +13,10 @@ use crate::meta;
 use crate::reply::{Renderer, Reply};
 use crate::request::Target;
 use crate::server::Server;
-use crate::store::{Key, Raced, Stored};
+use crate::store::{Key, LARGEST, Raced, Stored, size};
 
 /// How often a write that others overtake is tried again.
 const ATTEMPTS: usize = 64;
-
-/// What etcd takes at most, by default: 1.5 MiB.
-const LARGEST: usize = 3 << 19;
-
-/// Bytes of an object as it is stored.
-fn size(object: &Value) -> usize {
-    struct Count(usize);
-
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let mut count = Count(0);
-    // Counting cannot fail, and JSON can always be written.
-    let _ = serde_json::to_writer(&mut count, object);
-    count.0
-}
 
 /// The end of a write.
 pub(crate) struct Written {

