@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::engine::RouterView;
+use crate::engine::{HostView, RouterView};
 use crate::explain::{Explanation, explain};
 
 /// A MetaRouter, what is made of it, and which way a call with `attributes` takes.
@@ -16,14 +16,7 @@ pub fn text(view: &RouterView, attributes: &BTreeMap<String, String>) -> String 
     match &view.host {
         None => say("  there is no host with a layer-7 port for it".to_owned()),
         Some(host) => {
-            say(if host.name.is_empty() {
-                format!("  no Service or ServiceEntry has the host {}", host.host)
-            } else {
-                format!(
-                    "  host {} of {} {}/{}",
-                    host.host, host.kind, host.namespace, host.name
-                )
-            });
+            say(whose(host));
             if !view.in_force {
                 let other = host.router.as_deref().unwrap_or("none");
                 say(format!(
@@ -73,6 +66,21 @@ pub fn text(view: &RouterView, attributes: &BTreeMap<String, String>) -> String 
         way(&explain(input, view.routes.as_ref(), attributes), &mut out);
     }
     out
+}
+
+/// The host, and what it is of.
+fn whose(host: &HostView) -> String {
+    if host.name.is_empty() {
+        return format!("  no Service or ServiceEntry has the host {}", host.host);
+    }
+    let HostView {
+        host,
+        kind,
+        namespace,
+        name,
+        ..
+    } = host;
+    format!("  host {host} of {kind} {namespace}/{name}")
 }
 
 fn way(explanation: &Explanation, out: &mut String) {

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, FromArgMatches};
 use trimtab_dataplane::XdsAddress;
-use trimtab_metaprotocol::bootstrap::{XdsServer, config_map};
-use trimtab_metaprotocol::module::Metaprotocol;
 
 use crate::config::Config;
 use crate::manifests::yaml;
+use crate::modules;
 
 /// What is printed.
 #[derive(Clone, Debug, Args)]
@@ -41,16 +40,12 @@ impl AerakiBootstrapArgs {
 
     /// The ConfigMaps as YAML.
     pub fn text(&self, config: &Config) -> anyhow::Result<String> {
-        let server = XdsServer {
-            cluster: config.of::<Metaprotocol>().aeraki_xds_cluster,
-            host: self.xds.host.clone(),
-            port: self.xds.port,
-            tls: self.tls || config.xds.tls.is_some(),
-        };
+        let tls = self.tls || config.xds.tls.is_some();
         let mut out = String::new();
         for namespace in &self.namespaces {
             out.push_str("---\n");
-            out.push_str(&yaml(&config_map(namespace, &server))?);
+            let map = modules::aeraki_bootstrap(config, namespace, &self.xds, tls);
+            out.push_str(&yaml(&map)?);
         }
         Ok(out)
     }

@@ -3,12 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use trimtab_dataplane::XdsAddress;
 use trimtab_dataplane::module::{Proxies, setup};
 use trimtab_kit::host::Host;
 use trimtab_kit::module::{Factory, SetupError};
 use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_lazyload::module::Lazyload;
 use trimtab_limiter::module::Limiter;
+use trimtab_metaprotocol::bootstrap::{XdsServer, config_map};
 use trimtab_metaprotocol::module::Metaprotocol;
 
 use crate::config::Config;
@@ -40,6 +42,22 @@ pub fn add_data_plane(
         setup(&metaprotocol, proxies, withhold, declare);
         Ok(())
     })
+}
+
+/// The ConfigMap with which Aeraki's proxies in a namespace start.
+pub fn aeraki_bootstrap(
+    config: &Config,
+    namespace: &str,
+    xds: &XdsAddress,
+    tls: bool,
+) -> serde_json::Value {
+    let server = XdsServer {
+        cluster: config.of::<Metaprotocol>().aeraki_xds_cluster,
+        host: xds.host.clone(),
+        port: xds.port,
+        tls,
+    };
+    config_map(namespace, &server)
 }
 
 /// Istio's root namespaces, as modules have them.

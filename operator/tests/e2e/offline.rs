@@ -218,7 +218,7 @@ fn fault_m21_objects_without_a_namespace_go_where_it_is_said() {
         "m21-with",
         &without
             .replace("lending}", "lending, namespace: loans}")
-            .replace("edge}", "edge, namespace: loans}"),
+            .replace("name: edge}", "name: edge, namespace: loans}"),
     );
     let want = run(&["translate"], &[&named]);
     for flag in [["-n", "loans"], ["--namespace", "loans"]] {

@@ -1,6 +1,6 @@
 //! The steps from Aeraki to Trimtab, as docs/install.md has them, on a control plane of their own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use trimtab_cluster::Cluster;
 
@@ -174,76 +174,78 @@ async fn aeraki(cluster: &Cluster) {
         .unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn fault_m19_the_steps_of_the_page_lead_from_aeraki_to_trimtab() {
-    if std::env::var_os("TRIMTAB_USE_KUBECONFIG").is_some() {
-        // CRDs of all are replaced: that is nothing to do to somebody's cluster.
-        return;
-    }
-    let cluster = Cluster::start().await.unwrap();
-    let dir = cluster.dir().join("steps");
-    tools(&dir);
-    aeraki(&cluster).await;
-    let step = |number: &str, script: &str| {
-        let (number, script) = (number.to_owned(), script.to_owned());
-        let (cluster, dir) = (&cluster, &dir);
-        async move {
-            run(cluster, dir, &script)
-                .await
-                .map_err(|e| format!("step {number}: {e}"))
-        }
-    };
-    let applied = |text: &'static str| cluster.kubectl(&["apply", "-f", "-"], text);
+/// A cluster, and a folder in which a user works.
+struct Work {
+    cluster: Cluster,
+    dir: PathBuf,
+}
 
+impl Work {
+    async fn sh(&self, script: &str) -> Result<String, String> {
+        run(&self.cluster, &self.dir, script).await
+    }
+
+    /// Runs the commands of a step.
+    async fn step(&self, number: &str) {
+        self.sh(&commands(number))
+            .await
+            .unwrap_or_else(|e| panic!("step {number}: {e}"));
+    }
+
+    async fn apply(&self, text: &str) -> Result<String, String> {
+        let applied = self.cluster.kubectl(&["apply", "-f", "-"], text).await;
+        applied.map_err(|e| e.to_string())
+    }
+
+    /// What `kubectl get` prints of a field.
+    async fn get(&self, what: &str, path: &str) -> String {
+        let script = format!("kubectl get {what} -o jsonpath='{path}'");
+        self.sh(&script).await.unwrap().trim().to_owned()
+    }
+}
+
+/// Step 1: before it nobody can change a MetaRouter, after it everybody can.
+async fn aeraki_stops(work: &Work) {
     eventually("the webhook is asked", || async {
-        let refused = applied(ROUTER).await.err()?.to_string();
+        let refused = work.apply(ROUTER).await.err()?;
         refused.contains("validation.aeraki.io").then_some(())
     })
     .await;
-    let stop = commands("1").replace(
-        "kubectl --namespace istio-system scale deployment aeraki --replicas=0\n",
-        "",
-    );
+    let scale = "kubectl --namespace istio-system scale deployment aeraki --replicas=0\n";
+    let stop = commands("1").replace(scale, "");
     assert_ne!(stop, commands("1"), "there is no deployment here to scale");
-    step("1", &stop).await.unwrap();
-    eventually("nobody is asked", || async { applied(ROUTER).await.ok() }).await;
+    work.sh(&stop).await.unwrap();
+    eventually("nobody is asked", || async {
+        work.apply(ROUTER).await.ok()
+    })
+    .await;
+}
 
-    let crds = step(
-        "2",
-        "trimtab crds | kubectl apply --server-side --force-conflicts -f -",
-    )
-    .await
-    .unwrap_err();
+/// Step 2: the CRD of another scope.
+async fn crds_are_replaced(work: &Work) {
+    let apply = "trimtab crds | kubectl apply --server-side --force-conflicts -f -";
+    let refused = work.sh(apply).await.unwrap_err();
     assert!(
-        crds.contains("spec.scope") && crds.contains("field is immutable"),
-        "{crds}"
+        refused.contains("spec.scope") && refused.contains("field is immutable"),
+        "{refused}"
     );
-    step("2", &commands("2")).await.unwrap();
-    let get = [
-        "get",
-        "applicationprotocols",
-        "own",
-        "-o",
-        "jsonpath={.spec.protocol} {.spec.codec} {.metadata.namespace}",
-    ];
+    work.step("2").await;
+    let path = "{.spec.protocol} {.spec.codec} {.metadata.namespace}";
     assert_eq!(
-        cluster.kubectl(&get, "").await.unwrap().trim(),
+        work.get("applicationprotocols own", path).await,
         "own own.codec"
     );
+}
 
-    std::fs::write(dir.join("tls.crt"), "c").unwrap();
-    std::fs::write(dir.join("tls.key"), "k").unwrap();
-    std::fs::write(dir.join("ca.crt"), "a").unwrap();
-    step("3", &commands("3")).await.unwrap();
-
-    let delete = [
-        "delete",
-        "configmap",
-        "aeraki-bootstrap-config",
-        "--namespace",
-        "shop",
-    ];
-    cluster.kubectl(&delete, "").await.unwrap();
+/// Steps 3 to 5: what proxies dial and start with.
+async fn proxies_find_it(work: &Work) {
+    for (file, text) in [("tls.crt", "c"), ("tls.key", "k"), ("ca.crt", "a")] {
+        std::fs::write(work.dir.join(file), text).unwrap();
+    }
+    work.step("3").await;
+    work.sh("kubectl delete configmap aeraki-bootstrap-config --namespace shop")
+        .await
+        .unwrap();
     let values = "aeraki.enabled=true,aeraki.namespaces={shop},tls.secretName=trimtab-xds,config.metaprotocol.dataPlane=Aeraki,config.metaprotocol.ports=all";
     let install = [
         "install",
@@ -254,52 +256,41 @@ async fn fault_m19_the_steps_of_the_page_lead_from_aeraki_to_trimtab() {
         "--set",
         values,
     ];
-    cluster.helm(&install).await.unwrap();
-    let port = [
-        "-n",
-        "istio-system",
-        "get",
-        "service",
-        "aeraki",
-        "-o",
-        "jsonpath={.spec.ports[*].port}",
-    ];
-    assert_eq!(cluster.kubectl(&port, "").await.unwrap().trim(), "15010");
+    work.cluster.helm(&install).await.unwrap();
+    let service = "service aeraki --namespace istio-system";
+    assert_eq!(work.get(service, "{.spec.ports[*].port}").await, "15010");
 
-    cluster
-        .kubectl(&["create", "namespace", "edge"], "")
-        .await
-        .unwrap();
-    step("5", &commands("5").replace("NAMESPACE", "edge"))
+    work.sh("kubectl create namespace edge").await.unwrap();
+    work.sh(&commands("5").replace("NAMESPACE", "edge"))
         .await
         .unwrap();
     for namespace in ["shop", "edge"] {
-        let get = [
-            "-n",
-            namespace,
-            "get",
-            "configmap",
-            "aeraki-bootstrap-config",
-            "-o",
-            "jsonpath={.data}",
-        ];
-        let data = cluster.kubectl(&get, "").await.unwrap();
+        let map = format!("configmap aeraki-bootstrap-config --namespace {namespace}");
+        let data = work.get(&map, "{.data}").await;
         assert!(
             data.contains("aeraki.istio-system") && data.contains("ROOTCA"),
             "{namespace}: {data}"
         );
     }
+}
 
-    step("6", &commands("6")).await.unwrap();
-    let left = [
-        "get",
-        "envoyfilters",
-        "-A",
-        "-o",
-        "jsonpath={.items[*].metadata.name}",
-    ];
-    assert_eq!(
-        cluster.kubectl(&left, "").await.unwrap().trim(),
-        "taken-over"
-    );
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_m19_the_steps_of_the_page_lead_from_aeraki_to_trimtab() {
+    if std::env::var_os("TRIMTAB_USE_KUBECONFIG").is_some() {
+        // CRDs of all are replaced: that is nothing to do to somebody's cluster.
+        return;
+    }
+    let cluster = Cluster::start().await.unwrap();
+    let dir = cluster.dir().join("steps");
+    let work = Work { cluster, dir };
+    tools(&work.dir);
+    aeraki(&work.cluster).await;
+    aeraki_stops(&work).await;
+    crds_are_replaced(&work).await;
+    proxies_find_it(&work).await;
+    work.step("6").await;
+    let left = work
+        .get("envoyfilters --all-namespaces", "{.items[*].metadata.name}")
+        .await;
+    assert_eq!(left, "taken-over");
 }

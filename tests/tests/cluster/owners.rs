@@ -1,10 +1,10 @@
 //! Somebody with rights in one namespace tries to get the calls of another, through a real istiod.
 
 use serde_json::{Value, json};
-use trimtab_cluster::{Cluster, Forwarder, Namespace, wait_for};
+use trimtab_cluster::{Cluster, Forwarder, Namespace, wait_for, service_account_token};
 use trimtab_lab::ports::free_port;
 
-use crate::fixture::{BOUND, cluster, service_account_token};
+use crate::fixture::{BOUND, cluster};
 use crate::peers::{Peer, client, counts, server};
 use crate::protocols::{CALLS, Mesh, mesh, moves_to};
 
@@ -129,7 +129,9 @@ struct Tenant {
 async fn tenant(cluster: &'static Cluster) -> Tenant {
     let namespace = Namespace::create(cluster, "evil").await.unwrap();
     namespace.apply(TENANT).await.unwrap();
-    let token = service_account_token(cluster, namespace.name(), "tenant").await;
+    let token = service_account_token(cluster, namespace.name(), "tenant", &[])
+        .await
+        .unwrap();
     let kubeconfig = cluster.kubeconfig_with_token("evil", &token).unwrap();
     let target = free_port().unwrap();
     let pod = namespace.pod("sink", &[("app", "sink")]).await.unwrap();

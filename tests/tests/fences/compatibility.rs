@@ -133,8 +133,12 @@ async fn the_objects_of_the_guide_are_taken() {
     let fixture = Fixture::new();
     for block in blocks {
         for read in manifests::parse(Path::new("docs/servicefence.md"), block).unwrap() {
-            assert_eq!(read.object["kind"], "ServiceFence");
-            fixture.put(read.object);
+            let remarks = trimtab::standalone::remarks(&read);
+            assert_eq!(remarks, Vec::<String>::new());
+            if read.object["kind"] != "AuthorizationPolicy" {
+                assert_eq!(read.object["kind"], "ServiceFence");
+                fixture.put(read.object);
+            }
         }
     }
 }

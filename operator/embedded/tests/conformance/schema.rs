@@ -127,13 +127,14 @@ pub async fn strict_writes_name_unknown_fields(client: Client) {
     let (code, message, _) = refusal(api.patch("w", &strict, &Patch::Apply(&sent)).await);
     assert!(code == 400 || code == 500, "{code}");
     assert!(message.contains("nonsense"), "{message}");
-    let strict = PostParams {
-        field_validation: Some(ValidationDirective::Strict),
-        ..PostParams::default()
-    };
     let mut sent = widget("w", json!({"parts": [{"id": "a", "wait": 1}]}));
     sent.data["mode"] = json!(1);
-    let (code, message, _) = refusal(api.create(&strict, &sent).await);
+    let body = serde_json::to_vec(&sent).unwrap();
+    let request = kube::core::Request::new(api.resource_url());
+    let mut request = request.create(&PostParams::default(), body).unwrap();
+    let strict = format!("{}&fieldValidation=Strict", request.uri());
+    *request.uri_mut() = strict.parse().unwrap();
+    let (code, message, _) = refusal(client.request::<Value>(request).await);
     assert_eq!(code, 400, "{message}");
     for part in [
         "unknown field \"mode\"",
