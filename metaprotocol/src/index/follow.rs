@@ -12,7 +12,9 @@ use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
 use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_mesh::Name;
 use trimtab_mesh::addressed::Addressed;
-use trimtab_mesh::model::{DestinationRule, EndpointSlice, MeshConfig, Namespace, Service, ServiceEntry};
+use trimtab_mesh::model::{
+    DestinationRule, EndpointSlice, MeshConfig, Namespace, Service, ServiceEntry,
+};
 use trimtab_mesh::table::{Change, Follower, Keyed, Table};
 
 use super::rows::{Kept, Keys, host_of};

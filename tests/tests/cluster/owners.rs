@@ -1,7 +1,7 @@
 //! Somebody with rights in one namespace tries to get the calls of another, through a real istiod.
 
 use serde_json::{Value, json};
-use trimtab_cluster::{Cluster, Forwarder, Namespace, wait_for, service_account_token};
+use trimtab_cluster::{Cluster, Forwarder, Namespace, service_account_token, wait_for};
 use trimtab_lab::ports::free_port;
 
 use crate::fixture::{BOUND, cluster};

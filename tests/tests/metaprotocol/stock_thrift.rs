@@ -12,8 +12,8 @@ use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimit
 use envoy_types::pb::google::protobuf::UInt32Value;
 use prost::Message;
 use serde_json::{Value, json};
-use trimtab_metaprotocol::features::{Feature, Target};
 use trimtab_kit::identity::XdsEndpoint;
+use trimtab_metaprotocol::features::{Feature, Target};
 use trimtab_metaprotocol::input::{Delivery, ServicePortInput};
 use trimtab_xds::{Resource, TRDS, xdstp_name};
 

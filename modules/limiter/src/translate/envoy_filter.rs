@@ -73,10 +73,7 @@ pub(super) fn with_discovery(
     let mut patches = action_patches(&builder, placed_rules);
     for context in contexts(placed_rules) {
         for profile in distinct_filters(placed_rules) {
-            let filter = discovery_filter(
-                &filter_name(input, set, &profile),
-                &input.settings.xds,
-            );
+            let filter = discovery_filter(&filter_name(input, set, &profile), &input.settings.xds);
             patches.push(builder.insert_http_filter(context, &filter));
         }
     }
