@@ -20,12 +20,13 @@ use trimtab_kit::sources::{
     MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_service,
 };
 use trimtab_mesh::Mesh;
-use trimtab_xds::ResourceCache;
+use trimtab_xds::{ResourceCache, Unresolved};
 
 use crate::config::Config;
 use crate::http;
 use crate::modules;
 use crate::reload;
+use crate::standalone::FOLDER;
 use crate::xds_series::XdsCollector;
 
 /// How often it is looked at whether the xDS server can be opened.
@@ -100,9 +101,13 @@ impl Operator {
             mesh: Mesh::new(&config.mesh.domain),
             xds_address: advertised(&config, Some(xds_address)),
             sources,
+            plain: config.data_plane.is_some() && !config.in_cluster,
             ..Context::new(client, clock, shutdown.clone())
         };
         let cache = context.xds.clone();
+        if config.unresolved {
+            cache.set_unresolved(FOLDER, &Unresolved::Everything);
+        }
         let mut host = Host::new(context.clone());
         set_up(&config, &mut host)?;
         let modules = host.modules().to_vec();

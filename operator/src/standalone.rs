@@ -1,6 +1,6 @@
 //! Standalone mode: the operator without a cluster, on the embedded API filled from a folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use trimtab_embedded::Embedded;
 
 use crate::manifests::{self, Document};
 
+/// Who holds back what an unreadable folder may have had.
+pub const FOLDER: &str = "folder";
 /// How often the folder is looked at.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -47,7 +49,7 @@ pub fn load(embedded: &Embedded, document: &Document) -> anyhow::Result<()> {
     }
     embedded
         .load(object)
-        .map_err(|e| anyhow::anyhow!("{}: {}: {e}", document.file.display(), document.title()))?;
+        .with_context(|| format!("{}: {}", document.file.display(), document.title()))?;
     Ok(())
 }
 
@@ -101,6 +103,26 @@ pub struct Folder {
     embedded: Embedded,
     known: BTreeMap<Identity, Document>,
     complaint: String,
+    /// Files and folders that could not be read, or were refused, when the folder was read first, and still cannot: nobody
+    /// knows what an earlier process made of them. Absent: it has not been read.
+    unknown: Option<BTreeSet<PathBuf>>,
+}
+
+/// What is wrong with a file or folder.
+struct Complaint {
+    path: PathBuf,
+    text: String,
+    /// It may have had a part in what proxies are served.
+    served: bool,
+}
+
+/// Whether objects of an API group may have a part in what proxies are served. Files have objects of other programs, too.
+fn is_served(object: &Value) -> bool {
+    let api_version = object["apiVersion"].as_str().unwrap_or_default();
+    let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    let ours = trimtab_crds::manifests::trimtab_crds();
+    ["", "discovery.k8s.io", "networking.istio.io"].contains(&group)
+        || ours.iter().any(|(_, crd)| crd.spec.group == group)
 }
 
 impl Folder {
@@ -111,14 +133,29 @@ impl Folder {
             embedded,
             known: BTreeMap::new(),
             complaint: String::new(),
+            unknown: None,
         }
+    }
+
+    /// Whether all that was there when the folder was read first has been read since, or is gone.
+    pub fn is_known(&self) -> bool {
+        self.unknown.as_ref().is_none_or(BTreeSet::is_empty)
     }
 
     /// Brings the API up to date with the folder. Returns what was refused, a line each.
     pub async fn sync(&mut self) -> anyhow::Result<Vec<String>> {
-        let mut refused = Vec::new();
+        let mut refused: Vec<Complaint> = Vec::new();
         let mut seen: BTreeMap<Identity, Document> = BTreeMap::new();
-        for file in manifests::files(std::slice::from_ref(&self.dir))? {
+        let found = manifests::look(&self.dir)?;
+        for (path, error) in found.unreadable {
+            self.keep(&path, &mut seen);
+            refused.push(Complaint {
+                path,
+                text: format!("{error:#}"),
+                served: true,
+            });
+        }
+        for file in found.files {
             match manifests::read_file(&file) {
                 Ok(documents) => {
                     for document in documents {
@@ -126,9 +163,12 @@ impl Folder {
                     }
                 }
                 Err(error) => {
-                    refused.push(format!("{error:#}"));
-                    let before = self.known.iter().filter(|(_, d)| d.file == file);
-                    seen.extend(before.map(|(id, d)| (id.clone(), d.clone())));
+                    self.keep(&file, &mut seen);
+                    refused.push(Complaint {
+                        path: file,
+                        text: format!("{error:#}"),
+                        served: true,
+                    });
                 }
             }
         }
@@ -142,7 +182,19 @@ impl Folder {
             delete(self.embedded.client(), &id).await?;
         }
         self.known = seen;
-        Ok(refused)
+        let bad = refused.iter().filter(|c| c.served);
+        let bad: BTreeSet<PathBuf> = bad.map(|c| c.path.clone()).collect();
+        match &mut self.unknown {
+            Some(unknown) => unknown.retain(|path| bad.contains(path)),
+            None => self.unknown = Some(bad),
+        }
+        Ok(refused.into_iter().map(|c| c.text).collect())
+    }
+
+    /// What was loaded from a file, or from the files of a folder, stays.
+    fn keep(&self, path: &Path, seen: &mut BTreeMap<Identity, Document>) {
+        let before = self.known.iter().filter(|(_, d)| d.file.starts_with(path));
+        seen.extend(before.map(|(id, d)| (id.clone(), d.clone())));
     }
 
     /// Loads one document unless it is loaded already; one that is refused leaves what it was before.
@@ -150,13 +202,17 @@ impl Folder {
         &self,
         document: Document,
         seen: &mut BTreeMap<Identity, Document>,
-        refused: &mut Vec<String>,
+        refused: &mut Vec<Complaint>,
     ) {
         let id = identity(&document.object);
         let before = self.known.get(&id);
         if before.is_none_or(|b| b.object != document.object) {
             if let Err(error) = load(&self.embedded, &document) {
-                refused.push(format!("{error:#}"));
+                refused.push(Complaint {
+                    served: is_served(&document.object),
+                    path: document.file,
+                    text: format!("{error:#}"),
+                });
                 seen.extend(before.map(|b| (id, b.clone())));
                 return;
             }
@@ -165,8 +221,10 @@ impl Folder {
         seen.insert(id, document);
     }
 
-    /// Follows until shutdown. A complaint is logged once, not twice a second.
-    pub async fn follow(mut self, shutdown: CancellationToken) {
+    /// Follows until shutdown. A complaint is logged once, not twice a second. `known` is told when all is known that the
+    /// folder held at first.
+    pub async fn follow(mut self, known: impl Fn(), shutdown: CancellationToken) {
+        let mut told = false;
         loop {
             let complaint = match self.sync().await {
                 Ok(refused) => refused.join("\n"),
@@ -177,6 +235,10 @@ impl Folder {
                     tracing::error!("{complaint}; what was loaded before stays in force");
                 }
                 self.complaint = complaint;
+            }
+            if !told && self.is_known() {
+                told = true;
+                known();
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,

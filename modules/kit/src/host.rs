@@ -20,6 +20,7 @@ use trimtab_mesh::table::Row;
 use trimtab_mesh::{DEFAULT_DOMAIN, Mesh};
 use trimtab_xds::{ResourceCache, Stats};
 
+use crate::answers::{Answers, Changed};
 use crate::clock::Clock;
 use crate::driver::{AnyDriver, writers_per_lane};
 use crate::module::{Installed, Setup, SetupError};
@@ -50,6 +51,8 @@ pub struct Context {
     pub registry: Arc<Mutex<Registry>>,
     /// Resources of the xDS server.
     pub xds: ResourceCache,
+    /// What proxies say to them.
+    pub answers: Arc<Answers>,
     /// The mesh as all modules see it, with the cluster domain.
     pub mesh: Arc<Mesh>,
     /// Address of the xDS server as proxies reach it; empty: proxies cannot be told one.
@@ -58,6 +61,8 @@ pub struct Context {
     pub sources: Vec<Arc<dyn MetricSource>>,
     /// A single pass over files: nothing listens on addresses of the configuration.
     pub offline: bool,
+    /// All proxies are plain Envoys without Istio, which listen where they are told.
+    pub plain: bool,
 }
 
 impl Context {
@@ -70,10 +75,12 @@ impl Context {
             readiness: Readiness::new(),
             registry: Arc::default(),
             xds: ResourceCache::new(),
+            answers: Arc::default(),
             mesh: Mesh::new(DEFAULT_DOMAIN),
             xds_address: String::new(),
             sources: Vec::new(),
             offline: false,
+            plain: false,
         }
     }
 }
@@ -306,7 +313,7 @@ impl Host {
         };
         let registry = self.context.registry.clone();
         registry.lock().register_collector(Box::new(collector));
-        let answers = answers(drivers, self.context.clone());
+        let answers = follow_answers(drivers, self.context.clone());
         self.spawn("proxies", answers);
     }
 
@@ -375,11 +382,11 @@ impl Host {
     }
 }
 
-/// Hands answers of proxies to the engines. Subscriptions are counted when streams have come or gone, or answers were
-/// missed.
-async fn answers(drivers: Vec<(&'static str, Arc<dyn AnyDriver>)>, context: Context) {
+/// Keeps the books of answers, and tells the engines what has changed in them. Subscriptions are counted when streams have
+/// come or gone, or answers were missed.
+async fn follow_answers(drivers: Vec<(&'static str, Arc<dyn AnyDriver>)>, context: Context) {
     let xds = &context.xds;
-    let mut answers = xds.deliveries();
+    let mut deliveries = xds.deliveries();
     let mut flush = tokio::time::interval(FLUSH);
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut counted = (0, 0);
@@ -387,8 +394,8 @@ async fn answers(drivers: Vec<(&'static str, Arc<dyn AnyDriver>)>, context: Cont
     loop {
         tokio::select! {
             () = context.shutdown.cancelled() => return,
-            answer = answers.recv() => match answer {
-                Ok(answer) => drivers.iter().for_each(|(_, d)| d.proxy_answered(&answer)),
+            answer = deliveries.recv() => match answer {
+                Ok(answer) => context.answers.take(&answer),
                 Err(RecvError::Lagged(missed)) => {
                     tracing::debug!(missed, "answers of proxies were missed; counting subscriptions anew");
                     counted = (0, 0);
@@ -404,13 +411,11 @@ async fn answers(drivers: Vec<(&'static str, Arc<dyn AnyDriver>)>, context: Cont
                 if now != counted && tokio::time::Instant::now() >= next {
                     counted = now;
                     next = tokio::time::Instant::now() + RECOUNT;
-                    let nodes = xds.nodes();
-                    for (_, driver) in &drivers {
-                        driver.proxies_changed(&nodes);
-                    }
+                    context.answers.recount(&xds.nodes());
                 }
-                for (_, driver) in &drivers {
-                    driver.flush_answers();
+                let changed = context.answers.changed();
+                if changed != Changed::default() {
+                    drivers.iter().for_each(|(_, d)| d.answers_changed(&changed));
                 }
             }
         }

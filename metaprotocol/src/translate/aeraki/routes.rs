@@ -53,7 +53,7 @@ pub(super) fn resource(plan: &Plan<'_>) -> XdsResource {
     };
     let origin = plan.router.as_ref().map_or_else(
         || input.host.clone(),
-        |r| format!("{}/{}", r.owner.namespace, r.owner.name),
+        |r| r.owner.to_string(),
     );
     XdsResource {
         type_url: proto::HTTP_ROUTES.to_owned(),

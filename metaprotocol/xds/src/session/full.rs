@@ -16,6 +16,11 @@ use crate::table::Table;
 
 impl Session {
     pub(super) fn next_full(&mut self, table: &Table, now: Instant) -> Option<Arc<Push>> {
+        // What the list lacks would be removed.
+        if self.resumed && table.holds.any() {
+            return None;
+        }
+        self.resumed = false;
         let (changes, removed) = self.drain(table);
         let changes = self.select(changes, removed.is_empty());
         if changes.is_empty() && removed.is_empty() && !self.response_due {

@@ -13,6 +13,7 @@ impl Session {
     pub(crate) fn on_sotw(&mut self, request: DiscoveryRequest, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         let first = std::mem::take(&mut self.first);
+        self.resumed |= first && !request.version_info.is_empty();
         // The nonce of a first request is from another stream and means nothing. Later, an old nonce means that a newer
         // response is in flight; its ACK repeats the names, so nothing of this request is lost.
         if !first {

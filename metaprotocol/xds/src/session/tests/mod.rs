@@ -3,6 +3,7 @@
 mod answers;
 mod full;
 mod subscriptions;
+mod unresolved;
 mod wildcards;
 
 use std::time::Instant;
