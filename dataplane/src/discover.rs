@@ -18,8 +18,8 @@ use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::resolve::Mesh;
 
 use crate::input::{
-    AppProtocol, EndpointInput, FallbackInput, HttpLimit, HttpRoute, Listen, PortInput, ServiceInput,
-    StandaloneInput,
+    AppProtocol, EndpointInput, FallbackInput, HttpLimit, HttpRoute, Listen, PortInput,
+    ServiceInput, StandaloneInput,
 };
 use crate::ports::{balancing, not_followed, speaks};
 use crate::{served, sidecar, virtual_service};

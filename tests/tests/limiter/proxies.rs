@@ -7,13 +7,13 @@ use trimtab_kit::answers::{Programmed, Words};
 use trimtab_kit::engine::Engine as _;
 use trimtab_xds::{Culprit, Delivery, ECDS, LDS, RDS};
 
-use crate::fixture::{Fixture, base, one};
+use crate::fixture::{Fixture, one};
 
 /// A limiter that is delivered by ECDS.
 async fn fixture() -> Fixture {
     let fixture = Fixture::new();
     fixture.service("a", 1);
-    let mut spec = base(&[one("true", "5")]);
+    let mut spec = one("true", "5");
     spec["delivery"] = json!("ECDS");
     fixture.limiter("a", 1, &spec);
     fixture.tick(1).await;

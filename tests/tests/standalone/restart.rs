@@ -150,7 +150,7 @@ struct Case {
 
 impl Case {
     fn new(name: &str, at: SocketAddr) -> Self {
-        let dir = folder(name).join("objects");
+        let dir = folder(&format!("{name}-objects"));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("more")).expect("a folder");
         let ports = [0; 3].map(|_| free_port().expect("a port"));
