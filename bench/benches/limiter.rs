@@ -171,6 +171,7 @@ fn engine(limiters: usize) -> (Arc<Engine>, Arc<SampleRequests>) {
         settings,
         Arc::new(SystemClock::new()),
         ResourceCache::new(),
+        Arc::default(),
     );
     Mesh {
         limiters,

@@ -1,7 +1,11 @@
 //! CRD manifests from the types.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceSubresourceStatus, CustomResourceSubresources,
+    JSONSchemaProps,
+};
 use kube::CustomResourceExt;
+use serde_json::json;
 
 use crate::{dubbo, fence, istio, limiter, metaprotocol, redis};
 
@@ -64,15 +68,36 @@ fn keep_old_status(crd: &mut CustomResourceDefinition) {
 pub fn istio_crds() -> Vec<CustomResourceDefinition> {
     let read = [
         istio::AuthorizationPolicy::crd(),
-        istio::DestinationRule::crd(),
+        with_status(istio::DestinationRule::crd()),
         istio::EnvoyFilter::crd(),
         istio::Gateway::crd(),
-        istio::ServiceEntry::crd(),
+        with_status(istio::ServiceEntry::crd()),
         istio::Sidecar::crd(),
-        istio::VirtualService::crd(),
+        with_status(istio::VirtualService::crd()),
     ];
     read.into_iter()
         .map(istio::as_served)
         .chain(istio::unread_crds())
         .collect()
+}
+
+/// Istio's types have a status of any form, which the rest of Trimtab does not read.
+fn with_status(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        version.subresources = Some(CustomResourceSubresources {
+            status: Some(CustomResourceSubresourceStatus(json!({}))),
+            ..CustomResourceSubresources::default()
+        });
+        let schema = version.schema.as_mut();
+        if let Some(root) = schema.and_then(|s| s.open_api_v3_schema.as_mut()) {
+            let status = JSONSchemaProps {
+                type_: Some("object".to_owned()),
+                x_kubernetes_preserve_unknown_fields: Some(true),
+                ..JSONSchemaProps::default()
+            };
+            let properties = root.properties.get_or_insert_default();
+            properties.insert("status".to_owned(), status);
+        }
+    }
+    crd
 }

@@ -43,9 +43,15 @@ pub struct StandaloneObjects {
     pub fallback: Option<FallbackInput>,
     /// Routes of HTTP services.
     pub virtual_services: Vec<Arc<VirtualService>>,
+    /// What VirtualServices said when they were followed as a whole, by namespace and name: it stays in force while a newer
+    /// version has a mistake.
+    pub last_good: LastGood,
     /// Limits of HTTP calls.
     pub limits: Vec<HttpLimit>,
 }
+
+/// VirtualServices by namespace and name.
+pub type LastGood = BTreeMap<(String, String), Arc<VirtualService>>;
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +60,10 @@ pub struct Discovered {
     pub input: StandaloneInput,
     /// What is wrong between objects, and what is not done without Istio.
     pub problems: Vec<Problem>,
+    /// The next [`StandaloneObjects::last_good`].
+    pub last_good: LastGood,
+    /// VirtualServices with a mistake of which no good version is known: what is served may lack what proxies have.
+    pub unresolved: BTreeSet<String>,
 }
 
 /// Reads all services with their endpoints. Pure.
@@ -68,6 +78,8 @@ pub fn discover(mesh: &Mesh, around: &StandaloneObjects) -> Discovered {
             .map(|i| ((i.host.clone(), i.port.number), i))
             .collect(),
         problems: resolved.problems,
+        last_good: LastGood::new(),
+        unresolved: BTreeSet::new(),
     };
     let mut services = BTreeMap::new();
     for service in &mesh.services {
@@ -102,6 +114,8 @@ pub fn discover(mesh: &Mesh, around: &StandaloneObjects) -> Discovered {
             pods,
         },
         problems: reader.problems,
+        last_good: reader.last_good,
+        unresolved: reader.unresolved,
     }
 }
 
@@ -110,6 +124,8 @@ struct Reader<'a> {
     around: &'a StandaloneObjects,
     managed: BTreeMap<(String, u16), ServicePortInput>,
     problems: Vec<Problem>,
+    last_good: LastGood,
+    unresolved: BTreeSet<String>,
 }
 
 impl Reader<'_> {
@@ -321,27 +337,25 @@ impl Reader<'_> {
 
     /// Routes of VirtualServices for sidecars; of several for one host one of its own namespace is in force, then the oldest.
     fn routes(&mut self, services: &mut BTreeMap<String, ServiceInput>) {
-        let all = self.around.virtual_services.iter();
-        let mut objects: Vec<&VirtualService> = all.map(AsRef::as_ref).collect();
-        objects.sort_by_key(|v| Identity::of(*v).age());
+        let around = self.around;
+        let mut objects: Vec<&Arc<VirtualService>> = around.virtual_services.iter().collect();
+        objects.sort_by_key(|v| Identity::of(v.as_ref()).age());
         for object in objects {
-            let spec = &object.spec;
-            if !spec.gateways.is_empty() && !spec.gateways.iter().any(|g| g == "mesh") {
+            let gateways = &object.spec.gateways;
+            if !gateways.is_empty() && !gateways.iter().any(|g| g == "mesh") {
                 continue;
             }
-            if !spec.tcp.is_empty() || !spec.tls.is_empty() {
+            let owner = Owner::of("VirtualService", object.as_ref());
+            if !object.spec.tcp.is_empty() || !object.spec.tls.is_empty() {
                 self.not_done(
-                    Owner::of("VirtualService", object),
+                    owner.clone(),
                     "spec.tcp",
                     "rules for TCP and TLS are not followed without Istio: remove tcp and tls",
                 );
             }
-            let owner = Owner::of("VirtualService", object);
-            let full = |host: &str| full_host(host, &owner.namespace, self.around.domain());
-            let mut problems = Vec::new();
-            let routes = virtual_service::routes(object, &owner, &full, &mut problems);
-            let hosts: BTreeSet<String> = spec.hosts.iter().map(|h| full(h)).collect();
-            self.problems.append(&mut problems);
+            let (object, routes) = self.followed(object, &owner, services);
+            let full = |host: &String| full_host(host, &owner.namespace, around.domain());
+            let hosts: BTreeSet<String> = object.spec.hosts.iter().map(full).collect();
             for host in hosts {
                 if let Some(service) = services.get_mut(&host) {
                     self.route(service, &owner, &routes);
@@ -379,9 +393,61 @@ impl Reader<'_> {
         service.route_owner = Some(first);
     }
 
+    /// What of a VirtualService is followed: the object, or its last good version while it has a mistake, since without
+    /// the rule that has it calls would go where nobody sends them.
+    fn followed(
+        &mut self,
+        object: &Arc<VirtualService>,
+        owner: &Owner,
+        services: &BTreeMap<String, ServiceInput>,
+    ) -> (Arc<VirtualService>, Vec<HttpRoute>) {
+        let around = self.around;
+        let full = |host: &str| full_host(host, &owner.namespace, around.domain());
+        let mut problems = Vec::new();
+        let routes = virtual_service::routes(object, owner, &full, &mut problems);
+        let mut missing = virtual_service::missing(&routes, owner, services);
+        let key = (owner.namespace.clone(), owner.name.clone());
+        if problems.is_empty() && missing.is_empty() {
+            self.last_good.insert(key, object.clone());
+            return (object.clone(), routes);
+        }
+        let last = around.last_good.get(&key).cloned();
+        self.last_good.extend(last.clone().map(|last| (key, last)));
+        let newer = |last: &Arc<VirtualService>| !same_version(last, object);
+        let Some(last) = last.filter(newer) else {
+            // What is missing is told of the routes, which are served.
+            if !problems.is_empty() {
+                self.unresolved.insert(owner.to_string());
+            }
+            let told = problems.into_iter();
+            self.problems
+                .extend(told.map(|p| also(p, "the rule is left out")));
+            return (object.clone(), routes);
+        };
+        problems.append(&mut missing);
+        let told = problems.into_iter();
+        self.problems
+            .extend(told.map(|p| also(p, "the last good routes stay in force")));
+        let routes = virtual_service::routes(&last, owner, &full, &mut Vec::new());
+        (last, routes)
+    }
+
     fn not_done(&mut self, owner: Owner, field: &str, text: &str) {
         self.problems
             .push(Problem::new(owner, field, "NotSupported", text));
+    }
+}
+
+/// Whether two are the same version of an object; its status does not count.
+fn same_version(a: &Arc<VirtualService>, b: &Arc<VirtualService>) -> bool {
+    let counted = a.metadata.generation.is_some();
+    Arc::ptr_eq(a, b) || (counted && a.metadata.generation == b.metadata.generation)
+}
+
+fn also(problem: Problem, consequence: &str) -> Problem {
+    Problem {
+        message: format!("{}; {consequence}", problem.message),
+        ..problem
     }
 }
 

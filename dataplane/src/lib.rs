@@ -22,11 +22,14 @@ mod clusters;
 mod discover;
 mod fallback;
 mod input;
+mod isolate;
+mod kept;
 mod limits;
 mod listeners;
 mod make;
 mod managed;
 pub mod module;
+mod objects;
 mod ports;
 mod routes;
 mod served;
@@ -38,7 +41,7 @@ mod wire;
 pub use bootstrap::{
     AUTHORITY, AddressError, BootstrapOptions, XDS_CLUSTER, XdsAddress, XdsTls, bootstrap,
 };
-pub use discover::{Discovered, StandaloneObjects, discover};
+pub use discover::{Discovered, LastGood, StandaloneObjects, discover};
 pub use fallback::{ACCESS_LOG_CLUSTER, ACCESS_LOG_NAME, FALLBACK_GROUP, HOST_TAG, PORT_TAG};
 pub use input::{
     AppProtocol, Balancing, EndpointInput, FallbackInput, HttpLimit, HttpMatch, HttpRetries,

@@ -151,7 +151,8 @@ fn conflict(
     )
 }
 
-fn name(address: &SocketAddr) -> String {
+/// Name of the listener of an address, and of its routes.
+pub(super) fn name(address: &SocketAddr) -> String {
     format!("{}_{}", address.ip(), address.port())
 }
 

@@ -13,7 +13,7 @@ use crate::input::{AppProtocol, HttpLimit, Listen, PodInput, ServiceInput, Stand
 use crate::listeners::{self, Member, Place};
 use crate::managed;
 use crate::routes::{self, Known};
-use crate::served::{Opened, PortKey, Served};
+use crate::served::{For, Opened, PortKey, Served};
 
 /// What sets one kind of proxy apart from the others.
 pub(super) struct Side<'a> {
@@ -90,7 +90,12 @@ struct Maker<'a> {
 }
 
 fn origin(service: &ServiceInput) -> String {
-    format!("{}/{}", service.namespace, service.service)
+    format!(
+        "{} {}/{}",
+        service.source.as_str(),
+        service.namespace,
+        service.service
+    )
 }
 
 fn key((service, port): &Member<'_>) -> PortKey {
@@ -134,7 +139,7 @@ impl<'a> Maker<'a> {
 
     /// What is of no object.
     fn ours(&mut self, type_url: &str, name: &str, content: Value) {
-        self.out.put(type_url, name, content, "trimtab", None);
+        self.out.put(type_url, name, content, "trimtab", For::Proxy);
     }
 
     fn publish(&mut self) {
@@ -143,12 +148,17 @@ impl<'a> Maker<'a> {
             for one in clusters {
                 // A port that keeps what it had keeps its clusters too.
                 if !self.out.has(CDS, &one.name) {
-                    self.out
-                        .put(CDS, &one.name, one.cluster.clone(), &origin, Some(&key));
+                    self.out.put(
+                        CDS,
+                        &one.name,
+                        one.cluster.clone(),
+                        &origin,
+                        For::Port(&key),
+                    );
                 }
                 if let Some(endpoints) = &one.endpoints {
                     self.out
-                        .put(EDS, &one.name, endpoints.clone(), &origin, Some(&key));
+                        .put(EDS, &one.name, endpoints.clone(), &origin, For::Port(&key));
                 }
             }
         }
@@ -175,12 +185,20 @@ impl<'a> Maker<'a> {
             let cluster = fallback_path.cluster(&name, port.number);
             self.ours(CDS, &name, cluster);
         }
-        self.out.put(RDS, &place.name, table, &origin, None);
+        let hosts: BTreeSet<String> = place
+            .members
+            .iter()
+            .filter(|member| seen(*member))
+            .map(|(service, _)| service.host.clone())
+            .collect();
+        let of = For::Hosts(hosts.clone());
+        self.out.put(RDS, &place.name, table, &origin, of);
         let log = self.side.access_log;
         let log = log.map(|_| fallback::access_log(None, port.number));
         let filters = [listeners::http(&place.name, &limits, log)];
         let listener = listeners::listener(place, &self.side.listen, &filters);
-        self.out.put(LDS, &place.name, listener, &origin, None);
+        self.out
+            .put(LDS, &place.name, listener, &origin, For::Hosts(hosts));
     }
 
     /// A listener of one port that is not HTTP.
@@ -221,10 +239,10 @@ impl<'a> Maker<'a> {
                     } else {
                         let of = fallback::cluster_of(port.number);
                         let endpoints = fallback_path.endpoints(&of, port.number);
-                        self.out.put(EDS, &of, endpoints, "trimtab", None);
+                        self.out.put(EDS, &of, endpoints, "trimtab", For::Proxy);
                         fallback_path.cluster_in_place(&name, port.number)
                     };
-                    self.out.put(CDS, &name, cluster, &origin, Some(&key));
+                    self.out.put(CDS, &name, cluster, &origin, For::Port(&key));
                 }
                 let attempts = self.side.fallback_path().map(FallbackPath::attempts);
                 vec![listeners::tcp(&name, attempts, log)]
@@ -235,7 +253,7 @@ impl<'a> Maker<'a> {
             listener["access_log"] = Value::from(vec![log]);
         }
         self.out
-            .put(LDS, &place.name, listener, &origin, Some(&key));
+            .put(LDS, &place.name, listener, &origin, For::Port(&key));
     }
 
     /// The network filters of a managed port; `None`: what is in force must stay.
@@ -264,7 +282,7 @@ impl<'a> Maker<'a> {
         let clusters = own.map(|(_, clusters)| clusters.as_mut_slice());
         for (name, cluster) in clusters::patched(clusters.unwrap_or_default(), &made.clusters) {
             self.out
-                .put(CDS, &name, cluster, &origin(service), Some(key));
+                .put(CDS, &name, cluster, &origin(service), For::Port(key));
         }
         for resource in made.resources {
             self.out.put_encoded(resource, key);

@@ -1,178 +1,42 @@
 //! Follows all that plain Envoys are configured by, and serves them.
 //!
-//! There is no cluster here, so that objects are few: everything is read anew after each change.
+//! There is no cluster here, so that objects are few: everything is read anew after each change. What proxies refuse is
+//! searched for, see [`crate::isolate`].
+
+mod statuses;
+mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Resource, ResourceExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
-use trimtab_crds::dubbo::DubboAuthorizationPolicy;
-use trimtab_crds::istio::{EnvoyFilter, Gateway, Sidecar, VirtualService};
-use trimtab_crds::metaprotocol::{ApplicationProtocol, MetaRouter};
-use trimtab_crds::redis::{RedisDestination, RedisService};
-use trimtab_crds::{OWNER_KIND_LABEL, OWNER_NAME_LABEL};
+use trimtab_crds::istio::{DestinationRule, ServiceEntry, VirtualService};
+use trimtab_kit::answers::{Answers, Changed, Programmed, Seen, Words};
+use trimtab_kit::clock::Clock;
 use trimtab_kit::engine::{Engine, WriteError};
-use trimtab_kit::module::Setup;
-use trimtab_kit::queue::{NoKey, WorkQueue};
-use trimtab_kit::watch::Watched;
+use trimtab_kit::module::{Finding, Setup};
+use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::write::{StatusPatch, Writes};
-use trimtab_mesh::Name;
-use trimtab_mesh::model::{DestinationRule, EndpointSlice, Pod, Service, ServiceEntry};
-use trimtab_mesh::table::{Change, Follower, Row, Table, Whole};
 use trimtab_metaprotocol::config::MetaprotocolConfig;
 use trimtab_metaprotocol::input::Settings;
-use trimtab_metaprotocol::resolve::Mesh;
-use trimtab_metaprotocol::secrets::secret;
-use trimtab_xds::ResourceCache;
+use trimtab_xds::{ResourceCache, Unresolved};
 
+use crate::discover::LastGood;
+use crate::isolate::{Contributors, Isolation};
+use crate::objects::{Chosen, Objects, Wake};
 use crate::{
-    FallbackInput, HttpLimit, Listen, Opened, PodInput, Snapshot, StandaloneInput,
-    StandaloneObjects, discover, limits, snapshot,
+    FallbackInput, Listen, Opened, PodInput, Snapshot, StandaloneInput, StandaloneObjects,
+    discover, listeners, snapshot,
 };
+use statuses::Subject;
+use verdicts::Verdicts;
 
 /// Events of one edit are gathered for this long.
 const GATHERING: Duration = Duration::from_millis(50);
-
-/// How the owner label of a limiter's objects begins; its API group follows.
-const LIMITER: &str = "SmartLimiter.";
-
-/// Wakes the data plane at any change.
-struct Wake(Notify);
-
-impl<R> Follower<R> for Wake {
-    fn changed(&self, _: Change<'_, R>) {
-        self.0.notify_one();
-    }
-}
-
-/// Declares the watch of a kind.
-fn followed<R: Row<Object: Watched>>(setup: &mut Setup<'_>, wake: &Arc<Wake>) -> Arc<Table<R>> {
-    setup.follow::<R>(wake);
-    setup.context().mesh.table()
-}
-
-fn all<R: Row>(table: &Table<R>) -> Vec<Arc<R>> {
-    table.rows().iter().map(|(_, row)| row.clone()).collect()
-}
-
-fn objects<K: Resource + Send + Sync + 'static>(table: &Table<Whole<K>>) -> Vec<Arc<K>> {
-    table.rows().iter().map(|(_, row)| row.0.clone()).collect()
-}
-
-struct Objects {
-    services: Arc<Table<Service>>,
-    slices: Arc<Table<EndpointSlice>>,
-    pods: Arc<Table<Pod>>,
-    entries: Arc<Table<ServiceEntry>>,
-    rules: Arc<Table<DestinationRule>>,
-    virtual_services: Arc<Table<Whole<VirtualService>>>,
-    filters: Arc<Table<Whole<EnvoyFilter>>>,
-    sidecars: Arc<Table<Whole<Sidecar>>>,
-    gateways: Arc<Table<Whole<Gateway>>>,
-    routers: Arc<Table<Whole<MetaRouter>>>,
-    protocols: Arc<Table<Whole<ApplicationProtocol>>>,
-    redis_services: Arc<Table<Whole<RedisService>>>,
-    redis_destinations: Arc<Table<Whole<RedisDestination>>>,
-    policies: Arc<Table<Whole<DubboAuthorizationPolicy>>>,
-    /// Only when the configuration lets Trimtab read Secrets.
-    secrets: Option<Arc<Table<Whole<Secret>>>>,
-}
-
-impl Objects {
-    fn declare(setup: &mut Setup<'_>, read_secrets: bool, wake: &Arc<Wake>) -> Self {
-        setup.follow_generated::<Whole<EnvoyFilter>>(wake);
-        Self {
-            services: followed(setup, wake),
-            slices: followed(setup, wake),
-            pods: followed(setup, wake),
-            entries: followed(setup, wake),
-            rules: followed(setup, wake),
-            virtual_services: followed(setup, wake),
-            filters: setup.context().mesh.table(),
-            sidecars: followed(setup, wake),
-            gateways: followed(setup, wake),
-            routers: followed(setup, wake),
-            protocols: followed(setup, wake),
-            redis_services: followed(setup, wake),
-            redis_destinations: followed(setup, wake),
-            policies: followed(setup, wake),
-            secrets: read_secrets.then(|| followed(setup, wake)),
-        }
-    }
-
-    fn mesh(&self, settings: &Arc<Settings>, domain: &str) -> Mesh {
-        let secrets = self.secrets.iter().flat_map(|s| objects(s));
-        Mesh {
-            domain: domain.into(),
-            services: all(&self.services),
-            endpoint_slices: all(&self.slices),
-            service_entries: all(&self.entries),
-            destination_rules: all(&self.rules),
-            gateways: objects(&self.gateways),
-            virtual_services: objects(&self.virtual_services),
-            routers: objects(&self.routers),
-            protocols: objects(&self.protocols),
-            redis_services: objects(&self.redis_services),
-            redis_destinations: objects(&self.redis_destinations),
-            dubbo_policies: objects(&self.policies),
-            secrets: secrets.map(|s| secret(s.as_ref().clone())).collect(),
-            last_good: BTreeMap::new(),
-            // Objects are for proxies of all namespaces.
-            closed_namespaces: Arc::default(),
-            only: None,
-            settings: settings.clone(),
-        }
-    }
-
-    fn pod_labels(&self) -> BTreeMap<Name, BTreeMap<String, String>> {
-        let pods = self.pods.rows();
-        pods.iter()
-            .map(|(name, pod)| (name.clone(), pod.group.labels.clone()))
-            .collect()
-    }
-
-    /// Addresses of the pods that have one of their own and have not ended.
-    fn pod_addresses(&self) -> BTreeMap<Name, IpAddr> {
-        let pods = self.pods.rows();
-        pods.iter()
-            .filter_map(|(name, pod)| Some((name.clone(), *pod.addresses.first()?)))
-            .collect()
-    }
-
-    /// Limits of SmartLimiters, with what of them is not done.
-    fn limits(&self, notes: &mut BTreeSet<String>) -> Vec<HttpLimit> {
-        let mut out = Vec::new();
-        for filter in objects(&self.filters) {
-            let label = |name: &str| filter.labels().get(name).cloned().unwrap_or_default();
-            if !label(OWNER_KIND_LABEL).starts_with(LIMITER) {
-                continue;
-            }
-            let (namespace, owner) = (
-                filter.namespace().unwrap_or_default(),
-                label(OWNER_NAME_LABEL),
-            );
-            let Some(service) = self.services.get(&namespace, &owner) else {
-                notes.insert(format!(
-                    "SmartLimiter {namespace}/{owner}: metadata.name: plain proxies limit calls to a Service of the limiter's name, and there is none: name the limiter as its Service"
-                ));
-                continue;
-            };
-            let (found, problems) = limits(&service.host, &filter);
-            out.extend(found);
-            notes.extend(
-                problems
-                    .iter()
-                    .map(|p| format!("SmartLimiter {namespace}/{owner}: {p}")),
-            );
-        }
-        out
-    }
-}
+/// Attempts of a search that are answered by what proxies have said already: a bound for bugs.
+const MOST_STEPS: usize = 512;
 
 /// What proxies are told of themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -185,14 +49,33 @@ pub struct Proxies {
 
 /// The data plane of plain Envoys.
 struct DataPlane {
-    objects: Objects,
     proxies: Proxies,
     domain: String,
     settings: Arc<Settings>,
     xds: ResourceCache,
+    answers: Arc<Answers>,
+    clock: Arc<dyn Clock>,
     wake: Arc<Wake>,
-    served: Mutex<Served>,
-    queue: WorkQueue<NoKey>,
+    state: Mutex<State>,
+    queue: WorkQueue<Subject>,
+}
+
+struct State {
+    objects: Objects,
+    /// All objects with the numbers of their last changes.
+    revisions: Contributors,
+    /// What is served of them.
+    chosen: Option<Chosen>,
+    served: Served,
+    last_good: LastGood,
+    /// Objects with a mistake of which no good version is known, since the first pass: what an earlier process made of
+    /// them is not known. Absent before that pass.
+    unresolved: Option<BTreeSet<String>>,
+    isolation: Isolation,
+    /// Answers of proxies that were looked at.
+    seen: Seen,
+    /// Conditions that were written, by object.
+    conditions: BTreeMap<Subject, Vec<Condition>>,
 }
 
 /// What was served last.
@@ -214,35 +97,60 @@ pub fn setup(
     withhold_secrets: bool,
     setup: &mut Setup<'_>,
 ) {
-    let wake = Arc::new(Wake(Notify::new()));
-    let domain = setup.context().mesh.domain().to_string();
+    let wake = Arc::new(Wake::default());
+    let context = setup.context().clone();
+    let objects = Objects::declare(setup, config.read_secrets, &wake);
     let plane = Arc::new(DataPlane {
-        objects: Objects::declare(setup, config.read_secrets, &wake),
         proxies,
-        domain,
+        domain: context.mesh.domain().to_string(),
         settings: Arc::new(Settings {
             withhold_secrets,
-            ..config.settings(&setup.context().xds_endpoint)
+            ..config.settings(&context.xds_endpoint)
         }),
-        xds: setup.context().xds.clone(),
+        xds: context.xds,
+        answers: context.answers,
+        clock: context.clock,
         wake,
-        served: Mutex::default(),
+        state: Mutex::new(State {
+            objects,
+            revisions: Contributors::new(),
+            chosen: None,
+            served: Served::default(),
+            last_good: LastGood::new(),
+            unresolved: None,
+            isolation: Isolation::default(),
+            seen: Seen::default(),
+            conditions: BTreeMap::new(),
+        }),
         queue: WorkQueue::default(),
     });
+    setup.writes_status::<k8s_openapi::api::core::v1::Service>();
+    setup.writes_status::<ServiceEntry>();
+    setup.writes_status::<VirtualService>();
+    setup.writes_status::<DestinationRule>();
+    let noted = plane.clone();
+    setup.findings(move || noted.findings());
     setup.engine(&plane);
 }
 
 impl Engine for DataPlane {
-    type Key = NoKey;
+    type Key = Subject;
 
-    fn queue(&self) -> &WorkQueue<NoKey> {
+    fn queue(&self) -> &WorkQueue<Subject> {
         &self.queue
     }
 
     async fn changed(&self) {
-        let due = self.served.lock().snapshot.as_ref().and_then(Snapshot::due);
+        let (due, seen, any) = {
+            let state = self.state.lock();
+            let lingering = state.served.snapshot.as_ref().and_then(Snapshot::due);
+            let pause = state.isolation.due();
+            let due = lingering.into_iter().chain(pause).min();
+            (due, state.seen, state.isolation.is_waiting())
+        };
         tokio::select! {
-            () = self.wake.0.notified() => {}
+            () = self.wake.woken() => {}
+            () = self.answers.newer(seen, any) => {}
             () = until(due) => {}
         }
     }
@@ -252,54 +160,206 @@ impl Engine for DataPlane {
     }
 
     fn absorb(&self) {
-        let mut notes = BTreeSet::new();
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        state.seen = self.answers.seen();
+        let lingering = state.served.snapshot.as_ref().and_then(Snapshot::due);
+        let due = lingering.is_some_and(|at| at <= now);
+        let mut changed = self.wake.take() || due || state.served.snapshot.is_none();
+        if changed {
+            state.refresh(&self.answers);
+        }
+        for _ in 0..MOST_STEPS {
+            if changed {
+                self.serve(&mut state, now);
+            }
+            changed = state.step(&self.answers, now);
+            if !changed {
+                break;
+            }
+        }
+        self.answers.program(state.programmed());
+    }
+
+    fn writes(self: &Arc<Self>, _: &Subject) -> Writes {
+        Writes::none()
+    }
+
+    fn written(&self, _: &Subject, _: Option<WriteError>) {}
+
+    fn status(&self, key: &Subject) -> Option<StatusPatch> {
+        let blame = self.answers.blame(&key.to_string());
+        let mut state = self.state.lock();
+        let before = state.conditions.get(key).map(Vec::as_slice);
+        let conditions = statuses::conditions(blame.as_ref(), before, self.clock.now())?;
+        let patch = key.status(&conditions);
+        state.conditions.insert(key.clone(), conditions);
+        Some(patch)
+    }
+
+    fn answers_changed(&self, changed: &Changed) {
+        let subjects = changed.objects.iter().filter_map(|o| Subject::of(o));
+        for subject in subjects {
+            self.queue.push(subject);
+        }
+    }
+}
+
+impl DataPlane {
+    /// Serves all objects but those that are held back.
+    fn serve(&self, state: &mut State, now: Instant) {
+        let isolation = &state.isolation;
+        let revisions = &state.revisions;
+        let is_held = |title: &str| {
+            revisions
+                .get(title)
+                .is_some_and(|r| isolation.holds(title, *r))
+        };
+        let mut chosen = state.objects.choose(&self.settings, &self.domain, &is_held);
         let around = StandaloneObjects {
             domain: self.domain.clone(),
             listen: self.proxies.listen.clone(),
             fallback: self.proxies.fallback.clone(),
-            pod_labels: self.objects.pod_labels(),
-            pod_addresses: self.objects.pod_addresses(),
-            sidecars: objects(&self.objects.sidecars),
-            virtual_services: objects(&self.objects.virtual_services),
-            limits: self.objects.limits(&mut notes),
+            pod_labels: state.objects.pod_labels(),
+            pod_addresses: state.objects.pod_addresses(),
+            sidecars: state.objects.sidecars(),
+            virtual_services: chosen.virtual_services.clone(),
+            last_good: std::mem::take(&mut state.last_good),
+            limits: chosen.limits.clone(),
         };
-        let found = discover(&self.objects.mesh(&self.settings, &self.domain), &around);
-        let mut served = self.served.lock();
-        let snapshot = snapshot(&found.input, served.snapshot.as_ref(), Instant::now());
-        self.xds
-            .update_all(snapshot.updates(served.snapshot.as_ref()));
+        let found = discover(&chosen.mesh, &around);
+        let mut notes = std::mem::take(&mut chosen.notes);
+        let before = state.served.snapshot.take();
+        let snapshot = snapshot(&found.input, before.as_ref(), now);
+        self.xds.update_all(snapshot.updates(before.as_ref()));
         let problems = found.problems.into_iter().chain(snapshot.problems());
         notes.extend(problems.map(|p| p.to_string()));
         let refusals = snapshot.everyone().refusals.iter();
         notes.extend(refusals.map(|r| r.problem.to_string()));
-        served.log(&snapshot, &found.input, &notes);
-        *served = Served {
+        state
+            .served
+            .log(before.as_ref(), &snapshot, &found.input, &notes);
+        chosen.index_input(&found.input);
+        let blocked = snapshot.everyone().refusals.iter();
+        let blocked = blocked
+            .filter(|r| r.blocks_routes)
+            .map(|r| r.problem.object.clone());
+        let names = state.unresolved(
+            found.unresolved.into_iter().chain(blocked),
+            &chosen,
+            &snapshot,
+        );
+        self.xds.set_unresolved("dataplane", &names);
+        state.chosen = Some(chosen);
+        state.last_good = found.last_good;
+        state.served = Served {
             snapshot: Some(snapshot),
             pods: found.input.pods,
             notes,
         };
     }
 
-    fn writes(self: &Arc<Self>, key: &NoKey) -> Writes {
-        match *key {}
+    /// What is wrong with the objects.
+    fn findings(&self) -> Vec<Finding> {
+        let state = self.state.lock();
+        let notes = state.served.notes.iter();
+        notes
+            .map(|message| Finding {
+                refused: true,
+                message: message.clone(),
+            })
+            .collect()
+    }
+}
+
+impl State {
+    /// Names of resources that nobody knows what they should be: those of objects with a mistake.
+    fn unresolved(
+        &mut self,
+        objects: impl Iterator<Item = String>,
+        chosen: &Chosen,
+        snapshot: &Snapshot,
+    ) -> Unresolved {
+        let objects: BTreeSet<String> = objects.collect();
+        // What got its mistake later, or is new, is known.
+        let held = match self.unresolved.take() {
+            Some(before) => before.intersection(&objects).cloned().collect(),
+            None => objects,
+        };
+        let hosts = chosen.hosts_of(&held);
+        self.unresolved = Some(held);
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for opened in &snapshot.everyone().opened {
+            if hosts.contains(opened.host.as_str()) {
+                names.insert(format!("{}_{}", opened.host, opened.port));
+                names.extend(opened.addresses.first().map(listeners::name));
+            }
+        }
+        for ((_, name, _), item) in snapshot.aggregates() {
+            if item.hosts.iter().any(|host| hosts.contains(host.as_str())) {
+                names.insert(name);
+            }
+        }
+        if names.is_empty() {
+            Unresolved::Nothing
+        } else {
+            Unresolved::Names(names)
+        }
     }
 
-    fn written(&self, key: &NoKey, _: Option<WriteError>) {
-        match *key {}
+    /// Takes changes of objects over, and what of them proxies have accepted so far.
+    fn refresh(&mut self, answers: &Answers) {
+        let verdicts = Verdicts::new(self.served.snapshot.as_ref(), self.chosen.as_ref(), answers);
+        for (key, contributors) in verdicts.accepted() {
+            self.isolation.accept(key, contributors);
+        }
+        let good = verdicts.good();
+        self.revisions = self.objects.refresh(&|title: &str| good.contains(title));
     }
 
-    fn status(&self, key: &NoKey) -> Option<StatusPatch> {
-        match *key {}
+    /// Goes on with the search for what proxies refuse. Returns whether something else is to be served.
+    fn step(&mut self, answers: &Answers, now: Instant) -> bool {
+        let verdicts = Verdicts::new(self.served.snapshot.as_ref(), self.chosen.as_ref(), answers);
+        let aggregates = verdicts.interesting(&self.isolation.interest());
+        let alive = |stream: u64| answers.is_open(stream);
+        let found = self
+            .isolation
+            .step(&self.revisions, &aggregates, &alive, now);
+        for (object, words, attempts, took) in &found.culprits {
+            let (node, message) = (&words.node, &words.message);
+            let took_ms = took.as_millis();
+            tracing::warn!(%object, %node, %message, attempts, took_ms, "proxies refuse what is made of this object and are served without it");
+        }
+        found.changed
+    }
+
+    /// What objects are made into, and who is to blame.
+    fn programmed(&self) -> Programmed {
+        let blamed = self.isolation.blamed().into_iter();
+        let words = |words: crate::isolate::Words| Words {
+            node: words.node,
+            message: words.message,
+        };
+        let snapshot = self.served.snapshot.as_ref();
+        Programmed {
+            parts: verdicts::parts(snapshot, self.chosen.as_ref()),
+            blamed: blamed.map(|(object, w)| (object, words(w))).collect(),
+        }
     }
 }
 
 impl Served {
     /// Logs what is new in `world`.
-    fn log(&self, snapshot: &Snapshot, input: &StandaloneInput, notes: &BTreeSet<String>) {
+    fn log(
+        &self,
+        before: Option<&Snapshot>,
+        snapshot: &Snapshot,
+        input: &StandaloneInput,
+        notes: &BTreeSet<String>,
+    ) {
         for note in notes.difference(&self.notes) {
             tracing::warn!("{note}");
         }
-        let before = self.snapshot.as_ref();
         let before = before.map_or(&[][..], |w| &w.everyone().opened);
         let opened = snapshot.everyone().opened.iter();
         for Opened {

@@ -1,8 +1,8 @@
 //! What proxies are served, and the changes from one state to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
 use trimtab_kit::problem::Problem;
@@ -32,6 +32,19 @@ pub(super) struct Item {
     origin: String,
     /// The port that alone it is for.
     port: Option<PortKey>,
+    /// Hosts of the services that it is made of.
+    pub(super) hosts: BTreeSet<String>,
+    version: OnceLock<String>,
+}
+
+/// What a resource is for.
+pub(super) enum For<'a> {
+    /// All that proxies of this kind do.
+    Proxy,
+    /// One port.
+    Port(&'a PortKey),
+    /// Services of these hosts.
+    Hosts(BTreeSet<String>),
 }
 
 /// The binary form says nothing: the order of maps in it is arbitrary.
@@ -42,11 +55,17 @@ impl PartialEq for Item {
 }
 
 impl Item {
+    /// Version of the content.
+    pub(super) fn version(&self) -> &str {
+        let version = || content_version(self.content.to_string().as_bytes());
+        self.version.get_or_init(version)
+    }
+
     /// The resource with this name.
     pub(super) fn resource(&self, name: &str) -> Resource {
         Resource {
             name: name.to_owned(),
-            version: content_version(self.content.to_string().as_bytes()),
+            version: self.version().to_owned(),
             body: self.body.clone().into(),
             origin: self.origin.clone(),
         }
@@ -138,15 +157,22 @@ impl Served {
         name: &str,
         content: Value,
         origin: &str,
-        port: Option<&PortKey>,
+        of: For<'_>,
     ) {
+        let (port, hosts) = match of {
+            For::Proxy => (None, BTreeSet::new()),
+            For::Port(key) => (Some(key.clone()), BTreeSet::from([key.0.clone()])),
+            For::Hosts(hosts) => (None, hosts),
+        };
         match wire::encode(type_url, &content) {
             Ok(body) => {
                 let item = Item {
                     content,
                     body,
                     origin: origin.to_owned(),
-                    port: port.cloned(),
+                    port,
+                    hosts,
+                    version: OnceLock::new(),
                 };
                 self.items
                     .insert((type_url.to_owned(), name.to_owned()), Arc::new(item));
@@ -168,6 +194,8 @@ impl Served {
             body: resource.body,
             origin: resource.origin,
             port: Some(port.clone()),
+            hosts: BTreeSet::from([port.0.clone()]),
+            version: OnceLock::new(),
         };
         self.items
             .insert((resource.type_url, resource.name), Arc::new(item));

@@ -9,6 +9,7 @@ use trimtab_xds::{Audience, CDS, EDS, Scope, Scoped, Update};
 
 use crate::fallback::{FALLBACK_GROUP, FallbackPath};
 use crate::input::{FallbackInput, Listen, PodInput, StandaloneInput};
+use crate::isolate::AggregateKey;
 use crate::make::{Side, make};
 use crate::served::{Item, NOT_ENCODABLE, Served, TYPES};
 
@@ -253,6 +254,21 @@ impl Snapshot {
         let mut parts = self.parts.values();
         let part = parts.find(|p| p.groups.contains(group))?;
         Some(&part.served)
+    }
+
+    /// Everything that is served, by type, name and the first group that it is for; empty: all others.
+    pub(super) fn aggregates(&self) -> impl Iterator<Item = (AggregateKey, &Arc<Item>)> {
+        let all = std::iter::once(("", &self.everyone));
+        let parts = self
+            .parts
+            .iter()
+            .map(|(group, p)| (group.as_str(), &p.served));
+        all.chain(parts).flat_map(|(group, served)| {
+            let items = served.items.iter();
+            items.map(move |((url, name), item)| {
+                ((url.clone(), name.clone(), group.to_owned()), item)
+            })
+        })
     }
 
     /// When something goes that is only kept for a while; [`snapshot`] must be called then.

@@ -13,7 +13,7 @@ use trimtab_metaprotocol::input::{Destination, Mirror, ValueMatch, WeightedDesti
 use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::span::Span;
 
-use crate::input::{HttpMatch, HttpRetries, HttpRoute};
+use crate::input::{HttpMatch, HttpRetries, HttpRoute, ServiceInput};
 
 /// Reads the rules. A rule with something that is not done here is left out and reported, as calls would otherwise go
 /// where the user did not send them. `full` makes a host of a short name.
@@ -38,6 +38,39 @@ pub(super) fn routes(
     out
 }
 
+/// Destinations of routes that are nowhere. What it comes to is decided with the ports that are called.
+pub(super) fn missing(
+    routes: &[HttpRoute],
+    owner: &Owner,
+    services: &BTreeMap<String, ServiceInput>,
+) -> Vec<Problem> {
+    let mut out = Vec::new();
+    for (index, route) in routes.iter().enumerate() {
+        let listed = route.destinations.iter().enumerate();
+        let listed = listed.map(|(i, d)| (format!("route[{i}]"), &d.destination));
+        let mirror = route.mirror.iter();
+        let mirror = mirror.map(|m| ("mirror".to_owned(), &m.destination));
+        for (place, to) in listed.chain(mirror) {
+            let service = services.get(&to.host);
+            let port = |s: &ServiceInput| {
+                to.port
+                    .is_none_or(|p| s.ports.iter().any(|o| o.number == p))
+            };
+            let subset =
+                |s: &ServiceInput| to.subset.is_empty() || s.subsets.contains_key(&to.subset);
+            if !service.is_some_and(|s| port(s) && subset(s)) {
+                let text = format!(
+                    "no service has the host \"{}\" with this port and subset: correct them, or add the Service, the port, or the subset of a DestinationRule",
+                    to.host
+                );
+                let field = format!("spec.http[{index}].{place}");
+                out.push(Problem::new(owner, field, "UnknownDestination", text));
+            }
+        }
+    }
+    out
+}
+
 type FieldError = (String, String);
 
 fn wrong<T>(field: impl Into<String>, text: impl Into<String>) -> Result<T, FieldError> {
@@ -45,9 +78,8 @@ fn wrong<T>(field: impl Into<String>, text: impl Into<String>) -> Result<T, Fiel
 }
 
 fn not_done(at: &str, field: &str, known: &str) -> FieldError {
-    let text = format!(
-        "proxies without Istio do not do this, and the rule is left out: remove the field (known are {known})"
-    );
+    let text =
+        format!("proxies without Istio do not do this: remove the field (known are {known})");
     (format!("{at}.{field}"), text)
 }
 

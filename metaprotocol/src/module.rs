@@ -60,12 +60,11 @@ impl Module for Metaprotocol {
         let context = setup.context().clone();
         let settings = Arc::new(config.settings(&context.xds_endpoint));
         let index = Index::new(&context.mesh, settings);
-        let reader = SecretReader::new(context.client);
+        let reader = SecretReader::new(context.client.clone());
         let secrets = config.read_secrets.then_some(reader);
         let engine = Engine::new(
             index.clone(),
-            context.clock,
-            context.xds.clone(),
+            &context,
             config.debounce.into(),
             config.vips.clone(),
             secrets.clone(),

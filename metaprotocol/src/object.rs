@@ -1,6 +1,7 @@
 //! Names of users' objects and of services.
 
 use std::fmt;
+use std::str::FromStr;
 
 use kube::core::{ApiResource, GroupVersionKind};
 use serde::Serialize;
@@ -79,6 +80,22 @@ impl fmt::Display for ObjectKey {
             name,
         } = self;
         write!(f, "{} {namespace}/{name}", kind.as_str())
+    }
+}
+
+impl FromStr for ObjectKey {
+    type Err = ();
+
+    /// Reads `Kind namespace/name` of one of our kinds.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (kind, name) = text.split_once(' ').ok_or(())?;
+        let kind = Kind::ALL.into_iter().find(|k| k.as_str() == kind);
+        let (namespace, name) = name.split_once('/').ok_or(())?;
+        Ok(Self {
+            kind: kind.ok_or(())?,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
     }
 }
 

@@ -52,7 +52,7 @@ pub struct XdsResource {
     pub canonical: String,
     /// The encoded message.
     pub body: Vec<u8>,
-    /// The user's object, `namespace/name`, or the host when there is none.
+    /// The user's object, `Kind namespace/name`, or the host when there is none.
     pub origin: String,
     /// Namespaces whose proxies may read it; `None`: all.
     pub readers: Option<BTreeSet<String>>,

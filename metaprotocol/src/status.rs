@@ -6,12 +6,13 @@
 //! | `ResolvedRefs` | what it names is there | what is missing |
 //! | `Programmed` | the outputs are written and no proxy refuses them | why not; what proxies have stays |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use trimtab_crds::metaprotocol::{MetaRouterStatus, ProxyCounts};
 use trimtab_crds::status::ObjectStatus;
+use trimtab_kit::answers::{Outcome, Words};
 use trimtab_kit::condition::{Draft, listed, stamp};
 
 use crate::input::Delivery;
@@ -60,10 +61,12 @@ pub struct Facts {
     pub retained: bool,
     /// A failed write of an output: reason and message.
     pub write_error: Option<(&'static str, String)>,
-    /// What proxies said; of outputs that go over xDS.
-    pub proxies: ProxyCounts,
-    /// What a proxy said against the outputs: its name and its words.
-    pub rejected: Option<(String, String)>,
+    /// The data plane serves proxies something that it has a part in.
+    pub served: bool,
+    /// What proxies say to outputs that go over xDS.
+    pub answers: Outcome,
+    /// What proxies say against it, so that it is left out.
+    pub blame: Option<Words>,
     /// Number of routes in force.
     pub routes: usize,
 }
@@ -71,7 +74,7 @@ pub struct Facts {
 impl Facts {
     fn over_xds(&self) -> bool {
         let by_server = |p: &Program| p.delivery != Delivery::Inline;
-        self.programs.iter().any(by_server)
+        self.served || self.programs.iter().any(by_server)
     }
 }
 
@@ -87,7 +90,7 @@ pub fn router_status(facts: &Facts, before: &[Condition], now: Timestamp) -> Met
         conditions: conditions(facts, before, now),
         data_plane: names(|p| p.target.title()).filter(|_| facts.in_force),
         delivery: names(|p| delivery_name(p.delivery)).filter(|_| facts.in_force),
-        proxies: (facts.in_force && facts.over_xds()).then_some(facts.proxies),
+        proxies: (facts.in_force && facts.over_xds()).then(|| counts(&facts.answers)),
         routes: facts
             .in_force
             .then(|| i32::try_from(facts.routes).unwrap_or(i32::MAX)),
@@ -183,10 +186,13 @@ fn programmed(facts: &Facts) -> Draft {
         let message = format!("{message}; the last good state stays and the write is tried again");
         return draft(false, reason, message);
     }
-    if let Some((node, words)) = &facts.rejected {
-        let count = facts.proxies.refused;
-        let message =
-            format!("{count} proxies refuse it and keep the last good state; {node} says: {words}");
+    if let Some(Words { node, message }) = &facts.blame {
+        let message = format!(
+            "proxies refuse what is made of it, and are served without it: correct it; {node} says: {message}"
+        );
+        return draft(false, "Rejected", message);
+    }
+    if let Some(message) = facts.answers.problem() {
         return draft(false, "Rejected", message);
     }
     if let Some(refusal) = facts.refusals.iter().find(|r| r.blocks_routes) {
@@ -205,11 +211,7 @@ fn programmed(facts: &Facts) -> Draft {
             "the generated objects are written".to_owned(),
         );
     }
-    let ProxyCounts {
-        subscribed,
-        acknowledged,
-        ..
-    } = facts.proxies;
+    let (subscribed, acknowledged) = (facts.answers.proxies, facts.answers.holding);
     if subscribed == 0 {
         let message = "the generated objects are written; no proxy has asked for the routes yet";
         return draft(true, "NoProxies", message.to_owned());
@@ -232,32 +234,14 @@ fn in_words(refusals: &[&Refusal]) -> String {
     listed(&lines)
 }
 
-/// What proxies said to some resources: by node, its words against one, or whether it has all of them.
-pub fn count(answers: &BTreeMap<String, Answer>) -> (ProxyCounts, Option<(String, String)>) {
-    let number = |of: fn(&Answer) -> bool| {
-        i32::try_from(answers.values().filter(|a| of(a)).count()).unwrap_or(i32::MAX)
-    };
-    let counts = ProxyCounts {
-        subscribed: i32::try_from(answers.len()).unwrap_or(i32::MAX),
-        acknowledged: number(|a| *a == Answer::Holds),
-        refused: number(|a| matches!(a, Answer::Refuses(_))),
-    };
-    let refusal = answers.iter().find_map(|(node, answer)| match answer {
-        Answer::Refuses(words) => Some((node.clone(), words.clone())),
-        _ => None,
-    });
-    (counts, refusal)
-}
-
-/// What a proxy said to what is in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It has it.
-    Holds,
-    /// It has not said anything yet.
-    Waits,
-    /// It refuses it, in its words.
-    Refuses(String),
+/// How many proxies have it.
+pub fn counts(answers: &Outcome) -> ProxyCounts {
+    let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+    ProxyCounts {
+        subscribed: number(answers.proxies),
+        acknowledged: number(answers.holding),
+        refused: number(answers.refusing + answers.suspecting),
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trimtab_dataplane::module::Proxies;
 use trimtab_dataplane::{FallbackInput, Listen, XdsAddress};
+use trimtab_xds::Unresolved;
 
 use crate::aeraki::AerakiBootstrapArgs;
 use crate::bootstrap::BootstrapArgs;
@@ -324,10 +325,20 @@ async fn run_standalone(
         Some(address) => Some(listen_api(address).await?),
         None => None,
     };
+    let config = Config {
+        unresolved: !folder.is_known(),
+        ..config
+    };
+    if config.unresolved {
+        complain(
+            "proxies keep what they have from before the start, and get what changes from now on, until these files are corrected or removed",
+        );
+    }
     let mut operator = Operator::start(config, embedded.client(), shutdown.clone()).await?;
-    let stop = shutdown.clone();
+    let (cache, stop) = (operator.cache.clone(), shutdown.clone());
     operator.add_task("folder", async move {
-        folder.follow(stop).await;
+        let known = || cache.set_unresolved(standalone::FOLDER, &Unresolved::Nothing);
+        folder.follow(known, stop).await;
         Ok(())
     });
     if let Some(listener) = api {

@@ -46,6 +46,9 @@ pub struct Config {
     /// Set by the command line in standalone mode: what plain Envoys are told. `None`: they are served nothing.
     #[serde(skip)]
     pub data_plane: Option<Proxies>,
+    /// Set by the command line in standalone mode: some of the folder could not be read.
+    #[serde(skip)]
+    pub unresolved: bool,
 }
 
 impl Default for Config {
@@ -60,6 +63,7 @@ impl Default for Config {
             file: None,
             in_cluster: false,
             data_plane: None,
+            unresolved: false,
         }
     }
 }

@@ -167,7 +167,15 @@ async fn all_nodes(Extract(state): Extract<State>) -> Response {
 
 async fn one_node(Extract(state): Extract<State>, Path(node): Path<String>) -> Response {
     match state.cache.node(&node) {
-        Some(found) => Json(nodes::Node::from(&found)).into_response(),
+        Some(found) => {
+            let findings = state.modules.iter().flat_map(|m| m.findings());
+            let findings = findings.filter(|f| f.refused);
+            let node = nodes::Node {
+                mistakes: findings.map(|f| f.message).collect(),
+                ..nodes::Node::from(&found)
+            };
+            Json(node).into_response()
+        }
         None => (
             StatusCode::NOT_FOUND,
             format!("no proxy with the node id {node} is connected\n"),

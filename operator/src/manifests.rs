@@ -85,11 +85,33 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Input> {
 
 /// The files that [`read`] reads, in order.
 pub fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+    let mut found = Found::default();
     for path in paths {
-        collect(path, &mut files)?;
+        collect(path, &mut found);
+        if let Some((_, error)) = found.unreadable.pop() {
+            return Err(error);
+        }
     }
-    Ok(files)
+    Ok(found.files)
+}
+
+/// What is in a folder.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Files of objects, in order.
+    pub files: Vec<PathBuf>,
+    /// Files and folders that cannot be looked at: what they hold is not known.
+    pub unreadable: Vec<(PathBuf, anyhow::Error)>,
+}
+
+/// Looks through a folder. It is an error only when the folder itself cannot be read.
+pub fn look(dir: &Path) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    collect(dir, &mut found);
+    match found.unreadable.pop_if(|(path, _)| path == dir) {
+        Some((_, error)) => Err(error),
+        None => Ok(found),
+    }
 }
 
 /// What one file holds.
@@ -99,24 +121,30 @@ pub fn read_file(file: &Path) -> anyhow::Result<Input> {
     Ok(input(file, &text))
 }
 
-fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    let meta =
-        std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if !meta.is_dir() {
-        files.push(path.to_owned());
+fn collect(path: &Path, found: &mut Found) {
+    if let Err(error) = collected(path, found) {
+        let error = error.context(format!("cannot read {}", path.display()));
+        found.unreadable.push((path.to_owned(), error));
+    }
+}
+
+fn collected(path: &Path, found: &mut Found) -> anyhow::Result<()> {
+    if !std::fs::metadata(path)?.is_dir() {
+        found.files.push(path.to_owned());
         return Ok(());
     }
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(path)
-        .with_context(|| format!("cannot read {}", path.display()))?
-        .filter_map(|e| e.ok().map(|e| e.path()))
-        .collect();
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        entries.push(entry?.path());
+    }
     entries.sort();
     for entry in entries {
-        let yaml = entry
-            .extension()
-            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
-        if entry.is_dir() || yaml {
-            collect(&entry, files)?;
+        let extension = entry.extension();
+        let yaml = extension.is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+        // What cannot be looked at may be a folder.
+        let folder = std::fs::metadata(&entry).map_or(extension.is_none(), |m| m.is_dir());
+        if folder || yaml {
+            collect(&entry, found);
         }
     }
     Ok(())

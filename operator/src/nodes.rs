@@ -20,6 +20,9 @@ pub struct Node {
     pub audiences: Vec<String>,
     /// By type.
     pub subscriptions: Vec<Subscription>,
+    /// Objects with a mistake: what is made of them may be older than they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mistakes: Vec<String>,
 }
 
 /// One type on one stream.
@@ -186,6 +189,7 @@ impl From<&NodeInfo> for Node {
             identity: info.identity.clone(),
             audiences: info.audiences.clone(),
             subscriptions: subscriptions.collect(),
+            mistakes: Vec::new(),
         }
     }
 }
@@ -244,6 +248,9 @@ pub fn diff(node: &Node) -> (String, bool) {
         let count = node.resources().count();
         let _ = writeln!(out, "{}: has all {count} resources as they are", node.id);
     }
+    for mistake in &node.mistakes {
+        let _ = writeln!(out, "mistake: {mistake}");
+    }
     (out, differs)
 }
 
@@ -280,6 +287,7 @@ mod tests {
                 last_refusal: None,
                 resources: vec![resource],
             }],
+            mistakes: vec!["VirtualService shop/a: spec.http: no".into()],
         }
     }
 
@@ -293,6 +301,7 @@ mod tests {
         );
         let (text, differs) = diff(&node(false));
         assert!(!differs && text.contains("has all 1"), "{text}");
+        assert!(text.contains("mistake: VirtualService shop/a"), "{text}");
         let rows = table(&[node(true), node(false)]);
         assert!(
             rows.contains("0        0        1        pod.shop"),

@@ -22,13 +22,14 @@ use trimtab_kit::sources::{
     MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_serve,
 };
 use trimtab_mesh::Mesh;
-use trimtab_xds::ResourceCache;
+use trimtab_xds::{ResourceCache, Unresolved};
 
 use crate::config::Config;
 use crate::http;
 use crate::identity;
 use crate::modules;
 use crate::reload;
+use crate::standalone::FOLDER;
 use crate::xds_series::XdsCollector;
 
 /// How often it is looked at whether the xDS server can be opened.
@@ -113,10 +114,14 @@ impl Operator {
             xds_endpoint: identity.endpoint.clone(),
             sources,
             mesh_config: config.mesh.config_map().map_err(anyhow::Error::msg)?,
-            answers,
+            answer_budget: answers,
+            plain: config.data_plane.is_some() && !config.in_cluster,
             ..Context::new(client, clock, shutdown.clone())
         };
         let cache = context.xds.clone();
+        if config.unresolved {
+            cache.set_unresolved(FOLDER, &Unresolved::Everything);
+        }
         let mut host = Host::new(context.clone());
         set_up(&config, &mut host)?;
         let modules = host.modules().to_vec();

@@ -19,6 +19,8 @@ use crate::config::Config;
 use crate::manifests::{self, Document, Input};
 use crate::modules;
 
+/// Who holds back what an unreadable folder may have had.
+pub const FOLDER: &str = "folder";
 /// How often the folder is looked at.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -201,6 +203,26 @@ pub struct Folder {
     embedded: Embedded,
     known: BTreeMap<Identity, Known>,
     complaint: String,
+    /// Files and folders that could not be read, or were refused, when the folder was read first, and still cannot: nobody
+    /// knows what an earlier process made of them. Absent: it has not been read.
+    unknown: Option<BTreeSet<PathBuf>>,
+}
+
+/// What is wrong with a file or folder.
+struct Complaint {
+    path: PathBuf,
+    text: String,
+    /// It may have had a part in what proxies are served.
+    served: bool,
+}
+
+/// Whether objects of an API group may have a part in what proxies are served. Files have objects of other programs, too.
+fn is_served(object: &Value) -> bool {
+    let api_version = object["apiVersion"].as_str().unwrap_or_default();
+    let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    let ours = trimtab_crds::manifests::trimtab_crds();
+    ["", "discovery.k8s.io", "networking.istio.io"].contains(&group)
+        || ours.iter().any(|(_, crd)| crd.spec.group == group)
 }
 
 impl Folder {
@@ -211,29 +233,47 @@ impl Folder {
             embedded,
             known: BTreeMap::new(),
             complaint: String::new(),
+            unknown: None,
         }
+    }
+
+    /// Whether all that was there when the folder was read first has been read since, or is gone.
+    pub fn is_known(&self) -> bool {
+        self.unknown.as_ref().is_none_or(BTreeSet::is_empty)
     }
 
     /// Brings the API up to date with the folder. Returns what was refused, a line each.
     pub async fn sync(&mut self) -> anyhow::Result<Vec<String>> {
-        let mut refused = Vec::new();
+        let mut refused: Vec<Complaint> = Vec::new();
         let mut seen: BTreeMap<Identity, Known> = BTreeMap::new();
-        for file in manifests::files(std::slice::from_ref(&self.dir))? {
+        let found = manifests::look(&self.dir)?;
+        for (path, error) in found.unreadable {
+            self.keep(&path, &mut seen);
+            refused.push(Complaint {
+                path,
+                text: format!("{error:#}"),
+                served: true,
+            });
+        }
+        for file in found.files {
             let input = manifests::read_file(&file).unwrap_or_else(|error| Input {
                 refused: vec![format!("{error:#}")],
                 ..Input::default()
             });
             let mut whole = input.refused.is_empty();
-            refused.extend(input.refused);
+            let unreadable = input.refused.into_iter();
+            refused.extend(unreadable.map(|text| Complaint {
+                path: file.clone(),
+                text,
+                served: true,
+            }));
             for document in input.documents {
                 whole &= self.take(document, &mut seen, &mut refused);
             }
             if !whole {
                 // Which object a part was that cannot be read, or whose name or kind is new and wrong, nobody knows: what the
                 // file held before stays.
-                for (id, known) in self.known.iter().filter(|(_, k)| k.document.file == file) {
-                    seen.entry(id.clone()).or_insert_with(|| known.clone());
-                }
+                self.keep(&file, &mut seen);
             }
         }
         for (id, known) in &self.known {
@@ -242,7 +282,21 @@ impl Folder {
             }
         }
         self.known = seen;
-        Ok(refused)
+        let bad = refused.iter().filter(|c| c.served);
+        let bad: BTreeSet<PathBuf> = bad.map(|c| c.path.clone()).collect();
+        match &mut self.unknown {
+            Some(unknown) => unknown.retain(|path| bad.contains(path)),
+            None => self.unknown = Some(bad),
+        }
+        Ok(refused.into_iter().map(|c| c.text).collect())
+    }
+
+    /// What was loaded from a file, or from the files of a folder, stays.
+    fn keep(&self, path: &Path, seen: &mut BTreeMap<Identity, Known>) {
+        let of_path = |known: &Known| known.document.file.starts_with(path);
+        for (id, known) in self.known.iter().filter(|(_, k)| of_path(k)) {
+            seen.entry(id.clone()).or_insert_with(|| known.clone());
+        }
     }
 
     /// Loads one document unless it is loaded already; one that is refused leaves what it was before. False: it is refused and
@@ -251,7 +305,7 @@ impl Folder {
         &self,
         document: Document,
         seen: &mut BTreeMap<Identity, Known>,
-        refused: &mut Vec<String>,
+        refused: &mut Vec<Complaint>,
     ) -> bool {
         let id = identity(&self.embedded, &document.object);
         let before = self.known.get(&id);
@@ -278,15 +332,21 @@ impl Folder {
                 true
             }
             Err(error) => {
-                refused.push(format!("{error:#}"));
+                refused.push(Complaint {
+                    served: is_served(&document.object),
+                    path: document.file,
+                    text: format!("{error:#}"),
+                });
                 seen.extend(before.map(|b| (id, b.clone())));
                 before.is_some()
             }
         }
     }
 
-    /// Follows until shutdown. A complaint is logged once, not twice a second.
-    pub async fn follow(mut self, shutdown: CancellationToken) {
+    /// Follows until shutdown. A complaint is logged once, not twice a second. `known` is told when all is known that the
+    /// folder held at first.
+    pub async fn follow(mut self, known: impl Fn(), shutdown: CancellationToken) {
+        let mut told = false;
         loop {
             let complaint = match self.sync().await {
                 Ok(refused) => refused.join("\n"),
@@ -297,6 +357,10 @@ impl Folder {
                     tracing::error!("{complaint}; what was loaded before stays in force");
                 }
                 self.complaint = complaint;
+            }
+            if !told && self.is_known() {
+                told = true;
+                known();
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,

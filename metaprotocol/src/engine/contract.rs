@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use trimtab_crds::istio::ServiceEntry;
+use trimtab_kit::answers::Changed;
 use trimtab_kit::engine::{Engine as Contract, WriteError};
 use trimtab_kit::queue::{Key, WorkQueue};
 use trimtab_kit::write::{StatusPatch, Writes};
-use trimtab_xds::{Delivery, NodeInfo};
 
 use super::{Desired, Engine};
 use crate::index::Name;
@@ -101,16 +101,8 @@ impl Contract for Engine {
         })
     }
 
-    fn proxy_answered(&self, answer: &Delivery) {
-        self.answered(answer.clone());
-    }
-
-    fn proxies_changed(&self, nodes: &[NodeInfo]) {
-        self.recount(nodes);
-    }
-
-    fn flush_answers(&self) {
-        self.flush();
+    fn answers_changed(&self, changed: &Changed) {
+        self.take_answers(changed);
     }
 }
 

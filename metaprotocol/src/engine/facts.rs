@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use trimtab_crds::metaprotocol::ProxyCounts;
+use trimtab_kit::answers::{Outcome, Part};
 use trimtab_kit::problem::Problem;
 
 use super::host::HostState;
@@ -11,14 +12,14 @@ use crate::index::Seen;
 use crate::input::ServicePortInput;
 use crate::object::{Kind, ObjectKey};
 use crate::output::Refusal;
-use crate::status::{Facts, count};
+use crate::status::{Facts, counts};
 
 impl Engine {
     /// What proxies said to the routes of a MetaRouter; `None`: it is not in force.
     pub fn proxies_of(&self, key: &ObjectKey) -> Option<ProxyCounts> {
         let seen = self.index.seen(key)?;
         let facts = self.facts(key, &seen);
-        facts.in_force.then_some(facts.proxies)
+        facts.in_force.then(|| counts(&facts.answers))
     }
 
     pub(super) fn facts(&self, key: &ObjectKey, seen: &Seen) -> Facts {
@@ -34,8 +35,9 @@ impl Engine {
             programs: BTreeSet::new(),
             retained: false,
             write_error: None,
-            proxies: <_>::default(),
-            rejected: None,
+            served: false,
+            answers: Outcome::default(),
+            blame: None,
             routes: 0,
         };
         let own = key.to_string();
@@ -56,8 +58,22 @@ impl Engine {
             }
         }
         facts.refusals = once;
-        inner.add_answers(&states, &mut facts);
+        let parts: Vec<Part> = states.iter().flat_map(|s| s.parts()).collect();
+        drop(inner);
+        self.add_answers(parts, &own, &mut facts);
         facts
+    }
+
+    /// What proxies say to the resources of its hosts, and to what the data plane makes of it.
+    fn add_answers(&self, mut parts: Vec<Part>, own: &str, facts: &mut Facts) {
+        if !facts.in_force {
+            return;
+        }
+        let served = self.answers.parts_of(own);
+        facts.served = !served.is_empty();
+        parts.extend(served);
+        facts.answers = self.answers.of(&parts);
+        facts.blame = self.answers.blame(own);
     }
 }
 
@@ -91,17 +107,6 @@ impl Inner {
         if facts.write_error.is_none() {
             facts.write_error = error.cloned();
         }
-    }
-
-    fn add_answers(&self, states: &[&HostState], facts: &mut Facts) {
-        if !facts.in_force {
-            return;
-        }
-        let resources = states.iter().flat_map(|s| &s.resources);
-        let answers = self
-            .proxies
-            .answers(resources.map(|(key, r)| (key, r.version())));
-        (facts.proxies, facts.rejected) = count(&answers);
     }
 }
 

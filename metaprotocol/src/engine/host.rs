@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trimtab_crds::istio::{EnvoyFilter, VirtualService};
+use trimtab_kit::answers::Part;
 use trimtab_kit::generated::owner_name;
 use trimtab_kit::problem::Problem;
 
@@ -13,6 +14,7 @@ use crate::object::{Kind, ObjectKey, ServiceKey};
 use crate::output::{Refusal, Translation, XdsResource};
 use crate::owner::Owner;
 use crate::translate::translate;
+use crate::validate::NO_ADDRESS;
 
 /// One host.
 #[derive(Clone, Debug, Default)]
@@ -41,13 +43,16 @@ pub(super) struct PortState {
 }
 
 impl PortState {
-    fn new(input: ServicePortInput, old: Option<&Self>) -> Self {
+    fn new(input: ServicePortInput, old: Option<&Self>, plain: bool) -> Self {
         if let Some(old) = old
             && old.input == input
         {
             return old.clone();
         }
-        let made = translate(&input);
+        let mut made = translate(&input);
+        if plain {
+            made.refusals.retain(|r| r.problem.reason != NO_ADDRESS);
+        }
         let made_now = made.resources.iter().cloned();
         let mut resources: BTreeMap<ResourceKey, XdsResource> = made_now
             .map(|r| ((r.type_url.clone(), r.name.clone()), r))
@@ -74,7 +79,7 @@ impl PortState {
 
 impl HostState {
     /// Translates what has changed since `old`.
-    pub(super) fn new(resolved: ResolvedHost, old: Option<&Self>) -> Self {
+    pub(super) fn new(resolved: ResolvedHost, old: Option<&Self>, plain: bool) -> Self {
         let ResolvedHost {
             inputs,
             problems,
@@ -94,7 +99,8 @@ impl HostState {
             out.objects.extend(objects(&input));
             let number = input.port.number;
             let before = old.and_then(|o| o.ports.get(&number));
-            out.ports.insert(number, PortState::new(input, before));
+            out.ports
+                .insert(number, PortState::new(input, before, plain));
         }
         let before = old.and_then(|o| o.last_good.as_ref());
         out.last_good = last_good(&out.ports, before);
@@ -117,6 +123,19 @@ impl HostState {
 
     pub(super) fn virtual_services(&self) -> impl Iterator<Item = &VirtualService> {
         self.ports.values().flat_map(|p| &p.virtual_services)
+    }
+
+    /// Names of the routes of ports that are left as they are although nobody knows how they are.
+    pub(super) fn unknown_routes(&self) -> Vec<String> {
+        let ports = self.ports.values();
+        let unknown = ports.filter(|p| p.made.retained && p.resources.is_empty());
+        unknown.map(|p| p.input.route_name()).collect()
+    }
+
+    /// Its resources as they are served.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part> {
+        let resources = self.resources.values();
+        resources.map(|r| Part::new(&r.type_url, &r.name, &r.version()))
     }
 
     pub(super) fn refusals(&self) -> impl Iterator<Item = &Refusal> {

@@ -5,7 +5,6 @@ mod contract;
 mod desired;
 mod facts;
 mod host;
-mod proxies;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,19 +12,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use trimtab_kit::answers::{Answers, Changed};
 use trimtab_kit::clock::Clock;
 use trimtab_kit::engine::WriteError;
+use trimtab_kit::host::Context;
 use trimtab_kit::queue::WorkQueue;
-use trimtab_xds::{ResourceCache, Update};
+use trimtab_xds::{ResourceCache, Unresolved, Update};
 
 use crate::index::{Changes, Index, Name};
 use crate::object::{ObjectKey, ServiceKey};
 use crate::secrets::SecretReader;
+use crate::translate::MODULE;
 use crate::vip::Ranges;
 pub use contract::WorkItem;
 pub use desired::{Desired, Held};
 use host::HostState;
-use proxies::Proxies;
 pub use view::{HostView, PortView, ResourceView, RouterView, Tally};
 
 /// Hosts resolved under one hold of the lock.
@@ -41,12 +42,15 @@ pub struct Engine {
     inner: Mutex<Inner>,
     clock: Arc<dyn Clock>,
     xds: ResourceCache,
+    answers: Arc<Answers>,
     queue: WorkQueue<WorkItem>,
     /// Whether addresses are given to ServiceEntries that have none, and which.
     vips: Ranges,
     secrets: Option<SecretReader>,
     /// How long events are gathered.
     gather: Duration,
+    /// Plain proxies listen where they are told, and need no addresses of services.
+    plain: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -66,7 +70,9 @@ struct Inner {
     users: HashMap<ObjectKey, BTreeSet<String>>,
     /// Hosts by resource.
     resources: HashMap<ResourceKey, String>,
-    proxies: Proxies,
+    /// Hosts with a mistake of which no good version is known, since the first pass, with the names of their routes: what an
+    /// earlier process made of them is not known. Absent before that pass.
+    unresolved: Option<BTreeMap<String, Vec<String>>>,
     /// Failed writes by owner.
     errors: HashMap<ServiceKey, WriteError>,
 }
@@ -82,8 +88,7 @@ impl Engine {
     /// An engine without hosts.
     pub fn new(
         index: Arc<Index>,
-        clock: Arc<dyn Clock>,
-        xds: ResourceCache,
+        context: &Context,
         gather: Duration,
         vips: Ranges,
         secrets: Option<SecretReader>,
@@ -91,8 +96,10 @@ impl Engine {
         Arc::new(Self {
             index,
             inner: Mutex::default(),
-            clock,
-            xds,
+            clock: context.clock.clone(),
+            xds: context.xds.clone(),
+            answers: context.answers.clone(),
+            plain: context.plain,
             gather,
             vips,
             secrets,
@@ -113,7 +120,7 @@ impl Engine {
             for host in batch {
                 let last_good = inner.hosts.get(host).and_then(|h| h.last_good.clone());
                 let resolved = self.index.resolve(host, last_good.as_ref());
-                inner.take(host, resolved, &mut out);
+                inner.take(host, resolved, self.plain, &mut out);
             }
             // Under the lock: what was made later must not be overtaken by this.
             let changed = self.xds.update_all(out.updates.into_values().collect());
@@ -130,22 +137,64 @@ impl Engine {
         for object in objects {
             self.queue.push(WorkItem::Status(object));
         }
+        let unresolved = self.inner.lock().unresolved();
+        self.xds.set_unresolved(MODULE, &unresolved);
         addresses
+    }
+
+    /// Has the statuses written that answers of proxies have changed.
+    fn take_answers(&self, changed: &Changed) {
+        let inner = self.inner.lock();
+        let hosts: BTreeSet<&String> = changed
+            .resources
+            .iter()
+            .filter_map(|k| inner.resources.get(k))
+            .collect();
+        let states = hosts.iter().filter_map(|h| inner.hosts.get(*h));
+        let mut objects: BTreeSet<ObjectKey> =
+            states.flat_map(|h| h.objects.iter().cloned()).collect();
+        drop(inner);
+        objects.extend(changed.objects.iter().filter_map(|o| o.parse().ok()));
+        for object in objects {
+            self.queue.push(WorkItem::Status(object));
+        }
     }
 }
 
 impl Inner {
+    /// Routes that proxies keep if they have them: nobody knows what they should be.
+    fn unresolved(&mut self) -> Unresolved {
+        let hosts = &self.hosts;
+        let unresolved = self.unresolved.get_or_insert_with(|| {
+            let all = hosts
+                .iter()
+                .map(|(host, s)| (host.clone(), s.unknown_routes()));
+            all.filter(|(_, names)| !names.is_empty()).collect()
+        });
+        unresolved.retain(|host, _| hosts.get(host).is_some_and(HostState::retained));
+        if unresolved.is_empty() {
+            Unresolved::Nothing
+        } else {
+            Unresolved::Names(unresolved.values().flatten().cloned().collect())
+        }
+    }
+
     /// Puts what was resolved in the place of what a host had.
-    fn take(&mut self, host: &str, resolved: crate::index::ResolvedHost, out: &mut Batch) {
+    fn take(
+        &mut self,
+        host: &str,
+        resolved: crate::index::ResolvedHost,
+        plain: bool,
+        out: &mut Batch,
+    ) {
         let old = self.hosts.remove(host);
-        let new = HostState::new(resolved, old.as_ref());
+        let new = HostState::new(resolved, old.as_ref(), plain);
         self.unlink(host, old.as_ref());
         let before = old.unwrap_or_default();
         diff(&before, &new, out);
         for key in before.resources.keys() {
             if !new.resources.contains_key(key) {
                 self.resources.remove(key);
-                self.proxies.forget(key);
             }
         }
         if before.owner != new.owner || !before.same_objects(&new) {

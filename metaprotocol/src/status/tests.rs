@@ -22,8 +22,9 @@ fn facts() -> Facts {
         .into(),
         retained: false,
         write_error: None,
-        proxies: ProxyCounts::default(),
-        rejected: None,
+        served: false,
+        answers: Outcome::default(),
+        blame: None,
         routes: 2,
     }
 }
@@ -51,19 +52,23 @@ fn told(facts: &Facts) -> Vec<String> {
 fn proxies_decide_whether_it_is_programmed() {
     let mut facts = facts();
     assert_eq!(told(&facts)[2], "Programmed True NoProxies");
-    facts.proxies = ProxyCounts {
-        subscribed: 2,
-        acknowledged: 1,
-        refused: 0,
-    };
+    facts.answers.proxies = 2;
+    facts.answers.holding = 1;
     assert_eq!(told(&facts)[2], "Programmed False Pending");
-    facts.proxies.acknowledged = 2;
+    facts.answers.holding = 2;
     assert_eq!(told(&facts)[2], "Programmed True Programmed");
-    facts.proxies.refused = 1;
-    facts.rejected = Some(("pod".into(), "bad regex".into()));
+    let words = Words {
+        node: "pod".into(),
+        message: "bad regex".into(),
+    };
+    facts.answers.refusing = 1;
+    facts.answers.words = Some(words.clone());
     assert_eq!(told(&facts)[2], "Programmed False Rejected");
     let status = router_status(&facts, &[], at(1));
     assert!(status.conditions[2].message.contains("pod says: bad regex"));
+    facts.answers = Outcome::default();
+    facts.blame = Some(words);
+    assert_eq!(told(&facts)[2], "Programmed False Rejected");
     facts.write_error = Some(("Forbidden", "apply".into()));
     assert_eq!(told(&facts)[2], "Programmed False Forbidden");
     facts.in_force = false;
@@ -142,19 +147,4 @@ fn transition_times_stay_until_the_status_changes_and_messages_are_bounded() {
     facts.refusals = many.collect();
     let status = router_status(&facts, &[], at(1));
     assert!(status.conditions[0].message.ends_with("; and 4 more"));
-}
-
-#[test]
-fn an_answer_counts_once_for_each_proxy() {
-    let answers = BTreeMap::from([
-        ("a".to_owned(), Answer::Holds),
-        ("b".to_owned(), Answer::Waits),
-        ("c".to_owned(), Answer::Refuses("no".to_owned())),
-    ]);
-    let (counts, refusal) = count(&answers);
-    assert_eq!(
-        (counts.subscribed, counts.acknowledged, counts.refused),
-        (3, 1, 1)
-    );
-    assert_eq!(refusal, Some(("c".to_owned(), "no".to_owned())));
 }

@@ -313,6 +313,9 @@ fn lacking(object: &str, lack: &RequiredFeature, target: Target, blocks_routes: 
     }
 }
 
+/// Reason of a remark: callers have no address to call. Proxies without Istio need none.
+pub const NO_ADDRESS: &str = "NoAddress";
+
 /// What is wrong with the port itself.
 fn check_port(plan: &mut Plan<'_>) {
     let input = plan.input;
@@ -343,7 +346,7 @@ fn check_port(plan: &mut Plan<'_>) {
         }
     }
     if input.vips.is_empty() && !input.headless {
-        findings.add(Class::Doubtful, "spec.addresses", "NoAddress", format!(
+        findings.add(Class::Doubtful, "spec.addresses", NO_ADDRESS, format!(
             "{} has no address that callers could use, so only its own side is configured: set spec.addresses, or switch on address allocation",
             input.host
         ));

@@ -14,6 +14,7 @@ use crate::stats::{Stats, TypeStats};
 use crate::store::{Delivery, Store};
 use crate::stream::{StreamSettings, StreamState};
 use crate::types::{ECDS, rank};
+use crate::unresolved::Unresolved;
 
 /// A change of one type, for [`ResourceCache::update_all`].
 #[derive(Debug, Clone, Default)]
@@ -123,7 +124,18 @@ impl ResourceCache {
 
     /// Lets streams in: until then they are refused, so that no client takes an empty cache for the desired state.
     pub fn mark_ready(&self) {
+        self.store().begin();
         self.inner.ready.store(true, Ordering::Release);
+    }
+
+    /// Replaces what `by`, a part of the host, cannot judge: clients keep what they have of it from before, see
+    /// [`Unresolved`]. Contents that are put in after [`Self::mark_ready`] are changes, which clients get.
+    pub fn set_unresolved(&self, by: &'static str, what: &Unresolved) {
+        if self.store().set_unresolved(by, what) {
+            for stream in self.all_streams() {
+                stream.wake.changed();
+            }
+        }
     }
 
     /// Whether [`Self::mark_ready`] was called.

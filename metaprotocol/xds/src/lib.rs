@@ -65,6 +65,7 @@ mod stream;
 mod table;
 mod tls;
 mod types;
+mod unresolved;
 mod wake;
 
 pub use accept::listen;
@@ -82,3 +83,4 @@ pub use server::{serve, serve_with};
 pub use stats::{Stats, TypeStats};
 pub use store::Delivery;
 pub use types::{CDS, DRDS, ECDS, EDS, GENERIC_RDS, LDS, RDS, TRDS, xdstp_name, xdstp_name_with};
+pub use unresolved::Unresolved;

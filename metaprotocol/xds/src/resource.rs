@@ -13,7 +13,7 @@ pub struct Resource {
     pub version: String,
     /// The encoded message, that is, the `value` of a `google.protobuf.Any` with the type URL of the table.
     pub body: Bytes,
-    /// What the resource was made from, for example `default/a`; used to report a NACK on that object.
+    /// What the resource was made from, for example `Kind default/a`: the log names it with a NACK.
     pub origin: String,
 }
 

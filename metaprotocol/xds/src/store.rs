@@ -12,6 +12,7 @@ use crate::info::Culprit;
 use crate::resource::Scoped;
 use crate::stats::{Stats, TypeCounters, TypeStats};
 use crate::table::{Change, Table};
+use crate::unresolved::Unresolved;
 
 /// Deliveries kept for a receiver that is behind; after that its `recv` returns `Lagged`.
 const DELIVERIES: usize = 8192;
@@ -126,6 +127,8 @@ pub(crate) struct Store {
     identities: Mutex<HashMap<String, usize>>,
     pub(crate) stats: Arc<Stats>,
     deliveries: broadcast::Sender<Delivery>,
+    /// What cannot be judged, for types that come later; and since when contents are changes.
+    unresolved: Mutex<(BTreeMap<&'static str, Unresolved>, Option<Instant>)>,
 }
 
 impl Default for Store {
@@ -135,6 +138,7 @@ impl Default for Store {
             identities: Mutex::default(),
             stats: Arc::default(),
             deliveries: broadcast::Sender::new(DELIVERIES),
+            unresolved: Mutex::default(),
         }
     }
 }
@@ -148,11 +152,45 @@ impl Store {
         if let Some(store) = self.get(type_url) {
             return store;
         }
+        let unresolved = self.unresolved.lock();
         let mut types = self.types.write();
-        let store = types
-            .entry(type_url.to_owned())
-            .or_insert_with(|| Arc::new(TypeStore::new(type_url)));
+        let store = types.entry(type_url.to_owned()).or_insert_with(|| {
+            let store = TypeStore::new(type_url);
+            let mut table = store.table.write();
+            for (by, what) in &unresolved.0 {
+                table.holds.set(by, what.clone());
+            }
+            if let Some(begun) = unresolved.1 {
+                table.holds.begin(begun);
+            }
+            drop(table);
+            Arc::new(store)
+        });
         Arc::clone(store)
+    }
+
+    /// Replaces what `by` cannot judge; false if it is the same.
+    pub(crate) fn set_unresolved(&self, by: &'static str, what: &Unresolved) -> bool {
+        let mut unresolved = self.unresolved.lock();
+        if *what == Unresolved::Nothing {
+            unresolved.0.remove(by);
+        } else {
+            unresolved.0.insert(by, what.clone());
+        }
+        let mut changed = false;
+        for store in self.types.read().values() {
+            changed |= store.table.write().holds.set(by, what.clone());
+        }
+        changed
+    }
+
+    /// The first contents are complete.
+    pub(crate) fn begin(&self) {
+        let mut unresolved = self.unresolved.lock();
+        let begun = *unresolved.1.get_or_insert_with(Instant::now);
+        for store in self.types.read().values() {
+            store.table.write().holds.begin(begun);
+        }
     }
 
     /// The counters of each type, sorted by type.

@@ -10,6 +10,7 @@ use crate::entry::{Entry, Variants};
 use crate::rejections::{Rejection, Rejections};
 use crate::resource::Scoped;
 use crate::scope::{Audience, Reach, View};
+use crate::unresolved::Holds;
 
 /// A name that changed, and which streams that affects.
 #[derive(Debug)]
@@ -87,6 +88,7 @@ pub(crate) struct Table {
     by_audience: HashMap<Audience, CowMap>,
     log: ChangeLog,
     rejections: Rejections,
+    pub(crate) holds: Holds,
 }
 
 impl Table {
@@ -111,6 +113,7 @@ impl Table {
             for name in remove.iter().filter(|name| !kept.contains(name.as_str())) {
                 if let Some(variants) = self.take(name) {
                     self.rejections.remove_name(name);
+                    self.holds.remove(name);
                     let reach = reach_of(variants.all());
                     changed.extend(Change::new(&variants, reach));
                 }

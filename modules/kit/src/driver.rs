@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use trimtab_xds::{Delivery, NodeInfo};
 
+use crate::answers::Changed;
 use crate::apply::ApplyError;
 use crate::budget::Budget;
 use crate::clock::Clock;
@@ -34,9 +34,7 @@ pub(crate) trait AnyDriver: Send + Sync {
     fn lanes(&self) -> usize;
     /// Takes changes over, samples once and writes until nothing is left. Returns whether anything was written.
     async fn run_once(&self) -> bool;
-    fn proxy_answered(&self, answer: &Delivery);
-    fn proxies_changed(&self, nodes: &[NodeInfo]);
-    fn flush_answers(&self);
+    fn answers_changed(&self, changed: &Changed);
     /// Keys that wait or are being processed.
     fn depth(&self) -> usize;
     fn writers(&self) -> &Writers;
@@ -211,16 +209,8 @@ impl<E: Engine> AnyDriver for Driver<E> {
         any
     }
 
-    fn proxy_answered(&self, answer: &Delivery) {
-        self.engine.proxy_answered(answer);
-    }
-
-    fn proxies_changed(&self, nodes: &[NodeInfo]) {
-        self.engine.proxies_changed(nodes);
-    }
-
-    fn flush_answers(&self) {
-        self.engine.flush_answers();
+    fn answers_changed(&self, changed: &Changed) {
+        self.engine.answers_changed(changed);
     }
 
     fn depth(&self) -> usize {

@@ -8,8 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trimtab_xds::{Delivery, NodeInfo};
-
+use crate::answers::Changed;
 use crate::queue::{Key, WorkQueue};
 use crate::write::{StatusPatch, Writes};
 
@@ -65,14 +64,9 @@ pub trait Engine: Send + Sync + 'static {
     /// A key is done, with nothing left to write.
     fn done(&self, _key: &Self::Key) {}
 
-    /// A proxy acknowledged or refused an xDS resource.
-    fn proxy_answered(&self, _answer: &Delivery) {}
-
-    /// Which proxies are connected and what they hold, after some came or went.
-    fn proxies_changed(&self, _nodes: &[NodeInfo]) {}
-
-    /// Called about once a second after answers of proxies, so that a rollout is not a status for each proxy.
-    fn flush_answers(&self) {}
+    /// Answers of proxies have changed, see [`crate::answers::Answers`]. Called about once a second, so that a rollout is not
+    /// a status for each proxy.
+    fn answers_changed(&self, _changed: &Changed) {}
 
     /// Asks each metric source once. Only for a single pass without timers, as in `trimtab translate`.
     fn sample_once(&self) -> impl Future<Output = ()> + Send {

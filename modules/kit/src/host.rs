@@ -20,6 +20,7 @@ use trimtab_mesh::table::Row;
 use trimtab_mesh::{DEFAULT_DOMAIN, Mesh, Name};
 use trimtab_xds::{ResourceCache, Stats};
 
+use crate::answers::{Answers, Changed};
 use crate::clock::Clock;
 use crate::driver::{AnyDriver, writers_per_lane};
 use crate::identity::XdsEndpoint;
@@ -52,6 +53,8 @@ pub struct Context {
     pub registry: Arc<Mutex<Registry>>,
     /// Resources of the xDS server.
     pub xds: ResourceCache,
+    /// What proxies say to them.
+    pub answers: Arc<Answers>,
     /// The mesh as all modules see it, with the cluster domain.
     pub mesh: Arc<Mesh>,
     /// How proxies reach the xDS server.
@@ -59,11 +62,13 @@ pub struct Context {
     /// Metric sources; the first that provides a name gives its value.
     pub sources: Vec<Arc<dyn MetricSource>>,
     /// Memory for the answers of Prometheus, for all that ask.
-    pub answers: AnswerBudget,
+    pub answer_budget: AnswerBudget,
     /// A single pass over files: nothing listens on addresses of the configuration.
     pub offline: bool,
     /// Namespace and name of the ConfigMap with Istio's MeshConfig; `None`: it is not read.
     pub mesh_config: Option<Name>,
+    /// All proxies are plain Envoys without Istio, which listen where they are told.
+    pub plain: bool,
 }
 
 impl Context {
@@ -76,12 +81,14 @@ impl Context {
             readiness: Readiness::new(),
             registry: Arc::default(),
             xds: ResourceCache::new(),
+            answers: Arc::default(),
             mesh: Mesh::new(DEFAULT_DOMAIN),
             xds_endpoint: XdsEndpoint::default(),
             sources: Vec::new(),
-            answers: AnswerBudget::default(),
+            answer_budget: AnswerBudget::default(),
             offline: false,
             mesh_config: None,
+            plain: false,
         }
     }
 }
@@ -332,7 +339,7 @@ impl Host {
         };
         let registry = self.context.registry.clone();
         registry.lock().register_collector(Box::new(collector));
-        let answers = answers(drivers, self.context.clone());
+        let answers = follow_answers(drivers, self.context.clone());
         self.spawn("proxies", answers);
     }
 
@@ -401,11 +408,11 @@ impl Host {
     }
 }
 
-/// Hands answers of proxies to the engines. Subscriptions are counted when streams have come or gone, or answers were
-/// missed.
-async fn answers(drivers: Vec<(&'static str, Arc<dyn AnyDriver>)>, context: Context) {
+/// Keeps the books of answers, and tells the engines what has changed in them. Subscriptions are counted when streams have
+/// come or gone, or answers were missed.
+async fn follow_answers(drivers: Vec<(&'static str, Arc<dyn AnyDriver>)>, context: Context) {
     let xds = &context.xds;
-    let mut answers = xds.deliveries();
+    let mut deliveries = xds.deliveries();
     let mut flush = tokio::time::interval(FLUSH);
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut counted = (0, 0);
@@ -413,8 +420,8 @@ async fn answers(drivers: Vec<(&'static str, Arc<dyn AnyDriver>)>, context: Cont
     loop {
         tokio::select! {
             () = context.shutdown.cancelled() => return,
-            answer = answers.recv() => match answer {
-                Ok(answer) => drivers.iter().for_each(|(_, d)| d.proxy_answered(&answer)),
+            answer = deliveries.recv() => match answer {
+                Ok(answer) => context.answers.take(&answer),
                 Err(RecvError::Lagged(missed)) => {
                     tracing::debug!(missed, "answers of proxies were missed; counting subscriptions anew");
                     counted = (0, 0);
@@ -430,13 +437,11 @@ async fn answers(drivers: Vec<(&'static str, Arc<dyn AnyDriver>)>, context: Cont
                 if now != counted && tokio::time::Instant::now() >= next {
                     counted = now;
                     next = tokio::time::Instant::now() + RECOUNT;
-                    let nodes = xds.nodes();
-                    for (_, driver) in &drivers {
-                        driver.proxies_changed(&nodes);
-                    }
+                    context.answers.recount(&xds.nodes());
                 }
-                for (_, driver) in &drivers {
-                    driver.flush_answers();
+                let changed = context.answers.changed();
+                if changed != Changed::default() {
+                    drivers.iter().for_each(|(_, d)| d.answers_changed(&changed));
                 }
             }
         }

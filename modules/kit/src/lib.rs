@@ -6,6 +6,7 @@
 //!  Clock ──────────────────────────────────┘                                      └> LatestQueue ─> writers
 //! ```
 
+pub mod answers;
 pub mod apply;
 pub mod budget;
 pub mod clock;

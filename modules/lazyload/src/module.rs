@@ -223,7 +223,7 @@ fn learners(
         });
     }
     if let Some(telemetry) = &config.learn.prometheus {
-        let answers = setup.context().answers.clone();
+        let answers = setup.context().answer_budget.clone();
         let backend = prometheus::Backend {
             directory: engine.index.clone(),
             rules,

@@ -76,6 +76,7 @@ impl Module for Limiter {
             settings,
             context.clock,
             context.xds,
+            context.answers,
         );
         setup.require::<V1alpha2>(&index);
         setup.follow::<FirstForm>(&index);

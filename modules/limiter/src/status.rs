@@ -1,12 +1,14 @@
 //! Status from decisions: conditions, summary columns, Slime's two maps. Pure.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use trimtab_crds::limiter::{
     DescriptorState, DescriptorStatus, LimiterStatus, RatelimitSet, StatusAction, StatusDescriptor,
 };
+use trimtab_kit::answers::{Outcome, Words};
 use trimtab_kit::condition::{Draft, shorten, stamp};
 use trimtab_kit::problem::Problem;
 
@@ -21,8 +23,10 @@ pub struct Report<'a> {
     pub undecodable: Option<&'a str>,
     /// A failed write of an output: reason and message.
     pub apply_error: Option<(&'static str, String)>,
-    /// A proxy refused an ECDS value: its message.
-    pub rejected: Option<String>,
+    /// What proxies say to values that go over xDS.
+    pub taken: Outcome,
+    /// What proxies say against it, so that it is left out of their routes.
+    pub blame: Option<Words>,
     /// Problem of the delivery.
     pub delivery: Option<Problem>,
 }
@@ -181,24 +185,28 @@ fn applied(input: &LimiterInput, report: &Report<'_>) -> Draft {
             format!("{message}; the last good state stays and the write is tried again"),
         );
     }
-    if let Some(message) = &report.rejected {
-        return Draft::new(
-            "Applied",
-            false,
-            "Rejected",
-            format!("a proxy refused the value and keeps the last good one: {message}"),
+    if let Some(Words { node, message }) = &report.blame {
+        let message = format!(
+            "proxies refuse routes with this limit, and are served without it: correct it; {node} says: {message}"
         );
+        return Draft::new("Applied", false, "Rejected", message);
+    }
+    if let Some(message) = report.taken.problem() {
+        return Draft::new("Applied", false, "Rejected", message);
     }
     let how = match input.delivery() {
         trimtab_crds::limiter::Delivery::EnvoyFilter => "by EnvoyFilter",
         trimtab_crds::limiter::Delivery::Ecds => "by ECDS",
     };
-    Draft::new(
-        "Applied",
-        true,
-        "Applied",
-        format!("outputs are as decided, {how}"),
-    )
+    let mut message = format!("outputs are as decided, {how}");
+    let Outcome {
+        proxies, holding, ..
+    } = report.taken;
+    if proxies > 0 {
+        // A string takes whatever is written to it.
+        let _ = write!(message, "; {holding} of {proxies} proxies have them");
+    }
+    Draft::new("Applied", true, "Applied", message)
 }
 
 fn ready(conditions: &[Draft]) -> Draft {

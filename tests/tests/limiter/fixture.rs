@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::LimiterStatus;
+use trimtab_kit::answers::Answers;
 use trimtab_kit::clock::ManualClock;
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
@@ -94,6 +95,7 @@ pub(crate) struct Fixture {
     pub clock: ManualClock,
     pub source: Arc<FakeSource>,
     pub cache: ResourceCache,
+    pub answers: Arc<Answers>,
 }
 
 impl Fixture {
@@ -121,12 +123,14 @@ impl Fixture {
             known_metrics,
             ..Settings::default()
         };
+        let answers = Arc::new(Answers::default());
         let engine = Engine::new(
             index,
             sources,
             settings,
             Arc::new(clock.clone()),
             cache.clone(),
+            answers.clone(),
         );
         Self {
             mesh,
@@ -134,6 +138,7 @@ impl Fixture {
             clock,
             source,
             cache,
+            answers,
         }
     }
 

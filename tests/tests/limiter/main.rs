@@ -21,4 +21,5 @@ mod fixture;
 mod golden;
 mod lab;
 mod matches;
+mod proxies;
 mod targets;

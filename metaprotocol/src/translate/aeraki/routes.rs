@@ -51,10 +51,10 @@ pub(super) fn resource(plan: &Plan<'_>) -> XdsResource {
         }],
         ..http::RouteConfiguration::default()
     };
-    let origin = plan.router.as_ref().map_or_else(
-        || input.host.clone(),
-        |r| format!("{}/{}", r.owner.namespace, r.owner.name),
-    );
+    let origin = plan
+        .router
+        .as_ref()
+        .map_or_else(|| input.host.clone(), |r| r.owner.to_string());
     XdsResource {
         type_url: proto::HTTP_ROUTES.to_owned(),
         name,

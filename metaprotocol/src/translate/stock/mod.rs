@@ -239,10 +239,10 @@ fn resource(
     name: String,
     message: &Value,
 ) -> Result<XdsResource, Refusal> {
-    let origin = plan.router.as_ref().map_or_else(
-        || plan.input.host.clone(),
-        |r| format!("{}/{}", r.owner.namespace, r.owner.name),
-    );
+    let origin = plan
+        .router
+        .as_ref()
+        .map_or_else(|| plan.input.host.clone(), |r| r.owner.to_string());
     let body = wire::encode(type_url, message).map_err(|why| {
         let text = format!("the configuration cannot be written as {type_url}: {why}; report this");
         let problem = Problem::new(plan.input.object(), port_field(plan), "NotEncodable", text);

@@ -22,6 +22,11 @@ impl Session {
         now: Instant,
         order: Option<&Order>,
     ) -> Option<Arc<Push>> {
+        // What the list lacks would be removed.
+        if self.resumed && table.holds.any() {
+            return None;
+        }
+        self.resumed = false;
         let (changes, removed) = self.drain(table, order);
         let changes = self.select(changes, removed.is_empty());
         // An empty first response would say that there is nothing.

@@ -22,6 +22,41 @@ pub(super) enum Decision {
 impl Session {
     /// Reads the change log from the cursor on, or compares the whole subscription where that is less work.
     pub(super) fn catch_up(&mut self, table: &Table, now: Instant) {
+        self.read_changes(table, now);
+        self.hold(table, now);
+    }
+
+    /// Notes what the client has from before the stream, and looks at it again when more is known of it.
+    fn hold(&mut self, table: &Table, now: Instant) {
+        if self.resumed && !self.full {
+            self.resumed = false;
+            let unsent = self.resources.values_mut().filter(|s| s.sent.is_none());
+            if table.holds.any() {
+                unsent.for_each(|state| state.acked = Acked::Initial(String::new()));
+            }
+        }
+        let released = table.holds.released();
+        if std::mem::replace(&mut self.released, released) == released {
+            return;
+        }
+        let initial = self.resources.iter();
+        let initial = initial.filter(|(_, state)| matches!(state.acked, Acked::Initial(_)));
+        let names: Vec<Arc<str>> = initial.map(|(name, _)| Arc::clone(name)).collect();
+        for name in names {
+            self.examine(&name, table, now);
+        }
+    }
+
+    /// Whether the client keeps what it has from before the stream, since it is not known what it should have. A delta
+    /// client that asks for a name does not have it.
+    fn keeps(&self, name: &str, table: &Table, current: Option<&Entry>) -> bool {
+        let before = self.resources.get(name).is_some_and(|state| {
+            matches!(state.acked, Acked::Initial(_)) && !(self.delta && state.must_send)
+        });
+        before && table.holds.keeps(name, current)
+    }
+
+    fn read_changes(&mut self, table: &Table, now: Instant) {
         let head = table.head();
         let cursor = self.cursor.replace(head).unwrap_or(head);
         if !self.rescan && cursor == head {
@@ -100,7 +135,14 @@ impl Session {
     }
 
     pub(super) fn decide(&mut self, name: &Arc<str>, table: &Table) -> Decision {
-        let Some(entry) = table.get(name, &self.view) else {
+        let current = table.get(name, &self.view);
+        if self.keeps(name, table, current.map(AsRef::as_ref)) {
+            if let Some(state) = self.resources.get_mut(name) {
+                state.queued = false;
+            }
+            return Decision::Skip;
+        }
+        let Some(entry) = current else {
             return self.decide_missing(name, table);
         };
         let Some(state) = self.resources.get_mut(name) else {

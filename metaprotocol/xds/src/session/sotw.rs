@@ -17,6 +17,7 @@ impl Session {
         let names = more.into_iter().map(|locator| locator.name);
         request.resource_names.extend(names);
         let first = std::mem::take(&mut self.first);
+        self.resumed |= first && !request.version_info.is_empty();
         // The nonce of a first request is from another stream and means nothing. Later, an old nonce means that a newer
         // response is in flight; its ACK repeats the names, so nothing of this request is lost. None at all is that of a
         // client that starts again.

@@ -96,6 +96,10 @@ pub(crate) struct Session {
     pub(super) remembers_refusals: bool,
     /// No request came yet.
     pub(super) first: bool,
+    /// A client of state of the world that has something from before the stream, and nothing was sent to it yet.
+    pub(super) resumed: bool,
+    /// As of [`Holds::released`](crate::unresolved::Holds::released).
+    pub(super) released: u64,
     pub(super) wildcard: bool,
     /// The wildcard came from an empty list of names, so it ends with the first name.
     pub(super) legacy_wildcard: bool,
@@ -153,6 +157,8 @@ impl Session {
             denied: 0,
             remembers_refusals: false,
             first: true,
+            resumed: false,
+            released: 0,
             wildcard: false,
             legacy_wildcard: false,
             rescan: false,

@@ -1,18 +1,20 @@
 //! What the driver asks of the engine, and what it and the proxies report back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{first_form, v1alpha2};
+use trimtab_kit::answers::Changed;
 use trimtab_kit::engine::{Engine as Contract, WriteError};
 use trimtab_kit::queue::{Key, WorkQueue};
 use trimtab_kit::write::{StatusPatch, Writes};
-use trimtab_xds::Delivery;
 
 use super::Engine;
 use super::entry::{Entry, FIRST_SAMPLE};
 use crate::index::{Form, LimiterKey};
+use crate::translate::EXTENSION_CONFIG_TYPE;
 
 /// How often limiters are looked at that no sample may ever come for.
 const DEADLINES: Duration = Duration::from_secs(1);
@@ -72,7 +74,7 @@ impl Contract for Engine {
         let mut entries = self.entries.lock();
         let entry = entries.get_mut(key)?;
         let now = self.clock.monotonic();
-        entry.refresh_status(self.clock.now());
+        entry.refresh_status(&self.answers, self.clock.now());
         if entry.pending(now) || !entry.should_write(now) {
             return None;
         }
@@ -90,28 +92,24 @@ impl Contract for Engine {
         }
     }
 
-    fn proxy_answered(&self, answer: &Delivery) {
-        match answer {
-            Delivery::Acked {
-                node,
-                type_url,
-                name,
-                version,
-                ..
-            } => {
-                // A node that refused the present value acknowledges the one before when it reconnects.
-                let resource = self.xds.get(type_url, name);
-                if let Some(resource) = resource.filter(|r| r.version == *version) {
-                    self.note_answer(&resource.origin, node, None);
-                }
-            }
-            Delivery::Nacked {
-                node,
-                origin,
-                message,
-                ..
-            } => self.note_answer(origin, node, Some(message)),
-            Delivery::Left { .. } | Delivery::Closed { .. } => {}
+    fn answers_changed(&self, changed: &Changed) {
+        let owners = self.owners.lock();
+        let of_type = changed
+            .resources
+            .iter()
+            .filter(|(t, _)| t == EXTENSION_CONFIG_TYPE);
+        let mut keys: BTreeSet<LimiterKey> = of_type
+            .filter_map(|(_, name)| owners.get(name).cloned())
+            .collect();
+        drop(owners);
+        keys.extend(
+            changed
+                .objects
+                .iter()
+                .filter_map(|o| LimiterKey::of_title(o)),
+        );
+        for key in keys {
+            self.queue.push(key);
         }
     }
 
@@ -126,34 +124,5 @@ impl Engine {
     /// Objects that must exist now, all of them; `None`: leave the objects as they are.
     pub fn desired(&self, key: &LimiterKey) -> Option<Vec<EnvoyFilter>> {
         self.entries.lock().get(key).and_then(Entry::desired)
-    }
-
-    /// A proxy refused (`Some`) or took (`None`) the present value of a limiter, given as `namespace/name`.
-    fn note_answer(&self, origin: &str, node: &str, rejection: Option<&str>) {
-        let Some((namespace, name)) = origin.split_once('/') else {
-            return;
-        };
-        for form in [Form::V1alpha2, Form::First] {
-            let key = LimiterKey {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                form,
-            };
-            let mut entries = self.entries.lock();
-            let Some(entry) = entries.get_mut(&key) else {
-                continue;
-            };
-            let changed = match rejection {
-                Some(message) => {
-                    tracing::warn!(%node, limiter = %origin, %message, "a proxy refused a limit and keeps the last good one");
-                    let old = entry.rejected.insert(node.to_owned(), message.to_owned());
-                    old.as_deref() != Some(message)
-                }
-                None => entry.rejected.remove(node).is_some(),
-            };
-            if changed {
-                self.queue.push(key);
-            }
-        }
     }
 }

@@ -47,14 +47,13 @@ pub(super) struct Entry {
     pub(super) decisions: Vec<DescriptorStatus>,
     /// As JSON: a tenth of the memory of the objects, and read only when something is written.
     desired: Option<Box<str>>,
-    resources: BTreeSet<String>,
+    /// Versions by name.
+    resources: BTreeMap<String, String>,
     written: Option<Arc<LimiterStatus>>,
     written_at: Duration,
     /// How old moving values in the status may get; differs by limiter, so that not all are written at once.
     refresh_after: Duration,
     pub apply_error: Option<(&'static str, String)>,
-    /// Refusals by node.
-    pub rejected: BTreeMap<String, String>,
     /// Sets that samples were taken for.
     pub sampled_sets: BTreeSet<String>,
     latest: Arc<LimiterStatus>,
@@ -98,12 +97,11 @@ impl Entry {
             first_seen: now,
             decisions: previous,
             desired: None,
-            resources: BTreeSet::new(),
+            resources: BTreeMap::new(),
             written: seen,
             written_at: now,
             refresh_after: refresh_after(&resolved.object.owner),
             apply_error: None,
-            rejected: BTreeMap::new(),
             sampled_sets: BTreeSet::new(),
             latest: Arc::default(),
             writing: None,
@@ -388,8 +386,10 @@ impl Entry {
         self.desired = serde_json::to_string(&translation.envoy_filters)
             .ok()
             .map(String::into_boxed_str);
-        let now: BTreeSet<String> = set.iter().map(|r| r.name.clone()).collect();
-        let remove = self.resources.difference(&now).cloned().collect();
+        let versions = set.iter().map(|r| (r.name.clone(), r.version.clone()));
+        let now: BTreeMap<String, String> = versions.collect();
+        let old = self.resources.keys();
+        let remove = old.filter(|n| !now.contains_key(*n)).cloned().collect();
         self.resources = now;
         Some(Outputs { set, remove })
     }
@@ -400,7 +400,7 @@ impl Entry {
     }
 
     pub fn resource_names(&self) -> Vec<String> {
-        self.resources.iter().cloned().collect()
+        self.resources.keys().cloned().collect()
     }
 }
 
@@ -419,6 +419,6 @@ fn resource(config: &ExtensionConfig, owner: &Owner) -> Resource {
         name: config.name.clone(),
         version: content_version(config.canonical.as_bytes()),
         body: config.body.clone().into(),
-        origin: format!("{}/{}", owner.namespace, owner.name),
+        origin: owner.to_string(),
     }
 }

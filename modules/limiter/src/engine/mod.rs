@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use trimtab_kit::answers::Answers;
 use trimtab_kit::clock::Clock;
 use trimtab_kit::module::Finding;
 use trimtab_kit::queue::WorkQueue;
@@ -45,6 +46,10 @@ pub struct Engine {
     unsettled: Mutex<BTreeSet<LimiterKey>>,
     clock: Arc<dyn Clock>,
     xds: ResourceCache,
+    /// What proxies say to the values.
+    answers: Arc<Answers>,
+    /// Limiters by the names of their values.
+    owners: Mutex<HashMap<String, LimiterKey>>,
     /// Limiters with something to write.
     queue: WorkQueue<LimiterKey>,
     /// Some limiter waits for its first samples.
@@ -83,6 +88,7 @@ impl Engine {
         settings: Settings,
         clock: Arc<dyn Clock>,
         xds: ResourceCache,
+        answers: Arc<Answers>,
     ) -> Arc<Self> {
         Arc::new(Self {
             index,
@@ -94,6 +100,8 @@ impl Engine {
             unsettled: Mutex::default(),
             clock,
             xds,
+            answers,
+            owners: Mutex::default(),
             queue: WorkQueue::default(),
             wake_samplers: Notify::new(),
             started: OnceLock::new(),
@@ -182,8 +190,13 @@ impl Engine {
             sampler.forget(&sample_key(key, set));
         }
         drop(sampler);
-        self.xds
-            .update(EXTENSION_CONFIG_TYPE, Vec::new(), &entry.resource_names());
+        let names = entry.resource_names();
+        let mut owners = self.owners.lock();
+        for name in &names {
+            owners.remove(name);
+        }
+        drop(owners);
+        self.xds.update(EXTENSION_CONFIG_TYPE, Vec::new(), &names);
         drop(entries);
         tracing::info!(limiter = %entry.input.owner, "limiter is gone");
     }
@@ -306,13 +319,19 @@ impl Engine {
         if changed || dirty {
             let translation = entry.translate();
             if let Some(outputs) = entry.keep_outputs(&translation, pending) {
+                let mut owners = self.owners.lock();
+                for name in &outputs.remove {
+                    owners.remove(name);
+                }
+                owners.extend(outputs.set.iter().map(|r| (r.name.clone(), key.clone())));
+                drop(owners);
                 pushes.set.extend(outputs.set);
                 pushes.remove.extend(outputs.remove);
             }
         }
         let only_values = matches!(cause, Cause::Samples(Moved::Nothing | Moved::Value));
         if changed || waits || !only_values || entry.is_due(now) {
-            entry.refresh_status(self.clock.now());
+            entry.refresh_status(&self.answers, self.clock.now());
         }
         if changed || dirty || (!pending && entry.should_write(now)) {
             self.queue.push(key.clone());

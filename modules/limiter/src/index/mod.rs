@@ -13,6 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use trimtab_crds::limiter::{DescriptorStatus, LimiterSpec, LimiterStatus};
+use trimtab_kit::generated::owner_name;
 use trimtab_kit::sources::PodFacts;
 use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, selects};
 use trimtab_mesh::names::full_host;
@@ -62,6 +63,27 @@ impl LimiterKey {
             name: name.clone(),
             form,
         }
+    }
+
+    /// The object as the labels of its outputs name it: `SmartLimiter.GROUP namespace/name`.
+    pub fn title(&self) -> String {
+        let (group, _) = self.form.api_version().split_once('/').unwrap_or_default();
+        let name = owner_name(&self.name);
+        format!("SmartLimiter.{group} {}/{name}", self.namespace)
+    }
+
+    /// What [`Self::title`] is the title of, for names that labels can hold.
+    pub fn of_title(title: &str) -> Option<Self> {
+        let (kind, name) = title.split_once(' ')?;
+        let group = kind.strip_prefix("SmartLimiter.")?;
+        let (namespace, name) = name.split_once('/')?;
+        let mut forms = [Form::V1alpha2, Form::First].into_iter();
+        let form = forms.find(|f| f.api_version().split('/').next() == Some(group))?;
+        Some(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            form,
+        })
     }
 }
 

@@ -4,6 +4,7 @@ mod answers;
 mod full;
 mod subscriptions;
 mod unasked;
+mod unresolved;
 mod wildcards;
 
 use std::time::Instant;

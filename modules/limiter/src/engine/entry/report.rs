@@ -5,18 +5,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use trimtab_crds::limiter::{BASE_SET, LimiterStatus};
+use trimtab_kit::answers::{Answers, Outcome, Part, Words};
 
 use super::Entry;
 use crate::engine::view::{Dot, LimiterView};
+use crate::index::{Form, LimiterKey};
 use crate::status::{Report, lead_reason, same_decisions, status};
+use crate::translate::EXTENSION_CONFIG_TYPE;
 
 impl Entry {
     /// Builds the status of now.
-    pub fn refresh_status(&mut self, now: Timestamp) {
+    pub fn refresh_status(&mut self, answers: &Answers, now: Timestamp) {
+        let (taken, blame) = self.answers(answers);
         let report = Report {
             undecodable: self.object.undecodable.as_deref(),
             apply_error: self.apply_error.clone(),
-            rejected: self.rejection(),
+            taken,
+            blame,
             delivery: self.delivery_problem(),
         };
         let before = self
@@ -37,13 +42,26 @@ impl Entry {
         }
     }
 
-    fn rejection(&self) -> Option<String> {
-        let (node, message) = self.rejected.first_key_value()?;
-        let more = match self.rejected.len() {
-            1 => String::new(),
-            n => format!(" (and {} more proxies)", n - 1),
+    /// What proxies say to its values, and against it.
+    fn answers(&self, answers: &Answers) -> (Outcome, Option<Words>) {
+        if self.resources.is_empty() {
+            return <_>::default();
+        }
+        let resources = self.resources.iter();
+        let parts: Vec<Part> = resources
+            .map(|(name, version)| Part::new(EXTENSION_CONFIG_TYPE, name, version))
+            .collect();
+        let form = if self.input.owner.is_first_form() {
+            Form::First
+        } else {
+            Form::V1alpha2
         };
-        Some(format!("{node}: {message}{more}"))
+        let key = LimiterKey {
+            namespace: self.input.owner.namespace.clone(),
+            name: self.input.owner.name.clone(),
+            form,
+        };
+        (answers.of(&parts), answers.blame(&key.title()))
     }
 
     /// The status of the last [`Self::refresh_status`], which is about to be written.
