@@ -18,6 +18,7 @@ use trimtab_metaprotocol::input::{ServicePortInput, Source};
 use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::resolve::Mesh;
 
+use crate::host::is_host;
 use crate::input::{
     AppProtocol, EndpointInput, FallbackInput, HttpLimit, HttpRoute, Listen, PortInput,
     ServiceInput, StandaloneInput,
@@ -460,18 +461,6 @@ impl StandaloneObjects {
     }
 }
 
-/// Whether Istio takes `text` as a host: labels with dots between, the first may be a wildcard. Two virtual hosts of one
-/// domain, or one with a line break, make Envoy refuse all of them.
-fn is_host(text: &str) -> bool {
-    let label = |label: &str| {
-        let inside = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        (1..=63).contains(&label.len()) && label.chars().all(inside)
-    };
-    let text = text.strip_prefix("*.").unwrap_or(text);
-    let text = text.strip_suffix('.').unwrap_or(text);
-    text.len() <= 255 && text.split('.').all(label)
-}
-
 /// Endpoints of a port of a ServiceEntry; with DNS and none written, the host itself.
 fn entry_endpoints(
     entry: &ServiceEntry,
@@ -500,26 +489,4 @@ fn entry_endpoints(
     };
     let all: BTreeSet<EndpointInput> = endpoints.iter().filter(reachable).map(one).collect();
     all.into_iter().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fault_t9_hosts_are_names_that_a_virtual_host_can_have() {
-        for good in [
-            "a",
-            "api.example.com",
-            "*.example.com",
-            "a_b.c-d",
-            "1.2.3.4",
-            "a.b.",
-        ] {
-            assert!(is_host(good), "{good}");
-        }
-        for bad in ["", "*", "*.", "a..b", "a\nb", "a b", "a*.b", "é.b", "**.a"] {
-            assert!(!is_host(bad), "{bad:?}");
-        }
-    }
 }

@@ -21,6 +21,7 @@ mod bootstrap;
 mod clusters;
 mod discover;
 mod fallback;
+mod host;
 mod input;
 mod isolate;
 mod kept;
