@@ -49,6 +49,11 @@ impl Collector for XdsCollector {
                 "Streams refused because of their token",
                 &stats.tokens_refused,
             ),
+            (
+                "trimtab_xds_connections_refused",
+                "Connections closed because there are too many",
+                &stats.limited_connections,
+            ),
         ] {
             counter(encoder, name, help, read(value))?;
         }

@@ -96,7 +96,8 @@ impl Session {
                     must_send,
                 } => {
                     let isolated = self.resources.get(&name).is_some_and(|r| r.isolated);
-                    if (isolated && !batch.is_empty()) || !batch.has_room(&entry) {
+                    let others = !batch.is_empty() || (!missing.is_empty() && !self.holds());
+                    if (isolated && others) || !batch.has_room(&entry) {
                         self.requeue(name, must_send);
                         room = false;
                         continue;
