@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::Stream;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -308,20 +309,27 @@ async fn identify(
         .await
         .map_err(|_| "the TLS handshake took too long".to_owned())?
         .map_err(|error| format!("the TLS handshake failed: {error}"))?;
-    let Some(domains) = &tls.trust_domains else {
-        return Ok(Connection {
-            io: Io::Tls(Box::new(stream)),
-            info: PeerInfo {
-                addr: Some(addr),
-                spiffe: None,
-            },
-        });
+    let spiffe = match &tls.trust_domains {
+        // The client shows a token with each stream.
+        None => None,
+        Some(domains) => {
+            let certificates = stream.get_ref().1.peer_certificates();
+            Some(Arc::new(identified(certificates, domains)?))
+        }
     };
-    let certificate = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(<[_]>::first);
+    let info = PeerInfo {
+        addr: Some(addr),
+        spiffe,
+    };
+    Ok(Connection::new(Io::Tls(Box::new(stream)), info, place))
+}
+
+/// Whose certificate it is.
+fn identified(
+    certificates: Option<&[CertificateDer<'_>]>,
+    domains: &[String],
+) -> Result<SpiffeId, String> {
+    let certificate = certificates.and_then(<[_]>::first);
     let spiffe = certificate
         .ok_or(IdentityError::Missing)
         .and_then(SpiffeId::of_certificate)
@@ -329,9 +337,5 @@ async fn identify(
     if !domains.is_empty() && !domains.iter().any(|domain| domain == spiffe.trust_domain()) {
         return Err(IdentityError::TrustDomain(spiffe.trust_domain().to_owned()).to_string());
     }
-    let info = PeerInfo {
-        addr: Some(addr),
-        spiffe: Some(Arc::new(spiffe)),
-    };
-    Ok(Connection::new(Io::Tls(Box::new(stream)), info, place))
+    Ok(spiffe)
 }
