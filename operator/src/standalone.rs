@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use kube::api::{DeleteParams, DynamicObject};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use trimtab_embedded::Embedded;
+use trimtab_embedded::{Embedded, StoppedClock};
 
 use crate::manifests::{self, Document};
 
@@ -19,7 +21,17 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// An embedded API that knows Trimtab's and Istio's kinds.
 pub fn embedded() -> anyhow::Result<Embedded> {
-    let embedded = Embedded::new();
+    with_kinds(Embedded::new())
+}
+
+/// The same for a look at files: of two objects for one thing the older counts, and how long it took to read them must not
+/// decide which that is.
+pub fn embedded_for_files() -> anyhow::Result<Embedded> {
+    let clock = StoppedClock(Timestamp::now());
+    with_kinds(Embedded::with_clock(Arc::new(clock)))
+}
+
+fn with_kinds(embedded: Embedded) -> anyhow::Result<Embedded> {
     let ours = trimtab_crds::manifests::trimtab_crds()
         .into_iter()
         .map(|(_, crd)| crd);

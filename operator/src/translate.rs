@@ -121,7 +121,7 @@ pub async fn pass(
     config: &Config,
 ) -> anyhow::Result<(Pass, Output)> {
     config.check()?;
-    let embedded = standalone::embedded()?;
+    let embedded = standalone::embedded_for_files()?;
     let mut out = Output::default();
     for document in documents {
         if let Err(error) = standalone::load(&embedded, document) {

@@ -43,7 +43,7 @@ mod server;
 mod store;
 mod table;
 
-pub use clock::{Clock, WallClock};
+pub use clock::{Clock, StoppedClock, WallClock};
 pub use embedded::Embedded;
 pub use error::{ApiError, Cause, Subject};
 pub use faults::{Faults, Filter};
