@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::istio;
-use trimtab_embedded::{Embedded, Nearest, nearest};
+use trimtab_embedded::{Embedded, Nearest, StoppedClock, nearest};
 use trimtab_mesh::model::MeshConfig;
 
 use crate::config::Config;
@@ -26,7 +27,17 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// An embedded API that knows Trimtab's and Istio's kinds.
 pub fn embedded() -> anyhow::Result<Embedded> {
-    let embedded = Embedded::new();
+    with_kinds(Embedded::new())
+}
+
+/// The same for a look at files: of two objects for one thing the older counts, and how long it took to read them must not
+/// decide which that is.
+pub fn embedded_for_files() -> anyhow::Result<Embedded> {
+    let clock = StoppedClock(Timestamp::now());
+    with_kinds(Embedded::with_clock(Arc::new(clock)))
+}
+
+fn with_kinds(embedded: Embedded) -> anyhow::Result<Embedded> {
     let ours = trimtab_crds::manifests::trimtab_crds()
         .into_iter()
         .map(|(_, crd)| crd);

@@ -149,7 +149,7 @@ pub async fn pass(
     config: &Config,
 ) -> anyhow::Result<(Pass, Output)> {
     config.check()?;
-    let embedded = standalone::embedded()?;
+    let embedded = standalone::embedded_for_files()?;
     standalone::ensure_roots(&embedded, config)?;
     let (mut not_loaded, mut passed_over) = (Vec::new(), BTreeSet::new());
     let mut remarks = Vec::new();

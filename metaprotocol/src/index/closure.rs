@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use trimtab_crds::dubbo::DubboAuthorizationPolicy;
 use trimtab_crds::istio::{Gateway, VirtualService};
 use trimtab_crds::metaprotocol::MetaRouter;
-use trimtab_crds::redis::RedisDestination;
+use trimtab_crds::redis::{RedisDestination, RedisService};
 use trimtab_mesh::addressed::Addressed;
 use trimtab_mesh::model::{DestinationRule, EndpointSlice, Service, ServiceEntry};
 use trimtab_mesh::table::{HasKeys, Row, Table};
@@ -134,15 +134,7 @@ impl State {
         for rules in parts.virtual_services.values() {
             needed.extend(rule_destinations(rules, &self.objects.domain));
         }
-        let mut redis = Picked::new();
-        take(&self.objects.redis_services, host, &mut redis);
-        for object in redis.values() {
-            for route in &object.spec.redis {
-                let mirrors = route.mirror.iter().map(|m| m.route.host.clone());
-                needed.extend(mirrors.chain([route.route.host.clone()]));
-            }
-        }
-        take(&self.objects.redis_services, &led_to(host), &mut redis);
+        let redis = self.redis_of(host, &mut needed);
         needed.extend(self.peers(&mut parts));
         for name in &needed {
             self.add_facts(name, &mut parts);
@@ -184,6 +176,20 @@ impl State {
         };
         needed.remove(host);
         (mesh, needed)
+    }
+
+    /// RedisServices that name a host or lead to it, and the hosts that the first lead to.
+    fn redis_of(&self, host: &str, needed: &mut BTreeSet<String>) -> Picked<Kept<RedisService>> {
+        let mut redis = Picked::new();
+        take(&self.objects.redis_services, host, &mut redis);
+        for object in redis.values() {
+            for route in &object.spec.redis {
+                let mirrors = route.mirror.iter().map(|m| m.route.host.clone());
+                needed.extend(mirrors.chain([route.route.host.clone()]));
+            }
+        }
+        take(&self.objects.redis_services, &led_to(host), &mut redis);
+        redis
     }
 
     /// Policies of the namespaces that have the host, and of the root namespace.

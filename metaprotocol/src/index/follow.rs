@@ -83,7 +83,14 @@ impl Follower<Service> for Index {
                 state.touch(host);
             }
             if claims(change.old) != claims(change.new) {
-                state.touch_addresses(&addresses(&change));
+                let mut claimed = addresses(&change);
+                // A Service without an address has those of its pods.
+                for service in change.rows().filter(|s| s.headless) {
+                    for (_, slice) in state.objects.slices.rows().of(&service.host) {
+                        claimed.extend(slice.addresses());
+                    }
+                }
+                state.touch_addresses(&claimed);
             }
         });
     }
@@ -93,7 +100,9 @@ impl Follower<EndpointSlice> for Index {
     fn changed(&self, change: Change<'_, EndpointSlice>) {
         let touched = keys(&change);
         self.with(|state| {
-            touched.iter().for_each(|host| state.touch_only(host));
+            for host in &touched {
+                state.touch_only(host);
+            }
             state.touch_addresses(&addresses(&change));
         });
     }

@@ -30,29 +30,7 @@ pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut 
             )
         })
         .collect();
-    let ages: BTreeMap<(String, String), _> = mesh
-        .routers
-        .iter()
-        .map(|r| {
-            (
-                (r.namespace().unwrap_or_default(), r.name_any()),
-                Identity::of(r.as_ref()).age(),
-            )
-        })
-        .collect();
-    // Inputs of one host are neighbours.
-    let mut hosts: Vec<Vec<usize>> = Vec::new();
-    for (i, input) in inputs.iter().enumerate() {
-        match hosts.last_mut() {
-            Some(list) if inputs[list[0]].host == input.host => list.push(i),
-            _ => hosts.push(vec![i]),
-        }
-    }
-    hosts.sort_by_key(|list| {
-        let router = inputs[list[0]].router.as_ref();
-        let key = router.map(|r| (r.owner.namespace.clone(), r.owner.name.clone()));
-        key.and_then(|k| ages.get(&k).cloned())
-    });
+    let hosts = by_age(mesh, inputs);
     let registry = mesh.registry();
     let mut taken: BTreeMap<(String, u16), String> = BTreeMap::new();
     for list in hosts {
@@ -89,6 +67,34 @@ pub(super) fn bind(mesh: &Mesh, inputs: &mut [ServicePortInput], problems: &mut 
             }
         }
     }
+}
+
+/// Inputs by host, those with the oldest router first.
+fn by_age(mesh: &Mesh, inputs: &[ServicePortInput]) -> Vec<Vec<usize>> {
+    let ages: BTreeMap<(String, String), _> = mesh
+        .routers
+        .iter()
+        .map(|r| {
+            (
+                (r.namespace().unwrap_or_default(), r.name_any()),
+                Identity::of(r.as_ref()).age(),
+            )
+        })
+        .collect();
+    // Inputs of one host are neighbours.
+    let mut hosts: Vec<Vec<usize>> = Vec::new();
+    for (i, input) in inputs.iter().enumerate() {
+        match hosts.last_mut() {
+            Some(list) if inputs[list[0]].host == input.host => list.push(i),
+            _ => hosts.push(vec![i]),
+        }
+    }
+    hosts.sort_by_key(|list| {
+        let router = inputs[list[0]].router.as_ref();
+        let key = router.map(|r| (r.owner.namespace.clone(), r.owner.name.clone()));
+        key.and_then(|k| ages.get(&k).cloned())
+    });
+    hosts
 }
 
 /// What came of one gateway.

@@ -181,9 +181,9 @@ fn usable_limit<'a>(
     for (name, value) in limit.matches.iter().flatten() {
         let field = format!("spec.globalRateLimit.match.attributes.{name}");
         match (part(name), value) {
-            (Part::Header, _) | (_, ValueMatch::Exact(_)) => {}
-            // Every call has one.
-            (Part::Method, ValueMatch::Present) => {}
+            // Every call has a method.
+            (Part::Header, _) | (_, ValueMatch::Exact(_)) | (Part::Method, ValueMatch::Present) => {
+            }
             (Part::Method, _) => refuse(Feature::MatchMethodPattern, field),
             (Part::Service, _) => refuse(Feature::MatchInterfacePattern, field),
         }

@@ -18,6 +18,16 @@ impl Clock for WallClock {
     }
 }
 
+/// A clock that stands still: objects that do not say when they were made are all of one age.
+#[derive(Debug, Clone, Copy)]
+pub struct StoppedClock(pub Timestamp);
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+}
+
 /// RFC 3339 with whole seconds, as `metav1.Time` is written.
 pub(crate) fn rfc3339(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

@@ -112,7 +112,7 @@ impl Embedded {
 
     /// Creates or replaces an object as it is, its status included, without field ownership; returns the stored
     /// object. It is validated and defaulted like any other write; fields that its schema does not know are removed. An
-    /// object that is already there with the same content is not written. Made for filling the API from files: nobody
+    /// object that is already there with the same content is not written. A new one keeps the time of creation that it says. Made for filling the API from files: nobody
     /// owns what was loaded, so that the first server-side apply finds the fields with `before-first-apply`.
     pub fn load(&self, object: Value) -> Result<Value, ApiError> {
         self.load_with(object, FieldValidation::Ignore)

@@ -45,7 +45,7 @@ mod spelling;
 mod store;
 mod table;
 
-pub use clock::{Clock, WallClock};
+pub use clock::{Clock, StoppedClock, WallClock};
 pub use embedded::{Embedded, Kind, Nearest};
 pub use error::{ApiError, Cause, Subject};
 pub use faults::{Faults, Filter};

@@ -72,41 +72,38 @@ async fn fault_m13_a_short_host_is_of_the_namespace() {
     }
 }
 
-#[tokio::test]
-async fn fault_m18_what_fits_nothing_is_told() {
-    let web = service(
-        "web",
-        "library",
-        "10.20.0.12",
-        "tcp-metaprotocol-thrift",
-        9099,
-    ) + &service("cache", "library", "10.20.0.13", "tcp-redis", 6379);
-    let cache = "cache.library.svc.cluster.local";
-    let nowhere = "cahce.library.svc.cluster.local";
-    for (kind, namespace, spec, parts) in [
+const CACHE: &str = "cache.library.svc.cluster.local";
+/// A typing error.
+const NOWHERE: &str = "cahce.library.svc.cluster.local";
+
+/// Kind, namespace and specification, and what the message must name.
+type Case = (&'static str, &'static str, String, Vec<&'static str>);
+
+fn without_effect() -> Vec<Case> {
+    vec![
         (
             "RedisService",
             "library",
-            format!("spec: {{host: [{nowhere}], redis: [{{route: {{host: {nowhere}}}}}]}}"),
-            vec!["spec.host[0]", nowhere],
+            format!("spec: {{host: [{NOWHERE}], redis: [{{route: {{host: {NOWHERE}}}}}]}}"),
+            vec!["spec.host[0]", NOWHERE],
         ),
         (
             "RedisService",
             "library",
-            format!("spec: {{host: [{cache}, {nowhere}], redis: [{{route: {{host: {cache}}}}}]}}"),
-            vec!["spec.host[1]", nowhere],
+            format!("spec: {{host: [{CACHE}, {NOWHERE}], redis: [{{route: {{host: {CACHE}}}}}]}}"),
+            vec!["spec.host[1]", NOWHERE],
         ),
         (
             "RedisService",
             "kiosk",
-            format!("spec: {{host: [{cache}], redis: [{{route: {{host: {cache}}}}}]}}"),
+            format!("spec: {{host: [{CACHE}], redis: [{{route: {{host: {CACHE}}}}}]}}"),
             vec!["spec.host[0]", "belongs to namespace library"],
         ),
         (
             "RedisDestination",
             "library",
-            format!("spec: {{host: {nowhere}}}"),
-            vec!["spec.host", nowhere],
+            format!("spec: {{host: {NOWHERE}}}"),
+            vec!["spec.host", NOWHERE],
         ),
         (
             "RedisDestination",
@@ -118,9 +115,9 @@ async fn fault_m18_what_fits_nothing_is_told() {
             "MetaRouter",
             "library",
             format!(
-                "spec: {{hosts: [{nowhere}], routes: [{{route: [{{destination: {{host: {cache}}}}}]}}]}}"
+                "spec: {{hosts: [{NOWHERE}], routes: [{{route: [{{destination: {{host: {CACHE}}}}}]}}]}}"
             ),
-            vec!["spec.hosts[0]", nowhere],
+            vec!["spec.hosts[0]", NOWHERE],
         ),
         (
             "DubboAuthorizationPolicy",
@@ -128,7 +125,19 @@ async fn fault_m18_what_fits_nothing_is_told() {
             "spec: {rules: [{from: [{source: {namespaces: [a]}}]}]}".to_owned(),
             vec!["namespace library", "tcp-dubbo"],
         ),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn fault_m18_what_fits_nothing_is_told() {
+    let web = service(
+        "web",
+        "library",
+        "10.20.0.12",
+        "tcp-metaprotocol-thrift",
+        9099,
+    ) + &service("cache", "library", "10.20.0.13", "tcp-redis", 6379);
+    for (kind, namespace, spec, parts) in without_effect() {
         let name = if namespace == "library" {
             "cache"
         } else {
