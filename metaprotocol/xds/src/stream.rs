@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::encode::response;
@@ -47,6 +48,8 @@ pub(crate) struct StreamState {
     delta: bool,
     settings: StreamSettings,
     pub(crate) wake: Arc<Wake>,
+    /// Cancelled with the first response.
+    pub(crate) answered: CancellationToken,
     inner: Mutex<Inner>,
 }
 
@@ -55,6 +58,7 @@ impl StreamState {
         Self {
             delta,
             wake: Arc::new(Wake::new(id, started, settings.debounce)),
+            answered: CancellationToken::new(),
             settings,
             inner: Mutex::default(),
         }
@@ -342,6 +346,7 @@ impl StreamState {
             Stats::add(&resources.counters.denied, session.take_denied());
             if let Some(push) = push {
                 count(stats, resources, &push);
+                self.answered.cancel();
                 return Poll::Ready(Some(response(self.delta, &resources.url, &push)));
             }
         }
