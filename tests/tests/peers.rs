@@ -103,9 +103,10 @@ async fn raw(address: SocketAddr, method: &str, path: &str, headers: &[&str]) ->
         let mut stream = TcpStream::connect(address).await.unwrap();
         let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
         for header in headers {
-            text.push_str(&format!("{header}\r\n"));
+            text += header;
+            text += "\r\n";
         }
-        text.push_str("Content-Length: 0\r\n\r\n");
+        text += "Content-Length: 0\r\n\r\n";
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         // A connection that is closed with something unread is reset.

@@ -141,7 +141,15 @@ pub(crate) fn open<P: Protocol>(
                         break Err(status);
                     }
                 }
-                Ok(None) => break Ok(()),
+                Ok(None) => {
+                    // Its last request may be for something that comes in a moment.
+                    tokio::select! {
+                        () = done.cancelled() => {}
+                        () = stream.answered.cancelled() => {}
+                        () = tokio::time::sleep(timeout) => {}
+                    }
+                    break Ok(());
+                }
                 // The client is gone or sent something else than the protocol; the status says which.
                 Err(status) => {
                     note_end(&cache, &status);

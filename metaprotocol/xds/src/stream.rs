@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::encode::response;
@@ -57,6 +58,8 @@ pub(crate) struct StreamState {
     delta: bool,
     settings: StreamSettings,
     pub(crate) wake: Arc<Wake>,
+    /// Cancelled with the first response.
+    pub(crate) answered: CancellationToken,
     inner: Mutex<Inner>,
 }
 
@@ -65,6 +68,7 @@ impl StreamState {
         Self {
             delta,
             wake: Arc::new(Wake::new(id, started, settings.debounce)),
+            answered: CancellationToken::new(),
             settings,
             inner: Mutex::default(),
         }
@@ -291,6 +295,7 @@ impl StreamState {
             Stats::add(&resources.counters.denied, session.take_denied());
             if let Some(push) = push {
                 count(stats, resources, &push);
+                self.answered.cancel();
                 order.on_sent(&resources.url, &push, now);
                 let bytes = response(self.delta, &resources.url, &push);
                 send_dependents(sessions, place, &push, now);

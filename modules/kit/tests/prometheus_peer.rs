@@ -1,6 +1,7 @@
 //! What a Prometheus, or somebody in its place, cannot do to Trimtab: fill its memory, or make it tell a password.
 
 #![allow(
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a helper that cannot go on ends its test"
 )]
@@ -67,8 +68,8 @@ fn told(sample: &Sample) -> String {
     }
 }
 
-fn config(address: impl std::fmt::Display) -> PrometheusConfig {
-    let mut config = PrometheusConfig::new(address.to_string());
+fn config(address: &str) -> PrometheusConfig {
+    let mut config = PrometheusConfig::new(address);
     let mesh = Handler::new("up", HandlerType::PerPod);
     config.handlers.insert("mesh".to_owned(), mesh);
     config
@@ -86,7 +87,7 @@ async fn fault_t5_an_answer_over_a_bound_is_refused_by_limiter_query_and_bound()
     let text = Arc::new(series(1500));
     let app = answering(move |_| text.to_string().into_response());
     let address = serve(app).await;
-    let source = PrometheusSource::new(config(format!("http://{address}"))).unwrap();
+    let source = PrometheusSource::new(config(&format!("http://{address}"))).unwrap();
     let [own, mesh] = sample(&source).await;
     let own = told(&own);
     for word in [
@@ -98,7 +99,7 @@ async fn fault_t5_an_answer_over_a_bound_is_refused_by_limiter_query_and_bound()
     }
     assert!(source.health().last_error.unwrap().contains("stacks/desk"));
     assert_eq!(mesh, Err(Failure::Empty), "of no pod, and taken");
-    let mut small = config(format!("http://{address}"));
+    let mut small = config(&format!("http://{address}"));
     (small.max_series, small.own_queries.max_bytes) = (100, 1000);
     let source = PrometheusSource::new(small).unwrap();
     let [own, mesh] = sample(&source).await;
@@ -127,7 +128,7 @@ async fn fault_t5_an_endless_answer_is_read_up_to_its_bound() {
     });
     let budget = AnswerBudget::default();
     let address = serve(app).await;
-    let source = PrometheusSource::new(config(format!("http://{address}"))).unwrap();
+    let source = PrometheusSource::new(config(&format!("http://{address}"))).unwrap();
     let source = source.with_budget(budget.clone());
     let [own, mesh] = sample(&source).await;
     assert!(told(&own).contains("262144 bytes"), "{own:?}");
@@ -144,7 +145,7 @@ async fn fault_t5_all_answers_share_one_budget() {
     let app = answering(move |_| text.to_string().into_response());
     let budget = AnswerBudget::new(200_000);
     let address = serve(app).await;
-    let source = PrometheusSource::new(config(format!("http://{address}"))).unwrap();
+    let source = PrometheusSource::new(config(&format!("http://{address}"))).unwrap();
     let source = source.with_budget(budget.clone());
     let [own, mesh] = sample(&source).await;
     assert!(told(&own).contains("memory for all answers"), "{own:?}");
@@ -190,7 +191,7 @@ async fn fault_t11_nothing_that_goes_wrong_shows_the_password() {
     let user = "reader:hush%40%2F1%25@";
     for status in [401, 403, 500, 302, 307, 308, 200] {
         let address = serve(echo(StatusCode::from_u16(status).unwrap())).await;
-        let text = said(config(format!("http://{user}{address}/"))).await;
+        let text = said(config(&format!("http://{user}{address}/"))).await;
         keeps_secret(&text);
         assert!(text.contains("http://***@127.0.0.1"), "{text}");
         assert!(!text.contains("reader"), "{text}");
@@ -204,7 +205,7 @@ async fn fault_t11_nothing_that_goes_wrong_shows_the_password() {
         silent.1.to_string(),
         refused.to_string(),
     ] {
-        let mut config = config(format!("http://{user}{address}"));
+        let mut config = config(&format!("http://{user}{address}"));
         config.timeout = Duration::from_millis(300).into();
         keeps_secret(&said(config).await);
     }
@@ -219,7 +220,7 @@ async fn fault_t11_the_password_of_a_file_is_sent_and_not_shown() {
         let sent = headers[header::AUTHORIZATION].to_str().unwrap().to_owned();
         (StatusCode::UNAUTHORIZED, sent).into_response()
     });
-    let mut config = config(format!("http://{}", serve(app).await));
+    let mut config = config(&format!("http://{}", serve(app).await));
     config.basic_auth = Some(BasicAuth {
         username: "reader".to_owned(),
         password_file: file.clone(),
@@ -238,7 +239,7 @@ async fn fault_t11_a_slash_at_the_end_of_the_address_is_no_path() {
         .route("/prom/api/v1/query", post(|| async { series(1) }));
     let address = serve(app).await;
     for path in ["", "/", "//", "/prom", "/prom/"] {
-        let config = config(format!("http://{address}{path}"));
+        let config = config(&format!("http://{address}{path}"));
         let [own, _] = sample(&PrometheusSource::new(config).unwrap()).await;
         assert!(own.is_ok(), "{path}: {own:?}");
     }
