@@ -162,7 +162,9 @@ pub async fn describe(args: DescribeArgs) -> anyhow::Result<(String, Vec<String>
     match answer(pass.modules(), &args.kind, &request) {
         Ok(text) => Ok((text, refused)),
         Err(error) => {
-            let refused: String = refused.iter().map(|r| format!("\nrefused: {r}")).collect();
+            let refused = refused.iter().map(|r| format!("\nrefused: {r}"));
+            let refused: Vec<String> = refused.collect();
+            let refused = refused.concat();
             anyhow::bail!("{error} (in the files given with -f){refused}")
         }
     }

@@ -336,7 +336,7 @@ impl Folder {
                         }
                     }
                     Loaded::PassedOver => {
-                        tracing::info!(%object, "passed over: Trimtab does not read this kind")
+                        tracing::info!(%object, "passed over: Trimtab does not read this kind");
                     }
                 }
                 seen.insert(id, Known { document, loaded });
