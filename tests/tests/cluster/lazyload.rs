@@ -162,6 +162,20 @@ impl Fixture {
             .unwrap()
     }
 
+    /// Waits until a call does not go by the fallback: routes come after clusters. None is lost meanwhile.
+    async fn direct(&self) {
+        let direct = wait_for("a call past the fallback", BOUND, || async {
+            let before = self.carried().await;
+            assert_eq!(self.call().await, 200);
+            if self.carried().await == before {
+                Ok(())
+            } else {
+                Err("still by the fallback".to_owned())
+            }
+        });
+        direct.await.unwrap();
+    }
+
     async fn call(&self) -> u16 {
         let destination = SocketAddrV4::new(self.reviews.local(), PORT);
         let mut connection = self.proxy.outbound(destination).await.unwrap();
@@ -267,18 +281,7 @@ async fn a_fence_makes_the_configuration_small_and_the_first_call_widens_it() {
         .config("reviews", |sent| sent.knows("reviews"))
         .await;
     let known = begun.elapsed();
-    // Routes come after clusters.
-    let direct = wait_for("a call past the fallback", BOUND, || async {
-        let before = fixture.carried().await;
-        let status = fixture.call().await;
-        assert_eq!(status, 200);
-        if fixture.carried().await == before {
-            Ok(())
-        } else {
-            Err("still by the fallback".to_owned())
-        }
-    });
-    direct.await.unwrap();
+    fixture.direct().await;
     let after = fixture
         .config("reviews and no more", |sent| {
             sent.knows("reviews") && !sent.knows("other0")
