@@ -102,6 +102,7 @@ fn route() -> impl Strategy<Value = Route> {
                 response_mutation: mutations.1,
                 timeout,
                 retries: attempts.map(|attempts| Retries { attempts }),
+                ..Route::default()
             },
         )
 }
@@ -263,6 +264,8 @@ fn assemble(parts: Parts) -> ServicePortInput {
             .collect(),
         vips,
         headless,
+        visible_to: None,
+        closed: <_>::default(),
         workload_selector: if selected { labels } else { BTreeMap::new() },
         router,
         last_good: last.map(Box::new),

@@ -50,7 +50,7 @@ pub(crate) async fn made_with(config: &str, objects: &str) -> Made {
     let all = output.objects.iter().chain(&output.resources);
     Made {
         objects: output.objects.iter().map(name).collect(),
-        text: all.map(|o| format!("{o}\n")).collect(),
+        text: all.map(Value::to_string).collect::<Vec<_>>().join("\n"),
         refused: output.refused,
     }
 }
