@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn both_data_planes_only_where_proxies_can_be_told_apart() {
         let mut config = MetaprotocolConfig::default();
-        let planes = |c: &MetaprotocolConfig| c.settings("").data_planes;
+        let planes = |c: &MetaprotocolConfig| c.settings(&XdsEndpoint::default()).data_planes;
         assert_eq!(planes(&config), [DataPlane::Envoy].into());
         let label = ("aeraki".to_owned(), "yes".to_owned());
         config.aeraki_proxies.labels = [label].into();
