@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::{Node, node::UserAgentVersionType};
 use envoy_types::pb::google::protobuf::value::Kind;
+use prost::Message;
+use xxhash_rust::xxh3::xxh3_128;
 
+use crate::options::MAX_TEXT;
 use crate::scope::{Audience, View};
 
 /// Key of the node metadata that names a group of proxies.
@@ -73,6 +76,8 @@ pub struct SpiffeId {
     namespace: Option<String>,
 }
 
+/// Longest metadata of a node, in bytes: as much as the annotations of a pod may have.
+const MAX_METADATA: usize = 256 << 10;
 /// Longest SPIFFE ID, by the specification, in bytes.
 const MAX_SPIFFE: usize = 2048;
 
@@ -186,13 +191,14 @@ impl Peer {
             "".into()
         } else {
             let who = spiffe.as_ref().map_or("", |id| id.as_str());
-            format!(
+            let text = format!(
                 "{who}|{}|{}|{}",
                 node.id,
                 node.user_agent_name,
                 build_of(node)
-            )
-            .into()
+            );
+            // It is stored with each refusal, so it is short.
+            format!("{:032x}", xxh3_128(text.as_bytes())).into()
         };
         Ok(Self {
             id: node.id.clone(),
@@ -201,6 +207,37 @@ impl Peer {
             key,
         })
     }
+}
+
+/// Bounds what is kept of a node. Its metadata may be long, as Istio's is, but only two values of it are kept.
+pub(crate) fn check_size(node: &Node) -> Result<(), String> {
+    let agent = match &node.user_agent_version_type {
+        Some(UserAgentVersionType::UserAgentVersion(version)) => version.len(),
+        _ => 0,
+    };
+    let value = |key| metadata(node, key).map_or(0, str::len);
+    let texts = [
+        ("node.id", node.id.len()),
+        ("node.cluster", node.cluster.len()),
+        ("node.user_agent_name", node.user_agent_name.len()),
+        ("node.user_agent_version", agent),
+        ("node.metadata.NAMESPACE", value(NAMESPACE_KEY)),
+        ("node.metadata.TRIMTAB_GROUP", value(GROUP_KEY)),
+    ];
+    for (field, bytes) in texts {
+        if bytes > MAX_TEXT {
+            return Err(format!(
+                "{field} has {bytes} bytes, and {MAX_TEXT} are allowed; start the proxy with a shorter one"
+            ));
+        }
+    }
+    let bytes = node.metadata.as_ref().map_or(0, Message::encoded_len);
+    if bytes > MAX_METADATA {
+        return Err(format!(
+            "node.metadata has {bytes} bytes, and {MAX_METADATA} are allowed; start the proxy with less of it"
+        ));
+    }
+    Ok(())
 }
 
 fn build_of(node: &Node) -> String {

@@ -50,6 +50,7 @@ mod index;
 mod info;
 mod options;
 mod protocol;
+mod references;
 mod rejections;
 mod resource;
 mod responses;

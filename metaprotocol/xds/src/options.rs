@@ -43,6 +43,9 @@ impl Default for ServerOptions {
     }
 }
 
+/// Longest text that a client may send and that is kept, in bytes: ids, names, versions, reasons.
+pub(crate) const MAX_TEXT: usize = 4 << 10;
+
 /// Bounds on what one client may use; passing one ends the stream and no other.
 #[derive(Debug, Clone)]
 pub struct Limits {

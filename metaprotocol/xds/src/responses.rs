@@ -27,6 +27,8 @@ pub(crate) struct Responses<P> {
     cache: ResourceCache,
     stream: Arc<StreamState>,
     pause: Option<Pin<Box<Sleep>>>,
+    /// Wakes the stream for what it does by itself.
+    alarm: Option<Pin<Box<Sleep>>>,
     _reader: DropGuard,
     protocol: PhantomData<P>,
 }
@@ -51,6 +53,25 @@ impl<P> Responses<P> {
     }
 }
 
+impl<P> Responses<P> {
+    /// Whether the time has come that the stream waits for; else the context is woken then.
+    fn rang(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(due) = self.stream.due() else {
+            self.alarm = None;
+            return false;
+        };
+        // Never a busy loop.
+        let due = tokio::time::Instant::from_std(due.max(Instant::now() + TICK));
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if alarm.deadline() != due {
+            alarm.as_mut().reset(due);
+        }
+        alarm.as_mut().poll(context).is_ready()
+    }
+}
+
 impl<P: Protocol> Stream for Responses<P> {
     type Item = Result<Bytes, Status>;
 
@@ -60,7 +81,12 @@ impl<P: Protocol> Stream for Responses<P> {
         if !self.stream.has_ended() && self.debouncing(context) {
             return Poll::Pending;
         }
-        self.stream.poll(&self.cache.store().stats)
+        loop {
+            let next = self.stream.poll(&self.cache.store().stats);
+            if next.is_ready() || !self.rang(context) {
+                return next;
+            }
+        }
     }
 }
 
@@ -85,6 +111,7 @@ pub(crate) fn open<P: Protocol>(
         cache: cache.clone(),
         stream: Arc::clone(&stream),
         pause: None,
+        alarm: None,
         _reader: done.clone().drop_guard(),
         protocol: PhantomData,
     };
@@ -127,6 +154,8 @@ pub(crate) fn open<P: Protocol>(
     responses
 }
 
+/// Shortest time that a stream sleeps.
+const TICK: Duration = Duration::from_millis(10);
 /// Longer than any process lives; a timer needs some value.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 

@@ -1,26 +1,34 @@
 //! The state of one stream: who the client is, and a session for each type that it subscribes to.
 
+mod answers;
+mod node;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::Node;
 use parking_lot::Mutex;
 use tonic::Status;
 
 use crate::encode::response;
-use crate::entry::Entry;
 use crate::identity::{NodeTrust, Peer, PeerInfo};
-use crate::info::{Clock, Culprit, NodeInfo, ResourceInfo, StreamInfo, Subscription};
-use crate::options::Limits;
+use crate::info::{Clock, NodeInfo, ResourceInfo, StreamInfo, Subscription};
+use crate::options::{Limits, MAX_TEXT};
 use crate::protocol::Protocol;
-use crate::session::{Action, Mode, Push, Session};
+use crate::references::any_field;
+use crate::session::{Action, Mode, Order, Push, Session};
 use crate::stats::Stats;
 use crate::store::{Delivery, Store, TypeStore};
-use crate::types::{is_full_state, is_of_clusters, rank, refers_to_clusters, remembers_refusals};
+use crate::types::{CDS, depends, is_full_state, rank, refers_to_clusters, remembers_refusals};
 use crate::wake::Wake;
+
+/// Bytes of a name that count as usual; all names of a stream together may have so many for each that it may have.
+const NAME_BYTES: usize = 128;
+/// How long changes of clusters wait for an answer that the client withholds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the server decided for a stream before its first request.
 #[derive(Debug, Clone, Default)]
@@ -35,9 +43,11 @@ pub(crate) struct StreamSettings {
 struct Inner {
     peer: Option<Peer>,
     /// What this stream is counted under.
-    identity: Option<String>,
+    identities: Vec<String>,
     /// In the order of [`rank`].
     sessions: Vec<(Arc<TypeStore>, Session)>,
+    order: Order,
+    due: Option<Instant>,
     end: Option<Result<(), Status>>,
 }
 
@@ -144,6 +154,7 @@ impl StreamState {
         mut request: P::Request,
     ) -> Result<(), Status> {
         let now = Instant::now();
+        P::check(&request)?;
         let url = requested_type::<P>(only, &mut request)?;
         let node = P::node(&mut request);
         let mut inner = self.inner.lock();
@@ -161,14 +172,25 @@ impl StreamState {
             );
             return Ok(());
         };
-        let Inner { peer, sessions, .. } = &mut *inner;
+        let Inner {
+            peer,
+            sessions,
+            order,
+            ..
+        } = &mut *inner;
         let Some(peer) = peer else { return Ok(()) };
         let place = self.session_of::<P>(sessions, &resources, peer, now);
         let mut subscribes = false;
         if let Some((_, session)) = sessions.get_mut(place) {
+            let waited = session.pending_since().is_some();
+            let mut acked = false;
             for action in P::handle(session, request, now) {
                 subscribes |= matches!(action, Action::Watch(_));
+                acked |= matches!(action, Action::Ack);
                 self.perform(store, &resources, peer, action);
+            }
+            if waited && session.pending_since().is_none() {
+                order.on_answered(&resources.url, acked);
             }
         }
         let result = if subscribes {
@@ -179,43 +201,6 @@ impl StreamState {
         drop(inner);
         self.wake.wake();
         result
-    }
-
-    /// The first request tells who the client is; later ones must not contradict it.
-    fn identify(&self, store: &Store, inner: &mut Inner, node: Option<Node>) -> Result<(), Status> {
-        if let Some(known) = &inner.peer {
-            return match node {
-                Some(node) if !node.id.is_empty() && node.id != known.id => {
-                    Err(Status::invalid_argument(format!(
-                        "node.id changed from '{}' to '{}' on one stream; open a new stream for another node",
-                        known.id, node.id
-                    )))
-                }
-                _ => Ok(()),
-            };
-        }
-        let info = &self.settings.info;
-        let peer = Peer::new(
-            &node.unwrap_or_default(),
-            info.spiffe.clone(),
-            self.settings.trust,
-        )
-        .map_err(Status::permission_denied)?;
-        let identity = match (&peer.spiffe, info.addr) {
-            (Some(id), _) => id.to_string(),
-            (None, Some(addr)) if peer.id.is_empty() => addr.ip().to_string(),
-            _ => peer.id.clone(),
-        };
-        let limit = self.limits().streams_per_identity;
-        if !store.admit(&identity, limit) {
-            Stats::add(&store.stats.limited_streams, 1);
-            return Err(Status::resource_exhausted(format!(
-                "'{identity}' has {limit} streams open, and more are not allowed; close some, or raise the limit of streams per identity"
-            )));
-        }
-        inner.identity = Some(identity);
-        inner.peer = Some(peer);
-        Ok(())
     }
 
     fn session_of<P: Protocol>(
@@ -234,6 +219,8 @@ impl StreamState {
             (false, true) => Mode::FullSotw,
             (false, false) => Mode::Sotw,
         };
+        // Envoy withholds the answer to clusters until all of them are warm.
+        let patience = (&*resources.url == CDS).then_some(PATIENCE);
         let session = Session::new(
             Arc::clone(&peer.key),
             self.id(),
@@ -241,7 +228,8 @@ impl StreamState {
             Arc::clone(&peer.view),
             now,
         )
-        .remembering_refusals(remembers_refusals(&resources.url));
+        .remembering_refusals(remembers_refusals(&resources.url))
+        .with_patience(patience);
         Stats::add(resources.counters.subscriptions(self.delta), 1);
         let rank_of = rank(&resources.url);
         let place = sessions.partition_point(|(other, _)| rank(&other.url) <= rank_of);
@@ -257,130 +245,24 @@ impl StreamState {
         sessions: &[(Arc<TypeStore>, Session)],
     ) -> Result<(), Status> {
         let limit = self.limits().names_per_stream;
-        let names: usize = sessions.iter().map(|(_, s)| s.subscribed().count()).sum();
-        if names <= limit {
+        let all = sessions
+            .iter()
+            .flat_map(|(_, session)| session.subscribed());
+        let (names, bytes) = all.fold((0, 0), |(names, bytes), name| {
+            (names + 1, bytes + name.len())
+        });
+        if names <= limit && bytes <= limit.saturating_mul(NAME_BYTES) {
             return Ok(());
         }
         Stats::add(&store.stats.limited_names, 1);
+        if names <= limit {
+            return Err(Status::resource_exhausted(format!(
+                "the names that the stream subscribes to have {bytes} bytes, and {NAME_BYTES} for each of {limit} names are allowed; ask for fewer, use the wildcard, or raise the limit of names per stream"
+            )));
+        }
         Err(Status::resource_exhausted(format!(
             "the stream subscribes to {names} names, and {limit} are allowed; ask for fewer, use the wildcard, or raise the limit of names per stream"
         )))
-    }
-
-    fn perform(&self, store: &Store, resources: &TypeStore, peer: &Peer, action: Action) {
-        let stats = &store.stats;
-        let counters = &resources.counters;
-        match action {
-            Action::Watch(name) => resources.index.lock().watch(name, &self.wake),
-            Action::Unwatch(name) => {
-                resources.index.lock().unwatch(&name, self.id());
-            }
-            Action::Left(names) => store.report(names.iter().map(|name| Delivery::Left {
-                stream: self.id(),
-                node: peer.id.clone(),
-                type_url: resources.url.to_string(),
-                name: name.to_string(),
-            })),
-            Action::WatchAll(on) => {
-                let mut index = resources.index.lock();
-                index.watch_all(on, &self.wake, &peer.view);
-            }
-            Action::Ack => {
-                Stats::add(&stats.acks, 1);
-                Stats::add(&counters.acks, 1);
-            }
-            Action::Nack => {
-                Stats::add(&stats.nacks, 1);
-                Stats::add(&counters.nacks, 1);
-            }
-            Action::Stale => Stats::add(&stats.stale_nonces, 1),
-            Action::ClearRejection(name) => {
-                let mut table = resources.table.write();
-                table.clear_rejection(&name, &peer.key);
-            }
-            Action::Accepted(accepted) => self.report_acks(store, resources, peer, &accepted),
-            Action::Rejected {
-                name,
-                origin,
-                rejection,
-                message,
-            } => {
-                let version = rejection.version.clone();
-                let first = resources.table.write().reject(&name, &peer.key, rejection);
-                if first {
-                    warn_of_nack(peer, resources, &name, &version, &message, &origin);
-                }
-                let nacked = self.nacked(resources, peer, message, version);
-                let nack = nacked(Some(name.to_string()), origin, Culprit::Known);
-                store.report(std::iter::once(nack));
-            }
-            Action::Suspected {
-                entries,
-                message,
-                first,
-            } => {
-                if first {
-                    warn_of_batch(peer, resources, &entries, &message);
-                }
-                let nacks = entries.iter().map(|entry| {
-                    let nacked =
-                        self.nacked(resources, peer, message.clone(), entry.version().to_owned());
-                    let name = Some(entry.name().to_owned());
-                    nacked(name, entry.origin().to_owned(), Culprit::Unknown)
-                });
-                store.report(nacks);
-            }
-            Action::RejectedWithoutContent {
-                name,
-                version,
-                message,
-            } => {
-                let named = name.as_deref().unwrap_or("-");
-                warn_of_nack(peer, resources, named, &version, &message, "");
-                let nacked = self.nacked(resources, peer, message, version);
-                store.report(std::iter::once(nacked(name, String::new(), Culprit::Known)));
-            }
-        }
-    }
-
-    fn nacked(
-        &self,
-        resources: &TypeStore,
-        peer: &Peer,
-        message: String,
-        version: String,
-    ) -> impl FnOnce(Option<String>, String, Culprit) -> Delivery {
-        let (stream, node, type_url) = (self.id(), peer.id.clone(), resources.url.to_string());
-        move |name, origin, culprit| Delivery::Nacked {
-            stream,
-            node,
-            type_url,
-            name,
-            version,
-            message,
-            origin,
-            culprit,
-        }
-    }
-
-    fn report_acks(
-        &self,
-        store: &Store,
-        resources: &TypeStore,
-        peer: &Peer,
-        accepted: &[(Arc<Entry>, Duration)],
-    ) {
-        for (_, latency) in accepted {
-            resources.counters.convergence.observe(*latency);
-        }
-        store.report(accepted.iter().map(|(entry, latency)| Delivery::Acked {
-            stream: self.id(),
-            node: peer.id.clone(),
-            type_url: resources.url.to_string(),
-            name: entry.name().to_owned(),
-            version: entry.version().to_owned(),
-            latency: *latency,
-        }));
     }
 
     /// The next message, the end, or nothing for now. O(types of the stream) if there is nothing to do.
@@ -390,21 +272,45 @@ impl StreamState {
         if let Some(end) = &mut inner.end {
             return Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err));
         }
-        let mut pending = false;
-        for (resources, session) in &mut inner.sessions {
-            // A proxy ACKs clusters when it can use them; before that, a route to them would lose calls.
-            if pending && refers_to_clusters(&resources.url) {
-                continue;
-            }
-            let push = session.next_push(&resources.table.read(), now);
-            pending |= is_of_clusters(&resources.url) && session.pending_since().is_some();
+        let Inner {
+            sessions,
+            order,
+            due,
+            ..
+        } = &mut *inner;
+        order.expire(now);
+        *due = None;
+        for place in 0..sessions.len() {
+            let Some((resources, session)) = sessions.get_mut(place) else {
+                break;
+            };
+            let waits = refers_to_clusters(&resources.url) && !order.is_empty();
+            let push = session.next_push(&resources.table.read(), now, waits.then_some(order));
             Stats::add(&resources.counters.denied, session.take_denied());
             if let Some(push) = push {
                 count(stats, resources, &push);
-                return Poll::Ready(Some(response(self.delta, &resources.url, &push)));
+                order.on_sent(&resources.url, &push, now);
+                let bytes = response(self.delta, &resources.url, &push);
+                send_dependents(sessions, place, &push, now);
+                return Poll::Ready(Some(bytes));
             }
+            if &*resources.url == CDS {
+                order.on_queued(session.queued(), now);
+            }
+            let holds = session.holds().then(|| order.expires()).flatten();
+            *due = due
+                .iter()
+                .copied()
+                .chain(session.wake_at())
+                .chain(holds)
+                .min();
         }
         Poll::Pending
+    }
+
+    /// When [`Self::poll`] has something to do though nothing has come; of its last call.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.inner.lock().due
     }
 
     /// Removes the stream from the indexes and the counters.
@@ -414,7 +320,7 @@ impl StreamState {
         inner.end.get_or_insert(Ok(()));
         let Inner {
             peer,
-            identity,
+            identities,
             sessions,
             ..
         } = &mut *inner;
@@ -433,8 +339,45 @@ impl StreamState {
                 node: peer.id.clone(),
             }));
         }
-        if let Some(identity) = identity.take() {
+        for identity in std::mem::take(identities) {
             store.release(&identity);
+        }
+    }
+}
+
+/// A proxy that gets a changed resource waits for what it refers to, also if that is as before: a changed cluster is not
+/// used before its endpoints came again. O(bytes of the changed resources), if the stream has types that they may refer to.
+fn send_dependents(
+    sessions: &mut [(Arc<TypeStore>, Session)],
+    parent: usize,
+    push: &Push,
+    now: Instant,
+) {
+    let Some(url) = sessions
+        .get(parent)
+        .map(|(store, _)| Arc::clone(&store.url))
+    else {
+        return;
+    };
+    if !sessions.iter().any(|(child, _)| depends(&url, &child.url)) {
+        return;
+    }
+    let mut found: BTreeSet<&[u8]> = BTreeSet::new();
+    for item in push.items.iter().filter(|item| item.is_change()) {
+        any_field(item.entry.body(), &mut |value| {
+            if value.len() <= MAX_TEXT {
+                found.insert(value);
+            }
+            false
+        });
+    }
+    for (child, session) in sessions {
+        if !depends(&url, &child.url) {
+            continue;
+        }
+        let table = child.table.read();
+        for name in found.iter().filter_map(|name| str::from_utf8(name).ok()) {
+            session.send_again(name, &table, now);
         }
     }
 }
@@ -447,37 +390,6 @@ fn count(stats: &Stats, resources: &TypeStore, push: &Push) {
     Stats::add(&counters.resources, push.items.len());
     Stats::add(&counters.removed, push.removed.len());
     Stats::add(&counters.bytes, bytes.sum());
-}
-
-fn warn_of_batch(peer: &Peer, resources: &TypeStore, entries: &[Arc<Entry>], error: &str) {
-    let names: Vec<&str> = entries.iter().take(3).map(|entry| entry.name()).collect();
-    tracing::warn!(
-        node = peer.id,
-        type_url = &*resources.url,
-        names = names.join(", "),
-        resources = entries.len(),
-        error,
-        "a proxy refused a response; each of its resources is sent alone to find which one is bad"
-    );
-}
-
-fn warn_of_nack(
-    peer: &Peer,
-    resources: &TypeStore,
-    name: &str,
-    version: &str,
-    error: &str,
-    origin: &str,
-) {
-    tracing::warn!(
-        node = peer.id,
-        type_url = &*resources.url,
-        name,
-        version,
-        origin,
-        error,
-        "a proxy refused a resource and keeps what it had"
-    );
 }
 
 fn requested_type<P: Protocol>(

@@ -97,14 +97,20 @@ pub(crate) fn rank(type_url: &str) -> u8 {
     }
 }
 
-/// Whether these are the clusters or the endpoints of clusters.
-pub(crate) fn is_of_clusters(type_url: &str) -> bool {
-    matches!(type_url, CDS | EDS)
+/// Whether these may name clusters.
+pub(crate) fn refers_to_clusters(type_url: &str) -> bool {
+    !matches!(type_url, CDS | EDS)
 }
 
-/// Whether these may name clusters. Extension configs may too, but those served here are limits, which do not wait.
-pub(crate) fn refers_to_clusters(type_url: &str) -> bool {
-    !matches!(type_url, CDS | EDS | ECDS)
+/// Whether a resource of `parent` may need resources of `child`, which Envoy waits for when it takes a changed parent.
+pub(crate) fn depends(parent: &str, child: &str) -> bool {
+    match parent {
+        CDS => matches!(child, EDS | ECDS),
+        LDS => !matches!(child, CDS | EDS | LDS),
+        // A filter from there may take its routes from here.
+        ECDS => !matches!(child, CDS | EDS | LDS | ECDS),
+        _ => false,
+    }
 }
 
 /// Whether Envoy acknowledges a resource that it refused before, as long as it has not changed.

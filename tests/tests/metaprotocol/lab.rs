@@ -283,7 +283,7 @@ impl Fixture {
         self.cache.update(type_url, vec![resource], &[]);
         match self.answer().await {
             Answer::Nacked { message, .. } => message,
-            other @ Answer::Acked { .. } => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

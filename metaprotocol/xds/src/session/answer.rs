@@ -6,17 +6,15 @@ use std::time::Instant;
 use super::message::{Item, Push};
 use super::resource::{Acked, Refusal};
 use super::state::{Action, Session};
+use crate::options::MAX_TEXT;
 use crate::rejections::Rejection;
 
 /// Of a refused response with more than this part of the most resources, not each is sent in a response of its own:
 /// first the batches become that small.
 const ISOLATED_PART: usize = 4;
-/// Longest `error_detail` that is kept, in bytes: enough for Envoy's reasons, too little to exhaust the memory.
-const MAX_MESSAGE: usize = 4 * 1024;
-
 /// In a text of its own: a part of the long one would keep all of its memory.
 fn shortened(message: &str) -> Arc<str> {
-    let end = (0..=MAX_MESSAGE.min(message.len())).rev();
+    let end = (0..=MAX_TEXT.min(message.len())).rev();
     let end = end.into_iter().find(|at| message.is_char_boundary(*at));
     message
         .get(..end.unwrap_or_default())
@@ -40,6 +38,7 @@ impl Session {
             return false;
         };
         let push = in_flight.push;
+        self.withdrawn = 0;
         match error {
             None => self.accept(&push, now, actions),
             Some(message) => self.reject(&push, &shortened(&message), now, actions),
@@ -60,12 +59,12 @@ impl Session {
         let mut accepted = Vec::with_capacity(push.items.len());
         for item in &push.items {
             let tracked = self.resources.contains_key(item.name());
-            let since = if item.is_initial() && initial_in_flight && !tracked {
-                self.baseline.first_sent.unwrap_or(self.started)
+            let news = if item.is_initial() && initial_in_flight && !tracked {
+                Some(self.baseline.first_sent.unwrap_or(self.started))
             } else {
                 self.accept_one(item, now, actions)
             };
-            if item.is_change() && !self.is_in_doubt(item) {
+            if let Some(since) = news {
                 let start = since.max(item.entry.published);
                 let latency = now.saturating_duration_since(start);
                 accepted.push((Arc::clone(&item.entry), latency));
@@ -75,15 +74,13 @@ impl Session {
         actions.push(Action::Accepted(accepted));
     }
 
-    /// Whether an ACK of this content proves nothing yet.
-    fn is_in_doubt(&self, item: &Item) -> bool {
-        self.resources.get(item.name()).is_some_and(|state| {
-            !item.fallback && state.is_in_doubt(item.entry.version(), self.remembers_refusals)
-        })
-    }
-
-    /// Returns when the client subscribed to it.
-    fn accept_one(&mut self, item: &Item, now: Instant, actions: &mut Vec<Action>) -> Instant {
+    /// Returns when the client subscribed to it, if its acceptance is to be reported.
+    fn accept_one(
+        &mut self,
+        item: &Item,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> Option<Instant> {
         let name = self.intern(item.name());
         if self.wildcard {
             // Unsubscribed while in flight, then covered by a wildcard: the client has it, so it needs its removal.
@@ -92,26 +89,30 @@ impl Session {
                 self.baseline_candidates.push(Arc::clone(&name));
             }
         }
-        let Some(state) = self.resources.get_mut(&name) else {
-            return self.started;
-        };
+        let state = self.resources.get_mut(&name)?;
+        let version = item.entry.version();
+        let before = state.acked.entry().map(|entry| entry.version());
+        let mut news = before != Some(version) || state.refusal.is_some();
         state.acked = Acked::Response(Arc::clone(&item.entry));
-        if item.is_change() {
-            state.acked_at = Some(now);
-            state.isolated = false;
-            if !item.fallback {
-                let doubt = state.is_in_doubt(item.entry.version(), self.remembers_refusals);
-                match &mut state.refusal {
-                    Some(refusal) if doubt => refusal.acked_since = true,
-                    refusal => *refusal = None,
-                }
-                state.rejected = None;
-                if std::mem::take(&mut state.rejection_stored) {
-                    actions.push(Action::ClearRejection(name));
-                }
+        if !item.is_change() {
+            return None;
+        }
+        state.acked_at = Some(now);
+        state.isolated = false;
+        if !item.fallback {
+            let doubt = state.is_in_doubt(version, self.remembers_refusals);
+            match &mut state.refusal {
+                Some(refusal) if doubt => refusal.acked_since = true,
+                refusal => *refusal = None,
+            }
+            news &= !doubt;
+            state.rejected = None;
+            if !doubt && std::mem::take(&mut state.rejection_stored) {
+                actions.push(Action::ClearRejection(name));
             }
         }
-        state.since
+        // The last good content is no news, and would hide that the current one is refused.
+        (news && !item.fallback).then_some(state.since)
     }
 
     fn reject(&mut self, push: &Push, message: &Arc<str>, now: Instant, actions: &mut Vec<Action>) {
@@ -190,23 +191,28 @@ impl Session {
             self.reject_fallback(item, message, actions);
             return;
         }
-        let mut last_good = None;
-        let mut suspicion = None;
-        if let Some(state) = self.resources.get_mut(item.name()) {
-            let refusal = Refusal::new(item.entry.version(), message, now);
-            let earlier = state.refusal.replace(Box::new(refusal));
-            suspicion = earlier.and_then(|earlier| earlier.suspicion);
-            state.rejected = Some(item.entry.version().to_owned());
-            state.rejection_stored = true;
-            state.isolated = true;
-            state.must_send |= item.must_send;
-            last_good = state.acked.entry().cloned();
-        }
+        // It may have left.
+        let Some(state) = self.resources.get_mut(item.name()) else {
+            return;
+        };
+        let version = item.entry.version();
+        let mut refusal = Refusal::new(version, message, now);
+        let before = state.refusal.as_ref().filter(|old| old.version == version);
+        refusal.times = 1 + before.map_or(0, |old| old.times);
+        let earlier = state.refusal.replace(Box::new(refusal));
+        let suspicion = earlier.and_then(|earlier| earlier.suspicion);
+        state.rejected = Some(version.to_owned());
+        state.rejection_stored = true;
+        state.isolated = true;
+        state.must_send |= item.must_send;
+        let last_good = state.acked.entry().cloned();
+        let name = self.intern(item.name());
+        self.schedule(&name, now);
         actions.push(Action::Rejected {
-            name: self.intern(item.name()),
+            name,
             origin: item.entry.origin().to_owned(),
             rejection: Rejection {
-                version: item.entry.version().to_owned(),
+                version: version.to_owned(),
                 last_good,
             },
             message: message.to_string(),

@@ -11,8 +11,19 @@ use super::state::{Action, Session, WILDCARD};
 
 impl Session {
     /// Takes a delta request.
-    pub(crate) fn on_delta(&mut self, request: DeltaDiscoveryRequest, now: Instant) -> Vec<Action> {
+    pub(crate) fn on_delta(
+        &mut self,
+        mut request: DeltaDiscoveryRequest,
+        now: Instant,
+    ) -> Vec<Action> {
         let mut actions = Vec::new();
+        // A locator is a name with parameters, and no resource here has variants by parameters.
+        let more = std::mem::take(&mut request.resource_locators_subscribe);
+        let names = more.into_iter().map(|locator| locator.name);
+        request.resource_names_subscribe.extend(names);
+        let less = std::mem::take(&mut request.resource_locators_unsubscribe);
+        let names = less.into_iter().map(|locator| locator.name);
+        request.resource_names_unsubscribe.extend(names);
         let first = std::mem::take(&mut self.first);
         let error = request.error_detail.map(|status| status.message);
         // A request with a stale nonce is no ACK, but its names count: they are never repeated.
@@ -57,7 +68,7 @@ impl Session {
     }
 
     fn subscribe_wildcard(&mut self, actions: &mut Vec<Action>) {
-        self.response_due |= !self.wildcard;
+        self.response_due = true;
         self.set_wildcard(true, actions);
     }
 

@@ -9,21 +9,29 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::message::{Item, Push, Reason};
+use super::order::Order;
 use super::plan::Decision;
 use super::resource::{Acked, ResourceState};
 use super::state::{Action, Session};
 use crate::table::Table;
 
 impl Session {
-    pub(super) fn next_full(&mut self, table: &Table, now: Instant) -> Option<Arc<Push>> {
+    pub(super) fn next_full(
+        &mut self,
+        table: &Table,
+        now: Instant,
+        order: Option<&Order>,
+    ) -> Option<Arc<Push>> {
         // What the list lacks would be removed.
         if self.resumed && table.holds.any() {
             return None;
         }
         self.resumed = false;
-        let (changes, removed) = self.drain(table);
+        let (changes, removed) = self.drain(table, order);
         let changes = self.select(changes, removed.is_empty());
-        if changes.is_empty() && removed.is_empty() && !self.response_due {
+        // An empty first response would say that there is nothing.
+        let due = self.response_due && self.held.is_empty();
+        if changes.is_empty() && removed.is_empty() && !due {
             return None;
         }
         self.response_due = false;
@@ -31,13 +39,19 @@ impl Session {
         Some(self.send(items, removed, now))
     }
 
-    fn drain(&mut self, table: &Table) -> (Vec<Item>, Vec<Arc<str>>) {
+    fn drain(&mut self, table: &Table, order: Option<&Order>) -> (Vec<Item>, Vec<Arc<str>>) {
         let mut changes = Vec::new();
-        let mut removed = Vec::new();
+        let mut missing = Vec::new();
         while let Some(name) = self.queue.pop_front() {
+            if table.get(&name, &self.view).is_none() {
+                missing.push(name);
+                continue;
+            }
             match self.decide(&name, table) {
-                Decision::Skip => {}
-                Decision::Remove => removed.push(name),
+                Decision::Skip | Decision::Remove => {}
+                Decision::Send {
+                    entry, must_send, ..
+                } if order.is_some_and(|order| order.holds(&entry)) => self.hold(name, must_send),
                 Decision::Send {
                     entry,
                     fallback,
@@ -48,6 +62,15 @@ impl Session {
                     must_send,
                     reason: Reason::Changed,
                 }),
+            }
+        }
+        let wait = !self.held.is_empty();
+        let mut removed = Vec::new();
+        for name in missing {
+            if wait {
+                self.hold(name, false);
+            } else if let Decision::Remove = self.decide(&name, table) {
+                removed.push(name);
             }
         }
         (changes, removed)

@@ -51,7 +51,7 @@ impl Item {
         self.entry.name()
     }
 
-    pub(super) fn is_change(&self) -> bool {
+    pub(crate) fn is_change(&self) -> bool {
         self.reason != Reason::Repeated
     }
 

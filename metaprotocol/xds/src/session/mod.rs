@@ -16,6 +16,8 @@
 //! | `push` | the next response |
 //! | `full` | responses that list everything: listeners and clusters over state of the world |
 //! | `suspicion` | which resource of a refused response is to blame |
+//! | `order` | what waits for clusters of other responses on the stream |
+//! | `retry` | what is sent again without a request: after a refusal, or with what an answer is withheld for |
 //! | `report` | the state for the admin API |
 
 mod answer;
@@ -23,10 +25,12 @@ mod baseline;
 mod delta;
 mod full;
 mod message;
+mod order;
 mod plan;
 mod push;
 mod report;
 mod resource;
+mod retry;
 #[cfg(test)]
 mod simulation;
 mod sotw;
@@ -38,4 +42,5 @@ mod tests;
 pub(crate) use message::Push;
 #[cfg(test)]
 pub(crate) use message::item;
+pub(crate) use order::Order;
 pub(crate) use state::{Action, Mode, Session};

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::baseline::Baseline;
 use super::message::{Batch, InFlight, Item, Push, Reason, version_of_many};
+use super::order::Order;
 use super::plan::Decision;
 use super::resource::Acked;
 use super::state::Session;
@@ -13,23 +14,33 @@ use crate::entry::{Entry, Variants};
 use crate::table::Table;
 
 impl Session {
-    /// The next response, if there is something to send and no ACK is pending.
+    /// The next response, if there is something to send and no ACK is pending. What `order` holds waits.
     ///
     /// O(names that changed since the last call and may concern the client), and never more than O(names that it sees);
-    /// O(1) if nothing changed. Full responses cost what they contain besides.
-    pub(crate) fn next_push(&mut self, table: &Table, now: Instant) -> Option<Arc<Push>> {
+    /// O(1) if nothing changed. Full responses cost what they contain besides, and what waits is read once.
+    pub(crate) fn next_push(
+        &mut self,
+        table: &Table,
+        now: Instant,
+        order: Option<&Order>,
+    ) -> Option<Arc<Push>> {
         self.catch_up(table, now);
+        self.retry(now);
+        self.withdraw(now);
         if self.in_flight.is_some() {
             return None;
         }
+        self.release(order);
         if self.full {
-            return self.next_full(table, now);
+            return self.next_full(table, now, order);
         }
         let mut batch = Batch::new(self.max_resources.min(self.batch_limit));
-        if self.drain_queue(&mut batch, table) {
-            self.fill_initial(&mut batch);
+        if self.drain_queue(&mut batch, table, order) {
+            self.fill_initial(&mut batch, now, order);
         }
-        if batch.is_empty() && !self.response_due {
+        // An empty first response would say that there is nothing.
+        let due = self.response_due && self.held.is_empty();
+        if batch.is_empty() && !due {
             self.compact(table, now);
             return None;
         }
@@ -37,12 +48,48 @@ impl Session {
         Some(self.send(batch.items, batch.removed, now))
     }
 
+    /// Queues again what waited, unless it waits for the same clusters still.
+    fn release(&mut self, order: Option<&Order>) {
+        let generation = order.map_or(0, Order::generation);
+        if self.held.is_empty() || (order.is_some() && self.held_in == generation) {
+            self.held_in = generation;
+            return;
+        }
+        self.held_in = generation;
+        for name in std::mem::take(&mut self.held).into_iter().rev() {
+            if let Some(state) = self.resources.get_mut(&name)
+                && std::mem::take(&mut state.held)
+            {
+                self.queue.push_front(name);
+            }
+        }
+    }
+
+    /// Lets a name wait for clusters.
+    pub(super) fn hold(&mut self, name: Arc<str>, must_send: bool) {
+        if let Some(state) = self.resources.get_mut(&name) {
+            state.queued = true;
+            state.held = true;
+            state.must_send |= must_send;
+            self.held.push(name);
+        }
+    }
+
     /// Fills a response from the queue; true if there may be room for more.
-    fn drain_queue(&mut self, batch: &mut Batch, table: &Table) -> bool {
-        while let Some(name) = self.queue.pop_front() {
+    fn drain_queue(&mut self, batch: &mut Batch, table: &Table, order: Option<&Order>) -> bool {
+        let mut missing = Vec::new();
+        let mut room = true;
+        while room && let Some(name) = self.queue.pop_front() {
+            if table.get(&name, &self.view).is_none() {
+                missing.push(name);
+                continue;
+            }
             match self.decide(&name, table) {
                 Decision::Skip => {}
                 Decision::Remove => batch.removed.push(name),
+                Decision::Send {
+                    entry, must_send, ..
+                } if order.is_some_and(|order| order.holds(&entry)) => self.hold(name, must_send),
                 Decision::Send {
                     entry,
                     fallback,
@@ -51,7 +98,8 @@ impl Session {
                     let isolated = self.resources.get(&name).is_some_and(|r| r.isolated);
                     if (isolated && !batch.is_empty()) || !batch.has_room(&entry) {
                         self.requeue(name, must_send);
-                        return false;
+                        room = false;
+                        continue;
                     }
                     batch.push(Item {
                         entry,
@@ -59,13 +107,20 @@ impl Session {
                         must_send,
                         reason: Reason::Changed,
                     });
-                    if isolated {
-                        return false;
-                    }
+                    room = !isolated;
                 }
             }
         }
-        true
+        // What goes makes room for what waits, and is missed if it goes first.
+        let wait = !self.held.is_empty();
+        for name in missing {
+            if wait {
+                self.hold(name, false);
+            } else if let Decision::Remove = self.decide(&name, table) {
+                batch.removed.push(name);
+            }
+        }
+        room
     }
 
     pub(super) fn send(
@@ -137,23 +192,31 @@ impl Session {
     }
 
     /// Adds what comes next of the initial responses to a wildcard.
-    fn fill_initial(&mut self, batch: &mut Batch) {
+    fn fill_initial(&mut self, batch: &mut Batch, now: Instant, order: Option<&Order>) {
         if self.baseline.is_complete() {
             return;
         }
         let mut end = Position::END;
         let mut before = self.baseline.acked_to;
         let mut some = false;
+        let mut wait = Vec::new();
         for (after, variants) in self.baseline.snapshot.public.from(self.baseline.acked_to) {
             if let Some(entry) = self.initial_entry(variants) {
-                if !batch.has_room(entry) {
+                if order.is_some_and(|order| order.holds(entry)) {
+                    wait.push(Arc::from(entry.name()));
+                } else if batch.has_room(entry) {
+                    batch.push(Item::initial(entry));
+                    some = true;
+                } else {
                     end = before;
                     break;
                 }
-                batch.push(Item::initial(entry));
-                some = true;
             }
             before = after;
+        }
+        for name in wait {
+            self.track(Arc::clone(&name), false, now);
+            self.hold(name, false);
         }
         if some {
             self.baseline.in_flight_to = Some(end);

@@ -97,20 +97,22 @@ impl Session {
             awaits: None,
         };
         if !info.is_synced() && info.refusal().is_none() {
-            info.awaits = Some(self.awaits(name, &info, report));
+            info.awaits = Some(awaits(name, state, &info, report));
         }
         info
     }
+}
 
-    fn awaits(&self, name: &str, info: &ResourceInfo, report: &Report<'_>) -> Awaits {
-        let sent = info.sent.as_ref().map(|sent| &sent.version);
-        let newest = info.current.is_none() || sent == info.current.as_ref();
-        if report.in_flight.contains(name) && newest {
-            Awaits::Answer
-        } else if report.ahead.is_empty() {
-            Awaits::Turn
-        } else {
-            Awaits::Other(report.ahead.clone())
-        }
+fn awaits(name: &str, state: &ResourceState, info: &ResourceInfo, report: &Report<'_>) -> Awaits {
+    let sent = info.sent.as_ref().map(|sent| &sent.version);
+    let newest = info.current.is_none() || sent == info.current.as_ref();
+    if report.in_flight.contains(name) && newest {
+        Awaits::Answer
+    } else if !report.ahead.is_empty() {
+        Awaits::Other(report.ahead.clone())
+    } else if state.held {
+        Awaits::Clusters
+    } else {
+        Awaits::Turn
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct ResourceState {
     /// Even the last good content was refused: nothing is sent until the content changes.
     pub(super) fallback_rejected: bool,
     pub(super) queued: bool,
+    /// Queued, but it waits for clusters.
+    pub(super) held: bool,
     /// When it was subscribed.
     pub(super) since: Instant,
     /// The content last sent, and when.
@@ -77,6 +79,7 @@ impl ResourceState {
             rejection_stored: false,
             fallback_rejected: false,
             queued: false,
+            held: false,
             since: now,
             sent: None,
             acked_at: None,
@@ -114,6 +117,10 @@ pub(super) struct Refusal {
     pub(super) culprit: Culprit,
     /// The refused response, while it is not known who is to blame for it.
     pub(super) suspicion: Option<Arc<Suspicion>>,
+    /// How often this version was refused alone.
+    pub(super) times: u32,
+    /// When it is tried again.
+    pub(super) retry_at: Option<Instant>,
     /// Acknowledged after that, which counts once somebody else is to blame.
     pub(super) acked_since: bool,
 }
@@ -127,6 +134,8 @@ impl Refusal {
             at,
             culprit: Culprit::Known,
             suspicion: None,
+            times: 0,
+            retry_at: None,
             acked_since: false,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
@@ -11,13 +11,18 @@ use envoy_types::pb::google::rpc;
 use proptest::prelude::*;
 
 use super::message::{Item, Push};
+use super::order::Order;
 use super::state::{Action, Mode, Session};
 use crate::rejections::Rejection;
 use crate::resource::{Resource, Scoped};
 use crate::scope::{Audience, Scope, View};
 use crate::table::Table;
+use crate::types::CDS;
 
 const NAMES: u8 = 5;
+/// A message whose first field is the name of a cluster, and that cluster.
+const ROUTE: &[u8] = b"\n\x05later";
+const CLUSTER: &str = "later";
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -33,6 +38,12 @@ enum Step {
     /// The client repeats an old nonce.
     Stale,
     Reconnect,
+    /// Time passes: what was refused is tried again, and changes wait no longer for an answer.
+    Wait,
+    /// What the type depends on is sent.
+    Parent(u8),
+    /// A cluster that contents name is not taken yet, or is.
+    Pending(bool),
 }
 
 /// What a name has, and for whom.
@@ -89,7 +100,8 @@ fn scoped(name: &str, content: &Content) -> Vec<Scoped> {
         resource: Resource {
             name: name.to_owned(),
             version: format!("v{version}"),
-            body: Bytes::new(),
+            // Every other version refers to a cluster.
+            body: Bytes::from_static(if version % 2 == 1 { ROUTE } else { b"" }),
             origin: String::new(),
         },
         scope,
@@ -107,17 +119,19 @@ struct Behavior {
     hints: bool,
     /// Most resources in a message: few, so that first answers have several parts.
     most: usize,
+    /// Changes do not wait for an answer for ever.
+    patience: bool,
 }
 
 fn behavior() -> impl Strategy<Value = Behavior> {
     let modes = prop_oneof![Just(Mode::Sotw), Just(Mode::FullSotw), Just(Mode::Delta)];
-    (modes, any::<bool>(), any::<bool>(), 1..4_usize).prop_map(|(mode, partial, hints, most)| {
-        Behavior {
-            mode,
-            partial,
-            hints,
-            most,
-        }
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (modes, flags, 1..4_usize).prop_map(|(mode, (partial, hints, patience), most)| Behavior {
+        mode,
+        partial,
+        hints,
+        most,
+        patience,
     })
 }
 
@@ -132,6 +146,9 @@ fn step() -> impl Strategy<Value = Step> {
         5 => Just(Step::Answer),
         1 => Just(Step::Stale),
         1 => Just(Step::Reconnect),
+        1 => Just(Step::Wait),
+        1 => (0..NAMES).prop_map(Step::Parent),
+        2 => any::<bool>().prop_map(Step::Pending),
     ]
 }
 
@@ -147,6 +164,7 @@ fn is_bad(version: &str) -> bool {
 fn session(stream: u64, behavior: Behavior, view: Arc<View>, now: Instant) -> Session {
     let mut session = Session::new("node".into(), stream, behavior.mode, view, now);
     session.max_resources = behavior.most;
+    session.patience = behavior.patience.then_some(Duration::from_secs(1));
     session
 }
 
@@ -164,6 +182,7 @@ struct Simulation {
     started: bool,
     held: BTreeMap<String, String>,
     inbox: VecDeque<Arc<Push>>,
+    order: Order,
     nonce: String,
     reports: BTreeMap<(String, u64), u32>,
     /// Content of a name by number of changes, to tell a new content from a repetition.
@@ -188,6 +207,7 @@ impl Simulation {
             started: false,
             held: BTreeMap::new(),
             inbox: VecDeque::new(),
+            order: Order::default(),
             nonce: String::new(),
             reports: BTreeMap::new(),
             changes: BTreeMap::new(),
@@ -320,13 +340,22 @@ impl Simulation {
     }
 
     fn write(&mut self) -> bool {
-        let Some(push) = self.session.next_push(&self.table, self.now) else {
+        self.order.expire(self.now);
+        let order = Some(&self.order).filter(|order| !order.is_empty());
+        let Some(push) = self.session.next_push(&self.table, self.now, order) else {
             return false;
         };
         assert!(
-            self.inbox.is_empty(),
+            self.inbox.is_empty() || self.behavior.patience,
             "a second message before the answer to the first"
         );
+        for item in push.items.iter().filter(|item| item.is_change()) {
+            assert!(
+                self.order.is_empty() || item.entry.body().is_empty(),
+                "{} refers to a cluster that is not there",
+                item.name()
+            );
+        }
         for item in &push.items {
             assert!(
                 self.view.admits(&item.entry.scope),
@@ -391,6 +420,13 @@ impl Simulation {
                 }
             }
             Step::Reconnect => self.reconnect(),
+            Step::Wait => self.now += Duration::from_secs(40),
+            Step::Parent(index) => {
+                let name = name(*index);
+                self.session.send_again(&name, &self.table, self.now);
+            }
+            Step::Pending(false) => self.order.on_answered(CDS, true),
+            Step::Pending(true) => self.order.on_queued([CLUSTER].into_iter(), self.now),
         }
     }
 
@@ -412,6 +448,7 @@ impl Simulation {
 
     /// Exchanges messages until there is nothing to send; more rounds than this would be a loop.
     fn run_until_idle(&mut self) {
+        self.order.on_answered(CDS, true);
         // A state-of-the-world request that crossed a response was stale; the client repeats its names with each ACK.
         for _ in 0..200 {
             self.answer();

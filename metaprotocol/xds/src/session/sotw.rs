@@ -10,13 +10,21 @@ use super::state::{Action, Session, WILDCARD};
 
 impl Session {
     /// Takes a state-of-the-world request.
-    pub(crate) fn on_sotw(&mut self, request: DiscoveryRequest, now: Instant) -> Vec<Action> {
+    pub(crate) fn on_sotw(&mut self, mut request: DiscoveryRequest, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
+        // A locator is a name with parameters, and no resource here has variants by parameters.
+        let more = std::mem::take(&mut request.resource_locators);
+        let names = more.into_iter().map(|locator| locator.name);
+        request.resource_names.extend(names);
         let first = std::mem::take(&mut self.first);
         self.resumed |= first && !request.version_info.is_empty();
         // The nonce of a first request is from another stream and means nothing. Later, an old nonce means that a newer
-        // response is in flight; its ACK repeats the names, so nothing of this request is lost.
-        if !first {
+        // response is in flight; its ACK repeats the names, so nothing of this request is lost. None at all is that of a
+        // client that starts again.
+        let again = !first && request.response_nonce.is_empty() && self.in_flight.is_none();
+        if again {
+            self.start_again();
+        } else if !first {
             if request.response_nonce != self.last_nonce {
                 self.note_dropped(&request.resource_names);
                 return vec![Action::Stale];
@@ -26,6 +34,21 @@ impl Session {
         }
         self.set_names(&request.resource_names, first, now, &mut actions);
         actions
+    }
+
+    /// The client has forgotten what it got.
+    fn start_again(&mut self) {
+        if self.last_nonce.is_empty() {
+            return;
+        }
+        self.response_due |= self.full;
+        let names: Vec<Arc<str>> = self.resources.keys().cloned().collect();
+        for name in names {
+            if let Some(state) = self.resources.get_mut(&name) {
+                state.must_send = true;
+            }
+            self.enqueue(&name);
+        }
     }
 
     /// A stale request may lack a name that the next one has again. The two valid requests do not differ, while the client

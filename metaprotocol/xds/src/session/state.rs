@@ -117,6 +117,15 @@ pub(crate) struct Session {
     /// Names that may go from `resources` into `baseline`.
     pub(super) baseline_candidates: Vec<Arc<str>>,
     pub(super) queue: VecDeque<Arc<str>>,
+    /// Names that wait for clusters, and of which generation of [`Order`](super::order::Order).
+    pub(super) held: Vec<Arc<str>>,
+    pub(super) held_in: u64,
+    /// When refused resources are tried again.
+    pub(super) retries: Vec<(Instant, Arc<str>)>,
+    /// How long an answer may take before changes are sent without it; `None`: for ever.
+    pub(super) patience: Option<Duration>,
+    /// Responses in a row that changes did not wait for.
+    pub(super) withdrawn: u32,
     /// Names that a stale request lacked; the next valid request tells whether they are still subscribed.
     pub(super) dropped_by_stale: BTreeSet<Arc<str>>,
     pub(super) in_flight: Option<InFlight>,
@@ -160,6 +169,11 @@ impl Session {
             initial_versions: HashMap::new(),
             baseline_candidates: Vec::new(),
             queue: VecDeque::new(),
+            held: Vec::new(),
+            held_in: 0,
+            retries: Vec::new(),
+            patience: None,
+            withdrawn: 0,
             dropped_by_stale: BTreeSet::new(),
             in_flight: None,
             nonces: 0,
@@ -171,12 +185,24 @@ impl Session {
         }
     }
 
+    /// For a type whose clients withhold answers until they can use what they got.
+    pub(crate) fn with_patience(self, patience: Option<Duration>) -> Self {
+        Self { patience, ..self }
+    }
+
     /// For a type whose clients acknowledge what they refused before and what has not changed since.
     pub(crate) fn remembering_refusals(self, remembers: bool) -> Self {
         Self {
             remembers_refusals: remembers,
             ..self
         }
+    }
+
+    /// The client said who it is after the first request: it may see something else.
+    pub(crate) fn set_client(&mut self, node: Arc<str>, view: Arc<View>) {
+        self.node = node;
+        self.rescan |= self.view != view;
+        self.view = view;
     }
 
     pub(crate) fn is_wildcard(&self) -> bool {
@@ -209,10 +235,15 @@ impl Session {
 
     pub(super) fn enqueue(&mut self, name: &str) {
         if let Some(state) = self.resources.get_mut(name)
-            && !state.queued
+            && (!state.queued || state.held)
         {
             state.queued = true;
+            let held = std::mem::take(&mut state.held);
             let name = self.intern(name);
+            if held {
+                // What has changed may have to wait no more.
+                self.held.retain(|other| *other != name);
+            }
             self.queue.push_back(name);
         }
     }
@@ -228,6 +259,7 @@ impl Session {
 
     pub(super) fn drop_unknown_from_queue(&mut self) {
         self.queue.retain(|name| self.resources.contains_key(name));
+        self.held.retain(|name| self.resources.contains_key(name));
     }
 
     /// The state of a resource in the map, created from what is known of it elsewhere.
@@ -287,6 +319,13 @@ impl Session {
         let name: Arc<str> = name.into();
         let state = self.track(Arc::clone(&name), true, now);
         state.must_send |= must_send;
+        if must_send {
+            // It asks for what it refused: each subscription gets a response.
+            state.fallback_rejected = false;
+            if state.acked.entry().is_none() {
+                state.rejected = None;
+            }
+        }
         state.since = now;
         self.enqueue(&name);
         actions.push(Action::Watch(name));

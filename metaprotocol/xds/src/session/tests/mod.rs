@@ -3,6 +3,7 @@
 mod answers;
 mod full;
 mod subscriptions;
+mod unasked;
 mod unresolved;
 mod wildcards;
 
@@ -67,6 +68,12 @@ impl Rig {
             .apply(vec![resource(name, version)], &[], self.now);
     }
 
+    fn set_body(&mut self, name: &str, version: &str, body: &'static [u8]) {
+        let mut scoped = resource(name, version);
+        scoped.resource.body = Bytes::from_static(body);
+        self.table.apply(vec![scoped], &[], self.now);
+    }
+
     fn remove(&mut self, name: &str) {
         self.table.apply(vec![], &[name.to_owned()], self.now);
     }
@@ -104,7 +111,7 @@ impl Rig {
     }
 
     fn push(&mut self) -> Option<std::sync::Arc<Push>> {
-        self.session.next_push(&self.table, self.now)
+        self.session.next_push(&self.table, self.now, None)
     }
 
     fn expect(&mut self, sent: &[&str], removed: &[&str]) -> String {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DiscoveryRequest, ResourceLocator,
+};
 
-use super::{Rig, ack, listed, strings, subscribe, unsubscribe};
+use super::{Rig, ack, listed, nack, strings, subscribe, unsubscribe};
 use crate::session::Action;
 use crate::session::state::MAX_RESOURCES;
 use crate::table::Table;
@@ -268,4 +270,77 @@ fn convergence_counts_from_the_later_of_publication_and_subscription() {
         _ => None,
     });
     assert_eq!(latency, Some(Duration::from_millis(7)));
+}
+
+#[test]
+fn fault_m8_a_delta_subscription_after_a_refusal_is_answered() {
+    let mut rig = Rig::new(true);
+    rig.set("a", "1");
+    rig.delta(subscribe(&["a"]));
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.delta(nack(&nonce));
+    rig.silent();
+    rig.delta(subscribe(&["a"]));
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.delta(nack(&nonce));
+    rig.silent();
+    rig.delta(subscribe(&["*"]));
+    let nonce = rig.expect(&[], &[]);
+    rig.delta(ack(&nonce));
+    rig.delta(subscribe(&["*"]));
+    rig.expect(&[], &[]);
+}
+
+#[test]
+fn fault_m8_locators_are_names_and_no_wildcard() {
+    let locator = |name: &str| ResourceLocator {
+        name: name.into(),
+        ..ResourceLocator::default()
+    };
+    for delta in [false, true] {
+        let mut rig = Rig::new(delta);
+        rig.set("a", "1");
+        rig.set("b", "1");
+        if delta {
+            rig.delta(DeltaDiscoveryRequest {
+                resource_locators_subscribe: vec![locator("a")],
+                ..DeltaDiscoveryRequest::default()
+            });
+        } else {
+            let request = DiscoveryRequest {
+                resource_locators: vec![locator("a")],
+                ..DiscoveryRequest::default()
+            };
+            rig.session.on_sotw(request, rig.now);
+        }
+        rig.expect(&["a@1"], &[]);
+        assert!(!rig.session.is_wildcard());
+    }
+    let mut rig = Rig::new(true);
+    rig.set("a", "1");
+    rig.delta(subscribe(&["a"]));
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.delta(DeltaDiscoveryRequest {
+        resource_locators_unsubscribe: vec![locator("a")],
+        ..ack(&nonce)
+    });
+    assert!(rig.session.resources.is_empty());
+}
+
+#[test]
+fn fault_m8_a_sotw_request_without_a_nonce_is_a_new_start() {
+    let mut rig = Rig::new(false);
+    for name in ["a", "b"] {
+        rig.set(name, "1");
+    }
+    rig.sotw(&["a"], "", None);
+    let nonce = rig.expect(&["a@1"], &[]);
+    rig.sotw(&["a"], &nonce, None);
+    rig.sotw(&[], &nonce, None);
+    rig.silent();
+    rig.sotw(&["b"], "", None);
+    let nonce = rig.expect(&["b@1"], &[]);
+    rig.sotw(&["b"], &nonce, None);
+    rig.sotw(&["b"], "", None);
+    rig.expect(&["b@1"], &[]);
 }
