@@ -168,8 +168,16 @@ pub async fn xds(command: XdsCommand) -> anyhow::Result<(String, bool)> {
             Ok((nodes::table(&nodes), false))
         }
         XdsCommand::Diff { node, server } => {
-            let found: Node = server.json(&["xds", "nodes", &node]).await?;
-            Ok(nodes::diff(&found))
+            // As it is printed, an id that no path can have.
+            if node != nodes::NO_ID && !node.contains('\\') {
+                let found: Node = server.json(&["xds", "nodes", &node]).await?;
+                return Ok(nodes::diff(&found));
+            }
+            let mut list: Value = server.json(&["xds", "nodes"]).await?;
+            let all: Vec<Node> = serde_json::from_value(list["items"].take())?;
+            let found = all.iter().find(|found| found.shown_id() == node);
+            let found = found.with_context(|| format!("no proxy is connected as {node}"))?;
+            Ok(nodes::diff(found))
         }
     }
 }

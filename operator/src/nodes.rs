@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use trimtab_xds::{NodeInfo, ResourceInfo, Stamp, StreamInfo};
+use trimtab_xds::{Awaits, Culprit, NodeInfo, ResourceInfo, Stamp, StreamInfo};
 
 /// A connected proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Node {
 pub struct Subscription {
     /// Type URL.
     pub type_url: String,
+    /// Number of the stream; several have the same node if proxies share an id.
+    #[serde(default)]
+    pub stream: u64,
     /// Delta or state of the world.
     pub delta: bool,
     /// To all that it may see.
@@ -60,8 +63,25 @@ pub struct Resource {
     /// Version that it refuses, and its words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
+    /// What is waited for, if it does not have what it should and does not refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<WaitsFor>,
     /// Whether it has what it should.
     pub in_step: bool,
+}
+
+/// What is waited for before a proxy has what it should.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WaitsFor {
+    /// Its answer.
+    Answer,
+    /// Its answer about these and perhaps others; the content comes after that.
+    AnswerAbout(Vec<String>),
+    /// Clusters that the content names.
+    Clusters,
+    /// The connection.
+    Turn,
 }
 
 /// One type on one stream.
@@ -140,6 +160,9 @@ pub struct Refused {
     pub version: String,
     /// Its words.
     pub message: String,
+    /// It refused a response with others, and which of them is bad is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
@@ -168,7 +191,14 @@ impl From<&ResourceInfo> for Resource {
             refused: info.refused.as_ref().map(|r| Refused {
                 version: r.version.clone(),
                 message: r.message.clone(),
+                in_doubt: r.culprit == Culprit::Unknown,
                 at: time(r.at),
+            }),
+            waits_for: info.awaits.as_ref().map(|awaits| match awaits {
+                Awaits::Answer => WaitsFor::Answer,
+                Awaits::Other(names) => WaitsFor::AnswerAbout(names.clone()),
+                Awaits::Clusters => WaitsFor::Clusters,
+                Awaits::Turn => WaitsFor::Turn,
             }),
             in_step: info.is_synced(),
         }
@@ -179,6 +209,7 @@ impl From<&NodeInfo> for Node {
     fn from(info: &NodeInfo) -> Self {
         let subscriptions = info.subscriptions.iter().map(|s| Subscription {
             type_url: s.type_url.clone(),
+            stream: s.stream,
             delta: s.delta,
             wildcard: s.wildcard,
             last_refusal: s.last_refusal.clone(),
@@ -194,11 +225,83 @@ impl From<&NodeInfo> for Node {
     }
 }
 
+impl Resource {
+    /// The refusal of what it should have.
+    fn refusal(&self) -> Option<&Refused> {
+        let refused = self.refused.as_ref();
+        refused.filter(|refused| self.current.as_ref() == Some(&refused.version))
+    }
+
+    /// Why it does not have what it should.
+    fn reason(&self) -> String {
+        if let Some(refused) = self.refusal() {
+            let (version, words) = (shown(&refused.version), shown(&refused.message));
+            return if refused.in_doubt {
+                format!(
+                    "refused {version} in a response with others, and which of them is bad is not known: {words}"
+                )
+            } else {
+                format!("refuses {version}: {words}")
+            };
+        }
+        let next = self.current.as_deref().map(shown);
+        let next = next.as_deref().unwrap_or("the removal");
+        match &self.waits_for {
+            Some(WaitsFor::AnswerAbout(names)) => {
+                let names: Vec<String> = names.iter().map(|name| shown(name)).collect();
+                format!("{next} waits for the answer about {}", names.join(", "))
+            }
+            Some(WaitsFor::Clusters) => {
+                format!("{next} waits until the proxy has the clusters that it names")
+            }
+            Some(WaitsFor::Turn) => format!("{next} is about to be sent"),
+            Some(WaitsFor::Answer) | None => format!("was sent {next} and has not answered"),
+        }
+    }
+}
+
 impl Node {
     fn resources(&self) -> impl Iterator<Item = (&Subscription, &Resource)> {
         let all = self.subscriptions.iter();
         all.flat_map(|s| s.resources.iter().map(move |r| (s, r)))
     }
+
+    /// Most streams with the same type: more than one if several proxies have this id, or one has come back while its old
+    /// connection is not closed yet.
+    fn streams(&self) -> usize {
+        let of = |url: &str| {
+            self.subscriptions
+                .iter()
+                .filter(|s| s.type_url == url)
+                .count()
+        };
+        let all = self.subscriptions.iter().map(|s| of(&s.type_url));
+        all.max().unwrap_or_default()
+    }
+
+    /// The id as [`table`] prints it.
+    pub fn shown_id(&self) -> String {
+        if self.id.is_empty() {
+            NO_ID.to_owned()
+        } else {
+            shown(&self.id)
+        }
+    }
+}
+
+/// In the place of an id that a proxy did not give.
+pub const NO_ID: &str = "(no id)";
+
+/// A text of a proxy without what a terminal would obey.
+fn shown(text: &str) -> String {
+    let escaped = |c: char| -> String {
+        if matches!(c, '\'' | '"') {
+            c.to_string()
+        } else {
+            c.escape_debug().collect()
+        }
+    };
+    text.chars().map(escaped).collect()
 }
 
 /// One line a proxy.
@@ -207,14 +310,22 @@ pub fn table(nodes: &[Node]) -> String {
     for node in nodes {
         let (mut holds, mut waits, mut refuses) = (0, 0, 0);
         for (_, resource) in node.resources() {
-            match (resource.in_step, &resource.refused) {
+            match (resource.in_step, resource.refusal()) {
                 (true, _) => holds += 1,
                 (false, Some(_)) => refuses += 1,
                 (false, None) => waits += 1,
             }
         }
+        let streams = match node.streams() {
+            0 | 1 => String::new(),
+            several => format!(" ({several} streams)"),
+        };
         // A string takes whatever is written to it.
-        let _ = writeln!(out, "{holds:<8} {waits:<8} {refuses:<8} {}", node.id);
+        let _ = writeln!(
+            out,
+            "{holds:<8} {waits:<8} {refuses:<8} {}{streams}",
+            node.shown_id()
+        );
     }
     out
 }
@@ -223,93 +334,39 @@ pub fn table(nodes: &[Node]) -> String {
 pub fn diff(node: &Node) -> (String, bool) {
     let mut out = String::new();
     let mut differs = false;
+    let several = node.streams() > 1;
     for (subscription, resource) in node.resources() {
         if resource.in_step {
             continue;
         }
         differs = true;
-        let version = |v: Option<&str>| v.unwrap_or("none").to_owned();
+        let version = |v: Option<&str>| v.map_or_else(|| "none".to_owned(), shown);
         let has = resource.acknowledged.as_ref().map(|v| v.version.as_str());
+        let stream = if several {
+            format!(" (stream {})", subscription.stream)
+        } else {
+            String::new()
+        };
         let _ = writeln!(
             out,
-            "{} {}\n  should have {}, has {}",
-            subscription.type_url,
-            resource.name,
+            "{} {}{stream}\n  should have {}, has {}; {}",
+            shown(&subscription.type_url),
+            shown(&resource.name),
             version(resource.current.as_deref()),
             version(has),
+            resource.reason(),
         );
-        if let Some(refused) = &resource.refused {
-            let _ = writeln!(out, "  refuses {}: {}", refused.version, refused.message);
-        } else if let Some(sent) = &resource.sent {
-            let _ = writeln!(out, "  was sent {} and has not answered", sent.version);
-        }
     }
     if !differs {
         let count = node.resources().count();
-        let _ = writeln!(out, "{}: has all {count} resources as they are", node.id);
+        let id = node.shown_id();
+        let _ = writeln!(out, "{id}: has all {count} resources as they are");
     }
     for mistake in &node.mistakes {
-        let _ = writeln!(out, "mistake: {mistake}");
+        let _ = writeln!(out, "mistake: {}", shown(mistake));
     }
     (out, differs)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(refused: bool) -> Node {
-        let version = |v: &str| Version {
-            version: v.to_owned(),
-            at: None,
-        };
-        let refusal = Refused {
-            version: "2".into(),
-            message: "bad regex".into(),
-            at: None,
-        };
-        let resource = Resource {
-            name: "a_80".into(),
-            current: Some("2".into()),
-            sent: Some(version("2")),
-            acknowledged: Some(version(if refused { "1" } else { "2" })),
-            refused: refused.then_some(refusal),
-            in_step: !refused,
-        };
-        Node {
-            id: "pod.shop".into(),
-            identity: None,
-            audiences: Vec::new(),
-            subscriptions: vec![Subscription {
-                type_url: "routes".into(),
-                delta: false,
-                wildcard: false,
-                last_refusal: None,
-                resources: vec![resource],
-            }],
-            mistakes: vec!["VirtualService shop/a: spec.http: no".into()],
-        }
-    }
-
-    #[test]
-    fn differences_are_told_with_the_words_of_the_proxy() {
-        let (text, differs) = diff(&node(true));
-        assert!(differs);
-        assert!(
-            text.contains("should have 2, has 1") && text.contains("bad regex"),
-            "{text}"
-        );
-        let (text, differs) = diff(&node(false));
-        assert!(!differs && text.contains("has all 1"), "{text}");
-        assert!(text.contains("mistake: VirtualService shop/a"), "{text}");
-        let rows = table(&[node(true), node(false)]);
-        assert!(
-            rows.contains("0        0        1        pod.shop"),
-            "{rows}"
-        );
-        assert!(
-            rows.contains("1        0        0        pod.shop"),
-            "{rows}"
-        );
-    }
-}
+mod tests;

@@ -44,6 +44,11 @@ impl Collector for XdsCollector {
                 "Connections refused because of their certificate",
                 &stats.tls_refused,
             ),
+            (
+                "trimtab_xds_connections_refused",
+                "Connections closed because there are too many",
+                &stats.limited_connections,
+            ),
         ] {
             counter(encoder, name, help, read(value))?;
         }

@@ -1,21 +1,26 @@
 //! Connections: accepted, and on a TLS listener authenticated, before they reach the gRPC server.
 
+mod bounds;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
+
+use bounds::{Complaints, Place, Places};
 
 use crate::identity::{IdentityError, PeerInfo, SpiffeId};
 use crate::stats::Stats;
@@ -25,12 +30,16 @@ use crate::tls::TlsSource;
 const BACKLOG: usize = 64;
 /// Connections that may wait in the system to be accepted; the system has a bound of its own.
 const WAITING: u32 = 65_535;
-/// Handshakes under way at a time; the others wait in the kernel.
+/// Handshakes under way at a time; the others wait, and those of which nothing came do not count.
 const HANDSHAKES: usize = 256;
 /// Longest handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after a failure to accept, which is mostly a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time in which a client must have sent the preface of HTTP/2.
+const FIRST_BYTES: Duration = Duration::from_secs(10);
+/// Length of that preface.
+const PREFACE: usize = 24;
 
 #[derive(Debug)]
 enum Io {
@@ -43,6 +52,39 @@ enum Io {
 pub(crate) struct Connection {
     io: Io,
     info: PeerInfo,
+    /// Until the preface is there: how much of it is missing, and until when it must come. Later, pings find out.
+    greeting: Option<(usize, Pin<Box<Sleep>>)>,
+    _place: Place,
+}
+
+impl Connection {
+    fn new(io: Io, info: PeerInfo, place: Place) -> Self {
+        Self {
+            io,
+            info,
+            greeting: Some((PREFACE, Box::pin(tokio::time::sleep(FIRST_BYTES)))),
+            _place: place,
+        }
+    }
+
+    /// After a read of so many bytes, or of nothing yet.
+    fn greeted(
+        &mut self,
+        read: Poll<io::Result<()>>,
+        bytes: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some((missing, until)) = &mut self.greeting else {
+            return read;
+        };
+        *missing = missing.saturating_sub(bytes);
+        if *missing == 0 {
+            self.greeting = None;
+        } else if read.is_pending() && until.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
 }
 
 impl Connected for Connection {
@@ -59,10 +101,13 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let before = buffer.filled().len();
+        let read = match &mut self.io {
             Io::Plain(io) => Pin::new(io).poll_read(context, buffer),
             Io::Tls(io) => Pin::new(io).poll_read(context, buffer),
-        }
+        };
+        let bytes = buffer.filled().len() - before;
+        self.greeted(read, bytes, context)
     }
 }
 
@@ -135,69 +180,128 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(WAITING)
 }
 
+/// Takes what comes to a listener.
+struct Acceptor {
+    listener: TcpListener,
+    places: Places,
+    failures: Complaints,
+    refusals: Complaints,
+    stats: Arc<Stats>,
+}
+
+impl Acceptor {
+    /// The next connection that has a place.
+    async fn next(&mut self) -> (TcpStream, SocketAddr, Place) {
+        loop {
+            let (stream, addr) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if let Some(times) = self.failures.add(Instant::now()) {
+                        tracing::warn!(%error, times, "connections to the xDS server could not be accepted");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if let Some(place) = self.places.enter(addr.ip()) {
+                // Else Nagle's algorithm delays a push until the one before is acknowledged; a socket without it still
+                // works.
+                let _ = stream.set_nodelay(true);
+                return (stream, addr, place);
+            }
+            Stats::add(&self.stats.limited_connections, 1);
+            if let Some(times) = self.refusals.add(Instant::now()) {
+                tracing::warn!(%addr, times, "connections to the xDS server were closed: there are too many, or too many from one address");
+            }
+        }
+    }
+}
+
+type Accepted = io::Result<Connection>;
+
 /// The connections of a listener until `shutdown`. A slow or failing handshake holds up no other.
 pub(crate) fn incoming(
     listener: TcpListener,
     tls: Option<Arc<TlsSource>>,
     stats: Arc<Stats>,
+    connections: usize,
     shutdown: CancellationToken,
-) -> impl Stream<Item = io::Result<Connection>> {
+) -> impl Stream<Item = Accepted> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
+    let mut acceptor = Acceptor {
+        listener,
+        places: Places::within_files(connections),
+        failures: Complaints::default(),
+        refusals: Complaints::default(),
+        stats,
+    };
     tokio::spawn(async move {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         loop {
-            let accepted = tokio::select! {
+            let (stream, addr, place) = tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sender.closed() => return,
-                accepted = listener.accept() => accepted,
+                accepted = acceptor.next() => accepted,
             };
-            let (stream, addr) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection to the xDS server could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            // Else Nagle's algorithm delays a push until the one before is acknowledged; a socket without it still works.
-            let _ = stream.set_nodelay(true);
-            let Some(tls) = &tls else {
-                let info = PeerInfo {
-                    addr: Some(addr),
-                    spiffe: None,
+            if let Some(tls) = &tls {
+                let handshake = Handshake {
+                    tls: Arc::clone(tls),
+                    turns: Arc::clone(&handshakes),
+                    stats: Arc::clone(&acceptor.stats),
+                    sender: sender.clone(),
                 };
-                let io = Io::Plain(stream);
-                if sender.send(Ok(Connection { io, info })).await.is_err() {
-                    return;
-                }
+                tokio::spawn(handshake.run(stream, addr, place));
                 continue;
+            }
+            let info = PeerInfo {
+                addr: Some(addr),
+                spiffe: None,
             };
-            // The semaphore is never closed.
-            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
+            let connection = Connection::new(Io::Plain(stream), info, place);
+            if sender.send(Ok(connection)).await.is_err() {
                 return;
-            };
-            let (tls, stats, sender) = (Arc::clone(tls), Arc::clone(&stats), sender.clone());
-            tokio::spawn(async move {
-                let connection = identify(&tls, stream, addr).await;
-                drop(permit);
-                match connection {
-                    // The server may be gone meanwhile, and then so is the connection.
-                    Ok(connection) => drop(sender.send(Ok(connection)).await),
-                    Err(reason) => {
-                        Stats::add(&stats.tls_refused, 1);
-                        tracing::debug!(%addr, reason, "a connection to the xDS server was refused");
-                    }
-                }
-            });
+            }
         }
     });
     ReceiverStream::new(receiver)
+}
+
+/// What a handshake needs.
+struct Handshake {
+    tls: Arc<TlsSource>,
+    turns: Arc<Semaphore>,
+    stats: Arc<Stats>,
+    sender: mpsc::Sender<Accepted>,
+}
+
+impl Handshake {
+    async fn run(self, stream: TcpStream, addr: SocketAddr, place: Place) {
+        // Silence takes no turn from others.
+        let spoke = tokio::time::timeout(HANDSHAKE, stream.readable()).await;
+        let connection = match spoke {
+            Ok(_) => {
+                // The semaphore is never closed.
+                let _turn = self.turns.acquire().await;
+                identify(&self.tls, stream, addr, place).await
+            }
+            Err(_) => Err("the client said nothing".to_owned()),
+        };
+        match connection {
+            // The server may be gone meanwhile, and then so is the connection.
+            Ok(connection) => drop(self.sender.send(Ok(connection)).await),
+            Err(reason) => {
+                Stats::add(&self.stats.tls_refused, 1);
+                tracing::debug!(%addr, reason, "a connection to the xDS server was refused");
+            }
+        }
+    }
 }
 
 async fn identify(
     tls: &TlsSource,
     stream: TcpStream,
     addr: SocketAddr,
+    place: Place,
 ) -> Result<Connection, String> {
     let acceptor = TlsAcceptor::from(tls.current());
     let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream))
@@ -217,11 +321,9 @@ async fn identify(
     if !domains.is_empty() && !domains.iter().any(|domain| domain == spiffe.trust_domain()) {
         return Err(IdentityError::TrustDomain(spiffe.trust_domain().to_owned()).to_string());
     }
-    Ok(Connection {
-        io: Io::Tls(Box::new(stream)),
-        info: PeerInfo {
-            addr: Some(addr),
-            spiffe: Some(Arc::new(spiffe)),
-        },
-    })
+    let info = PeerInfo {
+        addr: Some(addr),
+        spiffe: Some(Arc::new(spiffe)),
+    };
+    Ok(Connection::new(Io::Tls(Box::new(stream)), info, place))
 }

@@ -10,8 +10,10 @@
 //! A [`Scope`] says which clients may see a resource; a client gets no sign of the others, and a change of them does
 //! not wake it. [`ResourceCache::nodes`] lists what each client was sent, accepted and refused.
 //!
-//! On an aggregated stream, listeners and routes wait until the client has acknowledged the clusters and endpoints before
-//! them: Envoy sends the ACK when it can use them, and a route to an unknown cluster would lose calls.
+//! On an aggregated stream, a listener or route waits until the client has acknowledged the clusters and endpoints that it
+//! names: Envoy sends the ACK when it can use them, and a route to an unknown cluster would lose calls. It waits for a
+//! bounded time, and everything else goes on. What a changed resource refers to is sent again after it: a changed cluster
+//! is not used before its endpoints came. A refusal counts for its stream, and is tried again after a pause.
 //!
 //! | path | cost |
 //! |---|---|

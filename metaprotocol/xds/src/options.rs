@@ -51,12 +51,16 @@ pub(crate) const MAX_TEXT: usize = 4 << 10;
 pub struct Limits {
     /// Bytes of one request. Default 4 MiB, about 40,000 names with their versions. Passed: `OUT_OF_RANGE`.
     pub message_bytes: usize,
-    /// Names that one stream may subscribe to, over all types. Default 10,000. Passed: `RESOURCE_EXHAUSTED`.
+    /// Names that one stream may subscribe to, over all types, with 128 bytes for each. Default 10,000.
+    /// Passed: `RESOURCE_EXHAUSTED`.
     pub names_per_stream: usize,
-    /// Open streams of one identity: of one SPIFFE ID on a TLS listener, of one `node.id` on a plain one, of one address
-    /// for clients without an id. Default 2,000, as all pods of a workload share a SPIFFE ID.
+    /// Open streams of one identity: of one SPIFFE ID on a TLS listener; on a plain one of one `node.id`, and of one
+    /// address other than loopback. Default 2,000, as all pods of a workload share a SPIFFE ID.
     /// Passed: `RESOURCE_EXHAUSTED`.
     pub streams_per_identity: usize,
+    /// Open connections, of which one address other than loopback may have a quarter. Default 20,000, and never more than
+    /// three eighths of the files that the process may have open. Passed: the connection is closed.
+    pub connections: usize,
     /// Open streams of all clients. Default 50,000. Passed: `RESOURCE_EXHAUSTED`.
     pub streams: usize,
     /// How long a new stream may stay without a request. Default 30 s. Passed: `DEADLINE_EXCEEDED`.
@@ -69,6 +73,7 @@ impl Default for Limits {
             message_bytes: 4 << 20,
             names_per_stream: 10_000,
             streams_per_identity: 2_000,
+            connections: 20_000,
             streams: 50_000,
             first_request: Duration::from_secs(30),
         }

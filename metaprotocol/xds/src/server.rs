@@ -42,7 +42,13 @@ pub async fn serve_with(
         }
         None => None,
     };
-    let connections = incoming(listener, tls, cache.shared_stats(), done);
+    let connections = incoming(
+        listener,
+        tls,
+        cache.shared_stats(),
+        options.limits.connections,
+        done,
+    );
     let mut builder = Server::builder()
         .http2_keepalive_interval(Some(options.keepalive_interval))
         .http2_keepalive_timeout(Some(options.keepalive_timeout));

@@ -16,6 +16,8 @@ pub struct Stats {
     pub streams_refused: AtomicU64,
     /// Streams refused or ended because a client has too many.
     pub limited_streams: AtomicU64,
+    /// Connections closed because there are too many, in all or from one address.
+    pub limited_connections: AtomicU64,
     /// Streams ended because a client subscribed to too many names.
     pub limited_names: AtomicU64,
     /// Streams ended because a request was too large.

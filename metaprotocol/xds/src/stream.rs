@@ -295,7 +295,7 @@ impl StreamState {
                 return Poll::Ready(Some(bytes));
             }
             if &*resources.url == CDS {
-                order.on_queued(session.queued(), now);
+                order.on_queued(session.queued(order.queued()), now);
             }
             let holds = session.holds().then(|| order.expires()).flatten();
             *due = due

@@ -76,6 +76,8 @@ pub struct XdsLimits {
     pub names_per_stream: usize,
     /// Streams of one identity.
     pub streams_per_identity: usize,
+    /// Connections of all; one address other than loopback may have a quarter.
+    pub connections: usize,
     /// Streams of all.
     pub streams: usize,
 }
@@ -86,6 +88,7 @@ impl Default for XdsLimits {
             message_bytes,
             names_per_stream,
             streams_per_identity,
+            connections,
             streams,
             ..
         } = Limits::default();
@@ -93,6 +96,7 @@ impl Default for XdsLimits {
             message_bytes,
             names_per_stream,
             streams_per_identity,
+            connections,
             streams,
         }
     }
@@ -126,6 +130,7 @@ impl Xds {
             ("messageBytes", limits.message_bytes),
             ("namesPerStream", limits.names_per_stream),
             ("streamsPerIdentity", limits.streams_per_identity),
+            ("connections", limits.connections),
             ("streams", limits.streams),
         ] {
             if number == 0 {
@@ -154,6 +159,7 @@ impl Xds {
                 message_bytes: self.limits.message_bytes,
                 names_per_stream: self.limits.names_per_stream,
                 streams_per_identity: self.limits.streams_per_identity,
+                connections: self.limits.connections,
                 streams: self.limits.streams,
                 ..Limits::default()
             },

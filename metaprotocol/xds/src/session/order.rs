@@ -4,11 +4,15 @@
 //! cluster of an unanswered response waits, and nothing else does. It waits for a while only: the reason may be a name
 //! server that never answers. Once the proxy has accepted the endpoints of a cluster, it has the cluster.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
+
 use std::time::{Duration, Instant};
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::message::{Item, Push};
 use crate::entry::Entry;
+use crate::options::MAX_TEXT;
 use crate::references::any_field;
 use crate::types::{CDS, EDS};
 
@@ -28,10 +32,13 @@ struct Cluster {
     until: Instant,
 }
 
-/// The clusters that the client has not taken yet, by name.
+/// The clusters that the client has not taken yet, by the hash of their name: a first response has very many, and two
+/// names with one hash only wait for each other.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
-    clusters: HashMap<Box<[u8]>, Cluster>,
+    clusters: HashMap<u64, Cluster>,
+    /// How many of those that wait to be sent are among them.
+    queued: usize,
     /// Changes with `clusters`.
     generation: u64,
 }
@@ -53,7 +60,9 @@ impl Order {
 
     /// Whether the content must wait: O(its bytes).
     pub(super) fn holds(&self, entry: &Entry) -> bool {
-        any_field(entry.body(), &mut |value| self.clusters.contains_key(value))
+        any_field(entry.body(), &mut |value| {
+            value.len() <= MAX_TEXT && self.clusters.contains_key(&xxh3_64(value))
+        })
     }
 
     /// Lets go what has waited long enough.
@@ -69,6 +78,9 @@ impl Order {
             return;
         }
         let of_clusters = type_url == CDS;
+        if of_clusters {
+            self.queued = 0;
+        }
         let until = self.until(of_clusters, now);
         for item in push.items.iter().filter(|item| item.is_change()) {
             let cluster = self.cluster(item, until);
@@ -81,16 +93,21 @@ impl Order {
         self.generation += 1;
     }
 
-    /// Clusters that wait to be sent after an unanswered response.
+    /// How many names of [`Self::on_queued`] are known.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// More clusters wait to be sent after an unanswered response.
     pub(crate) fn on_queued<'a>(&mut self, names: impl Iterator<Item = &'a str>, now: Instant) {
         for name in names {
-            if !self.clusters.contains_key(name.as_bytes()) {
-                let cluster = Cluster {
+            self.queued += 1;
+            if let hash_map::Entry::Vacant(place) = self.clusters.entry(xxh3_64(name.as_bytes())) {
+                place.insert(Cluster {
                     sent: Some(now),
                     endpoints: None,
                     until: now + FOLLOWING,
-                };
-                self.clusters.insert(name.as_bytes().into(), cluster);
+                });
                 self.generation += 1;
             }
         }
@@ -107,8 +124,8 @@ impl Order {
             endpoints: None,
             until,
         };
-        let name = item.entry.key();
-        self.clusters.entry(name.into()).or_insert_with(new)
+        let key = xxh3_64(item.entry.key());
+        self.clusters.entry(key).or_insert_with(new)
     }
 
     /// The response of a type was answered.
@@ -117,7 +134,10 @@ impl Order {
             return;
         }
         match type_url {
-            CDS => self.clusters.values_mut().for_each(|c| c.sent = None),
+            CDS => {
+                self.queued = 0;
+                self.clusters.values_mut().for_each(|c| c.sent = None);
+            }
             EDS => {
                 for cluster in self.clusters.values_mut() {
                     if let Some(at) = cluster.endpoints.take() {

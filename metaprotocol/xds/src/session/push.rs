@@ -96,6 +96,9 @@ impl Session {
                     must_send,
                 } => {
                     let isolated = self.resources.get(&name).is_some_and(|r| r.isolated);
+                    if isolated {
+                        self.settle_missing(&mut missing, batch, table);
+                    }
                     if (isolated && !batch.is_empty()) || !batch.has_room(&entry) {
                         self.requeue(name, must_send);
                         room = false;
@@ -111,16 +114,23 @@ impl Session {
                 }
             }
         }
-        // What goes makes room for what waits, and is missed if it goes first.
-        let wait = !self.held.is_empty();
+        self.settle_missing(&mut missing, batch, table);
         for name in missing {
-            if wait {
-                self.hold(name, false);
-            } else if let Decision::Remove = self.decide(&name, table) {
+            self.hold(name, false);
+        }
+        room
+    }
+
+    /// Removes names that do not exist, unless something waits: what goes makes room for it, and is missed if it goes first.
+    fn settle_missing(&mut self, missing: &mut Vec<Arc<str>>, batch: &mut Batch, table: &Table) {
+        if self.holds() {
+            return;
+        }
+        for name in missing.drain(..) {
+            if let Decision::Remove = self.decide(&name, table) {
                 batch.removed.push(name);
             }
         }
-        room
     }
 
     pub(super) fn send(

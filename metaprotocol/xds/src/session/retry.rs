@@ -28,13 +28,14 @@ impl Session {
         !self.held.is_empty()
     }
 
-    /// Names that wait until the response in flight is answered.
-    pub(crate) fn queued(&self) -> impl Iterator<Item = &str> {
-        let in_flight = self.in_flight.is_some();
-        self.queue
-            .iter()
-            .filter(move |_| in_flight)
-            .map(|name| &**name)
+    /// Names that wait until the response in flight is answered, without so many that came first.
+    pub(crate) fn queued(&self, known: usize) -> impl Iterator<Item = &str> {
+        let known = if self.in_flight.is_some() {
+            known
+        } else {
+            self.queue.len()
+        };
+        self.queue.iter().skip(known).map(|name| &**name)
     }
 
     /// Sends a name again though the client has it, because it also has a new content of what refers to it.

@@ -1,11 +1,12 @@
 //! Random histories: whatever happened, in the end the client holds what the table holds for it, and it never saw
 //! anything else.
 
+mod content;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_types::pb::google::rpc;
 use proptest::prelude::*;
@@ -13,15 +14,15 @@ use proptest::prelude::*;
 use super::message::{Item, Push};
 use super::order::Order;
 use super::state::{Action, Mode, Session};
+use content::{Content, content, mine, scoped};
+
 use crate::rejections::Rejection;
-use crate::resource::{Resource, Scoped};
-use crate::scope::{Audience, Scope, View};
+use crate::scope::View;
 use crate::table::Table;
 use crate::types::CDS;
 
 const NAMES: u8 = 5;
-/// A message whose first field is the name of a cluster, and that cluster.
-const ROUTE: &[u8] = b"\n\x05later";
+/// The cluster that some contents name.
 const CLUSTER: &str = "later";
 
 #[derive(Debug, Clone)]
@@ -44,69 +45,6 @@ enum Step {
     Parent(u8),
     /// A cluster that contents name is not taken yet, or is.
     Pending(bool),
-}
-
-/// What a name has, and for whom.
-#[derive(Debug, Clone)]
-enum Content {
-    All(u8),
-    Mine(u8),
-    Others(u8),
-    /// A variant for the client, and one for everyone.
-    Both(u8, u8),
-    /// For everyone but the client.
-    NotMine(u8),
-    /// For everyone but others, so that the client sees it.
-    NotOthers(u8),
-    /// A variant for the client, and one for everyone else.
-    Apart(u8, u8),
-}
-
-fn content() -> impl Strategy<Value = Content> {
-    let version = 0..4_u8;
-    prop_oneof![
-        4 => version.clone().prop_map(Content::All),
-        2 => version.clone().prop_map(Content::Mine),
-        1 => version.clone().prop_map(Content::Others),
-        1 => (version.clone(), version.clone()).prop_map(|(mine, all)| Content::Both(mine, all)),
-        2 => version.clone().prop_map(Content::NotMine),
-        1 => version.clone().prop_map(Content::NotOthers),
-        1 => (version.clone(), version).prop_map(|(mine, rest)| Content::Apart(mine, rest)),
-    ]
-}
-
-fn mine() -> Audience {
-    Audience::Namespace("mine".into())
-}
-
-fn scoped(name: &str, content: &Content) -> Vec<Scoped> {
-    let others = || Scope::only([Audience::Namespace("others".into())]);
-    let variants = match *content {
-        Content::All(version) => vec![(version, Scope::All)],
-        Content::Mine(version) => vec![(version, Scope::only([mine()]))],
-        Content::Others(version) => vec![(version, others())],
-        Content::Both(own, all) => vec![(own, Scope::only([mine()])), (all, Scope::All)],
-        Content::NotMine(version) => vec![(version, Scope::except([mine()]))],
-        Content::NotOthers(version) => vec![(
-            version,
-            Scope::except([Audience::Namespace("others".into())]),
-        )],
-        Content::Apart(own, rest) => vec![
-            (own, Scope::only([mine()])),
-            (rest, Scope::except([mine()])),
-        ],
-    };
-    let variant = |(version, scope): (u8, Scope)| Scoped {
-        resource: Resource {
-            name: name.to_owned(),
-            version: format!("v{version}"),
-            // Every other version refers to a cluster.
-            body: Bytes::from_static(if version % 2 == 1 { ROUTE } else { b"" }),
-            origin: String::new(),
-        },
-        scope,
-    };
-    variants.into_iter().map(variant).collect()
 }
 
 /// How the client behaves where the protocol leaves it a choice.

@@ -23,8 +23,10 @@ impl StreamState {
         let counters = &resources.counters;
         match action {
             Action::Watch(name) => resources.index.lock().watch(name, &self.wake),
-            Action::Unwatch(name) => {
-                resources.index.lock().unwatch(&name, self.id());
+            Action::Unwatch(name) => resources.index.lock().unwatch(&name, self.id()),
+            Action::WatchAll(on) => {
+                let mut index = resources.index.lock();
+                index.watch_all(on, &self.wake, &peer.view);
             }
             Action::Left(names) => store.report(names.iter().map(|name| Delivery::Left {
                 stream: self.id(),
@@ -32,10 +34,6 @@ impl StreamState {
                 type_url: resources.url.to_string(),
                 name: name.to_string(),
             })),
-            Action::WatchAll(on) => {
-                let mut index = resources.index.lock();
-                index.watch_all(on, &self.wake, &peer.view);
-            }
             Action::Ack => {
                 Stats::add(&stats.acks, 1);
                 Stats::add(&counters.acks, 1);
@@ -50,6 +48,12 @@ impl StreamState {
                 table.clear_rejection(&name, &peer.key);
             }
             Action::Accepted(accepted) => self.report_acks(store, resources, peer, &accepted),
+            refused => self.report_nacks(store, resources, peer, refused),
+        }
+    }
+
+    fn report_nacks(&self, store: &Store, resources: &TypeStore, peer: &Peer, refused: Action) {
+        match refused {
             Action::Rejected {
                 name,
                 origin,
@@ -74,8 +78,8 @@ impl StreamState {
                     warn_of_batch(peer, resources, &entries, &message);
                 }
                 let nacks = entries.iter().map(|entry| {
-                    let nacked =
-                        self.nacked(resources, peer, message.clone(), entry.version().to_owned());
+                    let version = entry.version().to_owned();
+                    let nacked = self.nacked(resources, peer, message.clone(), version);
                     let name = Some(entry.name().to_owned());
                     nacked(name, entry.origin().to_owned(), Culprit::Unknown)
                 });
@@ -91,6 +95,7 @@ impl StreamState {
                 let nacked = self.nacked(resources, peer, message, version);
                 store.report(std::iter::once(nacked(name, String::new(), Culprit::Known)));
             }
+            _ => {}
         }
     }
 

@@ -162,6 +162,21 @@ pub fn resource(name: &str, version: &str) -> Resource {
     }
 }
 
+/// The body is a message that has the name of another resource, and is of one version.
+pub fn naming(name: &str, version: &str, other: &str) -> Resource {
+    let field = |number: u8, text: &str| {
+        let length = u8::try_from(text.len()).expect("a short name");
+        let head = [number << 3 | 2, length];
+        head.into_iter().chain(text.bytes()).collect::<Vec<u8>>()
+    };
+    let nested = [field(1, other), field(2, version)].concat();
+    let nested = String::from_utf8(nested).expect("short ASCII texts");
+    Resource {
+        body: Bytes::from(field(3, &nested)),
+        ..resource(name, version)
+    }
+}
+
 pub fn scoped(name: &str, version: &str, scope: Scope) -> Scoped {
     Scoped {
         resource: resource(name, version),

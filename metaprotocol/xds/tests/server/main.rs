@@ -12,6 +12,7 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod limits;
+mod order;
 mod services;
 mod tls;
 mod views;

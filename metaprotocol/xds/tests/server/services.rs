@@ -3,8 +3,8 @@
 use trimtab_xds::{CDS, ECDS, EDS, LDS, RDS, TRDS, Update, xdstp_name};
 
 use crate::client::{
-    ADS, ADS_DELTA, Delta, Sotw, ack, ack_delta, ask, ask_delta, changes, listed, node, resource,
-    strings,
+    ADS, ADS_DELTA, Delta, Sotw, ack, ack_delta, ask, ask_delta, changes, listed, naming, node,
+    resource, strings,
 };
 use crate::common::Server;
 
@@ -77,7 +77,7 @@ async fn clusters_come_first_and_routes_last_however_the_types_were_asked_for() 
     }
     let updates = order.iter().rev().map(|url| Update {
         type_url: (*url).to_owned(),
-        set: vec![resource("a", "1").into()],
+        set: vec![naming("a", "1", "a").into()],
         remove: strings(&["a", "never-was"]),
     });
     assert_eq!(server.cache.update_all(updates.collect()), 4);
