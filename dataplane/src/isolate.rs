@@ -136,7 +136,11 @@ impl Isolation {
     pub(super) fn blamed(&self) -> BTreeMap<String, Words> {
         let mut out = BTreeMap::new();
         for (contributors, words) in self.shared.values() {
-            out.extend(contributors.keys().map(|o| (o.clone(), words.clone())));
+            // What others add to a service is not to blame for its address or its server.
+            let is_service = |object: &&String| object.starts_with("Service");
+            let none = !contributors.keys().any(|o| is_service(&o));
+            let blamed = contributors.keys().filter(|o| none || is_service(o));
+            out.extend(blamed.map(|o| (o.clone(), words.clone())));
         }
         let excluded = self.excluded.iter();
         out.extend(excluded.map(|(o, e)| (o.clone(), e.words.clone())));

@@ -89,6 +89,13 @@ impl<R: Row> Kept<R> {
         }
     }
 
+    /// Objects that exist and cannot be decoded, and of which no older version is known.
+    pub(super) fn undecodable(&self) -> impl Iterator<Item = Name> {
+        let rows = self.table.rows();
+        let names = rows.unreadable().filter(|name| rows.get(name).is_none());
+        names.cloned().collect::<Vec<Name>>().into_iter()
+    }
+
     fn versions<'a>(
         &'a self,
         is_held: &'a dyn Fn(&str) -> bool,

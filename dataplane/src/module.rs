@@ -19,6 +19,7 @@ use trimtab_kit::engine::{Engine, WriteError};
 use trimtab_kit::module::{Finding, Setup};
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::write::{StatusPatch, Writes};
+use trimtab_mesh::Name;
 use trimtab_metaprotocol::config::MetaprotocolConfig;
 use trimtab_metaprotocol::input::Settings;
 use trimtab_xds::{ResourceCache, Unresolved};
@@ -71,6 +72,8 @@ struct State {
     /// Objects with a mistake of which no good version is known, since the first pass: what an earlier process made of
     /// them is not known. Absent before that pass.
     unresolved: Option<BTreeSet<String>>,
+    /// The same of objects that cannot be decoded.
+    undecodable: Option<BTreeSet<Name>>,
     isolation: Isolation,
     /// Answers of proxies that were looked at.
     seen: Seen,
@@ -118,6 +121,7 @@ pub fn setup(
             served: Served::default(),
             last_good: LastGood::new(),
             unresolved: None,
+            undecodable: None,
             isolation: Isolation::default(),
             seen: Seen::default(),
             conditions: BTreeMap::new(),
@@ -280,6 +284,13 @@ impl State {
         chosen: &Chosen,
         snapshot: &Snapshot,
     ) -> Unresolved {
+        let undecodable = self.objects.undecodable();
+        let undecodable = match self.undecodable.take() {
+            Some(before) => before.intersection(&undecodable).cloned().collect(),
+            None => undecodable,
+        };
+        let everything = !undecodable.is_empty();
+        self.undecodable = Some(undecodable);
         let objects: BTreeSet<String> = objects.collect();
         // What got its mistake later, or is new, is known.
         let held = match self.unresolved.take() {
@@ -300,7 +311,9 @@ impl State {
                 names.insert(name);
             }
         }
-        if names.is_empty() {
+        if everything {
+            Unresolved::Everything
+        } else if names.is_empty() {
             Unresolved::Nothing
         } else {
             Unresolved::Names(names)

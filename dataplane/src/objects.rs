@@ -212,6 +212,20 @@ impl Objects {
         out
     }
 
+    /// Objects that exist and cannot be decoded.
+    pub(super) fn undecodable(&self) -> BTreeSet<Name> {
+        let services = self.services.undecodable().chain(self.slices.undecodable());
+        let services = services.chain(self.entries.undecodable());
+        let routes = self.rules.undecodable();
+        let routes = routes.chain(self.virtual_services.undecodable());
+        let routes = routes.chain(self.filters.undecodable());
+        let others = self.routers.undecodable();
+        let others = others.chain(self.protocols.undecodable());
+        let others = others.chain(self.redis_services.undecodable());
+        let others = others.chain(self.redis_destinations.undecodable());
+        services.chain(routes).chain(others).collect()
+    }
+
     pub(super) fn sidecars(&self) -> Vec<Arc<Sidecar>> {
         all(&self.sidecars)
     }

@@ -326,14 +326,9 @@ async fn run_standalone(
         None => None,
     };
     let config = Config {
-        unresolved: !folder.is_known(),
+        unresolved: is_unknown(&folder),
         ..config
     };
-    if config.unresolved {
-        complain(
-            "proxies keep what they have from before the start, and get what changes from now on, until these files are corrected or removed",
-        );
-    }
     let mut operator = Operator::start(config, embedded.client(), shutdown.clone()).await?;
     let (cache, stop) = (operator.cache.clone(), shutdown.clone());
     operator.add_task("folder", async move {
@@ -360,6 +355,16 @@ async fn run_standalone(
         });
     }
     operator.wait().await
+}
+
+/// Whether proxies may have something of the folder that cannot be read; says so.
+fn is_unknown(folder: &standalone::Folder) -> bool {
+    if !folder.is_known() {
+        complain(
+            "proxies keep what they have from before the start, and get what changes from now on, until these files are corrected or removed",
+        );
+    }
+    !folder.is_known()
 }
 
 async fn listen_api(address: SocketAddr) -> anyhow::Result<TcpListener> {

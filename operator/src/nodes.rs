@@ -363,7 +363,7 @@ pub fn diff(node: &Node) -> (String, bool) {
         let _ = writeln!(out, "{id}: has all {count} resources as they are");
     }
     for mistake in &node.mistakes {
-        let _ = writeln!(out, "mistake: {mistake}");
+        let _ = writeln!(out, "mistake: {}", shown(mistake));
     }
     (out, differs)
 }

@@ -119,9 +119,6 @@ impl Operator {
             ..Context::new(client, clock, shutdown.clone())
         };
         let cache = context.xds.clone();
-        if config.unresolved {
-            cache.set_unresolved(FOLDER, &Unresolved::Everything);
-        }
         let mut host = Host::new(context.clone());
         set_up(&config, &mut host)?;
         let modules = host.modules().to_vec();
@@ -227,6 +224,10 @@ impl Operator {
 
 /// Sets up the modules that the configuration switches on.
 pub(crate) fn set_up(config: &Config, host: &mut Host) -> anyhow::Result<()> {
+    if config.unresolved {
+        let xds = &host.context().xds;
+        xds.set_unresolved(FOLDER, &Unresolved::Everything);
+    }
     for factory in &config.list {
         let section = config.section(factory);
         if factory.enabled(section) {

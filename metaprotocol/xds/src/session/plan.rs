@@ -23,11 +23,11 @@ impl Session {
     /// Reads the change log from the cursor on, or compares the whole subscription where that is less work.
     pub(super) fn catch_up(&mut self, table: &Table, now: Instant) {
         self.read_changes(table, now);
-        self.keep_from_before(table, now);
+        self.note_resumed(table, now);
     }
 
     /// Notes what the client has from before the stream, and looks at it again when more is known of it.
-    fn keep_from_before(&mut self, table: &Table, now: Instant) {
+    fn note_resumed(&mut self, table: &Table, now: Instant) {
         if self.resumed && !self.full {
             self.resumed = false;
             let unsent = self.resources.values_mut().filter(|s| s.sent.is_none());
