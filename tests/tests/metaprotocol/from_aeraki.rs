@@ -34,7 +34,7 @@ fn with_aerakis_crd() -> Embedded {
         .map(|(_, crd)| crd);
     for mut crd in ours.chain(trimtab_crds::manifests::istio_crds()) {
         if crd.spec.names.kind == "ApplicationProtocol" {
-            crd.spec.scope = "Namespaced".to_owned();
+            "Namespaced".clone_into(&mut crd.spec.scope);
         }
         embedded.install_crd(&crd).unwrap();
     }
@@ -101,7 +101,7 @@ async fn translated(mesh: Option<(&str, &str)>, more: &str) -> String {
         });
     }
     let mut config = config(more);
-    config.xds.advertise = "trimtab.istio-system.svc:15010".to_owned();
+    "trimtab.istio-system.svc:15010".clone_into(&mut config.xds.advertise);
     let (_, output) = translate::pass(&documents, &<_>::default(), &config)
         .await
         .unwrap();

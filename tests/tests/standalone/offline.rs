@@ -294,7 +294,7 @@ async fn fault_m17_crds_of_aeraki_in_the_folder_change_nothing() {
         .nth(1)
         .unwrap();
     assert_eq!(crd.spec.names.kind, "ApplicationProtocol");
-    crd.spec.scope = "Namespaced".to_owned();
+    "Namespaced".clone_into(&mut crd.spec.scope);
     let protocol = "{apiVersion: metaprotocol.aeraki.io/v1alpha1, kind: ApplicationProtocol, metadata: {name: p, namespace: istio-system}, spec: {protocol: p, codec: c}}";
     std::fs::write(dir.join("crd.yaml"), manifests::yaml(&crd).unwrap()).unwrap();
     std::fs::write(dir.join("protocol.yaml"), protocol).unwrap();
