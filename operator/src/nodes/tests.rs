@@ -126,12 +126,14 @@ fn fault_m6_what_proxies_say_is_escaped_and_no_id_has_a_name() {
     evil.subscriptions[0].resources[0].name = "x\r\u{7}".into();
     let refused = evil.subscriptions[0].resources[0].refused.as_mut();
     refused.unwrap().message = "no\u{1b}]0;title\u{7}\nnext".into();
+    evil.mistakes = vec!["VirtualService a\u{7}b".into()];
     let mut nobody = node(false);
     nobody.id.clear();
+    nobody.mistakes.clear();
     let text = table(&[evil.clone(), nobody.clone()]) + &diff(&evil).0 + &diff(&nobody).0;
     let bad = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
     assert!(!text.contains(bad), "{text:?}");
-    assert_eq!(text.lines().count(), 6, "{text}");
+    assert_eq!(text.lines().count(), 7, "{text}");
     assert!(
         text.contains("a\\n\\u{1b}[31m") && text.contains("(no id)"),
         "{text}"
