@@ -54,7 +54,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
       "mesh" (dict "domain" .Values.clusterDomain "configMap" "istio-system/istio")
       "xds" (dict "address" "0.0.0.0:15010" "advertise" (printf "%s:%v" $host .Values.service.ports.xds)) -}}
 {{- if include "trimtab.hasTokens" . -}}
-{{- $authority := dict "namespace" .Release.Namespace "name" (include "trimtab.xdsAuthority" .) -}}
+{{- $authority := dict "namespace" .Release.Namespace "name" (printf "%s-xds-authority" (include "trimtab.fullname" .)) -}}
 {{- $_ := set $config.xds "tokens" (dict "authority" $authority) -}}
 {{- end -}}
 {{- if include "trimtab.hasLazyload" . -}}
@@ -79,12 +79,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{/* Not empty unless the xDS server has certificates of files, or is plain: proxies show their ServiceAccount tokens. */}}
 {{- define "trimtab.hasTokens" -}}
 {{- $xds := default dict .Values.config.xds -}}
-{{- if not (or (get $xds "tls") (get $xds "plaintext")) -}}true{{- end -}}
-{{- end -}}
-
-{{/* The Secret with the authority of the xDS server. */}}
-{{- define "trimtab.xdsAuthority" -}}
-{{- printf "%s-xds-authority" (include "trimtab.fullname" .) -}}
+{{- if not (or .Values.tls.secretName (get $xds "tls") (get $xds "plaintext")) -}}true{{- end -}}
 {{- end -}}
 
 {{/* Not empty when pushed metrics are configured, also with `mds: {}`. */}}

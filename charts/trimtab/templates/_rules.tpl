@@ -173,11 +173,11 @@
 {{- end -}}
 {{- end -}}
 
-{{/* config.xds.tokens: the authority of the xDS server, which the operator makes and renews, in the release namespace. */}}
+{{/* config.xds.tokens: the authority of the xDS server, which the operator makes and renews, in its namespace. */}}
 {{- define "trimtab.rules.xds" -}}
 - apiGroups: [""]
   resources: [secrets]
-  resourceNames: [{{ include "trimtab.xdsAuthority" . }}]
+  resourceNames: [{{ (include "trimtab.config" . | fromYaml).xds.tokens.authority.name }}]
   verbs: [get, update]
 # Kubernetes cannot limit a creation to a name.
 - apiGroups: [""]
