@@ -37,6 +37,7 @@ pub(crate) async fn establish(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Identity> {
     let mut endpoint = XdsEndpoint::plain(advertised(config, Some(listening)));
+    endpoint.identified = identified(config);
     let Some(tokens) = &config.xds.tokens else {
         let security = config.xds.security();
         return Ok(Identity { endpoint, security });
@@ -86,6 +87,7 @@ pub(crate) async fn offline(
     clock: &Arc<dyn Clock>,
 ) -> XdsEndpoint {
     let mut endpoint = XdsEndpoint::plain(advertised(config, None));
+    endpoint.identified = identified(config);
     if let Some(tokens) = &config.xds.tokens {
         let store = AuthorityStore::new(client.clone(), tokens.authority.clone(), clock.clone());
         let roots = match store.read().await {
@@ -98,6 +100,10 @@ pub(crate) async fn offline(
         endpoint.tls = Some(tls(tokens, roots));
     }
     endpoint
+}
+
+fn identified(config: &Config) -> bool {
+    config.xds.tokens.is_some() || config.xds.tls.is_some()
 }
 
 fn tls(tokens: &XdsTokens, roots: String) -> EndpointTls {

@@ -398,14 +398,15 @@ mod documents {
             };
             assert_eq!(keys(&written), keys(&default), "keys of {section}");
         }
-        assert!(parse(&blocks[1]).xds.tls.is_some());
-        let sources = parse(&blocks[2]).metrics;
+        assert!(parse(&blocks[1]).xds.tokens.is_some());
+        assert!(parse(&blocks[2]).xds.tls.is_some());
+        let sources = parse(&blocks[3]).metrics;
         assert!(
             sources.prometheus.is_some()
                 && sources.metrics_server.is_some()
                 && sources.mds.is_some()
         );
-        let scoping = parse(&blocks[3]).of::<Lazyload>();
+        let scoping = parse(&blocks[4]).of::<Lazyload>();
         assert!(scoping.learn.prometheus.is_some() && scoping.fences.auto_fence);
         assert_eq!(
             (

@@ -9,8 +9,8 @@ use envoy_types::pb::google::protobuf::value::Kind;
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::options::MAX_TEXT;
 use crate::scope::{Audience, View};
+use crate::types::MAX_TEXT;
 
 /// Key of the node metadata that names a group of proxies.
 pub const GROUP_KEY: &str = "TRIMTAB_GROUP";

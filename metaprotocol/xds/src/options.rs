@@ -44,9 +44,6 @@ impl Default for ServerOptions {
     }
 }
 
-/// Longest text that a client may send and that is kept, in bytes: ids, names, versions, reasons.
-pub(crate) const MAX_TEXT: usize = 4 << 10;
-
 /// How connections are secured.
 #[derive(Debug, Clone, Default)]
 pub enum Security {

@@ -6,8 +6,8 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use tonic::Status;
 
-use crate::options::MAX_TEXT;
 use crate::session::{Action, Session};
+use crate::types::MAX_TEXT;
 
 /// What differs between the variants outside of the session.
 pub(crate) trait Protocol: Send + Sync + Unpin + 'static {

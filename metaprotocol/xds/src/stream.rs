@@ -17,12 +17,13 @@ use tonic::Status;
 use crate::encode::response;
 use crate::identity::{NodeTrust, Peer, PeerInfo};
 use crate::info::{Clock, NodeInfo, ResourceInfo, StreamInfo, Subscription};
-use crate::options::{Limits, MAX_TEXT};
+use crate::options::Limits;
 use crate::protocol::Protocol;
 use crate::references::any_field;
 use crate::session::{Action, Mode, Order, Push, Session};
 use crate::stats::Stats;
 use crate::store::{Delivery, Store, TypeStore};
+use crate::types::MAX_TEXT;
 use crate::types::{CDS, depends, is_full_state, rank, refers_to_clusters, remembers_refusals};
 use crate::wake::Wake;
 

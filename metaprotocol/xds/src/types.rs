@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+/// Longest text that a client may send and that is kept, in bytes: ids, names, versions, reasons.
+pub(crate) const MAX_TEXT: usize = 4 << 10;
+
 /// Type URL of an extension config, the resource of the extension config discovery service.
 pub const ECDS: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 /// Type URL of a listener.

@@ -184,6 +184,7 @@ async fn a_limit_holds_while_token_certificate_and_authority_change() {
             roots: old.roots(),
             token_file: TOKEN_FILE.to_owned(),
         }),
+        identified: true,
     };
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();

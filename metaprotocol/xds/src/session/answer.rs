@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::message::{Item, Push};
 use super::resource::{Acked, Refusal};
 use super::state::{Action, Session};
-use crate::options::MAX_TEXT;
 use crate::rejections::Rejection;
+use crate::types::MAX_TEXT;
 
 /// Of a refused response with more than this part of the most resources, not each is sent in a response of its own:
 /// first the batches become that small.

@@ -12,8 +12,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::message::{Item, Push};
 use crate::entry::Entry;
-use crate::options::MAX_TEXT;
 use crate::references::any_field;
+use crate::types::MAX_TEXT;
 use crate::types::{CDS, EDS};
 
 /// How long a resource waits for a cluster: as long as Envoy waits for the endpoints of one.

@@ -9,9 +9,13 @@ use serde_json::{Value, json};
 pub struct XdsEndpoint {
     /// `host:port`; empty: proxies cannot be told one.
     pub address: String,
-    /// TLS with the proxy's ServiceAccount token; absent: plain text.
+    /// TLS with the proxy's ServiceAccount token; absent: plain text, or the client certificates of files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<EndpointTls>,
+    /// The server knows which namespace a proxy is of, and serves it what is for this namespace only. Otherwise proxies, also those
+    /// that say no namespace, see the resources of all.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub identified: bool,
 }
 
 /// What a proxy needs to trust the xDS server and to show who it is.
@@ -30,6 +34,7 @@ impl XdsEndpoint {
         Self {
             address: address.into(),
             tls: None,
+            identified: false,
         }
     }
 

@@ -13,6 +13,7 @@ use kube::{Api, Client};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
+use trimtab_mesh::DEFAULT_DOMAIN;
 use trimtab_xds::{AuthenticateError, Authenticated, Authenticator, SpiffeId};
 
 use crate::clock::Clock;
@@ -44,7 +45,7 @@ impl Default for TokenConfig {
     fn default() -> Self {
         Self {
             audiences: vec!["istio-ca".to_owned()],
-            trust_domain: "cluster.local".to_owned(),
+            trust_domain: DEFAULT_DOMAIN.to_owned(),
         }
     }
 }

@@ -18,7 +18,7 @@ use trimtab_kit::clock::Clock;
 use trimtab_kit::module::Finding;
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::sources::{MetricSource, Sampler, Samples};
-use trimtab_xds::{Resource, ResourceCache};
+use trimtab_xds::{Audience, ResourceCache, Scope, Scoped};
 
 use crate::index::{Index, LimiterKey};
 use crate::input::Settings;
@@ -76,7 +76,7 @@ enum Cause {
 /// What one step of an entry wants to push.
 #[derive(Default)]
 struct Pushes {
-    set: Vec<Resource>,
+    set: Vec<Scoped>,
     remove: Vec<String>,
 }
 
@@ -325,7 +325,13 @@ impl Engine {
                 }
                 owners.extend(outputs.set.iter().map(|r| (r.name.clone(), key.clone())));
                 drop(owners);
-                pushes.set.extend(outputs.set);
+                let scope = self.scope(key);
+                pushes
+                    .set
+                    .extend(outputs.set.into_iter().map(|resource| Scoped {
+                        resource,
+                        scope: scope.clone(),
+                    }));
                 pushes.remove.extend(outputs.remove);
             }
         }
@@ -341,7 +347,17 @@ impl Engine {
     fn push(&self, pushes: Pushes) {
         if !pushes.set.is_empty() || !pushes.remove.is_empty() {
             self.xds
-                .update(EXTENSION_CONFIG_TYPE, pushes.set, &pushes.remove);
+                .update_scoped(EXTENSION_CONFIG_TYPE, pushes.set, &pushes.remove);
+        }
+    }
+
+    /// Whose proxies may see the values of a limiter: those that Istio applies its EnvoyFilter to.
+    fn scope(&self, key: &LimiterKey) -> Scope {
+        let everybody = !self.settings.lock().xds.identified || self.index.is_root(&key.namespace);
+        if everybody {
+            Scope::All
+        } else {
+            Scope::only([Audience::Namespace(key.namespace.clone())])
         }
     }
 

@@ -176,6 +176,11 @@ impl Index {
         })
     }
 
+    /// Whether EnvoyFilters in the namespace are for pods of all namespaces.
+    pub fn is_root(&self, namespace: &str) -> bool {
+        namespace == self.root_namespace
+    }
+
     /// Follows a mesh without the kit: for tests and benchmarks.
     pub fn attach(self: &Arc<Self>, mesh: &Mesh) {
         mesh.table::<V1alpha2>().follow(self);
