@@ -26,12 +26,6 @@ pub trait Key: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {
     }
 }
 
-/// The key of an engine that writes nothing to the API server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum NoKey {}
-
-impl Key for NoKey {}
-
 #[derive(Debug)]
 struct Lane<K> {
     state: Mutex<State<K>>,
