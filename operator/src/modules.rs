@@ -69,15 +69,15 @@ pub fn root_namespaces(config: &Config) -> [String; 2] {
 }
 
 /// In standalone mode the fallback's proxies have no pods: their access logs are known by the addresses where they listen.
-/// Those on this machine come from any address of it.
-pub fn trust_fallbacks(config: &mut Config) {
+/// Those on this machine come from any address of it. The answer is the configuration as it was.
+pub fn trust_fallbacks(config: &mut Config) -> Config {
+    let as_written = config.clone();
     let proxies = config.data_plane.as_ref();
-    let Some(fallback) = proxies.and_then(|proxies| proxies.fallback.clone()) else {
-        return;
+    let fallback = proxies.and_then(|proxies| proxies.fallback.clone());
+    let logs = config.of::<Lazyload>().learn.access_log;
+    let (Some(fallback), Some(_)) = (fallback, logs) else {
+        return as_written;
     };
-    if config.of::<Lazyload>().learn.access_log.is_none() {
-        return;
-    }
     let here = fallback.addresses.iter().any(IpAddr::is_loopback);
     config.edit::<Lazyload>(|lazyload| {
         if let Some(logs) = &mut lazyload.learn.access_log {
@@ -90,6 +90,7 @@ pub fn trust_fallbacks(config: &mut Config) {
                 .extend(LOOPBACK.iter().filter(|_| here).copied());
         }
     });
+    as_written
 }
 
 /// The lazyload section with what it takes from others.

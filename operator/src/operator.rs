@@ -97,8 +97,7 @@ impl Operator {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         config.check()?;
-        let as_written = config.clone();
-        modules::trust_fallbacks(&mut config);
+        let as_written = modules::trust_fallbacks(&mut config);
         let http_listener = bind("http.address", config.http.address).await?;
         let xds_listener = listen("xds.address", config.xds.address)?;
         let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
