@@ -129,7 +129,7 @@ impl Session {
             return;
         }
         match push.items.as_slice() {
-            [] => self.reject_removals(push, message, actions),
+            [] => Self::reject_removals(push, message, actions),
             [item] if push.removed.is_empty() => self.reject_one(item, message, now, actions),
             // One bad resource must not hold back the others: each is sent alone, and only the bad one is reported.
             items => {
@@ -162,12 +162,7 @@ impl Session {
     }
 
     /// No content is to blame.
-    pub(super) fn reject_removals(
-        &self,
-        push: &Push,
-        message: &Arc<str>,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn reject_removals(push: &Push, message: &Arc<str>, actions: &mut Vec<Action>) {
         let name = match push.removed.as_slice() {
             [only] => Some(only.to_string()),
             _ => None,

@@ -158,7 +158,7 @@ impl Session {
         self.uncertain |= !push.removed.is_empty();
         self.response_due |= self.uncertain && push.items.iter().any(Item::is_change);
         match (changes.next(), changes.next()) {
-            (None, _) => self.reject_removals(push, message, actions),
+            (None, _) => Self::reject_removals(push, message, actions),
             (Some(item), None) if push.removed.is_empty() => {
                 self.grow_batch_limit();
                 self.reject_one(item, message, now, actions);
@@ -168,42 +168,5 @@ impl Session {
                 self.response_due = true;
             }
         }
-    }
-}
-
-/// Whether an error of Envoy names this resource, as in `Error adding/updating listener(s) NAME: reason`. It only
-/// decides the order of the attempts, so a mistake costs a response and nothing else.
-pub(super) fn names_resource(message: &str, name: &str) -> bool {
-    if name.is_empty() {
-        return false;
-    }
-    let part = |c: char| c.is_alphanumeric() || "_-./|~".contains(c);
-    message.match_indices(name).any(|(start, found)| {
-        let before = message
-            .get(..start)
-            .and_then(|text| text.chars().next_back());
-        let after = message
-            .get(start + found.len()..)
-            .and_then(|text| text.chars().next());
-        !before.is_some_and(part) && !after.is_some_and(part)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::names_resource;
-
-    #[test]
-    fn a_name_counts_only_as_a_whole_word() {
-        let text = "Error adding/updating listener(s) shop: bad address, outbound|80||a.b: no";
-        assert!(names_resource(text, "shop"));
-        assert!(names_resource(text, "outbound|80||a.b"));
-        assert!(!names_resource(text, "outbound|80||a"));
-        assert!(!names_resource(text, "sho"));
-        assert!(!names_resource(text, ""));
-        assert!(
-            !names_resource("ünlike", "nlike"),
-            "letters of other scripts are letters"
-        );
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::baseline::Initial;
+use super::message::Item;
 use super::resource::{Acked, ResourceState};
 use super::state::Session;
 use crate::entry::Entry;
@@ -29,7 +30,7 @@ impl Session {
         let names = self.in_flight.iter().flat_map(|in_flight| {
             let changes = in_flight.push.items.iter().filter(|item| item.is_change());
             let removed = in_flight.push.removed.iter().map(|name| &**name);
-            changes.map(|item| item.name()).chain(removed)
+            changes.map(Item::name).chain(removed)
         });
         let report = Report {
             table,

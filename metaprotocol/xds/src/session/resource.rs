@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::suspicion::Suspicion;
 use crate::entry::Entry;
 use crate::info::Culprit;
 
@@ -139,4 +138,11 @@ impl Refusal {
             acked_since: false,
         }
     }
+}
+
+/// A refused response with several resources.
+#[derive(Debug)]
+pub(super) struct Suspicion {
+    pub(super) message: Arc<str>,
+    pub(super) members: Vec<Arc<str>>,
 }

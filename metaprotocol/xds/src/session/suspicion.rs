@@ -7,18 +7,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::full::names_resource;
 use super::message::Item;
-use super::resource::Refusal;
+use super::resource::{Refusal, Suspicion};
 use super::state::{Action, Session};
 use crate::info::Culprit;
-
-/// A refused response with several resources.
-#[derive(Debug)]
-pub(super) struct Suspicion {
-    message: Arc<str>,
-    members: Vec<Arc<str>>,
-}
 
 impl Session {
     /// A response with several changes was refused. Returns the names of those that the message names, if any: then only
@@ -31,18 +23,10 @@ impl Session {
         actions: &mut Vec<Action>,
     ) -> Vec<Arc<str>> {
         let items: Vec<&Item> = items.iter().copied().filter(|i| !i.fallback).collect();
-        let named: Vec<&Item> = items
-            .iter()
-            .copied()
-            .filter(|item| names_resource(message, item.name()))
-            .collect();
-        let (suspects, hinted) = if named.is_empty() {
-            (items, false)
-        } else {
-            (named, true)
-        };
+        let in_words = |item: &&Item| names_resource(message, item.name());
+        let hinted = items.iter().any(in_words);
+        let suspects = items.into_iter().filter(|item| !hinted || in_words(item));
         let suspects: Vec<(Arc<str>, &Item)> = suspects
-            .into_iter()
             .map(|item| (self.intern(item.name()), item))
             .collect();
         let names: Vec<Arc<str>> = suspects.iter().map(|(name, _)| Arc::clone(name)).collect();
@@ -111,5 +95,42 @@ impl Session {
         if !accepted.is_empty() {
             actions.push(Action::Accepted(accepted));
         }
+    }
+}
+
+/// Whether an error of Envoy names this resource, as in `Error adding/updating listener(s) NAME: reason`. It only
+/// decides the order of the attempts, so a mistake costs a response and nothing else.
+fn names_resource(message: &str, name: &str) -> bool {
+    if name.is_empty() {
+        return false;
+    }
+    let part = |c: char| c.is_alphanumeric() || "_-./|~".contains(c);
+    message.match_indices(name).any(|(start, found)| {
+        let before = message
+            .get(..start)
+            .and_then(|text| text.chars().next_back());
+        let after = message
+            .get(start + found.len()..)
+            .and_then(|text| text.chars().next());
+        !before.is_some_and(part) && !after.is_some_and(part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_resource;
+
+    #[test]
+    fn a_name_counts_only_as_a_whole_word() {
+        let text = "Error adding/updating listener(s) shop: bad address, outbound|80||a.b: no";
+        assert!(names_resource(text, "shop"));
+        assert!(names_resource(text, "outbound|80||a.b"));
+        assert!(!names_resource(text, "outbound|80||a"));
+        assert!(!names_resource(text, "sho"));
+        assert!(!names_resource(text, ""));
+        assert!(
+            !names_resource("ünlike", "nlike"),
+            "letters of other scripts are letters"
+        );
     }
 }
