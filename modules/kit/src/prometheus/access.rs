@@ -396,6 +396,20 @@ mod tests {
                 "headers.Content-Length",
                 "remove it",
             ),
+        ] {
+            refused(text, key, fix);
+        }
+    }
+
+    fn refused(text: &str, key: &str, fix: &str) {
+        let error = parse(text).check(&SECTION).unwrap_err();
+        assert_eq!(error.key, format!("a.prometheus.{key}"), "{text}: {error}");
+        assert!(error.fix.contains(fix), "{text}: {error}");
+    }
+
+    #[test]
+    fn who_asks_is_said_once_and_bounds_let_something_in() {
+        for (text, key, fix) in [
             (
                 r#"{"bearerTokenFile": "/t", "headers": {"authorization": "x"}}"#,
                 "headers.Authorization",
@@ -425,9 +439,7 @@ mod tests {
             (r#"{"maxSeries": 0}"#, "maxSeries", "from 1"),
             (r#"{"maxBytes": 99999999999}"#, "maxBytes", "from 1"),
         ] {
-            let error = parse(text).check(&SECTION).unwrap_err();
-            assert_eq!(error.key, format!("a.prometheus.{key}"), "{text}: {error}");
-            assert!(error.fix.contains(fix), "{text}: {error}");
+            refused(text, key, fix);
         }
     }
 

@@ -155,7 +155,7 @@ mod tests {
                 r#"label_replace(up{ns="shop"}, "ns", "bank", "", "")"#,
             ),
             (
-                r#"topk(scalar(count(a)), b) unless c"#,
+                "topk(scalar(count(a)), b) unless c",
                 r#"topk(scalar(count(a{ns="shop"})), b{ns="shop"}) unless c{ns="shop"}"#,
             ),
             ("-(a @ end())", r#"-(a{ns="shop"} @ end())"#),
