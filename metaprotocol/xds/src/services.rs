@@ -179,8 +179,7 @@ impl<A: Api> Served<A> {
                 match authenticated(tokens.authenticator.as_ref(), &parts.headers).await {
                     Ok(token) => Some(token),
                     Err(status) => {
-                        let stats = self.service.cache.stats();
-                        Stats::add(&stats.tokens_refused, 1);
+                        Stats::add(&self.service.cache.stats().tokens_refused, 1);
                         tracing::debug!(addr = ?info.addr, %status, "a token was refused");
                         return status.into_http();
                     }
