@@ -11,7 +11,7 @@ use trimtab_xds::{
 };
 
 use crate::certs::{Authority, Pair};
-use crate::client::{ADS, Sotw, ask, listed, node, scoped};
+use crate::client::{ADS, Sotw, ack, ask, listed, node, scoped};
 use crate::common::{Server, wait_until};
 use crate::tls::secure;
 
@@ -139,7 +139,8 @@ async fn a_new_certificate_is_for_new_connections_and_open_streams_stay() {
     let token = Some("Bearer shop/cart");
     let mut open = stream(&server, &before.pem, token).await.unwrap();
     open.send(ask(node("n", ""), ECDS, &["a"]));
-    open.next().await;
+    let first = open.next().await;
+    open.send(ack(&first, &["a"]));
     sender.send_replace(certificate(&after.server()));
     let stats = server.cache.stats();
     wait_until("it is in use", || Stats::read(&stats.tls_reloads) == 1).await;
