@@ -20,10 +20,13 @@ struct Versions<R> {
     good: Option<Version<R>>,
 }
 
+/// What a row is called in messages.
+type Title<R> = Box<dyn Fn(&Name, &R) -> String + Send + Sync>;
+
 /// The objects of one kind, with the numbers of their changes.
 pub(super) struct Kept<R: Row> {
     table: Arc<Table<R>>,
-    title: Box<dyn Fn(&Name, &R) -> String + Send + Sync>,
+    title: Title<R>,
     /// Whether two versions say the same to proxies.
     same: fn(&R, &R) -> bool,
     known: BTreeMap<Name, Versions<R>>,

@@ -188,7 +188,7 @@ impl<'a> Maker<'a> {
         let hosts: BTreeSet<String> = place
             .members
             .iter()
-            .filter(|member| seen(*member))
+            .filter(|member| seen(member))
             .map(|(service, _)| service.host.clone())
             .collect();
         let of = For::Hosts(hosts.clone());

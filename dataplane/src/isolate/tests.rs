@@ -177,7 +177,7 @@ fn an_object_is_tried_again_after_a_pause_and_when_the_proxy_has_left() {
     table.change(1, true);
     table.settle();
     table.bad.clear();
-    table.now += LASTING - Duration::from_secs(1);
+    table.now += LASTING.saturating_sub(Duration::from_secs(1));
     table.settle();
     assert!(!table.isolation.blamed().is_empty());
     table.now += Duration::from_secs(2);

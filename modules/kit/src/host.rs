@@ -441,7 +441,9 @@ async fn follow_answers(drivers: Vec<(&'static str, Arc<dyn AnyDriver>)>, contex
                 }
                 let changed = context.answers.changed();
                 if changed != Changed::default() {
-                    drivers.iter().for_each(|(_, d)| d.answers_changed(&changed));
+                    for (_, driver) in &drivers {
+                        driver.answers_changed(&changed);
+                    }
                 }
             }
         }

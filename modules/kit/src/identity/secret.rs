@@ -198,7 +198,7 @@ pub async fn keep(
                 false
             }
         };
-        if !changed && store.clock.monotonic() - issued < LEAF_LIFE / 2 {
+        if !changed && store.clock.monotonic() < issued + LEAF_LIFE / 2 {
             continue;
         }
         match store.issue(&authorities, &hosts) {
@@ -207,7 +207,7 @@ pub async fn keep(
                 certificate.send_replace(new);
             }
             Err(error) => {
-                tracing::warn!(%error, "no new server certificate; the last one stays in use")
+                tracing::warn!(%error, "no new server certificate; the last one stays in use");
             }
         }
     }
