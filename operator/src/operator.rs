@@ -130,12 +130,7 @@ impl Operator {
         context.registry.lock().register_collector(collector);
         servers.push(tokio::spawn(http::serve(
             http_listener,
-            http::State {
-                registry: context.registry.clone(),
-                readiness: context.readiness.clone(),
-                modules: modules.clone(),
-                cache: cache.clone(),
-            },
+            pages(&context, &modules),
             own_names(&config),
             shutdown.clone(),
         )));
@@ -218,6 +213,16 @@ impl Operator {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.shutdown.cancel();
         self.wait().await
+    }
+}
+
+/// What the HTTP endpoints show.
+fn pages(context: &Context, modules: &[Arc<Installed>]) -> http::State {
+    http::State {
+        registry: context.registry.clone(),
+        readiness: context.readiness.clone(),
+        modules: modules.to_vec(),
+        cache: context.xds.clone(),
     }
 }
 

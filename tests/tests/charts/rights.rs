@@ -200,9 +200,8 @@ async fn the_operator_works_with_its_rights_and_needs_each_of_them() {
         .collect();
     // The rest is for metric sources, and for the xDS server's authority and tokens.
     let of_modules = |r: &&Right| {
-        !["metrics.k8s.io", "authentication.k8s.io"].contains(&&*r.0)
-            && !r.1.starts_with("secrets ")
-            && !(r.1 == "secrets" && r.2 == "create")
+        let of_authority = r.1.starts_with("secrets ") || (r.1 == "secrets" && r.2 == "create");
+        !of_authority && !["metrics.k8s.io", "authentication.k8s.io"].contains(&&*r.0)
     };
     assert_eq!(
         declared,

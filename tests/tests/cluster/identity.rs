@@ -92,6 +92,22 @@ async fn seen(endpoint: &XdsEndpoint, token: &str, claimed: &str) -> Result<Vec<
     Ok(named.collect())
 }
 
+/// Waits until the token of a namespace sees its limit, and nothing of others.
+async fn own_limit(endpoint: &XdsEndpoint, token: &str, namespace: &str) {
+    wait_for("the limit of the namespace", BOUND, || async {
+        let names = seen(endpoint, token, namespace).await;
+        let names = names.map_err(|status| status.to_string())?;
+        let all_own = names.iter().all(|n| n.contains(namespace));
+        if !names.is_empty() && all_own {
+            Ok(())
+        } else {
+            Err(format!("{names:?}"))
+        }
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_t8_a_token_opens_its_own_namespace_and_nothing_else() {
     let cluster = cluster().await;
@@ -121,18 +137,7 @@ async fn fault_t8_a_token_opens_its_own_namespace_and_nothing_else() {
         token(&victim, &["istio-ca"]).await,
         token(&evil, &["istio-ca"]).await,
     );
-    wait_for("the limit of the namespace", BOUND, || async {
-        let names = seen(&endpoint, &own, victim.name()).await;
-        let names = names.map_err(|status| status.to_string())?;
-        let all_own = names.iter().all(|n| n.contains(victim.name()));
-        if !names.is_empty() && all_own {
-            Ok(())
-        } else {
-            Err(format!("{names:?}"))
-        }
-    })
-    .await
-    .unwrap();
+    own_limit(&endpoint, &own, victim.name()).await;
     let others = seen(&endpoint, &foreign, evil.name()).await.unwrap();
     assert!(
         !others.iter().any(|n| n.contains(victim.name())),

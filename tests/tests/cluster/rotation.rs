@@ -160,6 +160,31 @@ async fn reopened(cache: &ResourceCache) {
     .unwrap();
 }
 
+/// A server whose streams and connections begin anew all the time.
+async fn serve(
+    cache: &ResourceCache,
+    tokens: Tokens,
+    roots: String,
+    stop: CancellationToken,
+) -> XdsEndpoint {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = XdsEndpoint {
+        address: listener.local_addr().unwrap().to_string(),
+        tls: Some(EndpointTls {
+            roots,
+            token_file: TOKEN_FILE.to_owned(),
+        }),
+        identified: true,
+    };
+    let options = ServerOptions {
+        security: Security::Tokens(tokens),
+        max_connection_age: Some(Duration::from_millis(500)),
+        ..ServerOptions::default()
+    };
+    tokio::spawn(serve_with(cache.clone(), listener, options, stop));
+    endpoint
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_holds_while_token_certificate_and_authority_change() {
     let cluster = cluster().await;
@@ -177,27 +202,13 @@ async fn a_limit_holds_while_token_certificate_and_authority_change() {
     let cache = ResourceCache::new();
     cache.mark_ready();
     cache.update_scoped(ECDS, vec![limit(namespace.name(), 3)], &[]);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = XdsEndpoint {
-        address: listener.local_addr().unwrap().to_string(),
-        tls: Some(EndpointTls {
-            roots: old.roots(),
-            token_file: TOKEN_FILE.to_owned(),
-        }),
-        identified: true,
+    let tokens = Tokens {
+        certificate: receiver,
+        authenticator: Arc::new(TokenReviewer::new(client, TokenConfig::default(), clock)),
     };
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
-    let options = ServerOptions {
-        security: Security::Tokens(Tokens {
-            certificate: receiver,
-            authenticator: Arc::new(TokenReviewer::new(client, TokenConfig::default(), clock)),
-        }),
-        // Streams and connections begin anew all the time.
-        max_connection_age: Some(Duration::from_millis(500)),
-        ..ServerOptions::default()
-    };
-    tokio::spawn(serve_with(cache.clone(), listener, options, stop));
+    let endpoint = serve(&cache, tokens, old.roots(), stop).await;
     let dir = cluster.dir().join("rotation");
     write_token(&namespace, &dir).await;
     let at = free_address().unwrap();

@@ -228,7 +228,7 @@ async fn fault_m2_a_restart_with_a_file_that_is_no_yaml_takes_nothing_away() {
         case.write(
             "more/b.yaml",
             &good(case).replace("http, port", "http, [port"),
-        )
+        );
     };
     let mend = |case: &Case| case.write("more/b.yaml", &good(case));
     over_a_restart("restart-yaml", spoil, mend).await;
@@ -241,7 +241,7 @@ async fn fault_m2_a_restart_with_endpoints_that_cannot_be_read_takes_nothing_awa
         case.write(
             "a.yaml",
             &good(case).replace("addressType: IPv4", "addressType: [IPv4]"),
-        )
+        );
     };
     let mend = |case: &Case| case.write("a.yaml", &good(case));
     over_a_restart("restart-endpoints", spoil, mend).await;
