@@ -2,15 +2,11 @@
 
 #[cfg(test)]
 mod rules {
-    use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
     use std::process::Command;
 
     /// Lines that a Rust file may have.
     const LINES: usize = 500;
-
-    /// Files that are longer for now, with the lines that they may have. Split them; add none, raise none.
-    const TOO_LONG: [(&str, usize); 1] = [("tests/tests/dashboard.rs", 515)];
 
     fn repository() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -93,23 +89,14 @@ mod rules {
 
     #[test]
     fn rust_files_are_short() {
-        let mut allowed: BTreeMap<&str, usize> = TOO_LONG.into_iter().collect();
         let mut wrong = Vec::new();
         for name in tracked().iter().filter(|name| name.ends_with(".rs")) {
             let text = std::fs::read_to_string(repository().join(name)).unwrap();
             let lines = text.lines().count();
-            let bound = allowed.remove(name.as_str());
-            if lines > bound.unwrap_or(LINES) {
+            if lines > LINES {
                 wrong.push(format!("{name} has {lines} lines: split it"));
-            } else if bound.is_some() && lines <= LINES {
-                wrong.push(format!("{name} is short now: take it out of TOO_LONG"));
             }
         }
-        wrong.extend(
-            allowed
-                .keys()
-                .map(|name| format!("{name} is gone: take it out of TOO_LONG")),
-        );
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 }

@@ -1,0 +1,119 @@
+//! The examples, configurations and links of the documents.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+use trimtab::config::Config;
+use trimtab::{manifests, translate};
+use trimtab_lazyload::module::Lazyload;
+
+use crate::repository;
+
+/// Blocks of YAML in a document.
+fn yaml_blocks(file: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(repository().join(file)).unwrap();
+    let blocks: Vec<String> = text
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap_or_default().to_owned())
+        .collect();
+    assert!(!blocks.is_empty(), "{file} has no YAML");
+    blocks
+}
+
+#[test]
+fn documented_configurations_are_read_and_the_documented_defaults_are_the_defaults() {
+    let parse = |text: &String| -> Config {
+        let config: Config = serde_saphyr::from_str(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        config.check().unwrap_or_else(|e| panic!("{e}\n{text}"));
+        config
+    };
+    let blocks = yaml_blocks("docs/configuration.md");
+    let all = parse(&blocks[0]);
+    assert_eq!(all.effective(), Config::default().effective());
+    // What is left out in the text would be filled in by the parser, so the keys are compared too.
+    let written: Value = serde_saphyr::from_str(&blocks[0]).unwrap();
+    let default = serde_json::to_value(all.effective()).unwrap();
+    for section in ["http", "mesh", "xds", "limiter", "lazyload", "metaprotocol"] {
+        let keys = |v: &Value| {
+            v[section]
+                .as_object()
+                .unwrap()
+                .keys()
+                .cloned()
+                .collect::<BTreeSet<String>>()
+        };
+        assert_eq!(keys(&written), keys(&default), "keys of {section}");
+    }
+    assert!(parse(&blocks[1]).xds.tokens.is_some());
+    assert!(parse(&blocks[2]).xds.tls.is_some());
+    let sources = parse(&blocks[3]).metrics;
+    assert!(
+        sources.prometheus.is_some() && sources.metrics_server.is_some() && sources.mds.is_some()
+    );
+    let scoping = parse(&blocks[4]).of::<Lazyload>();
+    assert!(scoping.learn.prometheus.is_some() && scoping.fences.auto_fence);
+    assert_eq!(
+        (
+            scoping.domain_aliases.len(),
+            scoping.fallback.dispatches.len()
+        ),
+        (1, 2)
+    );
+    for block in yaml_blocks("README.md") {
+        assert!(parse(&block).metrics.prometheus.is_some());
+    }
+}
+
+#[tokio::test]
+async fn documented_limiters_are_accepted_and_give_objects() {
+    let metrics: BTreeMap<String, f64> = ["cpu", "queue"]
+        .map(|name| (name.to_owned(), 1000.0))
+        .into();
+    for block in yaml_blocks("docs/smartlimiter.md") {
+        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews, namespace: default}\nspec: {selector: {app: reviews}}\n";
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: reviews-1, namespace: default, labels: {app: reviews}}\n\
+               status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}\n";
+        let text = format!("{service}---\n{pod}---\n{block}");
+        let documents = manifests::parse(Path::new("docs/smartlimiter.md"), &text).unwrap();
+        let config = translate::configuration(None).unwrap();
+        let (_, output) = translate::pass(&documents, &metrics, &config)
+            .await
+            .unwrap();
+        assert_eq!(output.refused, Vec::<String>::new(), "{block}");
+        assert_eq!(output.objects.len(), 1, "{block}\n{:?}", output.notes);
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let top = "README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md CHANGELOG.md";
+    let mut files: Vec<String> = top.split(' ').map(str::to_owned).collect();
+    for entry in std::fs::read_dir(repository().join("docs")).unwrap() {
+        files.push(format!(
+            "docs/{}",
+            entry.unwrap().file_name().to_string_lossy()
+        ));
+    }
+    let mut links = 0;
+    for file in files.iter().filter(|f| f.ends_with(".md")) {
+        let path = repository().join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split([')', '#']).next())
+        {
+            if link.is_empty() || link.contains("://") {
+                continue;
+            }
+            links += 1;
+            assert!(
+                path.parent().unwrap().join(link).exists(),
+                "{file} links to {link}, which does not exist"
+            );
+        }
+    }
+    assert!(links > 5, "the documents link to each other");
+}
