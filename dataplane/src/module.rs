@@ -1,7 +1,7 @@
 //! Follows all that plain Envoys are configured by, and serves them.
 //!
 //! There is no cluster here, so that objects are few: everything is read anew after each change. What proxies refuse is
-//! searched for, see [`crate::isolate`].
+//! searched for, see `isolate.rs`.
 
 mod statuses;
 mod verdicts;
