@@ -125,6 +125,11 @@ impl Authorities {
         format!("{}{}", self.current.certificate, self.next.certificate)
     }
 
+    /// Whether proxies that trust `roots` accept a certificate that is issued now.
+    pub fn is_trusted_by(&self, roots: &str) -> bool {
+        roots.contains(&self.current.certificate)
+    }
+
     /// Chain and key of a server, in PEM, for the DNS names and IP addresses under which proxies reach it.
     pub fn issue(
         &self,
@@ -215,12 +220,15 @@ mod tests {
         for years in 0..60 {
             let at = now() + YEAR * years;
             if let Some(advanced) = known.advanced(at).unwrap() {
-                assert!(known.roots().contains(&advanced.current.certificate));
+                assert!(advanced.is_trusted_by(&known.roots()));
                 known = advanced;
                 changes += 1;
             }
             assert!(known.current.ends > at + YEAR, "year {years}");
         }
         assert!((4..=7).contains(&changes), "{changes}");
+        // After somebody deleted the Secret.
+        let other = Authorities::new(now()).unwrap();
+        assert!(!other.is_trusted_by(&known.roots()));
     }
 }

@@ -50,6 +50,11 @@ pub enum StoreError {
     /// The Secret cannot be used.
     #[error("Secret {0}: {1}")]
     Content(String, #[source] AuthorityError),
+    /// It has other authorities than those that proxies were told of.
+    #[error(
+        "Secret {0}: deleted or replaced, and no proxy trusts its new authorities yet: restart the operator to tell them"
+    )]
+    Replaced(String),
     /// Others changed it all the time.
     #[error("Secret {0}: changed by others {ATTEMPTS} times in a row")]
     Contended(String),
@@ -168,7 +173,7 @@ impl AuthorityStore {
 }
 
 /// Keeps the server certificate fresh until `shutdown`: a new one at half of its life, and when the signer changes. While the
-/// Secret cannot be read, the last authorities stay in use.
+/// Secret cannot be read, or has authorities that proxies were not told of, the last authorities stay in use.
 pub async fn keep(
     store: AuthorityStore,
     mut authorities: Authorities,
@@ -176,6 +181,8 @@ pub async fn keep(
     certificate: watch::Sender<ServerCertificate>,
     shutdown: CancellationToken,
 ) {
+    // What the generated objects of this process tell proxies.
+    let roots = authorities.roots();
     let mut issued = store.clock.monotonic();
     let mut failing = false;
     loop {
@@ -183,7 +190,10 @@ pub async fn keep(
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(POLL) => {}
         }
-        let read = store.load().await;
+        let read = match store.load().await {
+            Ok(read) if !read.is_trusted_by(&roots) => Err(StoreError::Replaced(store.name())),
+            read => read,
+        };
         let was_failing = std::mem::replace(&mut failing, read.is_err());
         let changed = match read {
             Ok(read) if read == authorities => false,
@@ -193,7 +203,7 @@ pub async fn keep(
             }
             Err(error) => {
                 if !was_failing {
-                    tracing::warn!(%error, "the authority of the xDS server cannot be read; the last one stays in use");
+                    tracing::warn!(%error, "the authority of the xDS server is not taken; the last one stays in use");
                 }
                 false
             }
