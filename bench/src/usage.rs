@@ -11,7 +11,12 @@ pub fn thread_cpu() -> Duration {
 
 /// CPU time of all live threads of this process.
 pub fn process_cpu() -> Duration {
-    let Ok(threads) = fs::read_dir("/proc/self/task") else {
+    cpu_of("self")
+}
+
+/// CPU time of all live threads of the process with this number.
+pub fn cpu_of(process: &str) -> Duration {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
         return Duration::ZERO;
     };
     threads

@@ -1,6 +1,7 @@
 //! Memory of the operator in a large mesh, against a program that keeps whole objects in one reflector store a kind.
 //!
-//! The API is in a process of its own; so are the operator and the stores, which use the same allocator.
+//! The API is in a process of its own; so are the operator and the stores, which use the same allocator. Besides, the CPU
+//! time that each of them takes for a changed Service and for a new list of a kind.
 
 use std::future::Future;
 use std::io::Write as _;
@@ -14,10 +15,11 @@ use clap::{Parser, ValueEnum};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::{reflector, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +41,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const BOUND: Duration = Duration::from_secs(900);
 /// Memory is read when it has been the same, within one MiB, for so long.
 const QUIET: Duration = Duration::from_secs(5);
+/// The kinds that are listed again.
+const RELISTED: [&str; 3] = ["services", "endpointslices", "pods"];
+/// Services that are changed, one after the other.
+const CHANGES: usize = 500;
+/// A process has done its work when it took less CPU time than `IDLE_CPU` for so long.
+const IDLE: Duration = Duration::from_secs(2);
+/// What timers take in that time.
+const IDLE_CPU: Duration = Duration::from_millis(10);
 
 /// Measures memory in a large mesh.
 #[derive(Clone, Debug, Parser)]
@@ -86,16 +96,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let (_host, line) = start(args, Role::Host, None).await?;
+    let (mut host, line) = start(args, Role::Host, None).await?;
     let api: SocketAddr = line.parse().context("address of the API")?;
     let api_args = Args {
         api: Some(api),
         ..args.clone()
     };
     let pods = Api::<Pod>::all(client(&api_args)?);
-    let one = pods
-        .list(&kube::api::ListParams::default().limit(1))
-        .await?;
+    let one = pods.list(&ListParams::default().limit(1)).await?;
     let rest = one.metadata.remaining_item_count.unwrap_or_default();
     ensure!(
         one.items.len() + usize::try_from(rest)? == args.pods,
@@ -113,9 +121,10 @@ async fn run(args: &Args) -> anyhow::Result<()> {
             .filter_map(|n| n.parse::<f64>().ok());
         let mut next = || numbers.next().context("a number");
         let (resident, peak, cpu) = (next()?, next()?, next()?);
-        child.kill().await?;
         println!("| {name:<32} | {resident:>6.0} MiB | peak {peak:>6.0} MiB | {cpu:>6.1} s CPU |");
         rows.push((resident, peak));
+        work(&api_args, &mut host, &child).await?;
+        child.kill().await?;
     }
     for (resident, peak) in &rows[1..] {
         println!(
@@ -125,6 +134,55 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Prints the CPU time that a process takes for changes and for new lists.
+async fn work(args: &Args, host: &mut Child, child: &Child) -> anyhow::Result<()> {
+    let process = child.id().context("the process has ended")?.to_string();
+    let before = idle(&process).await?;
+    let all = Api::<Service>::all(client(args)?);
+    let some = ListParams::default().limit(CHANGES.try_into()?);
+    let list = all.list(&some);
+    let stamp = before.as_nanos().to_string();
+    for service in list.await?.items {
+        let namespace = service.metadata.namespace.unwrap_or_default();
+        let api = Api::<Service>::namespaced(all.clone().into_client(), &namespace);
+        let change = serde_json::json!({"metadata": {"labels": {"changed": stamp}}});
+        let name = service.metadata.name.context("a name")?;
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(change))
+            .await?;
+    }
+    let spent = idle(&process).await?.saturating_sub(before);
+    let each = spent.as_secs_f64() * 1e6 / CHANGES as f64;
+    println!("|   {CHANGES} Services changed one by one: {each:.0} us CPU each");
+    for kind in RELISTED {
+        let before = idle(&process).await?;
+        let input = host.stdin.as_mut().context("no input")?;
+        input.write_all(format!("{kind}\n").as_bytes()).await?;
+        // It tries again after a pause of a second or so.
+        let begin = Instant::now();
+        while usage::cpu_of(&process).saturating_sub(before) < IDLE_CPU {
+            ensure!(begin.elapsed() < BOUND, "{kind} were not listed again");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let spent = idle(&process).await?.saturating_sub(before);
+        println!("|   {kind} listed again: {} ms CPU", spent.as_millis());
+    }
+    Ok(())
+}
+
+/// Waits until a process is idle, and gives its CPU time.
+async fn idle(process: &str) -> anyhow::Result<Duration> {
+    let begin = Instant::now();
+    loop {
+        let before = usage::cpu_of(process);
+        tokio::time::sleep(IDLE).await;
+        let now = usage::cpu_of(process);
+        if now.saturating_sub(before) < IDLE_CPU {
+            return Ok(now);
+        }
+        ensure!(begin.elapsed() < BOUND, "the process is never idle");
+    }
 }
 
 /// Starts this program in a role; gives the first line that it prints.
@@ -140,6 +198,7 @@ async fn start(
         .args(["--services", &args.services.to_string()])
         .args(["--pods", &args.pods.to_string()])
         .args(["--objects", &args.objects.to_string()])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
     if let Some(api) = api {
@@ -152,7 +211,7 @@ async fn start(
 }
 
 async fn host(args: &Args) -> anyhow::Result<()> {
-    let embedded = trimtab::standalone::embedded()?;
+    let embedded = std::sync::Arc::new(trimtab::standalone::embedded()?);
     let mesh = Large {
         services: args.services,
         pods: args.pods,
@@ -162,6 +221,12 @@ async fn host(args: &Args) -> anyhow::Result<()> {
     embedded.set_history(args.pods);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!("{}", listener.local_addr()?);
+    let relisted = std::sync::Arc::clone(&embedded);
+    std::thread::spawn(move || {
+        for kind in std::io::stdin().lines().map_while(Result::ok) {
+            relisted.expire_history(&kind);
+        }
+    });
     embedded.serve(listener, CancellationToken::new()).await?;
     Ok(())
 }

@@ -49,6 +49,8 @@ struct Inner {
     /// In the order of [`rank`].
     sessions: Vec<(Arc<TypeStore>, Session)>,
     order: Order,
+    /// A response was made.
+    answered: bool,
     due: Option<Instant>,
     end: Option<Result<(), Status>>,
 }
@@ -282,6 +284,7 @@ impl StreamState {
         let Inner {
             sessions,
             order,
+            answered,
             due,
             ..
         } = &mut *inner;
@@ -296,7 +299,9 @@ impl StreamState {
             Stats::add(&resources.counters.denied, session.take_denied());
             if let Some(push) = push {
                 count(stats, resources, &push);
-                self.answered.cancel();
+                if !std::mem::replace(answered, true) {
+                    self.answered.cancel();
+                }
                 order.on_sent(&resources.url, &push, now);
                 let bytes = response(self.delta, &resources.url, &push);
                 send_dependents(sessions, place, &push, now);

@@ -20,6 +20,8 @@ use crate::types::{CDS, EDS};
 const LONGEST: Duration = Duration::from_secs(15);
 /// The same for a cluster that came after an unanswered response: the silence is about that one.
 const FOLLOWING: Duration = Duration::from_secs(2);
+/// Room for clusters that an idle stream keeps: a first response has hundreds.
+const IDLE: usize = 8;
 
 /// A cluster that the client has not taken yet.
 #[derive(Debug)]
@@ -150,6 +152,9 @@ impl Order {
         }
         self.clusters
             .retain(|_, cluster| cluster.sent.is_some() || cluster.endpoints.is_some());
+        if self.clusters.is_empty() {
+            self.clusters.shrink_to(IDLE);
+        }
         self.generation += 1;
     }
 }
