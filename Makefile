@@ -6,7 +6,7 @@ FOR ?= 60s
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree clippy doc generated deny bench bench-xds bench-scale bench-lazyload update-golden clean clean-cache
+.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree clippy doc generated deny bench bench-floods bench-xds bench-scale bench-lazyload update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -67,6 +67,10 @@ bench-xds: ## load on the xDS server, against go-control-plane and bare sockets:
 bench-scale: ## the operator with 10,000 limiters; memory in a mesh of 10,000 Services and 50,000 pods against stores of whole objects
 	cargo run --release -p trimtab-bench --bin scale -- $(BENCH_SCALE)
 	cargo run --release -p trimtab-bench --bin memory -- $(BENCH_MEMORY)
+
+bench-floods: ## the shipped program under floods of connections, streams, logs and answers, against the chart's memory limit
+	cargo build --release -p trimtab -p trimtab-bench --bin trimtab --bin floods
+	$(CARGO_TARGET_DIR)/release/floods --trimtab $(CARGO_TARGET_DIR)/release/trimtab
 
 bench-lazyload: ## lazy scoping: scopes of synthetic meshes against the truth, cost of learning, into target/bench
 	cargo run --release -p trimtab-bench --bin scope -- $(BENCH_LAZYLOAD)

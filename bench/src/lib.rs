@@ -1,5 +1,6 @@
 //! Parts of the benchmarks and of the scale run.
 
+pub mod floods;
 pub mod host;
 pub mod large;
 pub mod mesh;

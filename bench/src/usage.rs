@@ -46,7 +46,12 @@ pub struct Memory {
 
 /// Reads the memory of this process.
 pub fn memory() -> Memory {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    memory_of("self")
+}
+
+/// Reads the memory of the process with this number.
+pub fn memory_of(process: &str) -> Memory {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find_map(|l| l.strip_prefix(name));
         line.and_then(|l| l.split_whitespace().next())

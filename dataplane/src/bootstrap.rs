@@ -1,14 +1,13 @@
 //! The bootstrap of a proxy: who it is, and where its configuration comes from.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use trimtab_kit::envoy::re2::{MAX_PROGRAM, PROGRAM_SIZE_KEY};
 use trimtab_xds::GROUP_KEY;
+
+use crate::address::{XdsAddress, socket};
 
 /// Cluster of the xDS server in the bootstrap.
 pub const XDS_CLUSTER: &str = "trimtab";
@@ -27,72 +26,6 @@ const TLS_CONTEXT: &str =
     "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
 /// Where the admin interface listens unless told otherwise: it can stop the proxy and shows its configuration.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
-
-/// Where a server is, as the proxy reaches it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct XdsAddress {
-    /// Name or address, without brackets.
-    pub host: String,
-    /// Port, from 1.
-    pub port: u16,
-}
-
-/// A text that is not `HOST:PORT`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "\"{0}\" is not HOST:PORT: write for example trimtab.example.com:15010, 127.0.0.1:15010 or [::1]:15010"
-)]
-pub struct AddressError(String);
-
-impl FromStr for XdsAddress {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || AddressError(text.to_owned());
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            let port = Some(address.port()).filter(|p| *p > 0).ok_or_else(wrong)?;
-            return Ok(Self {
-                host: address.ip().to_string(),
-                port,
-            });
-        }
-        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let port = port.parse().ok().filter(|p| *p > 0).ok_or_else(wrong)?;
-        let known = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-' || c == '_';
-        if host.is_empty() || !host.chars().all(known) {
-            return Err(wrong());
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
-    }
-}
-
-impl TryFrom<String> for XdsAddress {
-    type Error = AddressError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<XdsAddress> for String {
-    fn from(address: XdsAddress) -> Self {
-        address.to_string()
-    }
-}
-
-impl fmt::Display for XdsAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// Files of the connection to the xDS server, as the proxy sees them. It reads them when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +77,7 @@ pub fn bootstrap(options: &BootstrapOptions) -> Value {
     let ads = json!({"ads": {}, "resource_api_version": "V3"});
     json!({
         "node": node(options),
-        "admin": {"address": crate::listeners::socket(
+        "admin": {"address": socket(
             &options.admin.ip().to_string(), options.admin.port())},
         "dynamic_resources": {
             "ads_config": api("DELTA_GRPC"),
@@ -201,7 +134,7 @@ fn cluster(options: &BootstrapOptions) -> Value {
             },
         },
         "load_assignment": {"cluster_name": XDS_CLUSTER, "endpoints": [{"lb_endpoints": [
-            {"endpoint": {"address": crate::listeners::socket(host, *port)}},
+            {"endpoint": {"address": socket(host, *port)}},
         ]}]},
     });
     if by_name {
@@ -242,27 +175,6 @@ fn transport(tls: &XdsTls, host: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_read_and_written() {
-        for text in ["a.b:1", "127.0.0.1:15010", "[::1]:15010"] {
-            assert_eq!(text.parse::<XdsAddress>().unwrap().to_string(), text);
-        }
-        for text in [
-            "",
-            "a",
-            "a:",
-            ":1",
-            "a:0",
-            "::1",
-            "a b:1",
-            "1.2.3.4:0",
-            "http://a:1",
-        ] {
-            let error = text.parse::<XdsAddress>().unwrap_err();
-            assert!(error.to_string().contains("HOST:PORT"), "{text}");
-        }
-    }
 
     #[test]
     fn fault_t9_programs_of_expressions_may_be_as_large_as_in_a_mesh() {

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use trimtab_kit::envoyfilter::typed_struct;
 use trimtab_metaprotocol::input::outbound_cluster;
 
+use crate::address::socket;
 use crate::input::{AppProtocol, Balancing, EndpointInput, PortInput, ServiceInput};
-use crate::listeners::socket;
 
 /// Where connections go that were redirected to the proxy and are for no service of ours.
 pub(super) const PASSTHROUGH: &str = "passthrough";

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 use trimtab_kit::envoyfilter::typed_struct;
 
-use crate::bootstrap::XdsAddress;
+use crate::address::{XdsAddress, socket};
 use crate::clusters::{CONNECT_TIMEOUT, HTTP_OPTIONS};
 use crate::input::{FallbackInput, HttpLimit, PodInput};
-use crate::listeners::socket;
 use crate::routes::RETRY_ON;
 
 /// Group of the fallback proxies: of the one on the first address, and with `/ADDRESS` behind it of the one there.

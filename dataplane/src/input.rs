@@ -11,7 +11,7 @@ use trimtab_metaprotocol::input::{
 use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::span::Span;
 
-use crate::bootstrap::XdsAddress;
+use crate::address::XdsAddress;
 
 /// Everything that the resources are made of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

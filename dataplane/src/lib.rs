@@ -17,6 +17,7 @@
 //! [`snapshot()`] makes what every proxy is served where some see only a part: the proxy of a pod what the pod's Sidecar
 //! imports, and the way to a fallback proxy for all else.
 
+mod address;
 mod bootstrap;
 mod clusters;
 mod discover;
@@ -39,9 +40,8 @@ mod snapshot;
 mod virtual_service;
 mod wire;
 
-pub use bootstrap::{
-    AUTHORITY, AddressError, BootstrapOptions, XDS_CLUSTER, XdsAddress, XdsTls, bootstrap,
-};
+pub use address::{AddressError, XdsAddress};
+pub use bootstrap::{AUTHORITY, BootstrapOptions, XDS_CLUSTER, XdsTls, bootstrap};
 pub use discover::{Discovered, LastGood, StandaloneObjects, discover};
 pub use fallback::{ACCESS_LOG_CLUSTER, ACCESS_LOG_NAME, FALLBACK_GROUP, HOST_TAG, PORT_TAG};
 pub use input::{

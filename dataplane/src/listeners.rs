@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use trimtab_kit::envoyfilter::typed_struct;
 use trimtab_kit::problem::Problem;
 
+use crate::address::socket;
 use crate::clusters::PASSTHROUGH;
 use crate::input::{HttpLimit, Listen, PortInput, ServiceInput};
 
@@ -154,11 +155,6 @@ fn conflict(
 /// Name of the listener of an address, and of its routes.
 pub(super) fn name(address: &SocketAddr) -> String {
     format!("{}_{}", address.ip(), address.port())
-}
-
-/// `{socket_address: {address, port_value}}`.
-pub(super) fn socket(address: &str, port: u16) -> Value {
-    json!({"socket_address": {"address": address, "port_value": port}})
 }
 
 /// The listener of a place with these network filters.

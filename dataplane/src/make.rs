@@ -6,7 +6,7 @@ use serde_json::Value;
 use trimtab_metaprotocol::input::ServicePortInput;
 use trimtab_xds::{CDS, EDS, LDS, RDS};
 
-use crate::bootstrap::XdsAddress;
+use crate::address::XdsAddress;
 use crate::clusters::{self, Made};
 use crate::fallback::{self, FallbackPath};
 use crate::input::{AppProtocol, HttpLimit, Listen, PodInput, ServiceInput, StandaloneInput};

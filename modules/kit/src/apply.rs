@@ -20,8 +20,8 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Clock;
+use crate::context::Context;
 use crate::generated::{LABELS, MODULE_LABEL};
-use crate::host::Context;
 use crate::watch::{Feed, not_installed};
 use objects::{Live, Objects, replacement};
 

@@ -11,6 +11,7 @@ pub mod apply;
 pub mod budget;
 pub mod clock;
 pub mod condition;
+mod context;
 mod driver;
 pub mod engine;
 pub mod envoy;

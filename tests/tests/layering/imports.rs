@@ -4,13 +4,24 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
 /// Crates that comply. Add yours when it does.
-const CRATES: [&str; 1] = ["metaprotocol/xds"];
+const CRATES: [&str; 8] = [
+    "crds",
+    "dataplane",
+    "metaprotocol",
+    "metaprotocol/xds",
+    "modules/kit",
+    "modules/lazyload",
+    "modules/limiter",
+    "modules/mesh",
+];
 /// Most files in a circle.
 const LARGEST_CIRCLE: usize = 2;
 
 /// `a::b` of a crate; the root is empty.
 type Module = Vec<String>;
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
+/// What a module exports that is defined elsewhere: the path to it, by name.
+type Exports = BTreeMap<Module, BTreeMap<String, Module>>;
 
 /// The code of formatted source without comments and tests, and the names of its test modules.
 fn code(text: &str) -> (String, BTreeSet<String>) {
@@ -95,8 +106,48 @@ fn paths(code: &str, children: &BTreeSet<&str>) -> Vec<Module> {
     out
 }
 
-/// The module whose file a path leads to.
-fn target(from: &Module, path: &Module, files: &BTreeMap<Module, String>) -> Module {
+/// Takes the items that a module only passes on out of its code.
+fn exports(code: &str, children: &BTreeSet<&str>) -> (String, BTreeMap<String, Module>) {
+    let (mut rest, mut out) = (String::new(), BTreeMap::new());
+    let mut lines = code.lines();
+    while let Some(line) = lines.next() {
+        let item = line.trim_start();
+        let passed_on = item.starts_with("pub") && !item.starts_with("pub fn");
+        let Some((_, path)) = item.split_once("use ").filter(|_| passed_on) else {
+            rest.push_str(line);
+            rest.push('\n');
+            continue;
+        };
+        let mut path = path.to_owned();
+        while !path.ends_with(';') {
+            let Some(line) = lines.next() else { break };
+            path.push_str(line.trim());
+        }
+        let own = path
+            .split("::")
+            .next()
+            .is_some_and(|first| children.contains(first));
+        let start: &[String] = if own { &["self".to_owned()] } else { &[] };
+        let mut found = Vec::new();
+        tree(&path, start, &mut found);
+        let named = found
+            .into_iter()
+            .filter_map(|path| Some((path.last()?.clone(), path)));
+        out.extend(named);
+    }
+    (rest, out)
+}
+
+/// The module whose file a path leads to, where it is defined and not where it is passed on; `None`: another crate's.
+fn target(
+    from: &Module,
+    path: &Module,
+    files: &BTreeMap<Module, String>,
+    exports: &Exports,
+) -> Option<Module> {
+    if !["crate", "self", "super"].contains(&path.first()?.as_str()) {
+        return None;
+    }
     let mut names = path.iter().peekable();
     let mut found = if names.next_if(|n| *n == "crate").is_some() {
         Module::new()
@@ -108,15 +159,20 @@ fn target(from: &Module, path: &Module, files: &BTreeMap<Module, String>) -> Mod
             found.pop();
         }
     }
-    for name in names {
+    while let Some(name) = names.peek() {
         let mut below = found.clone();
-        below.push(name.clone());
+        below.push((*name).clone());
         if !files.contains_key(&below) {
             break;
         }
+        names.next();
         found = below;
     }
-    found
+    let passed_on = names.next().and_then(|name| exports.get(&found)?.get(name));
+    match passed_on {
+        Some(path) => target(&found, path, files, exports),
+        None => Some(found),
+    }
 }
 
 /// Reads the files below a folder; those of test modules are left out.
@@ -124,6 +180,9 @@ fn read(folder: &Path, module: &Module, out: &mut BTreeMap<Module, String>) {
     let own = ["lib.rs", "main.rs", "mod.rs"].map(|name| folder.join(name));
     let own = own.iter().find(|file| file.exists()).cloned();
     let own = own.unwrap_or_else(|| folder.with_extension("rs"));
+    if !own.exists() {
+        return;
+    }
     let (text, tests) = code(&std::fs::read_to_string(own).unwrap());
     out.insert(module.clone(), text);
     let entries = std::fs::read_dir(folder).into_iter().flatten();
@@ -141,18 +200,27 @@ fn read(folder: &Path, module: &Module, out: &mut BTreeMap<Module, String>) {
 }
 
 fn graph(files: &BTreeMap<Module, String>) -> Graph {
-    let imports = |(from, text): (&Module, &String)| {
+    let children = |from: &Module| -> BTreeSet<&str> {
         let below = files
             .keys()
             .filter(|m| m.split_last().is_some_and(|(_, up)| up == from));
-        let children: BTreeSet<&str> = below.filter_map(|m| Some(m.last()?.as_str())).collect();
-        let paths = paths(text, &children);
-        let mut found: BTreeSet<Module> =
-            paths.iter().map(|path| target(from, path, files)).collect();
-        found.remove(from);
-        (from.clone(), found)
+        below.filter_map(|m| Some(m.last()?.as_str())).collect()
     };
-    files.iter().map(imports).collect()
+    let (mut exported, mut own) = (Exports::new(), BTreeMap::new());
+    for (module, text) in files {
+        let (code, passed_on) = exports(text, &children(module));
+        exported.insert(module.clone(), passed_on);
+        own.insert(module, code);
+    }
+    let imports = |(from, text): (&&Module, &String)| {
+        let paths = paths(text, &children(from));
+        let targets = paths
+            .iter()
+            .filter_map(|path| target(from, path, files, &exported));
+        let found = targets.filter(|module| module != *from).collect();
+        ((*from).clone(), found)
+    };
+    own.iter().map(imports).collect()
 }
 
 /// The shortest way from one file to another along imports.

@@ -3,6 +3,7 @@
 //! No event costs more than the limiters that it touches: they are found by the rarest label of their selector.
 
 mod follow;
+mod key;
 mod peers;
 mod rows;
 mod targets;
@@ -13,79 +14,17 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use trimtab_crds::limiter::{DescriptorStatus, LimiterSpec, LimiterStatus};
-use trimtab_kit::generated::owner_name;
 use trimtab_kit::sources::PodFacts;
+use trimtab_mesh::Mesh;
 use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, selects};
 use trimtab_mesh::names::full_host;
-use trimtab_mesh::{Mesh, Name};
 
 use crate::input::{TargetFacts, TargetProblem};
 use crate::owner::Owner;
+pub use key::{Form, LimiterKey};
 use peers::Peers;
 pub use rows::{FirstForm, V1alpha2};
 use targets::Targets;
-
-/// Which of the two published forms an object has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Form {
-    /// `microservice.slime.io/v1alpha2`.
-    V1alpha2,
-    /// `microservice.netease.com/v1alpha1`.
-    First,
-}
-
-impl Form {
-    /// The API version.
-    pub fn api_version(self) -> &'static str {
-        match self {
-            Self::V1alpha2 => "microservice.slime.io/v1alpha2",
-            Self::First => "microservice.netease.com/v1alpha1",
-        }
-    }
-}
-
-/// Names a limiter.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LimiterKey {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-    /// Form.
-    pub form: Form,
-}
-
-impl LimiterKey {
-    /// Of a namespace and name.
-    fn new((namespace, name): &Name, form: Form) -> Self {
-        Self {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            form,
-        }
-    }
-
-    /// The object as the labels of its outputs name it: `SmartLimiter.GROUP namespace/name`.
-    pub fn title(&self) -> String {
-        let (group, _) = self.form.api_version().split_once('/').unwrap_or_default();
-        let name = owner_name(&self.name);
-        format!("SmartLimiter.{group} {}/{name}", self.namespace)
-    }
-
-    /// What [`Self::title`] is the title of, for names that labels can hold.
-    pub fn of_title(title: &str) -> Option<Self> {
-        let (kind, name) = title.split_once(' ')?;
-        let group = kind.strip_prefix("SmartLimiter.")?;
-        let (namespace, name) = name.split_once('/')?;
-        let mut forms = [Form::V1alpha2, Form::First].into_iter();
-        let form = forms.find(|f| f.api_version().split('/').next() == Some(group))?;
-        Some(Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            form,
-        })
-    }
-}
 
 /// A limiter as last seen.
 #[derive(Clone, Debug, PartialEq)]

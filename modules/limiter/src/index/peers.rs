@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::LimiterKey;
+use super::key::LimiterKey;
 
 /// Namespace and selector.
 type Group = (String, BTreeMap<String, String>);
