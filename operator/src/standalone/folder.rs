@@ -46,7 +46,7 @@ struct Held {
 /// What one look found.
 #[derive(Debug, Default)]
 struct Look {
-    held: BTreeMap<PathBuf, (String, Option<SystemTime>)>,
+    held: BTreeMap<PathBuf, Held>,
     unreadable: Vec<(PathBuf, String)>,
     skipped: Vec<String>,
 }
@@ -101,8 +101,8 @@ fn is_served(object: &Value) -> bool {
         || ours.iter().any(|(_, crd)| crd.spec.group == group)
 }
 
-/// Reads all files of a folder.
-fn look(dir: &Path) -> anyhow::Result<Look> {
+/// Reads and parses all files of a folder; those that are as `before` are not parsed again.
+fn look(dir: &Path, before: &BTreeMap<PathBuf, Held>) -> anyhow::Result<Look> {
     let found = files::look(dir)?;
     let unreadable = found.unreadable.into_iter();
     let mut out = Look {
@@ -113,12 +113,23 @@ fn look(dir: &Path) -> anyhow::Result<Look> {
     for file in found.files {
         // Before the text: what is written in between is then seen as a later touch.
         let touched = std::fs::metadata(&file).and_then(|m| m.modified()).ok();
-        match files::text(&file) {
-            Ok(text) => {
-                out.held.insert(file, (text, touched));
+        let text = match files::text(&file) {
+            Ok(text) => text,
+            Err(error) => {
+                out.unreadable.push((file, format!("{error:#}")));
+                continue;
             }
-            Err(error) => out.unreadable.push((file, format!("{error:#}"))),
-        }
+        };
+        let same = before.get(&file).filter(|held| *held.text == *text);
+        let held = match same.cloned() {
+            Some(same) => Held { touched, ..same },
+            None => Held {
+                input: Arc::new(manifests::input(&file, &text)),
+                text: text.into(),
+                touched,
+            },
+        };
+        out.held.insert(file, held);
     }
     Ok(out)
 }
@@ -161,8 +172,8 @@ impl Folder {
 
     /// Brings the API up to date with the folder. Returns what was refused, a line each.
     pub async fn sync(&mut self) -> anyhow::Result<Vec<String>> {
-        let dir = self.dir.clone();
-        let looked = self.reader.run(READ, move || look(&dir)).await;
+        let (dir, before) = (self.dir.clone(), self.held.clone());
+        let looked = self.reader.run(READ, move || look(&dir, &before)).await;
         let found = looked.with_context(|| self.dir.display().to_string())??;
         self.warn_of(found.skipped);
         let mut refused: Vec<Complaint> = Vec::new();
@@ -208,7 +219,7 @@ impl Folder {
     /// Decides what each file holds. Files that are only touched are loaded again: they are the answer.
     fn settle(
         &mut self,
-        found: BTreeMap<PathBuf, (String, Option<SystemTime>)>,
+        found: BTreeMap<PathBuf, Held>,
         unreadable: &[PathBuf],
     ) -> BTreeSet<PathBuf> {
         let mut again = BTreeSet::new();
@@ -219,47 +230,32 @@ impl Folder {
                 self.held.remove(&path);
             }
         }
-        for (path, (text, touched)) in found {
-            let text: Arc<str> = text.into();
+        for (path, new) in found {
             let before = self.held.get(&path);
-            if let Some(held) = before.filter(|held| held.text == text) {
-                if held.touched != touched {
-                    again.insert(path.clone());
-                }
-                let held = Held {
-                    touched,
-                    ..held.clone()
-                };
-                self.waiting.remove(&path);
-                self.held.insert(path, held);
-                continue;
+            let same = before.is_some_and(|held| held.text == new.text);
+            if same && before.is_some_and(|held| held.touched != new.touched) {
+                again.insert(path.clone());
             }
-            let input = manifests::input(&path, &text);
-            let loses = before.is_some_and(|held| self.loses(held, &text, &input));
-            if loses && !self.has_settled(&path, Some(&text)) {
+            let loses = !same && before.is_some_and(|held| self.loses(held, &new));
+            if loses && !self.has_settled(&path, Some(&new.text)) {
                 continue;
             }
             self.waiting.remove(&path);
-            let held = Held {
-                text,
-                touched,
-                input: Arc::new(input),
-            };
-            self.held.insert(path, held);
+            self.held.insert(path, new);
         }
         self.waiting.retain(|path, _| self.held.contains_key(path));
         again
     }
 
     /// Whether a new text may be half of one: it is shorter, or objects are not in it.
-    fn loses(&self, held: &Held, text: &str, input: &Input) -> bool {
+    fn loses(&self, held: &Held, new: &Held) -> bool {
         let ids = |input: &Input| -> BTreeSet<Identity> {
             let documents = input.documents.iter();
             documents
                 .map(|d| identity(&self.embedded, &d.object))
                 .collect()
         };
-        text.len() < held.text.len() || !ids(input).is_superset(&ids(&held.input))
+        new.text.len() < held.text.len() || !ids(&new.input).is_superset(&ids(&held.input))
     }
 
     /// Whether a file has been like this for long enough.
