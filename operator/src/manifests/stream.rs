@@ -190,6 +190,8 @@ fn bound(breach: &BudgetBreach) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use super::*;
 
     fn mistakes(text: &str) -> Vec<String> {
@@ -204,11 +206,14 @@ mod tests {
     fn fault_o31_a_bound_is_named_with_what_to_do() {
         let deep = format!("{}b{}", "{a: ".repeat(70), "}".repeat(70));
         let wide = format!("[{}x]", "x,".repeat(250_001));
-        let anchors: String = (0..50_001).map(|i| format!("- &a{i} x\n")).collect();
+        let mut anchors = String::new();
+        for i in 0..50_001 {
+            writeln!(anchors, "- &a{i} x").unwrap();
+        }
         let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
         for i in 1..7 {
             let list = vec![format!("*a{}", i - 1); 10].join(",");
-            bomb.push_str(&format!("a{i}: &a{i} [{list}]\n"));
+            writeln!(bomb, "a{i}: &a{i} [{list}]").unwrap();
         }
         for (text, bound, fix) in [
             (deep, "64 deep", "write it flatter"),

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use trimtab::state::Statuses;
+use trimtab_crds::limiter::LimiterStatus;
 use trimtab_lab::http::get;
 use trimtab_lab::ports::free_address;
 use trimtab_lab::process::{Process, Spec, wait_until};
@@ -22,8 +23,7 @@ async fn fault_o7_the_last_decision_is_there_after_a_restart_without_metrics() {
     dial.set(0.85);
     let running = operator(&before, &dial, settings).await;
     bucket(&before, Some(15)).await;
-    let limiting =
-        |s: &trimtab_crds::limiter::LimiterStatus| s.state.as_deref() == Some("Limiting");
+    let limiting = |s: &LimiterStatus| s.state.as_deref() == Some("Limiting");
     let settled = status_where(&before, "limiting", limiting).await;
     let mut statuses = Statuses::new(file.clone(), before.clone());
     statuses.save().await.unwrap();
@@ -32,7 +32,7 @@ async fn fault_o7_the_last_decision_is_there_after_a_restart_without_metrics() {
     assert_eq!(mode & 0o777, 0o600);
 
     let after = mesh(true);
-    assert_eq!(status(&after).await, Default::default());
+    assert_eq!(status(&after).await, LimiterStatus::default());
     Statuses::new(file.clone(), after.clone())
         .restore()
         .await
