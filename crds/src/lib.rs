@@ -16,6 +16,9 @@ pub mod status;
 
 pub use duration::Duration;
 
+/// The namespace in which Trimtab is installed unless somebody says otherwise: Istio's root namespace, where objects for the
+/// whole mesh are made.
+pub const NAMESPACE: &str = "istio-system";
 /// Value of `app.kubernetes.io/managed-by` on every object that Trimtab generates.
 pub const MANAGED_BY: &str = "trimtab";
 /// Label key of [`MANAGED_BY`].

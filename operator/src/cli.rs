@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -12,6 +13,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trimtab_dataplane::module::Proxies;
 use trimtab_dataplane::{FallbackInput, Listen, XdsAddress};
+use trimtab_embedded::Embedded;
+use trimtab_kit::sources::{FixedSource, MetricSource};
 use trimtab_xds::Unresolved;
 
 use crate::aeraki::AerakiBootstrapArgs;
@@ -21,6 +24,7 @@ use crate::describe::{self, DescribeArgs, XdsCommand};
 use crate::fallback::FallbackArgs;
 use crate::operator::Operator;
 use crate::outputs::Outputs;
+use crate::state::Statuses;
 use crate::{manifests, outputs, standalone, translate};
 
 /// Trimtab: a management plane for Istio.
@@ -38,7 +42,7 @@ enum Command {
     /// Print the generated Istio objects, offline
     Translate {
         /// Files or folders with SmartLimiters, ServiceFences, MetaRouters, Redis objects and the Services, Pods,
-        /// DestinationRules, VirtualServices, ServiceEntries and Gateways that they are for
+        /// DestinationRules, VirtualServices, ServiceEntries and Gateways that they are for; - is standard input
         #[arg(short = 'f', long = "filename", required = true)]
         files: Vec<PathBuf>,
         /// Namespace of objects that name none, as with kubectl apply
@@ -97,6 +101,12 @@ struct RunArgs {
     /// With --standalone: write generated objects to this folder
     #[arg(long, value_name = "DIR", requires = "standalone")]
     out: Option<PathBuf>,
+    /// With --standalone: value of a metric, e.g. cpu=0.85; it stands in front of the sources of the configuration
+    #[arg(long = "metric", value_name = "NAME=VALUE", requires = "standalone", value_parser = translate::metric)]
+    metrics: Vec<(String, f64)>,
+    /// With --standalone: file that keeps statuses over a restart [default with --out DIR: DIR.state.json]
+    #[arg(long, value_name = "FILE", requires = "standalone")]
+    state: Option<PathBuf>,
     /// With --standalone: serve the embedded API here for kubectl, e.g. 127.0.0.1:8001
     #[arg(long, value_name = "ADDR", requires = "standalone")]
     serve_api: Option<SocketAddr>,
@@ -116,6 +126,28 @@ struct RunArgs {
 }
 
 impl RunArgs {
+    /// Where statuses are kept; `None`: nowhere.
+    fn state_file(&self) -> Option<PathBuf> {
+        let beside = |out: &PathBuf| {
+            let out = out.canonicalize().ok()?;
+            let mut name = out.file_name()?.to_owned();
+            name.push(".state.json");
+            Some(out.with_file_name(name))
+        };
+        self.state
+            .clone()
+            .or_else(|| self.out.as_ref().and_then(beside))
+    }
+
+    /// Metrics of the command line.
+    fn sources(&self) -> Vec<Arc<dyn MetricSource>> {
+        if self.metrics.is_empty() {
+            return Vec::new();
+        }
+        let values = self.metrics.iter().cloned().collect();
+        vec![Arc::new(FixedSource::new(values))]
+    }
+
     fn proxies(&self) -> anyhow::Result<Proxies> {
         let mut seen = BTreeSet::new();
         for address in &self.fallback {
@@ -321,6 +353,9 @@ async fn run_standalone(
     if let Some(out) = &args.out {
         outputs::outside(out, dir)?;
     }
+    if let Some(folder) = args.state.as_deref().and_then(Path::parent) {
+        outputs::separate("--state", folder, dir)?;
+    }
     let api = match args.serve_api {
         Some(address) => Some(listen_api(address).await?),
         None => None,
@@ -329,7 +364,15 @@ async fn run_standalone(
         unresolved: is_unknown(&folder),
         ..config
     };
-    let mut operator = Operator::start(config, embedded.client(), shutdown.clone()).await?;
+    let mut statuses = args
+        .state_file()
+        .map(|f| Statuses::new(f, embedded.clone()));
+    if let Some(statuses) = &mut statuses {
+        statuses.restore().await?;
+    }
+    let (client, sources) = (embedded.client(), args.sources());
+    let mut operator = Operator::start_with(config, client, sources, shutdown.clone()).await?;
+    let folder = folder.shown_at(operator.readiness.block(standalone::FOLDER));
     let (cache, stop) = (operator.cache.clone(), shutdown.clone());
     operator.add_task("folder", async move {
         let known = || cache.set_unresolved(standalone::FOLDER, &Unresolved::Nothing);
@@ -342,19 +385,34 @@ async fn run_standalone(
             Ok(api.serve(listener, stop).await?)
         });
     }
-    if let Some(out) = args.out {
-        let files = Outputs::new(
-            embedded.client(),
-            out,
-            operator.readiness.clone(),
-            operator.outputs(),
-        );
-        operator.add_task("output writer", async move {
-            files.follow(shutdown).await;
+    keep_files(&mut operator, statuses, args.out, &embedded, &shutdown);
+    operator.wait().await
+}
+
+/// Starts what writes files: statuses, and generated objects.
+fn keep_files(
+    operator: &mut Operator,
+    statuses: Option<Statuses>,
+    out: Option<PathBuf>,
+    embedded: &Embedded,
+    shutdown: &CancellationToken,
+) {
+    if let Some(statuses) = statuses {
+        let stop = shutdown.clone();
+        operator.add_task("state file", async move {
+            statuses.follow(stop).await;
             Ok(())
         });
     }
-    operator.wait().await
+    if let Some(out) = out {
+        let client = embedded.client();
+        let files = Outputs::new(client, out, operator.readiness.clone(), operator.outputs());
+        let stop = shutdown.clone();
+        operator.add_task("output writer", async move {
+            files.follow(stop).await;
+            Ok(())
+        });
+    }
 }
 
 /// Whether proxies may have something of the folder that cannot be read; says so.

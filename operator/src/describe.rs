@@ -38,7 +38,7 @@ pub struct DescribeArgs {
     /// Attribute of a call, e.g. method=sayHello: shows the way of such a call through a MetaRouter
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
-    /// Ask no operator: read these files or folders
+    /// Ask no operator: read these files or folders; - is standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// With -f: value of a metric, e.g. cpu=0.85

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
+use trimtab_crds::NAMESPACE;
 use trimtab_lazyload::fallback::proxy::ProxyOptions;
 use trimtab_lazyload::fallback::{DEFAULT_PORT, Deploy, FallbackInput, filters, manifests, ports};
 
@@ -50,7 +51,7 @@ fn host_port(text: &str) -> Result<String, String> {
     match port {
         Some(port) if port > 0 => Ok(text.to_owned()),
         _ => Err(format!(
-            "\"{text}\" is not HOST:PORT: write for example trimtab.istio-system.svc:8082"
+            "\"{text}\" is not HOST:PORT: write for example trimtab.{NAMESPACE}.svc:8082"
         )),
     }
 }
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(kinds(&objects), OBJECTS);
         let config = objects[1]["data"]["envoy.json"].as_str().unwrap();
         assert!(
-            config.contains("trimtab.trimtab-system.svc.cluster.local"),
+            config.contains("trimtab.istio-system.svc.cluster.local"),
             "{config}"
         );
         let more = run(

@@ -1,11 +1,13 @@
 //! The Trimtab operator: CLI, configuration, list of modules, HTTP endpoints, standalone mode.
 
 pub mod aeraki;
+mod blocking;
 pub mod bootstrap;
 pub mod cli;
 pub mod config;
 pub mod describe;
 pub mod fallback;
+pub mod files;
 pub mod http;
 mod identity;
 pub mod manifests;
@@ -15,5 +17,6 @@ pub mod operator;
 pub mod outputs;
 pub mod reload;
 pub mod standalone;
+pub mod state;
 pub mod translate;
 pub mod xds_series;

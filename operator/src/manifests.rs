@@ -1,24 +1,51 @@
 //! YAML in and out: objects from files and folders, CRD manifests.
 
+mod stream;
+
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::files::{self, Found};
+
+pub use stream::Place;
 
 /// An object and the file that it is in.
 #[derive(Clone, Debug)]
 pub struct Document {
     /// The file.
     pub file: PathBuf,
+    /// Where it is there.
+    pub place: Place,
     /// The object.
     pub object: Value,
 }
 
 impl Document {
+    /// An object that is in no file.
+    pub fn new(file: impl Into<PathBuf>, object: Value) -> Self {
+        Self {
+            file: file.into(),
+            place: Place::default(),
+            object,
+        }
+    }
+
     /// `Kind namespace/name` for messages.
     pub fn title(&self) -> String {
         title(&self.object)
+    }
+
+    /// The error with file, object and place.
+    pub fn fails(&self, error: &impl Display) -> String {
+        let (file, title) = (self.file.display(), self.title());
+        match self.place {
+            Place { document: 0, .. } => format!("{file}: {title}: {error}"),
+            place => format!("{file}: {title}: {error} ({place})"),
+        }
     }
 }
 
@@ -44,6 +71,8 @@ pub struct Input {
     pub documents: Vec<Document>,
     /// What is no object: file, object as far as it has a name, and what to change.
     pub refused: Vec<String>,
+    /// What was not read and needs no change.
+    pub remarks: Vec<String>,
 }
 
 impl Input {
@@ -67,11 +96,24 @@ impl Input {
     }
 }
 
-/// Reads YAML and JSON files; folders are read recursively, in order of name. Lists are taken apart. What cannot be read
-/// does not keep the rest from being read.
+/// Reads YAML and JSON files, and standard input for `-`; folders are read recursively, in order of name. Lists are taken
+/// apart. What cannot be read does not keep the rest from being read, unless it is one of `paths` itself.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<Input> {
-    let mut out = Input::default();
-    for file in files(paths)? {
+    let mut found = Found::default();
+    for path in paths {
+        found.add(path);
+    }
+    let mut out = Input {
+        remarks: found.skipped,
+        ..Input::default()
+    };
+    for (path, error) in found.unreadable {
+        if paths.contains(&path) {
+            return Err(error);
+        }
+        out.refused.push(format!("{error:#}"));
+    }
+    for file in found.files {
         match read_file(&file) {
             Ok(input) => {
                 out.documents.extend(input.documents);
@@ -83,71 +125,9 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Input> {
     Ok(out)
 }
 
-/// The files that [`read`] reads, in order.
-pub fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Found::default();
-    for path in paths {
-        collect(path, &mut found);
-        if let Some((_, error)) = found.unreadable.pop() {
-            return Err(error);
-        }
-    }
-    Ok(found.files)
-}
-
-/// What is in a folder.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// Files of objects, in order.
-    pub files: Vec<PathBuf>,
-    /// Files and folders that cannot be looked at: what they hold is not known.
-    pub unreadable: Vec<(PathBuf, anyhow::Error)>,
-}
-
-/// Looks through a folder. It is an error only when the folder itself cannot be read.
-pub fn look(dir: &Path) -> anyhow::Result<Found> {
-    let mut found = Found::default();
-    collect(dir, &mut found);
-    match found.unreadable.pop_if(|(path, _)| path == dir) {
-        Some((_, error)) => Err(error),
-        None => Ok(found),
-    }
-}
-
 /// What one file holds.
 pub fn read_file(file: &Path) -> anyhow::Result<Input> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(input(file, &text))
-}
-
-fn collect(path: &Path, found: &mut Found) {
-    if let Err(error) = collected(path, found) {
-        let error = error.context(format!("cannot read {}", path.display()));
-        found.unreadable.push((path.to_owned(), error));
-    }
-}
-
-fn collected(path: &Path, found: &mut Found) -> anyhow::Result<()> {
-    if !std::fs::metadata(path)?.is_dir() {
-        found.files.push(path.to_owned());
-        return Ok(());
-    }
-    let mut entries = Vec::new();
-    for entry in std::fs::read_dir(path)? {
-        entries.push(entry?.path());
-    }
-    entries.sort();
-    for entry in entries {
-        let extension = entry.extension();
-        let yaml = extension.is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
-        // What cannot be looked at may be a folder.
-        let folder = std::fs::metadata(&entry).map_or(extension.is_none(), |m| m.is_dir());
-        if folder || yaml {
-            collect(&entry, found);
-        }
-    }
-    Ok(())
+    Ok(input(file, &files::text(file)?))
 }
 
 /// The documents of a text that must have no mistake.
@@ -158,12 +138,16 @@ pub fn parse(file: &Path, text: &str) -> anyhow::Result<Vec<Document>> {
 /// Parses what one file holds; each document and each item of a list stands for itself.
 pub fn input(file: &Path, text: &str) -> Input {
     let mut out = Input::default();
-    for value in values(text) {
+    let mut refuse = |place: Place, error: &str| {
+        let error = brief(error);
+        out.refused
+            .push(format!("{}: {error} ({place})", file.display()));
+    };
+    for (place, value) in stream::values(text) {
         let value = match value {
-            Ok(Value::Null) => continue,
             Ok(value) => value,
             Err(error) => {
-                out.refused.push(format!("{}: {error}", file.display()));
+                refuse(place, &error);
                 continue;
             }
         };
@@ -175,101 +159,82 @@ pub fn input(file: &Path, text: &str) -> Input {
             }
             _ => vec![value],
         };
-        for object in items {
-            match identified(&object) {
+        for mut object in items {
+            match identified(&mut object) {
                 Ok(()) => out.documents.push(Document {
                     file: file.to_owned(),
+                    place,
                     object,
                 }),
-                Err(error) => out.refused.push(format!("{}: {error}", file.display())),
+                Err(error) => refuse(place, &error),
             }
         }
     }
     out
 }
 
-/// Whether an object has what tells objects apart.
-fn identified(object: &Value) -> Result<(), String> {
-    for (pointer, field) in [
-        ("/apiVersion", "apiVersion"),
-        ("/kind", "kind"),
-        ("/metadata/name", "metadata.name"),
-        ("/metadata/namespace", "metadata.namespace"),
-    ] {
-        match object.pointer(pointer) {
-            Some(Value::String(_)) => {}
-            None if field == "metadata.namespace" => {}
-            None | Some(Value::Null) => {
-                return Err(format!(
-                    "{}: an object has no {field}: every Kubernetes object needs it",
-                    title(object)
-                ));
-            }
-            Some(other) => {
-                return Err(format!(
-                    "{}: {field} must be a string: quote it, for example \"{other}\"",
-                    title(object)
-                ));
-            }
-        }
+/// So much of a message is shown: it may have a text of the file in it, of any length.
+const SHOWN: usize = 300;
+
+/// A message, cut.
+pub fn brief(text: &str) -> String {
+    let length = text.chars().count();
+    if length <= SHOWN {
+        return text.to_owned();
     }
-    Ok(())
+    let begin: String = text.chars().take(SHOWN).collect();
+    format!("{begin}... and {} characters more", length - SHOWN)
 }
 
-/// The documents of a YAML stream. One that is not YAML, or that has a key twice, does not take the others along.
-fn values(text: &str) -> Vec<Result<Value, String>> {
-    if let Ok(values) = serde_saphyr::from_multiple(text) {
-        return values.into_iter().map(Ok).collect();
-    }
-    let mut out = Vec::new();
-    for (line, part) in parts(text) {
-        match serde_saphyr::from_multiple(part) {
-            Ok(values) => out.extend(values.into_iter().map(Ok)),
-            Err(_) => out.push(Err(mistake(line, part))),
+/// Whether an object has what tells objects apart, and texts where an API server takes nothing else.
+fn identified(object: &mut Value) -> Result<(), String> {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        // As with kubectl, no namespace.
+        let none = |v: &Value| v.is_null() || v == "";
+        if metadata.get("namespace").is_some_and(none) {
+            metadata.remove("namespace");
         }
     }
-    out
+    for field in ["apiVersion", "kind", "metadata.name"] {
+        let pointer = format!("/{}", field.replace('.', "/"));
+        if object.pointer(&pointer).is_none_or(Value::is_null) {
+            let is_named = object.pointer("/metadata/name").is_some();
+            let who = Some(title(object)).filter(|_| is_named);
+            let who = who.map_or_else(String::new, |title| format!("{title}: "));
+            return Err(format!(
+                "{who}an object has no {field}: every Kubernetes object needs it"
+            ));
+        }
+    }
+    let metadata = &object["metadata"];
+    let mut texts = vec![
+        ("apiVersion".to_owned(), &object["apiVersion"]),
+        ("kind".to_owned(), &object["kind"]),
+        ("metadata.name".to_owned(), &metadata["name"]),
+    ];
+    let namespace = metadata.get("namespace");
+    texts.extend(namespace.map(|value| ("metadata.namespace".to_owned(), value)));
+    for field in ["labels", "annotations"] {
+        let all = metadata[field].as_object().into_iter().flatten();
+        texts.extend(all.map(|(key, value)| (format!("metadata.{field}.{key}"), value)));
+    }
+    match texts.iter().find(|(_, value)| !value.is_string()) {
+        Some((field, value)) => Err(format!("{}: {field}: {}", title(object), no_text(value))),
+        None => Ok(()),
+    }
 }
 
-/// The documents of a stream as text, each with the number of lines before it. A line that begins with `---` begins a
-/// document wherever it stands, also within a block.
-fn parts(text: &str) -> Vec<(usize, &str)> {
-    let mut out = Vec::new();
-    let (mut start, mut first, mut at) = (0, 0, 0);
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        let marker = line.strip_prefix("---");
-        if marker.is_some_and(|rest| {
-            rest.trim_start_matches([' ', '\t']) != rest || rest.trim().is_empty()
-        }) && at > start
-        {
-            out.push((first, &text[start..at]));
-            (start, first) = (at, number);
+/// What to do about a value that must be a text.
+fn no_text(value: &Value) -> String {
+    match value {
+        Value::Number(number) if !number.is_f64() => {
+            format!("must be a string: write \"{number}\"")
         }
-        at += line.len();
-    }
-    out.push((first, &text[start..]));
-    out
-}
-
-/// What is wrong with a document that begins after `line` lines.
-fn mistake(line: usize, part: &str) -> String {
-    // Empty lines in front, so that the message counts the lines of the file.
-    let whole = format!("{}{part}", "\n".repeat(line));
-    let plain = serde_saphyr::options! { with_snippet: false };
-    let error = serde_saphyr::from_multiple_with_options::<Value>(&whole, plain);
-    let error = error.err().map(|e| e.to_string()).unwrap_or_default();
-    // This part of the message is for programmers.
-    let error = error.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
-    let options = serde_saphyr::options! {
-        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
-    };
-    match serde_saphyr::from_multiple_with_options::<Value>(part, options) {
-        Ok(values) => {
-            let object = values.iter().find(|v| !v.is_null());
-            let title = object.map_or_else(|| "a document".to_owned(), title);
-            format!("{title}: a key is written twice, keep one: {error}")
+        Value::Bool(_) => "must be a string, and YAML reads yes, no, on, off, y and n as true and false: put it in quotes".to_owned(),
+        Value::Array(_) | Value::Object(_) => {
+            "must be a string, and is a list or a map: write one text".to_owned()
         }
-        Err(_) => format!("not YAML: {error}"),
+        _ => "must be a string: put it in quotes".to_owned(),
     }
 }
 

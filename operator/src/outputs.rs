@@ -6,20 +6,25 @@ use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use kube::Client;
 use kube::core::ApiResource;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use trimtab_kit::readiness::Readiness;
 
+use crate::blocking::Worker;
 use crate::{manifests, translate};
 
 /// How often objects and files are compared.
 const POLL: Duration = Duration::from_millis(500);
+/// How long one pass over the files may take.
+const WRITE: Duration = Duration::from_secs(10);
 
 /// Only for us: objects may hold passwords, and whoever needs a file can be given it.
 const FILE_MODE: u32 = 0o600;
@@ -37,10 +42,19 @@ pub fn outside(out: &Path, input: &Path) -> anyhow::Result<()> {
     let shown = out.display();
     make(out)
         .with_context(|| format!("--out {shown}: the folder cannot be made: choose another one"))?;
-    let inside = out.canonicalize()?.starts_with(input.canonicalize()?);
+    separate("--out", out, input)
+}
+
+/// Whether a folder is not in `input`, whose files are read; `option` names it.
+pub fn separate(option: &str, folder: &Path, input: &Path) -> anyhow::Result<()> {
+    let here = Path::new(".");
+    let folder = Some(folder).filter(|f| *f != Path::new("")).unwrap_or(here);
+    let whole = folder.canonicalize();
+    let whole = whole.with_context(|| format!("{option}: {}", folder.display()))?;
     anyhow::ensure!(
-        !inside,
-        "--out {shown}: it is in {}, whose files are read: choose a folder outside of it",
+        !whole.starts_with(input.canonicalize()?),
+        "{option}: {} is in {}, whose files are read: choose a folder outside of it",
+        folder.display(),
         input.display()
     );
     Ok(())
@@ -49,20 +63,27 @@ pub fn outside(out: &Path, input: &Path) -> anyhow::Result<()> {
 /// Keeps a folder equal to the generated objects of an API; files of others stay.
 pub struct Outputs {
     client: Client,
-    dir: PathBuf,
     readiness: Readiness,
     kinds: Vec<ApiResource>,
+    files: Arc<Mutex<Files>>,
+    worker: Worker<anyhow::Result<()>>,
+    complaint: String,
+}
+
+/// The folder, as far as it is known.
+#[derive(Debug)]
+struct Files {
+    dir: PathBuf,
     /// Files with our label that nothing wanted at the last look.
     unwanted: BTreeSet<String>,
     /// Files of others, as they were when they were read.
     foreign: BTreeMap<String, (Option<SystemTime>, u64)>,
-    complaint: String,
 }
 
 impl Debug for Outputs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Outputs")
-            .field("dir", &self.dir)
+            .field("files", &self.files)
             .finish_non_exhaustive()
     }
 }
@@ -76,13 +97,17 @@ impl Outputs {
         readiness: Readiness,
         kinds: Vec<ApiResource>,
     ) -> Self {
-        Self {
-            client,
+        let files = Files {
             dir,
-            readiness,
-            kinds,
             unwanted: BTreeSet::new(),
             foreign: BTreeMap::new(),
+        };
+        Self {
+            client,
+            readiness,
+            kinds,
+            files: Arc::new(Mutex::new(files)),
+            worker: Worker::new(),
             complaint: String::new(),
         }
     }
@@ -90,14 +115,17 @@ impl Outputs {
     /// Follows the objects until shutdown. A complaint is logged once, not twice a second.
     pub async fn follow(mut self, shutdown: CancellationToken) {
         loop {
-            let complaint = match self.sync().await {
+            let synced = tokio::select! {
+                () = shutdown.cancelled() => return,
+                synced = self.sync() => synced,
+            };
+            let complaint = match synced {
                 Ok(()) => String::new(),
                 Err(error) => format!("{error:#}"),
             };
             if complaint != self.complaint {
                 if !complaint.is_empty() {
-                    let dir = self.dir.display();
-                    tracing::warn!(%dir, "outputs cannot be written: {complaint}; trying again");
+                    tracing::warn!("outputs cannot be written: {complaint}; trying again");
                 }
                 self.complaint = complaint;
             }
@@ -113,13 +141,11 @@ impl Outputs {
         // Looked at first: what is listed afterwards is then whole.
         let ready = self.readiness.missing().is_empty();
         let wanted = self.desired().await?;
-        make(&self.dir).context("the folder cannot be made")?;
-        let mut first = Ok(());
-        for (name, file) in &wanted {
-            // One file that cannot be written holds up no other.
-            first = first.and(self.put(name, file));
-        }
-        first.and(self.clean(&wanted, ready))
+        let files = Arc::clone(&self.files);
+        let done = self
+            .worker
+            .run(WRITE, move || files.lock().sync(&wanted, ready));
+        done.await?
     }
 
     /// Generated objects as files. No name of an object has `_`, and the kind stands last, so that no two objects have one
@@ -139,12 +165,26 @@ impl Outputs {
         }
         Ok(files)
     }
+}
+
+impl Files {
+    fn sync(&mut self, wanted: &BTreeMap<String, String>, ready: bool) -> anyhow::Result<()> {
+        let shown = || self.dir.display().to_string();
+        make(&self.dir).with_context(|| format!("{}: the folder cannot be made", shown()))?;
+        let mut first = Ok(());
+        for (name, file) in wanted {
+            // One file that cannot be written holds up no other.
+            first = first.and(self.put(name, file));
+        }
+        first.and(self.clean(wanted, ready))
+    }
 
     fn put(&self, name: &str, wanted: &str) -> anyhow::Result<()> {
         let path = self.dir.join(name);
-        let same = std::fs::read(&path).is_ok_and(|text| text == wanted.as_bytes())
-            && std::fs::symlink_metadata(&path)
-                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o777 == FILE_MODE);
+        // A FIFO in its place would hold up the reader.
+        let same = std::fs::symlink_metadata(&path)
+            .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o777 == FILE_MODE)
+            && std::fs::read(&path).is_ok_and(|text| text == wanted.as_bytes());
         if same {
             return Ok(());
         }
@@ -185,12 +225,12 @@ impl Outputs {
     }
 }
 
-fn temporary(name: &str) -> String {
+pub(crate) fn temporary(name: &str) -> String {
     format!(".{name}.tmp")
 }
 
 /// Through a rename: a reader never sees half a file, and nobody else ever sees a secret.
-fn replace(path: &Path, temporary: &Path, wanted: &str) -> std::io::Result<()> {
+pub(crate) fn replace(path: &Path, temporary: &Path, wanted: &str) -> std::io::Result<()> {
     match std::fs::remove_file(temporary) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}

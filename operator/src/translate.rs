@@ -3,7 +3,10 @@
 //! The same modules run as in a cluster, on the embedded API, until nothing is left to write; so what is printed is what
 //! the operator writes.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod invented;
+mod nowhere;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +16,7 @@ use kube::core::ApiResource;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
+use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, NAMESPACE};
 use trimtab_embedded::Embedded;
 use trimtab_kit::clock::{Clock, SystemClock};
 use trimtab_kit::host::{Context, Host, Parts};
@@ -28,10 +31,9 @@ use crate::standalone::{self, Loaded};
 use crate::{identity, modules, operator};
 
 /// Address of the xDS server without `--config`: as the chart installs it.
-pub const XDS_ADDRESS: &str = "trimtab.istio-system.svc:15010";
-
-/// Prometheus without `--config`. It is not asked.
-const PROMETHEUS: &str = "http://prometheus.istio-system:9090";
+pub fn xds_address() -> String {
+    format!("trimtab.{NAMESPACE}.svc:15010")
+}
 
 /// What came out.
 #[derive(Debug, Default)]
@@ -67,8 +69,10 @@ pub fn configuration(file: Option<&std::path::Path>) -> anyhow::Result<Config> {
     file.map_or_else(
         || {
             let mut config = Config::default();
-            XDS_ADDRESS.clone_into(&mut config.xds.advertise);
-            config.metrics.prometheus = Some(PrometheusConfig::new(PROMETHEUS));
+            config.xds.advertise = xds_address();
+            // It is not asked.
+            let prometheus = format!("http://prometheus.{NAMESPACE}:9090");
+            config.metrics.prometheus = Some(PrometheusConfig::new(prometheus));
             Ok(config)
         },
         Config::load,
@@ -87,6 +91,10 @@ pub async fn run(
     input.place(namespace);
     let (pass, mut output) = pass(&input.documents, metrics, config).await?;
     output.refused.splice(0..0, input.refused);
+    output.notes.splice(0..0, input.remarks);
+    let invented = invented::remarks(&pass.embedded, &input.documents, config, &output);
+    output.notes.extend(invented.await?);
+    output.notes.extend(nowhere::remarks(&pass.embedded).await?);
     let Output {
         objects,
         refused,
@@ -110,7 +118,7 @@ pub struct Pass {
     embedded: Embedded,
     host: Host,
     not_loaded: Vec<String>,
-    passed_over: BTreeSet<String>,
+    passed_over: BTreeMap<String, usize>,
     remarks: Vec<String>,
 }
 
@@ -125,15 +133,14 @@ impl Pass {
         &self.not_loaded
     }
 
-    /// A line that names the kinds of the input that nobody reads.
+    /// A line that counts the objects of kinds that nobody reads.
     fn passed_over(&self) -> Option<String> {
-        let kinds: Vec<&str> = self.passed_over.iter().map(String::as_str).collect();
-        (!kinds.is_empty()).then(|| {
-            format!(
-                "passed over, as Trimtab does not read them: {}",
-                kinds.join(", ")
-            )
-        })
+        let count: usize = self.passed_over.values().sum();
+        let kinds: Vec<&str> = self.passed_over.keys().map(String::as_str).collect();
+        let noun = if count == 1 { "object" } else { "objects" };
+        let kinds = manifests::brief(&kinds.join(", "));
+        let line = "passed over, as Trimtab does not read them";
+        (count > 0).then(|| format!("{line}: {kinds} ({count} {noun})"))
     }
 
     /// Parts that modules have exposed.
@@ -151,14 +158,16 @@ pub async fn pass(
     config.check()?;
     let embedded = standalone::embedded_for_files()?;
     standalone::ensure_roots(&embedded, config)?;
-    let (mut not_loaded, mut passed_over) = (Vec::new(), BTreeSet::new());
-    let mut remarks = Vec::new();
-    for document in documents {
+    let split = standalone::split(&embedded, documents.to_vec(), |_| false);
+    let mut not_loaded: Vec<String> = split.refused.into_iter().map(|(_, e)| e).collect();
+    let (mut passed_over, mut remarks) = (BTreeMap::new(), Vec::new());
+    for document in &split.taken {
         match standalone::load(&embedded, document) {
             Ok(Loaded::Taken) => remarks.extend(standalone::remarks(document)),
             Ok(Loaded::PassedOver) => {
                 let word = |field: &str| document.object[field].as_str().unwrap_or_default();
-                passed_over.insert(format!("{} of {}", word("kind"), word("apiVersion")));
+                let kind = format!("{} of {}", word("kind"), word("apiVersion"));
+                *passed_over.entry(kind).or_default() += 1;
             }
             Err(error) => not_loaded.push(format!("{error:#}")),
         }
@@ -229,10 +238,7 @@ impl Pass {
             return Ok(());
         }
         for object in modules::assumed_objects(config) {
-            let document = Document {
-                file: PathBuf::from("assumed"),
-                object: object.clone(),
-            };
+            let document = Document::new("assumed", object.clone());
             if standalone::exists(&self.embedded, &document).await {
                 continue;
             }

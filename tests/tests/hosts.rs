@@ -48,7 +48,7 @@ spec:
         let _ = rustls::crypto::ring::default_provider().install_default();
         let documents = manifests::parse(Path::new("in.yaml"), text).unwrap();
         let mut config: Config = serde_saphyr::from_str(config).unwrap();
-        translate::XDS_ADDRESS.clone_into(&mut config.xds.advertise);
+        config.xds.advertise = translate::xds_address();
         let pass = translate::pass(&documents, &BTreeMap::new(), &config).await;
         pass.unwrap().1
     }

@@ -84,9 +84,8 @@ metrics: {prometheus: {address: 'http://127.0.0.1:9', handlers: {load.max: {quer
             let _ = standalone::load(&embedded, document);
         }
         for object in assumed {
-            let file = PathBuf::from("assumed");
-            let object = object.clone();
-            standalone::load(&embedded, &Document { file, object }).unwrap();
+            let document = Document::new("assumed", object.clone());
+            standalone::load(&embedded, &document).unwrap();
         }
         let source: Vec<Arc<dyn MetricSource>> = vec![Arc::new(FixedSource::new(metrics()))];
         let stop = CancellationToken::new();

@@ -245,7 +245,7 @@ fn unused(
             field,
             "NoHost",
             format!(
-                "no Redis port has a use for it at {name}: name a port of the service like tcp-redis, or correct the host"
+                "no Service or ServiceEntry has the host \"{name}\" with a Redis port: name a port of the service like tcp-redis, or correct the host"
             ),
         ));
     };

@@ -73,7 +73,7 @@ impl Default for LazyloadConfig {
             mode: Mode::Enforce,
             domain: trimtab_mesh::DEFAULT_DOMAIN.to_owned(),
             istio_namespace: "istio-system".to_owned(),
-            namespace: "trimtab-system".to_owned(),
+            namespace: trimtab_crds::NAMESPACE.to_owned(),
             revision: String::new(),
             stable_host: Vec::new(),
             domain_aliases: Vec::new(),

@@ -6,7 +6,7 @@
 use crate::kinds::{CRD_GROUP, Column, Resource, Version, column};
 use crate::store::ResourceId;
 
-/// group (`-`: the core group), versions (the first is stored), kind, plural, short name (`-`: none), scope, and what is
+/// group (`-`: the core group), versions (the first is stored), kind, plural, short names (`-`: none), scope, and what is
 /// besides: a status, generations.
 const TABLE: &str = "
 -                            v1        Namespace                      namespaces                       ns       cluster    status
@@ -49,9 +49,23 @@ apiregistration.k8s.io       v1        APIService                     apiservice
 discovery.k8s.io             v1        EndpointSlice                  endpointslices                   -        namespaced none
 events.k8s.io                v1        Event                          events                           ev       namespaced none
 coordination.k8s.io          v1        Lease                          leases                           -        namespaced none
-apiextensions.k8s.io         v1        CustomResourceDefinition       customresourcedefinitions        crd      cluster    both
+apiextensions.k8s.io         v1        CustomResourceDefinition       customresourcedefinitions        crd,crds cluster    both
 metrics.k8s.io               v1beta1   PodMetrics                     pods                             -        namespaced none
 ";
+
+/// Kinds that `kubectl get all` shows.
+const ALL: [&str; 10] = [
+    "CronJob",
+    "DaemonSet",
+    "Deployment",
+    "HorizontalPodAutoscaler",
+    "Job",
+    "Pod",
+    "ReplicaSet",
+    "ReplicationController",
+    "Service",
+    "StatefulSet",
+];
 
 /// The resources of the table.
 pub(crate) fn resources() -> impl Iterator<Item = Resource> {
@@ -78,12 +92,12 @@ fn resource(line: &str) -> Option<Resource> {
         kind: (*kind).to_owned(),
         list_kind: format!("{kind}List"),
         singular: kind.to_lowercase(),
-        short_names: Some(*short)
+        short_names: short
+            .split(',')
             .filter(|s| *s != "-")
             .map(str::to_owned)
-            .into_iter()
             .collect(),
-        categories: Vec::new(),
+        categories: Vec::from_iter(ALL.contains(kind).then(|| "all".to_owned())),
         namespaced: *scope == "namespaced",
         builtin: true,
         generation: *features == "both",

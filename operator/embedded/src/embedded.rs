@@ -27,6 +27,7 @@ use crate::request::Target;
 use crate::serve;
 use crate::server::Server;
 use crate::spelling;
+use crate::store::History;
 
 /// Namespaces that exist from the start.
 const NAMESPACES: [&str; 3] = ["default", "istio-system", "kube-system"];
@@ -211,9 +212,14 @@ impl Embedded {
             .interrupt(Filter::any().resource(plural), Interruption::Expire);
     }
 
-    /// How many events are kept for each resource; a watch that starts or falls behind further gets 410.
+    /// How many events are kept for each resource, whatever their size; a watch that starts or falls behind further gets
+    /// 410. Without this it is 1,000, and at most 8 MiB.
     pub fn set_history(&self, events: usize) {
-        self.server.store.write().set_log_limit(events);
+        let history = History {
+            events,
+            bytes: usize::MAX,
+        };
+        self.server.store.write().set_history(history);
     }
 
     /// How often a quiet watch gets a bookmark (30 seconds unless set); counts for watches that start later.

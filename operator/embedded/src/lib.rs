@@ -11,7 +11,9 @@
 //! - garbage collection is complete when the delete is answered, and `Foreground` deletes like `Background`;
 //! - built-in kinds are stored as sent: their fields are not validated, and only the defaults that clients rely on
 //!   are filled in;
-//! - bodies are JSON or YAML, never protobuf: `kubectl create -f` works, `kubectl create configmap NAME` does not;
+//! - bodies are JSON or YAML. Of protobuf it reads what `kubectl create namespace`, `configmap`, `secret` and
+//!   `serviceaccount` send;
+//! - everybody may do everything, and `kubectl auth can-i` says so;
 //! - an update without a `resourceVersion` is unconditional for all kinds;
 //! - a refusal for a missing required field does not add that CEL rules were not checked;
 //! - the cost of CEL rules is not counted: a real API server refuses a CRD whose rules may cost too much;
@@ -19,6 +21,7 @@
 //!
 //! The conformance cases run against this API and, in `tests/tests/cluster/against_real.rs`, against a real kube-apiserver.
 
+mod access;
 mod apply;
 mod builtin;
 mod builtin_kinds;
@@ -35,6 +38,7 @@ mod jsonpath;
 mod kinds;
 mod meta;
 mod openapi;
+mod protobuf;
 mod reply;
 mod request;
 mod schema;

@@ -127,10 +127,15 @@ impl Renderer {
         self.with_header(stored, true)
     }
 
+    /// Whether the answer has objects as they are stored.
+    pub(crate) fn shows_text(&self) -> bool {
+        self.view == View::Full && self.target.version == self.target.resource.storage
+    }
+
     /// One object inside a watch event; the columns are sent only with the first.
     pub(crate) fn with_header(&self, stored: &Stored, header: bool) -> Bytes {
         match self.view {
-            View::Full if self.target.version == self.target.resource.storage => stored.json(),
+            View::Full if self.shows_text() => stored.json(),
             View::Full => Bytes::from(self.converted(&stored.value).to_string()),
             View::Metadata => Bytes::from(partial(&stored.value).to_string()),
             View::Table => {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::kinds::{Registry, Resource, Version};
+use crate::protobuf;
 use crate::selectors::Selector;
 use crate::store::Key;
 
@@ -190,12 +191,19 @@ pub(crate) fn verb(method: &Method, target: &Target, query: &Query) -> Result<Ve
     }
 }
 
-/// Parses a JSON or YAML body.
+fn unread_format() -> ApiError {
+    ApiError::UnsupportedMediaType(
+        "application/json, application/yaml; with kubectl use `apply -f` or `create -f`, which send JSON".to_owned(),
+    )
+}
+
+/// Parses a JSON or YAML body, or the protobuf of a few kinds.
 pub(crate) fn body(content_type: &str, bytes: &[u8]) -> Result<Value, ApiError> {
-    if content_type.contains("protobuf") || content_type.contains("cbor") {
-        return Err(ApiError::UnsupportedMediaType(
-            "application/json, application/yaml; with kubectl use `apply -f` or `create -f`, which send JSON".to_owned(),
-        ));
+    if content_type.contains("protobuf") {
+        return protobuf::object(bytes).ok_or_else(unread_format);
+    }
+    if content_type.contains("cbor") {
+        return Err(unread_format());
     }
     if let Ok(value) = serde_json::from_slice(bytes) {
         return Ok(value);

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::error::ApiError;
-use crate::meta;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Operator {
@@ -186,11 +185,6 @@ fn field(text: &str) -> Result<(Vec<String>, String, bool), ApiError> {
     }
     let path = key.split('.').map(str::to_owned).collect();
     Ok((path, value.trim().to_owned(), equal))
-}
-
-/// Whether an object is in the watched namespace; `None` is all of them.
-pub(crate) fn in_namespace(object: &Value, namespace: Option<&str>) -> bool {
-    namespace.is_none_or(|ns| meta::namespace(object) == ns)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use http::Request;
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 
+use crate::access;
 use crate::clock::Clock;
 use crate::discovery;
 use crate::error::ApiError;
@@ -18,10 +19,13 @@ use crate::handlers::Options;
 use crate::kinds::Registry;
 use crate::reply::{Renderer, Reply, View};
 use crate::request::{self, Query, Target, Verb};
-use crate::store::{Key, ResourceId, Store, Stored};
+use crate::store::{History, Key, ResourceId, Store, Stored};
 
-/// Log entries kept for each resource.
-const LOG_LIMIT: usize = 32_768;
+/// What is kept of the past of each resource. A watch that starts or falls further behind lists again.
+const HISTORY: History = History {
+    events: 1000,
+    bytes: 8 << 20,
+};
 /// How often a quiet watch gets a bookmark.
 const BOOKMARK_MILLIS: u64 = 30_000;
 
@@ -47,7 +51,7 @@ impl Server {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             registry: RwLock::new(Registry::new()),
-            store: RwLock::new(Store::new(LOG_LIMIT)),
+            store: RwLock::new(Store::new(HISTORY)),
             clock,
             faults: Faults::default(),
             counters: Mutex::default(),
@@ -122,6 +126,9 @@ impl Server {
 
     /// Answers one request.
     pub(crate) async fn handle(self: Arc<Self>, request: Request<Bytes>) -> Reply {
+        if let Some(reply) = access::answer(&request) {
+            return reply;
+        }
         let resolved = {
             let registry = self.registry.read();
             match request::target(&registry, request.uri().path()) {

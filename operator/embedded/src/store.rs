@@ -1,7 +1,7 @@
 //! Revisioned storage: objects, one bounded event log per resource, and the owner index.
 //!
-//! Nothing here knows HTTP, schemas or time. Objects are shared by reference between the store, its logs and
-//! all readers; an object is serialized at most once.
+//! Nothing here knows HTTP, schemas or time. Objects are shared by reference between the store and all readers, their texts
+//! between the store and its logs; an object is serialized at most once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
@@ -81,14 +81,44 @@ pub(crate) enum EventKind {
     Deleted,
 }
 
+/// A version of an object in a log: its text only, which is a tenth of what the object takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Past {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) json: Bytes,
+}
+
+impl Past {
+    fn of(stored: &Stored) -> Self {
+        Self {
+            namespace: meta::namespace(&stored.value).into(),
+            json: stored.json(),
+        }
+    }
+
+    /// The object again.
+    pub(crate) fn stored(&self) -> Stored {
+        // What was written from a value can be read.
+        Stored::draft(serde_json::from_slice(&self.json).unwrap_or_default())
+    }
+}
+
 /// One entry of an event log.
 #[derive(Debug, Clone)]
 pub(crate) struct LogEvent {
     pub(crate) revision: u64,
     pub(crate) kind: EventKind,
-    pub(crate) object: Arc<Stored>,
+    pub(crate) object: Past,
     /// The version before; a watcher with a selector needs it to see an object leave its selection.
-    pub(crate) previous: Option<Arc<Stored>>,
+    pub(crate) previous: Option<Past>,
+}
+
+/// How much of the past of one resource is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct History {
+    pub(crate) events: usize,
+    /// Of the objects as text. The last event stays, whatever its size.
+    pub(crate) bytes: usize,
 }
 
 /// The object changed since the caller looked; look again.
@@ -103,6 +133,8 @@ pub(crate) struct TooOld;
 struct Table {
     objects: BTreeMap<Key, Arc<Stored>>,
     log: VecDeque<LogEvent>,
+    /// Bytes of the objects in the log.
+    log_bytes: usize,
     /// Events up to this revision are gone.
     compacted: u64,
     changed: watch::Sender<u64>,
@@ -113,16 +145,21 @@ impl Table {
         Self {
             objects: BTreeMap::new(),
             log: VecDeque::new(),
+            log_bytes: 0,
             compacted: 0,
             changed: watch::Sender::new(revision),
         }
     }
 
-    fn record(&mut self, event: LogEvent, limit: usize) {
+    fn record(&mut self, event: LogEvent, history: History) {
         let revision = event.revision;
+        self.log_bytes += event.object.json.len();
         self.log.push_back(event);
-        while self.log.len() > limit {
+        while self.log.len() > history.events
+            || (self.log.len() > 1 && self.log_bytes > history.bytes)
+        {
             if let Some(gone) = self.log.pop_front() {
+                self.log_bytes -= gone.object.json.len();
                 self.compacted = gone.revision;
             }
         }
@@ -137,17 +174,17 @@ pub(crate) type Place = (ResourceId, Key);
 #[derive(Debug)]
 pub(crate) struct Store {
     revision: u64,
-    log_limit: usize,
+    history: History,
     tables: BTreeMap<ResourceId, Table>,
     uids: HashMap<String, Place>,
     dependents: HashMap<String, BTreeSet<Place>>,
 }
 
 impl Store {
-    pub(crate) fn new(log_limit: usize) -> Self {
+    pub(crate) fn new(history: History) -> Self {
         Self {
             revision: 1,
-            log_limit,
+            history,
             tables: BTreeMap::new(),
             uids: HashMap::new(),
             dependents: HashMap::new(),
@@ -158,8 +195,11 @@ impl Store {
         self.revision
     }
 
-    pub(crate) fn set_log_limit(&mut self, limit: usize) {
-        self.log_limit = limit.max(1);
+    pub(crate) fn set_history(&mut self, history: History) {
+        self.history = History {
+            events: history.events.max(1),
+            ..history
+        };
     }
 
     fn table(&mut self, id: &ResourceId) -> &mut Table {
@@ -220,6 +260,7 @@ impl Store {
         let revision = self.revision;
         let table = self.table(id);
         table.log.clear();
+        table.log_bytes = 0;
         table.compacted = revision;
         table.changed.send_replace(revision);
     }
@@ -256,13 +297,13 @@ impl Store {
             } else {
                 EventKind::Added
             },
-            object: Arc::clone(&stored),
-            previous,
+            object: Past::of(&stored),
+            previous: previous.as_deref().map(Past::of),
         };
-        let limit = self.log_limit;
+        let history = self.history;
         let table = self.table(id);
         table.objects.insert(key.clone(), Arc::clone(&stored));
-        table.record(event, limit);
+        table.record(event, history);
         Ok(stored)
     }
 
@@ -286,13 +327,13 @@ impl Store {
         let event = LogEvent {
             revision: self.revision,
             kind: EventKind::Deleted,
-            object: Arc::clone(&last),
-            previous,
+            object: Past::of(&last),
+            previous: previous.as_deref().map(Past::of),
         };
-        let limit = self.log_limit;
+        let history = self.history;
         let table = self.table(id);
         table.objects.remove(key);
-        table.record(event, limit);
+        table.record(event, history);
         Ok(last)
     }
 

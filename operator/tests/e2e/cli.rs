@@ -229,7 +229,7 @@ proptest! {
         let service: Value = serde_saphyr::from_str(SERVICE).unwrap();
         let documents: Vec<trimtab::manifests::Document> = [service, object]
             .into_iter()
-            .map(|object| trimtab::manifests::Document { file: "x.yaml".into(), object })
+            .map(|object| trimtab::manifests::Document::new("x.yaml", object))
             .collect();
         crate::support::ring();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

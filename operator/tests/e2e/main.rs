@@ -11,6 +11,8 @@
 mod chain;
 mod cli;
 mod crash;
+mod faults;
+mod folder;
 mod kubectl;
 mod metaprotocol;
 mod offline;
@@ -20,5 +22,6 @@ mod repair;
 mod scoping;
 mod sources;
 mod standalone;
+mod state;
 mod support;
 mod tasks;

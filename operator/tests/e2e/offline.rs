@@ -111,7 +111,7 @@ fn fault_m4_what_is_no_object_does_not_end_everything() {
         "Service default/x: an object has no apiVersion",
         "not YAML",
         "Service default/twice: a key is written twice",
-        "line 14",
+        "lines 13 and 14",
         "passed over, as Trimtab does not read them: Rollout of argoproj.io/v1alpha1",
     ] {
         assert!(err.contains(part), "no {part:?} in {err}");

@@ -168,6 +168,31 @@ async fn fault_t12_files_are_for_their_owner_only() {
     std::fs::remove_dir_all(dir.parent().unwrap()).unwrap();
 }
 
+#[tokio::test]
+async fn fault_o6_a_fifo_or_a_folder_in_the_place_of_a_file_holds_up_no_other() {
+    let objects = [
+        object("EnvoyFilter", "a", &filter(false)),
+        object("Sidecar", "b", &json!({})),
+        object("VirtualService", "c", &json!({"hosts": ["a"]})),
+    ];
+    let (_embedded, mut outputs, dir) = fixture("out-fifo", &objects);
+    std::fs::create_dir_all(dir.join("shop_b.sidecar.yaml/mine")).unwrap();
+    let fifo = std::process::Command::new("mkfifo")
+        .arg(dir.join("shop_a.envoyfilter.yaml"))
+        .status();
+    assert!(fifo.unwrap().success());
+    let error = outputs.sync().await.unwrap_err();
+    assert!(
+        format!("{error:#}").contains("shop_b.sidecar.yaml"),
+        "{error:#}"
+    );
+    for name in ["shop_a.envoyfilter.yaml", "shop_c.virtualservice.yaml"] {
+        assert!(dir.join(name).is_file(), "{name}");
+    }
+    assert!(dir.join("shop_b.sidecar.yaml/mine").is_dir(), "the user's");
+    std::fs::remove_dir_all(dir.parent().unwrap()).unwrap();
+}
+
 #[test]
 fn fault_o6_a_folder_that_does_not_do_is_an_error_at_start() {
     let input = folder("out-input");

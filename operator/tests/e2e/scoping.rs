@@ -71,7 +71,7 @@ fn the_example_is_translated() {
     );
     // With a fallback, as a cluster has it.
     let (_, items, _) = translate(&dir, &[]);
-    let host = "trimtab-system/global-sidecar.trimtab-system.svc.cluster.local";
+    let host = "istio-system/global-sidecar.istio-system.svc.cluster.local";
     assert_eq!(hosts(&items, "details"), json!([host]));
     assert!(
         items[0]["metadata"].get("ownerReferences").is_none(),
@@ -102,7 +102,7 @@ fn labels_make_fences_and_mistakes_are_refused() {
     // The third is the EnvoyFilter that leads to the fallback, which counts as installed.
     assert_eq!(items.len(), 3, "{items:?}");
     assert!(
-        notes.contains("assumed: Service trimtab-system/global-sidecar"),
+        notes.contains("assumed: Service istio-system/global-sidecar"),
         "{notes}"
     );
     let fence = "{apiVersion: microservice.slime.io/v1alpha1, kind: ServiceFence, metadata: {name: gone}, spec: {enable: true, workloadSelector: {fromService: true}}}";

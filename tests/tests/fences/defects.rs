@@ -249,7 +249,7 @@ async fn z08_ports_are_found_without_knowing_who_installed_us() {
     let operator = fixture.operator("{}").await;
     let filters: Api<EnvoyFilter> = Api::namespaced(fixture.api.client(), "istio-system");
     let services: Api<k8s_openapi::api::core::v1::Service> =
-        Api::namespaced(fixture.api.client(), "trimtab-system");
+        Api::namespaced(fixture.api.client(), "istio-system");
     wait_until("port 8081 is wired", BOUND, || async {
         let filters = filters.list(&<_>::default()).await.unwrap().items;
         let wired = serde_json::to_string(&filters)
@@ -282,7 +282,7 @@ fn in_namespaces() -> Vec<Value> {
             ..LazyloadConfig::default()
         },
         proxy: ProxyOptions {
-            access_log: "trimtab.trimtab-system:8082".into(),
+            access_log: "trimtab.istio-system:8082".into(),
             ..ProxyOptions::default()
         },
         ..FallbackInput::default()

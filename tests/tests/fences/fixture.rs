@@ -190,15 +190,11 @@ impl Fixture {
 
     /// The fallback with a ready pod; without pods when `ready` is false.
     pub(crate) fn fallback(&self, ready: bool) {
-        let mut service = service("trimtab-system", "trimtab-fallback");
+        let mut service = service("istio-system", "trimtab-fallback");
         service["metadata"]["name"] = json!(trimtab_lazyload::fallback::NAME);
         self.put(service);
         let addresses: &[&str] = if ready { &["10.0.9.1"] } else { &[] };
-        self.endpoints(
-            "trimtab-system",
-            trimtab_lazyload::fallback::NAME,
-            addresses,
-        );
+        self.endpoints("istio-system", trimtab_lazyload::fallback::NAME, addresses);
     }
 
     /// Applies an object as a user does, with server-side apply.
@@ -330,8 +326,7 @@ impl Fixture {
         let wanted: BTreeSet<String> = services.iter().map(|s| entry(s)).collect();
         let what = format!("{namespace}/{name} names {wanted:?}");
         self.hosts_where(namespace, name, &what, |hosts| {
-            let essential =
-                |h: &&String| h.contains("trimtab-system/") || h.contains("istio-system/");
+            let essential = |h: &&String| h.contains("istio-system/");
             let own: BTreeSet<String> = hosts
                 .iter()
                 .filter(|h| !essential(h) && *h != "~/*")

@@ -38,7 +38,7 @@ async fn without_a_fallback_first_sidecars_wait_and_others_only_grow() {
         .condition("shop", "front", "FallbackReady", "Ready")
         .await;
     fixture
-        .delete("v1", "Service", "trimtab-system", "global-sidecar")
+        .delete("v1", "Service", "istio-system", "global-sidecar")
         .await;
     fixture
         .condition("shop", "front", "FallbackReady", "NotReady")
@@ -165,7 +165,7 @@ async fn a_restart_while_the_fallback_is_away_takes_no_route_away() {
     assert_eq!(before.resource_version(), after.resource_version());
     // Without its Service it is no more.
     fixture
-        .delete("v1", "Service", "trimtab-system", "global-sidecar")
+        .delete("v1", "Service", "istio-system", "global-sidecar")
         .await;
     wait_until("the end of the route", BOUND, || async {
         let filter = api.get_opt("to-global-sidecar").await;

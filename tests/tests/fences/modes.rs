@@ -185,7 +185,7 @@ async fn what_slime_has_learned_is_read_back() {
 }
 
 #[tokio::test]
-async fn aliases_and_stable_hosts_are_in() {
+async fn fault_o34_aliases_and_stable_hosts_are_in() {
     let fixture = Fixture::shop();
     let config = "{fallback: {enabled: false}, stableHost: ['data/*', stock.shop.svc.cluster.local], \
         domainAliases: [{pattern: '^(?P<s>[a-z]+)\\.shop\\.svc\\.cluster\\.local$', templates: ['$s-v2.shop.svc.cluster.local']}]}";
@@ -205,6 +205,9 @@ async fn aliases_and_stable_hosts_are_in() {
     let status = fixture.status("shop", "front").await;
     let hosts = [CART, "cart-v2.shop.svc.cluster.local"];
     assert_eq!(status.domains[CART].hosts, hosts);
+    let alias = &status.domains["cart-v2.shop.svc.cluster.local"];
+    assert_eq!(alias.hosts, ["cart-v2.shop.svc.cluster.local", CART]);
+    assert_eq!(alias.status, status.domains[CART].status);
     operator.stop().await.unwrap();
 }
 

@@ -94,11 +94,9 @@ spec: {clusterIP: 10.20.0.9, selector: {app: a}, ports: [{name: tcp-metaprotocol
 async fn translated(mesh: Option<(&str, &str)>, more: &str) -> String {
     let mut documents = manifests::parse(Path::new("in.yaml"), PROTOCOL).unwrap();
     if let Some((name, text)) = mesh {
-        documents.push(Document {
-            file: "istio.yaml".into(),
-            object: json!({"apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": name, "namespace": "istio-system"}, "data": {"mesh": text}}),
-        });
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": "istio-system"}, "data": {"mesh": text}});
+        documents.push(Document::new("istio.yaml", map));
     }
     let mut config = config(more);
     "trimtab.istio-system.svc:15010".clone_into(&mut config.xds.advertise);

@@ -1,12 +1,15 @@
 //! What is taken from files, and what is refused.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, GroupVersionKind};
 use trimtab::manifests::{self, Document};
 use trimtab::standalone::{self, Folder, Loaded};
 use trimtab_crds::metaprotocol::MetaRouter;
+use trimtab_kit::clock::ManualClock;
 use trimtab_tests::fields::{UNKNOWN, with_unknown_fields};
 
 /// Every kind of ours, every place: the same paths as a real API server names, which a test of the cluster compares.
@@ -16,10 +19,7 @@ fn fault_m10_every_unknown_field_of_every_kind_is_named() {
     let mut places = 0;
     for (file, crd) in trimtab_crds::manifests::trimtab_crds() {
         let (object, paths) = with_unknown_fields(&crd);
-        let document = Document {
-            file: file.into(),
-            object,
-        };
+        let document = Document::new(file, object);
         let error = standalone::load(&embedded, &document)
             .unwrap_err()
             .to_string();
@@ -66,15 +66,25 @@ fn folder(name: &str) -> PathBuf {
     dir
 }
 
+/// What is refused when the folder has been like this for long enough.
+async fn settled(watched: &mut Folder, clock: &ManualClock) -> Vec<String> {
+    for _ in 0..3 {
+        clock.advance(Duration::from_millis(500));
+        watched.sync().await.unwrap();
+    }
+    watched.sync().await.unwrap()
+}
+
 #[tokio::test]
 async fn fault_m10_a_misspelt_field_leaves_the_last_good_version() {
     let dir = folder("m10");
     let embedded = standalone::embedded().unwrap();
-    let mut watched = Folder::new(&dir, embedded.clone());
+    let clock = ManualClock::default();
+    let mut watched = Folder::with_clock(&dir, embedded.clone(), Arc::new(clock.clone()));
     let routers: Api<MetaRouter> = Api::namespaced(embedded.client(), "library");
     let file = dir.join("router.yaml");
     std::fs::write(&file, GOOD).unwrap();
-    assert_eq!(watched.sync().await.unwrap(), Vec::<String>::new());
+    assert_eq!(settled(&mut watched, &clock).await, Vec::<String>::new());
     let good = routers.get("desk").await.unwrap();
 
     for (from, to, meant) in [
@@ -111,14 +121,14 @@ async fn fault_m10_a_misspelt_field_leaves_the_last_good_version() {
         ("  hosts:", "\n  hosts: [", "not YAML"),
     ] {
         std::fs::write(&file, GOOD.replace(from, to)).unwrap();
-        let refused = watched.sync().await.unwrap().join("\n");
+        let refused = settled(&mut watched, &clock).await.join("\n");
         assert!(refused.contains(meant), "{meant}: {refused}");
         assert!(refused.contains("router.yaml"), "{refused}");
         let now = routers.get("desk").await;
         assert_eq!(now.expect(meant).spec, good.spec, "{meant}");
     }
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(watched.sync().await.unwrap(), Vec::<String>::new());
+    assert_eq!(settled(&mut watched, &clock).await, Vec::<String>::new());
     assert!(routers.get_opt("desk").await.unwrap().is_none());
     let _ = std::fs::remove_dir_all(dir);
 }
@@ -288,7 +298,8 @@ fn fault_m4_misspelt_kinds_and_versions_are_mistakes() {
 async fn fault_m17_crds_of_aeraki_in_the_folder_change_nothing() {
     let dir = folder("m17");
     let embedded = standalone::embedded().unwrap();
-    let mut watched = Folder::new(&dir, embedded.clone());
+    let clock = ManualClock::default();
+    let mut watched = Folder::with_clock(&dir, embedded.clone(), Arc::new(clock.clone()));
     let (_, mut crd) = trimtab_crds::manifests::trimtab_crds()
         .into_iter()
         .nth(1)
@@ -298,11 +309,11 @@ async fn fault_m17_crds_of_aeraki_in_the_folder_change_nothing() {
     let protocol = "{apiVersion: metaprotocol.aeraki.io/v1alpha1, kind: ApplicationProtocol, metadata: {name: p, namespace: istio-system}, spec: {protocol: p, codec: c}}";
     std::fs::write(dir.join("crd.yaml"), manifests::yaml(&crd).unwrap()).unwrap();
     std::fs::write(dir.join("protocol.yaml"), protocol).unwrap();
-    assert_eq!(watched.sync().await.unwrap(), Vec::<String>::new());
+    assert_eq!(settled(&mut watched, &clock).await, Vec::<String>::new());
     let kind = || embedded.kind("metaprotocol.aeraki.io/v1alpha1", "ApplicationProtocol");
     assert!(!kind().unwrap().namespaced);
     std::fs::remove_file(dir.join("crd.yaml")).unwrap();
-    watched.sync().await.unwrap();
+    settled(&mut watched, &clock).await;
     assert!(
         kind().is_some(),
         "the CRD is the program's, not the folder's"

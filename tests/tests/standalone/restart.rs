@@ -248,7 +248,7 @@ async fn fault_m2_a_restart_with_endpoints_that_cannot_be_read_takes_nothing_awa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_m15_a_router_says_which_proxies_have_it() {
+async fn fault_m15_and_fault_o20_a_router_says_which_proxies_have_it() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let upstream = pod("all").await;
     let case = Case::new("router-status", upstream.address());

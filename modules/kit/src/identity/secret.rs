@@ -35,7 +35,7 @@ pub struct AuthorityConfig {
 impl Default for AuthorityConfig {
     fn default() -> Self {
         Self {
-            namespace: "istio-system".to_owned(),
+            namespace: trimtab_crds::NAMESPACE.to_owned(),
             name: "trimtab-xds-authority".to_owned(),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use trimtab_crds::fence::{DependencyState, DomainState, Strategy};
 
-use super::domains::{add, included};
+use super::domains::{Hosts, add, included};
 use super::merge::settle;
 use trimtab_mesh::names::{covers, normal, service_of};
 
@@ -227,20 +227,14 @@ impl Builder<'_> {
             add(&mut self.out.domains, text, state, hosts);
             return;
         }
-        let Some(hosts) = self.dependency(text, field, reason) else {
+        let Some(found) = self.dependency(text, field, reason) else {
             return;
         };
-        add(&mut self.out.domains, text, state, hosts);
+        found.add(&mut self.out.domains, text, state);
     }
 
-    /// Imports a dependency. Gives its hosts in Slime's order: itself, where its routes lead, its aliases.
-    /// `None`: it is refused, or learned and unknown.
-    fn dependency(
-        &mut self,
-        text: &str,
-        field: &'static str,
-        reason: &Reason,
-    ) -> Option<Vec<String>> {
+    /// Imports a dependency. `None`: it is refused, or learned and unknown.
+    fn dependency(&mut self, text: &str, field: &'static str, reason: &Reason) -> Option<Hosts> {
         let is_learned = matches!(reason, Reason::Learned(..) | Reason::Fading(_));
         let named = parse(text, self.client);
         let (namespace, name) = match named {
@@ -252,11 +246,11 @@ impl Builder<'_> {
             Some(Named::Everything) => {
                 self.enter("*", "*", reason);
                 self.out.warnings.insert(Warning::Everything { field });
-                return Some(Vec::new());
+                return Some(Hosts::default());
             }
             Some(Named::Namespace(namespace)) => {
                 let redirects = self.namespace(&namespace, reason);
-                return Some(redirects.into_iter().collect());
+                return Some(Hosts::of(redirects));
             }
             Some(Named::Host(namespace, name)) => (namespace, name),
         };
@@ -276,13 +270,13 @@ impl Builder<'_> {
                 self.out.warnings.insert(Warning::Unknown { field, host });
             }
         }
-        let mut hosts = vec![imported.host.clone()];
-        hosts.extend(imported.redirects);
+        let mut hosts = Hosts::of([imported.host.clone()]);
+        hosts.all.extend(imported.redirects);
         for alias in self.input.settings.aliases(&imported.host) {
             let reason = Reason::Alias(imported.host.clone());
             if let Some(Named::Host(namespace, name)) = parse(&alias, self.client) {
                 self.import(&name, namespace.as_deref(), &reason, 0);
-                hosts.push(alias);
+                hosts.aliases.push(alias);
             } else {
                 let (field, host) = ("domainAliases", alias);
                 self.out.warnings.insert(Warning::Refused { field, host });

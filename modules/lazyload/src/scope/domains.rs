@@ -13,6 +13,44 @@ fn rank(state: DomainState) -> u8 {
     }
 }
 
+/// Hosts of one dependency, in Slime's order.
+#[derive(Default)]
+pub(super) struct Hosts {
+    /// Itself, and where its routes lead.
+    pub(super) all: Vec<String>,
+    /// Its aliases.
+    pub(super) aliases: Vec<String>,
+}
+
+impl Hosts {
+    /// Without aliases.
+    pub(super) fn of(hosts: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            all: hosts.into_iter().collect(),
+            aliases: Vec::new(),
+        }
+    }
+
+    /// Adds the dependency with all its hosts and, as in Slime, each alias besides, with the host that it stands for.
+    pub(super) fn add(self, domains: &mut BTreeMap<String, Domain>, key: &str, state: DomainState) {
+        for alias in &self.aliases {
+            let host = self.all.first().cloned();
+            add(
+                domains,
+                alias,
+                state,
+                [alias.clone()].into_iter().chain(host),
+            );
+        }
+        add(
+            domains,
+            key,
+            state,
+            self.all.into_iter().chain(self.aliases),
+        );
+    }
+}
+
 /// Adds a dependency. A key that is there already gets the better state and the hosts of both.
 pub(super) fn add(
     domains: &mut BTreeMap<String, Domain>,

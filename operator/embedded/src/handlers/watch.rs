@@ -12,9 +12,9 @@ use crate::error::ApiError;
 use crate::faults::{Interruption, Interruptions};
 use crate::reply::{Renderer, Reply};
 use crate::request::Query;
-use crate::selectors::{Selector, in_namespace};
+use crate::selectors::Selector;
 use crate::server::Server;
-use crate::store::{EventKind, LogEvent};
+use crate::store::{EventKind, LogEvent, Past};
 
 /// How many log entries a watcher takes at a time.
 const BATCH: usize = 256;
@@ -152,21 +152,25 @@ impl Watcher {
 
     fn emit(&mut self, event: &LogEvent) {
         let namespace = self.renderer.target.namespace.as_deref();
-        if !in_namespace(&event.object.value, namespace) {
+        if namespace.is_some_and(|wanted| *event.object.namespace != *wanted) {
             return;
         }
-        let before = event
-            .previous
-            .as_ref()
-            .is_some_and(|p| self.selector.matches(&p.value));
-        let after = event.kind != EventKind::Deleted && self.selector.matches(&event.object.value);
+        let selects =
+            |past: &Past| self.selector.is_empty() || self.selector.matches(&past.stored().value);
+        let before = event.previous.as_ref().is_some_and(selects);
+        let after = event.kind != EventKind::Deleted && selects(&event.object);
         let kind = match (before, after) {
             (false, true) => "ADDED",
             (true, true) => "MODIFIED",
             (true, false) => "DELETED",
             (false, false) => return,
         };
-        let object = self.renderer.with_header(&event.object, self.first);
+        let object = if self.renderer.shows_text() {
+            event.object.json.clone()
+        } else {
+            self.renderer
+                .with_header(&event.object.stored(), self.first)
+        };
         self.first = false;
         self.pending.push_back(line(kind, &object));
     }

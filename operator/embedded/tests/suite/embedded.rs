@@ -310,6 +310,7 @@ async fn a_crd_with_a_bad_rule_is_refused() {
 async fn many_objects_are_listed_in_pages_and_watched_in_order() {
     const COUNT: usize = 3000;
     let embedded = Embedded::new();
+    embedded.set_history(COUNT);
     let api: Api<Pod> = Api::default_namespaced(embedded.client());
     let start = embedded.revision().to_string();
     for i in 0..COUNT {

@@ -197,12 +197,6 @@ async fn built_in_kinds() {
     cluster
         .run(&["create", "-f", "-"], &settings.to_string())
         .await;
-    let imperative = ["create", "configmap", "more", "--from-literal=a=b"];
-    let (ok, _, err) = cluster.try_run(&imperative, "").await;
-    assert!(
-        !ok && err.contains("use `apply -f` or `create -f`"),
-        "{err}"
-    );
     cluster
         .run(&["label", "configmap", "settings", "x=y"], "")
         .await;
@@ -299,6 +293,44 @@ async fn watch_follows_changes() {
         .await;
     assert_eq!(next().await, ["v", "6"]);
     child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn fault_o38_what_people_type_first_works() {
+    let cluster = Cluster::start("o38").await;
+    cluster.run(&["create", "ns", "shop"], "").await;
+    assert_eq!(cluster.get("ns", "shop").await["status"]["phase"], "Active");
+    let literal = ["create", "configmap", "c", "--from-literal=a=b"];
+    cluster.run(&literal, "").await;
+    assert_eq!(cluster.get("configmap", "c").await["data"]["a"], "b");
+    let secret = ["create", "secret", "generic", "s", "--from-literal=a=b"];
+    cluster.run(&secret, "").await;
+    assert_eq!(cluster.get("secret", "s").await["data"]["a"], "Yg==");
+    cluster.run(&["create", "serviceaccount", "x"], "").await;
+    cluster.run(&["apply", "-f", "-"], SERVICE).await;
+    let all = cluster.run(&["get", "all"], "").await;
+    assert!(all.contains("service/web"), "{all}");
+    let crds = cluster.run(&["get", "crds"], "").await;
+    assert!(crds.contains("widgets.conformance.example"), "{crds}");
+    for args in [
+        &["auth", "can-i", "create", "widgets"][..],
+        &["auth", "can-i", "--list"],
+        &["auth", "whoami"],
+    ] {
+        let answer = cluster.run(args, "").await;
+        assert!(
+            ["yes", "*.*", "anybody"].iter().any(|w| answer.contains(w)),
+            "{answer}"
+        );
+    }
+    // What is not read is answered with a sentence.
+    let (ok, _, err) = cluster
+        .try_run(&["create", "deployment", "d", "--image=i"], "")
+        .await;
+    assert!(
+        !ok && err.contains("with kubectl use `apply -f` or `create -f`"),
+        "{err}"
+    );
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ mod conformance;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod kubectl;
 #[cfg(test)]
 mod replay;

@@ -164,23 +164,20 @@ fn a_dispatch_to_the_fallback_waits_for_it_and_puts_it_in_scope() {
     assert!(matches!(state, FallbackState::NotReady(_)), "{state:?}");
     assert_eq!(sidecar(&engine), None);
 
-    fallback_in(&engine, "trimtab-system");
+    fallback_in(&engine, "istio-system");
     let state = engine.fallback_state("shop");
     assert!(
         matches!(state, FallbackState::NotReady(_)),
         "what is written does not lead to it yet: {state:?}"
     );
-    let host = "global-sidecar.trimtab-system.svc.cluster.local";
+    let host = "global-sidecar.istio-system.svc.cluster.local";
     let to = format!("outbound|80||{host}");
     let all = texts(&["elsewhere", &to, PASS]);
     assert_eq!(wired(&engine), [("istio-system".to_owned(), all)]);
     write(&engine);
     assert_eq!(engine.fallback_state("shop"), FallbackState::Ready);
     let hosts = sidecar(&engine).unwrap();
-    assert!(
-        hosts.contains(&format!("trimtab-system/{host}")),
-        "{hosts:?}"
-    );
+    assert!(hosts.contains(&format!("istio-system/{host}")), "{hosts:?}");
 }
 
 #[test]
@@ -213,7 +210,7 @@ fn tcp_needs_the_fallback_whatever_passes_by_default() {
         filters.contains(fallback::TCP_CLUSTER)
     };
     assert!(!tcp(&engine), "no pods, no connections");
-    fallback_in(&engine, "trimtab-system");
+    fallback_in(&engine, "istio-system");
     assert!(tcp(&engine));
 }
 
@@ -221,7 +218,7 @@ fn tcp_needs_the_fallback_whatever_passes_by_default() {
 fn without_passthrough_nothing_is_wired_before_there_are_pods() {
     let engine = engine("");
     assert_eq!(wired(&engine), []);
-    fallback_in(&engine, "trimtab-system");
+    fallback_in(&engine, "istio-system");
     assert_eq!(wired(&engine).len(), 1);
 }
 
@@ -229,7 +226,7 @@ fn without_passthrough_nothing_is_wired_before_there_are_pods() {
 fn registry_only_keeps_the_fallback_from_passing_connections_on() {
     for (more, own) in [("", PASS), (", registryOnly: true", "BlackHoleCluster")] {
         let engine = engine(&format!("tcp: true{more}"));
-        fallback_in(&engine, "trimtab-system");
+        fallback_in(&engine, "istio-system");
         let filters = serde_json::to_value(engine.fallback_routing().filters).unwrap();
         let patches = filters[0]["spec"]["configPatches"].as_array().unwrap();
         let of_fallback = patches.iter().filter(|patch| {
