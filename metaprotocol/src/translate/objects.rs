@@ -305,7 +305,10 @@ pub const LONGEST_NAME: usize = 253;
 /// capitals neither; with them a hash follows, so that one host's name is not another's.
 pub fn object_name(text: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-:*".contains(c);
-    let odd = !text.chars().all(plain);
+    // What a sign is replaced by can be in another name as it is.
+    let odd = !text.chars().all(plain)
+        || text.contains("any.")
+        || (text.contains(':') && text.contains("--"));
     let clean: String = text
         .to_ascii_lowercase()
         .replace('*', "any")

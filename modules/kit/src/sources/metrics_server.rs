@@ -24,6 +24,8 @@ const MOST_PAGES: usize = 1000;
 /// What is read at once, and what a pod costs in memory, about, both in bytes.
 const CHUNK: usize = 16 << 10;
 const POD_COST: usize = 192;
+/// How far the clock of metrics-server may be ahead.
+const AHEAD: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 const NAMES: [&str; 6] = [
     "cpu",
     "cpu.cores",
@@ -277,7 +279,7 @@ fn value(
         QueryCounts::default(),
         QueryCounts::default(),
     );
-    let (mut stale, mut fresh) = (0usize, 0usize);
+    let (mut stale, mut ahead, mut fresh) = (0usize, 0usize, 0usize);
     for pod in sample_request.pods.iter().filter(|p| p.ready) {
         // A pod that just started is not measured yet, and counts on neither side of the fraction.
         let Some(metrics) = used
@@ -289,11 +291,14 @@ fn value(
         let Some(amount) = resource.of(metrics) else {
             continue;
         };
-        if metrics
-            .at
-            .is_some_and(|at| now.duration_since(at).unsigned_abs() > max_age && at < now)
-        {
+        let age = metrics.at.map(|at| now.duration_since(at));
+        let old = |age: jiff::SignedDuration| age.is_positive() && age.unsigned_abs() > max_age;
+        if age.is_some_and(old) {
             stale += 1;
+            continue;
+        }
+        if age.is_some_and(|age| age < -AHEAD) {
+            ahead += 1;
             continue;
         }
         fresh += 1;
@@ -306,10 +311,10 @@ fn value(
         }
     }
     if fresh == 0 {
-        return Err(if stale > 0 {
-            Failure::Stale
-        } else {
-            Failure::Empty
+        return Err(match (stale, ahead) {
+            (0, 0) => Failure::Empty,
+            (0, _) => Failure::Future,
+            _ => Failure::Stale,
         });
     }
     match name {
