@@ -17,14 +17,13 @@ use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Clock;
 use crate::generated::{LABELS, MODULE_LABEL};
 use crate::host::Context;
 use crate::watch::{Feed, not_installed};
-use objects::{Live, Objects, replacement};
+use objects::{Live, Objects, is_ours, replacement};
 
 /// Time limit of one call to the API server: kube's client has none of its own and retries in silence.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -353,8 +352,7 @@ impl<K: Kind> Applier<K> {
         Ok(true)
     }
 
-    /// An object that we have not made is not ours to overwrite. One that has lost our labels is: we are its field manager, or
-    /// it has our owner, as what a predecessor made for it has.
+    /// An object that we have not made is not ours to overwrite.
     async fn not_foreign(&self, api: &Api<K>, object: &K) -> Result<(), ApplyError> {
         let name = object.name_any();
         let what = || format!("apply {} {}/{name}", K::kind(&()), Self::key(object).0);
@@ -366,20 +364,10 @@ impl<K: Kind> Applier<K> {
             Err(error) if error.code() == Some(404) => return Ok(()),
             found => found?,
         };
-        let owners = |o: &K| -> Vec<(String, String)> {
-            let of = o.owner_references().iter();
-            of.map(|o| (o.uid.clone(), o.kind.clone())).collect()
-        };
-        let wanted = owners(object);
-        let foreign = found.items.iter().any(|live| {
-            let managed =
-                live.labels().get(MANAGED_BY_LABEL).map(String::as_str) == Some(MANAGED_BY);
-            let managers = live.managed_fields().iter();
-            let mut managers = managers.filter_map(|m| m.manager.as_ref());
-            !managed
-                && !managers.any(|m| *m == self.manager)
-                && !owners(live).iter().any(|owner| wanted.contains(owner))
-        });
+        let foreign = found
+            .items
+            .iter()
+            .any(|live| !is_ours(live, object, &self.manager));
         if foreign {
             self.counts.failed.fetch_add(1, Ordering::Relaxed);
             return Err(ApplyError::Foreign { what: what() });

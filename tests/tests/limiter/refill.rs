@@ -220,6 +220,36 @@ async fn passed(case: &Case, delivery: &str, number: usize) -> Vec<usize> {
     counts
 }
 
+#[tokio::test]
+async fn fault_l18_a_short_window_takes_nothing_of_a_long_one() {
+    let mut input = crate::cases::input("ecds-limiting");
+    let window = |quota: &str, seconds: u32| {
+        let rule = json!({"condition": "true", "action": {"quota": quota, "fill_interval": {"seconds": seconds}}});
+        serde_json::from_value(rule).expect("a rule")
+    };
+    let rules = vec![window("12", 3600), window("5", 1)];
+    input.spec.sets.insert("_base".to_owned(), rules);
+    let driven = lab::drive("windows", input, trimtab_crds::limiter::Delivery::Ecds).await;
+    let (mut connection, mut count) = (None, 0);
+    let start = Instant::now();
+    // Without pause: nearly all are refused, by the short window.
+    while count < 12 {
+        count += usize::from(ask(&mut connection, driven.mesh.inbound, "/").await);
+        assert!(start.elapsed() < BOUND, "{count} of 12 passed");
+    }
+    assert!(
+        start.elapsed() > Duration::from_secs(1),
+        "by the short window"
+    );
+    let more = start.elapsed() + Duration::from_secs(2);
+    while start.elapsed() < more {
+        assert!(
+            !ask(&mut connection, driven.mesh.inbound, "/").await,
+            "the long window is over"
+        );
+    }
+}
+
 /// Counts for three quarters of a minute; all cases run at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_l1_what_passes_while_limits_move_has_a_bound() {

@@ -261,6 +261,15 @@ fn explain(error: &kube::Error) -> Failure {
     Failure::Error(text)
 }
 
+/// Why usage of a time does not count.
+fn dated(at: Timestamp, now: Timestamp, max_age: Duration) -> Option<Failure> {
+    let age = now.duration_since(at);
+    if age.is_positive() && age.unsigned_abs() > max_age {
+        return Some(Failure::Stale);
+    }
+    (age < -AHEAD).then_some(Failure::Future)
+}
+
 /// The value of one name for one demand. Pure.
 fn value(
     name: &str,
@@ -279,7 +288,7 @@ fn value(
         QueryCounts::default(),
         QueryCounts::default(),
     );
-    let (mut stale, mut ahead, mut fresh) = (0usize, 0usize, 0usize);
+    let (mut misdated, mut fresh) = (Vec::new(), 0usize);
     for pod in sample_request.pods.iter().filter(|p| p.ready) {
         // A pod that just started is not measured yet, and counts on neither side of the fraction.
         let Some(metrics) = used
@@ -291,14 +300,8 @@ fn value(
         let Some(amount) = resource.of(metrics) else {
             continue;
         };
-        let age = metrics.at.map(|at| now.duration_since(at));
-        let old = |age: jiff::SignedDuration| age.is_positive() && age.unsigned_abs() > max_age;
-        if age.is_some_and(old) {
-            stale += 1;
-            continue;
-        }
-        if age.is_some_and(|age| age < -AHEAD) {
-            ahead += 1;
+        if let Some(failure) = metrics.at.and_then(|at| dated(at, now, max_age)) {
+            misdated.push(failure);
             continue;
         }
         fresh += 1;
@@ -311,11 +314,7 @@ fn value(
         }
     }
     if fresh == 0 {
-        return Err(match (stale, ahead) {
-            (0, 0) => Failure::Empty,
-            (0, _) => Failure::Future,
-            _ => Failure::Stale,
-        });
+        return Err(misdated.into_iter().next().unwrap_or(Failure::Empty));
     }
     match name {
         "cpu.cores" | "memory.bytes" => usage.finish(Aggregate::Sum),

@@ -32,8 +32,9 @@ const UNLIMITED: u32 = u32::MAX;
 /// answer; with one filter, one rule's headers would show on another rule's refusals.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Profile {
-    /// Whose the filter is, when it is not the common one of the set: a filter that changes fills all of its buckets.
-    pub filter: Option<String>,
+    /// Place among the filters and whose it is, when it is not the common one of the set: a filter that changes fills all of
+    /// its buckets.
+    pub filter: Option<(i64, String)>,
     /// HTTP status; 0 = Envoy's 429.
     status: i32,
     headers: Vec<(String, String)>,
@@ -73,7 +74,7 @@ impl Profile {
     /// Tells the filters of one limiter's set apart; `of` names the set when the filters of others must differ too.
     pub fn suffix(&self, of: &[&str]) -> String {
         let text = match &self.filter {
-            Some(filter) => json!([of, filter, self.status, self.headers]),
+            Some((_, filter)) => json!([of, filter, self.status, self.headers]),
             None if of.is_empty() => json!([self.status, self.headers]),
             None => json!([of, self.status, self.headers]),
         };

@@ -115,12 +115,16 @@ fn bucket(plan: &Plan, rule: &Rule, decision: &DescriptorStatus) -> Option<plan:
     })
 }
 
-/// What tells the filter of a rule from the common one of its set.
-fn own_filter(plan: &Plan, rule: &Rule, identity: &str) -> Option<String> {
+/// What tells the filter of a rule from the common one of its set. Filters of short intervals go first: a request that a short
+/// window refuses then takes no token of a long one, whereas within a filter Envoy asks the slowest bucket first.
+fn own_filter(plan: &Plan, rule: &Rule, identity: &str) -> Option<(i64, String)> {
     match plan.group(&rule.set, rule.index)? {
         Group::Object | Group::Shared(_) => None,
-        Group::Own(..) => Some(identity.to_owned()),
-        Group::Rest(_) => Some("rest".to_owned()),
+        Group::Own(..) => {
+            let interval = rule.descriptor.action.fill_interval.unwrap_or_default();
+            Some((interval.millis(), identity.to_owned()))
+        }
+        Group::Rest(_) => Some((i64::MAX, "rest".to_owned())),
     }
 }
 
