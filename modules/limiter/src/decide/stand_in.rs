@@ -46,8 +46,12 @@ fn take(out: &mut DescriptorStatus, share: Option<Share>) {
 fn kept(input: &LimiterInput, rule: &Rule, last: &DescriptorStatus) -> Option<Share> {
     let quota = last.quota?;
     let pods = input.target.sets.get(&rule.set).map_or(0, |s| s.pods);
+    // After a restart in the fallback, its quota is in force and not the rule's.
+    let declared = input.spec.fallback.as_ref().map(|f| f.action) == Some(FallbackAction::Limit)
+        && last.state == DescriptorState::Fallback;
     let again = gather(input, rule, &rule.quota, "action.quota")
         .ok()
+        .filter(|_| !declared)
         .and_then(|g| rule.quota.number(&g.values).ok());
     let interval = rule.descriptor.action.fill_interval.unwrap_or_default();
     Some(match (again, last.total) {
