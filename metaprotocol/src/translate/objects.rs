@@ -307,7 +307,7 @@ pub fn object_name(text: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-:*".contains(c);
     // What a sign is replaced by can be in another name as it is.
     let odd = !text.chars().all(plain)
-        || text.contains("any.")
+        || text.contains("-any.")
         || (text.contains(':') && text.contains("--"));
     let clean: String = text
         .to_ascii_lowercase()
@@ -333,13 +333,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_valid_and_bounded() {
+    fn fault_l14_names_are_valid_and_bounded_and_stay_apart() {
         assert_eq!(
             object_name("aeraki-outbound-*.shop-2001:db8::1-80"),
             "aeraki-outbound-any.shop-2001-db8--1-80"
         );
         let (one, other) = ("aeraki-inbound-A.shop-80", "aeraki-inbound-a.shop-80");
         assert_ne!(object_name(one), object_name(other));
+        // Fault L14: what a sign is replaced by is not taken for the same sign.
+        for (one, other) in [
+            ("aeraki-outbound-*.shop-80", "aeraki-outbound-any.shop-80"),
+            ("aeraki-outbound-a:b--c-80", "aeraki-outbound-a-b--c-80"),
+        ] {
+            assert_ne!(object_name(one), object_name(other));
+        }
+        assert_eq!(
+            object_name("aeraki-outbound-company.shop-80"),
+            "aeraki-outbound-company.shop-80"
+        );
         let long = object_name(&"a".repeat(300));
         assert_eq!(long.len(), 253);
         assert_ne!(long, object_name(&format!("{}b", "a".repeat(299))));
