@@ -18,7 +18,7 @@ pub(super) fn stand_in(
     let hold = input.hold_for();
     if how_long == Missing::TooLong {
         out.state = DescriptorState::Fallback;
-        fall_back(input, rule, why, last, &mut out);
+        fall_back(input, rule, why, last.flatten(), &mut out);
     } else if let Some(share) = last {
         out.state = DescriptorState::Held;
         take(&mut out, share);
@@ -73,7 +73,7 @@ fn fall_back(
     input: &LimiterInput,
     rule: &Rule,
     why: &str,
-    last: Option<Option<Share>>,
+    last: Option<Share>,
     out: &mut DescriptorStatus,
 ) {
     let hold = input.hold_for();
@@ -81,7 +81,7 @@ fn fall_back(
     let fallback = input.spec.fallback.as_ref().unwrap_or(&default);
     match fallback.action {
         FallbackAction::KeepLast => {
-            take(out, last.flatten());
+            take(out, last);
             let what = spoken(out.quota);
             out.reason = format!(
                 "{why} for longer than {hold}: fallback KeepLast, the last decision ({what}) stays"

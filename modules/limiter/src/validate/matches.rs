@@ -167,13 +167,13 @@ fn without_query(test: Test, name: &str, path: &str) -> Result<Test, Problem> {
             "only the header :path has a query: remove ignoreQuery",
         ));
     }
-    let (before, text) = match test {
+    let (before, rest) = match test {
         Test::Regex(regex) => ("", format!("(?:{regex})")),
-        Test::Exact(text) => ("", escaped(&text)),
-        Test::Suffix(text) => ("[^?]*", escaped(&text)),
+        Test::Exact(value) => ("", escaped(&value)),
+        Test::Suffix(value) => ("[^?]*", escaped(&value)),
         Test::Prefix(_) | Test::Present => return Ok(test),
     };
-    let regex = format!("{before}{text}([?].*)?");
+    let regex = format!("{before}{rest}([?].*)?");
     regex_check(&regex, path)?;
     Ok(Test::Regex(regex))
 }
