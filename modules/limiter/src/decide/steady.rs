@@ -174,7 +174,7 @@ impl Steady {
             let wanted = limit_of(input, d);
             let patience = patience(input, d, edited, now);
             if let Some(rule) = self.rules.get_mut(&key(d))
-                && let Some(next) = rule.next(wanted, patience)
+                && let Next::Becomes(next) = rule.next(wanted, patience)
             {
                 changes.push((key(d), next));
             }
@@ -287,9 +287,16 @@ impl Steady {
     }
 }
 
+/// What becomes of a rule.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Stays,
+    Becomes(Option<Limit>),
+}
+
 impl InForce {
-    /// The limit that should be in force next, when it is another one.
-    fn next(&mut self, wanted: Option<Limit>, patience: Patience) -> Option<Option<Limit>> {
+    /// The limit that should be in force next.
+    fn next(&mut self, wanted: Option<Limit>, patience: Patience) -> Next {
         let (is, want) = (rate(self.limit), rate(wanted));
         if same_rate(is, want) {
             (self.waiting, self.held_back) = (None, None);
@@ -297,16 +304,16 @@ impl InForce {
             if same == wanted.map(|l| (l.quota, l.millis)) {
                 // Only the total can differ: it is in no bucket.
                 self.limit = wanted;
-                return None;
+                return Next::Stays;
             }
-            return Some(wanted);
+            return Next::Becomes(wanted);
         }
         let looser = want > is;
         if !looser {
             let beyond = is.is_infinite() || is - want > patience.band * is + SAME * is;
             if beyond {
                 self.waiting = None;
-                return Some(wanted);
+                return Next::Becomes(wanted);
             }
         }
         self.held_back = None;
@@ -316,7 +323,11 @@ impl InForce {
         };
         self.waiting = Some((since, looser, limit));
         let over = patience.now.saturating_sub(since) >= patience.window;
-        over.then_some(limit)
+        if over {
+            Next::Becomes(limit)
+        } else {
+            Next::Stays
+        }
     }
 
     /// Writes what is in force into a decision.
