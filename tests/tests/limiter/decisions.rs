@@ -92,6 +92,25 @@ async fn restarted(before: &Fixture, spec: &Value, after: &Fixture) {
     after.tick(1).await;
 }
 
+#[tokio::test]
+async fn fault_l18_an_exact_path_gets_a_remark() {
+    for (ignore, remarks) in [(None, 1), (Some(true), 0), (Some(false), 0)] {
+        let fixture = Fixture::new();
+        fixture.service("a", 1);
+        let mut rule = json!({"condition": "true", "match": [{"name": ":path", "exact_match": "/list"}],
+            "action": {"quota": "1", "fill_interval": {"seconds": 1}}});
+        if let Some(ignore) = ignore {
+            rule["match"][0]["ignoreQuery"] = json!(ignore);
+        }
+        fixture.limiter("a", 1, &base(&[rule]));
+        fixture.tick(1).await;
+        let found = fixture.engine.findings();
+        let about = found.iter().filter(|f| f.message.contains("ignoreQuery"));
+        assert_eq!(about.count(), remarks, "{found:?}");
+        assert!(found.iter().all(|f| !f.refused), "{found:?}");
+    }
+}
+
 /// Versions of what proxies get, by name.
 fn versions(fixture: &Fixture) -> BTreeMap<String, String> {
     let names = fixture.cache.names(ECDS).into_iter();
