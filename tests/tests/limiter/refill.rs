@@ -42,13 +42,22 @@ fn bound(quota: f64, seconds: f64) -> usize {
 }
 
 fn wobble(fixture: &Fixture, second: u64) {
-    fixture
-        .source
-        .set("cpu", if second / 3 % 2 == 0 { 0.9 } else { 0.0 });
+    fixture.source.set(
+        "cpu",
+        if (second / 3).is_multiple_of(2) {
+            0.9
+        } else {
+            0.0
+        },
+    );
 }
 
 fn pods_come_and_go(fixture: &Fixture, second: u64) {
-    let ready = if second / 4 % 2 == 0 { "False" } else { "True" };
+    let ready = if (second / 4).is_multiple_of(2) {
+        "False"
+    } else {
+        "True"
+    };
     fixture.put::<trimtab_mesh::model::Pod>(pod_object("a", 1, &json!({}), ready));
 }
 
