@@ -240,6 +240,14 @@ pub struct Matcher {
         skip_serializing_if = "Option::is_none"
     )]
     pub invert_match: Option<bool>,
+    /// True: `:path` is matched without its query. Envoy's `:path` has the query, so `exact_match: /list` does not match
+    /// `/list?page=2`.
+    #[serde(
+        default,
+        rename = "ignoreQuery",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ignore_query: Option<bool>,
     /// One counter per header value; strategy `global` only.
     #[serde(
         default,

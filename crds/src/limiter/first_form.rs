@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::schema;
 use super::{
     BASE_SET, Delivery, Descriptor, Fallback, LimiterSpec, LimiterStatus, MetricQuery, Mode,
-    Rollout,
+    Rollout, Stabilization,
 };
 
 /// Limits the Service of the same name and namespace.
@@ -41,7 +41,7 @@ use super::{
 #[serde(rename_all = "camelCase")]
 pub struct SmartLimiterSpec {
     /// The rules, in order.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 512))]
     pub descriptors: Vec<Descriptor>,
     /// Queries of this limiter only, by metric name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -54,6 +54,9 @@ pub struct SmartLimiterSpec {
     /// What holds after `holdFor`; default: the last decision stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// When a limit in force gives way to another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stabilization: Option<Stabilization>,
     /// `Enforce` (default) or `Shadow`: count, never refuse.
     #[serde(default)]
     pub mode: Mode,
@@ -72,6 +75,7 @@ impl From<&SmartLimiterSpec> for LimiterSpec {
             metrics: spec.metrics.clone(),
             hold_for: spec.hold_for.clone(),
             fallback: spec.fallback.clone(),
+            stabilization: spec.stabilization.clone(),
             mode: spec.mode,
             delivery: spec.delivery,
             rollout: spec.rollout.clone(),

@@ -17,7 +17,9 @@ pub mod v1alpha2;
 pub use descriptor::{
     Action, Descriptor, FillInterval, HeaderToAdd, MatchSource, Matcher, Response, Target,
 };
-pub use policy::{Delivery, Fallback, FallbackAction, MetricQuery, Mode, QueryType, Rollout};
+pub use policy::{
+    Delivery, Fallback, FallbackAction, MetricQuery, Mode, QueryType, Rollout, Stabilization,
+};
 pub use status::{
     DescriptorState, DescriptorStatus, LimiterStatus, RatelimitSet, StatusAction, StatusDescriptor,
 };
@@ -58,6 +60,9 @@ pub struct LimiterSpec {
     /// What holds after `hold_for`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// When a limit in force gives way to another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stabilization: Option<Stabilization>,
     /// Enforce or only count.
     #[serde(default)]
     pub mode: Mode,

@@ -92,6 +92,21 @@ pub enum FallbackAction {
     NoLimit,
 }
 
+/// When a limit in force gives way to another one: each change fills its bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stabilization {
+    /// How long nothing tighter must have been right before a limit is loosened or lifted, e.g. `60s`; default:
+    /// `fill_interval`, at most 5 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = super::schema::duration)]
+    pub window: Option<String>,
+    /// Percent of the quota in force; a tighter one that differs by no more waits for the window too. Default 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub dead_band: Option<i32>,
+}
+
 /// The roll-out ladder: shadow, then a percentage, then all. Not available yet: a limiter that sets it is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -119,6 +119,10 @@ pub struct DescriptorStatus {
     /// Requests per fill interval of the whole service, with strategy `average`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<i64>,
+    /// The interval of `quota`, when it is not the rule's: a quota below 1, or one that rounds by more than a tenth, is written
+    /// over a longer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<FillInterval>,
     /// For a refused descriptor: the PascalCase reason, as in the condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,

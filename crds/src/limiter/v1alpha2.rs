@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::schema;
 use super::{
-    Delivery, Descriptor, Fallback, LimiterSpec, LimiterStatus, MetricQuery, Mode, Rollout, Target,
+    Delivery, Descriptor, Fallback, LimiterSpec, LimiterStatus, MetricQuery, Mode, Rollout,
+    Stabilization, Target,
 };
 
 /// Limits the Service of the same name and namespace, unless `workloadSelector`, `host` or `gateway` says otherwise.
@@ -69,6 +70,9 @@ pub struct SmartLimiterSpec {
     /// What holds after `holdFor`; default: the last decision stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// When a limit in force gives way to another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stabilization: Option<Stabilization>,
     /// `Enforce` (default) or `Shadow`: count, never refuse.
     #[serde(default)]
     pub mode: Mode,
@@ -85,7 +89,7 @@ pub struct SmartLimiterSpec {
 pub struct DescriptorSet {
     /// The rules, in order.
     #[serde(default)]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 512))]
     pub descriptor: Vec<Descriptor>,
 }
 
@@ -104,6 +108,7 @@ impl From<&SmartLimiterSpec> for LimiterSpec {
             metrics: spec.metrics.clone(),
             hold_for: spec.hold_for.clone(),
             fallback: spec.fallback.clone(),
+            stabilization: spec.stabilization.clone(),
             mode: spec.mode,
             delivery: spec.delivery,
             rollout: spec.rollout.clone(),

@@ -305,7 +305,8 @@ pub const LONGEST_NAME: usize = 253;
 /// capitals neither; with them a hash follows, so that one host's name is not another's.
 pub fn object_name(text: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-:*".contains(c);
-    let odd = !text.chars().all(plain);
+    // What a sign is replaced by can be in another name as it is.
+    let odd = !text.chars().all(plain) || text.contains("-any.");
     let clean: String = text
         .to_ascii_lowercase()
         .replace('*', "any")
@@ -330,13 +331,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_valid_and_bounded() {
+    fn fault_l14_names_are_valid_and_bounded_and_stay_apart() {
         assert_eq!(
             object_name("aeraki-outbound-*.shop-2001:db8::1-80"),
             "aeraki-outbound-any.shop-2001-db8--1-80"
         );
         let (one, other) = ("aeraki-inbound-A.shop-80", "aeraki-inbound-a.shop-80");
         assert_ne!(object_name(one), object_name(other));
+        // Fault L14: what a sign is replaced by is not taken for the same sign.
+        let (one, other) = ("aeraki-outbound-*.shop-80", "aeraki-outbound-any.shop-80");
+        assert_ne!(object_name(one), object_name(other));
+        assert_eq!(
+            object_name("aeraki-outbound-company.shop-80"),
+            "aeraki-outbound-company.shop-80"
+        );
         let long = object_name(&"a".repeat(300));
         assert_eq!(long.len(), 253);
         assert_ne!(long, object_name(&format!("{}b", "a".repeat(299))));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::context::Context;
 use crate::generated::{LABELS, MODULE_LABEL};
 use crate::watch::{Feed, not_installed};
-use objects::{Live, Objects, replacement};
+use objects::{Live, Objects, is_ours, replacement};
 
 /// Time limit of one call to the API server: kube's client has none of its own and retries in silence.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,6 +45,14 @@ pub enum ApplyError {
         /// Its answer.
         #[source]
         source: Box<kube::Error>,
+    },
+    /// Somebody else's object has the name.
+    #[error(
+        "{what}: there is such an object that Trimtab has not made: it is left alone; delete or rename it"
+    )]
+    Foreign {
+        /// Verb and object.
+        what: String,
     },
     /// The API server does not serve the kind.
     #[error("{what}: {remedy}")]
@@ -77,6 +85,7 @@ impl ApplyError {
                 kube::Error::Api(s) if s.code == 422 => "Invalid",
                 _ => "ApiError",
             },
+            Self::Foreign { .. } => "Conflict",
             Self::NotInstalled { .. } => "NotInstalled",
             Self::Encode { .. } => "EncodeError",
         }
@@ -316,6 +325,9 @@ impl<K: Kind> Applier<K> {
         body["apiVersion"] = K::api_version(&()).into();
         body["kind"] = K::kind(&()).into();
         let api: Api<K> = Api::namespaced(self.client.clone(), &key.0);
+        if !self.objects.lock().live.contains_key(&key) {
+            self.not_foreign(&api, object).await?;
+        }
         let params = PatchParams::apply(&self.manager).force();
         let mut answer =
             self.counted(call(what, api.patch(&key.1, &params, &Patch::Apply(&body))).await)?;
@@ -338,6 +350,29 @@ impl<K: Kind> Applier<K> {
                 .insert(key, (desired, observed));
         }
         Ok(true)
+    }
+
+    /// An object that we have not made is not ours to overwrite.
+    async fn not_foreign(&self, api: &Api<K>, object: &K) -> Result<(), ApplyError> {
+        let name = object.name_any();
+        let what = || format!("apply {} {}/{name}", K::kind(&()), Self::key(object).0);
+        // By a list, which the watch has the right to anyway.
+        let params = ListParams::default().fields(&format!("metadata.name={name}"));
+        let found = call(what, api.list(&params)).await;
+        let found = match found {
+            // The apply says what is missing.
+            Err(error) if error.code() == Some(404) => return Ok(()),
+            found => found?,
+        };
+        let foreign = found
+            .items
+            .iter()
+            .any(|live| !is_ours(live, object, &self.manager));
+        if foreign {
+            self.counts.failed.fetch_add(1, Ordering::Relaxed);
+            return Err(ApplyError::Foreign { what: what() });
+        }
+        Ok(())
     }
 
     fn counted(&self, result: Result<K, ApplyError>) -> Result<K, ApplyError> {

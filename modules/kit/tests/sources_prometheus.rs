@@ -358,7 +358,8 @@ async fn the_bearer_token_is_read_anew_and_a_missing_file_is_named() {
         "/api/v1/query",
         axum::routing::post(move |headers: axum::http::HeaderMap| async move {
             log.lock().push(headers["authorization"].to_str().unwrap().to_owned());
-            axum::Json(serde_json::json!({"status":"success","warnings":["partial"],"data":{"resultType":"vector","result":[{"metric":{},"value":[1,"5"]}]}}))
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            axum::Json(serde_json::json!({"status":"success","warnings":["partial"],"data":{"resultType":"vector","result":[{"metric":{},"value":[now.unwrap().as_secs_f64(),"5"]}]}}))
         }),
     );
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))

@@ -266,7 +266,7 @@ fn limit_text(input: &LimiterInput, decisions: &[DescriptorStatus]) -> String {
     let interval = usize::try_from(first.index)
         .ok()
         .and_then(|i| input.spec.sets.get(&first.set).and_then(|s| s.get(i)))
-        .and_then(|d| d.action.fill_interval)
+        .and_then(|d| first.interval.or(d.action.fill_interval))
         .unwrap_or_default()
         .to_proto_json();
     let more = if live.len() > 1 {
@@ -318,7 +318,7 @@ fn slime_map(
             .push(StatusDescriptor {
                 action: StatusAction {
                     quota: quota.to_string(),
-                    fill_interval: descriptor.action.fill_interval,
+                    fill_interval: decision.interval.or(descriptor.action.fill_interval),
                     strategy: descriptor.action.strategy.clone(),
                 },
                 matches: descriptor.matches.clone(),

@@ -34,8 +34,8 @@ fn the_example_limits_by_its_metric() {
     assert_eq!(code, 0, "{notes}");
     assert_eq!(
         json["items"][0].pointer(BUCKET),
-        Some(&Value::from(15)),
-        "{json}"
+        Some(&Value::from(7)),
+        "half a second of 15: {json}"
     );
     let (code, json, _) = translate(&examples(), &["cpu=0.5"]);
     assert_eq!((code, json["items"].as_array().map(Vec::len)), (0, Some(0)));
@@ -43,8 +43,8 @@ fn the_example_limits_by_its_metric() {
     let (_, json, _) = translate(&examples(), &["cpu=0.85", "pod=3"]);
     assert_eq!(
         json["items"][0].pointer(BUCKET),
-        Some(&Value::from(10)),
-        "{json}"
+        Some(&Value::from(5)),
+        "half a second of 10: {json}"
     );
 }
 

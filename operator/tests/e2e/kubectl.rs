@@ -135,7 +135,7 @@ async fn apply_get_edit_delete() {
         assert!(table.contains(want), "no {want} in {table}");
     }
     let yaml = standalone
-        .until(&["get", "envoyfilters", "-o", "yaml"], "maxTokens: 15")
+        .until(&["get", "envoyfilters", "-o", "yaml"], "maxTokens: 7")
         .await;
     assert!(
         yaml.contains("name: a.default.ratelimit") && yaml.contains("ownerReferences"),
@@ -147,7 +147,7 @@ async fn apply_get_edit_delete() {
     );
     assert!(ok && text.contains("edited"), "{text}");
     standalone
-        .until(&["get", "envoyfilters", "-o", "yaml"], "maxTokens: 30")
+        .until(&["get", "envoyfilters", "-o", "yaml"], "maxTokens: 15")
         .await;
     let described = standalone
         .until(

@@ -89,6 +89,49 @@ async fn hand_edits_and_deletions_are_repaired() {
 }
 
 #[tokio::test]
+async fn fault_l14_an_object_of_somebody_else_is_left_alone() {
+    let (embedded, dial) = (mesh(true), Dial::default());
+    dial.set(0.9);
+    let theirs = json!({"apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter",
+        "metadata": {"name": "a.default.ratelimit", "namespace": "default", "labels": {"team": "shop"}},
+        "spec": {"workloadSelector": {"labels": {"app": "other"}}, "configPatches": []}});
+    embedded.load(theirs).unwrap();
+    let operator = operator(&embedded, &dial, "limiter: {refresh: 100ms}").await;
+    let seen = status_where(&embedded, "a conflict", |s| {
+        let mut conditions = s.conditions.iter();
+        conditions.any(|c| c.type_ == "Applied" && c.reason == "Conflict")
+    })
+    .await;
+    let applied = seen
+        .conditions
+        .iter()
+        .find(|c| c.type_ == "Applied")
+        .unwrap();
+    assert_eq!(applied.status, "False");
+    for word in [
+        "EnvoyFilter default/a.default.ratelimit",
+        "delete or rename it",
+    ] {
+        assert!(applied.message.contains(word), "{}", applied.message);
+    }
+    let api: Api<EnvoyFilter> = Api::namespaced(embedded.client(), "default");
+    let left = api.get("a.default.ratelimit").await.unwrap();
+    assert_eq!(left.spec.config_patches.len(), 0, "as it was");
+    assert!(
+        !left
+            .metadata
+            .labels
+            .unwrap()
+            .contains_key("trimtab.io/owner-name")
+    );
+    api.delete("a.default.ratelimit", &DeleteParams::default())
+        .await
+        .unwrap();
+    bucket(&embedded, Some(15)).await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn deletion_leaves_nothing_behind() {
     let (embedded, dial) = (mesh(true), Dial::default());
     dial.set(0.9);

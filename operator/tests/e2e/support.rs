@@ -171,7 +171,7 @@ pub async fn bucket(embedded: &Embedded, tokens: Option<i64>) {
     .unwrap();
 }
 
-/// Tokens of the first bucket, whatever the filter is called.
+/// Tokens that the first bucket gets in a second, or in its interval when that is longer, whatever the filter is called.
 pub fn tokens_of(filter: &EnvoyFilter) -> Option<i64> {
     filter.spec.config_patches.iter().find_map(|p| {
         let filters = p
@@ -180,7 +180,16 @@ pub fn tokens_of(filter: &EnvoyFilter) -> Option<i64> {
         let bucket = filters
             .values()
             .next()?
-            .pointer("/value/descriptors/0/tokenBucket/maxTokens")?;
-        bucket.as_i64()
+            .pointer("/value/descriptors/0/tokenBucket")?;
+        let tokens = bucket["maxTokens"].as_f64()?;
+        let seconds: f64 = bucket["fillInterval"]
+            .as_str()?
+            .strip_suffix('s')?
+            .parse()
+            .ok()?;
+        // A quota that moves is written in steps of its second.
+        #[allow(clippy::cast_possible_truncation)]
+        let quota = (tokens / seconds.min(1.0)).round() as i64;
+        Some(quota)
     })
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use serde_json::json;
+
 use crate::cases;
+use crate::fixture::{base, limiter};
 
 /// The part on SmartLimiter; the other one is held by the target `fences`.
 fn page() -> String {
@@ -69,6 +72,21 @@ fn every_golden_case_has_its_place_on_the_page() {
         ["match-two-rules"],
         "cases that show no feature of their own"
     );
+}
+
+#[test]
+fn fault_l19_a_set_has_512_descriptors() {
+    let embedded = trimtab::standalone::embedded().expect("an API");
+    let spec = |n| {
+        let rule = |i: usize| {
+            json!({"condition": "true", "match": [{"name": "k", "exact_match": i.to_string()}],
+                "action": {"quota": "1", "fill_interval": {"seconds": 1}}})
+        };
+        base(&(0..n).map(rule).collect::<Vec<_>>())
+    };
+    embedded.load(limiter("many", 1, &spec(512))).expect("512");
+    let error = embedded.load(limiter("more", 1, &spec(513))).unwrap_err();
+    assert!(error.to_string().contains("512"), "{error}");
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Decisions of the engine that need time, restarts or edits to be seen.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use trimtab_crds::limiter::DescriptorState;
 use trimtab_kit::sources::Failure;
 use trimtab_limiter::index::V1alpha2;
 use trimtab_mesh::model::Service;
+use trimtab_xds::ECDS;
 
 use trimtab_kit::engine::Engine as _;
 
@@ -87,6 +90,102 @@ async fn restarted(before: &Fixture, spec: &Value, after: &Fixture) {
     after.service("a", 1);
     after.put::<V1alpha2>(object);
     after.tick(1).await;
+}
+
+#[tokio::test]
+async fn fault_l18_an_exact_path_gets_a_remark() {
+    for (ignore, remarks) in [(None, 1), (Some(true), 0), (Some(false), 0)] {
+        let fixture = Fixture::new();
+        fixture.service("a", 1);
+        let mut rule = json!({"condition": "true", "match": [{"name": ":path", "exact_match": "/list"}],
+            "action": {"quota": "1", "fill_interval": {"seconds": 1}}});
+        if let Some(ignore) = ignore {
+            rule["match"][0]["ignoreQuery"] = json!(ignore);
+        }
+        fixture.limiter("a", 1, &base(&[rule]));
+        fixture.tick(1).await;
+        let found = fixture.engine.findings();
+        let about = found.iter().filter(|f| f.message.contains("ignoreQuery"));
+        assert_eq!(about.count(), remarks, "{found:?}");
+        assert!(found.iter().all(|f| !f.refused), "{found:?}");
+    }
+}
+
+/// Versions of what proxies get, by name.
+fn versions(fixture: &Fixture) -> BTreeMap<String, String> {
+    let names = fixture.cache.names(ECDS).into_iter();
+    let version = |name: &String| fixture.cache.get(ECDS, name).unwrap().version.clone();
+    names.map(|name| (name.clone(), version(&name))).collect()
+}
+
+fn changed(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> usize {
+    assert!(before.keys().eq(after.keys()), "{before:?} {after:?}");
+    before
+        .iter()
+        .filter(|(name, v)| after[*name] != **v)
+        .count()
+}
+
+#[tokio::test]
+async fn fault_l1_only_the_rule_that_changes_is_pushed() {
+    let rule = |path: &str, condition: &str, quota: &str| {
+        json!({"condition": condition, "match": [{"name": ":path", "prefix_match": path}],
+            "action": {"quota": quota, "fill_interval": {"seconds": 60}}})
+    };
+    let mut spec = base(&[
+        rule("/fixed", "true", "10"),
+        rule("/moves", "true", "20+80*{cpu}"),
+        rule("/on", "{cpu}>0.5", "10"),
+    ]);
+    spec["delivery"] = json!("ECDS");
+    spec["holdFor"] = json!("10s");
+    spec["fallback"] = json!({"action": "Limit", "quota": 3});
+    let mut beside = one("true", "7");
+    beside["delivery"] = json!("ECDS");
+    beside["workloadSelector"] = json!({"app": "a"});
+    let start = |cpu| {
+        let fixture = Fixture::new();
+        fixture.source.set("cpu", cpu);
+        fixture.service("a", 1);
+        fixture
+    };
+    let fixture = start(0.2);
+    fixture.limiter("a", 1, &spec);
+    fixture.limiter("beside", 1, &beside);
+    fixture.tick(1).await;
+    let names = versions(&fixture);
+    assert_eq!(names.len(), 4, "one for each rule: {names:?}");
+    let step = async |cpu: f64, seconds| {
+        let before = versions(&fixture);
+        fixture.source.set("cpu", cpu);
+        fixture.tick(seconds).await;
+        changed(&before, &versions(&fixture))
+    };
+    assert_eq!(step(0.4, 60).await, 1, "a quota");
+    assert_eq!(step(0.4, 60).await, 0, "nothing");
+    assert_eq!(step(0.6, 60).await, 2, "a quota and a condition");
+    fixture.service("a", 2);
+    assert_eq!(step(0.6, 60).await, 0, "a pod more");
+    let before = versions(&fixture);
+    fixture.source.fail("cpu", Failure::Timeout);
+    fixture.tick(5).await;
+    assert_eq!(changed(&before, &versions(&fixture)), 0, "held");
+    fixture.tick(60).await;
+    assert_eq!(changed(&before, &versions(&fixture)), 2, "the fallback");
+    let before = versions(&fixture);
+    fixture.limiter("beside", 2, &{
+        let mut edited = beside.clone();
+        edited["sets"]["_base"]["descriptor"][0]["action"]["quota"] = json!("8");
+        edited
+    });
+    fixture.tick(1).await;
+    assert_eq!(changed(&before, &versions(&fixture)), 1, "a neighbour");
+    fixture.delete::<V1alpha2>(limiter("beside", 2, &beside));
+    fixture.tick(1).await;
+    let (before, again) = (versions(&fixture), start(0.2));
+    again.source.fail("cpu", Failure::Timeout);
+    restarted(&fixture, &spec, &again).await;
+    assert_eq!(changed(&before, &versions(&again)), 0, "a restart");
 }
 
 #[tokio::test]

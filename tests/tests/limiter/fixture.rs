@@ -231,9 +231,9 @@ pub(crate) fn one(condition: &str, quota: &str) -> Value {
     ])
 }
 
-/// A spec with these descriptors in `_base`.
+/// A spec with these descriptors in `_base`, whose decisions come into force at once.
 pub(crate) fn base(descriptors: &[Value]) -> Value {
-    json!({"sets": {"_base": {"descriptor": descriptors}}})
+    json!({"sets": {"_base": {"descriptor": descriptors}}, "stabilization": {"window": "0s", "deadBand": 0}})
 }
 
 /// A spec with every documented field, in snake_case or lowerCamelCase.

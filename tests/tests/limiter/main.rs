@@ -22,4 +22,5 @@ mod golden;
 mod lab;
 mod matches;
 mod proxies;
+mod refill;
 mod targets;

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 
 use super::Key;
 
@@ -105,6 +106,23 @@ impl Objects {
             }
         }
     }
+}
+
+/// Whether a live object of the name of `object` was made by `manager`. One that has lost our labels was: we are its field
+/// manager, or it has the owner of ours, as what a predecessor made for it has.
+pub(super) fn is_ours<K: Resource>(live: &K, object: &K, manager: &str) -> bool {
+    let owners = |o: &K| -> Vec<(String, String)> {
+        let of = o.owner_references().iter();
+        of.map(|o| (o.uid.clone(), o.kind.clone())).collect()
+    };
+    let wanted = owners(object);
+    let mut managers = live
+        .managed_fields()
+        .iter()
+        .filter_map(|m| m.manager.as_deref());
+    live.labels().get(MANAGED_BY_LABEL).map(String::as_str) == Some(MANAGED_BY)
+        || managers.any(|m| m == manager)
+        || owners(live).iter().any(|owner| wanted.contains(owner))
 }
 
 /// `body` in the place of everything but the metadata of `live`, whose labels and owners of ours it renews.

@@ -24,6 +24,8 @@ const MOST_PAGES: usize = 1000;
 /// What is read at once, and what a pod costs in memory, about, both in bytes.
 const CHUNK: usize = 16 << 10;
 const POD_COST: usize = 192;
+/// How far the clock of metrics-server may be ahead.
+const AHEAD: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 const NAMES: [&str; 6] = [
     "cpu",
     "cpu.cores",
@@ -259,6 +261,15 @@ fn explain(error: &kube::Error) -> Failure {
     Failure::Error(text)
 }
 
+/// Why usage of a time does not count.
+fn dated(at: Timestamp, now: Timestamp, max_age: Duration) -> Option<Failure> {
+    let age = now.duration_since(at);
+    if age.is_positive() && age.unsigned_abs() > max_age {
+        return Some(Failure::Stale);
+    }
+    (age < -AHEAD).then_some(Failure::Future)
+}
+
 /// The value of one name for one demand. Pure.
 fn value(
     name: &str,
@@ -277,7 +288,7 @@ fn value(
         QueryCounts::default(),
         QueryCounts::default(),
     );
-    let (mut stale, mut fresh) = (0usize, 0usize);
+    let (mut misdated, mut fresh) = (Vec::new(), 0usize);
     for pod in sample_request.pods.iter().filter(|p| p.ready) {
         // A pod that just started is not measured yet, and counts on neither side of the fraction.
         let Some(metrics) = used
@@ -289,11 +300,8 @@ fn value(
         let Some(amount) = resource.of(metrics) else {
             continue;
         };
-        if metrics
-            .at
-            .is_some_and(|at| now.duration_since(at).unsigned_abs() > max_age && at < now)
-        {
-            stale += 1;
+        if let Some(failure) = metrics.at.and_then(|at| dated(at, now, max_age)) {
+            misdated.push(failure);
             continue;
         }
         fresh += 1;
@@ -306,11 +314,7 @@ fn value(
         }
     }
     if fresh == 0 {
-        return Err(if stale > 0 {
-            Failure::Stale
-        } else {
-            Failure::Empty
-        });
+        return Err(misdated.into_iter().next().unwrap_or(Failure::Empty));
     }
     match name {
         "cpu.cores" | "memory.bytes" => usage.finish(Aggregate::Sum),

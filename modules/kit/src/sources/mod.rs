@@ -51,6 +51,8 @@ pub enum Failure {
     Timeout,
     /// The newest value is older than allowed.
     Stale,
+    /// The value is dated later than now.
+    Future,
     /// The source refused or could not be asked; the text says what to change.
     Error(String),
 }
@@ -64,6 +66,7 @@ impl Failure {
             Self::NotFinite => "MetricNotFinite",
             Self::Timeout => "MetricTimeout",
             Self::Stale => "MetricStale",
+            Self::Future => "MetricFromFuture",
             Self::Error(_) => "MetricError",
         }
     }
@@ -80,6 +83,7 @@ impl fmt::Display for Failure {
             Self::NotFinite => f.write_str("the value is NaN or infinite; guard the query, for example against a division by zero"),
             Self::Timeout => f.write_str("the metric source did not answer in time; check its load or raise `timeout`"),
             Self::Stale => f.write_str("the newest sample is too old; check the scrape or the pusher, or raise `maxAge` or the time to live"),
+            Self::Future => f.write_str("the newest sample is dated more than a minute ahead; compare the clocks of the metric source and of this pod"),
             Self::Error(text) => f.write_str(text),
         }
     }

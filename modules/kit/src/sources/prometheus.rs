@@ -145,7 +145,7 @@ async fn ask(connection: &Connection<'_>, query: &Query, bounds: &Bounds) -> Out
         Ok(mut answer) => Outcome {
             held: answer.held.take().into_iter().collect(),
             warnings: answer.warnings.len() as u64,
-            answer: Ok(ages::series(answer)),
+            answer: ages::series(answer),
             requests: 1,
         },
     }
@@ -173,7 +173,7 @@ async fn ask_with_ages(
             (ages::with_ages(values, &ages, max_age), warnings as u64)
         }
         // Not every query has ages; a scalar has none.
-        (Ok(values), Err(_)) => (Ok(ages::series(values)), 1),
+        (Ok(values), Err(_)) => (ages::series(values), 1),
     };
     Outcome {
         answer,

@@ -82,7 +82,6 @@ fn known_functions() -> String {
 pub struct Expression {
     program: Program,
     names: Vec<String>,
-    writes_zero: bool,
 }
 
 /// Result of an expression.
@@ -117,7 +116,6 @@ impl Expression {
         let expression = Self {
             program,
             names: scanned.names,
-            writes_zero: scanned.zero,
         };
         Ok(expression)
     }
@@ -165,20 +163,6 @@ impl Expression {
                 expected: "a number of requests",
             }),
         }
-    }
-
-    /// Rounds a result to a quota: up, and at least 1 unless a 0 is written in the expression.
-    ///
-    /// The tolerance keeps 3.0000000000000004 at 3. The upper bound is Envoy's `uint32`.
-    #[allow(clippy::cast_possible_truncation)] // bounded by the clamp
-    pub fn round(&self, value: f64) -> i64 {
-        let rounded = (value - 1e-9 * value.abs().max(1.0)).ceil();
-        let floor = if self.writes_zero && value <= 0.0 {
-            0.0
-        } else {
-            1.0
-        };
-        rounded.clamp(floor, f64::from(u32::MAX)) as i64
     }
 
     /// The values by name, for messages: `cpu=0.85, pod=3`.
@@ -314,21 +298,6 @@ mod tests {
     }
 
     #[test]
-    fn quota_rounds_up_and_is_zero_only_when_written() {
-        let e = Expression::compile("100/{pod}").unwrap();
-        assert_eq!(e.round(e.number(&[3.0]).unwrap()), 34);
-        assert_eq!(e.round(e.number(&[1e9]).unwrap()), 1);
-        let zero = Expression::compile("0").unwrap();
-        assert_eq!(zero.round(zero.number(&[]).unwrap()), 0);
-        let negative = Expression::compile("5-9").unwrap();
-        assert_eq!(negative.round(negative.number(&[]).unwrap()), 1);
-        let tenth = Expression::compile("0.1*30").unwrap();
-        assert_eq!(tenth.round(tenth.number(&[]).unwrap()), 3);
-        let huge = Expression::compile("1e300").unwrap();
-        assert_eq!(huge.round(huge.number(&[]).unwrap()), i64::from(u32::MAX));
-    }
-
-    #[test]
     fn functions_and_choice() {
         assert!((number("max(2, min(9, pod*2))", &[3.0]) - 6.0).abs() < 1e-12);
         assert!((number("cpu > 0.9 ? 10 : 20", &[0.95]) - 10.0).abs() < 1e-12);
@@ -393,13 +362,6 @@ mod tests {
         fn arithmetic_is_ordinary_arithmetic(a in -1e6..1e6f64, b in -1e6..1e6f64, c in 1.0..1e6f64) {
             let e = Expression::compile("{a}-{b}/{c}*2+1").unwrap();
             prop_assert!((e.number(&[a, b, c]).unwrap() - (a - b / c * 2.0 + 1.0)).abs() < 1e-6);
-        }
-
-        #[test]
-        fn rounding_never_lowers_and_is_at_least_one(v in 0.001..1e9f64) {
-            let e = Expression::compile("{x}").unwrap();
-            let rounded = e.round(v);
-            prop_assert!(rounded >= 1 && rounded as f64 >= v - 1e-3 - v * 1e-8);
         }
     }
 }

@@ -1,8 +1,11 @@
 //! From metrics to quotas: expressions, and the decision of one tick. Pure: no client, no clock.
 
 pub mod expression;
+pub mod plan;
 mod scan;
+mod share;
 mod stand_in;
+pub mod steady;
 
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus};
 use trimtab_kit::problem::Problem;
@@ -10,8 +13,9 @@ use trimtab_kit::problem::Problem;
 const SUBSET_NOT_FOUND: &str = "SubsetNotFound";
 
 use crate::input::{LimiterInput, Reading, ReadingState, TargetProblem};
-use crate::validate::{Checked, Rule, Strategy, Validated};
+use crate::validate::{Checked, Rule, Validated};
 use expression::{Expression, ExpressionError, pretty};
+use share::{Share, share};
 
 /// Decides every descriptor of `input`, in the order of the spec.
 ///
@@ -47,10 +51,10 @@ fn refused(input: &LimiterInput, set: &str, index: usize, problem: &Problem) -> 
     };
     // A mistake in an edit does not take away what was in force; without its subset a limit has no pods to be in force on.
     if problem.reason != SUBSET_NOT_FOUND
-        && let Some(quota) = last_decision(input, set, out.index).and_then(|l| l.quota)
+        && let Some(last) = last_decision(input, set, out.index)
+        && let Some(quota) = last.quota
     {
-        out.quota = Some(quota);
-        out.total = last_decision(input, set, out.index).and_then(|l| l.total);
+        (out.quota, out.total, out.interval) = (last.quota, last.total, last.interval);
         out.reason =
             format!("{problem}; the last decision ({quota} per pod) stays until this is corrected");
     }
@@ -174,7 +178,7 @@ fn try_rule(input: &LimiterInput, rule: &Rule) -> Result<DescriptorStatus, EvalE
     let quota = gather(input, rule, &rule.quota, "action.quota")?;
     let value = evaluated(rule.quota.number(&quota.values), rule, "action.quota")?;
     let pods = input.target.sets.get(&rule.set).map_or(0, |s| s.pods);
-    let (per_pod, total) = share(rule, value, pods);
+    let share = share(rule, value, pods);
     let held = condition.held || quota.held;
     let why = sentence(
         &texts.condition,
@@ -186,8 +190,8 @@ fn try_rule(input: &LimiterInput, rule: &Rule) -> Result<DescriptorStatus, EvalE
     let how = sentence_quota(
         &texts.action.quota,
         &rule.quota.show(&quota.values),
-        per_pod,
-        total,
+        value,
+        share,
         pods,
     );
     Ok(DescriptorStatus {
@@ -196,30 +200,12 @@ fn try_rule(input: &LimiterInput, rule: &Rule) -> Result<DescriptorStatus, EvalE
         } else {
             DescriptorState::Limiting
         },
-        quota: Some(per_pod),
-        total,
+        quota: Some(share.quota),
+        total: share.total,
+        interval: share.interval,
         reason: format!("{why}; {how}"),
         ..blank(&rule.set, rule.index)
     })
-}
-
-/// Per pod, and the total when it is shared here.
-///
-/// With strategy `average` a quota that already names a pod count is per pod as written, since Slime's users write
-/// `100/{{._base.pod}}`; any other quota is the service's total.
-fn share(rule: &Rule, value: f64, pods: i64) -> (i64, Option<i64>) {
-    let whole = rule.quota.round(value);
-    let names_pods = rule
-        .quota
-        .names()
-        .iter()
-        .any(|n| n == "pod" || n.ends_with(".pod"));
-    if rule.strategy == Strategy::Average && !names_pods && whole > 0 {
-        let pods = pods.max(1);
-        (((whole + pods - 1) / pods).max(1), Some(whole))
-    } else {
-        (whole, None)
-    }
 }
 
 fn sentence(text: &str, verb: &str, values: &str, held: bool, input: &LimiterInput) -> String {
@@ -236,16 +222,31 @@ fn sentence(text: &str, verb: &str, values: &str, held: bool, input: &LimiterInp
     format!("{text} {verb}{with}{suffix}")
 }
 
-fn sentence_quota(text: &str, values: &str, per_pod: i64, total: Option<i64>, pods: i64) -> String {
+fn sentence_quota(text: &str, values: &str, value: f64, share: Share, pods: i64) -> String {
     let with = if values.is_empty() {
         String::new()
     } else {
         format!(" with {values}")
     };
+    let Share { quota, total, .. } = share;
+    let per_pod = share.interval.map_or_else(
+        || format!("{quota} per pod"),
+        |longer| format!("{quota} per {} and pod", longer.to_proto_json()),
+    );
+    let remark = if value < 0.0 {
+        " (less than nothing counts as 0, which refuses every request)"
+    } else if value > f64::from(u32::MAX) {
+        " (the largest quota that Envoy takes)"
+    } else {
+        ""
+    };
     match total {
-        Some(total) => format!("quota {total} shared by {pods} pods = {per_pod} per pod{with}"),
-        None if text == per_pod.to_string() => format!("quota {per_pod} per pod"),
-        None => format!("quota {text} = {per_pod} per pod{with}"),
+        Some(_) => format!(
+            "quota {} shared by {pods} pods = {per_pod}{with}{remark}",
+            pretty(value)
+        ),
+        None if text == quota.to_string() => format!("quota {per_pod}"),
+        None => format!("quota {text} = {per_pod}{with}{remark}"),
     }
 }
 

@@ -38,8 +38,6 @@ pub(super) struct Scanned {
     pub cel: String,
     /// Metric names in order of first use; the index is the number of the variable.
     pub names: Vec<String>,
-    /// A literal zero is written.
-    pub zero: bool,
 }
 
 impl Scanned {
@@ -203,9 +201,6 @@ impl Scanner<'_> {
             return Err(self.syntax(&format!(
                 "\"{word}\" is followed by a letter: numbers have no units"
             )));
-        }
-        if value == 0.0 {
-            self.out.zero = true;
         }
         // Debug writes a double so that it stays one: 1.0, not 1.
         let _ = write!(self.out.cel, "{value:?}");

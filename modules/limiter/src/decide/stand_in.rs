@@ -2,7 +2,8 @@
 
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, Fallback, FallbackAction};
 
-use super::{Missing, blank, gather, last_decision, share};
+use super::share::{Share, share, shared};
+use super::{Missing, blank, gather, last_decision};
 use crate::input::LimiterInput;
 use crate::validate::{Rule, Strategy};
 
@@ -17,11 +18,11 @@ pub(super) fn stand_in(
     let hold = input.hold_for();
     if how_long == Missing::TooLong {
         out.state = DescriptorState::Fallback;
-        fall_back(input, rule, why, last, &mut out);
-    } else if let Some((quota, total)) = last {
+        fall_back(input, rule, why, last.flatten(), &mut out);
+    } else if let Some(share) = last {
         out.state = DescriptorState::Held;
-        (out.quota, out.total) = (quota, total);
-        let what = spoken(quota);
+        take(&mut out, share);
+        let what = spoken(out.quota);
         out.reason = if how_long == Missing::Elsewhere {
             format!("{why}: the last decision ({what}) stays until there is a number again")
         } else {
@@ -33,35 +34,46 @@ pub(super) fn stand_in(
     out
 }
 
+/// Writes a share, or no limit.
+fn take(out: &mut DescriptorStatus, share: Option<Share>) {
+    out.quota = share.map(|s| s.quota);
+    out.total = share.and_then(|s| s.total);
+    out.interval = share.and_then(|s| s.interval);
+}
+
 /// The last decision for the pods of now: a service that scales out while its metric is away must not multiply its limit.
-fn kept(input: &LimiterInput, rule: &Rule, last: &DescriptorStatus) -> (Option<i64>, Option<i64>) {
-    if last.quota.is_none() {
-        return (None, None);
-    }
+#[allow(clippy::cast_precision_loss)] // totals have 32 bits
+fn kept(input: &LimiterInput, rule: &Rule, last: &DescriptorStatus) -> Option<Share> {
+    let quota = last.quota?;
     let pods = input.target.sets.get(&rule.set).map_or(0, |s| s.pods);
+    // After a restart in the fallback, its quota is in force and not the rule's.
+    let declared = input.spec.fallback.as_ref().map(|f| f.action) == Some(FallbackAction::Limit)
+        && last.state == DescriptorState::Fallback;
     let again = gather(input, rule, &rule.quota, "action.quota")
         .ok()
+        .filter(|_| !declared)
         .and_then(|g| rule.quota.number(&g.values).ok());
-    match (again, last.total) {
-        (Some(value), _) => {
-            let (per_pod, total) = share(rule, value, pods);
-            (Some(per_pod), total)
+    let interval = rule.descriptor.action.fill_interval.unwrap_or_default();
+    Some(match (again, last.total) {
+        (Some(value), _) => share(rule, value, pods),
+        // A total below 1 is rounded in the status: what is in force is nearer to it.
+        (None, Some(total)) if last.interval.is_none() || total > 1 => {
+            shared(total as f64, pods, interval, total)
         }
-        (None, Some(total)) => (Some(divide(total, pods)), Some(total)),
-        (None, None) => (last.quota, None),
-    }
+        (None, total) => Share {
+            quota,
+            total,
+            interval: last.interval,
+        },
+    })
 }
 
-fn divide(total: i64, pods: i64) -> i64 {
-    let pods = pods.max(1);
-    ((total + pods - 1) / pods).max(i64::from(total > 0))
-}
-
+#[allow(clippy::cast_precision_loss)] // the schema bounds the quota
 fn fall_back(
     input: &LimiterInput,
     rule: &Rule,
     why: &str,
-    last: Option<(Option<i64>, Option<i64>)>,
+    last: Option<Share>,
     out: &mut DescriptorStatus,
 ) {
     let hold = input.hold_for();
@@ -69,9 +81,8 @@ fn fall_back(
     let fallback = input.spec.fallback.as_ref().unwrap_or(&default);
     match fallback.action {
         FallbackAction::KeepLast => {
-            let (quota, total) = last.unwrap_or_default();
-            (out.quota, out.total) = (quota, total);
-            let what = spoken(quota);
+            take(out, last);
+            let what = spoken(out.quota);
             out.reason = format!(
                 "{why} for longer than {hold}: fallback KeepLast, the last decision ({what}) stays"
             );
@@ -82,10 +93,18 @@ fn fall_back(
         FallbackAction::Limit => {
             let pods = input.target.sets.get(&rule.set).map_or(0, |s| s.pods);
             let quota = fallback.quota.unwrap_or(1).max(0);
-            let shared = rule.strategy == Strategy::Average && quota > 0;
-            let per_pod = if shared { divide(quota, pods) } else { quota };
-            out.quota = Some(per_pod);
-            out.total = shared.then_some(quota);
+            let interval = rule.descriptor.action.fill_interval.unwrap_or_default();
+            let share = if rule.strategy == Strategy::Average && quota > 0 {
+                shared(quota as f64, pods, interval, quota)
+            } else {
+                Share {
+                    quota,
+                    total: None,
+                    interval: None,
+                }
+            };
+            take(out, Some(share));
+            let per_pod = share.quota;
             out.reason = format!("{why} for longer than {hold}: fallback Limit, {per_pod} per pod");
         }
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::json;
-use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, FallbackAction, LimiterSpec};
+use trimtab_crds::limiter::{
+    DescriptorState, DescriptorStatus, FallbackAction, FillInterval, LimiterSpec,
+};
 
 use super::{decide, metric_key, shown_metrics};
 use crate::input::{LimiterInput, Reading, ReadingState, SetFacts, TargetFacts};
@@ -69,7 +71,7 @@ fn a_quota_is_per_pod_or_shared() {
     assert_eq!(
         quota("true", "2", "average", 3),
         (Some(1), Some(2)),
-        "never below 1"
+        "never below 1: the interval is longer"
     );
     assert_eq!(
         quota("true", "0", "average", 3),
@@ -282,7 +284,63 @@ fn shown_metrics_are_those_with_a_value() {
     assert!(!shown.contains_key("_base.rt99"));
 }
 
+/// Quota and interval in milliseconds, from an interval of a second.
+fn rate(text: &str, strategy: &str, pods: i64) -> (i64, i64) {
+    let d = decided(&input("true", text, strategy, pods));
+    (
+        d.quota.unwrap(),
+        d.interval.map_or(1000, FillInterval::millis),
+    )
+}
+
+#[test]
+fn fault_l12_small_quotas_take_longer_and_negative_ones_are_nothing() {
+    assert_eq!(rate("1/4", "average", 2), (1, 8000));
+    assert_eq!(rate("5", "average", 50), (1, 10_000));
+    assert_eq!(
+        rate("3", "average", 2),
+        (2, 1334),
+        "within a tenth of the total"
+    );
+    assert_eq!(
+        rate("31", "average", 3),
+        (11, 1000),
+        "rounding adds less than a tenth"
+    );
+    assert_eq!(rate("1/4", "single", 2), (1, 4000));
+    assert_eq!(rate("30/{pod}", "single", 60), (1, 2000));
+    assert_eq!(rate("0.1*30", "single", 2), (3, 1000));
+    assert_eq!(rate("1e300", "single", 2), (i64::from(u32::MAX), 1000));
+    // The same whether a 0 is written or not.
+    for text in [
+        "5-9*pod",
+        "20-200*pod",
+        "pod > 0 ? 20-200*pod : 50",
+        "10*(pod-2)",
+    ] {
+        assert_eq!(rate(text, "single", 2), (0, 1000), "{text}");
+    }
+    assert_eq!(rate("5-9*{v1.pod}", "average", 2), (0, 1000));
+    for text in ["-1", "10-20"] {
+        let d = decided(&input("true", text, "single", 2));
+        assert_eq!(
+            (d.quota, d.refusal.as_deref()),
+            (None, Some("InvalidQuota")),
+            "{text}"
+        );
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_total_is_kept_within_a_tenth(tenths in 1_i64..1_000_000, pods in 1_i64..500) {
+        let text = format!("{tenths}/10");
+        let (quota, millis) = rate(&text, "average", pods);
+        let total = quota as f64 * pods as f64 * 1000.0 / millis as f64;
+        let wanted = tenths as f64 / 10.0;
+        prop_assert!(total <= wanted * 1.1001 && total >= wanted * 0.98, "{total} of {wanted}");
+    }
+
     #[test]
     fn shares_cover_the_total_and_waste_less_than_one_each(total in 1_i64..1_000_000, pods in 1_i64..500) {
         let (per_pod, shown) = quota("true", &total.to_string(), "average", pods);

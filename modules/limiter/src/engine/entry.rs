@@ -13,6 +13,7 @@ use trimtab_xds::{Resource, content_version};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::view::Dot;
+use crate::decide::steady::Steady;
 use crate::decide::{decide, metric_key};
 use crate::index::{LimiterObject, Resolved};
 use crate::input::{LimiterInput, Reading, ReadingState, ServicePort, Settings, TargetFacts};
@@ -45,6 +46,8 @@ pub(super) struct Entry {
     pub service: String,
     first_seen: Duration,
     pub(super) decisions: Vec<DescriptorStatus>,
+    /// Which of them are in force, and since when.
+    steady: Steady,
     /// As JSON: a tenth of the memory of the objects, and read only when something is written.
     desired: Option<Box<str>>,
     /// Versions by name.
@@ -77,19 +80,27 @@ pub enum Moved {
 }
 
 impl Entry {
-    pub fn new(resolved: &Resolved, now: Duration) -> Self {
+    /// `restored`: proxies may have what the status says, so that what is decided now is a change.
+    pub fn new(resolved: &Resolved, restored: bool, now: Duration) -> Self {
         let object = resolved.object.clone();
         let previous = object.previous();
         let seen = (object.status.observed_generation.is_some()).then(|| object.status.clone());
+        let input = LimiterInput {
+            owner: object.owner.clone(),
+            spec: (*object.spec).clone(),
+            target: resolved.target.clone(),
+            metrics: BTreeMap::new(),
+            previous: previous.clone(),
+            settings: Arc::default(),
+        };
+        let same = object.status.observed_generation == Some(object.owner.generation);
         Self {
-            input: LimiterInput {
-                owner: object.owner.clone(),
-                spec: (*object.spec).clone(),
-                target: resolved.target.clone(),
-                metrics: BTreeMap::new(),
-                previous: previous.clone(),
-                settings: Arc::default(),
+            steady: if restored && same {
+                Steady::restored(&input, now)
+            } else {
+                Steady::default()
             },
+            input,
             object,
             validated: Validated::default(),
             pods: BTreeMap::new(),
@@ -291,9 +302,15 @@ impl Entry {
             })
     }
 
+    /// Whether time alone may change a limit.
+    pub fn is_waiting(&self) -> bool {
+        self.steady.is_waiting()
+    }
+
     /// Decides. Returns whether a quota or state changed.
-    pub fn decide(&mut self) -> bool {
-        let decisions = decide(&self.input, &self.validated);
+    pub fn decide(&mut self, now: Duration) -> bool {
+        let right = decide(&self.input, &self.validated);
+        let decisions = self.steady.settle(&self.input, &self.validated, right, now);
         let before = self.decisions.iter().map(core);
         let changed = !decisions.iter().map(core).eq(before);
         if changed {
@@ -406,7 +423,7 @@ impl Entry {
 
 /// What of a decision matters to proxies and in the status.
 fn core(d: &DescriptorStatus) -> impl PartialEq + '_ {
-    (&d.set, d.index, d.state, d.quota, d.total)
+    (&d.set, d.index, d.state, d.quota, d.total, d.interval)
 }
 
 fn refresh_after(owner: &Owner) -> Duration {

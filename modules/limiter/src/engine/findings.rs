@@ -1,6 +1,6 @@
 //! What `trimtab translate` prints of a limiter beside its objects.
 
-use trimtab_crds::limiter::DescriptorState;
+use trimtab_crds::limiter::{DescriptorState, Matcher};
 use trimtab_kit::module::Finding;
 
 use super::entry::Entry;
@@ -22,6 +22,7 @@ impl Entry {
             return out;
         }
         out.extend(self.delivery_problem().iter().map(|p| refused(p)));
+        out.extend(self.remarks());
         for (decision, checked) in self.decisions.iter().zip(&self.validated.rules) {
             let index = usize::try_from(decision.index).unwrap_or_default();
             let path = owner.descriptor_path(&decision.set, index);
@@ -39,5 +40,25 @@ impl Entry {
             });
         }
         out
+    }
+
+    /// What is valid and probably not meant.
+    fn remarks(&self) -> impl Iterator<Item = Finding> + '_ {
+        let owner = &self.input.owner;
+        self.validated.good().flat_map(move |rule| {
+            let matches = rule.descriptor.matches.iter().enumerate();
+            let exact_path = |m: &Matcher| {
+                m.name.as_deref() == Some(":path")
+                    && m.exact_match.as_deref().is_some_and(|text| !text.contains('?'))
+                    && m.ignore_query.is_none()
+            };
+            matches.filter(move |(_, m)| exact_path(m)).map(move |(i, _)| Finding {
+                refused: false,
+                message: format!(
+                    "{owner}: {}.match[{i}].exact_match: :path has the query, so a path with one is another: set ignoreQuery: true to match both, false to say that this is meant",
+                    rule.path
+                ),
+            })
+        })
     }
 }

@@ -69,6 +69,8 @@ impl std::fmt::Debug for Engine {
 enum Cause {
     /// An event, or a deadline.
     Event,
+    /// A limit that waits for time to pass may come into force.
+    Time,
     /// Samples, with what they change.
     Samples(Moved),
 }
@@ -118,6 +120,8 @@ impl Engine {
             self.forget(&key);
         }
         let mut pending = false;
+        // Values that are given by hand are of a run without proxies.
+        let restored = !self.sources.iter().any(|s| s.overrides_queries());
         for batch in dirty.chunks(BATCH) {
             let mut pushes = Pushes::default();
             let mut entries = self.entries.lock();
@@ -129,7 +133,7 @@ impl Engine {
                 };
                 let entry = entries
                     .entry(key.clone())
-                    .or_insert_with(|| Entry::new(&resolved, now));
+                    .or_insert_with(|| Entry::new(&resolved, restored, now));
                 entry.update(resolved, settings.clone());
                 self.trim_samples(key, entry);
                 self.step(key, entry, Cause::Event, &mut pushes);
@@ -162,7 +166,12 @@ impl Engine {
             };
             let over = entry.expire_unsampled(now) || !(entry.pending(now) || entry.unsampled());
             if over {
-                self.step(&key, entry, Cause::Event, &mut pushes);
+                let cause = if entry.is_waiting() {
+                    Cause::Time
+                } else {
+                    Cause::Event
+                };
+                self.step(&key, entry, cause, &mut pushes);
                 self.push(pushes);
             }
         }
@@ -305,9 +314,10 @@ impl Engine {
     fn step(&self, key: &LimiterKey, entry: &mut Entry, cause: Cause, pushes: &mut Pushes) {
         let now = self.clock.monotonic();
         let (dirty, pending) = (cause == Cause::Event, entry.pending(now));
-        let waits = pending || entry.unsampled();
+        let waits = pending || entry.unsampled() || entry.is_waiting();
         let unmoved = cause == Cause::Samples(Moved::Nothing) && !waits;
-        let changed = !unmoved && !pending && entry.decide();
+        let changed = !unmoved && !pending && entry.decide(now);
+        let waits = pending || entry.unsampled() || entry.is_waiting();
         if !pending {
             entry.remember_point(self.clock.now().as_second());
         }
@@ -335,8 +345,11 @@ impl Engine {
                 pushes.remove.extend(outputs.remove);
             }
         }
-        let only_values = matches!(cause, Cause::Samples(Moved::Nothing | Moved::Value));
-        if changed || waits || !only_values || entry.is_due(now) {
+        let only_values = matches!(
+            cause,
+            Cause::Time | Cause::Samples(Moved::Nothing | Moved::Value)
+        );
+        if changed || (waits && cause != Cause::Time) || !only_values || entry.is_due(now) {
             entry.refresh_status(&self.answers, self.clock.now());
         }
         if changed || dirty || (!pending && entry.should_write(now)) {

@@ -5,6 +5,7 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
 use super::limit::{LOCAL_RATE_LIMIT, Profile};
+use super::names::resource_name;
 use super::{PlacedRule, local_limit, profiles};
 use crate::input::LimiterInput;
 
@@ -15,7 +16,8 @@ pub const EXTENSION_CONFIG_TYPE: &str =
 /// One resource: the configuration of one HTTP filter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExtensionConfig {
-    /// Name of the resource and of the filter: `trimtab.<namespace>.<limiter>.<set>`, with the answer's hash when it is not plain.
+    /// Name of the resource and of the filter: `trimtab.<namespace>.<limiter>.<set>`, with a hash when the filter is of one rule
+    /// or its answer is not plain.
     pub name: String,
     /// Canonical JSON of the content: its hash is the version, equal on all replicas.
     pub canonical: String,
@@ -26,10 +28,7 @@ pub struct ExtensionConfig {
 }
 
 pub(super) fn filter_name(input: &LimiterInput, set: &str, profile: &Profile) -> String {
-    let base = format!(
-        "trimtab.{}.{}.{set}",
-        input.owner.namespace, input.owner.name
-    );
+    let base = resource_name(&input.owner.name, &input.owner.namespace, set);
     if profile.is_plain() {
         base
     } else {

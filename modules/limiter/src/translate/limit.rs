@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use trimtab_crds::limiter::{Action, FillInterval, HeaderToAdd};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::decide::plan;
+
 /// Type URL of the filter's configuration.
 pub(super) const LOCAL_RATE_LIMIT: &str =
     "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
@@ -30,6 +32,9 @@ const UNLIMITED: u32 = u32::MAX;
 /// answer; with one filter, one rule's headers would show on another rule's refusals.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Profile {
+    /// Place among the filters and whose it is, when it is not the common one of the set: a filter that changes fills all of
+    /// its buckets.
+    pub filter: Option<(i64, String)>,
     /// HTTP status; 0 = Envoy's 429.
     status: i32,
     headers: Vec<(String, String)>,
@@ -41,6 +46,7 @@ impl Profile {
     pub fn of(action: &Action) -> Self {
         let response = action.response.clone().unwrap_or_default();
         Self {
+            filter: None,
             status: response.status.filter(|s| *s != 429).unwrap_or_default(),
             headers: action
                 .headers_to_add
@@ -58,34 +64,44 @@ impl Profile {
 
     /// Whether one filter can give both answers: bodies are the listener's, not the filter's.
     pub fn same_filter(&self, other: &Self) -> bool {
-        self.status == other.status && self.headers == other.headers
+        self.filter == other.filter && self.status == other.status && self.headers == other.headers
     }
 
     pub fn is_plain(&self) -> bool {
-        self.status == 0 && self.headers.is_empty()
+        self.filter.is_none() && self.status == 0 && self.headers.is_empty()
     }
 
     /// Tells the filters of one limiter's set apart; `of` names the set when the filters of others must differ too.
     pub fn suffix(&self, of: &[&str]) -> String {
-        let text = if of.is_empty() {
-            json!([self.status, self.headers])
-        } else {
-            json!([of, self.status, self.headers])
+        let text = match &self.filter {
+            Some((_, filter)) => json!([of, filter, self.status, self.headers]),
+            None if of.is_empty() => json!([self.status, self.headers]),
+            None => json!([of, self.status, self.headers]),
         };
         format!("{:08x}", xxh3_64(text.to_string().as_bytes()) & 0xffff_ffff)
     }
 }
 
-/// A bucket.
+/// A bucket and its key.
 pub(super) struct Bucket {
     pub entries: Vec<(String, String)>,
-    pub quota: i64,
-    pub interval: FillInterval,
+    pub bucket: plan::Bucket,
 }
 
 impl Bucket {
     fn tokens(&self) -> u32 {
-        u32::try_from(self.quota).unwrap_or(u32::MAX)
+        u32::try_from(self.bucket.tokens).unwrap_or(u32::MAX)
+    }
+
+    fn interval(&self) -> FillInterval {
+        span(self.bucket.every)
+    }
+}
+
+fn span(millis: i64) -> FillInterval {
+    FillInterval {
+        seconds: millis / 1000,
+        nanos: i32::try_from((millis % 1000) * 1_000_000).unwrap_or(0),
     }
 }
 
@@ -99,17 +115,15 @@ pub(super) struct LocalLimit {
 impl LocalLimit {
     /// Fill interval of the default bucket. Envoy wants descriptor intervals to be multiples of it.
     fn default_interval(&self) -> FillInterval {
-        let millis = self
-            .buckets
-            .iter()
-            .map(|b| b.interval.millis())
-            .fold(1000, gcd);
-        // 50 ms is Envoy's floor; intervals that share no divisor of 50 ms or more still validate against it or fail there.
-        let millis = millis.max(50);
-        FillInterval {
-            seconds: millis / 1000,
-            nanos: i32::try_from((millis % 1000) * 1_000_000).unwrap_or(0),
-        }
+        let every = || self.buckets.iter().map(|b| b.bucket.every);
+        let millis = every().fold(1000, gcd);
+        // 50 ms is Envoy's floor; older ones refuse intervals that share no divisor of 50 ms or more, unless there is only one.
+        let millis = if millis < 50 {
+            every().fold(0, gcd)
+        } else {
+            millis
+        };
+        span(millis.max(50))
     }
 
     /// As the value of a TypedStruct, in Slime's lowerCamelCase.
@@ -134,7 +148,7 @@ impl LocalLimit {
                     .iter()
                     .map(|(k, v)| json!({"key": k, "value": v}))
                     .collect();
-                json!({"entries": entries, "tokenBucket": bucket(b.tokens(), b.interval)})
+                json!({"entries": entries, "tokenBucket": bucket(b.tokens(), b.interval())})
             })
             .collect();
         let percent = |key: &str, numerator: u32| json!({"runtimeKey": key, "defaultValue": {"numerator": numerator}});
@@ -207,7 +221,7 @@ impl LocalLimit {
                         value: v.clone(),
                     })
                     .collect(),
-                token_bucket: Some(token_bucket(b.tokens(), b.interval)),
+                token_bucket: Some(token_bucket(b.tokens(), b.interval())),
                 ..LocalRateLimitDescriptor::default()
             })
             .collect();

@@ -7,16 +7,19 @@ mod actions;
 mod envoy_filter;
 mod extension_config;
 mod limit;
+mod names;
 
 use std::collections::BTreeMap;
 
 use trimtab_crds::istio::EnvoyFilter;
-use trimtab_crds::limiter::{BASE_SET, Delivery, DescriptorStatus, Mode};
+use trimtab_crds::limiter::{Delivery, DescriptorStatus, Mode};
 use trimtab_kit::envoyfilter::RoutePlace;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use extension_config::{EXTENSION_CONFIG_TYPE, ExtensionConfig};
+pub use names::envoy_filter_name;
 
+use crate::decide::plan::{self, Group, Plan};
 use crate::input::LimiterInput;
 use crate::validate::{Rule, Validated};
 use actions::{ActionSet, action_sets};
@@ -33,20 +36,11 @@ pub struct Translation {
 
 /// One rule at one place: what becomes a route action and a bucket.
 struct PlacedRule<'a> {
-    rule: &'a Rule,
     place: &'a RoutePlace,
     sets: Vec<ActionSet>,
     profile: Profile,
-    quota: Option<i64>,
-}
-
-/// Name of the EnvoyFilter of a set, as Slime names it.
-pub fn envoy_filter_name(name: &str, namespace: &str, set: &str) -> String {
-    if set == BASE_SET {
-        format!("{name}.{namespace}.ratelimit")
-    } else {
-        format!("{name}.{namespace}.{set}.ratelimit")
-    }
+    /// What is in force.
+    bucket: Option<plan::Bucket>,
 }
 
 /// Translates `input` with its decisions. Sets without a live rule give nothing with delivery EnvoyFilter; with ECDS the
@@ -62,6 +56,7 @@ pub fn translate(
     }
     let mut by_set: BTreeMap<&str, Vec<PlacedRule<'_>>> = BTreeMap::new();
     let mut seen = BTreeMap::new();
+    let plan = Plan::new(input, validated);
     for rule in validated.good() {
         if !input.target.sets.contains_key(&rule.set) {
             continue;
@@ -70,15 +65,18 @@ pub fn translate(
         let decision = decisions
             .iter()
             .find(|d| d.set == rule.set && d.index == index);
-        let quota = decision.and_then(|d| d.quota);
-        for place in &rule.places {
+        let bucket = decision.and_then(|d| bucket(&plan, rule, d));
+        let mut profile = Profile::of(&rule.descriptor.action);
+        for (n, place) in rule.places.iter().enumerate() {
             let identity = identity(input, rule, place, &mut seen);
+            if n == 0 {
+                profile.filter = own_filter(&plan, rule, &identity);
+            }
             by_set.entry(&rule.set).or_default().push(PlacedRule {
-                rule,
                 place,
                 sets: action_sets(&rule.matches, &identity),
-                profile: Profile::of(&rule.descriptor.action),
-                quota,
+                profile: profile.clone(),
+                bucket,
             });
         }
     }
@@ -87,7 +85,7 @@ pub fn translate(
             Delivery::EnvoyFilter => {
                 let live: Vec<PlacedRule<'_>> = placed_rules
                     .into_iter()
-                    .filter(|p| p.quota.is_some())
+                    .filter(|p| p.bucket.is_some())
                     .collect();
                 if !live.is_empty() {
                     out.envoy_filters
@@ -103,6 +101,31 @@ pub fn translate(
         }
     }
     out
+}
+
+fn bucket(plan: &Plan, rule: &Rule, decision: &DescriptorStatus) -> Option<plan::Bucket> {
+    let own = rule.descriptor.action.fill_interval;
+    let interval = decision.interval.or(own).unwrap_or_default();
+    decision.quota.map(|quota| {
+        if plan.in_steps(&rule.set, rule.index) {
+            plan::Bucket::in_steps(quota, interval)
+        } else {
+            plan::Bucket::whole(quota, interval)
+        }
+    })
+}
+
+/// What tells the filter of a rule from the common one of its set. Filters of short intervals go first: a request that a short
+/// window refuses then takes no token of a long one, whereas within a filter Envoy asks the slowest bucket first.
+fn own_filter(plan: &Plan, rule: &Rule, identity: &str) -> Option<(i64, String)> {
+    match plan.group(&rule.set, rule.index)? {
+        Group::Object | Group::Shared(_) => None,
+        Group::Own(..) => {
+            let interval = rule.descriptor.action.fill_interval.unwrap_or_default();
+            Some((interval.millis(), identity.to_owned()))
+        }
+        Group::Rest(_) => Some((i64::MAX, "rest".to_owned())),
+    }
 }
 
 /// The descriptor value of a rule at a place: `Service[name.namespace]-Id[n]`, with a number that depends on match and
@@ -141,21 +164,14 @@ fn local_limit(
         .iter()
         .filter(|p| p.profile.same_filter(profile))
     {
-        let Some(quota) = piece.quota else { continue };
-        let interval = piece
-            .rule
-            .descriptor
-            .action
-            .fill_interval
-            .unwrap_or_default();
+        let Some(bucket) = piece.bucket else { continue };
         for set in &piece.sets {
             // Envoy refuses two buckets with the same entries, and with them the whole configuration. Only a custom
             // pair can be at several places of one filter; its requests then share a bucket.
             if !buckets.iter().any(|b| b.entries == set.entries) {
                 buckets.push(Bucket {
                     entries: set.entries.clone(),
-                    quota,
-                    interval,
+                    bucket,
                 });
             }
         }

@@ -145,12 +145,49 @@ fn value_match(
             "nothing is matched: set one of exact_match, regex_match, prefix_match, suffix_match, is_exact_match_empty, present_match",
         ));
     };
+    let test = if m.ignore_query == Some(true) {
+        without_query(test, &name, path)?
+    } else {
+        test
+    };
     let asked = m.invert_match == Some(true);
     Ok(ValueMatch {
         name,
         test,
         invert: invert != asked,
     })
+}
+
+/// The same test of a path that any query may follow.
+fn without_query(test: Test, name: &str, path: &str) -> Result<Test, Problem> {
+    if name != ":path" {
+        return Err(Problem::of_field(
+            format!("{path}.ignoreQuery"),
+            "InvalidMatch",
+            "only the header :path has a query: remove ignoreQuery",
+        ));
+    }
+    let (before, rest) = match test {
+        Test::Regex(regex) => ("", format!("(?:{regex})")),
+        Test::Exact(value) => ("", escaped(&value)),
+        Test::Suffix(value) => ("[^?]*", escaped(&value)),
+        Test::Prefix(_) | Test::Present => return Ok(test),
+    };
+    let regex = format!("{before}{rest}([?].*)?");
+    regex_check(&regex, path)?;
+    Ok(Test::Regex(regex))
+}
+
+/// A text as an expression that matches it alone.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii_punctuation() {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
 }
 
 /// A proxy that refuses an expression refuses all of its routes with it.

@@ -206,6 +206,15 @@ fn object_problems(spec: &LimiterSpec) -> Vec<Problem> {
             error.to_string(),
         ));
     }
+    let stabilization = spec.stabilization.as_ref();
+    let window = stabilization.and_then(|s| s.window.as_deref());
+    if let Some(Err(error)) = window.map(str::parse::<Duration>) {
+        out.push(Problem::of_field(
+            "spec.stabilization.window",
+            "InvalidDuration",
+            error.to_string(),
+        ));
+    }
     if spec.gateway && spec.host.is_some() {
         out.push(Problem::of_field("spec.host", "InvalidTarget", "host names a ServiceEntry of the mesh and cannot be used with gateway: true: use target.host or target.route"));
     }
@@ -236,6 +245,7 @@ fn check(
 ) -> Result<Rule, Problem> {
     let condition = compile(&d.condition, &format!("{path}.condition"))?;
     let quota = compile(&d.action.quota, &format!("{path}.action.quota"))?;
+    not_negative(&quota, &format!("{path}.action.quota"))?;
     let strategy = action::check(&d.action, &format!("{path}.action"))?;
     let matches = matches::check(d, path)?;
     let gateway_base_only = scope.spec.gateway && set != BASE_SET;
@@ -258,6 +268,20 @@ fn check(
         matches,
         places,
     })
+}
+
+/// What is always less than nothing is a slip of the pen.
+fn not_negative(quota: &Expression, field: &str) -> Result<(), Problem> {
+    match quota.number(&[]) {
+        Ok(value) if quota.names().is_empty() && value < 0.0 => Err(Problem::of_field(
+            field,
+            "InvalidQuota",
+            format!(
+                "the quota is {value}: write the number of requests per fill_interval, 0 to refuse every request"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn compile(text: &str, field: &str) -> Result<Expression, Problem> {

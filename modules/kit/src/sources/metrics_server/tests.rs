@@ -100,6 +100,23 @@ fn nothing_measured_is_empty_and_old_is_stale() {
 }
 
 #[test]
+fn fault_l20_usage_of_later_than_now_is_missing() {
+    let d = sample_request(vec![pod("a", true, Some(1.0), None)]);
+    let at = |ahead| Timestamp::now() - jiff::SignedDuration::from_secs(ahead);
+    let read = |ahead| {
+        value(
+            "cpu",
+            &used(&[("a", 1.0)]),
+            &d,
+            at(ahead),
+            Duration::from_secs(60),
+        )
+    };
+    assert_eq!(read(50), Ok(1.0));
+    assert_eq!(read(70), Err(Failure::Future));
+}
+
+#[test]
 fn a_pod_is_the_sum_of_its_containers_or_unknown() {
     let parse = |text: &str| serde_json::from_str::<PodMetrics>(text).unwrap().used();
     let whole = parse(

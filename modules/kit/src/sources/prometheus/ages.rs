@@ -7,8 +7,31 @@ use super::series::{self, Series};
 use crate::prometheus::{Answer, Row};
 use crate::sources::Failure;
 
-/// The series of an answer, whatever their age.
-pub(super) fn series(answer: Answer) -> Vec<Series> {
+/// Oldest evaluation of a query without `maxAge`: Prometheus' own look-back. It dates an answer with the time of evaluation, but
+/// a cache in front of it need not have evaluated now.
+const OLDEST: f64 = 300.0;
+/// How far the clock of Prometheus may be ahead.
+const AHEAD: f64 = 60.0;
+
+/// The series of an answer of now, whatever the age of their samples.
+pub(super) fn series(answer: Answer) -> series::Answer {
+    dated(&answer, OLDEST)?;
+    Ok(unaged(answer))
+}
+
+fn dated(answer: &Answer, oldest: f64) -> Result<(), Failure> {
+    let now = unix_now();
+    let age = |row: &Row| now - row.at;
+    if answer.rows.iter().any(|row| age(row) > oldest) {
+        return Err(Failure::Stale);
+    }
+    if answer.rows.iter().any(|row| age(row) < -AHEAD) {
+        return Err(Failure::Future);
+    }
+    Ok(())
+}
+
+fn unaged(answer: Answer) -> Vec<Series> {
     let young = |row: Row| Series {
         labels: row.labels,
         value: row.value,
@@ -21,11 +44,7 @@ pub(super) fn series(answer: Answer) -> Vec<Series> {
 /// that is only there was left out for its age.
 pub(super) fn with_ages(values: Answer, ages: &Answer, max_age: Duration) -> series::Answer {
     let limit = max_age.as_secs_f64();
-    // A cache between us and Prometheus may hand out old answers as they are.
-    let now = unix_now();
-    if values.rows.iter().any(|row| now - row.at > limit) {
-        return Err(Failure::Stale);
-    }
+    dated(&values, limit)?;
     // `timestamp` drops the name of the metric. Both times are of Prometheus' clock.
     let mut old: HashMap<Vec<(&str, &str)>, bool> = ages
         .rows
@@ -38,7 +57,7 @@ pub(super) fn with_ages(values: Answer, ages: &Answer, max_age: Duration) -> ser
         .map(|row| old.remove(&key(&row.labels)).unwrap_or(false))
         .collect();
     let gone: Vec<Series> = old.into_keys().map(Series::gone).collect();
-    let mut series = series(values);
+    let mut series = unaged(values);
     for (one, stale) in series.iter_mut().zip(stale) {
         one.stale = stale;
     }
@@ -119,5 +138,26 @@ mod tests {
         let (values, ages) = (vector(&[("a", 1.0)], at), vector(&[("a", at)], at));
         let answer = with_ages(values, &ages, LIMIT);
         assert_eq!(answer, Err(Failure::Stale));
+    }
+
+    #[test]
+    fn fault_l20_a_sample_of_another_time_is_missing() {
+        let now = unix_now();
+        let day = 86_400.0;
+        for (at, expected) in [
+            (now - 290.0, None),
+            (now + 50.0, None),
+            (now - 310.0, Some(Failure::Stale)),
+            (now - day, Some(Failure::Stale)),
+            (-5.0, Some(Failure::Stale)),
+            (now + 70.0, Some(Failure::Future)),
+            (now + day, Some(Failure::Future)),
+        ] {
+            let answer = vector(&[("a", 1.0)], at);
+            assert_eq!(series(answer).err(), expected, "{}", at - now);
+        }
+        let ahead = now + 70.0;
+        let (values, ages) = (vector(&[("a", 1.0)], ahead), vector(&[("a", ahead)], ahead));
+        assert_eq!(with_ages(values, &ages, LIMIT), Err(Failure::Future));
     }
 }

@@ -1,0 +1,195 @@
+//! Which rules lose their tokens together, and which buckets fill in steps. Pure.
+//!
+//! Envoy fills every bucket of a configuration that changes. With delivery ECDS a resource is one configuration, so each rule has
+//! one of its own. With delivery `EnvoyFilter` the buckets are in routes: a change of one fills all of the object.
+
+use std::collections::BTreeMap;
+
+use trimtab_crds::limiter::{Delivery, FallbackAction, FillInterval};
+
+use crate::input::LimiterInput;
+use crate::validate::{Rule, Strategy, Validated};
+
+/// Filters of a set, at most: each reads all matches of the route, and each is a subscription of the proxy.
+pub const MOST_FILTERS: usize = 16;
+
+/// Shortest step of a bucket in milliseconds. Envoy takes 50, but then a handful of requests at once would be refused.
+const SHORTEST_STEP: i64 = 500;
+/// Longest step in milliseconds.
+const LONGEST_STEP: i64 = 30_000;
+/// Envoy's shortest `fill_interval` in milliseconds.
+const ENVOY_SHORTEST: i64 = 50;
+
+/// Rules whose buckets are in one configuration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// All rules of the object: delivery `EnvoyFilter`.
+    Object,
+    /// The fixed rules of a set with more than [`MOST_FILTERS`] rules, or the only rule of a set.
+    Shared(String),
+    /// One rule.
+    Own(String, usize),
+    /// The rules that move and have no filter of their own any more.
+    Rest(String),
+}
+
+/// How the rules of a limiter are laid out. Depends on what is written, never on a decision, so that proxies keep their filters.
+#[derive(Debug)]
+pub struct Plan {
+    rules: BTreeMap<(String, usize), (Group, bool)>,
+}
+
+impl Plan {
+    /// The plan of a limiter.
+    pub fn new(input: &LimiterInput, validated: &Validated) -> Self {
+        let mut own: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut placed: Vec<(&Rule, Group)> = Vec::new();
+        for rule in validated.good() {
+            let of_set = validated.rules.iter().filter(|c| c.set == rule.set).count();
+            let group = if input.delivery() == Delivery::EnvoyFilter {
+                Group::Object
+            } else if of_set == 1 || (of_set > MOST_FILTERS && !moves(rule)) {
+                Group::Shared(rule.set.clone())
+            } else {
+                let taken = own.entry(&rule.set).or_default();
+                *taken += 1;
+                if *taken < MOST_FILTERS || of_set <= MOST_FILTERS {
+                    Group::Own(rule.set.clone(), rule.index)
+                } else {
+                    Group::Rest(rule.set.clone())
+                }
+            };
+            placed.push((rule, group));
+        }
+        let steps = |rule: &Rule, group: &Group| {
+            varies(input, rule)
+                || placed
+                    .iter()
+                    .any(|(other, g)| g == group && other.path != rule.path && moves(other))
+        };
+        let rules = placed
+            .iter()
+            .map(|(rule, group)| {
+                let key = (rule.set.clone(), rule.index);
+                (key, (group.clone(), steps(rule, group)))
+            })
+            .collect();
+        Self { rules }
+    }
+
+    /// The group of a rule.
+    pub fn group(&self, set: &str, index: usize) -> Option<&Group> {
+        self.of(set, index).map(|(group, _)| group)
+    }
+
+    /// Whether the bucket of a rule fills in steps: something may fill it out of turn.
+    pub fn in_steps(&self, set: &str, index: usize) -> bool {
+        self.of(set, index).is_some_and(|(_, steps)| *steps)
+    }
+
+    fn of(&self, set: &str, index: usize) -> Option<&(Group, bool)> {
+        self.rules.get(&(set.to_owned(), index))
+    }
+}
+
+/// Whether a rule in force gets another quota now and then.
+fn varies(input: &LimiterInput, rule: &Rule) -> bool {
+    let fallback = input.spec.fallback.as_ref().map(|f| f.action);
+    !rule.quota.names().is_empty()
+        || rule.strategy == Strategy::Average
+        || (fallback == Some(FallbackAction::Limit) && !rule.condition.names().is_empty())
+}
+
+/// Whether anything but an edit changes what a rule gives.
+fn moves(rule: &Rule) -> bool {
+    !rule.condition.names().is_empty()
+        || !rule.quota.names().is_empty()
+        || rule.strategy == Strategy::Average
+}
+
+/// A token bucket as Envoy has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Its size, and what one fill gives.
+    pub tokens: i64,
+    /// Milliseconds between fills.
+    pub every: i64,
+}
+
+impl Bucket {
+    /// The whole quota once an interval: Slime's.
+    pub fn whole(quota: i64, interval: FillInterval) -> Self {
+        Self {
+            tokens: quota,
+            every: interval.millis(),
+        }
+    }
+
+    /// The same rate in small fills, so that a bucket that is filled out of turn gives a tenth of the quota and not all of it.
+    pub fn in_steps(quota: i64, interval: FillInterval) -> Self {
+        let millis = interval.millis().max(ENVOY_SHORTEST);
+        let step = (millis / 10)
+            .clamp(SHORTEST_STEP, LONGEST_STEP)
+            .min(millis / 2)
+            .max(ENVOY_SHORTEST);
+        if quota <= 1 || step >= millis {
+            return Self::whole(quota, interval);
+        }
+        // Rounded against the caller; an interval is a year at most and a quota 32 bits, so nothing overflows.
+        let tokens = (quota * step).div_euclid(millis).max(1);
+        let tokens = if tokens * millis < quota * ENVOY_SHORTEST {
+            tokens + 1
+        } else {
+            tokens
+        };
+        let every = (tokens * millis + quota - 1) / quota;
+        Self {
+            tokens,
+            every: every.max(ENVOY_SHORTEST),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn steps(quota: i64, millis: i64) -> (i64, i64) {
+        let bucket = Bucket::in_steps(quota, span(millis));
+        (bucket.tokens, bucket.every)
+    }
+
+    fn span(millis: i64) -> FillInterval {
+        FillInterval {
+            seconds: millis / 1000,
+            nanos: i32::try_from(millis % 1000 * 1_000_000).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_step_is_a_tenth_of_the_interval_within_bounds() {
+        assert_eq!(steps(10, 60_000), (1, 6_000));
+        assert_eq!(steps(30, 1_000), (15, 500), "half a second at least");
+        assert_eq!(
+            steps(1_000, 3_600_000),
+            (8, 28_800),
+            "half a minute at most"
+        );
+        assert_eq!(steps(10, 3_600_000), (1, 360_000), "one request at least");
+        assert_eq!(steps(1, 60_000), (1, 60_000));
+        assert_eq!(steps(0, 60_000), (0, 60_000));
+        assert_eq!(steps(4, 50), (4, 50), "Envoy takes no shorter fill");
+    }
+
+    proptest! {
+        #[test]
+        fn steps_keep_the_rate(quota in 1i64..=4_294_967_295, millis in 50i64..=31_536_000_000) {
+            let (tokens, every) = steps(quota, millis);
+            prop_assert!(tokens >= 1 && tokens <= quota && every >= 50 && every <= millis);
+            let rate = (tokens as f64 / every as f64) / (quota as f64 / millis as f64);
+            prop_assert!(rate <= 1.000_001 && rate > 0.97, "{tokens} per {every}: {rate}");
+        }
+    }
+}
