@@ -21,5 +21,7 @@ mod fixture;
 mod golden;
 mod lab;
 mod matches;
+mod programmed;
 mod proxies;
 mod targets;
+mod truth;

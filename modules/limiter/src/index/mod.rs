@@ -3,6 +3,7 @@
 //! No event costs more than the limiters that it touches: they are found by the rarest label of their selector.
 
 mod follow;
+mod outbound;
 mod peers;
 mod rows;
 mod targets;
@@ -12,15 +13,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use trimtab_crds::limiter::{DescriptorStatus, LimiterSpec, LimiterStatus};
+use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, LimiterSpec, LimiterStatus};
 use trimtab_kit::generated::owner_name;
 use trimtab_kit::sources::PodFacts;
-use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, selects};
+use trimtab_mesh::model::{
+    DestinationRule, Labels, Pod, Service, ServiceEntry, VirtualService, selects,
+};
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::{Mesh, Name};
 
 use crate::input::{TargetFacts, TargetProblem};
 use crate::owner::Owner;
+use outbound::Outbound;
 use peers::Peers;
 pub use rows::{FirstForm, V1alpha2};
 use targets::Targets;
@@ -116,7 +120,15 @@ pub struct Resolved {
 impl LimiterObject {
     /// Decisions of an earlier run.
     pub fn previous(&self) -> Vec<DescriptorStatus> {
-        self.status.descriptors.clone()
+        let mut all = self.status.descriptors.clone();
+        // What was decided does not depend on who held it.
+        for decision in all
+            .iter_mut()
+            .filter(|d| d.state == DescriptorState::NoProxy)
+        {
+            decision.state = DescriptorState::Limiting;
+        }
+        all
     }
 
     /// Whether its pods are those of the Service of its name.
@@ -141,6 +153,7 @@ struct State {
     by_pair: HashMap<(String, String, String), HashSet<LimiterKey>>,
     registered: HashMap<LimiterKey, Registration>,
     peers: Peers,
+    outbound: Outbound,
     /// Limiters by `spec.host`, qualified: a name with one dot may be meant either way, and then is the same on all sides.
     by_entry_host: HashMap<String, HashSet<LimiterKey>>,
     dirty: HashSet<LimiterKey>,
@@ -167,6 +180,7 @@ impl Index {
                 by_pair: HashMap::new(),
                 registered: HashMap::new(),
                 peers: Peers::default(),
+                outbound: Outbound::default(),
                 by_entry_host: HashMap::new(),
                 dirty: HashSet::new(),
                 gone: Vec::new(),
@@ -189,6 +203,7 @@ impl Index {
         mesh.table::<Pod>().follow(self);
         mesh.table::<DestinationRule>().follow(self);
         mesh.table::<ServiceEntry>().follow(self);
+        mesh.table::<VirtualService>().follow(self);
     }
 
     /// Waits until a limiter is dirty or gone.
@@ -257,6 +272,10 @@ impl Index {
                 if out.object.of_service() {
                     out.target.ports = state.targets.ports(key);
                 }
+                let State {
+                    outbound, targets, ..
+                } = state;
+                out.target.no_virtual_host = outbound.resolve(key, &out.object.spec, targets);
                 state.targets.fill_sets(key, scope, selector, &mut out);
             }
         }
