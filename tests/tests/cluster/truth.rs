@@ -66,7 +66,8 @@ async fn situation(
 
 /// Waits until a condition of a limiter has a reason; then the limiter must not say that it limits.
 async fn says(namespace: &Namespace<'_>, name: &str, kind: &str, reason: &str) {
-    let status = wait_for(&format!("{name} to say {reason}"), BOUND, || async {
+    let what = format!("{name} to say {reason}");
+    let status = wait_for(&what, BOUND, || async {
         let get = [
             "get",
             "smartlimiters.microservice.slime.io",

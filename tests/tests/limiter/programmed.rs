@@ -327,3 +327,28 @@ async fn fault_l7_a_subset_without_pods_is_told() {
     assert_eq!(told(&status, "Programmed"), "Unknown NoPods");
     assert!(message(&status, "Programmed").contains("set v2 has no Ready pods"));
 }
+
+#[tokio::test]
+async fn fault_l7_a_port_that_an_older_service_has_is_told() {
+    let fixture = Fixture::new();
+    let dated = |name: &str, port: u16, year: u16| {
+        let mut object = service(&json!({"name": "http", "port": port, "targetPort": 8080}));
+        object["metadata"]["name"] = json!(name);
+        object["metadata"]["creationTimestamp"] = json!(format!("{year}-01-01T00:00:00Z"));
+        object
+    };
+    fixture.put::<Service>(dated("cart", 81, 2021));
+    fixture.put::<Pod>(pod("cart-0", &json!({}), &meshed()));
+    let mut limiter = one("true", "10");
+    limiter["target"] = json!({"port": 81});
+    fixture.limiter("cart", 1, &limiter);
+    assert_eq!(told(&status(&fixture).await, "Ready"), "True Ready");
+    fixture.put::<Service>(dated("newer", 80, 2022));
+    fixture.put::<Service>(dated("older", 80, 2020));
+    let hidden = status(&fixture).await;
+    assert_eq!(told(&hidden, "Programmed"), "False NoSuchVirtualHost");
+    let why = message(&hidden, "Programmed");
+    assert!(why.contains("Service older"), "{why}");
+    fixture.delete::<Service>(dated("older", 80, 2020));
+    assert_eq!(told(&status(&fixture).await, "Ready"), "True Ready");
+}

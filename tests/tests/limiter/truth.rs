@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use trimtab_crds::limiter::LimiterStatus;
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::Failure;
+use trimtab_limiter::index::V1alpha2;
 use trimtab_limiter::metrics::LimiterCollector;
 use trimtab_mesh::model::{Pod, Service};
 use trimtab_xds::{Culprit, Delivery, ECDS};
@@ -289,5 +290,26 @@ async fn fault_l4_values_are_taken_exactly_if_envoy_takes_them() {
         fixture.limiter("cart", 1, &limiter);
         let status = status(&fixture).await;
         assert_eq!(told(&status, "Accepted"), "False InvalidHeader", "{key}");
+    }
+}
+
+/// Against a strict API server: `cluster::truth`.
+#[tokio::test]
+async fn fault_l9_objects_of_older_releases_are_read() {
+    for key in ["fillInterval", "fill_interval"] {
+        let fixture = Fixture::new();
+        fixture.put::<Service>(http());
+        fixture.put::<Pod>(pod("cart-0", &json!({}), &meshed()));
+        let mut spec = one("true", "10");
+        spec["target"] = json!({"port": "80"});
+        spec["sets"]["_base"]["descriptor"][0]["action"] =
+            json!({"quota": "10", key: {"seconds": "60", "nanos": "0"}});
+        let mut object = crate::fixture::limiter("cart", 1, &spec);
+        object["status"] = json!({"metricStatus": {"_base.pod": "2"}, "endPointStatus": {"a": "1"},
+            "ratelimitStatus": {"_base": {"descriptor": [{"action": {key: {"seconds": "60"}, "quota": "10"}, "a_b": 1}]}}});
+        fixture.put::<V1alpha2>(object);
+        let status = status(&fixture).await;
+        assert_eq!(told(&status, "Ready"), "True Ready", "{key}");
+        assert_eq!(status.limit.as_deref(), Some("10/60s per pod"));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use trimtab_mesh::Name;
-use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry, VirtualService};
+use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, VirtualService};
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::{Change, Follower};
 
@@ -68,6 +68,20 @@ impl State {
         self.dirty.insert(key);
     }
 
+    /// Touches the limiters of Services with these very pods that are for one port: another Service may take it.
+    fn touch_neighbours(&mut self, namespace: &str, selector: &Labels) {
+        for (label, value) in selector {
+            let pair = (namespace.to_owned(), label.clone(), value.clone());
+            let keys = self.by_pair.get(&pair).into_iter().flatten();
+            let same = keys.filter(|key| {
+                let registered = self.registered.get(key).map(|r| &r.selector);
+                let limiter = self.limiters.get(key);
+                registered == Some(selector) && limiter.is_some_and(LimiterObject::names_port)
+            });
+            self.dirty.extend(same.cloned());
+        }
+    }
+
     /// Touches the limiters of a ServiceEntry's hosts.
     fn touch_entry(&mut self, entry: &ServiceEntry) {
         for host in &entry.spec.hosts {
@@ -108,6 +122,7 @@ impl Follower<Service> for Index {
             self.touch(&change.name.0, &change.name.1);
             self.with(|s| {
                 for service in change.rows() {
+                    s.touch_neighbours(&change.name.0, &service.selector);
                     s.dirty.extend(s.outbound.naming(&service.host));
                     // A limiter may name it by its short name, which a message then corrects.
                     s.dirty.extend(s.outbound.naming(&service.id.name));

@@ -131,6 +131,14 @@ impl LimiterObject {
         all
     }
 
+    /// Whether a rule is for one inbound port.
+    fn names_port(&self) -> bool {
+        let own = self.spec.sets.values().flatten();
+        let targets = own.filter_map(|d| d.target.as_ref());
+        let mut targets = targets.chain(&self.spec.target);
+        targets.any(|t| !t.is_outbound() && t.port.is_some_and(|port| port > 0))
+    }
+
     /// Whether its pods are those of the Service of its name.
     fn of_service(&self) -> bool {
         let spec = &self.spec;
@@ -276,6 +284,10 @@ impl Index {
                     outbound, targets, ..
                 } = state;
                 out.target.no_virtual_host = outbound.resolve(key, &out.object.spec, targets);
+                if out.object.of_service() && out.object.names_port() {
+                    let hidden = state.targets.overshadowed(key);
+                    out.target.no_virtual_host.extend(hidden);
+                }
                 state.targets.fill_sets(key, scope, selector, &mut out);
             }
         }

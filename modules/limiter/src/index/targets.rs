@@ -74,6 +74,33 @@ impl Targets {
         service.map(|s| ports(&s)).unwrap_or_default()
     }
 
+    /// Inbound virtual hosts of the limiter's Service that no proxy has, with why: of two Services that lead to one port of
+    /// the same pods, istiod takes the older one.
+    pub(super) fn overshadowed(&self, key: &LimiterKey) -> BTreeMap<String, String> {
+        let rows = self.services.rows();
+        let name = (key.namespace.clone(), key.name.clone());
+        let Some(own) = rows.get(&name) else {
+            return BTreeMap::new();
+        };
+        let others = rows.in_namespace(&key.namespace).map(|(_, other)| other);
+        let others = others.filter(|s| s.selector == own.selector && s.id.age() < own.id.age());
+        let mut out = BTreeMap::new();
+        for other in others {
+            for port in &other.ports {
+                let taken = ServicePort::of(port);
+                let same = own.ports.iter().map(ServicePort::of);
+                let same = same.filter(|p| p.target.is_some() && p.target == taken.target);
+                for port in same.filter(|p| p.port != taken.port) {
+                    out.insert(format!("inbound|http|{}", port.port), format!(
+                        "Service {} is older and leads to the same port of the same pods: proxies know it by its port {}; leave target.port out, or limit that Service",
+                        other.id.name, taken.port,
+                    ));
+                }
+            }
+        }
+        out
+    }
+
     pub(super) fn fill_sets(
         &self,
         key: &LimiterKey,
@@ -185,16 +212,23 @@ fn reach(pods: &[Arc<Pod>], gateway: bool, service: Option<&Service>) -> Reach {
 /// Why a pod cannot hold a limit.
 fn gap(pod: &Pod, gateway: bool) -> Option<Gap> {
     let capture = &pod.capture;
-    match (capture.proxy, gateway) {
-        (Proxy::Waypoint, _) => Some(Gap::Waypoint),
-        (Proxy::Gateway | Proxy::Any, true) => None,
-        // No traffic is led to a sidecar there; a gateway listens itself.
-        _ if capture.on_host && !gateway => Some(Gap::HostNetwork),
-        (Proxy::Sidecar | Proxy::Any, false) => None,
-        (Proxy::None, _) if capture.ambient => Some(Gap::Ambient),
-        (Proxy::None, _) => Some(Gap::NoSidecar),
-        (Proxy::Sidecar, true) | (Proxy::Gateway, false) => Some(Gap::OtherRole),
+    let fits = match capture.proxy {
+        Proxy::Waypoint => return Some(Gap::Waypoint),
+        Proxy::None => false,
+        Proxy::Gateway => gateway,
+        Proxy::Sidecar => !gateway,
+        Proxy::Any => true,
+    };
+    // No traffic is led to a sidecar there; a gateway listens itself.
+    if capture.on_host && !gateway {
+        return Some(Gap::HostNetwork);
     }
+    let gap = match capture.proxy {
+        Proxy::None if capture.ambient => Gap::Ambient,
+        Proxy::None => Gap::NoSidecar,
+        _ => Gap::OtherRole,
+    };
+    (!fits).then_some(gap)
 }
 
 /// Labels of a ServiceEntry's pods; without a selector its own label `app`, as Slime has it (`seLabelSelectorKeys`).

@@ -116,8 +116,10 @@ fn proxy(pod: &v1::Pod) -> Proxy {
     let managed = pod.labels().get(MANAGED).map(String::as_str);
     let mut arguments = container.args.iter().flatten().map(String::as_str);
     let role = arguments.find(|a| ["sidecar", "router", "waypoint"].contains(a));
+    if managed == Some(MESH_CONTROLLER) {
+        return Proxy::Waypoint;
+    }
     match role {
-        _ if managed == Some(MESH_CONTROLLER) => Proxy::Waypoint,
         Some("waypoint") => Proxy::Waypoint,
         Some("router") => Proxy::Gateway,
         Some("sidecar") => Proxy::Sidecar,
