@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterStatus};
-use trimtab_kit::answers::{Answers, Part};
+use trimtab_kit::answers::{Answers, Outcome, Part};
 
 use super::Entry;
 use crate::engine::view::{Dot, LimiterView};
 use crate::index::{Form, LimiterKey};
+use crate::input::Proxies;
 use crate::status::{Report, lead_reason, same_decisions, status};
 use crate::translate::EXTENSION_CONFIG_TYPE;
 
@@ -17,13 +18,17 @@ impl Entry {
     /// Builds the status of now.
     pub fn refresh_status(&mut self, answers: &Answers, now: Timestamp) {
         let key = self.key().title();
+        let programmed = match self.input.settings.proxies {
+            Proxies::Plain => answers.of(&[self.parts(), answers.parts_of(&key)].concat()),
+            Proxies::Istio | Proxies::Offline => Outcome::default(),
+        };
         let report = Report {
             undecodable: self.object.undecodable.as_deref(),
             apply_error: self.apply_error.clone(),
             taken: answers.of(&self.parts()),
             blame: answers.blame(&key),
             delivery: self.delivery_problem(),
-            programmed: answers.of(&[self.parts(), answers.parts_of(&key)].concat()),
+            programmed,
             served: !self.resources.is_empty(),
             retained: self.retained(),
         };
