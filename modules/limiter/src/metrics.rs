@@ -39,6 +39,14 @@ impl Collector for LimiterCollector {
     }
 }
 
+/// What is broken is seen, however many limiters there are.
+fn shown(views: &[LimiterView], export: usize) -> Vec<&LimiterView> {
+    let mut shown: Vec<&LimiterView> = views.iter().collect();
+    shown.sort_by_key(|view| !view.is_broken());
+    shown.truncate(export);
+    shown
+}
+
 fn limiters(
     encoder: &mut DescriptorEncoder<'_>,
     views: &[LimiterView],
@@ -53,10 +61,7 @@ fn limiters(
         .map(|(s, n)| (vec![("state", s.to_owned())], n))
         .collect();
     gauges(encoder, "trimtab_limiters", "SmartLimiters by state", &rows)?;
-    // What is broken is seen, however many limiters there are.
-    let mut shown: Vec<&LimiterView> = views.iter().collect();
-    shown.sort_by_key(|view| !view.is_broken());
-    shown.truncate(export);
+    let shown = shown(views, export);
     let mut limit: Rows = Vec::new();
     let mut state: Rows = Vec::new();
     let mut value: Rows = Vec::new();

@@ -147,16 +147,12 @@ fn around(input: &LimiterInput, rule: &Rule, reach: &Reach) -> i64 {
     let mut least: Option<i64> = None;
     let mut take = |pods: i64| least = Some(least.map_or(pods, |l| l.min(pods)));
     for place in inbound {
-        match place
-            .vhost
-            .as_deref()
-            .and_then(|name| name.rsplit('|').next())
-        {
-            Some(port) => take(port.parse().map_or(0, of_port)),
-            None => {
-                let ports = input.target.ports.iter().filter(|p| p.opaque.is_none());
-                ports.for_each(|port| take(of_port(port.port)));
-            }
+        let name = place.vhost.as_deref();
+        if let Some(port) = name.and_then(|name| name.rsplit('|').next()) {
+            take(port.parse().map_or(0, of_port));
+        } else {
+            let ports = input.target.ports.iter().filter(|p| p.opaque.is_none());
+            ports.for_each(|port| take(of_port(port.port)));
         }
     }
     least.unwrap_or_default()

@@ -189,12 +189,12 @@ fn unmapped(net: IpNet) -> IpNet {
 }
 
 /// Refuses what no request has: a method in lower case, a path that begins with no slash.
-fn possible(name: &str, test: &Test, path: &str) -> Result<(), Problem> {
-    let (Test::Exact(text) | Test::Prefix(text)) = test else {
+fn possible(name: &str, how: &Test, path: &str) -> Result<(), Problem> {
+    let (Test::Exact(text) | Test::Prefix(text)) = how else {
         return Ok(());
     };
     let upper = text.to_ascii_uppercase();
-    let fix = match (name, test) {
+    let fix = match (name, how) {
         (":method", Test::Exact(_)) if *text != upper && METHODS.contains(&upper.as_str()) => {
             format!("methods are in upper case: write {upper}")
         }
