@@ -102,6 +102,7 @@ fn input(delivery: Delivery) -> LimiterInput {
         spec: (&object.spec).into(),
         target: TargetFacts {
             misread: <_>::default(),
+            no_virtual_host: <_>::default(),
             selector,
             sets,
             problem: None,
@@ -113,6 +114,7 @@ fn input(delivery: Delivery) -> LimiterInput {
             .map(|(k, v)| (k.to_owned(), Reading::fresh(v)))
             .collect(),
         previous: Vec::new(),
+        overdue: <_>::default(),
         settings: Arc::new(Settings {
             delivery,
             known_metrics: ["cpu".to_owned()].into(),

@@ -10,6 +10,7 @@ pub mod istio;
 pub mod limiter;
 pub mod manifests;
 pub mod metaprotocol;
+mod number;
 pub mod redis;
 mod schema;
 pub mod status;

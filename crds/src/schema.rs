@@ -129,3 +129,13 @@ pub(crate) fn label(schema: &mut Schema) {
     schema.insert("maxLength".into(), json!(63));
     schema.insert("pattern".into(), json!(LABEL_PATTERN));
 }
+
+/// Takes a number as text too, as protobuf JSON does.
+pub(crate) fn number_or_text(schema: &mut Schema) {
+    let object = schema.ensure_object();
+    object.remove("type");
+    object.remove("format");
+    object.insert("x-kubernetes-int-or-string".into(), json!(true));
+    object.insert("maxLength".into(), json!(10));
+    object.insert("pattern".into(), json!("^[0-9]+$"));
+}

@@ -1,7 +1,7 @@
 "use strict";
 // Values from the API reach the page only through textContent and setAttribute of numbers, never as markup.
 const MAX_ROWS = 200;
-const STATES = ["Limiting", "Idle", "Held", "Fallback", "Unknown", "Refused"];
+const STATES = ["Limiting", "Idle", "Held", "Fallback", "Unknown", "NoProxy", "Refused"];
 const SVG = "http://www.w3.org/2000/svg";
 const byId = (id) => document.getElementById(id);
 const filter = byId("filter");

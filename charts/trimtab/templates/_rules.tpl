@@ -20,9 +20,10 @@
 - apiGroups: [""]
   resources: [services, pods]
   verbs: [list, watch]
-# Subsets, and targets outside of the cluster; generated objects.
+# Subsets, targets outside of the cluster and virtual hosts; generated objects. Routes: where a dependency leads, and
+# generated objects that make gateways listen.
 - apiGroups: [networking.istio.io]
-  resources: [destinationrules, serviceentries, envoyfilters]
+  resources: [destinationrules, serviceentries, virtualservices, envoyfilters]
   verbs: [list, watch]
 {{- if or $layer7 $lazyload }}
 # Labels that say which services are fenced, and which namespaces take no objects of others.
@@ -32,10 +33,6 @@
 # Where services are.
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [list, watch]
-# Routes: where a dependency leads, and generated objects that make gateways listen.
-- apiGroups: [networking.istio.io]
-  resources: [virtualservices]
   verbs: [list, watch]
 {{- end }}
 {{- if $layer7 }}

@@ -40,7 +40,7 @@ pub struct FenceStatus {
     /// Size of the scope against the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<ScopeSize>,
-    /// metav1 conditions: Accepted, FallbackReady, Programmed.
+    /// metav1 conditions: Accepted, FallbackReady, Programmed, Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(transform = crate::schema::conditions)]
     pub conditions: Vec<Condition>,

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema;
+use crate::number::number_or_text;
 
 /// One rule: when `condition` holds, requests that match get `action.quota` per `action.fill_interval`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -69,12 +70,16 @@ pub struct Action {
 #[schemars(transform = schema::fill_interval)]
 pub struct FillInterval {
     /// Whole seconds.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 31_536_000))]
+    #[serde(default, deserialize_with = "number_or_text")]
+    #[schemars(range(min = 0, max = 31_536_000), transform = crate::schema::number_or_text)]
     pub seconds: i64,
     /// Nanoseconds on top.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    #[schemars(range(min = 0, max = 999_999_999))]
+    #[serde(
+        default,
+        deserialize_with = "number_or_text",
+        skip_serializing_if = "is_zero"
+    )]
+    #[schemars(range(min = 0, max = 999_999_999), transform = crate::schema::number_or_text)]
     pub nanos: i32,
 }
 
@@ -118,8 +123,12 @@ pub struct HeaderToAdd {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Response {
     /// HTTP status, 400 to 599; default 429.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 400, max = 599))]
+    #[serde(
+        default,
+        deserialize_with = "number_or_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(range(min = 400, max = 599), transform = crate::schema::number_or_text)]
     pub status: Option<i32>,
     /// Body as plain text. Applies to all refusals on the same listeners, because Envoy's local reply is a listener setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,8 +145,12 @@ pub struct Target {
     #[schemars(extend("enum" = ["", "inbound", "outbound"]))]
     pub direction: Option<String>,
     /// Inbound: the Service's port, or the workload's port behind it, 0 = all ports. Outbound: appended to the virtual host's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 65535))]
+    #[serde(
+        default,
+        deserialize_with = "number_or_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(range(min = 0, max = 65535), transform = crate::schema::number_or_text)]
     pub port: Option<i32>,
     /// Outbound: `<virtual host>/<route name>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

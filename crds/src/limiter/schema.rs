@@ -72,7 +72,7 @@ pub(super) fn fill_interval(schema: &mut Schema) {
     add_rules(
         schema,
         vec![rule(
-            "(has(self.seconds) && self.seconds > 0) || (has(self.nanos) && self.nanos >= 50000000)",
+            "(has(self.seconds) && int(self.seconds) > 0) || (has(self.nanos) && int(self.nanos) >= 50000000)",
             "fill_interval must be 50 ms or longer: Envoy accepts no shorter one",
         )],
     );

@@ -23,13 +23,15 @@ pub struct LimiterStatus {
     /// Strategies in use, e.g. `single`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<String>,
-    /// Summary state: `Limiting`, `Idle`, `Held`, `Fallback`, `Unknown`, `Refused`.
+    /// Summary state, the most broken one of all descriptors: `Refused`, `NoProxy`, `Unknown`, `Fallback`, `Held`, `Limiting`,
+    /// `Idle`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Why: e.g. `{cpu}>0.8 with cpu=0.85, pod=3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// metav1 conditions: Ready, Accepted, Resolved, MetricsAvailable, Applied.
+    /// metav1 conditions: Accepted, Resolved, MetricsAvailable, Applied, Programmed, Ready. What was not looked at is Unknown
+    /// with reason NotEvaluated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(transform = crate::schema::conditions)]
     pub conditions: Vec<Condition>,
@@ -85,6 +87,8 @@ pub enum DescriptorState {
     /// A metric is missing and there never was a value: no limit yet.
     #[default]
     Unknown,
+    /// A limit is decided, and no proxy can hold it: see the condition Programmed.
+    NoProxy,
     /// The descriptor is refused; the others go on.
     Refused,
 }
@@ -98,6 +102,7 @@ impl DescriptorState {
             Self::Held => "Held",
             Self::Fallback => "Fallback",
             Self::Unknown => "Unknown",
+            Self::NoProxy => "NoProxy",
             Self::Refused => "Refused",
         }
     }

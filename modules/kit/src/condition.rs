@@ -16,8 +16,8 @@ const MAX_LISTED: usize = 5;
 pub struct Draft {
     /// Type of the condition.
     pub kind: &'static str,
-    /// `True` or `False`.
-    pub status: bool,
+    /// `True` or `False`; `None`: `Unknown`.
+    pub status: Option<bool>,
     /// PascalCase, from a bounded set.
     pub reason: String,
     /// What is wrong and what to change; of any length.
@@ -29,14 +29,36 @@ impl Draft {
     pub fn new(kind: &'static str, status: bool, reason: &str, message: impl Into<String>) -> Self {
         Self {
             kind,
-            status,
+            status: Some(status),
             reason: reason.to_owned(),
             message: message.into(),
         }
     }
 
+    /// A draft of what is not known.
+    pub fn unknown(kind: &'static str, reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            status: None,
+            ..Self::new(kind, false, reason, message)
+        }
+    }
+
+    /// A draft of what was not looked at, because of what `message` says.
+    pub fn not_evaluated(kind: &'static str, message: impl Into<String>) -> Self {
+        Self::unknown(kind, "NotEvaluated", message)
+    }
+
+    /// Whether it says that something is wrong.
+    pub fn is_false(&self) -> bool {
+        self.status == Some(false)
+    }
+
     fn stamped(self, generation: i64, before: &[Condition], now: Timestamp) -> Condition {
-        let status = if self.status { "True" } else { "False" };
+        let status = match self.status {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        };
         let same = |c: &&Condition| c.type_ == self.kind && c.status == status;
         let since = before.iter().find(same).map(|c| &c.last_transition_time);
         Condition {
@@ -114,6 +136,15 @@ mod tests {
         let other = [Draft::new("Applied", false, "B", "m")];
         let other = stamp(other, 2, &first, at(5));
         assert_eq!(other[0].last_transition_time.0, at(5), "another type");
+    }
+
+    #[test]
+    fn fault_l15_what_was_not_looked_at_is_unknown() {
+        let made = stamp([Draft::not_evaluated("Applied", "m")], 1, &[], at(1));
+        let told = (made[0].status.as_str(), made[0].reason.as_str());
+        assert_eq!(told, ("Unknown", "NotEvaluated"));
+        let later = stamp([Draft::unknown("Applied", "NoPods", "m")], 2, &made, at(9));
+        assert_eq!(later[0].last_transition_time.0, at(1));
     }
 
     #[test]

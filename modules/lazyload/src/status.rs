@@ -5,6 +5,7 @@
 //! | `Accepted` | the spec is taken | the first part that is not, and what to change |
 //! | `FallbackReady` | calls to hosts out of scope are carried | by what they are not; no scope is made narrower then |
 //! | `Programmed` | the Sidecar is written | why not; what is there stays |
+//! | `Ready` | the fence does what it asks for | the first of the others that it does not |
 
 mod fit;
 
@@ -92,11 +93,12 @@ pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceS
         conditions: Vec::new(),
     };
     let left_out = fit::fit(&mut out);
-    let mut drafts = [
+    let mut drafts = vec![
         accepted(facts, left_out),
         fallback(facts),
         programmed(facts),
     ];
+    drafts.push(ready(facts, &drafts));
     // Cut without the kit's sign of a cut: a stored message that was cut would differ from it, and be written again.
     for draft in &mut drafts {
         draft.message = draft.message.chars().take(MAX_MESSAGE).collect();
@@ -209,6 +211,22 @@ fn programmed(facts: &Facts<'_>) -> Draft {
     }
 }
 
+/// A fence that only learns does without a Sidecar and a fallback.
+fn ready(facts: &Facts<'_>, conditions: &[Draft]) -> Draft {
+    let observes = *facts.programmed_state == ProgrammedState::Observing;
+    let matters = |c: &&Draft| c.is_false() && !(observes && c.kind != "Accepted");
+    match conditions.iter().find(matters) {
+        Some(bad) => Draft::new(
+            "Ready",
+            false,
+            &bad.reason,
+            format!("{}: {}", bad.kind, bad.message),
+        ),
+        None if observes => Draft::new("Ready", true, "Observing", "the fence learns"),
+        None => Draft::new("Ready", true, "Ready", "the fence works"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -240,6 +258,35 @@ mod tests {
 
     fn condition<'a>(status: &'a FenceStatus, kind: &str) -> &'a Condition {
         status.conditions.iter().find(|c| c.type_ == kind).unwrap()
+    }
+
+    #[test]
+    fn fault_l8_a_fence_says_whether_it_is_ready() {
+        let size = ScopeSize::default();
+        let not_ready = FallbackState::NotReady("no pods".into());
+        let refused = ProgrammedState::Refused;
+        for (state, fallback, wanted) in [
+            (
+                &ProgrammedState::Written,
+                &FallbackState::Ready,
+                ("True", "Ready"),
+            ),
+            (&ProgrammedState::Written, &not_ready, ("False", "NotReady")),
+            (
+                &ProgrammedState::Observing,
+                &not_ready,
+                ("True", "Observing"),
+            ),
+            (&refused, &FallbackState::Ready, ("False", "Refused")),
+        ] {
+            let made = status(
+                &facts(state, fallback, &[], &size),
+                &FenceStatus::default(),
+                Timestamp::UNIX_EPOCH,
+            );
+            let ready = condition(&made, "Ready");
+            assert_eq!((ready.status.as_str(), ready.reason.as_str()), wanted);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use trimtab_crds::Duration;
 use trimtab_crds::limiter::{Delivery, DescriptorStatus, LimiterSpec};
 use trimtab_kit::identity::XdsEndpoint;
 use trimtab_kit::problem::Problem;
+use trimtab_mesh::Protocol;
 use trimtab_mesh::model::TargetPort;
 
 use trimtab_kit::sources::MetricSource;
@@ -34,6 +35,9 @@ pub struct LimiterInput {
     /// The decisions before this one, by set and index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<DescriptorStatus>,
+    /// Paths of the rules whose metrics have given no number for longer than `holdFor`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub overdue: BTreeSet<String>,
     /// The operator's settings.
     #[serde(default)]
     pub settings: Arc<Settings>,
@@ -59,6 +63,9 @@ pub struct TargetFacts {
     /// with a dot as it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub misread: BTreeMap<String, String>,
+    /// Outbound virtual hosts of the rules that no proxy has, as far as is known, with why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub no_virtual_host: BTreeMap<String, String>,
     /// Why the target cannot be found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<TargetProblem>,
@@ -74,6 +81,39 @@ pub struct SetFacts {
     /// Ready pods.
     #[serde(default)]
     pub pods: i64,
+    /// How their proxies can be reached; none: nobody has looked, as with endpoints that are no pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<Reach>,
+}
+
+/// Which Ready pods have a proxy that can hold a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reach {
+    /// Pods that have one.
+    #[serde(default)]
+    pub proxies: i64,
+    /// Pods that have none, by why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub without: BTreeMap<Gap, i64>,
+    /// By port of the Service: pods that have one, and get the port's traffic without it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub around: BTreeMap<u16, i64>,
+}
+
+/// Why a pod cannot hold a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Gap {
+    /// No Envoy runs in it.
+    NoSidecar,
+    /// It is on the host's network.
+    HostNetwork,
+    /// The node's proxy carries its traffic.
+    Ambient,
+    /// A waypoint, which takes no EnvoyFilter by labels.
+    Waypoint,
+    /// A gateway's limit on a sidecar, or the other way round.
+    OtherRole,
 }
 
 /// A port of a Service. istiod names inbound virtual hosts by `port`, not by `target`.
@@ -85,6 +125,41 @@ pub struct ServicePort {
     /// The workload's port; none when the Service gives the name of a container port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<u16>,
+    /// Why no proxy sees requests on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opaque: Option<Opaque>,
+}
+
+/// What a port carries in place of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Opaque {
+    /// Bytes.
+    Tcp,
+    /// TLS of the application, or HTTPS.
+    Tls,
+    /// UDP or SCTP, which Istio does not carry.
+    Udp,
+}
+
+impl Opaque {
+    /// What istiod makes of a protocol; none: HTTP, or found out on the connection.
+    pub(crate) fn of(protocol: Option<Protocol>) -> Option<Self> {
+        match protocol {
+            None => Some(Self::Udp),
+            Some(Protocol::Tcp) => Some(Self::Tcp),
+            Some(Protocol::Tls) => Some(Self::Tls),
+            Some(Protocol::Http | Protocol::Http2 | Protocol::Auto) => None,
+        }
+    }
+
+    /// In words.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS of the application",
+            Self::Udp => "UDP or SCTP",
+        }
+    }
 }
 
 impl ServicePort {
@@ -96,6 +171,7 @@ impl ServicePort {
                 Some(TargetPort::Number(number)) => Some(number),
                 Some(TargetPort::Name(_)) => None,
             },
+            opaque: Opaque::of(port.protocol()),
         }
     }
 }
@@ -228,6 +304,28 @@ pub struct Settings {
     pub prometheus: bool,
     /// Names that metric sources provide; an expression that uses another one is refused.
     pub known_metrics: BTreeSet<String>,
+    /// Which proxies there are, and whether they can be asked.
+    #[serde(skip_serializing_if = "Proxies::is_default")]
+    pub proxies: Proxies,
+}
+
+/// Which proxies hold limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proxies {
+    /// Those of Istio, in pods.
+    #[default]
+    Istio,
+    /// Those of Istio, and none can be asked: objects come from files.
+    Offline,
+    /// Plain Envoys, which are in no pod that is known.
+    Plain,
+}
+
+impl Proxies {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde's skip_serializing_if passes a reference
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for Settings {
@@ -240,6 +338,7 @@ impl Default for Settings {
             xds: XdsEndpoint::plain("trimtab.istio-system.svc:15010"),
             prometheus: true,
             known_metrics: BTreeSet::new(),
+            proxies: Proxies::Istio,
         }
     }
 }
@@ -259,6 +358,7 @@ impl Settings {
             xds: xds.clone(),
             prometheus: sources.iter().any(|s| s.name() == "prometheus"),
             known_metrics: sources.iter().flat_map(|s| s.provides()).collect(),
+            proxies: Proxies::Istio,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod input;
 pub mod metrics;
 pub mod module;
 pub mod owner;
+mod programmed;
 pub mod status;
 pub mod translate;
 pub mod validate;

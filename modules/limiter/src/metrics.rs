@@ -39,6 +39,14 @@ impl Collector for LimiterCollector {
     }
 }
 
+/// What is broken is seen, however many limiters there are.
+fn shown(views: &[LimiterView], export: usize) -> Vec<&LimiterView> {
+    let mut shown: Vec<&LimiterView> = views.iter().collect();
+    shown.sort_by_key(|view| !view.is_broken());
+    shown.truncate(export);
+    shown
+}
+
 fn limiters(
     encoder: &mut DescriptorEncoder<'_>,
     views: &[LimiterView],
@@ -53,7 +61,7 @@ fn limiters(
         .map(|(s, n)| (vec![("state", s.to_owned())], n))
         .collect();
     gauges(encoder, "trimtab_limiters", "SmartLimiters by state", &rows)?;
-    let shown: Vec<&LimiterView> = views.iter().take(export).collect();
+    let shown = shown(views, export);
     let mut limit: Rows = Vec::new();
     let mut state: Rows = Vec::new();
     let mut value: Rows = Vec::new();
@@ -65,7 +73,7 @@ fn limiters(
             if let Some(quota) = d.quota {
                 limit.push((labels.clone(), quota as f64));
             }
-            labels.push(("state", crate::status::state_name(d.state).to_owned()));
+            labels.push(("state", d.state.as_str().to_owned()));
             state.push((labels, 1.0));
         }
         for (metric, reading) in &view.metrics {

@@ -11,13 +11,13 @@ use trimtab_crds::limiter::{first_form, v1alpha2};
 use trimtab_kit::apply::{Key, Ownership};
 use trimtab_kit::envoy::re2;
 use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
-use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry};
+use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry, VirtualService};
 
 use crate::config::LimiterConfig;
 use crate::engine::Engine;
 use crate::http;
 use crate::index::{FirstForm, Index, V1alpha2};
-use crate::input::Settings;
+use crate::input::{Proxies, Settings};
 use crate::metrics::LimiterCollector;
 
 /// A limiter that waits for its first sample need not wait for the ticker; this keeps a storm of events from becoming a
@@ -69,7 +69,12 @@ impl Module for Limiter {
     fn setup(config: LimiterConfig, setup: &mut Setup<'_>) -> Result<(), SetupError> {
         let context = setup.context().clone();
         let index = Index::new(&config.root_namespace, &context.mesh);
-        let settings = Settings::new(&config, &context.xds_endpoint, &context.sources);
+        let mut settings = Settings::new(&config, &context.xds_endpoint, &context.sources);
+        settings.proxies = match (context.plain, context.offline) {
+            (true, _) => Proxies::Plain,
+            (false, true) => Proxies::Offline,
+            (false, false) => Proxies::Istio,
+        };
         let engine = Engine::new(
             index.clone(),
             context.sources,
@@ -84,6 +89,7 @@ impl Module for Limiter {
         setup.follow::<Pod>(&index);
         setup.follow::<DestinationRule>(&index);
         setup.follow::<ServiceEntry>(&index);
+        setup.follow::<VirtualService>(&index);
         setup.writes_status::<v1alpha2::SmartLimiter>();
         setup.writes_status::<first_form::SmartLimiter>();
         let ownership = Ownership {

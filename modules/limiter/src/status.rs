@@ -9,12 +9,16 @@ use trimtab_crds::limiter::{
     DescriptorState, DescriptorStatus, LimiterStatus, RatelimitSet, StatusAction, StatusDescriptor,
 };
 use trimtab_kit::answers::{Outcome, Words};
-use trimtab_kit::condition::{Draft, shorten, stamp};
+use trimtab_kit::condition::{Draft, listed, shorten, stamp};
 use trimtab_kit::problem::Problem;
 
-use crate::decide::shown_metrics;
+use crate::decide::{metric_key, shown_metrics};
 use crate::input::{LimiterInput, ReadingState};
+use crate::programmed::{programmed, shown};
 use crate::validate::Validated;
+
+/// Reason of a condition that holds, with something that was surely not meant.
+const REMARKS: &str = "AcceptedWithRemarks";
 
 /// What is known besides input and decisions.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +33,12 @@ pub struct Report<'a> {
     pub blame: Option<Words>,
     /// Problem of the delivery.
     pub delivery: Option<Problem>,
+    /// How proxies stand to all that it has a part in, also where another module serves it.
+    pub programmed: Outcome,
+    /// Values of it are in the xDS cache.
+    pub served: bool,
+    /// Outputs of before stay, since not all can be judged.
+    pub retained: bool,
 }
 
 /// Builds the status. Transition times are kept from `before` where a condition's status did not change.
@@ -40,23 +50,25 @@ pub fn status(
     before: &[Condition],
     now: Timestamp,
 ) -> LimiterStatus {
+    let shown = shown(input, validated, decisions, report);
     let mut conditions = vec![
         accepted(input, validated, decisions, report),
-        applied(input, report),
-        metrics_available(input),
+        applied(input, validated, report),
+        metrics_available(input, validated, decisions),
         resolved(input),
+        programmed(input, validated, decisions, report),
     ];
     conditions.push(ready(&conditions));
-    let lead = leading(decisions);
+    let lead = leading(&shown);
     LimiterStatus {
         observed_generation: Some(input.owner.generation),
-        limit: Some(limit_text(input, decisions)),
+        limit: Some(limit_text(input, &shown)),
         strategy: Some(strategies(validated)),
-        state: Some(lead.map_or("Refused", |d| state_name(d.state)).to_owned()),
-        reason: lead_reason(decisions).or_else(|| Some(first_problem(validated))),
+        state: Some(lead.map_or("Refused", |d| d.state.as_str()).to_owned()),
+        reason: lead_reason(&shown).or_else(|| Some(first_problem(validated))),
         conditions: stamp(conditions, input.owner.generation, before, now),
-        descriptors: decisions.to_vec(),
-        ratelimit_status: slime_map(input, decisions),
+        ratelimit_status: slime_map(input, &shown),
+        descriptors: shown,
         metric_status: shown_metrics(input),
     }
 }
@@ -128,7 +140,18 @@ fn accepted(
             bad.reason.clone(),
         );
     }
-    Draft::new("Accepted", true, "Accepted", "all descriptors are valid")
+    if input.target.problem.is_some() {
+        return Draft::not_evaluated(
+            "Accepted",
+            "nothing is wrong with the object alone; its metrics and sets are looked at once the target is known: see Resolved",
+        );
+    }
+    let remarks: Vec<String> = validated.remarks().map(ToString::to_string).collect();
+    if remarks.is_empty() {
+        Draft::new("Accepted", true, "Accepted", "all descriptors are valid")
+    } else {
+        Draft::new("Accepted", true, REMARKS, listed(&remarks))
+    }
 }
 
 fn resolved(input: &LimiterInput) -> Draft {
@@ -147,36 +170,74 @@ fn resolved(input: &LimiterInput) -> Draft {
     )
 }
 
-fn metrics_available(input: &LimiterInput) -> Draft {
-    let missing: Vec<String> = input
-        .metrics
-        .iter()
-        .filter(|(_, r)| r.state != ReadingState::Fresh || r.value.is_none())
+fn metrics_available(
+    input: &LimiterInput,
+    validated: &Validated,
+    decisions: &[DescriptorStatus],
+) -> Draft {
+    const KIND: &str = "MetricsAvailable";
+    if input.target.problem.is_some() {
+        return Draft::not_evaluated(KIND, "metrics are of the target: see Resolved");
+    }
+    if validated.good().next().is_none() {
+        return Draft::not_evaluated(KIND, "no rule can be in force: see Accepted");
+    }
+    let state = |state| move |d: &DescriptorStatus| d.state == state;
+    let missing = missing(input, validated, decisions);
+    if missing.is_empty() {
+        return Draft::new(KIND, true, "Fresh", "every metric in use has a fresh value");
+    }
+    let readings = || input.metrics.values();
+    let held = readings().any(|r| r.state == ReadingState::Held)
+        || decisions.iter().any(state(DescriptorState::Held));
+    let reason = if readings().any(|r| r.state == ReadingState::Expired) {
+        "Expired"
+    } else if held {
+        "Held"
+    } else {
+        "NoValue"
+    };
+    Draft::new(KIND, false, reason, missing.join("; "))
+}
+
+/// Metrics in use without a fresh value, with why.
+fn missing(
+    input: &LimiterInput,
+    validated: &Validated,
+    decisions: &[DescriptorStatus],
+) -> Vec<String> {
+    const NEVER: &str = "nothing measured yet";
+    let stale = input.metrics.iter();
+    let stale = stale.filter(|(_, r)| r.state != ReadingState::Fresh || r.value.is_none());
+    let mut out: BTreeMap<String, String> = stale
         .map(|(name, r)| {
-            format!(
-                "{name}: {}",
-                r.failure.as_deref().unwrap_or("nothing measured yet")
+            (
+                name.clone(),
+                r.failure.as_deref().unwrap_or(NEVER).to_owned(),
             )
         })
         .collect();
-    if missing.is_empty() {
-        Draft::new(
-            "MetricsAvailable",
-            true,
-            "Fresh",
-            "every metric in use has a fresh value",
-        )
-    } else {
-        let expired = input
-            .metrics
-            .values()
-            .any(|r| r.state == ReadingState::Expired);
-        let reason = if expired { "Expired" } else { "Held" };
-        Draft::new("MetricsAvailable", false, reason, missing.join("; "))
+    // A rule that waits for a name which was never sampled.
+    let waits = |set: &str, index: usize| {
+        decisions.iter().any(|d| {
+            let same = d.set == set && usize::try_from(d.index) == Ok(index);
+            same && d.state != DescriptorState::Refused
+        })
+    };
+    for rule in validated.good().filter(|r| waits(&r.set, r.index)) {
+        for name in rule.condition.names().iter().chain(rule.quota.names()) {
+            let key = metric_key(input, &rule.set, name);
+            if !input.metrics.contains_key(&key) {
+                out.insert(key, NEVER.to_owned());
+            }
+        }
     }
+    out.into_iter()
+        .map(|(name, why)| format!("{name}: {why}"))
+        .collect()
 }
 
-fn applied(input: &LimiterInput, report: &Report<'_>) -> Draft {
+fn applied(input: &LimiterInput, validated: &Validated, report: &Report<'_>) -> Draft {
     if let Some((reason, message)) = &report.apply_error {
         return Draft::new(
             "Applied",
@@ -194,6 +255,12 @@ fn applied(input: &LimiterInput, report: &Report<'_>) -> Draft {
     if let Some(message) = report.taken.problem() {
         return Draft::new("Applied", false, "Rejected", message);
     }
+    if report.retained || validated.good().next().is_none() {
+        return Draft::not_evaluated(
+            "Applied",
+            "not all can be decided: outputs of before stay as they are, until what the other conditions say is corrected",
+        );
+    }
     let how = match input.delivery() {
         trimtab_crds::limiter::Delivery::EnvoyFilter => "by EnvoyFilter",
         trimtab_crds::limiter::Delivery::Ecds => "by ECDS",
@@ -210,44 +277,44 @@ fn applied(input: &LimiterInput, report: &Report<'_>) -> Draft {
 }
 
 fn ready(conditions: &[Draft]) -> Draft {
-    match conditions.iter().find(|c| !c.status) {
-        None => Draft::new("Ready", true, "Ready", "the limiter works"),
-        Some(bad) => Draft::new(
-            "Ready",
-            false,
-            &bad.reason,
-            format!("{}: {}", bad.kind, bad.message),
-        ),
+    let because = |c: &Draft| format!("{}: {}", c.kind, c.message);
+    if let Some(bad) = conditions.iter().find(|c| c.is_false()) {
+        return Draft::new("Ready", false, &bad.reason, because(bad));
+    }
+    let unknown = |c: &&Draft| c.status.is_none();
+    match conditions.iter().find(unknown) {
+        // As soon as there is a pod it will limit.
+        Some(open) if open.reason == "NoPods" => {
+            Draft::new("Ready", true, &open.reason, because(open))
+        }
+        Some(open) => Draft::unknown("Ready", &open.reason, because(open)),
+        None => match conditions.iter().find(|c| c.reason == REMARKS) {
+            Some(remark) => Draft::new("Ready", true, REMARKS, because(remark)),
+            None => Draft::new("Ready", true, "Ready", "the limiter works"),
+        },
     }
 }
 
-/// The descriptor that the summary speaks of: the one in the state that an operator must know of first.
 /// Reason of the decision that is shown first.
 pub fn lead_reason(decisions: &[DescriptorStatus]) -> Option<String> {
     leading(decisions).map(|d| shorten(&d.reason, 256))
 }
 
+/// The descriptor that the summary speaks of: the one in the state that an operator must know of first.
 fn leading(decisions: &[DescriptorStatus]) -> Option<&DescriptorStatus> {
-    let rank = |s: DescriptorState| match s {
-        DescriptorState::Fallback => 0,
-        DescriptorState::Held => 1,
-        DescriptorState::Limiting => 2,
-        DescriptorState::Unknown => 3,
-        DescriptorState::Idle => 4,
-        DescriptorState::Refused => 5,
-    };
     decisions.iter().min_by_key(|d| rank(d.state))
 }
 
-/// Name of a state, as shown.
-pub fn state_name(state: DescriptorState) -> &'static str {
+/// Order of states, the most broken one first.
+fn rank(state: DescriptorState) -> u8 {
     match state {
-        DescriptorState::Limiting => "Limiting",
-        DescriptorState::Idle => "Idle",
-        DescriptorState::Held => "Held",
-        DescriptorState::Fallback => "Fallback",
-        DescriptorState::Unknown => "Unknown",
-        DescriptorState::Refused => "Refused",
+        DescriptorState::Refused => 0,
+        DescriptorState::NoProxy => 1,
+        DescriptorState::Unknown => 2,
+        DescriptorState::Fallback => 3,
+        DescriptorState::Held => 4,
+        DescriptorState::Limiting => 5,
+        DescriptorState::Idle => 6,
     }
 }
 

@@ -109,7 +109,8 @@ impl<'c> Namespace<'c> {
         let object = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "labels": labels},
-            "spec": {"nodeName": "trimtab-test-node", "containers": [{"name": "app", "image": "app"}]},
+            "spec": {"nodeName": "trimtab-test-node", "containers": [
+                {"name": "app", "image": "app"}, {"name": "istio-proxy", "image": "istio-proxy"}]},
         });
         let object = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
         let api: Api<KubePod> = Api::namespaced(self.client.clone(), &self.name);

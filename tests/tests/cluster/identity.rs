@@ -103,7 +103,8 @@ async fn limited(namespace: &Namespace<'_>) {
     let labels = [("app", "reviews")];
     namespace.pod("reviews-0", &labels).await.unwrap();
     namespace.apply(&limiter).await.unwrap();
-    limiter_state(namespace, "reviews", "Limiting").await;
+    // It is served, and no proxy has come yet.
+    limiter_state(namespace, "reviews", "NoProxy").await;
 }
 
 /// Waits until the token of a namespace sees its limit, and nothing of others.

@@ -31,3 +31,4 @@ mod owners;
 mod protocols;
 mod rotation;
 mod sidecars;
+mod truth;

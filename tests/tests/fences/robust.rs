@@ -233,7 +233,7 @@ async fn a_status_that_is_wiped_is_written_again() {
         fixture
             .status_where("shop", "front", "it is whole again", |s| {
                 s.dependencies == full.dependencies
-                    && s.conditions.len() == 3
+                    && s.conditions.len() == 4
                     && s.domains == full.domains
             })
             .await;

@@ -221,6 +221,7 @@ pub(crate) fn pod(service: &str, i: usize, labels: &Value, ready: &str) -> Value
         all[key] = value.clone();
     }
     json!({"metadata": {"namespace": "default", "name": format!("{service}-{i}"), "labels": all},
+        "spec": {"containers": [{"name": "app"}, {"name": "istio-proxy"}]},
         "status": {"conditions": [{"type": "Ready", "status": ready}]}})
 }
 

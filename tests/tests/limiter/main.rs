@@ -21,6 +21,8 @@ mod fixture;
 mod golden;
 mod lab;
 mod matches;
+mod programmed;
 mod proxies;
 mod refill;
 mod targets;
+mod truth;

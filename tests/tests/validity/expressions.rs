@@ -302,7 +302,7 @@ fn no_expression_stops_the_reader() {
 }
 
 #[test]
-fn fault_t9_the_bootstrap_takes_what_istios_takes() {
+fn fault_t9_fault_l5_the_bootstrap_takes_what_istios_takes() {
     let text = "^(?:/[a-z0-9_-]+){1,20}$";
     let options = BootstrapOptions::new("p", "127.0.0.1:1".parse().unwrap());
     let mut config = bootstrap(&options);

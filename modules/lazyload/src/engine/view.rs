@@ -189,7 +189,7 @@ impl Engine {
                 ("Accepted", "False") => true,
                 ("Programmed", "False") if reason == "Unsupported" => true,
                 ("Accepted", _) if reason == "Accepted" => continue,
-                ("FallbackReady", _) => continue,
+                ("FallbackReady" | "Ready", _) => continue,
                 _ => false,
             };
             out.push(Finding {

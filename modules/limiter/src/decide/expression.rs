@@ -1,13 +1,11 @@
 //! Expressions of `condition` and `quota`: compiled once, evaluated on doubles.
 //!
-//! One evaluator, the `cel` crate, after the placeholder pass in `scan.rs`. No input panics: length, nesting and operators are
-//! bounded before the parser sees the text.
+//! The syntax is CEL's, cut to what a limit needs (`scan.rs`, `parse.rs`), with values that may be missing: where a part
+//! gives no finite number there is no value, and what needs it has none either. No input panics: length, nesting and
+//! operators are bounded before the parser sees the tokens.
 
-use std::sync::OnceLock;
-
-use cel::{Context, Program, Value};
-
-use super::scan::{FUNCTIONS, scan};
+use super::parse::{Kind, Node, Part, parse};
+use super::scan::{FUNCTIONS, Function, scan};
 
 /// What is wrong with an expression, with the fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,15 +49,12 @@ pub enum ExpressionError {
         /// `a number` or `true or false`.
         expected: &'static str,
     },
-    /// The result is infinite or not a number, mostly a division by zero.
-    #[error("the expression evaluates to no finite number ({values}); is it a division by zero?")]
+    /// A part is infinite or not a number, mostly a division by zero.
+    #[error("{what}")]
     NotFinite {
-        /// The values used.
-        values: String,
+        /// Which part, what it gives, and the values used.
+        what: String,
     },
-    /// The evaluator refuses.
-    #[error("the expression cannot be evaluated: {0}")]
-    Evaluation(String),
 }
 
 impl ExpressionError {
@@ -74,13 +69,14 @@ impl ExpressionError {
 }
 
 fn known_functions() -> String {
-    FUNCTIONS.map(|(name, _)| name).join(", ")
+    FUNCTIONS.map(Function::title).join(", ")
 }
 
 /// A compiled expression.
 #[derive(Debug)]
 pub struct Expression {
-    program: Program,
+    text: Box<str>,
+    tree: Part,
     names: Vec<String>,
 }
 
@@ -93,31 +89,24 @@ pub enum Outcome {
     Number(f64),
 }
 
-/// What is the same for all expressions: the functions that we document, and no others.
-fn functions() -> &'static Context<'static> {
-    static FUNCTIONS: OnceLock<Context<'static>> = OnceLock::new();
-    FUNCTIONS.get_or_init(|| {
-        let mut context = Context::empty();
-        context.add_function("min", |a: f64, b: f64| a.min(b));
-        context.add_function("max", |a: f64, b: f64| a.max(b));
-        context.add_function("ceil", f64::ceil);
-        context.add_function("floor", f64::floor);
-        context.add_function("round", f64::round);
-        context.add_function("abs", f64::abs);
-        context
-    })
-}
+/// A part that has no value, and why.
+struct NoValue(String);
 
 impl Expression {
     /// Compiles `text`.
     pub fn compile(text: &str) -> Result<Self, ExpressionError> {
         let scanned = scan(text)?;
-        let program = Program::compile(&scanned.cel).map_err(|e| parse_error(&e.to_string()))?;
-        let expression = Self {
-            program,
+        let tree = parse(text, &scanned)?;
+        Ok(Self {
+            text: text.into(),
+            tree,
             names: scanned.names,
-        };
-        Ok(expression)
+        })
+    }
+
+    /// Whether it gives a number; else it gives true or false.
+    pub fn is_number(&self) -> bool {
+        self.tree.kind == Kind::Number
     }
 
     /// Metric names in order of first use, as written: `cpu`, `_base.cpu.sum`.
@@ -127,22 +116,79 @@ impl Expression {
 
     /// Evaluates with the value of each name, in the order of [`Self::names`].
     pub fn evaluate(&self, values: &[f64]) -> Result<Outcome, ExpressionError> {
-        let mut context = functions().new_inner_scope();
-        for (i, value) in values.iter().enumerate() {
-            context.add_variable_from_value(format!("v{i}"), *value);
+        self.value(&self.tree, values).map_err(|NoValue(what)| {
+            let values = self.show(values);
+            ExpressionError::NotFinite {
+                what: if values.is_empty() {
+                    what
+                } else {
+                    format!("{what} ({values})")
+                },
+            }
+        })
+    }
+
+    fn value(&self, part: &Part, values: &[f64]) -> Result<Outcome, NoValue> {
+        let number = |part: &Part| self.of_number(part, values);
+        let truth = |part: &Part| self.of_truth(part, values);
+        Ok(match &part.node {
+            Node::Number(number) => Outcome::Number(*number),
+            Node::Truth(truth) => Outcome::Bool(*truth),
+            Node::Variable(index) => {
+                let value = values.get(*index).copied().unwrap_or(f64::NAN);
+                let what = format!("{} is no finite number", self.written(part));
+                Outcome::Number(finite(value, || what)?)
+            }
+            Node::Not(inner) => Outcome::Bool(!truth(inner)?),
+            Node::Negative(inner) => Outcome::Number(-number(inner)?),
+            Node::Two(operator @ ("&&" | "||"), left, right) => {
+                // One side can decide alone, also when the other has no value.
+                let decides = *operator == "||";
+                let (left, right) = match truth(left) {
+                    Ok(value) if value == decides => return Ok(Outcome::Bool(value)),
+                    left => (left, truth(right)),
+                };
+                match right {
+                    Ok(value) if value == decides => Outcome::Bool(value),
+                    right => left.and(right).map(Outcome::Bool)?,
+                }
+            }
+            Node::Two(operator, left, right) if left.kind == Kind::Truth => {
+                Outcome::Bool((truth(left)? == truth(right)?) == (*operator == "=="))
+            }
+            Node::Two(operator, left, right) => {
+                let text = self.text.get(left.from..right.to).unwrap_or_default();
+                two(text, operator, number(left)?, number(right)?)?
+            }
+            Node::Choice(parts) => {
+                let [condition, then, otherwise] = parts.as_ref();
+                let chosen = if truth(condition)? { then } else { otherwise };
+                self.value(chosen, values)?
+            }
+            Node::Call(function, arguments) => {
+                let arguments: Vec<f64> = arguments.iter().map(number).collect::<Result<_, _>>()?;
+                Outcome::Number(call(*function, &arguments))
+            }
+        })
+    }
+
+    fn of_number(&self, part: &Part, values: &[f64]) -> Result<f64, NoValue> {
+        match self.value(part, values)? {
+            Outcome::Number(number) => Ok(number),
+            Outcome::Bool(truth) => Ok(f64::from(u8::from(truth))),
         }
-        match self.program.execute(&context) {
-            Ok(Value::Bool(b)) => Ok(Outcome::Bool(b)),
-            Ok(Value::Float(f)) if f.is_finite() => Ok(Outcome::Number(f)),
-            Ok(Value::Float(_)) => Err(ExpressionError::NotFinite {
-                values: self.show(values),
-            }),
-            Ok(_) => Err(ExpressionError::WrongType {
-                got: "another type",
-                expected: "a number or true or false",
-            }),
-            Err(e) => Err(ExpressionError::Evaluation(self.named(&e.to_string()))),
+    }
+
+    fn of_truth(&self, part: &Part, values: &[f64]) -> Result<bool, NoValue> {
+        match self.value(part, values)? {
+            Outcome::Bool(truth) => Ok(truth),
+            Outcome::Number(_) => Err(NoValue(format!("{} is a number", self.written(part)))),
         }
+    }
+
+    /// A part as the user wrote it.
+    fn written(&self, part: &Part) -> &str {
+        self.text.get(part.from..part.to).unwrap_or_default()
     }
 
     /// Evaluates a condition. A number counts as true when it is exactly 1, as in Slime.
@@ -174,14 +220,52 @@ impl Expression {
             .collect::<Vec<_>>()
             .join(", ")
     }
+}
 
-    /// Puts metric names back into a message of the evaluator.
-    fn named(&self, message: &str) -> String {
-        let mut out = message.to_owned();
-        for (i, name) in self.names.iter().enumerate().rev() {
-            out = out.replace(&format!("'v{i}'"), &format!("'{name}'"));
+fn finite(value: f64, why: impl FnOnce() -> String) -> Result<f64, NoValue> {
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(NoValue(why()))
+    }
+}
+
+/// A comparison or a computation of two numbers, which is written as `text`.
+#[allow(clippy::float_cmp)] // equality is what the user asks for
+fn two(text: &str, operator: &str, left: f64, right: f64) -> Result<Outcome, NoValue> {
+    let number = match operator {
+        "<" => return Ok(Outcome::Bool(left < right)),
+        "<=" => return Ok(Outcome::Bool(left <= right)),
+        ">" => return Ok(Outcome::Bool(left > right)),
+        ">=" => return Ok(Outcome::Bool(left >= right)),
+        "==" => return Ok(Outcome::Bool(left == right)),
+        "!=" => return Ok(Outcome::Bool(left != right)),
+        "+" => left + right,
+        "-" => left - right,
+        "*" => left * right,
+        _ => left / right,
+    };
+    let why = || {
+        let (left, right) = (pretty(left), pretty(right));
+        if operator == "/" && right == "0" {
+            format!("{text} is {left}/{right}, a division by zero")
+        } else {
+            format!("{text} is no finite number: {left} {operator} {right}")
         }
-        out
+    };
+    finite(number, why).map(Outcome::Number)
+}
+
+fn call(function: Function, arguments: &[f64]) -> f64 {
+    let all = arguments.iter().copied();
+    let first = arguments.first().copied().unwrap_or(f64::NAN);
+    match function {
+        Function::Min => all.fold(f64::INFINITY, f64::min),
+        Function::Max => all.fold(f64::NEG_INFINITY, f64::max),
+        Function::Ceil => first.ceil(),
+        Function::Floor => first.floor(),
+        Function::Round => first.round(),
+        Function::Abs => first.abs(),
     }
 }
 
@@ -196,172 +280,5 @@ pub fn pretty(value: f64) -> String {
     }
 }
 
-/// The parser's message without its source picture, which shows rewritten text.
-fn parse_error(message: &str) -> ExpressionError {
-    let line = message
-        .lines()
-        .map(str::trim)
-        .find(|l| l.contains("Syntax error"))
-        .or_else(|| message.lines().next())
-        .unwrap_or("syntax error");
-    let problem = line
-        .rsplit_once("Syntax error:")
-        .map_or(line, |(_, p)| p)
-        // The grammar's list of what could follow helps nobody.
-        .split(" expecting")
-        .next()
-        .unwrap_or_default()
-        .trim();
-    ExpressionError::Evaluation(format!(
-        "syntax error: {problem}; an operator or a value is missing or misplaced"
-    ))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn number(text: &str, values: &[f64]) -> f64 {
-        Expression::compile(text).unwrap().number(values).unwrap()
-    }
-
-    fn truth(text: &str, values: &[f64]) -> bool {
-        Expression::compile(text)
-            .unwrap()
-            .condition(values)
-            .unwrap()
-    }
-
-    #[test]
-    fn three_spellings_are_one_expression() {
-        for text in [
-            "{cpu}>0.8",
-            "{{.cpu}} > 0.8",
-            "cpu > 0.8",
-            "{{index . \"cpu\"}}>0.8",
-        ] {
-            assert!(truth(text, &[0.85]), "{text}");
-            assert!(!truth(text, &[0.5]), "{text}");
-        }
-        let e = Expression::compile("{{._base.cpu.sum}}>100 && pod>=2").unwrap();
-        assert_eq!(e.names(), ["_base.cpu.sum", "pod"]);
-    }
-
-    #[test]
-    fn series_of_a_group_are_named_in_quotes() {
-        let text = r#"{{index . "{version=\"v1\",zone=\"a b\"}"}} > {{index ._base "cpu.sum"}}"#;
-        let e = Expression::compile(text).unwrap();
-        assert_eq!(e.names(), [r#"{version="v1",zone="a b"}"#, "_base.cpu.sum"]);
-        for bad in [
-            r#"{{index . "a}}"#,
-            "{{index . }}",
-            r#"{{index . "a b"}}"#,
-            r#"{{index . "\"}}"#,
-        ] {
-            assert!(Expression::compile(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn l5_less_than_works() {
-        assert!(truth("5<6", &[]));
-        assert!(truth("{rt99} <= 250.5", &[250.5]));
-    }
-
-    #[test]
-    fn l6_reals_are_reals() {
-        assert!(truth("0.5>0.3", &[]));
-        assert!((number("1/4", &[]) - 0.25).abs() < 1e-12);
-    }
-
-    #[test]
-    fn l7_minus_and_division_associate_to_the_left() {
-        assert!((number("10-3-2", &[]) - 5.0).abs() < 1e-12);
-        assert!((number("100/10/2", &[]) - 5.0).abs() < 1e-12);
-        assert!((number("12/2*3", &[]) - 18.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn l8_names_that_are_prefixes_of_each_other_live_together() {
-        let e = Expression::compile("{cpu} + {cpu.sum}").unwrap();
-        assert_eq!(e.names(), ["cpu", "cpu.sum"]);
-        assert!((e.number(&[1.0, 2.0]).unwrap() - 3.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn slime_logic_operators_and_spaces_work() {
-        assert!(truth("1>2|3>2", &[]));
-        assert!(!truth("1>2&3>2", &[]));
-        assert!(truth("(3 > 2) && !(1 > 2)", &[]));
-        assert!(truth("1", &[]));
-    }
-
-    #[test]
-    fn functions_and_choice() {
-        assert!((number("max(2, min(9, pod*2))", &[3.0]) - 6.0).abs() < 1e-12);
-        assert!((number("cpu > 0.9 ? 10 : 20", &[0.95]) - 10.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn errors_say_what_to_change() {
-        let cases = [
-            ("", "empty"),
-            ("{{if .a}}1{{end}}", "template statements"),
-            ("{cpu", "not closed"),
-            ("cpu > ", "missing"),
-            ("(1", "not closed"),
-            ("1)", "not opened"),
-            ("5m > 1", "no units"),
-            ("rate(cpu)", "unknown function"),
-            ("1.2.3", "not a number"),
-            ("cpu @ 1", "no meaning"),
-        ];
-        for (text, want) in cases {
-            let error = Expression::compile(text).unwrap_err().to_string();
-            assert!(error.contains(want), "{text}: {error}");
-        }
-        let error = Expression::compile("30/{pod}")
-            .unwrap()
-            .number(&[0.0])
-            .unwrap_err();
-        assert!(error.to_string().contains("pod=0"), "{error}");
-        assert_eq!(error.reason(), "NotFinite");
-        assert!(
-            Expression::compile("cpu + true")
-                .unwrap()
-                .number(&[1.0])
-                .is_err()
-        );
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
-        #[test]
-        fn any_text_gives_a_result_or_an_error(text in ".{0,200}") {
-            if let Ok(e) = Expression::compile(&text) {
-                let values = vec![1.5; e.names().len()];
-                let _ = e.evaluate(&values);
-            }
-        }
-
-        #[test]
-        fn any_token_soup_gives_a_result_or_an_error(tokens in prop::collection::vec(prop::sample::select(vec![
-            "{cpu}", "{{._base.pod}}", "cpu.sum", "1", "0", "0.5", "1e9", "(", ")", "+", "-", "*", "/", "<", ">", ">=", "==", "!=", "!",
-            "&", "|", "&&", "||", "?", ":", ",", "min(", "true", "false", " ", "in", "null", "{", "}", "{{", "}}", ".", "[", "]", "'", "\"", "\\", "é",
-        ]), 0..60)) {
-            let text = tokens.concat();
-            if let Ok(e) = Expression::compile(&text) {
-                let values = vec![0.0; e.names().len()];
-                let _ = e.evaluate(&values);
-            }
-        }
-
-        #[test]
-        fn arithmetic_is_ordinary_arithmetic(a in -1e6..1e6f64, b in -1e6..1e6f64, c in 1.0..1e6f64) {
-            let e = Expression::compile("{a}-{b}/{c}*2+1").unwrap();
-            prop_assert!((e.number(&[a, b, c]).unwrap() - (a - b / c * 2.0 + 1.0)).abs() < 1e-6);
-        }
-    }
-}
+mod tests;

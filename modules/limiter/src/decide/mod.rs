@@ -1,11 +1,14 @@
 //! From metrics to quotas: expressions, and the decision of one tick. Pure: no client, no clock.
 
 pub mod expression;
+mod parse;
 pub mod plan;
 mod scan;
 mod share;
 mod stand_in;
 pub mod steady;
+
+use std::collections::BTreeSet;
 
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus};
 use trimtab_kit::problem::Problem;
@@ -124,9 +127,42 @@ fn decide_rule(input: &LimiterInput, rule: &Rule) -> DescriptorStatus {
         Ok(status) => status,
         Err(EvalError::Problem(p)) => refused(input, &rule.set, rule.index, &p),
         Err(EvalError::Missing { why, how_long }) => {
+            let how_long = match how_long {
+                Missing::Elsewhere if input.overdue.contains(&rule.path) => Missing::TooLong,
+                Missing::Elsewhere if is_measured(rule) => Missing::NotLong,
+                known => known,
+            };
             stand_in::stand_in(input, rule, &why, how_long)
         }
     }
+}
+
+/// Paths of the rules whose metrics give no number, as by a division by zero; not of those that only lack pods.
+pub fn undefined(input: &LimiterInput, validated: &Validated) -> BTreeSet<String> {
+    if input.target.problem.is_some() {
+        return BTreeSet::new();
+    }
+    let no_number = |rule: &&Rule| {
+        let result = try_rule(input, rule);
+        matches!(
+            result,
+            Err(EvalError::Missing {
+                how_long: Missing::Elsewhere,
+                ..
+            })
+        )
+    };
+    let rules = validated.good().filter(|rule| is_measured(rule));
+    rules
+        .filter(no_number)
+        .map(|rule| rule.path.clone())
+        .collect()
+}
+
+/// Whether it asks for more than the number of pods.
+fn is_measured(rule: &Rule) -> bool {
+    let mut names = rule.condition.names().iter().chain(rule.quota.names());
+    names.any(|name| name != "pod" && !name.ends_with(".pod"))
 }
 
 /// Since when a decision lacks what it needs.
@@ -136,7 +172,7 @@ enum Missing {
     NotLong,
     /// A metric, for longer.
     TooLong,
-    /// No metric is missing: the values give no number, as with no Ready pods. That may last; nobody is waited for.
+    /// No metric is missing: the values give no number. With no Ready pods that may last, and nobody is waited for.
     Elsewhere,
 }
 

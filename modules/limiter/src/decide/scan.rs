@@ -1,4 +1,4 @@
-//! The placeholder pass: turns the three spellings of expressions into one CEL text over flat variables.
+//! The tokens of expressions: one list for the three spellings.
 //!
 //! | spelling | example |
 //! |---|---|
@@ -6,11 +6,9 @@
 //! | Slime templates | `{{._base.cpu.sum}}>100`, `{{index ._base "cpu.sum"}}` |
 //! | plain CEL | `cpu.max > 0.8 && pod >= 2` |
 //!
-//! Every metric becomes a variable `v0`, `v1`, ...; every number becomes a double, since CEL does not mix integers
-//! and doubles; a single `&` or `|` (Slime's logic operators) becomes `&&` or `||`. Only numbers, names, arithmetic,
-//! comparison, logic, `?:` and calls get through, so an expression has no loops and its cost is bounded by its length.
-
-use std::fmt::Write;
+//! Every metric is a variable by its number; every number is a double; a single `&` or `|` (Slime's logic operators) is
+//! `&&` or `||`. Only numbers, names, arithmetic, comparison, logic, `?:` and calls get through, so an expression has no
+//! loops and its cost is bounded by its length.
 
 use super::expression::ExpressionError;
 
@@ -21,38 +19,84 @@ const MAX_DEPTH: usize = 32;
 /// Most operators: a long chain is a deep tree.
 const MAX_OPERATORS: usize = 128;
 
-/// Functions that an expression may call, with their number of arguments.
-pub(super) const FUNCTIONS: [(&str, usize); 6] = [
-    ("min", 2),
-    ("max", 2),
-    ("ceil", 1),
-    ("floor", 1),
-    ("round", 1),
-    ("abs", 1),
+/// Functions that an expression may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Function {
+    Min,
+    Max,
+    Ceil,
+    Floor,
+    Round,
+    Abs,
+}
+
+/// All of them.
+pub(super) const FUNCTIONS: [Function; 6] = [
+    Function::Min,
+    Function::Max,
+    Function::Ceil,
+    Function::Floor,
+    Function::Round,
+    Function::Abs,
 ];
+
+impl Function {
+    /// Its name.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Ceil => "ceil",
+            Self::Floor => "floor",
+            Self::Round => "round",
+            Self::Abs => "abs",
+        }
+    }
+}
+
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum What {
+    Number(f64),
+    Truth(bool),
+    /// By its place in [`Scanned::names`].
+    Variable(usize),
+    /// A parenthesis follows.
+    Function(Function),
+    Operator(&'static str),
+    Open,
+    Close,
+}
+
+/// A token with its place in bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Token {
+    pub what: What,
+    pub from: usize,
+    pub to: usize,
+}
 
 /// Result of the pass.
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
-    /// CEL source.
-    pub cel: String,
+    pub tokens: Vec<Token>,
     /// Metric names in order of first use; the index is the number of the variable.
     pub names: Vec<String>,
 }
 
 impl Scanned {
-    fn variable(&mut self, name: &str) {
-        let index = self
-            .names
-            .iter()
-            .position(|n| n == name)
-            .unwrap_or_else(|| {
-                self.names.push(name.to_owned());
-                self.names.len() - 1
-            });
-        self.cel.push('v');
-        self.cel.push_str(&index.to_string());
+    fn variable(&mut self, name: &str) -> What {
+        let known = self.names.iter().position(|n| n == name);
+        What::Variable(known.unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        }))
     }
+}
+
+/// The place of a byte in characters, from 1.
+pub(super) fn position(text: &str, at: usize) -> usize {
+    text.get(..at).map_or(at, |before| before.chars().count()) + 1
 }
 
 struct Scanner<'a> {
@@ -81,7 +125,7 @@ pub(super) fn scan(text: &str) -> Result<Scanned, ExpressionError> {
     if scanner.depth > 0 {
         return Err(scanner.syntax("a parenthesis is not closed"));
     }
-    if scanner.out.cel.trim().is_empty() {
+    if scanner.out.tokens.is_empty() {
         return Err(ExpressionError::Empty);
     }
     Ok(scanner.out)
@@ -98,9 +142,20 @@ impl Scanner<'_> {
 
     fn syntax(&self, problem: &str) -> ExpressionError {
         ExpressionError::Syntax {
-            position: self.at + 1,
+            position: position(self.text, self.at),
             problem: problem.to_owned(),
         }
+    }
+
+    /// A token of the next `len` bytes.
+    fn take(&mut self, what: What, len: usize) {
+        let from = self.at;
+        self.at += len;
+        self.out.tokens.push(Token {
+            what,
+            from,
+            to: self.at,
+        });
     }
 
     fn token(&mut self, c: char) -> Result<(), ExpressionError> {
@@ -109,7 +164,6 @@ impl Scanner<'_> {
             '0'..='9' | '.' => self.number(),
             'a'..='z' | 'A'..='Z' | '_' => self.name(),
             c if c.is_whitespace() => {
-                self.out.cel.push(' ');
                 self.at += c.len_utf8();
                 Ok(())
             }
@@ -119,19 +173,20 @@ impl Scanner<'_> {
     }
 
     fn parenthesis(&mut self, c: char) -> Result<(), ExpressionError> {
-        if c == '(' {
+        let what = if c == '(' {
             self.depth += 1;
             if self.depth > MAX_DEPTH {
                 return Err(self.syntax("parentheses are nested too deep (32 at most)"));
             }
+            What::Open
         } else {
             self.depth = self
                 .depth
                 .checked_sub(1)
                 .ok_or_else(|| self.syntax("a parenthesis is closed that was not opened"))?;
-        }
-        self.out.cel.push(c);
-        self.at += 1;
+            What::Close
+        };
+        self.take(what, 1);
         Ok(())
     }
 
@@ -156,7 +211,21 @@ impl Scanner<'_> {
             (":", ":"),
             (",", ","),
         ];
-        let Some((token, cel)) = OPERATORS.iter().find(|(t, _)| self.rest().starts_with(t)) else {
+        let fixes = [
+            ("=>", "write >= instead of =>"),
+            ("=<", "write <= instead of =<"),
+            ("<>", "write != instead of <>"),
+            ("%", "there is no operator %: write 0.8 for 80 %"),
+            ("^", "there is no operator ^: multiply with *"),
+        ];
+        if let Some((_, fix)) = fixes.iter().find(|(t, _)| self.rest().starts_with(t)) {
+            return Err(self.syntax(fix));
+        }
+        if self.rest().starts_with('=') && !self.rest().starts_with("==") {
+            return Err(self.syntax("write == instead of ="));
+        }
+        let Some((token, meant)) = OPERATORS.iter().find(|(t, _)| self.rest().starts_with(t))
+        else {
             return Err(self.syntax(
                 "this character has no meaning here: use numbers, metric names, ( ), + - * /, > >= < <= == !=, && || !, ?:",
             ));
@@ -165,11 +234,7 @@ impl Scanner<'_> {
         if self.operators > MAX_OPERATORS {
             return Err(self.syntax("too many operators (128 at most)"));
         }
-        // Blanks keep `a - -1` and `!` `=` apart.
-        self.out.cel.push(' ');
-        self.out.cel.push_str(cel);
-        self.out.cel.push(' ');
-        self.at += token.len();
+        self.take(What::Operator(meant), token.len());
         Ok(())
     }
 
@@ -202,9 +267,7 @@ impl Scanner<'_> {
                 "\"{word}\" is followed by a letter: numbers have no units"
             )));
         }
-        // Debug writes a double so that it stays one: 1.0, not 1.
-        let _ = write!(self.out.cel, "{value:?}");
-        self.at += end;
+        self.take(What::Number(value), end);
         Ok(())
     }
 
@@ -217,20 +280,30 @@ impl Scanner<'_> {
         let call = rest
             .get(end..)
             .is_some_and(|s| s.trim_start().starts_with('('));
-        if call {
-            if !FUNCTIONS.iter().any(|(f, _)| *f == word) {
-                return Err(ExpressionError::UnknownFunction { name: word });
+        let what = if call {
+            let function = FUNCTIONS.iter().find(|f| f.title() == word);
+            match function {
+                Some(function) => What::Function(*function),
+                None => return Err(self.no_function(word)),
             }
-            self.out.cel.push_str(&word);
-        } else if word == "true" || word == "false" {
-            self.out.cel.push_str(&word);
+        } else if let Ok(truth) = word.parse() {
+            What::Truth(truth)
+        } else if let Some(fix) = spelling(&word, self.text) {
+            return Err(self.syntax(&fix));
         } else {
             let name =
                 checked(&word).ok_or_else(|| self.syntax("a metric name has an empty part"))?;
-            self.out.variable(name);
-        }
-        self.at += end;
+            self.out.variable(name)
+        };
+        self.take(what, end);
         Ok(())
+    }
+
+    fn no_function(&self, word: String) -> ExpressionError {
+        match spelling(&word, self.text) {
+            Some(fix) => self.syntax(&fix),
+            None => ExpressionError::UnknownFunction { name: word },
+        }
     }
 
     fn placeholder(&mut self) -> Result<(), ExpressionError> {
@@ -251,10 +324,25 @@ impl Scanner<'_> {
                 "\"{inner}\" is not a metric name: write {{name}}, {{{{.set.name}}}} or {{{{index .set \"name\"}}}}; template statements are not supported, use CEL (a ? b : c)"
             )));
         };
-        self.out.variable(&name);
-        self.at += open + len + close.len();
+        let variable = self.out.variable(&name);
+        self.take(variable, open + len + close.len());
         Ok(())
     }
+}
+
+/// What to write in place of a word of another language.
+fn spelling(word: &str, text: &str) -> Option<String> {
+    let lower = word.to_ascii_lowercase();
+    Some(match lower.as_str() {
+        "and" => format!("write && instead of {word}"),
+        "or" => format!("write || instead of {word}"),
+        "not" => format!("write ! instead of {word}, and what it turns round in parentheses"),
+        "if" | "then" | "else" => format!("write a ? b : c instead of {word}"),
+        "true" | "false" => format!("write {lower} instead of {word}"),
+        "always" | "on" | "yes" if text.trim() == word => format!("write true instead of {word}"),
+        "never" | "off" | "no" if text.trim() == word => format!("write false instead of {word}"),
+        _ => return None,
+    })
 }
 
 /// A metric name as written in a placeholder: no blanks, no empty parts.

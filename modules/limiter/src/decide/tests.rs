@@ -45,6 +45,7 @@ fn input(condition: &str, quota: &str, strategy: &str, pods: i64) -> LimiterInpu
         },
         metrics,
         previous: Vec::new(),
+        overdue: <_>::default(),
         settings: std::sync::Arc::default(),
     }
 }

@@ -14,11 +14,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::view::Dot;
 use crate::decide::steady::Steady;
-use crate::decide::{decide, metric_key};
+use crate::decide::{decide, metric_key, undefined};
 use crate::index::{LimiterObject, Resolved};
 use crate::input::{LimiterInput, Reading, ReadingState, ServicePort, Settings, TargetFacts};
 use crate::owner::Owner;
-use crate::status::state_name;
 use crate::translate::{ExtensionConfig, Translation, translate};
 use crate::validate::{Validated, delivery_problem, validate_for};
 
@@ -57,6 +56,8 @@ pub(super) struct Entry {
     /// How old moving values in the status may get; differs by limiter, so that not all are written at once.
     refresh_after: Duration,
     pub apply_error: Option<(&'static str, String)>,
+    /// Paths of the rules whose metrics give no number, with since when.
+    undefined: BTreeMap<String, Duration>,
     /// Sets that samples were taken for.
     pub sampled_sets: BTreeSet<String>,
     latest: Arc<LimiterStatus>,
@@ -91,6 +92,7 @@ impl Entry {
             target: resolved.target.clone(),
             metrics: BTreeMap::new(),
             previous: previous.clone(),
+            overdue: BTreeSet::new(),
             settings: Arc::default(),
         };
         let same = object.status.observed_generation == Some(object.owner.generation);
@@ -113,6 +115,7 @@ impl Entry {
             written_at: now,
             refresh_after: refresh_after(&resolved.object.owner),
             apply_error: None,
+            undefined: BTreeMap::new(),
             sampled_sets: BTreeSet::new(),
             latest: Arc::default(),
             writing: None,
@@ -307,15 +310,33 @@ impl Entry {
         self.steady.is_waiting()
     }
 
+    /// Whether a rule waits for its metrics to give a number.
+    pub fn is_undefined(&self) -> bool {
+        self.undefined.len() > self.input.overdue.len()
+    }
+
+    fn time_undefined(&mut self, now: Duration) {
+        let paths = undefined(&self.input, &self.validated);
+        self.undefined.retain(|path, _| paths.contains(path));
+        for path in paths {
+            self.undefined.entry(path).or_insert(now);
+        }
+        let hold = *self.input.hold_for();
+        let long = |since: &Duration| now.saturating_sub(*since) > hold;
+        let overdue = self.undefined.iter().filter(|(_, since)| long(since));
+        self.input.overdue = overdue.map(|(path, _)| path.clone()).collect();
+    }
+
     /// Decides. Returns whether a quota or state changed.
     pub fn decide(&mut self, now: Duration) -> bool {
+        self.time_undefined(now);
         let right = decide(&self.input, &self.validated);
         let decisions = self.steady.settle(&self.input, &self.validated, right, now);
         let before = self.decisions.iter().map(core);
         let changed = !decisions.iter().map(core).eq(before);
         if changed {
             for d in &decisions {
-                tracing::info!(limiter = %self.input.owner, set = %d.set, index = d.index, state = state_name(d.state), quota = ?d.quota, reason = %d.reason, "decided");
+                tracing::info!(limiter = %self.input.owner, set = %d.set, index = d.index, state = d.state.as_str(), quota = ?d.quota, reason = %d.reason, "decided");
             }
         }
         self.decisions = decisions;

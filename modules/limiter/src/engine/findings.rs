@@ -4,7 +4,6 @@ use trimtab_crds::limiter::{DescriptorState, Matcher};
 use trimtab_kit::module::Finding;
 
 use super::entry::Entry;
-use crate::status::state_name;
 
 impl Entry {
     /// What is refused of the object, and the decisions.
@@ -23,7 +22,7 @@ impl Entry {
         }
         out.extend(self.delivery_problem().iter().map(|p| refused(p)));
         out.extend(self.remarks());
-        for (decision, checked) in self.decisions.iter().zip(&self.validated.rules) {
+        for (decision, checked) in self.shown().iter().zip(&self.validated.rules) {
             let index = usize::try_from(decision.index).unwrap_or_default();
             let path = owner.descriptor_path(&decision.set, index);
             let is_refused = decision.state == DescriptorState::Refused
@@ -32,13 +31,17 @@ impl Entry {
             out.push(if is_refused {
                 refused(&decision.reason)
             } else {
-                let state = state_name(decision.state);
+                let state = decision.state.as_str();
                 Finding {
                     refused: false,
                     message: format!("{owner}: {path}: {state}: {}", decision.reason),
                 }
             });
         }
+        out.extend(self.validated.remarks().map(|remark| Finding {
+            refused: false,
+            message: format!("{owner}: {remark}"),
+        }));
         out
     }
 

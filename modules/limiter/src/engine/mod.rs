@@ -52,6 +52,8 @@ pub struct Engine {
     owners: Mutex<HashMap<String, LimiterKey>>,
     /// Limiters with something to write.
     queue: WorkQueue<LimiterKey>,
+    /// Sources whose newest tick got no answer.
+    failing: Mutex<BTreeSet<usize>>,
     /// Some limiter waits for its first samples.
     wake_samplers: Notify,
     /// Monotonic time of the first pass.
@@ -105,6 +107,7 @@ impl Engine {
             answers,
             owners: Mutex::default(),
             queue: WorkQueue::default(),
+            failing: Mutex::default(),
             wake_samplers: Notify::new(),
             started: OnceLock::new(),
         })
@@ -226,7 +229,20 @@ impl Engine {
             elapsed_ms = samples.elapsed.as_millis(),
             "sampled"
         );
+        self.report_health(source, handle.as_ref());
         self.apply_samples(&book, samples);
+    }
+
+    /// Says once that a source begins to fail, with the cause, and once that it is back.
+    fn report_health(&self, source: usize, handle: &dyn MetricSource) {
+        let health = handle.health();
+        let mut failing = self.failing.lock();
+        if !health.ok() && failing.insert(source) {
+            let cause = health.last_error.unwrap_or_default();
+            tracing::warn!(source = handle.name(), %cause, "the metric source does not answer: last values hold, then fallbacks");
+        } else if health.ok() && failing.remove(&source) {
+            tracing::info!(source = handle.name(), "the metric source answers again");
+        }
     }
 
     /// Waits until some limiter waits for its first samples.
@@ -315,7 +331,8 @@ impl Engine {
         let now = self.clock.monotonic();
         let (dirty, pending) = (cause == Cause::Event, entry.pending(now));
         let waits = pending || entry.unsampled() || entry.is_waiting();
-        let unmoved = cause == Cause::Samples(Moved::Nothing) && !waits;
+        let settled = !waits && !entry.is_undefined();
+        let unmoved = cause == Cause::Samples(Moved::Nothing) && settled;
         let changed = !unmoved && !pending && entry.decide(now);
         let waits = pending || entry.unsampled() || entry.is_waiting();
         if !pending {

@@ -23,6 +23,10 @@ pub struct LimiterView {
     pub strategy: String,
     /// Summary state.
     pub state: String,
+    /// `True`, `False` or `Unknown`: the condition Ready.
+    pub ready: String,
+    /// The same of the condition Programmed.
+    pub programmed: String,
     /// Why.
     pub reason: String,
     /// Ready pods of the target.
@@ -33,6 +37,13 @@ pub struct LimiterView {
     pub metrics: BTreeMap<String, Reading>,
     /// The newest points, oldest first.
     pub history: Vec<Point>,
+}
+
+impl LimiterView {
+    /// Whether a rule of it is refused, or can be on no proxy.
+    pub fn is_broken(&self) -> bool {
+        ["Refused", "NoProxy"].contains(&self.state.as_str())
+    }
 }
 
 /// A point as the engine keeps it: 12 bytes, since every limiter has a history.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use trimtab_mesh::Name;
-use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry};
+use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, VirtualService};
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::{Change, Follower};
 
@@ -37,6 +37,7 @@ impl State {
         self.unregister(key);
         let touched = self.peers.leave(key);
         self.dirty.extend(touched);
+        self.outbound.forget(key);
         if let Some(host) = &old.spec.host {
             let full = full_host(host, &key.namespace, &self.targets.domain);
             if let Some(keys) = self.by_entry_host.get_mut(&full) {
@@ -67,12 +68,27 @@ impl State {
         self.dirty.insert(key);
     }
 
+    /// Touches the limiters of Services with these very pods that are for one port: another Service may take it.
+    fn touch_neighbours(&mut self, namespace: &str, selector: &Labels) {
+        for (label, value) in selector {
+            let pair = (namespace.to_owned(), label.clone(), value.clone());
+            let keys = self.by_pair.get(&pair).into_iter().flatten();
+            let same = keys.filter(|key| {
+                let registered = self.registered.get(key).map(|r| &r.selector);
+                let limiter = self.limiters.get(key);
+                registered == Some(selector) && limiter.is_some_and(LimiterObject::names_port)
+            });
+            self.dirty.extend(same.cloned());
+        }
+    }
+
     /// Touches the limiters of a ServiceEntry's hosts.
     fn touch_entry(&mut self, entry: &ServiceEntry) {
         for host in &entry.spec.hosts {
             let full = full_host(host, &entry.id.namespace, &self.targets.domain);
             let keys = self.by_entry_host.get(&full).into_iter().flatten();
             self.dirty.extend(keys.cloned());
+            self.dirty.extend(self.outbound.naming(host));
         }
     }
 }
@@ -104,13 +120,24 @@ impl Follower<Service> for Index {
         let matters = |s: &Arc<Service>| (s.selector.clone(), ports(s));
         if change.old.map(matters) != change.new.map(matters) {
             self.touch(&change.name.0, &change.name.1);
+            self.with(|s| {
+                for service in change.rows() {
+                    s.touch_neighbours(&change.name.0, &service.selector);
+                    s.dirty.extend(s.outbound.naming(&service.host));
+                    // A limiter may name it by its short name, which a message then corrects.
+                    s.dirty.extend(s.outbound.naming(&service.id.name));
+                }
+            });
         }
     }
 }
 
 impl Follower<Pod> for Index {
     fn changed(&self, change: Change<'_, Pod>) {
-        let matters = |pod: &Arc<Pod>| (pod.group.clone(), pod.ready, pod.resources);
+        let matters = |pod: &Arc<Pod>| {
+            let group = pod.group.clone();
+            (group, pod.ready, pod.resources, pod.capture.clone())
+        };
         if change.old.map(matters) == change.new.map(matters) {
             return;
         }
@@ -138,5 +165,21 @@ impl Follower<DestinationRule> for Index {
 impl Follower<ServiceEntry> for Index {
     fn changed(&self, change: Change<'_, ServiceEntry>) {
         self.with(|s| change.rows().for_each(|entry| s.touch_entry(entry)));
+    }
+}
+
+impl Follower<VirtualService> for Index {
+    fn changed(&self, change: Change<'_, VirtualService>) {
+        if change.old.map(|rule| &rule.hosts) == change.new.map(|rule| &rule.hosts) {
+            return;
+        }
+        self.with(|s| {
+            let row = |rule: Option<&Arc<VirtualService>>| rule.cloned();
+            let (old, new) = (row(change.old), row(change.new));
+            s.outbound.route(old.as_deref(), new.as_deref());
+            for host in change.rows().flat_map(|rule| &rule.hosts) {
+                s.dirty.extend(s.outbound.naming(host));
+            }
+        });
     }
 }

@@ -4,6 +4,7 @@
 
 mod follow;
 mod key;
+mod outbound;
 mod peers;
 mod rows;
 mod targets;
@@ -13,15 +14,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use trimtab_crds::limiter::{DescriptorStatus, LimiterSpec, LimiterStatus};
+use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, LimiterSpec, LimiterStatus};
 use trimtab_kit::sources::PodFacts;
 use trimtab_mesh::Mesh;
-use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, selects};
+use trimtab_mesh::model::{
+    DestinationRule, Labels, Pod, Service, ServiceEntry, VirtualService, selects,
+};
 use trimtab_mesh::names::full_host;
 
 use crate::input::{TargetFacts, TargetProblem};
 use crate::owner::Owner;
 pub use key::{Form, LimiterKey};
+use outbound::Outbound;
 use peers::Peers;
 pub use rows::{FirstForm, V1alpha2};
 use targets::Targets;
@@ -55,7 +59,23 @@ pub struct Resolved {
 impl LimiterObject {
     /// Decisions of an earlier run.
     pub fn previous(&self) -> Vec<DescriptorStatus> {
-        self.status.descriptors.clone()
+        let mut all = self.status.descriptors.clone();
+        // What was decided does not depend on who held it.
+        for decision in all
+            .iter_mut()
+            .filter(|d| d.state == DescriptorState::NoProxy)
+        {
+            decision.state = DescriptorState::Limiting;
+        }
+        all
+    }
+
+    /// Whether a rule is for one inbound port.
+    fn names_port(&self) -> bool {
+        let own = self.spec.sets.values().flatten();
+        let targets = own.filter_map(|d| d.target.as_ref());
+        let mut targets = targets.chain(&self.spec.target);
+        targets.any(|t| !t.is_outbound() && t.port.is_some_and(|port| port > 0))
     }
 
     /// Whether its pods are those of the Service of its name.
@@ -80,6 +100,7 @@ struct State {
     by_pair: HashMap<(String, String, String), HashSet<LimiterKey>>,
     registered: HashMap<LimiterKey, Registration>,
     peers: Peers,
+    outbound: Outbound,
     /// Limiters by `spec.host`, qualified: a name with one dot may be meant either way, and then is the same on all sides.
     by_entry_host: HashMap<String, HashSet<LimiterKey>>,
     dirty: HashSet<LimiterKey>,
@@ -106,6 +127,7 @@ impl Index {
                 by_pair: HashMap::new(),
                 registered: HashMap::new(),
                 peers: Peers::default(),
+                outbound: Outbound::default(),
                 by_entry_host: HashMap::new(),
                 dirty: HashSet::new(),
                 gone: Vec::new(),
@@ -128,6 +150,7 @@ impl Index {
         mesh.table::<Pod>().follow(self);
         mesh.table::<DestinationRule>().follow(self);
         mesh.table::<ServiceEntry>().follow(self);
+        mesh.table::<VirtualService>().follow(self);
     }
 
     /// Waits until a limiter is dirty or gone.
@@ -195,6 +218,14 @@ impl Index {
                 out.target.shared = state.shared(key, &out.object, &selector);
                 if out.object.of_service() {
                     out.target.ports = state.targets.ports(key);
+                }
+                let State {
+                    outbound, targets, ..
+                } = state;
+                out.target.no_virtual_host = outbound.resolve(key, &out.object.spec, targets);
+                if out.object.of_service() && out.object.names_port() {
+                    let hidden = state.targets.overshadowed(key);
+                    out.target.no_virtual_host.extend(hidden);
                 }
                 state.targets.fill_sets(key, scope, selector, &mut out);
             }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use trimtab_crds::limiter::{BASE_SET, LimiterSpec};
 use trimtab_kit::sources::PodFacts;
-use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, in_order};
+use trimtab_mesh::model::{DestinationRule, Labels, Pod, Proxy, Service, ServiceEntry, in_order};
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::Table;
 use trimtab_mesh::{Mesh, Trust};
 
 use super::{LimiterKey, Resolved};
-use crate::input::{ServicePort, SetFacts, TargetProblem};
+use crate::input::{Gap, Reach, ServicePort, SetFacts, TargetProblem};
 
 /// The tables that tell of it.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Targets {
     pub(super) services: Arc<Table<Service>>,
     pub(super) pods: Arc<Table<Pod>>,
     rules: Arc<Table<DestinationRule>>,
-    entries: Arc<Table<ServiceEntry>>,
+    pub(super) entries: Arc<Table<ServiceEntry>>,
     /// Istio's root namespace: its DestinationRules count for all hosts.
     root: Arc<str>,
 }
@@ -74,6 +74,33 @@ impl Targets {
         service.map(|s| ports(&s)).unwrap_or_default()
     }
 
+    /// Inbound virtual hosts of the limiter's Service that no proxy has, with why: of two Services that lead to one port of
+    /// the same pods, istiod takes the older one.
+    pub(super) fn overshadowed(&self, key: &LimiterKey) -> BTreeMap<String, String> {
+        let rows = self.services.rows();
+        let name = (key.namespace.clone(), key.name.clone());
+        let Some(own) = rows.get(&name) else {
+            return BTreeMap::new();
+        };
+        let others = rows.in_namespace(&key.namespace).map(|(_, other)| other);
+        let others = others.filter(|s| s.selector == own.selector && s.id.age() < own.id.age());
+        let mut out = BTreeMap::new();
+        for other in others {
+            for port in &other.ports {
+                let taken = ServicePort::of(port);
+                let same = own.ports.iter().map(ServicePort::of);
+                let same = same.filter(|p| p.target.is_some() && p.target == taken.target);
+                for port in same.filter(|p| p.port != taken.port) {
+                    out.insert(format!("inbound|http|{}", port.port), format!(
+                        "Service {} is older and leads to the same port of the same pods: proxies know it by its port {}; leave target.port out, or limit that Service",
+                        other.id.name, taken.port,
+                    ));
+                }
+            }
+        }
+        out
+    }
+
     pub(super) fn fill_sets(
         &self,
         key: &LimiterKey,
@@ -89,6 +116,10 @@ impl Targets {
             out.target.misread = self.misread(&host);
             sets.extend(self.subsets(&host, &key.namespace));
         }
+        let gateway = spec.gateway;
+        let service = out.object.of_service();
+        let service = service.then(|| self.services.get(&key.namespace, &key.name));
+        let service = service.flatten();
         for (set, labels) in sets {
             let mut of_set = selector.clone();
             of_set.extend(labels.clone());
@@ -105,23 +136,24 @@ impl Targets {
             let facts = SetFacts {
                 labels,
                 pods: ready,
+                reach: (!pods.is_empty()).then(|| reach(&pods, gateway, service.as_deref())),
             };
             out.target.sets.insert(set.clone(), facts);
+            let pods: Vec<PodFacts> = pods.iter().map(|pod| PodFacts::of(pod)).collect();
             out.pods.insert(set, pods.into());
         }
         out.target.selector = selector;
     }
 
     /// Pods with all of `labels`, by namespace and name. `*`: of all namespaces.
-    fn pods(&self, scope: &str, labels: &Labels) -> Vec<PodFacts> {
+    fn pods(&self, scope: &str, labels: &Labels) -> Vec<Arc<Pod>> {
         let rows = self.pods.rows();
         let groups = rows.index();
-        let pods = if scope == "*" {
+        if scope == "*" {
             rows.of_groups(groups.select_everywhere(labels))
         } else {
             rows.of_groups(groups.select(scope, labels))
-        };
-        pods.iter().map(|pod| PodFacts::of(pod)).collect()
+        }
     }
 
     /// Hosts of DestinationRules, as Istio reads them, that were probably meant for `host`, each with it: Istio takes a
@@ -150,10 +182,53 @@ impl Targets {
     }
 }
 
-/// Ports of a Service, sorted.
+/// Ports of a Service, sorted. A number that is there twice, as with UDP beside TCP, carries HTTP if one of the two does.
 pub(super) fn ports(service: &Service) -> Vec<ServicePort> {
     let sorted: BTreeSet<ServicePort> = service.ports.iter().map(ServicePort::of).collect();
-    sorted.into_iter().collect()
+    let mut out: Vec<ServicePort> = sorted.into_iter().collect();
+    // One without `opaque` comes first.
+    out.dedup_by_key(|port| (port.port, port.target));
+    out
+}
+
+/// Which Ready pods have a proxy that can hold a limit.
+fn reach(pods: &[Arc<Pod>], gateway: bool, service: Option<&Service>) -> Reach {
+    let mut out = Reach::default();
+    for pod in pods.iter().filter(|p| p.ready) {
+        if let Some(gap) = gap(pod, gateway) {
+            *out.without.entry(gap).or_default() += 1;
+            continue;
+        }
+        out.proxies += 1;
+        for port in service.iter().flat_map(|s| &s.ports) {
+            if pod.capture.bypasses(port.number, port.target.as_ref()) {
+                *out.around.entry(port.number).or_default() += 1;
+            }
+        }
+    }
+    out
+}
+
+/// Why a pod cannot hold a limit.
+fn gap(pod: &Pod, gateway: bool) -> Option<Gap> {
+    let capture = &pod.capture;
+    let fits = match capture.proxy {
+        Proxy::Waypoint => return Some(Gap::Waypoint),
+        Proxy::None => false,
+        Proxy::Gateway => gateway,
+        Proxy::Sidecar => !gateway,
+        Proxy::Any => true,
+    };
+    // No traffic is led to a sidecar there; a gateway listens itself.
+    if capture.on_host && !gateway {
+        return Some(Gap::HostNetwork);
+    }
+    let gap = match capture.proxy {
+        Proxy::None if capture.ambient => Gap::Ambient,
+        Proxy::None => Gap::NoSidecar,
+        _ => Gap::OtherRole,
+    };
+    (!fits).then_some(gap)
 }
 
 /// Labels of a ServiceEntry's pods; without a selector its own label `app`, as Slime has it (`seLabelSelectorKeys`).

@@ -2,11 +2,20 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use trimtab_crds::limiter::{Descriptor, MatchSource, Matcher};
 use trimtab_kit::envoy::header::{self, HeaderError};
 use trimtab_kit::envoy::re2::{self, Engine};
 use trimtab_kit::problem::Problem;
+
+/// Names of pseudo headers without their colon.
+const PSEUDO: [&str; 4] = ["authority", "method", "path", "scheme"];
+/// Methods that clients use.
+const METHODS: [&str; 9] = [
+    "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE",
+];
+/// Leading bits of an IPv6 address that stands for an IPv4 one.
+const MAPPED_BITS: u8 = 96;
 
 /// Which requests a rule is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,6 +160,9 @@ fn value_match(
         test
     };
     let asked = m.invert_match == Some(true);
+    if m.source() == MatchSource::HeadMatch && !asked {
+        possible(&name, &test, path)?;
+    }
     Ok(ValueMatch {
         name,
         test,
@@ -201,6 +213,61 @@ fn regex_check(text: &str, path: &str) -> Result<(), Problem> {
     })
 }
 
+/// A range of mapped addresses (`::ffff:10.0.0.0/104`) as the IPv4 range that it is.
+fn unmapped(net: IpNet) -> IpNet {
+    let mapped = match net {
+        IpNet::V6(net) => net.addr().to_ipv4_mapped(),
+        IpNet::V4(_) => None,
+    };
+    let prefix = net.prefix_len().checked_sub(MAPPED_BITS);
+    let range = mapped.zip(prefix);
+    let range = range.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok());
+    range.map_or(net, IpNet::V4)
+}
+
+/// Refuses what no request has: a method in lower case, a path that begins with no slash.
+fn possible(name: &str, how: &Test, path: &str) -> Result<(), Problem> {
+    let (Test::Exact(text) | Test::Prefix(text)) = how else {
+        return Ok(());
+    };
+    let upper = text.to_ascii_uppercase();
+    let fix = match (name, how) {
+        (":method", Test::Exact(_)) if *text != upper && METHODS.contains(&upper.as_str()) => {
+            format!("methods are in upper case: write {upper}")
+        }
+        (":path", _) if !text.is_empty() && !text.starts_with(['/', '*']) => {
+            let rest = text
+                .split_once("://")
+                .and_then(|(_, rest)| rest.split_once('/'));
+            let bare = rest.map_or(text.as_str(), |(_, rest)| rest);
+            format!("a path begins with /: write /{bare}")
+        }
+        _ => return Ok(()),
+    };
+    Err(Problem::of_field(
+        path,
+        "InvalidMatch",
+        format!("no request has the {name} \"{text}\": {fix}"),
+    ))
+}
+
+/// Headers that are probably meant to be pseudo headers.
+pub(super) fn remarks(d: &Descriptor, path: &str) -> Vec<Problem> {
+    let matchers = d.matches.iter().enumerate();
+    let heads = matchers.filter(|(_, m)| m.source() == MatchSource::HeadMatch);
+    let found = heads.filter_map(|(i, m)| {
+        let name = m.name.as_deref()?.to_ascii_lowercase();
+        PSEUDO.contains(&name.as_str()).then(|| {
+            Problem::of_field(
+                format!("{path}.match[{i}].name"),
+                "AcceptedWithRemarks",
+                format!("\"{name}\" is an ordinary header that clients seldom send: write \":{name}\" for the one of the request line"),
+            )
+        })
+    });
+    found.collect()
+}
+
 fn addresses(m: &Matcher, path: &str) -> Result<Vec<Address>, Problem> {
     let field = format!("{path}.exact_match");
     let text = m.exact_match.as_deref().unwrap_or_default();
@@ -213,10 +280,11 @@ fn addresses(m: &Matcher, path: &str) -> Result<Vec<Address>, Problem> {
     }
     let mut out = Vec::new();
     for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        // Envoy knows clients with IPv4 by their IPv4 address only.
         let address = if let Ok(ip) = part.parse::<IpAddr>() {
-            Address::Ip(ip)
+            Address::Ip(ip.to_canonical())
         } else if let Ok(net) = part.parse::<IpNet>() {
-            Address::Net(net.trunc())
+            Address::Net(unmapped(net.trunc()))
         } else {
             return Err(Problem::of_field(
                 field,

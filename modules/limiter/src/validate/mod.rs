@@ -14,6 +14,7 @@ use trimtab_kit::identity::XdsEndpoint;
 use trimtab_kit::problem::Problem;
 
 pub use matches::{Address, RuleMatch, Test, ValueMatch};
+pub(crate) use target::virtual_hosts;
 
 use crate::decide::expression::Expression;
 use crate::input::ServicePort;
@@ -60,6 +61,8 @@ pub struct Rule {
     pub matches: RuleMatch,
     /// Where.
     pub places: Vec<RoutePlace>,
+    /// Is applied, but surely not meant.
+    pub remarks: Vec<Problem>,
 }
 
 /// What validation found.
@@ -108,6 +111,11 @@ impl Validated {
             let old = before.rules.iter().find(same);
             broken.kept = old.and_then(Checked::in_force).cloned();
         }
+    }
+
+    /// What is applied, but surely not meant.
+    pub fn remarks(&self) -> impl Iterator<Item = &Problem> {
+        self.good().flat_map(|rule| &rule.remarks)
     }
 
     /// All problems, the object's first.
@@ -246,6 +254,16 @@ fn check(
     let condition = compile(&d.condition, &format!("{path}.condition"))?;
     let quota = compile(&d.action.quota, &format!("{path}.action.quota"))?;
     not_negative(&quota, &format!("{path}.action.quota"))?;
+    if !quota.is_number() {
+        return Err(Problem::of_field(
+            format!("{path}.action.quota"),
+            "InvalidExpression",
+            format!(
+                "\"{}\" is true or false: a quota is a number of requests, for example 100 or pod > 3 ? 100 : 50",
+                d.action.quota
+            ),
+        ));
+    }
     let strategy = action::check(&d.action, &format!("{path}.action"))?;
     let matches = matches::check(d, path)?;
     let gateway_base_only = scope.spec.gateway && set != BASE_SET;
@@ -257,6 +275,8 @@ fn check(
         ));
     }
     let places = target::check(scope, d, path)?;
+    let mut remarks = matches::remarks(d, path);
+    remarks.extend(bare_number(&condition, &d.condition, path));
     Ok(Rule {
         set: set.to_owned(),
         index,
@@ -267,6 +287,19 @@ fn check(
         strategy,
         matches,
         places,
+        remarks,
+    })
+}
+
+/// A condition that is a metric alone: Slime's rule makes it true at exactly 1, which nobody means.
+fn bare_number(condition: &Expression, text: &str, path: &str) -> Option<Problem> {
+    let bare = condition.is_number() && !condition.names().is_empty();
+    bare.then(|| {
+        Problem::of_field(
+            format!("{path}.condition"),
+            "AcceptedWithRemarks",
+            format!("\"{text}\" is a number, which counts as true at exactly 1 only: write a comparison, for example {text} > 0"),
+        )
     })
 }
 

@@ -3,6 +3,8 @@
 //! Names of virtual hosts and routes are istiod's: `inbound|http|<port of the Service>` with route `default`, and
 //! `<host>:<port>` on the outbound side.
 
+use std::collections::BTreeSet;
+
 use trimtab_crds::limiter::{Descriptor, LimiterSpec, Target};
 use trimtab_kit::envoyfilter::{PatchContext, RoutePlace};
 use trimtab_kit::problem::Problem;
@@ -57,6 +59,7 @@ fn inbound(scope: Scope<'_>, port: u16, path: &str) -> Result<Vec<RoutePlace>, P
         route: Some("default".to_owned()),
     };
     if port == 0 {
+        requests_seen(scope, scope.ports.iter(), &format!("{path}.port"))?;
         return Ok(vec![place(None)]);
     }
     let ports = service_ports(scope, port, path)?;
@@ -69,16 +72,21 @@ fn inbound(scope: Scope<'_>, port: u16, path: &str) -> Result<Vec<RoutePlace>, P
 /// `port` stays as it is where the ports are not known, or where one has a named target that may be it.
 fn service_ports(scope: Scope<'_>, port: u16, path: &str) -> Result<Vec<u16>, Problem> {
     let known = scope.ports;
-    if known.is_empty() || known.iter().any(|p| p.port == port) {
+    if known.is_empty() {
         return Ok(vec![port]);
     }
-    let mut leading: Vec<u16> = known
-        .iter()
-        .filter(|p| p.target == Some(port))
-        .map(|p| p.port)
-        .collect();
-    leading.dedup();
-    if !leading.is_empty() {
+    let field = format!("{path}.port");
+    let own = known.iter().filter(|p| p.port == port);
+    if own.clone().next().is_some() {
+        requests_seen(scope, own, &field)?;
+        return Ok(vec![port]);
+    }
+    let leading = known.iter().filter(|p| p.target == Some(port));
+    if leading.clone().next().is_some() {
+        requests_seen(scope, leading.clone(), &field)?;
+        let leading = leading.filter(|p| p.opaque.is_none());
+        let mut leading: Vec<u16> = leading.map(|p| p.port).collect();
+        leading.dedup();
         return Ok(leading);
     }
     if known.iter().any(|p| p.target.is_none()) {
@@ -86,7 +94,7 @@ fn service_ports(scope: Scope<'_>, port: u16, path: &str) -> Result<Vec<u16>, Pr
     }
     let owner = scope.owner;
     Err(Problem::of_field(
-        format!("{path}.port"),
+        field,
         "InvalidTarget",
         format!(
             "Service {}/{} has no port {port}: use {}, or leave port out for all ports",
@@ -95,6 +103,64 @@ fn service_ports(scope: Scope<'_>, port: u16, path: &str) -> Result<Vec<u16>, Pr
             choices(known)
         ),
     ))
+}
+
+/// Refuses ports of which none carries HTTP: no proxy sees a request there. Ports that are not known are taken.
+fn requests_seen<'a>(
+    scope: Scope<'_>,
+    ports: impl Iterator<Item = &'a ServicePort>,
+    field: &str,
+) -> Result<(), Problem> {
+    let mut said: Vec<String> = Vec::new();
+    for port in ports {
+        let Some(opaque) = port.opaque else {
+            return Ok(());
+        };
+        said.push(format!("{} carries {}", port.port, opaque.title()));
+    }
+    if said.is_empty() {
+        return Ok(());
+    }
+    said.truncate(LISTED);
+    let owner = scope.owner;
+    Err(Problem::of_field(
+        field,
+        "PortNotHTTP",
+        format!(
+            "proxies see no requests here: of Service {}/{}, port {}; if it is HTTP, name the port http-... or set its appProtocol to http",
+            owner.namespace,
+            owner.name,
+            said.join(", ")
+        ),
+    ))
+}
+
+/// Names of the outbound virtual hosts of all descriptors; those that are refused are left out.
+pub(crate) fn virtual_hosts(spec: &LimiterSpec) -> BTreeSet<String> {
+    let own = spec
+        .sets
+        .values()
+        .flatten()
+        .filter_map(|d| d.target.as_ref());
+    let targets = own.chain(&spec.target).filter(|t| t.is_outbound());
+    let mut out = BTreeSet::new();
+    for target in targets {
+        let port = u16::try_from(target.port.unwrap_or(0)).unwrap_or(0);
+        let hosts = target
+            .route
+            .iter()
+            .filter_map(|route| route.split('/').next());
+        let hosts: Vec<&str> = if target.route.is_empty() {
+            target.host.iter().map(String::as_str).collect()
+        } else {
+            hosts.collect()
+        };
+        let names = hosts
+            .into_iter()
+            .filter_map(|host| virtual_host(host, port, "").ok().flatten());
+        out.extend(names);
+    }
+    out
 }
 
 fn choices(ports: &[ServicePort]) -> String {
@@ -166,6 +232,7 @@ fn outbound(
                     "a host is empty: write the virtual host's name",
                 ));
             }
+            no_url(host, &field)?;
             Ok(RoutePlace {
                 context,
                 vhost: virtual_host(host, port, &field)?,
@@ -173,6 +240,31 @@ fn outbound(
             })
         })
         .collect()
+}
+
+/// The name of a virtual host is never a URL.
+fn no_url(host: &str, field: &str) -> Result<(), Problem> {
+    if !host.contains(['/', '?', '#', '@']) && !host.contains(char::is_whitespace) {
+        return Ok(());
+    }
+    let bare = host.split_once("://").map_or(host, |(_, rest)| rest);
+    let bare = bare
+        .trim()
+        .split(['/', '?', '#'])
+        .next()
+        .unwrap_or_default();
+    Err(Problem::of_field(
+        field,
+        "InvalidTarget",
+        format!(
+            "\"{host}\" is no virtual host: write <host>:<port>, for example \"{}\"",
+            if bare.contains(':') {
+                bare.to_owned()
+            } else {
+                format!("{bare}:80")
+            }
+        ),
+    ))
 }
 
 /// The virtual host's name, `<host>:<port>` when a port is given in either way; none for every virtual host.

@@ -1,5 +1,6 @@
 //! What is kept of each kind.
 
+mod capture;
 mod destination_rule;
 mod endpoint_slice;
 mod mesh_config;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
+pub use capture::{Capture, Proxy};
 pub use destination_rule::{DestinationRule, in_order};
 pub use endpoint_slice::{Endpoint, EndpointSlice};
 pub use mesh_config::MeshConfig;

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
+use super::capture::Capture;
 use super::{Labels, selects};
 use crate::quantity::parse_quantity;
 use crate::table::{Change, Index, Known, Row, Rows};
@@ -84,6 +85,8 @@ pub struct Pod {
     pub ready: bool,
     /// What its containers ask for.
     pub resources: Resources,
+    /// What stands between it and its callers.
+    pub capture: Capture,
 }
 
 impl Pod {
@@ -113,6 +116,7 @@ impl Row for Pod {
             ready: conditions.is_some_and(|c| c.iter().any(ready))
                 && object.metadata.deletion_timestamp.is_none(),
             resources: resources(object),
+            capture: Capture::of(object),
         })
     }
 }

@@ -4,25 +4,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use trimtab_crds::limiter::{BASE_SET, LimiterStatus};
-use trimtab_kit::answers::{Answers, Outcome, Part, Words};
+use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterStatus};
+use trimtab_kit::answers::{Answers, Outcome, Part};
 
 use super::Entry;
 use crate::engine::view::{Dot, LimiterView};
 use crate::index::{Form, LimiterKey};
+use crate::input::Proxies;
 use crate::status::{Report, lead_reason, same_decisions, status};
 use crate::translate::EXTENSION_CONFIG_TYPE;
 
 impl Entry {
     /// Builds the status of now.
     pub fn refresh_status(&mut self, answers: &Answers, now: Timestamp) {
-        let (taken, blame) = self.answers(answers);
+        let key = self.key().title();
+        let programmed = match self.input.settings.proxies {
+            Proxies::Plain => answers.of(&[self.parts(), answers.parts_of(&key)].concat()),
+            Proxies::Istio | Proxies::Offline => Outcome::default(),
+        };
         let report = Report {
             undecodable: self.object.undecodable.as_deref(),
             apply_error: self.apply_error.clone(),
-            taken,
-            blame,
+            taken: answers.of(&self.parts()),
+            blame: answers.blame(&key),
             delivery: self.delivery_problem(),
+            programmed,
+            served: !self.resources.is_empty(),
+            retained: self.retained(),
         };
         let before = self
             .written
@@ -42,26 +50,35 @@ impl Entry {
         }
     }
 
-    /// What proxies say to its values, and against it.
-    fn answers(&self, answers: &Answers) -> (Outcome, Option<Words>) {
-        if self.resources.is_empty() {
-            return <_>::default();
-        }
+    /// Its values in the xDS cache.
+    fn parts(&self) -> Vec<Part> {
         let resources = self.resources.iter();
-        let parts: Vec<Part> = resources
+        resources
             .map(|(name, version)| Part::new(EXTENSION_CONFIG_TYPE, name, version))
-            .collect();
+            .collect()
+    }
+
+    fn key(&self) -> LimiterKey {
         let form = if self.input.owner.is_first_form() {
             Form::First
         } else {
             Form::V1alpha2
         };
-        let key = LimiterKey {
+        LimiterKey {
             namespace: self.input.owner.namespace.clone(),
             name: self.input.owner.name.clone(),
             form,
-        };
-        (answers.of(&parts), answers.blame(&key.title()))
+        }
+    }
+
+    /// The decisions as the status shows them.
+    pub fn shown(&self) -> &[DescriptorStatus] {
+        let shown = &self.latest.descriptors;
+        if shown.len() == self.decisions.len() {
+            shown
+        } else {
+            &self.decisions
+        }
     }
 
     /// The status of the last [`Self::refresh_status`], which is about to be written.
@@ -107,11 +124,19 @@ impl Entry {
             limit: text(&status.limit),
             strategy: text(&status.strategy),
             state: text(&status.state),
-            reason: lead_reason(&self.decisions).unwrap_or_else(|| text(&status.reason)),
+            ready: condition(status, "Ready"),
+            programmed: condition(status, "Programmed"),
+            reason: lead_reason(self.shown()).unwrap_or_else(|| text(&status.reason)),
             pods: self.input.target.sets.get(BASE_SET).map_or(0, |s| s.pods),
-            descriptors: self.decisions.clone(),
+            descriptors: self.shown().to_vec(),
             metrics: self.input.metrics.clone(),
             history: points.collect(),
         }
     }
+}
+
+/// Status of a condition; empty: there is none yet.
+fn condition(status: &LimiterStatus, kind: &str) -> String {
+    let found = status.conditions.iter().find(|c| c.type_ == kind);
+    found.map(|c| c.status.clone()).unwrap_or_default()
 }
