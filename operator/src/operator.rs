@@ -7,24 +7,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use kube::Client;
 use kube::core::ApiResource;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::{Clock, SystemClock};
 use trimtab_kit::host::{Context, Host, Parts};
-use trimtab_kit::identity::XdsEndpoint;
+use trimtab_kit::identity::{PortSecurity, XdsEndpoint};
 use trimtab_kit::module::Installed;
 use trimtab_kit::prometheus::AnswerBudget;
 use trimtab_kit::readiness::Readiness;
 use trimtab_kit::sources::{
-    MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_serve,
+    MdsPushers, MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_serve,
 };
 use trimtab_mesh::Mesh;
-use trimtab_xds::{ResourceCache, Unresolved};
+use trimtab_xds::{ResourceCache, Tls, Unresolved};
 
-use crate::config::Config;
+use crate::config::{Config, Mds};
 use crate::http;
 use crate::identity;
 use crate::modules;
@@ -101,16 +103,31 @@ impl Operator {
         let http_listener = bind("http.address", config.http.address).await?;
         let xds_listener = listen("xds.address", config.xds.address)?;
         let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
-        let mut servers = Vec::new();
+        let readiness = Readiness::new();
+        // Probes are answered while the start waits for others.
+        let names = own_names(&config);
+        let (pages, shown) = watch::channel(early_pages(&readiness, names.clone()));
+        let serving = http::serve(http_listener, shown, shutdown.clone());
+        let mut servers = vec![tokio::spawn(serving)];
         let mut sources = extra;
         let answers = AnswerBudget::default();
         sources.extend(configured_sources(&config, &client, &answers)?);
-        let mds = add_mds(&config, &mut sources, &mut servers, &shutdown).await?;
+        let mesh_tls = identity::mesh_tls(&config, &clock, &readiness, &shutdown).await?;
+        let (mds, tls) = (&config.metrics.mds, mesh_tls.clone());
+        let mds = match mds {
+            Some(mds) => {
+                Some(add_mds(mds, &config, tls, &mut sources, &mut servers, &shutdown).await?)
+            }
+            None => None,
+        };
         let identity =
-            identity::establish(&config, xds_address, &client, &clock, &shutdown).await?;
+            identity::establish(&config, xds_address, &client, &clock, &readiness, &shutdown)
+                .await?;
         let context = Context {
             mesh: Mesh::new(&config.mesh.domain),
             xds_endpoint: identity.endpoint.clone(),
+            readiness,
+            mesh_tls,
             sources,
             mesh_config: config.mesh.config_map().map_err(anyhow::Error::msg)?,
             answer_budget: answers,
@@ -128,12 +145,7 @@ impl Operator {
         host.spawn("xds: open", open(cache.clone(), context.clone()));
         let collector = Box::new(XdsCollector(cache.clone()));
         context.registry.lock().register_collector(collector);
-        servers.push(tokio::spawn(http::serve(
-            http_listener,
-            pages(&context, &modules),
-            own_names(&config),
-            shutdown.clone(),
-        )));
+        let _early = pages.send_replace(http::pages(shown_of(&context, &modules), names));
         let options = config.xds.options(identity.security);
         let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, shutdown.clone());
         servers.push(tokio::spawn(async move { Ok(xds.await?) }));
@@ -216,8 +228,19 @@ impl Operator {
     }
 }
 
+/// What the HTTP endpoints show before the modules are set up: whether the process lives, and what it waits for.
+fn early_pages(readiness: &Readiness, names: Arc<http::OwnNames>) -> Router {
+    let state = http::State {
+        registry: Arc::default(),
+        readiness: readiness.clone(),
+        modules: Vec::new(),
+        cache: ResourceCache::new(),
+    };
+    http::pages(state, names)
+}
+
 /// What the HTTP endpoints show.
-fn pages(context: &Context, modules: &[Arc<Installed>]) -> http::State {
+fn shown_of(context: &Context, modules: &[Arc<Installed>]) -> http::State {
     http::State {
         registry: context.registry.clone(),
         readiness: context.readiness.clone(),
@@ -327,21 +350,26 @@ pub(crate) fn configured_sources(
 }
 
 async fn add_mds(
+    mds: &Mds,
     config: &Config,
+    mesh_tls: Option<Arc<Tls>>,
     sources: &mut Vec<Arc<dyn MetricSource>>,
     servers: &mut Vec<JoinHandle<anyhow::Result<()>>>,
     shutdown: &CancellationToken,
-) -> anyhow::Result<Option<SocketAddr>> {
-    let Some(mds) = &config.metrics.mds else {
-        return Ok(None);
+) -> anyhow::Result<SocketAddr> {
+    let tls = mesh_tls.filter(|_| mds.security == PortSecurity::Mesh);
+    let trusted = mds.trusted_namespaces.iter().cloned();
+    let pushers = MdsPushers {
+        tls,
+        for_all: trusted.chain(modules::root_namespaces(config)).collect(),
     };
     let listener = bind("metrics.mds.address", mds.address).await?;
     let address = listener.local_addr()?;
     let store = MdsStore::new(mds.store.clone(), Arc::new(SystemClock::new()));
     sources.push(Arc::new(MdsSource::new(store.clone())));
-    let serving = mds_serve(listener, store, shutdown.clone());
+    let serving = mds_serve(listener, store, pushers, shutdown.clone());
     servers.push(tokio::spawn(async move {
         serving.await.context("the metric discovery server failed")
     }));
-    Ok(Some(address))
+    Ok(address)
 }

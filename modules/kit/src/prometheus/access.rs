@@ -16,6 +16,11 @@ pub const MAX_BYTES: usize = 4 << 20;
 /// Series of one answer, unless configured.
 pub const MAX_SERIES: usize = 10_000;
 
+/// What is asked, below the base URL.
+pub(super) const QUERY_PATH: &str = "/api/v1/query";
+/// Parameters of a query, which an address would say for all of them.
+const TAKEN: [&str; 5] = ["query", "time", "timeout", "lookback_delta", "limit"];
+
 /// Headers that the client needs for itself.
 const OWN: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING];
 
@@ -24,7 +29,8 @@ const OWN: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Access {
-    /// Base URL, `http://` or `https://`. A path in it is kept: `https://thanos.example/prom`.
+    /// Base URL, `http://` or `https://`. A path in it is kept, and parameters are sent with each query:
+    /// `https://thanos.example/prom?tenant=shop`.
     pub address: String,
     /// Time limit of one query.
     pub timeout: Duration,
@@ -221,7 +227,7 @@ impl Access {
         Ok(())
     }
 
-    /// The base URL without a slash at its end, and the user and the password that stood in it: no message that shows
+    /// The base URL without a slash at the end of its path, with its parameters, and the user and the password that stood in it: no message that shows
     /// the URL can show them.
     pub(super) fn url(&self, section: &Section) -> Result<(Url, Option<Userinfo>), KeyError> {
         let refused = |reason: &str| {
@@ -229,7 +235,7 @@ impl Access {
                 "address",
                 format!(
                     "{:?} is not usable ({reason})",
-                    without_userinfo(&self.address)
+                    without_secrets(&self.address)
                 ),
                 "write an http:// or https:// URL such as http://prometheus.istio-system:9090",
             )
@@ -238,9 +244,17 @@ impl Access {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(refused(&format!("the scheme is {:?}", url.scheme())));
         }
-        if url.query().is_some() || url.fragment().is_some() {
+        if url.fragment().is_some() {
+            return Err(refused("it has a '#', and what follows is never sent"));
+        }
+        if let Some((taken, _)) = url.query_pairs().find(|(name, _)| TAKEN.contains(&&**name)) {
+            return Err(refused(&format!(
+                "the parameter {taken:?} belongs to each query of its own"
+            )));
+        }
+        if url.path().trim_end_matches('/').ends_with(QUERY_PATH) {
             return Err(refused(
-                "it has a '?' or a '#', which queries would lose: a tenant is named in headers",
+                "it ends with the path of a query, which is appended to it",
             ));
         }
         let userinfo = userinfo(&url);
@@ -249,6 +263,9 @@ impl Access {
         let _ = url.set_username("");
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
+        if url.query() == Some("") {
+            url.set_query(None);
+        }
         Ok((url, userinfo))
     }
 
@@ -312,10 +329,18 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// An address for messages, also one that is no URL: all before the last `@` may be a password.
-fn without_userinfo(address: &str) -> String {
-    let Some((before, after)) = address.rsplit_once('@') else {
-        return address.to_owned();
+/// An address for messages, also one that is no URL: all before the last `@` may be a password, and parameters a key.
+fn without_secrets(address: &str) -> String {
+    let (before, after) = match address.rsplit_once('@') {
+        Some((before, after)) => (Some(before), after),
+        None => (None, address),
+    };
+    let after = match after.split_once('?') {
+        Some((base, _)) => format!("{base}?***"),
+        None => after.to_owned(),
+    };
+    let Some(before) = before else {
+        return after;
     };
     let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
     let scheme = if scheme.is_empty() {
@@ -351,6 +376,7 @@ mod tests {
             all,
             "{}",
             r#"{"address": "http://127.0.0.1:9090/"}"#,
+            r#"{"address": "http://127.0.0.1:9090/?tenant=shop"}"#,
             r#"{"headers": {"Authorization": "Basic eDp5"}}"#,
         ] {
             let access = parse(text);
@@ -367,7 +393,23 @@ mod tests {
             (r#"{"address": "p:9090"}"#, "address", "http://"),
             (r#"{"address": "ftp://p"}"#, "address", "http://"),
             (r#"{"address": "http://"}"#, "address", "http://"),
-            (r#"{"address": "http://p/?a=b"}"#, "address", "http://"),
+            (r#"{"address": "http://p/#a"}"#, "address", "http://"),
+            (r#"{"address": "http://p/?query=up"}"#, "address", "http://"),
+            (
+                r#"{"address": "http://p/?a=b&%74ime=1"}"#,
+                "address",
+                "http://",
+            ),
+            (
+                r#"{"address": "http://p/x/api/v1/query"}"#,
+                "address",
+                "http://",
+            ),
+            (
+                r#"{"address": "http://p/api/v1/query/?a=b"}"#,
+                "address",
+                "http://",
+            ),
             (r#"{"timeout": "0"}"#, "timeout", "at most 5m"),
             (r#"{"timeout": "301s"}"#, "timeout", "at most 5m"),
             (r#"{"certFile": "/c"}"#, "certFile", "set keyFile"),
@@ -448,7 +490,7 @@ mod tests {
         for address in [
             "ftp://reader:hush@p",
             "http://reader:hush@p:99999",
-            "http://reader:hush@p/?tenant=x",
+            "http://reader:hush@p/?time=1",
             "http://reader:hu/sh@p",
             "reader:hush@p",
             "http://reader:x@hush@",
@@ -471,6 +513,12 @@ mod tests {
             ("https://p/prom/", "https://p/prom", None),
             ("https://p/prom//", "https://p/prom", None),
             ("https://p", "https://p/", None),
+            ("https://p/?", "https://p/", None),
+            (
+                "https://u:x@p/prom/?a=b%26&c",
+                "https://p/prom?a=b%26&c",
+                Some("x"),
+            ),
             ("http://u:100%25%zz@p", "http://p/", Some("100%%zz")),
         ] {
             let access = Access {
