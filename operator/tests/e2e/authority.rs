@@ -54,8 +54,10 @@ async fn fault_t8_a_start_that_waits_for_its_authority_answers_probes() {
     assert_eq!(http::get(at, "/healthz").await.unwrap(), "ok\n");
     assert!(!starting.is_finished());
     let secrets: Api<Secret> = Api::namespaced(embedded.client(), "istio-system");
-    let gone = secrets.delete("trimtab-xds-authority", &DeleteParams::default());
-    gone.await.unwrap();
+    secrets
+        .delete("trimtab-xds-authority", &DeleteParams::default())
+        .await
+        .unwrap();
     let operator = starting.await.unwrap().unwrap();
     assert_eq!(operator.http, at);
     wait_until("ready", BOUND, || async {
@@ -103,8 +105,10 @@ async fn fault_t8_a_deleted_authority_stays_in_use_until_proxies_can_be_told_ano
     let keeping = tokio::spawn(keeping);
     clock.advance(DAY / 4);
     let secrets: Api<Secret> = Api::namespaced(embedded.client(), "istio-system");
-    let gone = secrets.delete("trimtab-xds-authority", &DeleteParams::default());
-    gone.await.unwrap();
+    secrets
+        .delete("trimtab-xds-authority", &DeleteParams::default())
+        .await
+        .unwrap();
     wait_until("a new Secret", DAY, || async {
         store
             .read()

@@ -42,6 +42,7 @@ const LIFE: Duration = Duration::from_secs(600);
 
 /// What istiod needs to see of somebody, as files of a pod.
 async fn asking(cluster: &Cluster, dir: &Path, namespace: &str, account: &str) -> MeshCaConfig {
+    let address = istiod(Minor::Newest).await.secure().to_string();
     let dir = dir.join(format!("{namespace}-{account}"));
     std::fs::create_dir_all(&dir).unwrap();
     let get = ["-n", namespace, "get", "configmap", "istio-ca-root-cert"];
@@ -57,7 +58,7 @@ async fn asking(cluster: &Cluster, dir: &Path, namespace: &str, account: &str) -
     .unwrap();
     let token = service_account_token(cluster, namespace, account, &["istio-ca"]).await;
     let config = MeshCaConfig {
-        address: istiod(Minor::Newest).await.secure().to_string(),
+        address,
         server_name: "istiod.istio-system.svc".to_owned(),
         root_file: dir.join("root-cert.pem"),
         token_file: dir.join("istio-token"),
