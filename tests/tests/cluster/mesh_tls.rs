@@ -249,7 +249,9 @@ fn sidecar(
         let name = cluster["name"].as_str().unwrap().to_owned();
         cluster["load_assignment"] = endpoints(&name, nobody);
     }
+    let admin = free_address().unwrap();
     let config = json!({"node": {"id": node_id(namespace), "cluster": "web"},
+        "admin": {"address": socket(admin)},
         "static_resources": {"listeners": [listener], "clusters": clusters}});
     (config, at)
 }
