@@ -26,7 +26,7 @@ use trimtab_kit::sources::{
 use trimtab_mesh::Mesh;
 use trimtab_xds::{ResourceCache, Tls, Unresolved};
 
-use crate::config::{Config, Mds};
+use crate::config::Config;
 use crate::http;
 use crate::identity;
 use crate::modules;
@@ -104,22 +104,15 @@ impl Operator {
         let xds_listener = listen("xds.address", config.xds.address)?;
         let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
         let readiness = Readiness::new();
-        // Probes are answered while the start waits for others.
         let names = own_names(&config);
-        let (pages, shown) = watch::channel(early_pages(&readiness, names.clone()));
-        let serving = http::serve(http_listener, shown, shutdown.clone());
-        let mut servers = vec![tokio::spawn(serving)];
+        let (pages, serving) = open_http(http_listener, &readiness, &names, &shutdown);
+        let mut servers = vec![serving];
         let mut sources = extra;
         let answers = AnswerBudget::default();
         sources.extend(configured_sources(&config, &client, &answers)?);
         let mesh_tls = identity::mesh_tls(&config, &clock, &readiness, &shutdown).await?;
-        let (mds, tls) = (&config.metrics.mds, mesh_tls.clone());
-        let mds = match mds {
-            Some(mds) => {
-                Some(add_mds(mds, &config, tls, &mut sources, &mut servers, &shutdown).await?)
-            }
-            None => None,
-        };
+        let tls = mesh_tls.clone();
+        let mds = add_mds(&config, tls, &mut sources, &mut servers, &shutdown).await?;
         let identity =
             identity::establish(&config, xds_address, &client, &clock, &readiness, &shutdown)
                 .await?;
@@ -138,10 +131,7 @@ impl Operator {
         let mut host = Host::new(context.clone());
         set_up(&config, &mut host)?;
         let modules = host.modules().to_vec();
-        if let Some(file) = config.file.clone() {
-            let following = reload::follow(file, as_written, modules.clone(), shutdown.clone());
-            host.spawn("configuration file", following);
-        }
+        follow_file(as_written, &modules, &mut host, &shutdown);
         host.spawn("xds: open", open(cache.clone(), context.clone()));
         let collector = Box::new(XdsCollector(cache.clone()));
         context.registry.lock().register_collector(collector);
@@ -228,15 +218,36 @@ impl Operator {
     }
 }
 
-/// What the HTTP endpoints show before the modules are set up: whether the process lives, and what it waits for.
-fn early_pages(readiness: &Readiness, names: Arc<http::OwnNames>) -> Router {
+/// Takes over changes of the file, if there is one.
+fn follow_file(
+    as_written: Config,
+    modules: &[Arc<Installed>],
+    host: &mut Host,
+    shutdown: &CancellationToken,
+) {
+    if let Some(file) = as_written.file.clone() {
+        let following = reload::follow(file, as_written, modules.to_vec(), shutdown.clone());
+        host.spawn("configuration file", following);
+    }
+}
+
+/// Opens the HTTP endpoints, which show whether the process lives and what it waits for, until the modules are set up and
+/// their pages are sent.
+fn open_http(
+    listener: TcpListener,
+    readiness: &Readiness,
+    names: &Arc<http::OwnNames>,
+    shutdown: &CancellationToken,
+) -> (watch::Sender<Router>, JoinHandle<anyhow::Result<()>>) {
     let state = http::State {
         registry: Arc::default(),
         readiness: readiness.clone(),
         modules: Vec::new(),
         cache: ResourceCache::new(),
     };
-    http::pages(state, names)
+    let (pages, shown) = watch::channel(http::pages(state, names.clone()));
+    let serving = http::serve(listener, shown, shutdown.clone());
+    (pages, tokio::spawn(serving))
 }
 
 /// What the HTTP endpoints show.
@@ -350,13 +361,15 @@ pub(crate) fn configured_sources(
 }
 
 async fn add_mds(
-    mds: &Mds,
     config: &Config,
     mesh_tls: Option<Arc<Tls>>,
     sources: &mut Vec<Arc<dyn MetricSource>>,
     servers: &mut Vec<JoinHandle<anyhow::Result<()>>>,
     shutdown: &CancellationToken,
-) -> anyhow::Result<SocketAddr> {
+) -> anyhow::Result<Option<SocketAddr>> {
+    let Some(mds) = &config.metrics.mds else {
+        return Ok(None);
+    };
     let tls = mesh_tls.filter(|_| mds.security == PortSecurity::Mesh);
     let trusted = mds.trusted_namespaces.iter().cloned();
     let pushers = MdsPushers {
@@ -371,5 +384,5 @@ async fn add_mds(
     servers.push(tokio::spawn(async move {
         serving.await.context("the metric discovery server failed")
     }));
-    Ok(address)
+    Ok(Some(address))
 }

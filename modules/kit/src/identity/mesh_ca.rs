@@ -280,7 +280,7 @@ impl Keeper {
             let pause = match obtain(&self.config, LIFE).await {
                 Ok((new, ends)) => {
                     let left = Duration::try_from(ends - self.clock.now()).unwrap_or_default();
-                    late = Some(self.clock.monotonic() + left - left / LATE);
+                    late = Some(self.clock.monotonic() + left / LATE * (LATE - 1));
                     retry = RETRY[0];
                     self.certificate.send_replace(Some(new));
                     self.gate.release();

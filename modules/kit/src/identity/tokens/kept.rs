@@ -79,21 +79,21 @@ mod tests {
         out
     }
 
-    fn good() -> Answer {
-        Ok(Authenticated {
+    fn good() -> Authenticated {
+        Authenticated {
             id: SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap(),
             expires: None,
-        })
+        }
     }
 
     #[test]
     fn fault_t8_refusals_push_no_good_answer_out() {
         let (mut kept, now) = (Kept::default(), Duration::ZERO);
-        kept.put(digest(0), &good(), now);
+        kept.put(digest(0), &Ok(good()), now);
         for number in 1..3 * MOST {
             kept.put(digest(number), &Err("junk".to_owned()), now);
         }
-        assert_eq!(kept.get(&digest(0), now), Some(good()));
+        assert_eq!(kept.get(&digest(0), now), Some(Ok(good())));
         assert!(kept.refused.len() <= MOST_REFUSALS);
         assert!(kept.get(&digest(3 * MOST - 1), now).unwrap().is_err());
         assert_eq!(kept.get(&digest(3 * MOST - 1), KEEP_REFUSAL), None);
@@ -104,9 +104,9 @@ mod tests {
     fn more_good_tokens_than_places_are_answered_all_the_same() {
         let (mut kept, now) = (Kept::default(), Duration::ZERO);
         for number in 0..MOST + 10 {
-            kept.put(digest(number), &good(), now);
+            kept.put(digest(number), &Ok(good()), now);
         }
         assert!(kept.good.len() <= MOST);
-        assert_eq!(kept.get(&digest(MOST + 9), now), Some(good()));
+        assert_eq!(kept.get(&digest(MOST + 9), now), Some(Ok(good())));
     }
 }

@@ -1,6 +1,7 @@
 //! With an API server whose reviews take as long as the test wants.
 
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::http::{Request, Response};
@@ -66,9 +67,8 @@ impl Reviews {
     }
 }
 
-fn address(last: u8) -> Option<IpAddr> {
-    Some(IpAddr::from([10, 0, 0, last]))
-}
+const STRANGER: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
+const OTHER: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)));
 
 #[tokio::test]
 async fn fault_t8_junk_from_one_address_delays_nobody_else() {
@@ -77,14 +77,14 @@ async fn fault_t8_junk_from_one_address_delays_nobody_else() {
     let flood: Vec<String> = (0..2 * WAITING).map(|n| format!("junk{n}")).collect();
     let flood = flood
         .iter()
-        .map(|token| reviewer.authenticate(token, address(1)));
+        .map(|token| reviewer.authenticate(token, STRANGER));
     let mut flood = std::pin::pin!(join_all(flood));
     let good = async {
         // The flood is polled first, and hangs.
         tokio::task::yield_now().await;
         for number in 0..3 {
             let token = format!("good{number}");
-            reviewer.authenticate(&token, address(2)).await.unwrap();
+            reviewer.authenticate(&token, OTHER).await.unwrap();
         }
     };
     tokio::select! {
@@ -106,19 +106,19 @@ async fn fault_t8_junk_from_one_address_delays_nobody_else() {
 
 #[tokio::test(start_paused = true)]
 async fn fault_t8_the_time_out_counts_from_the_begin_of_a_review() {
-    let reviews = Reviews::new(TIMEOUT - Duration::from_secs(1));
+    let reviews = Reviews::new(TIMEOUT / 10 * 9);
     let reviewer = reviews.reviewer();
     let tokens: Vec<String> = (0..4 * turns::PER_ADDRESS)
         .map(|n| format!("good{n}"))
         .collect();
     let all = tokens
         .iter()
-        .map(|token| reviewer.authenticate(token, address(1)));
+        .map(|token| reviewer.authenticate(token, STRANGER));
     for answer in join_all(all).await {
         answer.unwrap();
     }
     let slow = Reviews::new(TIMEOUT + Duration::from_secs(1));
-    let late = slow.reviewer().authenticate("good", address(1)).await;
+    let late = slow.reviewer().authenticate("good", STRANGER).await;
     assert!(
         matches!(late, Err(AuthenticateError::Unavailable(_))),
         "{late:?}"
@@ -129,7 +129,7 @@ async fn fault_t8_the_time_out_counts_from_the_begin_of_a_review() {
 async fn all_streams_of_a_proxy_cost_one_review() {
     let reviews = Reviews::new(Duration::from_millis(1));
     let reviewer = reviews.reviewer();
-    let all = (0..20).map(|_| reviewer.authenticate("good", address(1)));
+    let all = (0..20).map(|_| reviewer.authenticate("good", STRANGER));
     assert!(join_all(all).await.iter().all(Result::is_ok));
     assert_eq!(reviews.asked.load(Ordering::Relaxed), 1);
     assert!(reviewer.under_review.lock().is_empty());
