@@ -2,6 +2,7 @@
 //!
 //! The sections of modules are kept as they are written; each module checks and reads its own.
 
+mod mesh;
 mod xds;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,11 +13,13 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trimtab_dataplane::module::Proxies;
+use trimtab_kit::identity::PortSecurity;
 use trimtab_kit::module::{Factory, Module, read};
 use trimtab_kit::sources::{MdsConfig, MetricsServerConfig, PrometheusConfig};
 
 use crate::modules;
 
+pub use mesh::{Mesh, MeshCertificate};
 pub use xds::{Tls, Trust, Xds, XdsLimits, XdsTokens};
 
 /// The whole file.
@@ -68,45 +71,6 @@ impl Default for Config {
     }
 }
 
-/// What all modules know of the mesh.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Mesh {
-    /// The cluster domain: Services are `NAME.NAMESPACE.svc.DOMAIN`.
-    pub domain: String,
-    /// `NAMESPACE/NAME` of the ConfigMap with Istio's MeshConfig; empty: it is not read.
-    pub config_map: String,
-}
-
-impl Mesh {
-    /// Namespace and name of the ConfigMap. The error names the key and the fix.
-    pub fn config_map(&self) -> Result<Option<(String, String)>, String> {
-        if self.config_map.is_empty() {
-            return Ok(None);
-        }
-        match self.config_map.split_once('/') {
-            Some((namespace, name))
-                if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
-            {
-                Ok(Some((namespace.to_owned(), name.to_owned())))
-            }
-            _ => Err(format!(
-                "mesh.configMap: \"{}\" is not NAMESPACE/NAME: write for example istio-system/istio, or leave it empty",
-                self.config_map
-            )),
-        }
-    }
-}
-
-impl Default for Mesh {
-    fn default() -> Self {
-        Self {
-            domain: trimtab_mesh::DEFAULT_DOMAIN.to_owned(),
-            config_map: "istio-system/istio".to_owned(),
-        }
-    }
-}
-
 /// The HTTP endpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -145,6 +109,11 @@ pub struct Metrics {
 pub struct Mds {
     /// Where to listen.
     pub address: SocketAddr,
+    /// Plain: whoever reaches the port may push for all. Mesh: mTLS with the mesh's certificates, and a workload pushes for
+    /// its own namespace.
+    pub security: PortSecurity,
+    /// With security Mesh: namespaces, besides Istio's root namespace, whose workloads may push for all.
+    pub trusted_namespaces: Vec<String>,
     /// Bounds of the store.
     pub store: MdsConfig,
 }
@@ -153,6 +122,8 @@ impl Default for Mds {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 8084)),
+            security: PortSecurity::Plain,
+            trusted_namespaces: Vec::new(),
             store: MdsConfig::default(),
         }
     }
@@ -233,10 +204,6 @@ impl Config {
         {
             bail!("http.hosts: {host:?} is no name: write a host without scheme and path");
         }
-        if self.mesh.domain.is_empty() {
-            bail!("mesh.domain is empty: leave it out, or write the cluster domain");
-        }
-        self.mesh.config_map().map_err(anyhow::Error::msg)?;
         for factory in factories {
             if let Some(domain) = self.section(factory).get("domain") {
                 bail!(
@@ -247,6 +214,8 @@ impl Config {
             let checked = factory.check(self.section(factory));
             checked.map_err(anyhow::Error::msg)?;
         }
+        let mesh = self.mesh.check(&modules::mesh_ports(self));
+        mesh.map_err(anyhow::Error::msg)?;
         let mds = self.metrics.mds.iter();
         let own = [
             ("http.address", self.http.address),

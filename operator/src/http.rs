@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trimtab_kit::module::{DescribeRequest, Installed};
 use trimtab_kit::readiness::Readiness;
@@ -66,13 +67,18 @@ const FILES: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// Serves until shutdown.
+/// Serves the present one of `pages` until shutdown.
 pub async fn serve(
     listener: TcpListener,
-    state: State,
-    names: Arc<OwnNames>,
+    pages: watch::Receiver<Router>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    serve::serve(listener, pages, shutdown).await;
+    Ok(())
+}
+
+/// All that the port answers.
+pub fn pages(state: State, names: Arc<OwnNames>) -> Router {
     let routes: Vec<Router> = state.modules.iter().map(|m| m.routes.clone()).collect();
     let app = Router::new()
         .route("/", get(|| async { Html(LIMITERS) }))
@@ -94,12 +100,9 @@ pub async fn serve(
     });
     let app = routes.into_iter().fold(app, Router::merge);
     // For the routes of all modules: what changes state is a POST, and comes from nobody's web page.
-    let app = app
-        .layer(axum::middleware::from_fn(guard::only_from_here))
+    app.layer(axum::middleware::from_fn(guard::only_from_here))
         .layer(axum::middleware::map_response(guard::protected))
-        .layer(axum::Extension(names));
-    serve::serve(listener, app, shutdown).await;
-    Ok(())
+        .layer(axum::Extension(names))
 }
 
 async fn readyz(Extract(state): Extract<State>) -> Response {

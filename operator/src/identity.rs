@@ -11,14 +11,15 @@ use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::Clock;
 use trimtab_kit::identity::{
     Authorities, AuthorityStore, EndpointTls, TokenReviewer, XdsEndpoint, keep,
+    keep_mesh_certificate,
 };
-use trimtab_xds::{Security, Tokens};
+use trimtab_kit::readiness::Readiness;
+use trimtab_xds::{Security, Tls, Tokens};
 
 use crate::config::{Config, XdsTokens};
 
-/// Pause between attempts to read the authorities at the start, and how many there are.
+/// Pause between attempts to read the authorities at the start.
 const RETRY: Duration = Duration::from_secs(1);
-const ATTEMPTS: u32 = 30;
 
 /// What follows from `xds` of the configuration.
 pub(crate) struct Identity {
@@ -34,6 +35,7 @@ pub(crate) async fn establish(
     listening: SocketAddr,
     client: &Client,
     clock: &Arc<dyn Clock>,
+    readiness: &Readiness,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Identity> {
     let mut endpoint = XdsEndpoint::plain(advertised(config, Some(listening)));
@@ -43,7 +45,7 @@ pub(crate) async fn establish(
         return Ok(Identity { endpoint, security });
     };
     let store = AuthorityStore::new(client.clone(), tokens.authority.clone(), clock.clone());
-    let authorities = first(&store, shutdown).await?;
+    let authorities = first(&store, readiness, shutdown).await?;
     let hosts = vec![host(&endpoint.address).to_owned()];
     let certificate = store.issue(&authorities, &hosts)?;
     let (sender, certificate) = watch::channel(certificate);
@@ -57,27 +59,79 @@ pub(crate) async fn establish(
     Ok(Identity { endpoint, security })
 }
 
-/// An API server that is not there yet is waited for: proxies cannot be told a root before.
+/// An API server that is not there yet is waited for, and a Secret that cannot be used: proxies cannot be told a root before.
+/// `/readyz` says why.
 async fn first(
     store: &AuthorityStore,
+    readiness: &Readiness,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Authorities> {
-    let mut attempt = 0;
+    let mut told = String::new();
+    let mut gate = readiness.block("xds.tokens: the authority of the xDS server");
     loop {
         let error = match store.load().await {
-            Ok(authorities) => return Ok(authorities),
+            Ok(authorities) => {
+                gate.release();
+                return Ok(authorities);
+            }
             Err(error) => error,
         };
-        attempt += 1;
-        if attempt == ATTEMPTS {
-            return Err(error).context("xds.tokens: there is no authority for the xDS server");
+        let why = chain(&error);
+        if why != told {
+            tracing::warn!(
+                error = why,
+                "the authority of the xDS server cannot be read yet"
+            );
+            gate.release();
+            gate = readiness.block(format!(
+                "xds.tokens: the authority of the xDS server: {why}"
+            ));
+            told = why;
         }
-        tracing::warn!(%error, "the authority of the xDS server cannot be read yet");
         tokio::select! {
             () = shutdown.cancelled() => return Err(error).context("stopped"),
             () = tokio::time::sleep(RETRY) => {}
         }
     }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let mut text = error.to_string();
+    for cause in causes.map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// The certificates of the mesh where a port wants them, kept fresh until `shutdown`.
+pub(crate) async fn mesh_tls(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    readiness: &Readiness,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<Arc<Tls>>> {
+    const NAME: &str = "mesh.certificate";
+    let counts = Arc::default();
+    let certificate = config.mesh.certificate.as_ref();
+    if let Some(files) = certificate.and_then(|c| c.files.as_ref()) {
+        let tls = Tls::of_files(NAME, files.files(), counts, shutdown.clone());
+        return Ok(Some(tls.await.context(NAME)?));
+    }
+    let Some(istiod) = certificate.and_then(|c| c.istiod.as_ref()) else {
+        return Ok(None);
+    };
+    let (sender, receiver) = watch::channel(None);
+    let domains = istiod.trust_domains.clone();
+    let tls = Tls::of_mesh(NAME, receiver, domains, counts, shutdown.clone());
+    let gate = readiness.block("mesh.certificate: the first answer of istiod");
+    let (istiod, clock) = (istiod.clone(), clock.clone());
+    let keeping = keep_mesh_certificate(istiod, sender, clock, gate, shutdown.clone());
+    tokio::spawn(keeping);
+    Ok(Some(tls))
 }
 
 /// The endpoint where nothing runs: the root of an authority that no Secret among the objects has is a comment.

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use trimtab_dataplane::XdsAddress;
 use trimtab_dataplane::module::{Proxies, setup};
 use trimtab_kit::host::Host;
+use trimtab_kit::identity::PortSecurity;
 use trimtab_kit::module::{Factory, SetupError};
 use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_lazyload::module::Lazyload;
@@ -66,6 +67,22 @@ pub fn root_namespaces(config: &Config) -> [String; 2] {
         config.of::<Limiter>().root_namespace,
         config.of::<Metaprotocol>().root_namespace,
     ]
+}
+
+/// Keys of the ports that want mTLS of the mesh.
+pub fn mesh_ports(config: &Config) -> Vec<&'static str> {
+    let mds = config.metrics.mds.as_ref().map(|mds| mds.security);
+    let logs = config.of::<Lazyload>().learn.access_log;
+    [
+        ("metrics.mds.security", mds),
+        (
+            "lazyload.learn.accessLog.security",
+            logs.map(|logs| logs.security),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(key, security)| (security == Some(PortSecurity::Mesh)).then_some(key))
+    .collect()
 }
 
 /// In standalone mode the fallback's proxies have no pods: their access logs are known by the addresses where they listen.

@@ -7,22 +7,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use kube::Client;
 use kube::core::ApiResource;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::{Clock, SystemClock};
 use trimtab_kit::host::{Context, Host, Parts};
-use trimtab_kit::identity::XdsEndpoint;
+use trimtab_kit::identity::{PortSecurity, XdsEndpoint};
 use trimtab_kit::module::Installed;
 use trimtab_kit::prometheus::AnswerBudget;
 use trimtab_kit::readiness::Readiness;
 use trimtab_kit::sources::{
-    MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_serve,
+    MdsPushers, MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_serve,
 };
 use trimtab_mesh::Mesh;
-use trimtab_xds::{ResourceCache, Unresolved};
+use trimtab_xds::{ResourceCache, Tls, Unresolved};
 
 use crate::config::Config;
 use crate::http;
@@ -101,16 +103,24 @@ impl Operator {
         let http_listener = bind("http.address", config.http.address).await?;
         let xds_listener = listen("xds.address", config.xds.address)?;
         let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
-        let mut servers = Vec::new();
+        let readiness = Readiness::new();
+        let names = own_names(&config);
+        let (pages, serving) = open_http(http_listener, &readiness, &names, &shutdown);
+        let mut servers = vec![serving];
         let mut sources = extra;
         let answers = AnswerBudget::default();
         sources.extend(configured_sources(&config, &client, &answers)?);
-        let mds = add_mds(&config, &mut sources, &mut servers, &shutdown).await?;
+        let mesh_tls = identity::mesh_tls(&config, &clock, &readiness, &shutdown).await?;
+        let tls = mesh_tls.clone();
+        let mds = add_mds(&config, tls, &mut sources, &mut servers, &shutdown).await?;
         let identity =
-            identity::establish(&config, xds_address, &client, &clock, &shutdown).await?;
+            identity::establish(&config, xds_address, &client, &clock, &readiness, &shutdown)
+                .await?;
         let context = Context {
             mesh: Mesh::new(&config.mesh.domain),
             xds_endpoint: identity.endpoint.clone(),
+            readiness,
+            mesh_tls,
             sources,
             mesh_config: config.mesh.config_map().map_err(anyhow::Error::msg)?,
             answer_budget: answers,
@@ -121,19 +131,11 @@ impl Operator {
         let mut host = Host::new(context.clone());
         set_up(&config, &mut host)?;
         let modules = host.modules().to_vec();
-        if let Some(file) = config.file.clone() {
-            let following = reload::follow(file, as_written, modules.clone(), shutdown.clone());
-            host.spawn("configuration file", following);
-        }
+        follow_file(as_written, &modules, &mut host, &shutdown);
         host.spawn("xds: open", open(cache.clone(), context.clone()));
         let collector = Box::new(XdsCollector(cache.clone()));
         context.registry.lock().register_collector(collector);
-        servers.push(tokio::spawn(http::serve(
-            http_listener,
-            pages(&context, &modules),
-            own_names(&config),
-            shutdown.clone(),
-        )));
+        let _early = pages.send_replace(http::pages(shown_of(&context, &modules), names));
         let options = config.xds.options(identity.security);
         let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, shutdown.clone());
         servers.push(tokio::spawn(async move { Ok(xds.await?) }));
@@ -216,8 +218,40 @@ impl Operator {
     }
 }
 
+/// Takes over changes of the file, if there is one.
+fn follow_file(
+    as_written: Config,
+    modules: &[Arc<Installed>],
+    host: &mut Host,
+    shutdown: &CancellationToken,
+) {
+    if let Some(file) = as_written.file.clone() {
+        let following = reload::follow(file, as_written, modules.to_vec(), shutdown.clone());
+        host.spawn("configuration file", following);
+    }
+}
+
+/// Opens the HTTP endpoints, which show whether the process lives and what it waits for, until the modules are set up and
+/// their pages are sent.
+fn open_http(
+    listener: TcpListener,
+    readiness: &Readiness,
+    names: &Arc<http::OwnNames>,
+    shutdown: &CancellationToken,
+) -> (watch::Sender<Router>, JoinHandle<anyhow::Result<()>>) {
+    let state = http::State {
+        registry: Arc::default(),
+        readiness: readiness.clone(),
+        modules: Vec::new(),
+        cache: ResourceCache::new(),
+    };
+    let (pages, shown) = watch::channel(http::pages(state, names.clone()));
+    let serving = http::serve(listener, shown, shutdown.clone());
+    (pages, tokio::spawn(serving))
+}
+
 /// What the HTTP endpoints show.
-fn pages(context: &Context, modules: &[Arc<Installed>]) -> http::State {
+fn shown_of(context: &Context, modules: &[Arc<Installed>]) -> http::State {
     http::State {
         registry: context.registry.clone(),
         readiness: context.readiness.clone(),
@@ -328,6 +362,7 @@ pub(crate) fn configured_sources(
 
 async fn add_mds(
     config: &Config,
+    mesh_tls: Option<Arc<Tls>>,
     sources: &mut Vec<Arc<dyn MetricSource>>,
     servers: &mut Vec<JoinHandle<anyhow::Result<()>>>,
     shutdown: &CancellationToken,
@@ -335,11 +370,17 @@ async fn add_mds(
     let Some(mds) = &config.metrics.mds else {
         return Ok(None);
     };
+    let tls = mesh_tls.filter(|_| mds.security == PortSecurity::Mesh);
+    let trusted = mds.trusted_namespaces.iter().cloned();
+    let pushers = MdsPushers {
+        tls,
+        for_all: trusted.chain(modules::root_namespaces(config)).collect(),
+    };
     let listener = bind("metrics.mds.address", mds.address).await?;
     let address = listener.local_addr()?;
     let store = MdsStore::new(mds.store.clone(), Arc::new(SystemClock::new()));
     sources.push(Arc::new(MdsSource::new(store.clone())));
-    let serving = mds_serve(listener, store, shutdown.clone());
+    let serving = mds_serve(listener, store, pushers, shutdown.clone());
     servers.push(tokio::spawn(async move {
         serving.await.context("the metric discovery server failed")
     }));

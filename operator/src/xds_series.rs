@@ -42,7 +42,7 @@ impl Collector for XdsCollector {
             (
                 "trimtab_xds_tls_refused",
                 "Connections refused because of their certificate",
-                &stats.tls_refused,
+                &stats.connections.tls_refused,
             ),
             (
                 "trimtab_xds_tokens_refused",
@@ -52,7 +52,7 @@ impl Collector for XdsCollector {
             (
                 "trimtab_xds_connections_refused",
                 "Connections closed because there are too many",
-                &stats.limited_connections,
+                &stats.connections.limited,
             ),
         ] {
             counter(encoder, name, help, read(value))?;

@@ -9,7 +9,7 @@ mod access {
     use std::time::Duration;
 
     use axum::Router;
-    use axum::http::{HeaderMap, StatusCode};
+    use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
     use axum::response::IntoResponse;
     use axum::routing::{get, post};
     use parking_lot::Mutex;
@@ -282,6 +282,9 @@ mod access {
         users.answered().await.unwrap();
     }
 
+    /// Parameters of the address, among the headers.
+    const PARAMETERS: &str = "parameters-of-the-address";
+
     /// Headers of each query that came to the proxy, by whether a limiter or the learner asked.
     #[derive(Clone, Default)]
     struct Seen(Arc<Mutex<Vec<(bool, HeaderMap)>>>);
@@ -312,7 +315,10 @@ mod access {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let (url, seen) = (format!("{}/api/v1/query", behind.url()), seen.clone());
-        let pass = async move |headers: HeaderMap, body: String| {
+        let pass = async move |uri: Uri, mut headers: HeaderMap, body: String| {
+            if let Some(parameters) = uri.query() {
+                headers.insert(PARAMETERS, HeaderValue::from_str(parameters).unwrap());
+            }
             let limiter = !body.contains("istio");
             seen.0.lock().push((limiter, headers.clone()));
             let request = client
@@ -330,7 +336,8 @@ mod access {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new()
-            .route(path, post(pass))
+            .route(path, post(pass.clone()))
+            .route("/api/v1/query", post(pass.clone()))
             .route("/near/api/v1/query", to(path.to_owned()))
             .route(
                 "/away/api/v1/query",
@@ -375,6 +382,36 @@ mod access {
         std::fs::write(&token, "two\nlines").unwrap();
         users
             .refused(&["SECTION.bearerTokenFile holds more than a token"])
+            .await;
+    }
+
+    #[tokio::test]
+    async fn fault_t11_parameters_of_the_address_come_with_each_query() {
+        let target = Target::new(exporter().await, "/metrics");
+        let behind =
+            Prometheus::start(&folder("parameters"), Duration::from_millis(200), &[target])
+                .await
+                .unwrap();
+        for (path, parameters) in [
+            ("/?tenant=shop", "tenant=shop"),
+            ("/prom/?tenant=a%26b&dedup=true", "tenant=a%26b&dedup=true"),
+            ("/prom?x", "x"),
+        ] {
+            let seen = Seen::default();
+            let address = proxy(&behind, &seen).await;
+            let users = Users::new(&json!({"address": format!("http://{address}{path}")}));
+            users.answered().await.unwrap();
+            seen.both(&users, &[(PARAMETERS, parameters)]).await;
+        }
+        // The key of an API is in no message.
+        let refusing = serve(
+            Router::new().fallback(async |uri: Uri| (StatusCode::FORBIDDEN, format!("no: {uri}"))),
+        )
+        .await;
+        let users =
+            Users::new(&json!({"address": format!("http://{refusing}/?key=0123456789abcdef")}));
+        users
+            .refused(&["HTTP 403", "key=***", "SECTION.address"])
             .await;
     }
 

@@ -66,6 +66,22 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if include "trimtab.hasMds" . -}}
 {{- $_ := set $config "metrics" (dict "mds" (dict "address" "0.0.0.0:8084")) -}}
 {{- end -}}
+{{- if .Values.meshCertificate.enabled -}}
+{{- $istiod := dict
+      "address" .Values.meshCertificate.istiod
+      "rootFile" "/var/run/secrets/istio/root-cert.pem"
+      "tokenFile" "/var/run/secrets/tokens/istio-token" -}}
+{{- with .Values.meshCertificate.serverName -}}
+{{- $_ := set $istiod "serverName" . -}}
+{{- end -}}
+{{- $_ := set $config.mesh "certificate" (dict "istiod" $istiod) -}}
+{{- if include "trimtab.hasLazyload" . -}}
+{{- $_ := set $config.lazyload.learn.accessLog "security" "Mesh" -}}
+{{- end -}}
+{{- if include "trimtab.hasMds" . -}}
+{{- $_ := set $config.metrics.mds "security" "Mesh" -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.tls.secretName -}}
 {{- $_ := set $config.xds "tls" (dict
       "certificate" "/etc/trimtab-tls/tls.crt"

@@ -1,158 +1,63 @@
-//! Connections: accepted, and on a TLS listener authenticated, before they reach the gRPC server.
+//! Connections to the ports of a process: how many there may be, how long they may be silent, who the peers are, and what
+//! becomes of those that are one too many. One mechanism for all ports, the xDS server's and those of the host.
 
 mod bounds;
+mod connection;
+mod ends;
+mod handshake;
+mod table;
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::Stream;
-use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Sleep;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
-use bounds::{Complaints, Place, Places};
+pub use bounds::{Bounds, Full, Share};
+pub use connection::Connection;
+pub use ends::Ends;
 
-use crate::identity::{IdentityError, PeerInfo, SpiffeId};
-use crate::stats::Stats;
-use crate::tls::TlsSource;
+pub use crate::stats::Counts;
+pub use crate::tls::Tls;
+
+use bounds::Complaints;
+use connection::Io;
+use handshake::{HANDSHAKES, Handshake};
+use table::{Slot, Table};
 
 /// Connections that wait to be taken by the server.
 const BACKLOG: usize = 64;
 /// Connections that may wait in the system to be accepted; the system has a bound of its own.
 const WAITING: u32 = 65_535;
-/// Handshakes under way at a time; the others wait, and those of which nothing came do not count.
-const HANDSHAKES: usize = 256;
-/// Longest handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after a failure to accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Time in which a client must have sent the preface of HTTP/2.
-const FIRST_BYTES: Duration = Duration::from_secs(10);
-/// Length of that preface.
-const PREFACE: usize = 24;
 
+/// A port: what messages call it, its bounds, and its certificates; without them it is plain.
 #[derive(Debug)]
-enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+pub struct Port {
+    /// For log lines.
+    pub name: &'static str,
+    /// How much strangers may leave open.
+    pub bounds: Bounds,
+    /// Who this side is, and who may come.
+    pub tls: Option<Arc<Tls>>,
+    /// What is counted.
+    pub counts: Arc<Counts>,
 }
 
-/// One connection.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    io: Io,
-    info: PeerInfo,
-    /// Until the preface is there: how much of it is missing, and until when it must come. Later, pings find out.
-    greeting: Option<(usize, Pin<Box<Sleep>>)>,
-    _place: Place,
-}
-
-impl Connection {
-    fn new(io: Io, info: PeerInfo, place: Place) -> Self {
+impl Port {
+    /// A plain port, or with TLS.
+    pub fn new(name: &'static str, bounds: Bounds, tls: Option<Arc<Tls>>) -> Self {
         Self {
-            io,
-            info,
-            greeting: Some((PREFACE, Box::pin(tokio::time::sleep(FIRST_BYTES)))),
-            _place: place,
-        }
-    }
-
-    /// After a read of so many bytes, or of nothing yet.
-    fn greeted(
-        &mut self,
-        read: Poll<io::Result<()>>,
-        bytes: usize,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Some((missing, until)) = &mut self.greeting else {
-            return read;
-        };
-        *missing = missing.saturating_sub(bytes);
-        if *missing == 0 {
-            self.greeting = None;
-        } else if read.is_pending() && until.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        read
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = PeerInfo;
-
-    fn connect_info(&self) -> PeerInfo {
-        self.info.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_read(context, buffer),
-            Io::Tls(io) => Pin::new(io).poll_read(context, buffer),
-        };
-        let bytes = buffer.filled().len() - before;
-        self.greeted(read, bytes, context)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_write(context, buffer),
-            Io::Tls(io) => Pin::new(io).poll_write(context, buffer),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_write_vectored(context, buffers),
-            Io::Tls(io) => Pin::new(io).poll_write_vectored(context, buffers),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Io::Plain(io) => io.is_write_vectored(),
-            Io::Tls(io) => io.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_flush(context),
-            Io::Tls(io) => Pin::new(io).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_shutdown(context),
-            Io::Tls(io) => Pin::new(io).poll_shutdown(context),
+            name,
+            bounds,
+            tls,
+            counts: Arc::default(),
         }
     }
 }
@@ -181,84 +86,43 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(WAITING)
 }
 
-/// Takes what comes to a listener.
-struct Acceptor {
+/// The connections to `listener` within bounds, until `shutdown`. A slow or failing handshake holds up no other. Must be
+/// called within a tokio runtime.
+pub fn incoming(
     listener: TcpListener,
-    places: Places,
-    failures: Complaints,
-    refusals: Complaints,
-    stats: Arc<Stats>,
-}
-
-impl Acceptor {
-    /// The next connection that has a place.
-    async fn next(&mut self) -> (TcpStream, SocketAddr, Place) {
-        loop {
-            let (stream, addr) = match self.listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    if let Some(times) = self.failures.add(Instant::now()) {
-                        tracing::warn!(%error, times, "connections to the xDS server could not be accepted");
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            if let Some(place) = self.places.enter(addr.ip()) {
-                // Else Nagle's algorithm delays a push until the one before is acknowledged; a socket without it still
-                // works.
-                let _ = stream.set_nodelay(true);
-                return (stream, addr, place);
-            }
-            Stats::add(&self.stats.limited_connections, 1);
-            if let Some(times) = self.refusals.add(Instant::now()) {
-                tracing::warn!(%addr, times, "connections to the xDS server were closed: there are too many, or too many from one address");
-            }
-        }
-    }
-}
-
-type Accepted = io::Result<Connection>;
-
-/// The connections of a listener until `shutdown`. A slow or failing handshake holds up no other.
-pub(crate) fn incoming(
-    listener: TcpListener,
-    tls: Option<Arc<TlsSource>>,
-    stats: Arc<Stats>,
-    connections: usize,
+    port: Port,
     shutdown: CancellationToken,
-) -> impl Stream<Item = Accepted> {
+) -> impl Stream<Item = io::Result<Connection>> + Send + Unpin {
     let (sender, receiver) = mpsc::channel(BACKLOG);
     let mut acceptor = Acceptor {
         listener,
-        places: Places::within_files(connections),
+        table: Table::new(&port.bounds),
+        port,
         failures: Complaints::default(),
         refusals: Complaints::default(),
-        stats,
     };
     tokio::spawn(async move {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         loop {
-            let (stream, addr, place) = tokio::select! {
+            let (stream, ends, slot) = tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sender.closed() => return,
                 accepted = acceptor.next() => accepted,
             };
-            if let Some(tls) = &tls {
+            let Port { bounds, counts, .. } = &acceptor.port;
+            if let Some(tls) = &acceptor.port.tls {
                 let handshake = Handshake {
+                    port: acceptor.port.name,
                     tls: Arc::clone(tls),
                     turns: Arc::clone(&handshakes),
-                    stats: Arc::clone(&acceptor.stats),
+                    counts: Arc::clone(counts),
+                    bounds: bounds.clone(),
                     sender: sender.clone(),
                 };
-                tokio::spawn(handshake.run(stream, addr, place));
+                tokio::spawn(handshake.run(stream, ends, slot));
                 continue;
             }
-            let info = PeerInfo {
-                addr: Some(addr),
-                spiffe: None,
-            };
-            let connection = Connection::new(Io::Plain(stream), info, place);
+            let connection = Connection::new(Io::Plain(stream), ends, slot, bounds);
             if sender.send(Ok(connection)).await.is_err() {
                 return;
             }
@@ -267,75 +131,54 @@ pub(crate) fn incoming(
     ReceiverStream::new(receiver)
 }
 
-/// What a handshake needs.
-struct Handshake {
-    tls: Arc<TlsSource>,
-    turns: Arc<Semaphore>,
-    stats: Arc<Stats>,
-    sender: mpsc::Sender<Accepted>,
+/// Takes what comes to a listener.
+struct Acceptor {
+    listener: TcpListener,
+    port: Port,
+    table: Table,
+    failures: Complaints,
+    refusals: Complaints,
 }
 
-impl Handshake {
-    async fn run(self, stream: TcpStream, addr: SocketAddr, place: Place) {
-        // Silence takes no turn from others.
-        let spoke = tokio::time::timeout(HANDSHAKE, stream.readable()).await;
-        let connection = match spoke {
-            Ok(_) => {
-                // The semaphore is never closed.
-                let _turn = self.turns.acquire().await;
-                identify(&self.tls, stream, addr, place).await
+impl Acceptor {
+    /// The next connection that has a place.
+    async fn next(&mut self) -> (TcpStream, Ends, Slot) {
+        let port = self.port.name;
+        loop {
+            let accepted = self.listener.accept().await;
+            let accepted = accepted.and_then(|(stream, peer)| {
+                let local = stream.local_addr()?;
+                Ok((stream, peer, local))
+            });
+            let (stream, peer, local) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if let Some(times) = self.failures.add(Instant::now()) {
+                        tracing::warn!(port, %error, times, "connections could not be accepted");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if let Some(slot) = self.table.enter(peer.ip()) {
+                // Else Nagle's algorithm delays a small answer until the one before is acknowledged; a socket without it
+                // still works.
+                let _ = stream.set_nodelay(true);
+                let ends = Ends {
+                    peer,
+                    local,
+                    identity: None,
+                };
+                return (stream, ends, slot);
             }
-            Err(_) => Err("the client said nothing".to_owned()),
-        };
-        match connection {
-            // The server may be gone meanwhile, and then so is the connection.
-            Ok(connection) => drop(self.sender.send(Ok(connection)).await),
-            Err(reason) => {
-                Stats::add(&self.stats.tls_refused, 1);
-                tracing::debug!(%addr, reason, "a connection to the xDS server was refused");
+            Counts::add(&self.port.counts.limited);
+            if let Some(times) = self.refusals.add(Instant::now()) {
+                let most = self.port.bounds.connections;
+                tracing::warn!(port, %peer, most, times, "connections were closed: there are too many, or too many from one address");
             }
         }
     }
 }
 
-async fn identify(
-    tls: &TlsSource,
-    stream: TcpStream,
-    addr: SocketAddr,
-    place: Place,
-) -> Result<Connection, String> {
-    let acceptor = TlsAcceptor::from(tls.current());
-    let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream))
-        .await
-        .map_err(|_| "the TLS handshake took too long".to_owned())?
-        .map_err(|error| format!("the TLS handshake failed: {error}"))?;
-    let spiffe = match &tls.trust_domains {
-        // The client shows a token with each stream.
-        None => None,
-        Some(domains) => {
-            let certificates = stream.get_ref().1.peer_certificates();
-            Some(Arc::new(identified(certificates, domains)?))
-        }
-    };
-    let info = PeerInfo {
-        addr: Some(addr),
-        spiffe,
-    };
-    Ok(Connection::new(Io::Tls(Box::new(stream)), info, place))
-}
-
-/// Whose certificate it is.
-fn identified(
-    certificates: Option<&[CertificateDer<'_>]>,
-    domains: &[String],
-) -> Result<SpiffeId, String> {
-    let certificate = certificates.and_then(<[_]>::first);
-    let spiffe = certificate
-        .ok_or(IdentityError::Missing)
-        .and_then(SpiffeId::of_certificate)
-        .map_err(|error| error.to_string())?;
-    if !domains.is_empty() && !domains.iter().any(|domain| domain == spiffe.trust_domain()) {
-        return Err(IdentityError::TrustDomain(spiffe.trust_domain().to_owned()).to_string());
-    }
-    Ok(spiffe)
-}
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Clients that show a bearer token in place of a certificate.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -33,8 +34,12 @@ pub enum AuthenticateError {
 /// Judges tokens.
 #[async_trait]
 pub trait Authenticator: fmt::Debug + Send + Sync {
-    /// Whose token it is. Called for each new stream, so answers should be kept for a while.
-    async fn authenticate(&self, token: &str) -> Result<Authenticated, AuthenticateError>;
+    /// Whose token it is, and from which address it came. Called for each new stream, so answers should be kept for a while.
+    async fn authenticate(
+        &self,
+        token: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<Authenticated, AuthenticateError>;
 }
 
 /// Certificate and key of the server, both PEM; the certificate with the intermediate ones after it.
@@ -64,6 +69,7 @@ pub struct Tokens {
 /// Whose request it is, by its `authorization` header.
 pub(crate) async fn authenticated(
     authenticator: &dyn Authenticator,
+    peer: Option<IpAddr>,
     headers: &tonic::codegen::http::HeaderMap,
 ) -> Result<Authenticated, Status> {
     let header = headers.get("authorization").and_then(|h| h.to_str().ok());
@@ -77,7 +83,7 @@ pub(crate) async fn authenticated(
         )
     })?;
     authenticator
-        .authenticate(token)
+        .authenticate(token, peer)
         .await
         .map_err(|error| match error {
             AuthenticateError::Refused(why) => Status::unauthenticated(why),

@@ -231,10 +231,6 @@ impl ResourceCache {
         &self.store().stats
     }
 
-    pub(crate) fn shared_stats(&self) -> Arc<Stats> {
-        Arc::clone(&self.store().stats)
-    }
-
     pub(crate) fn store(&self) -> &Store {
         &self.inner.store
     }

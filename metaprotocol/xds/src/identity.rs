@@ -74,6 +74,7 @@ pub struct SpiffeId {
     uri: String,
     trust_domain: String,
     namespace: Option<String>,
+    account: Option<String>,
 }
 
 /// Longest metadata of a node, in bytes: as much as the annotations of a pod may have.
@@ -114,14 +115,17 @@ impl SpiffeId {
                 "each part of the path must be letters, digits, dots, dashes and underscores",
             ));
         }
-        let namespace = match segments.as_slice() {
-            ["ns", namespace, "sa", _] => Some((*namespace).to_owned()),
-            _ => None,
+        let (namespace, account) = match segments.as_slice() {
+            ["ns", namespace, "sa", account] => {
+                (Some((*namespace).to_owned()), Some((*account).to_owned()))
+            }
+            _ => (None, None),
         };
         Ok(Self {
             uri: uri.to_owned(),
             trust_domain: domain.to_owned(),
             namespace,
+            account,
         })
     }
 
@@ -152,6 +156,11 @@ impl SpiffeId {
     /// The namespace, if the path is `/ns/NAMESPACE/sa/ACCOUNT`.
     pub fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
+    }
+
+    /// The service account, if the path is `/ns/NAMESPACE/sa/ACCOUNT`.
+    pub fn account(&self) -> Option<&str> {
+        self.account.as_deref()
     }
 }
 

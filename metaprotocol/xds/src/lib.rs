@@ -39,7 +39,7 @@
 //! cache.mark_ready();
 //! ```
 
-mod accept;
+pub mod accept;
 mod authenticate;
 mod cache;
 mod changelog;
@@ -84,5 +84,6 @@ pub use scope::{Audience, Scope};
 pub use server::{serve, serve_with};
 pub use stats::{Stats, TypeStats};
 pub use store::Delivery;
+pub use tls::{MeshCertificate, Tls};
 pub use types::{CDS, DRDS, ECDS, EDS, GENERIC_RDS, LDS, RDS, TRDS, xdstp_name, xdstp_name_with};
 pub use unresolved::Unresolved;

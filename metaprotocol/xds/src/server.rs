@@ -1,17 +1,24 @@
 //! The tonic shell.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use crate::accept::incoming;
+use crate::accept::{Bounds, Port, Share, incoming};
 use crate::cache::ResourceCache;
 use crate::error::ServeError;
 use crate::options::{Security, ServerOptions};
 use crate::services::{Service, routes};
-use crate::tls::TlsSource;
+use crate::tls::Tls;
+
+/// What log lines call the port.
+const NAME: &str = "xds";
+/// Pings that come more often than this do not shorten the time for which a connection may be idle.
+const ASKED: Duration = Duration::from_secs(30);
 
 /// Serves the cache on a bound listener until `shutdown`; then streams end with OK, so that clients go elsewhere.
 ///
@@ -36,24 +43,30 @@ pub async fn serve_with(
     // Ends the tasks beside the server however the server ends.
     let done = shutdown.child_token();
     let _done = done.clone().drop_guard();
-    let (stats, stop) = (cache.shared_stats(), done.clone());
+    let (counts, stop) = (Arc::clone(&cache.stats().connections), done.clone());
     let tls = match &options.security {
         Security::Plain => None,
         Security::Certificates(files) => {
-            Some(TlsSource::of_files(files.clone(), stats, stop).await?)
+            Some(Tls::of_files(NAME, files.clone(), Arc::clone(&counts), stop).await?)
         }
         Security::Tokens(tokens) => {
             let certificate = tokens.certificate.clone();
-            Some(TlsSource::of_certificate(certificate, stats, stop)?)
+            Some(Tls::of_certificate(
+                NAME,
+                certificate,
+                Arc::clone(&counts),
+                stop,
+            )?)
         }
     };
-    let connections = incoming(
-        listener,
+    let asked = options.keepalive_interval + options.keepalive_timeout;
+    let port = Port {
+        name: NAME,
+        bounds: Bounds::streams(options.limits.connections, Share::Xds, asked.max(ASKED)),
         tls,
-        cache.shared_stats(),
-        options.limits.connections,
-        done,
-    );
+        counts,
+    };
+    let connections = incoming(listener, port, done);
     let mut builder = Server::builder()
         .http2_keepalive_interval(Some(options.keepalive_interval))
         .http2_keepalive_timeout(Some(options.keepalive_timeout));

@@ -15,6 +15,7 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Status, Streaming};
 
+use crate::accept::Ends;
 use crate::authenticate::{Authenticated, authenticated};
 use crate::cache::ResourceCache;
 use crate::codec::{Encoded, Requests};
@@ -171,12 +172,17 @@ impl<A: Api> Served<A> {
             return Status::unimplemented("compressed requests are not served; send them plain")
                 .into_http();
         }
-        let mut info: PeerInfo = parts.extensions.get().cloned().unwrap_or_default();
+        let ends = parts.extensions.get::<Ends>();
+        let mut info = PeerInfo {
+            addr: ends.map(|ends| ends.peer),
+            spiffe: ends.and_then(|ends| ends.identity.clone()),
+        };
         let options = &self.service.options;
+        let peer = info.addr.map(|addr| addr.ip());
         let token = match &options.security {
             Security::Plain | Security::Certificates(_) => None,
             Security::Tokens(tokens) => {
-                match authenticated(tokens.authenticator.as_ref(), &parts.headers).await {
+                match authenticated(tokens.authenticator.as_ref(), peer, &parts.headers).await {
                     Ok(token) => Some(token),
                     Err(status) => {
                         Stats::add(&self.service.cache.stats().tokens_refused, 1);

@@ -1,9 +1,29 @@
 //! Counters for the host to export.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
+
+/// What a port did.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Connections closed because there are too many, in all or from one address.
+    pub limited: AtomicU64,
+    /// Connections refused because of their certificate or handshake.
+    pub tls_refused: AtomicU64,
+    /// Changed certificates that were taken into use.
+    pub tls_reloads: AtomicU64,
+    /// Changed certificates that could not be used.
+    pub tls_reload_failures: AtomicU64,
+}
+
+impl Counts {
+    pub(crate) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 /// Plain counters of one [`ResourceCache`](crate::ResourceCache). All only grow, except `streams_active`.
 #[derive(Debug, Default)]
@@ -16,22 +36,16 @@ pub struct Stats {
     pub streams_refused: AtomicU64,
     /// Streams refused or ended because a client has too many.
     pub limited_streams: AtomicU64,
-    /// Connections closed because there are too many, in all or from one address.
-    pub limited_connections: AtomicU64,
+    /// What became of connections.
+    pub connections: Arc<Counts>,
     /// Streams ended because a client subscribed to too many names.
     pub limited_names: AtomicU64,
     /// Streams ended because a request was too large.
     pub limited_bytes: AtomicU64,
     /// Streams ended because of a request that is malformed or not permitted.
     pub malformed: AtomicU64,
-    /// Connections refused because of their certificate or handshake.
-    pub tls_refused: AtomicU64,
     /// Streams refused because their token is missing or not accepted.
     pub tokens_refused: AtomicU64,
-    /// Changed certificates that were taken into use.
-    pub tls_reloads: AtomicU64,
-    /// Changed certificates that could not be used.
-    pub tls_reload_failures: AtomicU64,
     /// Response messages handed to the transport.
     pub pushes: AtomicU64,
     /// Responses that clients accepted.

@@ -1,5 +1,6 @@
 //! TLS whose certificates may change while the server runs.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,8 +15,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::authenticate::ServerCertificate;
 use crate::error::TlsError;
+use crate::identity::SpiffeId;
 use crate::options::TlsFiles;
-use crate::stats::Stats;
+use crate::stats::Counts;
 
 /// The contents of the three files.
 struct Material {
@@ -47,81 +49,153 @@ async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         })
 }
 
-/// The configuration in use.
-#[derive(Debug)]
-pub(crate) struct TlsSource {
-    /// Clients must have a certificate of one of these trust domains, of any if there are none; `None`: they show no certificate.
-    pub(crate) trust_domains: Option<Vec<String>>,
-    current: RwLock<Arc<ServerConfig>>,
+/// A certificate of the mesh, all PEM, and the authorities of its peers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MeshCertificate {
+    /// The certificate, then the intermediate ones.
+    pub chain: String,
+    /// The private key.
+    pub key: String,
+    /// The authorities whose certificates are accepted.
+    pub roots: String,
 }
 
-impl TlsSource {
-    /// Reads the files, then polls them until `shutdown`.
-    pub(crate) async fn of_files(
+impl fmt::Debug for MeshCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshCertificate").finish_non_exhaustive()
+    }
+}
+
+/// Who peers are.
+#[derive(Clone, Debug)]
+pub(crate) enum Clients {
+    /// They show no certificate.
+    Unknown,
+    /// They show one of these trust domains; of any, if there are none.
+    Of(Vec<String>),
+}
+
+/// What a new connection is met with.
+#[derive(Clone, Debug)]
+pub(crate) struct Active {
+    pub(crate) config: Arc<ServerConfig>,
+    pub(crate) clients: Clients,
+}
+
+/// The certificates of a port, which may change while it is open: new connections see the new ones.
+#[derive(Debug)]
+pub struct Tls {
+    name: &'static str,
+    current: RwLock<Option<Active>>,
+    counts: Arc<Counts>,
+}
+
+impl Tls {
+    fn new(name: &'static str, counts: Arc<Counts>, current: Option<Active>) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            current: RwLock::new(current),
+            counts,
+        })
+    }
+
+    /// Client certificates are asked for. Reads the files, then polls them until `shutdown`. `name` is for log lines.
+    pub async fn of_files(
+        name: &'static str,
         files: TlsFiles,
-        stats: Arc<Stats>,
+        counts: Arc<Counts>,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, TlsError> {
         let material = Material::read(&files).await?;
-        let source = Arc::new(Self {
-            current: RwLock::new(configure(&files, &material)?),
-            trust_domains: Some(files.trust_domains.clone()),
-        });
+        let source = Self::new(name, counts, Some(of_material(&files, &material)?));
         let follower = Arc::clone(&source);
         tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = follower.follow(&files, stats, material.fingerprint()) => {}
+                () = follower.follow(&files, material.fingerprint()) => {}
             }
         });
         Ok(source)
     }
 
-    /// The configuration for a new connection.
-    pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.read())
+    /// Client certificates are asked for. Somebody else keeps the certificate fresh; while there is none, all connections
+    /// are refused. Peers must be of one of the trust domains, or of the certificate's own if there are none.
+    pub fn of_mesh(
+        name: &'static str,
+        certificate: watch::Receiver<Option<MeshCertificate>>,
+        trust_domains: Vec<String>,
+        counts: Arc<Counts>,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let source = Self::new(name, counts, None);
+        let load = move |certificate: &Option<MeshCertificate>| {
+            let certificate = certificate.as_ref()?;
+            Some(of_mesh(certificate, &trust_domains))
+        };
+        source.take(certificate, load, shutdown);
+        source
     }
 
-    /// A certificate that somebody else keeps fresh, and clients without one.
-    pub(crate) fn of_certificate(
+    /// Clients show no certificate. Somebody else keeps that of the server fresh.
+    pub fn of_certificate(
+        name: &'static str,
         mut certificate: watch::Receiver<ServerCertificate>,
-        stats: Arc<Stats>,
+        counts: Arc<Counts>,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, TlsError> {
         let first = without_clients(&certificate.borrow_and_update())?;
-        let source = Arc::new(Self {
-            trust_domains: None,
-            current: RwLock::new(first),
-        });
-        let follower = Arc::clone(&source);
+        let source = Self::new(name, counts, Some(first));
+        let load = |certificate: &ServerCertificate| Some(without_clients(certificate));
+        source.take(certificate, load, shutdown);
+        Ok(source)
+    }
+
+    /// The configuration for a new connection.
+    pub(crate) fn current(&self) -> Option<Active> {
+        self.current.read().clone()
+    }
+
+    /// Takes what is there, and then each new one until `shutdown`.
+    fn take<C: Send + Sync + 'static>(
+        self: &Arc<Self>,
+        mut certificate: watch::Receiver<C>,
+        load: impl Fn(&C) -> Option<Result<Active, TlsError>> + Send + 'static,
+        shutdown: CancellationToken,
+    ) {
+        let here = Arc::clone(self);
+        if self.current.read().is_none() {
+            certificate.mark_changed();
+        }
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     changed = certificate.changed() => if changed.is_err() { return },
                 }
-                let loaded = without_clients(&certificate.borrow_and_update());
-                follower.replace(loaded, &stats);
+                let loaded = load(&certificate.borrow_and_update());
+                if let Some(loaded) = loaded {
+                    here.replace(loaded);
+                }
             }
         });
-        Ok(source)
     }
 
-    fn replace(&self, loaded: Result<Arc<ServerConfig>, TlsError>, stats: &Stats) {
+    fn replace(&self, loaded: Result<Active, TlsError>) {
+        let port = self.name;
         match loaded {
-            Ok(config) => {
-                *self.current.write() = config;
-                Stats::add(&stats.tls_reloads, 1);
-                tracing::info!("the xDS server uses the new certificates");
+            Ok(active) => {
+                *self.current.write() = Some(active);
+                Counts::add(&self.counts.tls_reloads);
+                tracing::info!(port, "new certificates are in use");
             }
             Err(error) => {
-                Stats::add(&stats.tls_reload_failures, 1);
-                tracing::warn!(%error, "the xDS server keeps the previous certificates");
+                Counts::add(&self.counts.tls_reload_failures);
+                tracing::warn!(port, %error, "the previous certificates stay in use");
             }
         }
     }
 
-    async fn follow(&self, files: &TlsFiles, stats: Arc<Stats>, mut seen: [u64; 3]) {
+    async fn follow(&self, files: &TlsFiles, mut seen: [u64; 3]) {
         // A zero interval would be a busy loop.
         let pause = files.poll.max(std::time::Duration::from_millis(10));
         let mut failing = false;
@@ -132,7 +206,7 @@ impl TlsSource {
                 Ok(material) => {
                     seen = material.fingerprint();
                     failing = false;
-                    configure(files, &material)
+                    of_material(files, &material)
                 }
                 // Half of a replacement may be visible; it is reported once, not at each poll.
                 Err(_) if failing => continue,
@@ -141,30 +215,75 @@ impl TlsSource {
                     Err(error)
                 }
             };
-            self.replace(loaded, &stats);
+            self.replace(loaded);
         }
     }
 }
 
-fn configure(files: &TlsFiles, material: &Material) -> Result<Arc<ServerConfig>, TlsError> {
-    let unusable = |path: &Path, reason: String| TlsError::Unusable {
+fn unusable(path: &Path, reason: impl fmt::Display) -> TlsError {
+    TlsError::Unusable {
         path: path.to_owned(),
-        reason,
-    };
-    let chain = certificates(&files.certificate, &material.certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&material.key)
-        .map_err(|error| unusable(&files.key, format!("no PEM private key in it: {error}")))?;
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(&files.client_ca, &material.client_ca)? {
-        roots
-            .add(authority)
-            .map_err(|error| unusable(&files.client_ca, error.to_string()))?;
+        reason: reason.to_string(),
     }
+}
+
+fn of_material(files: &TlsFiles, material: &Material) -> Result<Active, TlsError> {
+    let chain = certificates(&files.certificate, &material.certificate)?;
+    let key = key(&files.key, &material.key)?;
+    let roots = roots(&files.client_ca, &material.client_ca)?;
+    Ok(Active {
+        config: mutual(&files.certificate, chain, key, roots)?,
+        clients: Clients::Of(files.trust_domains.clone()),
+    })
+}
+
+/// What messages call a certificate that is not from a file.
+const ISSUED: &str = "(issued)";
+
+fn of_mesh(certificate: &MeshCertificate, domains: &[String]) -> Result<Active, TlsError> {
+    let issued = Path::new(ISSUED);
+    let chain = certificates(issued, certificate.chain.as_bytes())?;
+    let own = chain.first().map(SpiffeId::of_certificate);
+    let domains = match own {
+        Some(Ok(own)) if domains.is_empty() => vec![own.trust_domain().to_owned()],
+        Some(Err(error)) if domains.is_empty() => return Err(unusable(issued, error)),
+        _ => domains.to_vec(),
+    };
+    let key = key(issued, certificate.key.as_bytes())?;
+    let roots = roots(Path::new("(roots)"), certificate.roots.as_bytes())?;
+    Ok(Active {
+        config: mutual(issued, chain, key, roots)?,
+        clients: Clients::Of(domains),
+    })
+}
+
+/// For a certificate that is not from a file, and clients without one.
+fn without_clients(certificate: &ServerCertificate) -> Result<Active, TlsError> {
+    let issued = Path::new(ISSUED);
+    let chain = certificates(issued, certificate.chain.as_bytes())?;
+    let key = key(issued, certificate.key.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|error| unusable(issued, error))?;
+    Ok(Active {
+        config: finished(config),
+        clients: Clients::Unknown,
+    })
+}
+
+fn mutual(
+    path: &Path,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    roots: RootCertStore,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
-            .map_err(|error| unusable(&files.client_ca, error.to_string()))?;
+            .map_err(|error| unusable(path, error))?;
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| {
@@ -172,26 +291,23 @@ fn configure(files: &TlsFiles, material: &Material) -> Result<Arc<ServerConfig>,
                 .with_client_cert_verifier(verifier)
                 .with_single_cert(chain, key)
         })
-        .map_err(|error| unusable(&files.certificate, error.to_string()))?;
+        .map_err(|error| unusable(path, error))?;
     Ok(finished(config))
 }
 
-/// For a certificate that is not from a file.
-fn without_clients(certificate: &ServerCertificate) -> Result<Arc<ServerConfig>, TlsError> {
-    let made = Path::new("(issued)");
-    let unusable = |reason: String| TlsError::Unusable {
-        path: made.to_owned(),
-        reason,
-    };
-    let chain = certificates(made, certificate.chain.as_bytes())?;
-    let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes())
-        .map_err(|error| unusable(format!("no PEM private key: {error}")))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|error| unusable(error.to_string()))?;
-    Ok(finished(config))
+fn key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|error| unusable(path, format!("no PEM private key in it: {error}")))
+}
+
+fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(path, pem)? {
+        roots
+            .add(authority)
+            .map_err(|error| unusable(path, error))?;
+    }
+    Ok(roots)
 }
 
 fn finished(mut config: ServerConfig) -> Arc<ServerConfig> {
@@ -203,15 +319,11 @@ fn finished(mut config: ServerConfig) -> Arc<ServerConfig> {
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unusable = |reason: String| TlsError::Unusable {
-        path: path.to_owned(),
-        reason,
-    };
     let list: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| unusable(format!("not PEM: {error}")))?;
+        .map_err(|error| unusable(path, format!("not PEM: {error}")))?;
     if list.is_empty() {
-        return Err(unusable("no PEM certificate in it".to_owned()));
+        return Err(unusable(path, "no PEM certificate in it"));
     }
     Ok(list)
 }

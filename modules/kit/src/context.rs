@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use trimtab_mesh::{DEFAULT_DOMAIN, Mesh, Name};
-use trimtab_xds::ResourceCache;
+use trimtab_xds::{ResourceCache, Tls};
 
 use crate::answers::Answers;
 use crate::clock::Clock;
@@ -38,6 +38,8 @@ pub struct Context {
     pub mesh: Arc<Mesh>,
     /// How proxies reach the xDS server.
     pub xds_endpoint: XdsEndpoint,
+    /// Certificates of the mesh, for ports that want them; `None`: there are none.
+    pub mesh_tls: Option<Arc<Tls>>,
     /// Metric sources; the first that provides a name gives its value.
     pub sources: Vec<Arc<dyn MetricSource>>,
     /// Memory for the answers of Prometheus, for all that ask.
@@ -63,6 +65,7 @@ impl Context {
             answers: Arc::default(),
             mesh: Mesh::new(DEFAULT_DOMAIN),
             xds_endpoint: XdsEndpoint::default(),
+            mesh_tls: None,
             sources: Vec::new(),
             answer_budget: AnswerBudget::default(),
             offline: false,

@@ -19,7 +19,6 @@ pub mod envoyfilter;
 pub mod generated;
 pub mod host;
 pub mod identity;
-pub mod listen;
 pub mod module;
 pub mod problem;
 pub mod prometheus;
@@ -30,3 +29,5 @@ pub mod series;
 pub mod sources;
 pub mod watch;
 pub mod write;
+
+pub use trimtab_xds::accept as listen;

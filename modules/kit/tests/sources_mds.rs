@@ -14,8 +14,8 @@ use trimtab_kit::clock::ManualClock;
 use trimtab_kit::sources::mds_proto::metric_discovery_client::MetricDiscoveryClient;
 use trimtab_kit::sources::mds_proto::{PushRequest, Series, series::Target};
 use trimtab_kit::sources::{
-    Failure, MdsConfig, MdsSource, MdsStore, MetricSource as _, PodFacts, Sample, SampleRequest,
-    SampleRequestId, mds_serve, mds_well_known,
+    Failure, MdsConfig, MdsPushers, MdsSource, MdsStore, MetricSource as _, PodFacts, Sample,
+    SampleRequest, SampleRequestId, mds_serve, mds_well_known,
 };
 
 struct Server {
@@ -44,7 +44,12 @@ async fn serve(max_series: usize) -> Server {
         .await
         .unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = mds_serve(listener, store.clone(), CancellationToken::new());
+    let serving = mds_serve(
+        listener,
+        store.clone(),
+        MdsPushers::default(),
+        CancellationToken::new(),
+    );
     let task = tokio::spawn(async move { serving.await.unwrap() });
     let client = MetricDiscoveryClient::connect(format!("http://{address}"))
         .await

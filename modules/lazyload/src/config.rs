@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
 use trimtab_crds::fence::Mode;
 use trimtab_kit::envoy::re2::{self, Engine};
+use trimtab_kit::identity::PortSecurity;
 
 pub(crate) use learn::PROMETHEUS;
 pub use learn::{AccessLog, Learn, PrometheusLearning};
@@ -292,6 +293,13 @@ impl LazyloadConfig {
             out.push(
                 "lazyload.enableShortDomain has no effect: short names are learned as the services that they mean, and a \
                  Sidecar imports full names only: remove it",
+            );
+        }
+        let logs = self.learn.access_log.as_ref();
+        if logs.is_some_and(|l| l.security == PortSecurity::Mesh && !l.trusted.is_empty()) {
+            out.push(
+                "lazyload.learn.accessLog.trusted has no effect with security: Mesh, where certificates and not addresses \
+                 say who sends: remove it",
             );
         }
         out

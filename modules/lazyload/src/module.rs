@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use trimtab_crds::fence::ServiceFence;
 use trimtab_crds::istio::{self, EnvoyFilter};
 use trimtab_kit::apply::{Key, Ownership};
+use trimtab_kit::identity::PortSecurity;
+use trimtab_kit::listen::Tls;
 use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::rights::Right;
@@ -211,8 +213,10 @@ fn learners(
             clock: clock.clone(),
             stats: learned.access_logs.clone(),
         };
+        let tls = mesh_tls(logs.security, setup)?;
         let options = ServerOptions {
             rules: rules.clone(),
+            tls,
             ..ServerOptions::default()
         };
         let serving = server::serve(listener, backend, options, shutdown.clone());
@@ -235,6 +239,20 @@ fn learners(
         setup.task("telemetry", ask(telemetry.clone(), backend, shutdown));
     }
     Ok(())
+}
+
+/// The certificates of the port. Without them it must not open in plain text.
+fn mesh_tls(security: PortSecurity, setup: &Setup<'_>) -> Result<Option<Arc<Tls>>, SetupError> {
+    let context = setup.context();
+    match (security, &context.mesh_tls) {
+        (PortSecurity::Plain, _) => Ok(None),
+        (PortSecurity::Mesh, Some(tls)) => Ok(Some(tls.clone())),
+        (PortSecurity::Mesh, None) if context.offline => Ok(None),
+        (PortSecurity::Mesh, None) => Err(SetupError(
+            "lazyload.learn.accessLog.security is Mesh, and there is no certificate: set mesh.certificate"
+                .to_owned(),
+        )),
+    }
 }
 
 async fn ask(

@@ -78,6 +78,11 @@ pub trait Directory: Send + Sync {
         (self.caller_at(address)? == caller).then_some(caller)
     }
 
+    /// The workload of a pod, if the pod runs as this service account.
+    fn pod_as(&self, _namespace: &str, _pod: &str, _account: &str) -> Option<Caller> {
+        None
+    }
+
     /// A full host, if some object of the mesh has it.
     fn known_host(&self, host: &str) -> Option<Arc<str>> {
         self.host_of_name(host, "")

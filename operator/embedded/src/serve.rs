@@ -23,8 +23,8 @@ use crate::server::Server;
 
 /// The limit of the real API server.
 const MAX_BODY: usize = 3 * 1024 * 1024;
-/// Connections at a time: kubectl and tests. One more waits until another ends.
-const CONNECTIONS: usize = 512;
+/// Connections at a time: kubectl and tests. One more waits until another ends. The ports of the operator need files too.
+const CONNECTIONS: usize = 128;
 /// Time for the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
 /// Pause after a connection that could not be accepted.

@@ -66,6 +66,32 @@ pub struct Tls {
     pub trust_domains: Vec<String>,
 }
 
+impl Tls {
+    /// Whether all files are named. `section`: where this stands.
+    pub(super) fn check(&self, section: &str) -> Result<(), String> {
+        for (key, path) in [
+            ("certificate", &self.certificate),
+            ("key", &self.key),
+            ("clientCa", &self.client_ca),
+        ] {
+            if path.as_os_str().is_empty() {
+                return Err(format!(
+                    "{section}.{key}: name a PEM file, or leave {section} out for a plain listener"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// As servers take them.
+    pub fn files(&self) -> TlsFiles {
+        TlsFiles {
+            trust_domains: self.trust_domains.clone(),
+            ..TlsFiles::new(&self.certificate, &self.key, &self.client_ca)
+        }
+    }
+}
+
 /// ServiceAccount tokens of proxies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -182,17 +208,7 @@ impl Xds {
             ));
         }
         if let Some(tls) = &self.tls {
-            for (key, path) in [
-                ("certificate", &tls.certificate),
-                ("key", &tls.key),
-                ("clientCa", &tls.client_ca),
-            ] {
-                if path.as_os_str().is_empty() {
-                    return Err(format!(
-                        "xds.tls.{key}: name a PEM file, or leave xds.tls out for a plain listener"
-                    ));
-                }
-            }
+            tls.check("xds.tls")?;
         }
         if let Some(tokens) = &self.tokens {
             if self.tls.is_some() {
@@ -234,10 +250,7 @@ impl Xds {
 
     /// Plain, or with the certificates of files.
     pub fn security(&self) -> Security {
-        let files = self.tls.as_ref().map(|tls| TlsFiles {
-            trust_domains: tls.trust_domains.clone(),
-            ..TlsFiles::new(&tls.certificate, &tls.key, &tls.client_ca)
-        });
+        let files = self.tls.as_ref().map(Tls::files);
         files.map_or(Security::Plain, Security::Certificates)
     }
 

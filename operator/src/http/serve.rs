@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use axum::Router;
 use futures::StreamExt as _;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use trimtab_kit::listen::{Bounds, Connection, incoming};
+use trimtab_kit::listen::{Bounds, Connection, Port, Share, incoming};
 
 /// Connections at a time: a few browsers, Prometheus, probes.
 const CONNECTIONS: usize = 256;
@@ -22,23 +26,37 @@ const HEAD_BYTES: usize = 64 << 10;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Serves until `shutdown`.
-pub(super) async fn serve(listener: TcpListener, app: Router, shutdown: CancellationToken) {
-    let bounds = Bounds::requests(CONNECTIONS);
+pub(super) async fn serve(
+    listener: TcpListener,
+    pages: watch::Receiver<Router>,
+    shutdown: CancellationToken,
+) {
+    let bounds = Bounds::requests(CONNECTIONS, Share::Http);
+    let port = Port::new("http", bounds, None);
     let mut open = JoinSet::new();
-    let mut connections = std::pin::pin!(incoming(listener, "http", bounds, shutdown.clone()));
+    let mut connections = incoming(listener, port, shutdown.clone());
     while let Some(Ok(connection)) = connections.next().await {
         // Those that have ended are dropped here, so that the set holds only the open ones.
         while open.try_join_next().is_some() {}
-        open.spawn(answer(connection, app.clone(), shutdown.clone()));
+        open.spawn(answer(connection, pages.clone(), shutdown.clone()));
     }
     let all_ended = async { while open.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(GRACE, all_ended).await;
 }
 
 /// Answers the requests of one connection, which find its ends among their extensions.
-async fn answer(connection: Connection, app: Router, shutdown: CancellationToken) {
-    let app = app.layer(axum::Extension(connection.ends()));
-    let service = TowerToHyperService::new(app);
+async fn answer(
+    connection: Connection,
+    pages: watch::Receiver<Router>,
+    shutdown: CancellationToken,
+) {
+    let ends = connection.ends().clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ends.clone());
+        // The pages of all modules may have come since the connection.
+        let pages = pages.borrow().clone();
+        TowerToHyperService::new(pages).call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)

@@ -8,6 +8,7 @@
     clippy::too_many_lines
 )]
 
+mod authority;
 mod chain;
 mod cli;
 mod crash;

@@ -23,6 +23,7 @@ pub enum Minor {
 #[derive(Debug)]
 pub struct Istiod {
     grpc: SocketAddr,
+    secure: SocketAddr,
     http: SocketAddr,
     minor: Minor,
     _process: Child,
@@ -47,6 +48,7 @@ impl Istiod {
     /// Starts istiod of a given minor. Several may run against one cluster.
     pub async fn start_minor(cluster: &Cluster, minor: Minor) -> Result<Self> {
         let (grpc, http, monitoring) = (free_address()?, free_address()?, free_address()?);
+        let secure = free_address()?;
         let dir = cluster.dir().join(format!("istiod-{}", grpc.port()));
         std::fs::create_dir_all(&dir).map_err(ClusterError::file(&dir))?;
         let mesh = dir.join("mesh.json");
@@ -69,7 +71,7 @@ impl Istiod {
                 format!("--meshConfig={}", mesh.display()),
                 format!("--networksConfig={}", dir.join("none").display()),
                 format!("--grpcAddr={grpc}"),
-                "--secureGRPCAddr=".to_owned(),
+                format!("--secureGRPCAddr={secure}"),
                 format!("--httpAddr={http}"),
                 "--httpsAddr=".to_owned(),
                 format!("--monitoringAddr={monitoring}"),
@@ -92,6 +94,7 @@ impl Istiod {
             .await?;
         Ok(Self {
             grpc,
+            secure,
             http,
             minor,
             _process: process,
@@ -101,6 +104,11 @@ impl Istiod {
     /// Where proxies connect, plain text.
     pub fn grpc(&self) -> SocketAddr {
         self.grpc
+    }
+
+    /// Where it issues certificates, with TLS as `istiod.istio-system.svc`.
+    pub fn secure(&self) -> SocketAddr {
+        self.secure
     }
 
     /// Its debug interface: `/debug/configz`, `/debug/syncz`, ...

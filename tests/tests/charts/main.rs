@@ -19,6 +19,7 @@ mod fences;
 mod golden;
 mod guard;
 mod helm;
+mod mesh;
 mod protocols;
 mod rights;
 mod tenants;

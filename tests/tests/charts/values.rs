@@ -143,6 +143,7 @@ fn the_schema_knows_every_key_of_the_operators_configuration() {
     let access = "basicAuth: {username: u, passwordFile: f}, bearerTokenFile: f, caFile: f, certFile: f, keyFile: f, headers: {a: b}";
     let all = "metrics: {prometheus: {address: 'https://p', ACCESS, handlers: {cpu: {query: q, type: PerPod, aggregate: max, timeout: 1s, maxAge: 1m}}}, metricsServer: {}, mds: {}}\n\
         xds: {tls: {}, tokens: {}}\n\
+        mesh: {certificate: {istiod: {}, files: {}}}\n\
         lazyload: {learn: {accessLog: {}, prometheus: {ACCESS}}}\n\
         metaprotocol: {accessLog: {path: p, format: f}, tracing: {sampling: 1}, idleTimeout: 1h, vips: {v4: 240.241.0.0/16, v6: 'fd00::/64'}}";
     let config: Config = serde_saphyr::from_str(&all.replace("ACCESS", access)).unwrap();

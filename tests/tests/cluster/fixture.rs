@@ -143,7 +143,13 @@ pub async fn chart_config(cluster: &Cluster, namespace: &str, name: &str) -> Con
     let address = trimtab_lab::ports::free_address().unwrap();
     // Its proxies have the addresses of their pods only on the way in.
     let trusted = vec!["127.0.0.0/8".parse().unwrap()];
-    config.edit::<Lazyload>(|c| c.learn.access_log = Some(AccessLog { address, trusted }));
+    config.edit::<Lazyload>(|c| {
+        c.learn.access_log = Some(AccessLog {
+            address,
+            trusted,
+            ..AccessLog::default()
+        });
+    });
     config
 }
 

@@ -192,7 +192,7 @@ async fn fault_t8_an_expired_token_is_refused_also_while_its_review_is_remembere
         let clock = Arc::new(Ahead(SystemClock::new(), ahead));
         let client = cluster.client().await.unwrap();
         let reviewer = TokenReviewer::new(client, TokenConfig::default(), clock);
-        reviewer.authenticate(&token).await
+        reviewer.authenticate(&token, None).await
     };
     let now = judged(Duration::ZERO).await.unwrap();
     let uri = format!("spiffe://cluster.local/ns/{}/sa/default", namespace.name());

@@ -27,6 +27,8 @@ mod identity;
 mod istio_fields;
 mod lazyload;
 mod limits;
+mod mesh_client;
+mod mesh_tls;
 mod owners;
 mod protocols;
 mod rotation;

@@ -236,7 +236,7 @@ async fn a_limit_holds_while_token_certificate_and_authority_change() {
     reopened(&cache).await;
     assert_eq!(status().await, 429);
     assert_eq!(Stats::read(&cache.stats().tokens_refused), 0);
-    assert_eq!(Stats::read(&cache.stats().tls_refused), 0);
+    assert_eq!(Stats::read(&cache.stats().connections.tls_refused), 0);
     // The proxy still hears of changes.
     cache.update_scoped(ECDS, vec![limit(namespace.name(), 1000)], &[]);
     wait_for("the changed limit", BOUND, || async {

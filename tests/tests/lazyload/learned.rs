@@ -62,6 +62,7 @@ async fn tls_that_passes_teaches_its_server_name() {
         c.learn.access_log = Some(AccessLog {
             address: logs,
             trusted: vec!["127.0.0.0/8".parse().unwrap()],
+            ..AccessLog::default()
         });
     });
     let operator = Operator::start(config, embedded.client(), CancellationToken::new());

@@ -1,84 +1,104 @@
-//! How many connections there may be, and what is said when one cannot be taken.
+//! Bounds of one port. What a stranger leaves open must not keep anybody else out, nor take the files that all ports share.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
-/// One address may have one part of this many of all connections. Loopback may have all: a forwarded port or the proxies of
-/// this machine come from there.
-const PER_ADDRESS: usize = 4;
-/// Pause between two log lines.
-const QUIET: Duration = Duration::from_secs(60);
-/// Files of a process whose limit cannot be read.
+/// With fewer bytes a peer of HTTP/1 has said nothing: the shortest request is longer.
+const REQUEST: usize = 16;
+/// Length of the preface of HTTP/2.
+const PREFACE: usize = 24;
+/// Time until a peer has said something.
+const FIRST_BYTES: Duration = Duration::from_secs(10);
+/// Pause between two log lines about the same.
+const TOLD: Duration = Duration::from_secs(60);
+/// File descriptors of a process whose limit cannot be read.
 const FILES: usize = 1024;
 
-/// The connections of a listener. Clones share it.
-#[derive(Debug, Clone)]
-pub(super) struct Places {
-    open: Arc<Mutex<Open>>,
-    most: usize,
+/// What happens to a connection that is one too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// It is closed.
+    Refuse,
+    /// It is taken, and the one that was served longest ago is closed.
+    CloseOldest,
 }
 
-#[derive(Debug, Default)]
-struct Open {
-    all: usize,
-    by_address: HashMap<IpAddr, usize>,
+/// A port, for its share of the files that the process may have open. All shares together leave a quarter for everything
+/// else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// The xDS server.
+    Xds,
+    /// Access logs.
+    AccessLogs,
+    /// Pushed metrics.
+    Metrics,
+    /// Pages, JSON and probes.
+    Http,
 }
 
-/// A place among the connections; free again when it is dropped.
-#[derive(Debug)]
-pub(super) struct Place {
-    places: Places,
-    address: IpAddr,
+impl Share {
+    #[cfg(test)]
+    const ALL: [Self; 4] = [Self::Xds, Self::AccessLogs, Self::Metrics, Self::Http];
+
+    fn sixteenths(self) -> usize {
+        match self {
+            Self::Xds => 6,
+            Self::AccessLogs => 4,
+            Self::Metrics | Self::Http => 1,
+        }
+    }
+
+    /// Connections of a process with so many files.
+    fn of(self, files: usize) -> usize {
+        (files / 16 * self.sixteenths()).max(1)
+    }
 }
 
-impl Places {
-    pub(super) fn new(most: usize) -> Self {
+/// Bounds of one port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections at a time.
+    pub connections: usize,
+    /// What happens to one more.
+    pub full: Full,
+    /// Bytes without which a peer has said nothing.
+    pub greeting: usize,
+    /// Time for them.
+    pub first_bytes: Duration,
+    /// Time for which nothing may go either way afterwards.
+    pub idle: Duration,
+}
+
+impl Bounds {
+    /// For connections with one request after the other: a new one takes the place of the one that has waited longest for
+    /// a request.
+    pub fn requests(connections: usize, share: Share) -> Self {
         Self {
-            open: Arc::default(),
-            most,
+            connections: connections.min(share.of(files())),
+            full: Full::CloseOldest,
+            greeting: REQUEST,
+            first_bytes: FIRST_BYTES,
+            idle: Duration::from_secs(60),
         }
     }
 
-    /// As many as asked for, but of the files that the process may have open three eighths: it needs some for other things.
-    pub(super) fn within_files(most: usize) -> Self {
-        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-        let files = open_files(&limits).unwrap_or(FILES);
-        Self::new(most.min(files / 8 * 3).max(1))
-    }
-
-    /// A place for a connection from `address`, if it may have one.
-    pub(super) fn enter(&self, address: IpAddr) -> Option<Place> {
-        let address = address.to_canonical();
-        let mut open = self.open.lock();
-        let own = open.by_address.get(&address).copied().unwrap_or_default();
-        let most = (self.most / PER_ADDRESS).max(1);
-        if open.all >= self.most || (own >= most && !address.is_loopback()) {
-            return None;
+    /// For connections of HTTP/2 that stay, and whose peers are asked whether they are there: those that are there keep
+    /// their place. `asked`: the pause between two such questions.
+    pub fn streams(connections: usize, share: Share, asked: Duration) -> Self {
+        Self {
+            connections: connections.min(share.of(files())),
+            full: Full::Refuse,
+            greeting: PREFACE,
+            first_bytes: FIRST_BYTES,
+            idle: asked.saturating_mul(3),
         }
-        open.all += 1;
-        *open.by_address.entry(address).or_default() += 1;
-        Some(Place {
-            places: self.clone(),
-            address,
-        })
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.places.open.lock();
-        open.all -= 1;
-        if let Some(own) = open.by_address.get_mut(&self.address) {
-            *own -= 1;
-            if *own == 0 {
-                open.by_address.remove(&self.address);
-            }
-        }
-    }
+/// Files that this process may have open.
+fn files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    open_files(&limits).unwrap_or(FILES)
 }
 
 /// The soft limit of open files.
@@ -102,7 +122,7 @@ impl Complaints {
     /// How many there were since the last line, if it is time for one.
     pub(super) fn add(&mut self, now: Instant) -> Option<u64> {
         self.since += 1;
-        let recent = |told: Instant| now.saturating_duration_since(told) < QUIET;
+        let recent = |told: Instant| now.saturating_duration_since(told) < TOLD;
         if self.told.is_some_and(recent) {
             return None;
         }
@@ -114,26 +134,6 @@ impl Complaints {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fault_t13_one_address_never_has_all_places_and_a_place_is_given_back() {
-        let places = Places::new(8);
-        let stranger: IpAddr = [10, 0, 0, 1].into();
-        let mut taken: Vec<Place> = (0..2).map_while(|_| places.enter(stranger)).collect();
-        assert_eq!(taken.len(), 2);
-        assert!(places.enter(stranger).is_none(), "a quarter is all");
-        let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
-        assert!(places.enter(mapped).is_none(), "the same address");
-        taken.pop();
-        taken.extend(places.enter(stranger));
-        let local: IpAddr = [127, 0, 0, 1].into();
-        taken.extend(std::iter::from_fn(|| places.enter(local)));
-        assert_eq!(taken.len(), 8);
-        assert!(places.enter([10, 0, 0, 2].into()).is_none());
-        taken.clear();
-        assert!(places.open.lock().by_address.is_empty());
-        assert_eq!(places.open.lock().all, 0);
-    }
 
     #[test]
     fn fault_t13_a_minute_has_one_log_line() {
@@ -149,6 +149,17 @@ mod tests {
     fn the_limit_of_files_is_read() {
         let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 4096                 files\n";
         assert_eq!(open_files(limits), Some(1024));
+        let unlimited = "Max open files unlimited unlimited files";
+        assert_eq!(open_files(unlimited), Some(usize::MAX));
         assert_eq!(open_files(""), None);
+    }
+
+    #[test]
+    fn fault_t13_all_ports_together_leave_files() {
+        for files in [256, 1024, 65_536, 1 << 20] {
+            let all: usize = Share::ALL.iter().map(|share| share.of(files)).sum();
+            assert!(all <= files / 4 * 3, "{all} of {files}");
+        }
+        assert!(Share::ALL.iter().all(|share| share.of(3) == 1));
     }
 }

@@ -337,7 +337,7 @@ async fn fault_t13_one_connection_too_many_is_closed_and_those_that_are_there_ar
     client.send(ack(&first, &["a"]));
     server.cache.update(ECDS, vec![resource("a", "2")], &[]);
     assert_eq!(client.next().await.version_info, "2");
-    let refused = &server.cache.stats().limited_connections;
+    let refused = &server.cache.stats().connections.limited;
     assert_eq!(trimtab_xds::Stats::read(refused), 1);
     drop(idle);
     server.stop().await;

@@ -154,7 +154,7 @@ async fn a_client_without_the_right_certificate_is_refused() {
         let opened = stream(&server, &authority.pem, pair.as_ref()).await;
         assert!(opened.is_err(), "a client certificate {what}");
         wait_until("the refusal is counted", || {
-            Stats::read(&server.cache.stats().tls_refused) == number as u64 + 1
+            Stats::read(&server.cache.stats().connections.tls_refused) == number as u64 + 1
         })
         .await;
     }
@@ -197,7 +197,7 @@ async fn changed_files_are_used_without_a_restart_and_bad_ones_are_not() {
     let next = new.server();
     files.write("cert", &next.certificate);
     wait_until("the mismatch is seen", || {
-        Stats::read(&stats.tls_reload_failures) > 0
+        Stats::read(&stats.connections.tls_reload_failures) > 0
     })
     .await;
     let still = stream(&server, &old.pem, Some(&old_pair)).await;
@@ -215,7 +215,7 @@ async fn changed_files_are_used_without_a_restart_and_bad_ones_are_not() {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
-    assert!(Stats::read(&stats.tls_reloads) > 0);
+    assert!(Stats::read(&stats.connections.tls_reloads) > 0);
     after.send(ask(node("after", ""), ECDS, &["a"]));
     assert_eq!(listed(&after.next().await), ["a@1"]);
     let outdated = stream(&server, &new.pem, Some(&old_pair)).await;

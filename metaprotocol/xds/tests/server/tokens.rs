@@ -1,5 +1,6 @@
 //! Bearer tokens in place of client certificates.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +22,12 @@ struct Names;
 
 #[tonic::async_trait]
 impl Authenticator for Names {
-    async fn authenticate(&self, token: &str) -> Result<Authenticated, AuthenticateError> {
+    async fn authenticate(
+        &self,
+        token: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<Authenticated, AuthenticateError> {
+        assert!(peer.is_some_and(|peer| peer.is_loopback()), "{peer:?}");
         let refused = || AuthenticateError::Refused(format!("'{token}' is no token"));
         let (namespace, account) = token.split_once('/').ok_or_else(refused)?;
         if namespace == "later" {
@@ -143,7 +149,10 @@ async fn a_new_certificate_is_for_new_connections_and_open_streams_stay() {
     open.send(ack(&first, &["a"]));
     sender.send_replace(certificate(&after.server()));
     let stats = server.cache.stats();
-    wait_until("it is in use", || Stats::read(&stats.tls_reloads) == 1).await;
+    wait_until("it is in use", || {
+        Stats::read(&stats.connections.tls_reloads) == 1
+    })
+    .await;
     assert!(stream(&server, &before.pem, token).await.is_err());
     assert!(stream(&server, &after.pem, token).await.is_ok());
     let shop = Scope::only([Audience::Namespace("shop".into())]);
@@ -156,7 +165,7 @@ async fn a_new_certificate_is_for_new_connections_and_open_streams_stay() {
         key: "none".into(),
     });
     wait_until("it is refused", || {
-        Stats::read(&stats.tls_reload_failures) == 1
+        Stats::read(&stats.connections.tls_reload_failures) == 1
     })
     .await;
     assert!(stream(&server, &after.pem, token).await.is_ok());

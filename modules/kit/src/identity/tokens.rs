@@ -1,6 +1,10 @@
 //! Whose ServiceAccount token it is, by the API server's TokenReview.
 
+mod kept;
+mod turns;
+
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,22 +16,15 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use trimtab_mesh::DEFAULT_DOMAIN;
 use trimtab_xds::{AuthenticateError, Authenticated, Authenticator, SpiffeId};
 
 use crate::clock::Clock;
+use kept::{Answer, Digest, Kept};
+use turns::Turns;
 
-/// How long an answer is used again. A deleted ServiceAccount keeps its access for this long.
-const KEEP: Duration = Duration::from_secs(60);
-/// The same for a refusal.
-const KEEP_REFUSAL: Duration = Duration::from_secs(10);
-/// Reviews under way at the same time.
-const CONCURRENT: usize = 32;
-/// How long a review may take.
+/// How long a review may take, from its begin.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Answers that are kept; passing it forgets them all.
-const MOST: usize = 20_000;
 /// Longest token, in bytes. Those of ServiceAccounts have one or two thousand.
 const LONGEST: usize = 16 * 1024;
 
@@ -50,21 +47,15 @@ impl Default for TokenConfig {
     }
 }
 
-type Answer = Result<Authenticated, String>;
-
-/// The answer about one token and until when, on the monotonic clock, it counts. Locked while the token is under review, so that
-/// all streams of a proxy cost one review.
-#[derive(Default)]
-struct Known(tokio::sync::Mutex<Option<(Duration, Answer)>>);
-
 /// Asks the API server, and keeps its answers for a while.
 pub struct TokenReviewer {
     api: Api<TokenReview>,
     config: TokenConfig,
     clock: Arc<dyn Clock>,
-    /// By the digest of the token: tokens themselves are not kept.
-    known: Mutex<HashMap<[u8; 32], Arc<Known>>>,
-    permits: Semaphore,
+    kept: Mutex<Kept>,
+    /// Locked while a token is under review, so that all streams of a proxy cost one review.
+    under_review: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns,
 }
 
 impl std::fmt::Debug for TokenReviewer {
@@ -80,23 +71,34 @@ impl TokenReviewer {
             api: Api::all(client),
             config,
             clock,
-            known: Mutex::default(),
-            permits: Semaphore::new(CONCURRENT),
+            kept: Mutex::default(),
+            under_review: Mutex::default(),
+            turns: Turns::default(),
         }
     }
 
-    fn known(&self, token: &str) -> Arc<Known> {
-        let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
-        let mut key = [0; 32];
-        key.copy_from_slice(digest.as_ref());
-        let mut known = self.known.lock();
-        if known.len() >= MOST && !known.contains_key(&key) {
-            known.clear();
+    /// What is known of a token, or what the API server says of it.
+    async fn judge(&self, token: &str, peer: Option<IpAddr>) -> Result<Answer, AuthenticateError> {
+        let key = digest(token);
+        if let Some(answer) = self.kept.lock().get(&key, self.clock.monotonic()) {
+            return Ok(answer);
         }
-        known.entry(key).or_default().clone()
+        let under_review = UnderReview::of(self, key);
+        let _reviewing = under_review.lock.lock().await;
+        if let Some(answer) = self.kept.lock().get(&key, self.clock.monotonic()) {
+            return Ok(answer);
+        }
+        let status = self.review(token, peer).await?;
+        let answer = identity(&self.config, &status, expiry(token));
+        self.kept.lock().put(key, &answer, self.clock.monotonic());
+        Ok(answer)
     }
 
-    async fn review(&self, token: &str) -> Result<TokenReviewStatus, AuthenticateError> {
+    async fn review(
+        &self,
+        token: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<TokenReviewStatus, AuthenticateError> {
         let unavailable = |why: String| {
             AuthenticateError::Unavailable(format!("the token could not be reviewed: {why}"))
         };
@@ -107,11 +109,12 @@ impl TokenReviewer {
             },
             ..TokenReview::default()
         };
-        let asking = async {
-            // Never closed.
-            let _permit = self.permits.acquire().await;
-            self.api.create(&PostParams::default(), &review).await
-        };
+        let turn = self.turns.next(peer).await;
+        let _turn = turn.ok_or_else(|| {
+            unavailable("too many tokens of this address wait for a review".to_owned())
+        })?;
+        let options = PostParams::default();
+        let asking = self.api.create(&options, &review);
         let reviewed = tokio::time::timeout(TIMEOUT, asking).await;
         let reviewed = reviewed.map_err(|_| unavailable(format!("no answer in {TIMEOUT:?}")))?;
         let reviewed = reviewed.map_err(|error| unavailable(error.to_string()))?;
@@ -121,24 +124,16 @@ impl TokenReviewer {
 
 #[async_trait]
 impl Authenticator for TokenReviewer {
-    async fn authenticate(&self, token: &str) -> Result<Authenticated, AuthenticateError> {
+    async fn authenticate(
+        &self,
+        token: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<Authenticated, AuthenticateError> {
         if token.len() > LONGEST {
             let why = format!("the token is longer than {LONGEST} bytes");
             return Err(AuthenticateError::Refused(why));
         }
-        let known = self.known(token);
-        let mut slot = known.0.lock().await;
-        let now = self.clock.monotonic();
-        let kept = slot.as_ref().filter(|(until, _)| now < *until);
-        let answer = if let Some((_, answer)) = kept {
-            answer.clone()
-        } else {
-            let status = self.review(token).await?;
-            let answer = identity(&self.config, &status, expiry(token));
-            let keep = if answer.is_ok() { KEEP } else { KEEP_REFUSAL };
-            *slot = Some((now + keep, answer.clone()));
-            answer
-        };
+        let answer = self.judge(token, peer).await?;
         let authenticated = answer.map_err(AuthenticateError::Refused)?;
         let wall = SystemTime::from(self.clock.now());
         if authenticated.expires.is_some_and(|at| at <= wall) {
@@ -147,6 +142,42 @@ impl Authenticator for TokenReviewer {
             ));
         }
         Ok(authenticated)
+    }
+}
+
+fn digest(token: &str) -> Digest {
+    let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
+    let mut key = [0; 32];
+    key.copy_from_slice(digest.as_ref());
+    key
+}
+
+/// A token under review, forgotten when nobody waits for it any more.
+struct UnderReview<'r> {
+    reviewer: &'r TokenReviewer,
+    token: Digest,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl<'r> UnderReview<'r> {
+    fn of(reviewer: &'r TokenReviewer, token: Digest) -> Self {
+        let mut all = reviewer.under_review.lock();
+        let lock = all.entry(token).or_default().clone();
+        Self {
+            reviewer,
+            token,
+            lock,
+        }
+    }
+}
+
+impl Drop for UnderReview<'_> {
+    fn drop(&mut self) {
+        let mut all = self.reviewer.under_review.lock();
+        // One count is this one, one the map's.
+        if Arc::strong_count(&self.lock) <= 2 {
+            all.remove(&self.token);
+        }
     }
 }
 
@@ -193,46 +224,4 @@ fn expiry(token: &str) -> Option<SystemTime> {
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::api::authentication::v1::UserInfo;
-
-    use super::*;
-
-    fn status(user: &str, audiences: &[&str]) -> TokenReviewStatus {
-        TokenReviewStatus {
-            authenticated: Some(true),
-            audiences: Some(audiences.iter().map(|&a| a.to_owned()).collect()),
-            user: Some(UserInfo {
-                username: Some(user.to_owned()),
-                ..UserInfo::default()
-            }),
-            ..TokenReviewStatus::default()
-        }
-    }
-
-    #[test]
-    fn only_accounts_with_the_audience_are_accepted() {
-        let config = TokenConfig::default();
-        let account = "system:serviceaccount:shop:cart";
-        let of = |status: &TokenReviewStatus| identity(&config, status, None);
-        let good = of(&status(account, &["istio-ca"])).unwrap();
-        assert_eq!(good.id.as_str(), "spiffe://cluster.local/ns/shop/sa/cart");
-        for (refused, word) in [
-            (status(account, &["vault"]), "not for istio-ca"),
-            (status(account, &[]), "not for istio-ca"),
-            (status("admin", &["istio-ca"]), "admin is no ServiceAccount"),
-            (TokenReviewStatus::default(), "does not accept"),
-        ] {
-            let error = of(&refused).unwrap_err();
-            assert!(error.contains(word), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_end_of_a_token_is_read() {
-        let payload = URL_SAFE_NO_PAD.encode(r#"{"exp": 1700000000}"#);
-        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        assert_eq!(expiry(&format!("h.{payload}.s")), Some(end));
-        assert_eq!(expiry("opaque"), None);
-    }
-}
+mod tests;

@@ -16,6 +16,11 @@ pub const MAX_BYTES: usize = 4 << 20;
 /// Series of one answer, unless configured.
 pub const MAX_SERIES: usize = 10_000;
 
+/// What is asked, below the base URL.
+pub(super) const QUERY_PATH: &str = "/api/v1/query";
+/// Parameters of a query, which an address would say for all of them.
+const TAKEN: [&str; 5] = ["query", "time", "timeout", "lookback_delta", "limit"];
+
 /// Headers that the client needs for itself.
 const OWN: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING];
 
@@ -24,7 +29,8 @@ const OWN: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Access {
-    /// Base URL, `http://` or `https://`. A path in it is kept: `https://thanos.example/prom`.
+    /// Base URL, `http://` or `https://`. A path in it is kept, and parameters are sent with each query:
+    /// `https://thanos.example/prom?tenant=shop`.
     pub address: String,
     /// Time limit of one query.
     pub timeout: Duration,
@@ -221,7 +227,7 @@ impl Access {
         Ok(())
     }
 
-    /// The base URL without a slash at its end, and the user and the password that stood in it: no message that shows
+    /// The base URL without a slash at the end of its path, with its parameters, and the user and the password that stood in it: no message that shows
     /// the URL can show them.
     pub(super) fn url(&self, section: &Section) -> Result<(Url, Option<Userinfo>), KeyError> {
         let refused = |reason: &str| {
@@ -229,7 +235,7 @@ impl Access {
                 "address",
                 format!(
                     "{:?} is not usable ({reason})",
-                    without_userinfo(&self.address)
+                    without_secrets(&self.address)
                 ),
                 "write an http:// or https:// URL such as http://prometheus.istio-system:9090",
             )
@@ -238,9 +244,17 @@ impl Access {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(refused(&format!("the scheme is {:?}", url.scheme())));
         }
-        if url.query().is_some() || url.fragment().is_some() {
+        if url.fragment().is_some() {
+            return Err(refused("it has a '#', and what follows is never sent"));
+        }
+        if let Some((taken, _)) = url.query_pairs().find(|(name, _)| TAKEN.contains(&&**name)) {
+            return Err(refused(&format!(
+                "the parameter {taken:?} belongs to each query of its own"
+            )));
+        }
+        if url.path().trim_end_matches('/').ends_with(QUERY_PATH) {
             return Err(refused(
-                "it has a '?' or a '#', which queries would lose: a tenant is named in headers",
+                "it ends with the path of a query, which is appended to it",
             ));
         }
         let userinfo = userinfo(&url);
@@ -249,6 +263,9 @@ impl Access {
         let _ = url.set_username("");
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
+        if url.query() == Some("") {
+            url.set_query(None);
+        }
         Ok((url, userinfo))
     }
 
@@ -312,10 +329,18 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// An address for messages, also one that is no URL: all before the last `@` may be a password.
-fn without_userinfo(address: &str) -> String {
-    let Some((before, after)) = address.rsplit_once('@') else {
-        return address.to_owned();
+/// An address for messages, also one that is no URL: all before the last `@` may be a password, and parameters a key.
+fn without_secrets(address: &str) -> String {
+    let (before, after) = match address.rsplit_once('@') {
+        Some((before, after)) => (Some(before), after),
+        None => (None, address),
+    };
+    let after = match after.split_once('?') {
+        Some((base, _)) => format!("{base}?***"),
+        None => after.to_owned(),
+    };
+    let Some(before) = before else {
+        return after;
     };
     let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
     let scheme = if scheme.is_empty() {
@@ -327,160 +352,4 @@ fn without_userinfo(address: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECTION: Section = Section {
-        name: "a.prometheus",
-        longest_timeout: Duration::from_secs(300),
-    };
-
-    fn parse(text: &str) -> Access {
-        let mut access: Access = serde_json::from_str(text).unwrap();
-        if access.address.is_empty() {
-            access.address = "https://p".to_owned();
-        }
-        access
-    }
-
-    #[test]
-    fn what_is_right_is_taken() {
-        let all = r#"{"address": "https://thanos.example/prom", "timeout": "300s", "bearerTokenFile": "/t", "caFile": "/ca",
-            "certFile": "/cert", "keyFile": "/key", "headers": {"X-Scope-OrgID": "team a", "x-b": "1"}}"#;
-        for text in [
-            all,
-            "{}",
-            r#"{"address": "http://127.0.0.1:9090/"}"#,
-            r#"{"headers": {"Authorization": "Basic eDp5"}}"#,
-        ] {
-            let access = parse(text);
-            access.check(&SECTION).unwrap();
-            let again = serde_json::from_str(&serde_json::to_string(&access).unwrap());
-            assert_eq!(access, again.unwrap());
-        }
-        serde_json::from_str::<Access>(r#"{"tokenfile": "/t"}"#).unwrap_err();
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_key_and_the_fix() {
-        for (text, key, fix) in [
-            (r#"{"address": "p:9090"}"#, "address", "http://"),
-            (r#"{"address": "ftp://p"}"#, "address", "http://"),
-            (r#"{"address": "http://"}"#, "address", "http://"),
-            (r#"{"address": "http://p/?a=b"}"#, "address", "http://"),
-            (r#"{"timeout": "0"}"#, "timeout", "at most 5m"),
-            (r#"{"timeout": "301s"}"#, "timeout", "at most 5m"),
-            (r#"{"certFile": "/c"}"#, "certFile", "set keyFile"),
-            (r#"{"keyFile": "/k"}"#, "keyFile", "set certFile"),
-            (
-                r#"{"address": "http://p", "caFile": "/ca"}"#,
-                "caFile",
-                "https://",
-            ),
-            (
-                r#"{"address": "http://p", "certFile": "/c", "keyFile": "/k"}"#,
-                "certFile",
-                "https://",
-            ),
-            (r#"{"headers": {"a b": "c"}}"#, "headers.a b", "letters"),
-            (r#"{"headers": {"": "c"}}"#, "headers.", "letters"),
-            (r#"{"headers": {"a": "b\nc"}}"#, "headers.a", "one line"),
-            (r#"{"headers": {"a": ""}}"#, "headers.a", "one line"),
-            (
-                r#"{"headers": {"A": "1", "a": "2"}}"#,
-                "headers.a",
-                "remove one",
-            ),
-            (
-                r#"{"headers": {"Content-Length": "1"}}"#,
-                "headers.Content-Length",
-                "remove it",
-            ),
-        ] {
-            refused(text, key, fix);
-        }
-    }
-
-    fn refused(text: &str, key: &str, fix: &str) {
-        let error = parse(text).check(&SECTION).unwrap_err();
-        assert_eq!(error.key, format!("a.prometheus.{key}"), "{text}: {error}");
-        assert!(error.fix.contains(fix), "{text}: {error}");
-    }
-
-    #[test]
-    fn who_asks_is_said_once_and_bounds_let_something_in() {
-        for (text, key, fix) in [
-            (
-                r#"{"bearerTokenFile": "/t", "headers": {"authorization": "x"}}"#,
-                "headers.Authorization",
-                "remove one",
-            ),
-            (
-                r#"{"address": "http://u:p@h", "bearerTokenFile": "/t"}"#,
-                "address",
-                "remove one",
-            ),
-            (
-                r#"{"basicAuth": {"username": "u", "passwordFile": "/p"}, "bearerTokenFile": "/t"}"#,
-                "basicAuth",
-                "remove one",
-            ),
-            (
-                r#"{"basicAuth": {"passwordFile": "/p"}}"#,
-                "basicAuth.username",
-                "name of the user",
-            ),
-            (
-                r#"{"basicAuth": {"username": "u"}}"#,
-                "basicAuth.passwordFile",
-                "password alone",
-            ),
-            (r#"{"maxBytes": 0}"#, "maxBytes", "from 1"),
-            (r#"{"maxSeries": 0}"#, "maxSeries", "from 1"),
-            (r#"{"maxBytes": 99999999999}"#, "maxBytes", "from 1"),
-        ] {
-            refused(text, key, fix);
-        }
-    }
-
-    #[test]
-    fn fault_t11_no_message_about_an_address_shows_its_password() {
-        for address in [
-            "ftp://reader:hush@p",
-            "http://reader:hush@p:99999",
-            "http://reader:hush@p/?tenant=x",
-            "http://reader:hu/sh@p",
-            "reader:hush@p",
-            "http://reader:x@hush@",
-        ] {
-            let access = Access {
-                address: address.to_owned(),
-                ..Access::default()
-            };
-            let error = access.check(&SECTION).unwrap_err().to_string();
-            assert!(!error.contains("hu"), "{address}: {error}");
-            assert!(error.contains("***@"), "{address}: {error}");
-        }
-    }
-
-    #[test]
-    fn fault_t11_user_and_password_of_an_address_are_taken_out_of_it() {
-        for (address, base, password) in [
-            ("http://u:p%40%2Fs@p:9090", "http://p:9090/", Some("p@/s")),
-            ("http://u@p:9090/", "http://p:9090/", Some("")),
-            ("https://p/prom/", "https://p/prom", None),
-            ("https://p/prom//", "https://p/prom", None),
-            ("https://p", "https://p/", None),
-            ("http://u:100%25%zz@p", "http://p/", Some("100%%zz")),
-        ] {
-            let access = Access {
-                address: address.to_owned(),
-                ..Access::default()
-            };
-            let (url, found) = access.url(&SECTION).unwrap();
-            assert_eq!(url.as_str(), base, "{address}");
-            let found = found.map(|userinfo| userinfo.password);
-            assert_eq!(found.as_deref(), password, "{address}");
-        }
-    }
-}
+mod tests;

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_http_query::Client as QueryClient;
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 
@@ -31,7 +30,7 @@ pub struct Bounds {
 /// A client with the token and the certificates of this moment.
 pub struct Connection<'c> {
     pub(super) client: &'c Client,
-    pub(super) http: QueryClient,
+    pub(super) http: reqwest::Client,
     pub(super) authorization: Option<HeaderValue>,
     /// What no message may have in it.
     pub(super) secrets: Vec<String>,
@@ -96,17 +95,21 @@ impl Connection<'_> {
     ) -> Result<Answer, AskError> {
         let client = self.client;
         // Prometheus stops too when nobody waits any more.
-        let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
-        let mut request = self.http.query(query).timeout(millis);
+        let mut form = vec![
+            ("query", query.to_owned()),
+            ("timeout", format!("{}ms", timeout.as_millis())),
+        ];
         if let Some(age) = max_age.filter(|age| *age < LOOKBACK) {
             // Reaches into expressions. Prometheus before 2.44 does not know it and ignores it.
-            request = request.query("lookback_delta", format!("{}ms", age.as_millis()));
+            form.push(("lookback_delta", format!("{}ms", age.as_millis())));
         }
+        // A POST, as a query may be longer than an address.
+        let mut request = self.http.post(client.url.clone()).form(&form);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
-        let response = request.post_raw().await;
-        let response = response.map_err(|e| client.unreachable(&e))?;
+        let response = request.send().await;
+        let response = response.map_err(|e| client.unreachable(&e.without_url()))?;
         let status = response.status();
         let mut held = client.budget.open(bounds.owner.clone());
         let body = self.read(response, bounds, &mut held).await?;

@@ -6,12 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus_http_query::{Client as QueryClient, Error as QueryError};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Certificate, Identity, StatusCode, Url};
 
-use super::access::{Access, KeyError, Section, Userinfo};
+use super::access::{Access, KeyError, QUERY_PATH, Section, Userinfo};
 use super::ask::{Bounds, Connection};
 use super::budget::AnswerBudget;
 
@@ -20,6 +19,8 @@ const MOST_REDIRECTS: usize = 5;
 
 /// A shorter text than this is no secret, and would be found in every message.
 const SHORTEST_SECRET: usize = 3;
+/// The same for a parameter of the address, which may be the name of a tenant.
+const SHORTEST_KEY: usize = 12;
 
 /// A query that has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,8 +49,8 @@ pub struct Client {
     access: Access,
     pub(super) section: Section,
     headers: HeaderMap,
-    /// The address, with a path prefix if there is one, and without a user.
-    url: Url,
+    /// Where queries go: below the path prefix of the address if there is one, with its parameters, and without a user.
+    pub(super) url: Url,
     userinfo: Option<Userinfo>,
     /// The address for messages.
     pub(super) shown: String,
@@ -61,8 +62,7 @@ pub struct Client {
 #[derive(Clone)]
 struct Made {
     tls: Tls,
-    http: QueryClient,
-    plain: reqwest::Client,
+    http: reqwest::Client,
 }
 
 /// Contents of the files.
@@ -87,11 +87,17 @@ impl Client {
     pub fn new(access: Access, section: Section) -> Result<Self, KeyError> {
         access.check(&section)?;
         let (url, userinfo) = access.url(&section)?;
-        let bare = url.as_str().trim_end_matches('/');
+        // Parameters may be keys of an API: not for messages.
+        let mut bare = url.clone();
+        bare.set_query(None);
+        let bare = bare.as_str().trim_end_matches('/');
         let shown = match &userinfo {
             Some(_) => bare.replacen("://", "://***@", 1),
             None => bare.to_owned(),
         };
+        let mut url = url;
+        let path = format!("{}{QUERY_PATH}", url.path().trim_end_matches('/'));
+        url.set_path(&path);
         Ok(Self {
             headers: access.header_map(&section)?,
             url,
@@ -172,12 +178,8 @@ impl Client {
         {
             return Ok(made.clone());
         }
-        let plain = self.build(&tls)?;
-        let http = QueryClient::from(plain.clone(), self.url.as_str()).map_err(|e| {
-            self.section
-                .wrong("address", e.to_string(), "write an http or https URL")
-        })?;
-        let new = Made { tls, http, plain };
+        let http = self.build(&tls)?;
+        let new = Made { tls, http };
         *made = Some(new.clone());
         Ok(new)
     }
@@ -189,7 +191,7 @@ impl Client {
         username: &str,
         password: &str,
     ) -> Result<Option<HeaderValue>, KeyError> {
-        let request = made.plain.get(self.url.clone());
+        let request = made.http.get(self.url.clone());
         let request = request.basic_auth(username, Some(password)).build();
         let header = request
             .ok()
@@ -206,6 +208,9 @@ impl Client {
     /// What no message may have in it: a server may repeat the header that it refuses.
     fn secrets(&self, authorization: Option<&HeaderValue>) -> Vec<String> {
         let mut out = Vec::new();
+        // A key of an API, unlike the name of a tenant, is long.
+        let parameters = self.url.query_pairs().map(|(_, value)| value.into_owned());
+        out.extend(parameters.filter(|value| value.len() >= SHORTEST_KEY));
         if let Some(user) = &self.userinfo {
             out.extend([user.password.clone(), user.encoded.clone()]);
         }
@@ -303,10 +308,8 @@ impl Client {
         }
     }
 
-    pub(super) fn unreachable(&self, error: &QueryError) -> AskError {
-        if let QueryError::Client(e) = error
-            && e.inner().is_some_and(reqwest::Error::is_timeout)
-        {
+    pub(super) fn unreachable(&self, error: &reqwest::Error) -> AskError {
+        if error.is_timeout() {
             return self.late();
         }
         let text = chain(error);

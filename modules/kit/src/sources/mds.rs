@@ -17,8 +17,8 @@ use async_trait::async_trait;
 /// The well-known types in the messages.
 pub use generated::google::protobuf as well_known;
 pub use generated::trimtab::mds::v1alpha1 as proto;
-pub use service::serve;
-pub use store::{MdsConfig, MdsStore};
+pub use service::{Pushers, serve};
+pub use store::{MdsConfig, MdsStore, Reach};
 
 use super::{Aggregate, MetricName, MetricSource, SampleRequest, Samples, SourceHealth};
 

@@ -23,8 +23,8 @@ use crate::prometheus::KeyError;
 
 pub use fixed::{FixedSource, NamesOf};
 pub use mds::{
-    MdsConfig, MdsSource, MdsStore, proto as mds_proto, serve as mds_serve,
-    well_known as mds_well_known,
+    MdsConfig, MdsSource, MdsStore, Pushers as MdsPushers, Reach as MdsReach, proto as mds_proto,
+    serve as mds_serve, well_known as mds_well_known,
 };
 pub use metrics_server::{MetricsServerConfig, MetricsServerSource};
 pub use pods::PodsSource;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use trimtab_crds::Duration;
+use trimtab_kit::identity::PortSecurity;
 use trimtab_kit::prometheus::{Access, BasicAuth, Section};
 
 use super::HOUR;
@@ -48,7 +49,9 @@ impl Default for Learn {
 pub struct AccessLog {
     /// Where to listen. Loopback unless set; a cluster needs `0.0.0.0:8082`.
     pub address: SocketAddr,
-    /// Addresses and ranges whose logs are believed about all callers, besides pods that speak of themselves and the
+    /// Plain, or mTLS with the mesh's certificates; then peers are known by those and not by their addresses.
+    pub security: PortSecurity,
+    /// On a plain port: addresses and ranges whose logs are believed about all callers, besides pods that speak of themselves and the
     /// fallback's pods.
     #[serde(with = "ranges")]
     pub trusted: Vec<IpNet>,
@@ -86,6 +89,7 @@ impl Default for AccessLog {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 8082)),
+            security: PortSecurity::Plain,
             trusted: Vec::new(),
         }
     }

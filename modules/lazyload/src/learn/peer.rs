@@ -2,16 +2,17 @@
 //!
 //! | peer | is believed about |
 //! |---|---|
-//! | the pod that the stream's node id names | its own calls |
-//! | a pod of the fallback, in cluster mode | calls of everybody |
-//! | a pod of a namespace's fallback | calls of that namespace |
-//! | an address of `learn.accessLog.trusted` | calls of everybody |
+//! | the pod that the stream's node id names: its address, or with TLS its namespace and service account | its own calls |
+//! | a pod of the fallback, or with TLS its service account, in cluster mode | calls of everybody |
+//! | the same of a namespace's fallback | calls of that namespace |
+//! | an address of `learn.accessLog.trusted`, on a plain port | calls of everybody |
 //! | anybody else | nothing |
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use trimtab_kit::listen::Ends;
 
 use super::access_log::Sender;
 use crate::config::{GlobalSidecarMode, LazyloadConfig};
@@ -30,6 +31,19 @@ pub enum Peer {
         /// The service account.
         account: String,
     },
+}
+
+impl Peer {
+    /// At the other end of a connection; `None`: its certificate is of no workload.
+    pub(super) fn of(ends: &Ends) -> Option<Self> {
+        let Some(identity) = &ends.identity else {
+            return Some(Self::Address(ends.peer.ip()));
+        };
+        Some(Self::Identity {
+            namespace: identity.namespace()?.to_owned(),
+            account: identity.account()?.to_owned(),
+        })
+    }
 }
 
 /// Who may speak for others.
@@ -106,7 +120,7 @@ impl Speakers {
                         namespace: claimed,
                         pod,
                         ..
-                    } if claimed == namespace => directory.caller_of_pod(claimed, pod),
+                    } if claimed == namespace => directory.pod_as(claimed, pod, account),
                     _ => None,
                 };
                 let others = if account == fallback::NAME {
@@ -215,6 +229,7 @@ mod tests {
             speakers.voice(&peer, &sender(FRONT), &small())
         };
         assert_eq!(of("shop", "default").own, Some(front()));
+        assert_eq!(of("shop", "back").own, None, "another account's pod");
         assert_eq!(of("bank", "default").own, None);
         assert_eq!(of("mesh", fallback::NAME).others, Others::Everybody);
         assert_eq!(of("shop", fallback::NAME).others, Others::Nobody);

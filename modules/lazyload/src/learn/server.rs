@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use trimtab_kit::clock::Clock;
-use trimtab_kit::listen::{Bounds, Ends, incoming};
+use trimtab_kit::listen::{Bounds, Ends, Port, Share, Tls, incoming};
 
 use endpoint::Endpoint;
 
@@ -33,12 +33,14 @@ const DRAINED: Duration = Duration::from_millis(100);
 const CALLS: u32 = 16;
 
 /// Bounds of the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// What is not a dependency although it is called.
     pub rules: Rules,
     /// Largest message in bytes. Envoy sends what it has gathered at 16 KiB, unless configured.
     pub message_bytes: usize,
+    /// Certificates of the mesh; `None`: the port is plain.
+    pub tls: Option<Arc<Tls>>,
     /// Connections at the same time; more are refused.
     pub connections: usize,
     /// Streams at the same time; more are refused, and Envoy tries again.
@@ -56,6 +58,7 @@ impl Default for ServerOptions {
         Self {
             rules: Rules::default(),
             message_bytes: 256 << 10,
+            tls: None,
             connections: 10_000,
             streams: 10_000,
             keepalive_interval: Duration::from_secs(30),
@@ -158,13 +161,10 @@ pub async fn serve(
         .http2_keepalive_interval(Some(options.keepalive_interval))
         .http2_keepalive_timeout(Some(options.keepalive_timeout))
         .max_concurrent_streams(CALLS);
-    let bounds = Bounds::streams(options.connections);
-    let connections = incoming(
-        listener,
-        "lazyload.learn.accessLog",
-        bounds,
-        shutdown.clone(),
-    );
+    let asked = options.keepalive_interval + options.keepalive_timeout;
+    let bounds = Bounds::streams(options.connections, Share::AccessLogs, asked);
+    let port = Port::new("lazyload.learn.accessLog", bounds, options.tls.clone());
+    let connections = incoming(listener, port, shutdown.clone());
     let (grace, bytes) = (options.shutdown_grace, options.message_bytes);
     let logs = Logs {
         backend,
@@ -243,8 +243,10 @@ impl AccessLogService for Logs {
     ) -> Result<Response<StreamAccessLogsResponse>, Status> {
         let _open = self.open()?;
         let ends = request.extensions().get::<Ends>();
-        let peer = ends.map(|ends| Peer::Address(ends.peer.ip()));
-        let peer = peer.ok_or_else(|| Status::unauthenticated("the connection has no peer"))?;
+        let ends = ends.ok_or_else(|| Status::unauthenticated("the connection has no peer"))?;
+        let peer = Peer::of(ends).ok_or_else(|| {
+            Status::permission_denied("the client certificate names no workload of the mesh")
+        })?;
         let mut messages = request.into_inner();
         let mut sender = None;
         loop {

@@ -25,6 +25,12 @@ impl Directory for Index {
         own.then(|| pod.group.workload.clone())
     }
 
+    fn pod_as(&self, namespace: &str, pod: &str, account: &str) -> Option<Caller> {
+        let pod = self.state.read().pods.get(namespace, pod)?;
+        let own = *pod.group.account == *account;
+        own.then(|| pod.group.workload.clone())
+    }
+
     fn known_host(&self, host: &str) -> Option<Arc<str>> {
         let state = self.state.read();
         let exact = state.registry.known(host);

@@ -57,6 +57,8 @@ pub struct PodGroup {
     pub workload: Workload,
     /// Their labels.
     pub labels: Labels,
+    /// Their service account.
+    pub account: Box<str>,
 }
 
 /// Sums over the containers of a pod; `None`: no container says.
@@ -102,9 +104,16 @@ impl Row for Pod {
     type Index = PodGroups;
 
     fn read(object: &Arc<v1::Pod>, known: &Known<'_, Self>) -> Option<Self> {
+        let account = object.spec.as_ref();
+        let account = account.and_then(|spec| spec.service_account_name.as_deref());
         let group = PodGroup {
             workload: Workload::of(object),
             labels: object.labels().clone().into_iter().collect(),
+            // The API server writes this name where there is none; offline nobody does.
+            account: account
+                .filter(|a| !a.is_empty())
+                .unwrap_or("default")
+                .into(),
         };
         let status = object.status.as_ref();
         let conditions = status.and_then(|s| s.conditions.as_ref());

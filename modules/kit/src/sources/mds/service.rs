@@ -1,22 +1,55 @@
 //! The gRPC face of the store.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
+use trimtab_xds::Tls;
 
 use super::proto::metric_discovery_server::{MetricDiscovery, MetricDiscoveryServer};
 use super::proto::{PushRequest, PushResponse};
-use super::store::MdsStore;
-use crate::listen::{Bounds, incoming};
+use super::store::{MdsStore, Reach};
+use crate::listen::{Bounds, Ends, Port, Share, incoming};
 
 /// Puts what is pushed into the store.
 #[derive(Clone, Debug)]
 pub struct MdsService {
     store: MdsStore,
+    pushers: Arc<Pushers>,
+}
+
+/// Who may push.
+#[derive(Clone, Debug, Default)]
+pub struct Pushers {
+    /// Certificates of the mesh; `None`: the port is plain, and whoever reaches it may push for all.
+    pub tls: Option<Arc<Tls>>,
+    /// With TLS: namespaces whose workloads may push for all. Others push for their own namespace.
+    pub for_all: Vec<String>,
+}
+
+impl Pushers {
+    /// For which namespaces the peer of a request may push.
+    fn reach(&self, extensions: &Extensions) -> Result<Reach, Status> {
+        if self.tls.is_none() {
+            return Ok(Reach::All);
+        }
+        let ends = extensions.get::<Ends>();
+        let identity = ends.and_then(|ends| ends.identity.as_ref());
+        let namespace = identity.and_then(|identity| identity.namespace());
+        let namespace = namespace.ok_or_else(|| {
+            Status::permission_denied(
+                "the client certificate names no workload: use one of the mesh, spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT",
+            )
+        })?;
+        if self.for_all.iter().any(|all| all == namespace) {
+            return Ok(Reach::All);
+        }
+        Ok(Reach::Namespace(namespace.to_owned()))
+    }
 }
 
 /// Largest message. The smallest series take two bytes there and some hundred in memory.
@@ -34,11 +67,14 @@ const GRACE: Duration = Duration::from_secs(2);
 pub async fn serve(
     listener: TcpListener,
     store: MdsStore,
+    pushers: Pushers,
     shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let service = MetricDiscoveryServer::new(MdsService { store });
-    let bounds = Bounds::streams(CONNECTIONS);
-    let connections = incoming(listener, "metrics.mds", bounds, shutdown.clone());
+    let bounds = Bounds::streams(CONNECTIONS, Share::Metrics, KEEPALIVE.0);
+    let port = Port::new("metrics.mds", bounds, pushers.tls.clone());
+    let connections = incoming(listener, port, shutdown.clone());
+    let pushers = Arc::new(pushers);
+    let service = MetricDiscoveryServer::new(MdsService { store, pushers });
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
@@ -62,14 +98,16 @@ impl MetricDiscovery for MdsService {
         request: Request<Streaming<PushRequest>>,
     ) -> Result<Response<Self::PushStream>, Status> {
         let store = self.store.clone();
+        let reach = self.pushers.reach(request.extensions())?;
         // The next request is read only after the response to this one was taken, so a pusher cannot make the server queue.
         let responses = request
             .into_inner()
-            .map(move |batch| batch.map(|batch| store.put(batch)));
+            .map(move |batch| batch.map(|batch| store.put(batch, &reach)));
         Ok(Response::new(Box::pin(responses)))
     }
 
     async fn put(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
-        Ok(Response::new(self.store.put(request.into_inner())))
+        let reach = self.pushers.reach(request.extensions())?;
+        Ok(Response::new(self.store.put(request.into_inner(), &reach)))
     }
 }

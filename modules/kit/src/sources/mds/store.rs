@@ -62,6 +62,27 @@ pub struct MdsStore {
     config: MdsConfig,
 }
 
+/// For which namespaces somebody may push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All.
+    All,
+    /// This one.
+    Namespace(String),
+}
+
+impl Reach {
+    fn check(&self, series: &Series) -> Result<(), String> {
+        match self {
+            Self::Namespace(own) if *own != series.namespace => Err(format!(
+                "`namespace` is {}, and a workload of {own} may push for {own} only; push from there, or name {own} in metrics.mds.trustedNamespaces",
+                series.namespace
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Now {
     wall: Timestamp,
@@ -118,8 +139,8 @@ impl MdsStore {
         }
     }
 
-    /// Stores the good series of a batch and names the others, as long as they are not very many.
-    pub fn put(&self, batch: PushRequest) -> PushResponse {
+    /// Stores the good series of a batch that are within reach and names the others, as long as they are not very many.
+    pub fn put(&self, batch: PushRequest, reach: &Reach) -> PushResponse {
         let now = Now {
             wall: self.clock.now(),
             monotonic: self.clock.monotonic(),
@@ -128,7 +149,10 @@ impl MdsStore {
         let mut inner = self.inner.write();
         let all = batch.series.len() as u64;
         for (index, series) in (0u32..).zip(batch.series) {
-            match inner.put(&series, now, &self.config) {
+            let put = reach
+                .check(&series)
+                .and_then(|()| inner.put(&series, now, &self.config));
+            match put {
                 Ok(()) => response.accepted += 1,
                 Err(reason) if response.rejected.len() < NAMED => {
                     response.rejected.push(Rejected { index, reason });

@@ -69,7 +69,25 @@ fn pod(pod: &str, name: &str, value: f64) -> Series {
 }
 
 fn put(store: &MdsStore, list: Vec<Series>) -> PushResponse {
-    store.put(PushRequest { series: list })
+    store.put(PushRequest { series: list }, &Reach::All)
+}
+
+#[test]
+fn fault_t7_a_workload_pushes_for_its_own_namespace() {
+    let store = MdsStore::new(MdsConfig::default(), Arc::new(ManualClock::default()));
+    let reach = Reach::Namespace("evil".to_owned());
+    let own = Series {
+        namespace: "evil".into(),
+        ..service("load", 1.0)
+    };
+    let batch = PushRequest {
+        series: vec![service("load", 9.0), own],
+    };
+    let response = store.put(batch, &reach);
+    assert_eq!((response.accepted, response.rejected.len()), (1, 1));
+    let reason = &response.rejected[0].reason;
+    assert!(reason.contains("metrics.mds.trustedNamespaces"), "{reason}");
+    assert_eq!(store.len(), 1);
 }
 
 fn refused(store: &MdsStore, one: Series) -> String {

@@ -2,6 +2,7 @@
 
 use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::*;
 
@@ -9,6 +10,7 @@ fn bounds(connections: usize, full: Full) -> Bounds {
     Bounds {
         connections,
         full,
+        greeting: 16,
         first_bytes: Duration::from_secs(10),
         idle: Duration::from_secs(60),
     }
@@ -19,8 +21,8 @@ async fn echo(bounds: Bounds) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        let incoming = incoming(listener, "test", bounds, CancellationToken::new());
-        let mut incoming = std::pin::pin!(incoming);
+        let port = Port::new("test", bounds, None);
+        let mut incoming = incoming(listener, port, CancellationToken::new());
         while let Some(Ok(mut connection)) = incoming.next().await {
             tokio::spawn(async move {
                 let mut bytes = [0; 64];
@@ -118,7 +120,9 @@ fn fault_t13_an_address_has_a_part_of_the_places() {
         table.enter(stranger).unwrap(),
         table.enter(stranger).unwrap(),
     ];
-    assert!(table.enter(stranger).is_none());
+    assert!(table.enter(stranger).is_none(), "a quarter is all");
+    let mapped = "::ffff:10.0.0.9".parse().unwrap();
+    assert!(table.enter(mapped).is_none(), "the same address");
     let here = "::ffff:127.0.0.1".parse().unwrap();
     slots.extend((0..6).map(|_| table.enter(here).unwrap()));
     assert_eq!(table.len(), 8);
@@ -131,13 +135,12 @@ fn fault_t13_an_address_has_a_part_of_the_places() {
 }
 
 #[test]
-fn the_limit_of_files_is_read() {
-    let text = "Limit   Soft Limit  Hard Limit  Units\nMax open files            1024                 4096                 files\n";
-    assert_eq!(open_files(text), Some(1024));
-    assert_eq!(
-        open_files("Max open files unlimited unlimited files"),
-        Some(usize::MAX)
-    );
-    assert_eq!(open_files("x"), None);
-    assert!(share(8) > 0);
+fn fault_t13_a_full_table_of_streams_refuses_and_a_place_is_given_back() {
+    let table = Table::new(&bounds(8, Full::Refuse));
+    let here = "127.0.0.1".parse().unwrap();
+    let mut slots: Vec<Slot> = std::iter::from_fn(|| table.enter(here)).collect();
+    assert_eq!(slots.len(), 8);
+    assert!(table.enter("10.0.0.2".parse().unwrap()).is_none());
+    slots.pop();
+    assert!(table.enter("10.0.0.2".parse().unwrap()).is_some());
 }

@@ -8,20 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::Bounds;
+use super::bounds::{Bounds, Full};
 
 /// One address may have one part of this many of a port's connections. Loopback may have all: a proxy or a port-forward
 /// speaks for many there.
 const PER_ADDRESS: usize = 4;
-
-/// What happens to a connection that is one too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// It is closed.
-    Refuse,
-    /// It is taken, and the one that was served longest ago is closed.
-    CloseOldest,
-}
 
 /// Who is connected. Clones share it.
 #[derive(Clone)]
@@ -66,10 +57,11 @@ impl Table {
 
     /// A place for a connection from `address`, if it may have one.
     pub(super) fn enter(&self, address: IpAddr) -> Option<Slot> {
+        let address = address.to_canonical();
         let mut inner = self.inner.lock();
         let own = inner.by_address.get(&address).copied().unwrap_or_default();
         let most = (self.connections / PER_ADDRESS).max(1);
-        if !address.to_canonical().is_loopback() && own >= most {
+        if !address.is_loopback() && own >= most {
             return None;
         }
         if inner.open.len() >= self.connections {

@@ -8,18 +8,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
+use super::bounds::Bounds;
+use super::ends::Ends;
 use super::table::Slot;
-use super::{Bounds, Ends};
 
-/// With fewer bytes a peer has said nothing: the shortest request of HTTP/1 and the preface of HTTP/2 are longer.
-const SOMETHING: usize = 16;
+pub(super) enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
 
 /// A connection to a port of this process.
 pub struct Connection {
-    io: TcpStream,
+    io: Io,
     ends: Ends,
     slot: Slot,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -27,6 +31,7 @@ pub struct Connection {
     opened: Instant,
     moved: Instant,
     read: usize,
+    greeting: usize,
     first_bytes: Duration,
     idle: Duration,
 }
@@ -43,12 +48,12 @@ impl Connected for Connection {
     type ConnectInfo = Ends;
 
     fn connect_info(&self) -> Ends {
-        self.ends
+        self.ends.clone()
     }
 }
 
 impl Connection {
-    pub(super) fn new(io: TcpStream, ends: Ends, slot: Slot, bounds: &Bounds) -> Self {
+    pub(super) fn new(io: Io, ends: Ends, slot: Slot, bounds: &Bounds) -> Self {
         let now = Instant::now();
         Self {
             io,
@@ -59,14 +64,15 @@ impl Connection {
             opened: now,
             moved: now,
             read: 0,
+            greeting: bounds.greeting,
             first_bytes: bounds.first_bytes,
             idle: bounds.idle,
         }
     }
 
     /// Both ends.
-    pub fn ends(&self) -> Ends {
-        self.ends
+    pub fn ends(&self) -> &Ends {
+        &self.ends
     }
 
     /// While nothing moves: whether it has to end.
@@ -79,7 +85,7 @@ impl Connection {
             if self.timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
-            let end = if self.read < SOMETHING {
+            let end = if self.read < self.greeting {
                 self.opened + self.first_bytes
             } else {
                 self.moved + self.idle
@@ -115,7 +121,11 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        match Pin::new(&mut self.io).poll_read(context, buffer) {
+        let read = match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_read(context, buffer),
+            Io::Tls(io) => Pin::new(io).poll_read(context, buffer),
+        };
+        match read {
             Poll::Pending => self.end(context),
             done @ Poll::Ready(_) => {
                 let new = buffer.filled().len() - before;
@@ -133,7 +143,10 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(context, buffer);
+        let written = match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_write(context, buffer),
+            Io::Tls(io) => Pin::new(io).poll_write(context, buffer),
+        };
         self.wrote(written, context)
     }
 
@@ -142,19 +155,31 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(context, buffers);
+        let written = match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_write_vectored(context, buffers),
+            Io::Tls(io) => Pin::new(io).poll_write_vectored(context, buffers),
+        };
         self.wrote(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        match &self.io {
+            Io::Plain(io) => io.is_write_vectored(),
+            Io::Tls(io) => io.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_flush(context),
+            Io::Tls(io) => Pin::new(io).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_shutdown(context),
+            Io::Tls(io) => Pin::new(io).poll_shutdown(context),
+        }
     }
 }
