@@ -13,6 +13,7 @@ pub mod modules;
 pub mod nodes;
 pub mod operator;
 pub mod outputs;
+pub mod process_series;
 pub mod reload;
 pub mod standalone;
 pub mod translate;

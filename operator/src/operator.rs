@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::http;
 use crate::identity;
 use crate::modules;
+use crate::process_series::ProcessCollector;
 use crate::reload;
 use crate::standalone::FOLDER;
 use crate::xds_series::XdsCollector;
@@ -128,6 +129,8 @@ impl Operator {
         host.spawn("xds: open", open(cache.clone(), context.clone()));
         let collector = Box::new(XdsCollector(cache.clone()));
         context.registry.lock().register_collector(collector);
+        let process = Box::new(ProcessCollector(context.readiness.clone()));
+        context.registry.lock().register_collector(process);
         servers.push(tokio::spawn(http::serve(
             http_listener,
             pages(&context, &modules),

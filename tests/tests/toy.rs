@@ -18,6 +18,7 @@ use trimtab::config::Config;
 use trimtab::operator::Operator;
 use trimtab::{manifests, standalone, translate};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_NAME_LABEL};
+use trimtab_kit::api::{self, Call};
 use trimtab_kit::apply::{Key as Name, Ownership};
 use trimtab_kit::engine::{Engine, WriteError};
 use trimtab_kit::generated::MODULE_LABEL;
@@ -152,9 +153,8 @@ impl Module for Toy {
         setup.engine(&engine);
         let (shown, found) = (engine.clone(), engine);
         let count = move || shown.greetings.rows().len().to_string();
-        setup.routes(
-            axum::Router::new().route("/api/v1/toy", axum::routing::get(|| async move { count() })),
-        );
+        let answer = move |_: &Call| Ok(count());
+        setup.api(api::Api::new().get("/api/v1/toy", "How many greetings there are", &[], answer));
         let gauge: Gauge = Gauge::default();
         gauge.set(1);
         setup

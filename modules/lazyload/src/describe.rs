@@ -49,8 +49,12 @@ fn write(out: &mut String, view: &FenceView) -> std::fmt::Result {
         .map(|(k, v)| format!("{k}={v}"))
         .collect();
     writeln!(out, "  pods with: {}", selector.join(", "))?;
-    for [kind, status, reason, message] in &view.conditions {
-        writeln!(out, "  {kind}: {status} ({reason}): {message}")?;
+    for c in &view.conditions {
+        writeln!(
+            out,
+            "  {}: {} ({}): {}",
+            c.kind, c.status, c.reason, c.message
+        )?;
     }
     let size = &view.size;
     writeln!(

@@ -39,6 +39,33 @@ impl Collector for LimiterCollector {
     }
 }
 
+/// One row for what `istio_requests_total` of a reporter can be joined by: the host where there is one, else workloads.
+fn targets_of(view: &LimiterView) -> Rows {
+    let mut out = Rows::new();
+    let labels = |reporter: &str, host: &str, namespace: &str, workload: &str| {
+        let mut labels = names(view);
+        labels.extend([
+            ("reporter", reporter.to_owned()),
+            ("host", host.to_owned()),
+            ("workload_namespace", namespace.to_owned()),
+            ("workload", workload.to_owned()),
+        ]);
+        (labels, 1.0)
+    };
+    for reporter in &view.target.reporters {
+        let host = view.target.host.as_deref();
+        if let Some(host) = host.filter(|_| reporter == "destination") {
+            out.push(labels(reporter, host, "", ""));
+            continue;
+        }
+        for workload in &view.target.workloads {
+            let (namespace, workload) = workload.split_once('/').unwrap_or_default();
+            out.push(labels(reporter, "", namespace, workload));
+        }
+    }
+    out
+}
+
 fn limiters(
     encoder: &mut DescriptorEncoder<'_>,
     views: &[LimiterView],
@@ -54,17 +81,24 @@ fn limiters(
         .collect();
     gauges(encoder, "trimtab_limiters", "SmartLimiters by state", &rows)?;
     let shown: Vec<&LimiterView> = views.iter().take(export).collect();
+    let mut targets: Rows = Vec::new();
     let mut limit: Rows = Vec::new();
+    let mut rate: Rows = Vec::new();
     let mut state: Rows = Vec::new();
     let mut value: Rows = Vec::new();
     let mut fresh: Rows = Vec::new();
     for view in shown {
+        targets.extend(targets_of(view));
+        for l in &view.limits {
+            let mut labels = names(view);
+            labels.extend([("set", l.set.clone()), ("index", l.index.to_string())]);
+            rate.push((labels.clone(), l.per_second));
+            labels.push(("interval", l.interval.clone()));
+            limit.push((labels, l.requests as f64));
+        }
         for d in &view.descriptors {
             let mut labels = names(view);
             labels.extend([("set", d.set.clone()), ("index", d.index.to_string())]);
-            if let Some(quota) = d.quota {
-                limit.push((labels.clone(), quota as f64));
-            }
             labels.push(("state", crate::status::state_name(d.state).to_owned()));
             state.push((labels, 1.0));
         }
@@ -82,8 +116,20 @@ fn limiters(
     gauges(
         encoder,
         "trimtab_limiter_limit_requests",
-        "Requests allowed per fill interval and pod",
+        "Requests allowed per interval and pod",
         &limit,
+    )?;
+    gauges(
+        encoder,
+        "trimtab_limiter_limit_requests_per_second",
+        "Requests allowed per second and pod",
+        &rate,
+    )?;
+    gauges(
+        encoder,
+        "trimtab_limiter_target",
+        "1 for each host or workload whose requests are limited, as Istio's telemetry names it",
+        &targets,
     )?;
     gauges(
         encoder,

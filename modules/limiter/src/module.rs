@@ -98,7 +98,7 @@ impl Module for Limiter {
             let sampling = sample(engine.clone(), source, refresh, context.shutdown.clone());
             setup.task(&format!("source {source}"), sampling);
         }
-        setup.routes(http::routes(engine.clone()));
+        setup.api(http::api(engine.clone()));
         let collector = LimiterCollector::new(engine.clone(), config.export_limiters);
         setup.collector(Box::new(collector));
         let found = engine.clone();

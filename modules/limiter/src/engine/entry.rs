@@ -335,7 +335,8 @@ impl Entry {
             .iter()
             .find(|(k, r)| !k.ends_with(".pod") && r.value.is_some())
             .and_then(|(_, r)| r.value);
-        let limit = self.decisions.iter().filter_map(|d| d.quota).min();
+        let limits = self.limits().into_iter().map(|l| l.per_second);
+        let limit = limits.min_by(f64::total_cmp);
         let dot = Dot::new(unix_seconds, limit, metric);
         if self.history.back().is_some_and(|d| d.is_at(unix_seconds)) {
             self.history.pop_back();

@@ -140,10 +140,16 @@ fn addresses(pod: &v1::Pod) -> Box<[IpAddr]> {
     out.into()
 }
 
+/// Name of the container of Istio's proxy.
+pub const PROXY: &str = "istio-proxy";
+
 fn resources(pod: &v1::Pod) -> Resources {
     let spec = pod.spec.as_ref();
     let containers = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
-    let all = || containers.iter().filter_map(|c| c.resources.as_ref());
+    let only = containers.len() == 1;
+    // What the proxy asks for is none of the application's; the pods of a gateway have nothing else.
+    let counted = containers.iter().filter(|c| only || c.name != PROXY);
+    let all = || counted.clone().filter_map(|c| c.resources.as_ref());
     let sum = |of: fn(&v1::ResourceRequirements) -> Option<&Quantities>, name: &str| {
         let quantities = all().filter_map(|r| of(r)?.get(name));
         let values = quantities.filter_map(|q| parse_quantity(&q.0).ok());

@@ -109,7 +109,9 @@ impl Entry {
             state: text(&status.state),
             reason: lead_reason(&self.decisions).unwrap_or_else(|| text(&status.reason)),
             pods: self.input.target.sets.get(BASE_SET).map_or(0, |s| s.pods),
+            target: self.target(),
             descriptors: self.decisions.clone(),
+            limits: self.limits(),
             metrics: self.input.metrics.clone(),
             history: points.collect(),
         }
