@@ -69,6 +69,7 @@ const FILES: [(&str, &str, &str); 3] = [
         "/dependencies.js",
         "text/javascript; charset=utf-8",
         concat!(
+            include_str!("status/parts.js"),
             include_str!("dependencies/graph.js"),
             include_str!("dependencies/page.js")
         ),

@@ -88,8 +88,10 @@ function fill(parent, wanted) {
   arrange(parent, children);
 }
 
-// A node that is moved loses focus and selection: the others are moved around the one that has them.
+// A node that is moved loses focus and selection: the others are moved around the first one that has them. Of two
+// neighbours in the wrong order the nearer one goes: it comes back further on, and the many behind it stay.
 function arrange(parent, wanted) {
+  const focused = document.activeElement;
   const pinned = wanted.findIndex((node) => node.parentNode === parent && isHeld(node));
   const keep = new Set(wanted);
   for (const child of [...parent.childNodes]) {
@@ -97,15 +99,18 @@ function arrange(parent, wanted) {
   }
   let after = pinned < 0 ? null : wanted[pinned];
   for (const node of wanted.slice(0, Math.max(pinned, 0)).reverse()) {
+    if (after.previousSibling && after.previousSibling.previousSibling === node) after.previousSibling.remove();
     if (after.previousSibling !== node) parent.insertBefore(node, after);
     after = node;
   }
   let before = pinned < 0 ? null : wanted[pinned];
+  const following = () => (before === null ? parent.firstChild : before.nextSibling);
   for (const node of wanted.slice(pinned + 1)) {
-    const next = before === null ? parent.firstChild : before.nextSibling;
-    if (next !== node) parent.insertBefore(node, next);
+    if (following() && following().nextSibling === node) following().remove();
+    if (following() !== node) parent.insertBefore(node, following());
     before = node;
   }
+  if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
 }
 
 function table(heads, rows, className) {
