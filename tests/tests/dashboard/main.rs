@@ -10,6 +10,7 @@
 )]
 
 mod documents;
+mod queries;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
