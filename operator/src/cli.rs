@@ -21,11 +21,11 @@ use crate::describe::{self, DescribeArgs, XdsCommand};
 use crate::fallback::FallbackArgs;
 use crate::operator::Operator;
 use crate::outputs::Outputs;
-use crate::{manifests, outputs, standalone, translate};
+use crate::{help, log, manifests, outputs, standalone, translate};
 
-/// Trimtab: a management plane for Istio.
+/// Trimtab: adaptive rate limits, routes of any layer-7 protocol and lazily scoped sidecars for Istio
 #[derive(Debug, Parser)]
-#[command(name = "trimtab", version, about, arg_required_else_help = true)]
+#[command(name = "trimtab", version, arg_required_else_help = true, after_help = help::TRIMTAB)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,8 +34,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the operator: in a cluster, or with --standalone without one
+    #[command(after_help = help::RUN)]
     Run(RunArgs),
-    /// Print the generated Istio objects, offline
+    /// Print the Istio objects that would be written, from files, without a cluster
+    #[command(after_help = help::TRANSLATE)]
     Translate {
         /// Files or folders with SmartLimiters, ServiceFences, MetaRouters, Redis objects and the Services, Pods,
         /// DestinationRules, VirtualServices, ServiceEntries and Gateways that they are for
@@ -58,19 +60,25 @@ enum Command {
         config: Option<PathBuf>,
     },
     /// Print the bootstrap of a plain Envoy that gets its configuration from run --standalone
+    #[command(after_help = help::BOOTSTRAP)]
     Bootstrap(BootstrapArgs),
     /// Print the ConfigMaps without which Aeraki's proxies do not start
+    #[command(after_help = help::AERAKI)]
     AerakiBootstrap(AerakiBootstrapArgs),
     /// Print the objects of the fallback that carries the first calls of scoped sidecars
+    #[command(after_help = help::FALLBACK)]
     Fallback(FallbackArgs),
-    /// What applies, and why
+    /// Say what applies to an object, and why
+    #[command(after_help = help::DESCRIBE)]
     Describe(DescribeArgs),
-    /// Proxies at the xDS server of a running operator
+    /// Show the proxies at the xDS server of a running operator
+    #[command(after_help = help::XDS)]
     Xds {
         #[command(subcommand)]
         command: XdsCommand,
     },
-    /// Print the CRDs
+    /// Print the custom resource definitions
+    #[command(after_help = help::CRDS)]
     Crds {
         /// Compare the manifests in this folder with the types instead
         #[arg(long, value_name = "DIR", conflicts_with = "write")]
@@ -80,6 +88,7 @@ enum Command {
         write: Option<PathBuf>,
     },
     /// Print shell completions
+    #[command(after_help = help::COMPLETIONS)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -162,14 +171,7 @@ pub fn main() -> ExitCode {
     } else {
         "error"
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(terminal)
-        .with_writer(std::io::stderr)
-        .init();
+    log::start(&log_of(&cli.command), level);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -180,6 +182,16 @@ pub fn main() -> ExitCode {
     match runtime.block_on(dispatch(cli.command)) {
         Ok(code) => code,
         Err(error) => fail(&error),
+    }
+}
+
+/// How the command logs. A configuration that cannot be read is reported by the command itself.
+fn log_of(command: &Command) -> log::Log {
+    match command {
+        Command::Run(RunArgs {
+            config: Some(file), ..
+        }) => Config::load(file).map(|c| c.log).unwrap_or_default(),
+        _ => log::Log::default(),
     }
 }
 

@@ -50,6 +50,12 @@ struct ToyKey(Name);
 
 impl Key for ToyKey {}
 
+impl fmt::Display for ToyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.0.0, self.0.1)
+    }
+}
+
 struct ToyEngine {
     prefix: String,
     greetings: Arc<Table<Greeting>>,

@@ -68,11 +68,11 @@ pub struct Action {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = schema::fill_interval)]
 pub struct FillInterval {
-    /// Whole seconds.
+    /// Whole seconds of the interval.
     #[serde(default)]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub seconds: i64,
-    /// Nanoseconds on top.
+    /// Nanoseconds on top of the seconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0, max = 999_999_999))]
     pub nanos: i32,
@@ -102,13 +102,13 @@ impl FillInterval {
     }
 }
 
-/// One response header.
+/// One header that is added to refused answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HeaderToAdd {
-    /// Header name.
+    /// Name of the header.
     #[schemars(length(min = 1, max = 256))]
     pub key: String,
-    /// Header value.
+    /// Value of the header.
     #[serde(default)]
     #[schemars(length(max = 4096))]
     pub value: String,
@@ -175,7 +175,7 @@ pub enum MatchSource {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = schema::matcher)]
 pub struct Matcher {
-    /// What is matched.
+    /// Which part of the request is matched.
     #[serde(
         default,
         rename = "matchSource",
@@ -195,7 +195,7 @@ pub struct Matcher {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub name: Option<String>,
-    /// RE2, full match.
+    /// Requests whose whole value matches this regular expression (RE2).
     #[serde(default, alias = "regexMatch", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub regex_match: Option<String>,
@@ -203,7 +203,7 @@ pub struct Matcher {
     #[serde(default, alias = "exactMatch", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub exact_match: Option<String>,
-    /// Starts with.
+    /// Requests whose value begins with this text.
     #[serde(
         default,
         alias = "prefixMatch",
@@ -211,7 +211,7 @@ pub struct Matcher {
     )]
     #[schemars(length(max = 1024))]
     pub prefix_match: Option<String>,
-    /// Ends with.
+    /// Requests whose value ends with this text.
     #[serde(
         default,
         alias = "suffixMatch",

@@ -1,5 +1,6 @@
 //! Series of the limiter, read from the engine at scrape time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
@@ -21,6 +22,9 @@ impl LimiterCollector {
         Self { engine, export }
     }
 }
+
+/// States of limiters.
+const STATES: [&str; 6] = ["Limiting", "Idle", "Held", "Fallback", "Unknown", "Refused"];
 
 type Rows = Vec<(Labels, f64)>;
 
@@ -71,7 +75,8 @@ fn limiters(
     views: &[LimiterView],
     export: usize,
 ) -> std::fmt::Result {
-    let mut by_state: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
+    // A state without limiters is 0, so that sums over states are never empty.
+    let mut by_state: BTreeMap<&str, f64> = STATES.map(|state| (state, 0.0)).into();
     for view in views {
         *by_state.entry(view.state.as_str()).or_default() += 1.0;
     }

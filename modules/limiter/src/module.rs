@@ -116,6 +116,7 @@ async fn sample(
     shutdown: CancellationToken,
 ) {
     let mut ticker = tokio::time::interval(refresh);
+    let mut was_up = true;
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let wanted = async {
@@ -128,5 +129,23 @@ async fn sample(
             () = wanted => {}
         }
         engine.sample(source).await;
+        was_up = tell(&engine, source, was_up);
     }
+}
+
+/// Logs that a source has gone down or come back. Returns whether it is up.
+fn tell(engine: &Engine, source: usize, was_up: bool) -> bool {
+    let Some(source) = engine.sources.get(source) else {
+        return was_up;
+    };
+    let (health, name) = (source.health(), source.name());
+    match (was_up, health.ok()) {
+        (true, false) => {
+            let error = health.last_error.unwrap_or_default();
+            tracing::warn!(source = name, %error, "a metric source is down: limiters hold their last value, then fall back");
+        }
+        (false, true) => tracing::info!(source = name, "the metric source is up again"),
+        _ => {}
+    }
+    health.ok()
 }

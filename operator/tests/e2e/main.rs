@@ -11,6 +11,7 @@
 mod chain;
 mod cli;
 mod crash;
+mod help;
 mod kubectl;
 mod metaprotocol;
 mod offline;

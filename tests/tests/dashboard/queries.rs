@@ -82,10 +82,17 @@ fn fault_l3_every_published_query_has_one_meaning_and_leaves_the_proxy_out() {
         queries.extend(handlers(file));
     }
     let names: Vec<&str> = queries.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["cpu", "rps"], "one text for each name: {queries:#?}");
+    assert_eq!(
+        names,
+        ["cpu", "rps"],
+        "one text for each name: {queries:#?}"
+    );
     let of = |name: &str| {
         let found = queries.iter().find(|(n, _)| n == name).unwrap();
-        found.1.replace("$service", "cart").replace("$namespace", "shop")
+        found
+            .1
+            .replace("$service", "cart")
+            .replace("$namespace", "shop")
     };
     let (cpu, rps) = (of("cpu"), of("rps"));
     let names = [("CPU", cpu.as_str()), ("RPS", rps.as_str())];
@@ -97,12 +104,18 @@ fn fault_l3_every_published_query_has_one_meaning_and_leaves_the_proxy_out() {
 fn no_published_query_has_a_window_that_slow_scrapes_leave_empty() {
     let mut all: Vec<(String, String)> = PUBLISHED.iter().flat_map(|f| handlers(f)).collect();
     for line in text("docs/metrics.md").lines() {
-        all.extend(line.split('`').map(|code| (line.to_owned(), code.to_owned())));
+        all.extend(
+            line.split('`')
+                .map(|code| (line.to_owned(), code.to_owned())),
+        );
     }
     let mut seen = 0;
     for (place, query) in all {
         for window in query.split('[').skip(1).filter_map(|w| w.split_once(']')) {
-            let Some(minutes) = window.0.strip_suffix('m').and_then(|m| m.parse::<u32>().ok())
+            let Some(minutes) = window
+                .0
+                .strip_suffix('m')
+                .and_then(|m| m.parse::<u32>().ok())
             else {
                 continue;
             };
@@ -149,5 +162,8 @@ fn each_alert_leads_to_its_section() {
         assert!(url.starts_with("https://") && url.ends_with(&end), "{url}");
         named.insert(name);
     }
-    assert_eq!(named, sections, "left: alerts, right: sections of docs/alerts.md");
+    assert_eq!(
+        named, sections,
+        "left: alerts, right: sections of docs/alerts.md"
+    );
 }

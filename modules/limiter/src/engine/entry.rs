@@ -297,8 +297,9 @@ impl Entry {
         let before = self.decisions.iter().map(core);
         let changed = !decisions.iter().map(core).eq(before);
         if changed {
-            for d in &decisions {
-                tracing::info!(limiter = %self.input.owner, set = %d.set, index = d.index, state = state_name(d.state), quota = ?d.quota, reason = %d.reason, "decided");
+            let told = |d: &DescriptorStatus| self.decisions.iter().any(|b| core(b) == core(d));
+            for d in decisions.iter().filter(|d| !told(d)) {
+                tracing::info!(limiter = %self.input.owner, set = %d.set, index = d.index, state = state_name(d.state), quota = d.quota, reason = %d.reason, "decided");
             }
         }
         self.decisions = decisions;
