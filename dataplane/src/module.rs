@@ -397,7 +397,7 @@ impl Served {
         {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             let addresses = addresses.join(", ");
-            tracing::info!(%host, port, addresses, "proxies listen");
+            tracing::info!(%host, port, addresses, "an Envoy that asks is told to listen");
         }
         for pod in input.pods.iter().filter(|p| !self.pods.contains(p)) {
             let (visible, total) = (pod.hosts.len(), input.services.len());

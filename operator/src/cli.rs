@@ -196,8 +196,20 @@ fn log_of(command: &Command) -> log::Log {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    complain(&format!("trimtab: {error:#}"));
+    complain(&format!("trimtab: {}", in_words(error)));
     ExitCode::from(1)
+}
+
+/// The error and its causes. Some errors have their causes in their own words already.
+fn in_words(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| {
+        let cause = cause.to_string();
+        match (said.is_empty(), said.contains(&cause)) {
+            (true, _) => cause,
+            (_, true) => said,
+            _ => format!("{said}: {cause}"),
+        }
+    })
 }
 
 fn complain(line: &str) {
@@ -424,6 +436,15 @@ mod tests {
             Command::Run(args) => args.proxies(),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn fault_o28_a_cause_is_said_once() {
+        let io = anyhow::anyhow!("no such file");
+        let error = io
+            .context("cannot read x: no such file")
+            .context("no cluster");
+        assert_eq!(in_words(&error), "no cluster: cannot read x: no such file");
     }
 
     #[test]

@@ -127,10 +127,7 @@ impl Operator {
             host.spawn("configuration file", following);
         }
         host.spawn("xds: open", open(cache.clone(), context.clone()));
-        let collector = Box::new(XdsCollector(cache.clone()));
-        context.registry.lock().register_collector(collector);
-        let process = Box::new(ProcessCollector(context.readiness.clone()));
-        context.registry.lock().register_collector(process);
+        register(&context);
         servers.push(tokio::spawn(http::serve(
             http_listener,
             pages(&context, &modules),
@@ -217,6 +214,13 @@ impl Operator {
         self.shutdown.cancel();
         self.wait().await
     }
+}
+
+/// Series that are no module's.
+fn register(context: &Context) {
+    let mut registry = context.registry.lock();
+    registry.register_collector(Box::new(XdsCollector(context.xds.clone())));
+    registry.register_collector(Box::new(ProcessCollector(context.readiness.clone())));
 }
 
 /// What the HTTP endpoints show.

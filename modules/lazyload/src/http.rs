@@ -37,28 +37,13 @@ struct Forgotten<T> {
 
 /// The routes.
 pub(crate) fn api(engine: Arc<Engine>) -> Api {
-    let [mesh, all, one, of_pod, to_forget, to_reset] = [(); 6].map(|()| engine.clone());
-    Api::new()
+    let (mesh, of_pod) = (engine.clone(), engine.clone());
+    fences(&engine)
         .get(
             "/api/v1/lazyload",
             "The mesh and its scopes in numbers",
             &[],
             move |_| Ok(mesh.mesh_view()),
-        )
-        .get(
-            "/api/v1/lazyload/fences",
-            "All ServiceFences, without entries and dependencies",
-            &[LIMIT],
-            move |call| List::of(brief(&all), call),
-        )
-        .get(
-            "/api/v1/lazyload/fences/{namespace}/{name}",
-            "A ServiceFence with its entries, why each is there, and what was learned",
-            &[],
-            move |call| {
-                let key = key(call);
-                one.fence_view(&key).ok_or_else(|| missing(&key))
-            },
         )
         .get(
             "/api/v1/lazyload/pods/{namespace}/{name}",
@@ -78,6 +63,26 @@ pub(crate) fn api(engine: Arc<Engine>) -> Api {
             "Who calls whom; 2000 edges unless limit says another number",
             &[LIMIT],
             move |call| edges(&engine, call),
+        )
+}
+
+fn fences(engine: &Arc<Engine>) -> Api {
+    let [all, one, to_forget, to_reset] = [(); 4].map(|()| engine.clone());
+    Api::new()
+        .get(
+            "/api/v1/lazyload/fences",
+            "All ServiceFences, without entries and dependencies",
+            &[LIMIT],
+            move |call| List::of(brief(&all), call),
+        )
+        .get(
+            "/api/v1/lazyload/fences/{namespace}/{name}",
+            "A ServiceFence with its entries, why each is there, and what was learned",
+            &[],
+            move |call| {
+                let key = key(call);
+                one.fence_view(&key).ok_or_else(|| missing(&key))
+            },
         )
         .post(
             "/api/v1/lazyload/fences/{namespace}/{name}/forget",

@@ -86,12 +86,12 @@ fn limiters(
         .collect();
     gauges(encoder, "trimtab_limiters", "SmartLimiters by state", &rows)?;
     let shown: Vec<&LimiterView> = views.iter().take(export).collect();
-    let mut targets: Rows = Vec::new();
-    let mut limit: Rows = Vec::new();
-    let mut rate: Rows = Vec::new();
-    let mut state: Rows = Vec::new();
-    let mut value: Rows = Vec::new();
-    let mut fresh: Rows = Vec::new();
+    limits(encoder, &shown)?;
+    decisions(encoder, &shown)
+}
+
+fn limits(encoder: &mut DescriptorEncoder<'_>, shown: &[&LimiterView]) -> std::fmt::Result {
+    let (mut limit, mut rate, mut targets) = (Rows::new(), Rows::new(), Rows::new());
     for view in shown {
         targets.extend(targets_of(view));
         for l in &view.limits {
@@ -101,10 +101,39 @@ fn limiters(
             labels.push(("interval", l.interval.clone()));
             limit.push((labels, l.requests as f64));
         }
+    }
+    for (name, help, rows) in [
+        (
+            "trimtab_limiter_limit_requests",
+            "Requests allowed per interval and pod",
+            limit,
+        ),
+        (
+            "trimtab_limiter_limit_requests_per_second",
+            "Requests allowed per second and pod",
+            rate,
+        ),
+        (
+            "trimtab_limiter_target",
+            "1 for each host or workload whose requests are limited, as Istio's telemetry names it",
+            targets,
+        ),
+    ] {
+        gauges(encoder, name, help, &rows)?;
+    }
+    Ok(())
+}
+
+fn decisions(encoder: &mut DescriptorEncoder<'_>, shown: &[&LimiterView]) -> std::fmt::Result {
+    let (mut state, mut value, mut fresh) = (Rows::new(), Rows::new(), Rows::new());
+    for view in shown {
         for d in &view.descriptors {
             let mut labels = names(view);
-            labels.extend([("set", d.set.clone()), ("index", d.index.to_string())]);
-            labels.push(("state", crate::status::state_name(d.state).to_owned()));
+            labels.extend([
+                ("set", d.set.clone()),
+                ("index", d.index.to_string()),
+                ("state", crate::status::state_name(d.state).to_owned()),
+            ]);
             state.push((labels, 1.0));
         }
         for (metric, reading) in &view.metrics {
@@ -118,42 +147,26 @@ fn limiters(
             fresh.push((labels, f64::from(u8::from(is_fresh))));
         }
     }
-    gauges(
-        encoder,
-        "trimtab_limiter_limit_requests",
-        "Requests allowed per interval and pod",
-        &limit,
-    )?;
-    gauges(
-        encoder,
-        "trimtab_limiter_limit_requests_per_second",
-        "Requests allowed per second and pod",
-        &rate,
-    )?;
-    gauges(
-        encoder,
-        "trimtab_limiter_target",
-        "1 for each host or workload whose requests are limited, as Istio's telemetry names it",
-        &targets,
-    )?;
-    gauges(
-        encoder,
-        "trimtab_limiter_state",
-        "1 for the state of each descriptor",
-        &state,
-    )?;
-    gauges(
-        encoder,
-        "trimtab_limiter_metric_value",
-        "Metric values that decisions use",
-        &value,
-    )?;
-    gauges(
-        encoder,
-        "trimtab_limiter_metric_fresh",
-        "1 when the metric has a fresh value",
-        &fresh,
-    )
+    for (name, help, rows) in [
+        (
+            "trimtab_limiter_state",
+            "1 for the state of each descriptor",
+            state,
+        ),
+        (
+            "trimtab_limiter_metric_value",
+            "Metric values that decisions use",
+            value,
+        ),
+        (
+            "trimtab_limiter_metric_fresh",
+            "1 when the metric has a fresh value",
+            fresh,
+        ),
+    ] {
+        gauges(encoder, name, help, &rows)?;
+    }
+    Ok(())
 }
 
 fn sources(encoder: &mut DescriptorEncoder<'_>, engine: &Engine) -> std::fmt::Result {

@@ -183,9 +183,18 @@ fn differs(at: &str, value: &Value, schema: &Value, all: &Value, out: &mut Vec<S
     for (i, item) in value.as_array().into_iter().flatten().enumerate() {
         differs(&format!("{at}[{i}]"), item, &schema["items"], all, out);
     }
-    let Some(object) = value.as_object() else {
-        return;
-    };
+    if let Some(object) = value.as_object() {
+        fields_differ(at, object, schema, all, out);
+    }
+}
+
+fn fields_differ(
+    at: &str,
+    object: &serde_json::Map<String, Value>,
+    schema: &Value,
+    all: &Value,
+    out: &mut Vec<String>,
+) {
     for key in schema["required"].as_array().into_iter().flatten() {
         if !object.contains_key(key.as_str().unwrap()) {
             out.push(format!("{at}: {key} is missing"));
