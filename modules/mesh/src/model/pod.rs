@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
@@ -163,7 +164,7 @@ fn resources(pod: &v1::Pod) -> Resources {
     }
 }
 
-type Quantities = BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>;
+type Quantities = BTreeMap<String, Quantity>;
 
 /// The workload's name as Istio's injector computes it (`GetWorkloadMetaFromPod`).
 fn workload(pod: &v1::Pod) -> String {
@@ -360,5 +361,37 @@ impl Rows<Pod> {
             .into_iter()
             .filter_map(|(namespace, name)| self.get(&(namespace.to_string(), name.to_string())));
         rows.cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests(containers: &[(&str, &str)]) -> Option<f64> {
+        let container = |(name, cpu): &(&str, &str)| v1::Container {
+            name: (*name).to_owned(),
+            resources: Some(v1::ResourceRequirements {
+                requests: Some([("cpu".to_owned(), Quantity((*cpu).to_owned()))].into()),
+                ..<_>::default()
+            }),
+            ..<_>::default()
+        };
+        let spec = v1::PodSpec {
+            containers: containers.iter().map(container).collect(),
+            ..<_>::default()
+        };
+        let pod = v1::Pod {
+            spec: Some(spec),
+            ..<_>::default()
+        };
+        resources(&pod).cpu_request
+    }
+
+    #[test]
+    fn fault_l3_what_the_proxy_asks_for_is_left_out() {
+        let meshed = [("app", "1"), ("istio-proxy", "100m"), ("cache", "500m")];
+        assert_eq!(requests(&meshed), Some(1.5));
+        assert_eq!(requests(&[("istio-proxy", "100m")]), Some(0.1), "a gateway");
     }
 }
