@@ -49,12 +49,8 @@ fn write(out: &mut String, view: &FenceView) -> std::fmt::Result {
         .map(|(k, v)| format!("{k}={v}"))
         .collect();
     writeln!(out, "  pods with: {}", selector.join(", "))?;
-    for c in &view.conditions {
-        writeln!(
-            out,
-            "  {}: {} ({}): {}",
-            c.kind, c.status, c.reason, c.message
-        )?;
+    for condition in &view.conditions {
+        writeln!(out, "  {condition}")?;
     }
     let size = &view.size;
     writeln!(

@@ -47,6 +47,18 @@ pub struct ConditionView {
     pub message: String,
 }
 
+impl std::fmt::Display for ConditionView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            kind,
+            status,
+            reason,
+            message,
+        } = self;
+        write!(f, "{kind}: {status} ({reason}): {message}")
+    }
+}
+
 /// A learned dependency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
