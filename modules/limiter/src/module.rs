@@ -139,7 +139,8 @@ fn tell(engine: &Engine, source: usize, was_up: bool) -> bool {
         return was_up;
     };
     let (health, name) = (source.health(), source.name());
-    match (was_up, health.ok()) {
+    let is_up = health.ok();
+    match (was_up, is_up) {
         (true, false) => {
             let error = health.last_error.unwrap_or_default();
             tracing::warn!(source = name, %error, "a metric source is down: limiters hold their last value, then fall back");
@@ -147,5 +148,5 @@ fn tell(engine: &Engine, source: usize, was_up: bool) -> bool {
         (false, true) => tracing::info!(source = name, "the metric source is up again"),
         _ => {}
     }
-    health.ok()
+    is_up
 }
