@@ -365,7 +365,9 @@ impl Engine {
         let mut out: Vec<LimiterView> = entries.values().map(|e| e.view(false)).collect();
         drop(entries);
         let domain = self.index.domain();
-        out.iter_mut().for_each(|view| view.fill_host(&domain));
+        for view in &mut out {
+            view.fill_host(&domain);
+        }
         out.sort_by(|a, b| {
             (&a.namespace, &a.name, &a.api_version).cmp(&(&b.namespace, &b.name, &b.api_version))
         });

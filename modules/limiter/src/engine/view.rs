@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use trimtab_crds::limiter::DescriptorStatus;
+use trimtab_crds::limiter::{DescriptorStatus, Target};
 use trimtab_mesh::names::full_host;
 
 use super::Engine;
@@ -123,8 +123,8 @@ impl Entry {
         let spec = &self.input.spec;
         let descriptors = spec.sets.values().flatten();
         let targets = descriptors.map(|d| d.target.as_ref().or(spec.target.as_ref()));
-        let reporter = |target: Option<&trimtab_crds::limiter::Target>| {
-            let source = spec.gateway || target.is_some_and(|t| t.is_outbound());
+        let reporter = |target: Option<&Target>| {
+            let source = spec.gateway || target.is_some_and(Target::is_outbound);
             if source { "source" } else { "destination" }.to_owned()
         };
         let pods = self.pods.values().flat_map(|pods| pods.iter());
