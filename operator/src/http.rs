@@ -83,7 +83,7 @@ pub async fn serve(
     names: Arc<OwnNames>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let app = router(state)
+    let app = router(&state)
         // For the routes of all modules: what changes state is a POST, and comes from nobody's web page.
         .layer(axum::middleware::from_fn(guard::only_from_here))
         .layer(axum::middleware::map_response(guard::protected))
@@ -92,8 +92,8 @@ pub async fn serve(
     Ok(())
 }
 
-fn router(state: State) -> Router {
-    let own = own_api(&state);
+fn router(state: &State) -> Router {
+    let own = own_api(state);
     let modules = state.modules.iter().map(|m| m.api.clone());
     let api = with_index(modules.fold(own, Api::merge));
     let unknown = Unknown {

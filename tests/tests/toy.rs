@@ -3,6 +3,7 @@
 //! It turns the annotation `toy.example/greeting` of a Service into a ConfigMap `NAME-greeting`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
