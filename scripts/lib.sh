@@ -71,3 +71,22 @@ pip_install() {
   fi
   rm -f "$log"
 }
+
+# unpack_debian FOLDER PACKAGE...: Debian packages, unpacked into $TRIMTAB_CACHE/FOLDER. Nothing is installed: that would take
+# root, and start services now and at every boot. Where the system's lists of packages are empty or old, lists are read into
+# a folder of our own.
+unpack_debian() {
+  local folder="$1" work result=0
+  shift
+  work="$(mktemp -d)"
+  (
+    cd "$work"
+    mkdir -p lists/partial cache/archives/partial
+    own=(-o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache")
+    apt-get download "$@" || { apt-get "${own[@]}" update && apt-get "${own[@]}" download "$@"; } || exit 1
+    for package in *.deb; do dpkg-deb -x "$package" "$TRIMTAB_CACHE/$folder" || exit 1; done
+  ) >"$work.log" 2>&1 || result=$?
+  [[ "$result" == 0 ]] || tail -n 5 "$work.log" >&2
+  rm -rf "$work" "$work.log"
+  return "$result"
+}

@@ -3,7 +3,8 @@
 #   thriftpy2     Thrift client and server, from PyPI
 #   python3-dubbo Dubbo client, from PyPI
 #   dubbo-node    Dubbo server (dubbo-remoting) and client (dubbo2.js), from npm
-#   redis         redis-server and redis-cli, from Debian
+#   redis         redis-server and redis-cli, unpacked from Debian's packages
+# Nothing outside of that folder is changed.
 # Each is pinned: the tests count calls, and another release may retry or reconnect at other times.
 #   protocol-tools.sh [--optional]   with --optional a tool that cannot be installed is only reported
 set -euo pipefail
@@ -73,36 +74,32 @@ need_dubbo_node() {
   has_modules
 }
 
-# Debian's redis-server is a link to redis-check-rdb, which comes with the tools.
 find_redis() {
-  if [[ -x "$TRIMTAB_CACHE/redis/usr/bin/redis-check-rdb" && -x "$TRIMTAB_CACHE/redis/usr/bin/redis-server" ]]; then
+  if [[ -x "$TRIMTAB_CACHE/redis/usr/bin/redis-server" && -x "$TRIMTAB_CACHE/redis/usr/bin/redis-cli" ]]; then
     return 0
   fi
   command -v redis-server >/dev/null && command -v redis-cli >/dev/null
 }
 
-# Unpacked into the cache, so that no service of the system is started and no root is needed.
+# The programs need libraries that a base system may lack; they are beside them, and scripts of the programs' names say where.
 redis_unpacked() {
-  local work result=0
-  work="$(mktemp -d)"
-  (
-    cd "$work"
-    apt-get download redis-server redis-tools >/dev/null 2>&1 ||
-      { apt-get update >/dev/null 2>&1 && apt-get download redis-server redis-tools; }
-    for package in *.deb; do dpkg-deb -x "$package" "$TRIMTAB_CACHE/redis"; done
-  ) >"$work.log" 2>&1 || result=$?
-  [[ "$result" == 0 ]] || tail -n 5 "$work.log" >&2
-  rm -rf "$work" "$work.log"
-  return "$result"
-}
-
-# The package's program needs libraries of its own, which a base system may lack.
-redis_by_apt() {
-  local sudo=()
-  [[ "$(id -u)" == 0 ]] || sudo=(sudo -n)
-  "${sudo[@]}" apt-get install -y --no-install-recommends redis-server >/dev/null 2>&1 ||
-    { "${sudo[@]}" apt-get update >/dev/null 2>&1 &&
-      "${sudo[@]}" apt-get install -y --no-install-recommends redis-server >/dev/null 2>&1; }
+  local bin="$TRIMTAB_CACHE/redis/usr/bin" program
+  rm -rf "$TRIMTAB_CACHE/redis"
+  unpack_debian redis redis-server redis-tools libatomic1 libjemalloc2 liblzf1 || return 1
+  # redis-server is a link to redis-check-rdb: one program, which goes by its name.
+  mkdir -p "$bin/programs"
+  cp "$bin/redis-check-rdb" "$bin/programs/redis-server"
+  mv "$bin/redis-cli" "$bin/programs/redis-cli"
+  for program in redis-server redis-cli; do
+    rm -f "${bin:?}/$program"
+    cat >"$bin/$program" <<'SCRIPT'
+#!/bin/sh
+here="$(dirname "$(readlink -f "$0")")"
+libraries="$(echo "$here"/../lib/*-linux-gnu)"
+LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" exec "$here/programs/$(basename "$0")" "$@"
+SCRIPT
+    chmod +x "$bin/$program"
+  done
 }
 
 need_redis() {
@@ -111,9 +108,9 @@ need_redis() {
     fail "redis-server" "this system has no apt-get: install Redis 6 or newer with redis-cli and put both on PATH"
     return 1
   fi
-  say "redis-server: installing the Debian package"
-  redis_by_apt || redis_unpacked || true
-  find_redis || fail "redis-server" "as root: apt-get update && apt-get install -y --no-install-recommends redis-server"
+  say "redis-server: unpacking the Debian packages into $TRIMTAB_CACHE/redis (not installed: no service, no root)"
+  redis_unpacked || true
+  find_redis || fail "redis-server" "see the lines above and try again, or put a Redis 6 or newer with redis-cli on PATH"
 }
 
 main() {

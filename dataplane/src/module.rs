@@ -17,6 +17,7 @@ use trimtab_kit::answers::{Answers, Changed, Programmed, Seen, Words};
 use trimtab_kit::clock::Clock;
 use trimtab_kit::engine::{Engine, WriteError};
 use trimtab_kit::module::{Finding, Setup};
+use trimtab_kit::problem::Problem;
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::write::{StatusPatch, Writes};
 use trimtab_mesh::Name;
@@ -27,6 +28,7 @@ use trimtab_xds::{ResourceCache, Unresolved};
 use crate::discover::LastGood;
 use crate::isolate::{Contributors, Isolation};
 use crate::objects::{Chosen, Objects, Wake};
+use crate::sidecar::NOT_FOLLOWED;
 use crate::{
     FallbackInput, Listen, Opened, PodInput, Snapshot, StandaloneInput, StandaloneObjects,
     discover, listeners, snapshot,
@@ -236,13 +238,20 @@ impl DataPlane {
         let before = state.served.snapshot.take();
         let snapshot = snapshot(&found.input, before.as_ref(), now);
         self.xds.update_all(snapshot.updates(before.as_ref()));
-        let problems = found.problems.into_iter().chain(snapshot.problems());
-        notes.extend(problems.map(|p| p.to_string()));
+        let problems: Vec<Problem> = found
+            .problems
+            .into_iter()
+            .chain(snapshot.problems())
+            .collect();
+        // Without a fallback proxy nobody expects that Sidecars narrow anything.
+        let expected = problems.iter().filter(|p| p.reason == NOT_FOLLOWED);
+        let expected: BTreeSet<String> = expected.map(ToString::to_string).collect();
+        notes.extend(problems.iter().map(ToString::to_string));
         let refusals = snapshot.everyone().refusals.iter();
         notes.extend(refusals.map(|r| r.problem.to_string()));
         state
             .served
-            .log(before.as_ref(), &snapshot, &found.input, &notes);
+            .log(before.as_ref(), &snapshot, &found.input, &notes, &expected);
         chosen.index_input(&found.input);
         let blocked = snapshot.everyone().refusals.iter();
         let blocked = blocked
@@ -369,9 +378,14 @@ impl Served {
         snapshot: &Snapshot,
         input: &StandaloneInput,
         notes: &BTreeSet<String>,
+        expected: &BTreeSet<String>,
     ) {
         for note in notes.difference(&self.notes) {
-            tracing::warn!("{note}");
+            if expected.contains(note) {
+                tracing::info!("{note}");
+            } else {
+                tracing::warn!("{note}");
+            }
         }
         let before = before.map_or(&[][..], |w| &w.everyone().opened);
         let opened = snapshot.everyone().opened.iter();
@@ -383,7 +397,7 @@ impl Served {
         {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             let addresses = addresses.join(", ");
-            tracing::info!(%host, port, addresses, "proxies listen");
+            tracing::info!(%host, port, addresses, "an Envoy that asks is told to listen");
         }
         for pod in input.pods.iter().filter(|p| !self.pods.contains(p)) {
             let (visible, total) = (pod.hosts.len(), input.services.len());

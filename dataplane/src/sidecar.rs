@@ -42,6 +42,9 @@ fn subset(host: &str, pattern: &str) -> bool {
     }
 }
 
+/// Reason of a Sidecar that no proxy can be narrowed by.
+pub(super) const NOT_FOLLOWED: &str = "NotFollowed";
+
 /// Reads Sidecars for pods.
 pub(super) struct Reader<'a> {
     pub(super) around: &'a StandaloneObjects,
@@ -70,7 +73,7 @@ impl Reader<'_> {
         };
         if let Some(text) = missing {
             let of = |s: &&Sidecar| {
-                Problem::new(Owner::of("Sidecar", *s), "spec.egress", "NotFollowed", text)
+                Problem::new(Owner::of("Sidecar", *s), "spec.egress", NOT_FOLLOWED, text)
             };
             problems.extend(sidecars.iter().map(of));
             return Vec::new();

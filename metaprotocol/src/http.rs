@@ -2,40 +2,36 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::json;
+use trimtab_kit::api::{Api, ApiError, LIMIT, List};
 
 use crate::engine::Engine;
 
 /// The routes.
-pub(crate) fn routes(engine: Arc<Engine>) -> Router {
-    Router::new()
-        .route("/api/v1/metaprotocol", get(hosts))
-        .route(
+pub(crate) fn api(engine: Arc<Engine>) -> Api {
+    let (hosts, all) = (engine.clone(), engine.clone());
+    Api::new()
+        .get(
+            "/api/v1/metaprotocol",
+            "All hosts with layer-7 ports, and what is made of them",
+            &[LIMIT],
+            move |call| List::of(hosts.views(), call),
+        )
+        .get(
+            "/api/v1/metaprotocol/routers",
+            "All MetaRouters",
+            &[LIMIT],
+            move |call| List::of(all.router_summaries(), call),
+        )
+        .get(
             "/api/v1/metaprotocol/routers/{namespace}/{name}",
-            get(router),
+            "A MetaRouter with all that calls through it depend on",
+            &[],
+            move |call| {
+                let (namespace, name) = call.object();
+                let view = engine.router_view(&namespace, &name);
+                view.ok_or_else(|| {
+                    ApiError::missing(format!("there is no MetaRouter {namespace}/{name}"))
+                })
+            },
         )
-        .with_state(engine)
-}
-
-async fn hosts(State(engine): State<Arc<Engine>>) -> Response {
-    Json(json!({"items": engine.views()})).into_response()
-}
-
-async fn router(
-    State(engine): State<Arc<Engine>>,
-    Path((namespace, name)): Path<(String, String)>,
-) -> Response {
-    match engine.router_view(&namespace, &name) {
-        Some(view) => Json(view).into_response(),
-        None => (
-            StatusCode::NOT_FOUND,
-            format!("there is no MetaRouter {namespace}/{name}\n"),
-        )
-            .into_response(),
-    }
 }

@@ -82,7 +82,7 @@ impl Module for Metaprotocol {
         if config.vips != Ranges::default() {
             setup.right(Right::on::<ServiceEntry>(&["patch"]));
         }
-        setup.routes(http::routes(engine.clone()));
+        setup.api(http::api(engine.clone()));
         let collector = MetaprotocolCollector::new(engine.clone(), config.export_routers);
         setup.collector(Box::new(collector));
         let described = engine.clone();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use kube::Resource;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use trimtab_mesh::model::Identity;
 
@@ -10,7 +11,9 @@ use trimtab_mesh::model::Identity;
 ///
 /// Not the `Owner` of the limiter: it may be of any kind, and no output is its own. Outputs belong to the Service or
 /// ServiceEntry, see [`crate::object::ServiceKey`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Owner {
     /// Kind, e.g. `MetaRouter`.

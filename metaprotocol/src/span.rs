@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use trimtab_crds::Duration;
 use trimtab_crds::duration::NotADuration;
 
 /// A duration in Go's notation, which Aeraki's resources use: `100ms`, `1m30s`, `1.5s`. Kept as written, so that an
 /// error can show it; [`Span::get`] reads it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Span(String);
 

@@ -25,11 +25,11 @@ use crate::fallback::FallbackArgs;
 use crate::operator::Operator;
 use crate::outputs::Outputs;
 use crate::state::Statuses;
-use crate::{manifests, outputs, standalone, translate};
+use crate::{help, log, manifests, outputs, standalone, translate};
 
-/// Trimtab: a management plane for Istio.
+/// Trimtab: adaptive rate limits, routes of any layer-7 protocol and lazily scoped sidecars for Istio
 #[derive(Debug, Parser)]
-#[command(name = "trimtab", version, about, arg_required_else_help = true)]
+#[command(name = "trimtab", version, arg_required_else_help = true, after_help = help::TRIMTAB)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,8 +38,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the operator: in a cluster, or with --standalone without one
+    #[command(after_help = help::RUN)]
     Run(RunArgs),
-    /// Print the generated Istio objects, offline
+    /// Print the Istio objects that would be written, from files, without a cluster
+    #[command(after_help = help::TRANSLATE)]
     Translate {
         /// Files or folders with SmartLimiters, ServiceFences, MetaRouters, Redis objects and the Services, Pods,
         /// DestinationRules, VirtualServices, ServiceEntries and Gateways that they are for; - is standard input
@@ -62,19 +64,25 @@ enum Command {
         config: Option<PathBuf>,
     },
     /// Print the bootstrap of a plain Envoy that gets its configuration from run --standalone
+    #[command(after_help = help::BOOTSTRAP)]
     Bootstrap(BootstrapArgs),
     /// Print the ConfigMaps without which Aeraki's proxies do not start
+    #[command(after_help = help::AERAKI)]
     AerakiBootstrap(AerakiBootstrapArgs),
     /// Print the objects of the fallback that carries the first calls of scoped sidecars
+    #[command(after_help = help::FALLBACK)]
     Fallback(FallbackArgs),
-    /// What applies, and why
+    /// Say what applies to an object, and why
+    #[command(after_help = help::DESCRIBE)]
     Describe(DescribeArgs),
-    /// Proxies at the xDS server of a running operator
+    /// Show the proxies at the xDS server of a running operator
+    #[command(after_help = help::XDS)]
     Xds {
         #[command(subcommand)]
         command: XdsCommand,
     },
-    /// Print the CRDs
+    /// Print the custom resource definitions
+    #[command(after_help = help::CRDS)]
     Crds {
         /// Compare the manifests in this folder with the types instead
         #[arg(long, value_name = "DIR", conflicts_with = "write")]
@@ -84,6 +92,7 @@ enum Command {
         write: Option<PathBuf>,
     },
     /// Print shell completions
+    #[command(after_help = help::COMPLETIONS)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -194,14 +203,7 @@ pub fn main() -> ExitCode {
     } else {
         "error"
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(terminal)
-        .with_writer(std::io::stderr)
-        .init();
+    log::start(&log_of(&cli.command), level);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -215,9 +217,31 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// How the command logs. A configuration that cannot be read is reported by the command itself.
+fn log_of(command: &Command) -> log::Log {
+    match command {
+        Command::Run(RunArgs {
+            config: Some(file), ..
+        }) => Config::load(file).map(|c| c.log).unwrap_or_default(),
+        _ => log::Log::default(),
+    }
+}
+
 fn fail(error: &anyhow::Error) -> ExitCode {
-    complain(&format!("trimtab: {error:#}"));
+    complain(&format!("trimtab: {}", in_words(error)));
     ExitCode::from(1)
+}
+
+/// The error and its causes. Some errors have their causes in their own words already.
+fn in_words(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| {
+        let cause = cause.to_string();
+        match (said.is_empty(), said.contains(&cause)) {
+            (true, _) => cause,
+            (_, true) => said,
+            _ => format!("{said}: {cause}"),
+        }
+    })
 }
 
 fn complain(line: &str) {
@@ -470,6 +494,15 @@ mod tests {
             Command::Run(args) => args.proxies(),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn fault_o28_a_cause_is_said_once() {
+        let io = anyhow::anyhow!("no such file");
+        let error = io
+            .context("cannot read x: no such file")
+            .context("no cluster");
+        assert_eq!(in_words(&error), "no cluster: cannot read x: no such file");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use trimtab_kit::identity::PortSecurity;
 use trimtab_kit::module::{Factory, Module, read};
 use trimtab_kit::sources::{MdsConfig, MetricsServerConfig, PrometheusConfig};
 
+use crate::log::Log;
 use crate::modules;
 
 pub use mesh::{Mesh, MeshCertificate};
@@ -34,6 +35,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The mesh, for all modules.
     pub mesh: Mesh,
+    /// What is logged.
+    pub log: Log,
     /// Sections of modules, by name; absent: the default.
     #[serde(flatten)]
     pub modules: BTreeMap<String, Value>,
@@ -61,6 +64,7 @@ impl Default for Config {
             xds: Xds::default(),
             metrics: Metrics::default(),
             mesh: Mesh::default(),
+            log: Log::default(),
             modules: BTreeMap::new(),
             list: modules::all(),
             file: None,
@@ -187,7 +191,7 @@ impl Config {
         for name in self.modules.keys() {
             if !names.contains(&name.as_str()) {
                 bail!(
-                    "{name}: unknown section: known are http, xds, metrics, mesh, {}",
+                    "{name}: unknown section: known are http, xds, metrics, mesh, log, {}",
                     names.join(", ")
                 );
             }
@@ -196,6 +200,7 @@ impl Config {
             prometheus.validate()?;
         }
         self.xds.check().map_err(anyhow::Error::msg)?;
+        self.log.check().map_err(anyhow::Error::msg)?;
         if let Some(host) = self
             .http
             .hosts
@@ -279,6 +284,8 @@ mod tests {
                 &[&key, "unknown field `tokenFile`", "bearerTokenFile"],
             );
         }
+        mistake("log: {level: verbose}", &["log.level", "\"verbose\""]);
+        mistake("log: {format: xml}", &["log.format", "`xml`", "`json`"]);
         mistake(
             "limiter: {refresh: 99ms}",
             &["limiter.refresh", "99ms", "shorter than 100ms"],

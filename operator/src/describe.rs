@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use trimtab_kit::api::ErrorBody;
 use trimtab_kit::module::{Describe, DescribeRequest, Installed};
 
 use crate::nodes::{self, Node};
@@ -109,7 +110,9 @@ impl Server {
             )
         })?;
         if answer.status() == reqwest::StatusCode::NOT_FOUND {
-            return Ok(Err(answer.text().await?.trim().to_owned()));
+            let text = answer.text().await?;
+            let body = serde_json::from_str::<ErrorBody>(&text);
+            return Ok(Err(body.map_or(text, |body| body.error)));
         }
         Ok(Ok(answer.error_for_status()?))
     }

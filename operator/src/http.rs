@@ -1,22 +1,22 @@
 //! HTTP endpoints: health, readiness, metrics, JSON API, status page.
 
 mod guard;
+mod openapi;
 mod serve;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State as Extract};
-use axum::http::{StatusCode, Uri, header};
+use axum::extract::State as Extract;
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use trimtab_kit::api::{Answer, Api, ApiError, Call, LIMIT, List, Operation};
 use trimtab_kit::module::{DescribeRequest, Installed};
 use trimtab_kit::readiness::Readiness;
 use trimtab_xds::ResourceCache;
@@ -38,9 +38,18 @@ pub struct State {
     pub cache: ResourceCache,
 }
 
-/// The status page. Nothing comes from elsewhere.
-const LIMITERS: &str = include_str!("status.html");
-/// Its view of who calls whom.
+/// The page of limiters, MetaRouters and fences. Nothing comes from elsewhere.
+const STATUS: &str = include_str!("status.html");
+/// Its places; its script reads which one it is.
+const STATUS_PATHS: [&str; 6] = [
+    "/",
+    "/limiters/{namespace}/{name}",
+    "/metarouters",
+    "/metarouters/{namespace}/{name}",
+    "/fences",
+    "/fences/{namespace}/{name}",
+];
+/// The view of who calls whom.
 const DEPENDENCIES: &str = concat!(
     include_str!("dependencies.html"),
     "<script src=\"/dependencies.js\"></script>\n</body>\n</html>\n"
@@ -55,12 +64,13 @@ const FILES: [(&str, &str, &str); 3] = [
     (
         "/status.js",
         "text/javascript; charset=utf-8",
-        include_str!("status.js"),
+        concat!(include_str!("status/parts.js"), include_str!("status.js")),
     ),
     (
         "/dependencies.js",
         "text/javascript; charset=utf-8",
         concat!(
+            include_str!("status/parts.js"),
             include_str!("dependencies/graph.js"),
             include_str!("dependencies/page.js")
         ),
@@ -78,34 +88,121 @@ pub async fn serve(
 }
 
 /// All that the port answers.
-pub fn pages(state: State, names: Arc<OwnNames>) -> Router {
-    let routes: Vec<Router> = state.modules.iter().map(|m| m.routes.clone()).collect();
-    let app = Router::new()
-        .route("/", get(|| async { Html(LIMITERS) }))
-        .route("/dependencies", get(|| async { Html(DEPENDENCIES) }))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/api/v1/describe/{kind}/{namespace}/{name}", get(describe))
-        .route("/api/v1/xds/streams", get(streams))
-        .route("/api/v1/xds/nodes", get(all_nodes))
-        .route("/api/v1/xds/nodes/{node}", get(one_node))
-        .fallback(unknown)
-        .with_state(state);
-    let app = FILES.iter().fold(app, |app, (path, kind, text)| {
-        app.route(
-            path,
-            get(|| async { ([(header::CONTENT_TYPE, *kind)], *text) }),
-        )
-    });
-    let app = routes.into_iter().fold(app, Router::merge);
-    // For the routes of all modules: what changes state is a POST, and comes from nobody's web page.
-    app.layer(axum::middleware::from_fn(guard::only_from_here))
+pub fn pages(state: &State, names: Arc<OwnNames>) -> Router {
+    router(state)
+        // For the routes of all modules: what changes state is a POST, and comes from nobody's web page.
+        .layer(axum::middleware::from_fn(guard::only_from_here))
         .layer(axum::middleware::map_response(guard::protected))
         .layer(axum::Extension(names))
 }
 
-async fn readyz(Extract(state): Extract<State>) -> Response {
+fn router(state: &State) -> Router {
+    let own = own_api(state);
+    let modules = state.modules.iter().map(|m| m.api.clone());
+    let api = with_index(modules.fold(own, Api::merge));
+    let unknown = Unknown {
+        running: state.modules.iter().map(|m| m.name).collect(),
+        operations: api.operations(),
+    };
+    let pages: Router<Arc<Unknown>> =
+        Router::new().route("/dependencies", get(|| async { Html(DEPENDENCIES) }));
+    let pages = STATUS_PATHS.iter().fold(pages, |pages, path| {
+        pages.route(path, get(|| async { Html(STATUS) }))
+    });
+    let pages = FILES.iter().fold(pages, |pages, (path, kind, text)| {
+        let file = get(|| async { ([(header::CONTENT_TYPE, *kind)], *text) });
+        pages.route(path, file)
+    });
+    let unknown = Arc::new(unknown);
+    pages
+        .merge(api.into_router().with_state(()))
+        .fallback(nothing)
+        .method_not_allowed_fallback(no_method)
+        .with_state(unknown)
+}
+
+/// What is no module's.
+fn own_api(state: &State) -> Api {
+    let [probe, scrape, described, streamed, listed, shown] = [(); 6].map(|()| state.clone());
+    let text = Operation::text;
+    let metrics_operation = Operation {
+        answer: Answer::Text(OPEN_METRICS),
+        ..text("/metrics", "Series for Prometheus")
+    };
+    let describe_operation = Operation {
+        open: true,
+        ..text(
+            "/api/v1/describe/{kind}/{namespace}/{name}",
+            "The text of trimtab describe; parameters are attributes of a call",
+        )
+    };
+    Api::new()
+        .with(text("/healthz", "Whether the process answers"), |_| {
+            Ok("ok\n")
+        })
+        .with(
+            text("/readyz", "Whether it decides; 503 says what it waits for"),
+            move |_| Ok(readyz(&probe)),
+        )
+        .with(metrics_operation, move |_| Ok(metrics(&scrape)))
+        .with(describe_operation, move |call| describe(&described, call))
+        .get("/version", "The version of the program", &[], |_| {
+            Ok(openapi::Version {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            })
+        })
+        .get(
+            "/api/v1/xds/streams",
+            "xDS streams, one for each proxy and type",
+            &[LIMIT],
+            move |call| {
+                let streams = streamed.cache.streams();
+                List::of(streams.iter().map(nodes::Stream::from).collect(), call)
+            },
+        )
+        .get(
+            "/api/v1/xds/nodes",
+            "Connected proxies, with the version of every resource that they have",
+            &[LIMIT],
+            move |call| {
+                let nodes = listed.cache.nodes();
+                List::of(nodes.iter().map(nodes::Node::from).collect(), call)
+            },
+        )
+        .get(
+            "/api/v1/xds/nodes/{node}",
+            "One proxy, and what is wrong with objects that it may depend on",
+            &[],
+            move |call| one_node(&shown, call),
+        )
+}
+
+/// Index and OpenAPI document of an API; they have themselves in them.
+fn with_index(api: Api) -> Api {
+    let index = "/api/v1";
+    let own = [
+        Operation::json::<openapi::Index>(index, "All paths"),
+        Operation::json::<openapi::Index>("/api", "All paths, as /api/v1"),
+        Operation::json::<serde_json::Map<String, serde_json::Value>>(
+            openapi::PATH,
+            "The OpenAPI document",
+        ),
+    ];
+    let mut all = api.operations();
+    all.extend(own);
+    all.sort_by_key(|o| (o.path, o.method));
+    let document = openapi::document(&all);
+    let paths = openapi::index(&all);
+    let [list, long, api_document] = own;
+    let again = paths.clone();
+    api.with(list, move |_| Ok(Json(paths.clone())))
+        .with(long, move |_| Ok(Json(again.clone())))
+        .with(api_document, move |_| Ok(Json(document.clone())))
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+fn readyz(state: &State) -> Response {
     let missing = state.readiness.missing();
     if missing.is_empty() {
         // A degraded module must not take the others out of service.
@@ -119,76 +216,69 @@ async fn readyz(Extract(state): Extract<State>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-async fn metrics(Extract(state): Extract<State>) -> Response {
+fn metrics(state: &State) -> Response {
     let mut text = String::new();
     let registry = state.registry.lock();
     match prometheus_client::encoding::text::encode(&mut text, &registry) {
-        Ok(()) => (
-            [(
-                header::CONTENT_TYPE,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            )],
-            text,
-        )
-            .into_response(),
+        Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
 /// Text for `trimtab describe`.
-async fn describe(
-    Extract(state): Extract<State>,
-    Path((kind, namespace, name)): Path<(String, String, String)>,
-    Query(attributes): Query<BTreeMap<String, String>>,
-) -> Response {
+fn describe(state: &State, call: &Call) -> Result<String, ApiError> {
+    let (namespace, name) = call.object();
     let request = DescribeRequest {
         namespace,
         name,
-        attributes,
+        attributes: call.query.clone(),
     };
-    match describe::answer(&state.modules, &kind, &request) {
-        Ok(text) => text.into_response(),
-        Err(error) => (StatusCode::NOT_FOUND, format!("{error}\n")).into_response(),
-    }
+    describe::answer(&state.modules, &call.path("kind"), &request).map_err(ApiError::missing)
+}
+
+fn one_node(state: &State, call: &Call) -> Result<nodes::Node, ApiError> {
+    let node = call.path("node");
+    let found = state.cache.node(&node).ok_or_else(|| {
+        ApiError::missing(format!("no proxy with the node id {node} is connected"))
+    })?;
+    let findings = state.modules.iter().flat_map(|m| m.findings());
+    let findings = findings.filter(|f| f.refused);
+    Ok(nodes::Node {
+        mistakes: findings.map(|f| f.message).collect(),
+        ..nodes::Node::from(&found)
+    })
+}
+
+/// What requests that no route takes are told.
+struct Unknown {
+    running: Vec<&'static str>,
+    operations: Vec<Operation>,
 }
 
 /// A path of no route; that of a module that is switched off is one.
-async fn unknown(Extract(state): Extract<State>, uri: Uri) -> Response {
-    let running: Vec<&str> = state.modules.iter().map(|m| m.name).collect();
-    let error = format!(
-        "there is nothing at {}; modules that run: {}",
+async fn nothing(Extract(unknown): Extract<Arc<Unknown>>, uri: Uri) -> ApiError {
+    ApiError::missing(format!(
+        "there is nothing at {}; /api/v1 has all paths; modules that run: {}",
         uri.path(),
-        running.join(", ")
-    );
-    (StatusCode::NOT_FOUND, Json(json!({"error": error}))).into_response()
+        unknown.running.join(", ")
+    ))
 }
 
-async fn all_nodes(Extract(state): Extract<State>) -> Response {
-    let nodes: Vec<nodes::Node> = state.cache.nodes().iter().map(nodes::Node::from).collect();
-    Json(json!({"items": nodes})).into_response()
-}
-
-async fn one_node(Extract(state): Extract<State>, Path(node): Path<String>) -> Response {
-    match state.cache.node(&node) {
-        Some(found) => {
-            let findings = state.modules.iter().flat_map(|m| m.findings());
-            let findings = findings.filter(|f| f.refused);
-            let node = nodes::Node {
-                mistakes: findings.map(|f| f.message).collect(),
-                ..nodes::Node::from(&found)
-            };
-            Json(node).into_response()
-        }
-        None => (
-            StatusCode::NOT_FOUND,
-            format!("no proxy with the node id {node} is connected\n"),
-        )
-            .into_response(),
+async fn no_method(Extract(unknown): Extract<Arc<Unknown>>, method: Method, uri: Uri) -> ApiError {
+    let path = uri.path();
+    let here = unknown.operations.iter().filter(|o| o.is_at(path));
+    let mut known: Vec<&str> = here.map(|o| o.method.as_str()).collect();
+    if known.is_empty() {
+        known.push("GET");
     }
-}
-
-async fn streams(Extract(state): Extract<State>) -> Response {
-    let streams = state.cache.streams();
-    let streams: Vec<nodes::Stream> = streams.iter().map(nodes::Stream::from).collect();
-    Json(json!({"items": streams})).into_response()
+    let header = if known.contains(&"POST") {
+        " with the header X-Trimtab-Request: 1"
+    } else {
+        ""
+    };
+    let error = format!(
+        "{method} is not for {path}: use {}{header}",
+        known.join(" or ")
+    );
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error)
 }

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use trimtab_xds::{Awaits, Culprit, NodeInfo, ResourceInfo, Stamp, StreamInfo};
 
 /// A connected proxy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Node {
     /// `node.id`.
@@ -26,7 +27,7 @@ pub struct Node {
 }
 
 /// One type on one stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Subscription {
     /// Type URL.
@@ -46,7 +47,7 @@ pub struct Subscription {
 }
 
 /// One resource at one proxy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resource {
     /// Name.
@@ -71,7 +72,7 @@ pub struct Resource {
 }
 
 /// What is waited for before a proxy has what it should.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum WaitsFor {
     /// Its answer.
@@ -85,7 +86,7 @@ pub enum WaitsFor {
 }
 
 /// One type on one stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stream {
     /// Number of the stream.
@@ -101,6 +102,7 @@ pub struct Stream {
     /// Names that it asks for one by one.
     pub subscribed: Vec<String>,
     /// When the stream was opened.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub since: Option<Timestamp>,
     /// Number of resources that it has as they are.
     pub held: usize,
@@ -119,6 +121,7 @@ pub struct Stream {
     pub last_refusal: Option<String>,
     /// When the response was sent that it has not answered yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub pending_since: Option<Timestamp>,
 }
 
@@ -144,17 +147,18 @@ impl From<&StreamInfo> for Stream {
 }
 
 /// A version with a time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     /// Version.
     pub version: String,
     /// When; absent: before it connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub at: Option<Timestamp>,
 }
 
 /// A refusal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
     /// Version.
     pub version: String,
@@ -165,6 +169,7 @@ pub struct Refused {
     pub in_doubt: bool,
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub at: Option<Timestamp>,
 }
 

@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::http;
 use crate::identity;
 use crate::modules;
+use crate::process_series::ProcessCollector;
 use crate::reload;
 use crate::standalone::FOLDER;
 use crate::xds_series::XdsCollector;
@@ -133,9 +134,8 @@ impl Operator {
         let modules = host.modules().to_vec();
         follow_file(as_written, &modules, &mut host, &shutdown);
         host.spawn("xds: open", open(cache.clone(), context.clone()));
-        let collector = Box::new(XdsCollector(cache.clone()));
-        context.registry.lock().register_collector(collector);
-        let _early = pages.send_replace(http::pages(shown_of(&context, &modules), names));
+        register(&context);
+        let _early = pages.send_replace(http::pages(&shown_of(&context, &modules), names));
         let options = config.xds.options(identity.security);
         let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, shutdown.clone());
         servers.push(tokio::spawn(async move { Ok(xds.await?) }));
@@ -245,9 +245,16 @@ fn open_http(
         modules: Vec::new(),
         cache: ResourceCache::new(),
     };
-    let (pages, shown) = watch::channel(http::pages(state, names.clone()));
+    let (pages, shown) = watch::channel(http::pages(&state, names.clone()));
     let serving = http::serve(listener, shown, shutdown.clone());
     (pages, tokio::spawn(serving))
+}
+
+/// Series that are no module's.
+fn register(context: &Context) {
+    let mut registry = context.registry.lock();
+    registry.register_collector(Box::new(XdsCollector(context.xds.clone())));
+    registry.register_collector(Box::new(ProcessCollector(context.readiness.clone())));
 }
 
 /// What the HTTP endpoints show.

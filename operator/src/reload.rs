@@ -72,6 +72,7 @@ fn take_over(old: &Config, new: &Config, running: &[Arc<Installed>]) {
         ("xds", old.xds != new.xds),
         ("metrics", old.metrics != new.metrics),
         ("mesh", old.mesh != new.mesh),
+        ("log", old.log != new.log),
     ] {
         if differs {
             fixed.push(name.to_owned());

@@ -1,173 +1,181 @@
-"use strict";
-// Values from the API reach the page only through textContent and setAttribute of numbers, never as markup.
+// What each place of the page shows.
 const MAX_ROWS = 200;
-const STATES = ["Limiting", "Idle", "Held", "Fallback", "Unknown", "NoProxy", "Refused"];
-const SVG = "http://www.w3.org/2000/svg";
-const byId = (id) => document.getElementById(id);
+const VIEWS = {
+  limiter: { title: "Limiters", one: "SmartLimiter", path: "/", list: "/api/v1/limiters", heads: ["Limiter", "State", "Limit", "Reason"] },
+  router: { title: "MetaRouters", one: "MetaRouter", path: "/metarouters", list: "/api/v1/metaprotocol/routers", heads: ["MetaRouter", "State", "Routes", "Reason"] },
+  fence: { title: "Fences", one: "ServiceFence", path: "/fences", list: "/api/v1/lazyload/fences", heads: ["ServiceFence", "State", "Scope", "Reason"] },
+};
+const PLACES = { limiters: "limiter", metarouters: "router", fences: "fence" };
+
+const parts = location.pathname.split("/").filter(Boolean);
+const kind = PLACES[parts[0]] || "limiter";
+const view = VIEWS[kind];
+const detail = parts.length === 3 ? parts.slice(1).map(decodeURIComponent) : null;
 const filter = byId("filter");
 
-function make(tag, text, className) {
-  const node = document.createElement(tag);
-  if (text !== undefined) node.textContent = text;
-  if (className) node.className = className;
+function cell(className, ...children) {
+  const node = box("div", className, ...children);
+  node.setAttribute("role", "cell");
   return node;
-}
-
-function draw(tag, attributes) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  return node;
-}
-
-function number(value) {
-  if (typeof value !== "number" || !Number.isFinite(value)) return "-";
-  return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)));
-}
-
-function clock(seconds) {
-  return new Date(seconds * 1000).toLocaleTimeString();
-}
-
-// Splits at missing values, so that a gap is seen as a gap.
-function segments(points, key) {
-  const out = [];
-  let open = null;
-  for (const point of points) {
-    if (typeof point[key] !== "number") { open = null; continue; }
-    if (!open) { open = []; out.push(open); }
-    open.push(point);
-  }
-  return out;
-}
-
-function range(points, key) {
-  let min = Infinity, max = -Infinity;
-  for (const point of points) {
-    const value = point[key];
-    if (typeof value !== "number") continue;
-    if (value < min) min = value;
-    if (value > max) max = value;
-  }
-  return min <= max ? { min, max } : null;
-}
-
-function curve(svg, points, key, area, step) {
-  const bounds = range(points, key);
-  if (!bounds) return null;
-  const from = points[0].at, span = Math.max(points[points.length - 1].at - from, 1);
-  const high = bounds.max - bounds.min;
-  const x = (point) => (area.pad + (point.at - from) / span * (area.width - 2 * area.pad)).toFixed(1);
-  const y = (point) => (high === 0 ? area.height / 2
-    : area.height - area.pad - (point[key] - bounds.min) / high * (area.height - 2 * area.pad)).toFixed(1);
-  for (const part of segments(points, key)) {
-    if (part.length === 1) {
-      svg.append(draw("circle", { class: key, cx: x(part[0]), cy: y(part[0]), r: 1.5 }));
-      continue;
-    }
-    let path = `M${x(part[0])} ${y(part[0])}`;
-    for (const point of part.slice(1)) path += step ? `H${x(point)}V${y(point)}` : `L${x(point)} ${y(point)}`;
-    svg.append(draw("path", { class: key, d: path }));
-  }
-  return bounds;
-}
-
-function plot(points) {
-  const box = make("div");
-  if (!Array.isArray(points) || points.length === 0) {
-    box.append(make("span", "no points yet", "muted small"));
-    return box;
-  }
-  const area = { width: 200, height: 44, pad: 3 };
-  const svg = draw("svg", { width: area.width, height: area.height, viewBox: `0 0 ${area.width} ${area.height}`, role: "img" });
-  svg.append(draw("rect", { class: "frame", x: 0.5, y: 0.5, width: area.width - 1, height: area.height - 1 }));
-  const metric = curve(svg, points, "metric", area, false);
-  const limit = curve(svg, points, "limit", area, true);
-  const text = (name, bounds) => `${name} ${bounds ? `${number(bounds.min)} to ${number(bounds.max)}` : "none"}`;
-  const times = `${clock(points[0].at)} to ${clock(points[points.length - 1].at)}`;
-  svg.setAttribute("aria-label", `${text("limit", limit)}, ${text("metric", metric)}, ${times}`);
-  const legend = make("div", undefined, "small");
-  legend.append(make("span", text("limit", limit), "key-limit"), document.createTextNode(", "), make("span", text("metric", metric), "key-metric"));
-  box.append(svg, legend, make("div", times, "muted small"));
-  return box;
-}
-
-function metricList(metrics) {
-  const list = make("ul");
-  for (const [name, reading] of Object.entries(metrics || {})) {
-    const value = number(reading.value);
-    const fresh = reading.state === "Fresh" && typeof reading.value === "number";
-    const item = make("li", fresh ? `${name} = ${value}` : `${name} = ${value} (${String(reading.state).toLowerCase()})`, fresh ? "" : "stale");
-    if (reading.failure) item.append(make("div", reading.failure, "small"));
-    list.append(item);
-  }
-  if (!list.firstChild) list.append(make("li", "none", "muted"));
-  return list;
-}
-
-function reasons(item) {
-  const cell = make("td", item.reason, "reason");
-  if (item.descriptors.length > 1) {
-    const list = make("ul", undefined, "small muted");
-    for (const d of item.descriptors) {
-      const quota = typeof d.quota === "number" ? `, ${d.quota}` : "";
-      list.append(make("li", `${d.set}[${d.index}] ${d.state}${quota}: ${d.reason}`));
-    }
-    cell.append(list);
-  }
-  return cell;
 }
 
 function row(item) {
-  const line = make("tr");
-  const name = make("td", undefined, "name");
-  name.append(make("div", item.name), make("div", item.namespace, "muted small"));
-  const state = make("td");
-  const known = STATES.includes(item.state) ? ` ${item.state}` : "";
-  state.append(make("span", item.state, `badge${known}`));
-  const limit = make("td", item.limit, "limit");
-  if (item.strategy) limit.append(make("div", item.strategy, "muted small"));
-  const metrics = make("td");
-  metrics.append(metricList(item.metrics));
-  const history = make("td");
-  history.append(plot(item.history));
-  line.append(name, state, limit, reasons(item), make("td", number(item.pods), "num"), metrics, history);
+  const name = link(item.href, "", "name");
+  name.append(make("span", `${item.namespace}/`, "muted"), item.name);
+  const line = box("div", "row",
+    cell("who", name), cell("state", ...item.badges.map((text, i) => badge(text, i ? "" : item.state))),
+    cell("value", item.value), cell("reason", item.reason));
+  line.setAttribute("role", "row");
+  line.dataset.key = item.key;
   return line;
 }
 
-function time(millis) {
-  return new Date(millis).toLocaleTimeString();
+function head() {
+  const line = box("div", "row head", ...view.heads.map((text) => {
+    const node = make("div", text);
+    node.setAttribute("role", "columnheader");
+    return node;
+  }));
+  line.setAttribute("role", "row");
+  line.dataset.key = "";
+  return line;
 }
 
-function summary(view) {
-  if (view.answered === null) return "";
-  const states = Object.entries(view.counts).sort().map(([state, n]) => `${n} ${state || "new"}`).join(", ");
-  return `${view.total} limiters${states ? `: ${states}` : ""}; as of ${time(view.answered)}`;
+function list(data) {
+  const all = box("div", "rows", head(), ...data.rows.map(row));
+  all.setAttribute("role", "table");
+  all.setAttribute("aria-label", view.title);
+  all.dataset.key = "rows";
+  return all;
 }
 
-function note(view) {
-  const hidden = view.found - view.rows.length;
-  if (hidden > 0) return `${view.rows.length} rows are shown, ${hidden} more are hidden: narrow the filter to see them.`;
-  if (view.answered !== null && view.total === 0) return "There is no SmartLimiter yet.";
-  if (view.answered !== null && view.found === 0) return "No limiter matches the filter.";
+// Each state is a button that filters by it.
+function states(data) {
+  const chosen = filter.value.trim().toLowerCase();
+  return box("span", "", ...data.states.map(([state, n]) => {
+    const button = make("button", `${n} ${state === "?" ? "other" : state}`, `badge ${/^[A-Za-z]+$/.test(state) ? state : ""}`);
+    button.type = "button";
+    button.dataset.key = state;
+    button.dataset.state = state === "?" ? "" : state;
+    button.setAttribute("aria-pressed", String(chosen === state.toLowerCase()));
+    return button;
+  }));
+}
+
+function note(data) {
+  const hidden = data.found - data.rows.length;
+  if (hidden > 0) return `${data.rows.length} rows are shown, the worst first; ${hidden} more are hidden: narrow the filter to see them.`;
+  if (data.answered !== null && data.total === 0) return `There is no ${view.one} yet.`;
+  if (data.answered !== null && data.found === 0) return `No ${view.one} matches the filter.`;
   return "";
 }
 
-function alertText(view) {
-  if (view.error === null) return "";
-  const since = view.answered === null ? "no answer yet" : `no answer since ${time(view.answered)}, values may be old`;
-  return `The operator does not answer: ${since} (${view.error}). The page tries again by itself.`;
+function metrics(item) {
+  return Object.entries(item.metrics).map(([name, reading]) => {
+    const fresh = reading.state === "Fresh" && typeof reading.value === "number";
+    return [name, number(reading.value), make("span", reading.state, fresh ? "" : "stale"), reading.failure || ""];
+  });
 }
 
-function render(view) {
-  byId("rows").replaceChildren(...view.rows.map(row));
-  byId("summary").textContent = summary(view);
-  byId("note").textContent = note(view);
-  byId("alert").textContent = alertText(view);
-  byId("alert").hidden = view.error === null;
+function limiterParts(item) {
+  const limitOf = (rule) => {
+    const limit = item.limits.find((l) => l.set === rule.set && l.index === rule.index);
+    return limit ? `${limit.requests} in ${limit.interval} per pod (${number(limit.perSecond)}/s)` : "none";
+  };
+  const target = item.target.host || item.target.workloads.join(", ") || "no pods";
+  const facts = [["Limit", `${item.limit}${item.strategy ? `, strategy ${item.strategy}` : ""}`], ["Limits requests to or of", target], ["Ready pods", number(item.pods)], ["API version", item.apiVersion]];
+  const readings = metrics(item);
+  return [
+    section("Facts", table(["What", "Value"], facts)),
+    section("Rules", table(["Rule", "State", "Limit", "Reason"], item.descriptors.map((rule) => [`${rule.set}[${rule.index}]`, badge(rule.state, rule.state), limitOf(rule), rule.reason]))),
+    section("Metrics", readings.length ? table(["Metric", "Value", "State", "Why not fresh"], readings) : make("p", "No metric is used.", "muted")),
+    section("History", chart(item.history || [], "limitPerSecond", "smallest limit, requests per second and pod", true), chart(item.history || [], "metric", "first metric", false)),
+  ];
+}
+
+const conditions = (list) => section("Conditions", table(["Condition", "Status", "Reason", "Message"], (list || []).map((c) => [c.type, c.status, c.reason, c.message])));
+
+function lines(title, list, none) {
+  return section(title, list.length ? box("ul", "", ...list.map((text) => make("li", text))) : make("p", none, "muted"));
+}
+
+function routerParts(item) {
+  const host = item.host, status = item.status || {};
+  const ports = host ? host.ports : [];
+  const routes = (item.routes && item.routes.routes) || [];
+  const where = (route) => (route.route || []).map((to) => `${to.destination.host}${to.destination.subset ? ` ${to.destination.subset}` : ""}${to.weight ? ` (${to.weight})` : ""}`).join(", ");
+  return [
+    section("Facts", table(["What", "Value"], [["Host", host ? host.host : "none is known"], ["In force", item.inForce ? "yes" : "no"], ["Last good version kept", host && host.retained ? "yes" : "no"]])),
+    conditions(status.conditions),
+    lines("Problems", host ? host.problems : [], "None."),
+    section("Routes", table(["Route", "Match", "Destination"], routes.map((route, i) => [route.name || `${i}`, JSON.stringify(route.match || {}), where(route)]))),
+    section("Ports", table(["Port", "Proxies run", "Objects"], ports.map((port) => [`${port.number} ${port.name}`, port.programs.join(", "), port.objects.join(", ")]))),
+  ];
+}
+
+function fenceParts(item) {
+  const { namespace, name } = item.fence, size = item.size;
+  const facts = [
+    ["Mode", item.mode], ["Pods with", Object.entries(item.selector).map(([k, v]) => `${k}=${v}`).join(", ") || "any labels"],
+    ["Workloads", item.callers.join(", ") || "none"], ["Services", `${size.services} of ${size.meshServices}`],
+    ["Configuration", `about ${bytes(size.bytes)} of ${bytes(size.meshBytes)}`],
+    ["Graph", link(`/dependencies?filter=${encodeURIComponent(item.callers[0] || `${namespace}/${name}`)}`, "who calls whom")],
+  ];
+  return [
+    section("Facts", table(["What", "Value"], facts)),
+    conditions(item.conditions),
+    section("Hosts in scope", table(["Host", "Why"], Object.entries(item.entries).map(([host, why]) => [host, why.join("; ")]))),
+    section("Learned dependencies", table(["Workload", "Host", "Known by", "Last call", "State"], item.dependencies.map((d) => [d.caller, d.host, d.evidence.join(", "), new Date(d.lastSeen).toLocaleString(), d.state]))),
+  ];
+}
+
+const DETAILS = { limiter: limiterParts, router: routerParts, fence: fenceParts };
+
+function one(data) {
+  const { item, row: shown } = data.detail;
+  const path = `${view.list}/${detail.map(encodeURIComponent).join("/")}`;
+  const links = [link(path, "JSON")];
+  if (kind === "limiter") links.push(link(`${path}/input`, "input for a bug report"));
+  else links.push(link(`/api/v1/describe/${kind === "router" ? "metarouter" : "servicefence"}/${detail.map(encodeURIComponent).join("/")}`, "as text"));
+  const top = box("div", "top",
+    box("p", "state", ...shown.badges.map((text, i) => badge(text, i ? "" : shown.state))), make("p", shown.reason, "reason"), box("p", "small links", link(view.path, `all ${view.title}`), ...links));
+  top.dataset.key = "top";
+  return [top, ...DETAILS[kind](item)];
+}
+
+function render(data) {
+  const content = detail ? (data.detail ? one(data) : []) : [list(data)];
+  fill(byId("view"), content);
+  const time = data.answered === null ? "" : `as of ${clock(data.answered)}`;
+  fill(byId("summary"), detail ? [document.createTextNode(time)] : [states(data), document.createTextNode(` ${data.total} in all, ${time}`)]);
+  byId("note").textContent = detail ? "" : note(data);
+  const since = data.answered === null ? "no answer yet" : `no answer since ${clock(data.answered)}, values may be old`;
+  const problem = data.error === null ? "" : `${since}: ${data.error}. The page tries again by itself.`;
+  if (byId("alert").textContent !== problem) byId("alert").textContent = problem;
+  byId("alert").hidden = data.error === null;
 }
 
 const words = () => filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+document.title = `Trimtab: ${detail ? detail.join("/") : view.title}`;
+byId("title").textContent = detail ? `${view.one} ${detail.join("/")}` : view.title;
+for (const a of document.querySelectorAll("nav.views a")) {
+  if (a.getAttribute("href") === view.path) a.setAttribute("aria-current", detail ? "true" : "page");
+}
+filter.hidden = detail !== null;
+filter.value = new URLSearchParams(location.search).get("filter") || "";
+const url = new URL(detail ? `${view.list}/${detail.map(encodeURIComponent).join("/")}` : view.list, location.href).href;
 const worker = new Worker(URL.createObjectURL(new Blob([byId("worker").textContent], { type: "text/javascript" })));
 worker.onmessage = (event) => render(event.data);
-worker.postMessage({ words: words(), url: new URL("/api/v1/limiters", location.href).href, maxRows: MAX_ROWS });
-filter.addEventListener("input", () => worker.postMessage({ words: words() }));
+worker.postMessage({ words: words(), url, kind, detail: detail !== null, maxRows: MAX_ROWS });
+
+function refilter() {
+  history.replaceState(null, "", filter.value ? `?filter=${encodeURIComponent(filter.value)}` : location.pathname);
+  worker.postMessage({ words: words() });
+}
+filter.addEventListener("input", refilter);
+byId("summary").addEventListener("click", (event) => {
+  const state = event.target.dataset.state;
+  if (state === undefined) return;
+  filter.value = filter.value.trim().toLowerCase() === state.toLowerCase() ? "" : state;
+  refilter();
+});

@@ -99,4 +99,28 @@ mod rules {
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
+
+    #[test]
+    fn fault_o36_scripts_change_nothing_of_the_system() {
+        let mut seen = 0;
+        let scripts = |name: &&String| name.starts_with("scripts/") || name.as_str() == "Makefile";
+        for name in tracked().iter().filter(scripts) {
+            let text = std::fs::read_to_string(repository().join(name)).unwrap();
+            seen += 1;
+            for line in text.lines() {
+                // What a message tells people to do is theirs.
+                let says = line.trim_start().starts_with('#') || line.contains("fail \"");
+                for word in [
+                    "sudo ",
+                    "sudo=",
+                    "apt-get install",
+                    "systemctl",
+                    "npm install -g",
+                ] {
+                    assert!(says || !line.contains(word), "{name}: {line}");
+                }
+            }
+        }
+        assert!(seen > 5, "{seen}");
+    }
 }

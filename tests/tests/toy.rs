@@ -3,6 +3,7 @@
 //! It turns the annotation `toy.example/greeting` of a Service into a ConfigMap `NAME-greeting`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use trimtab::config::Config;
 use trimtab::operator::Operator;
 use trimtab::{manifests, standalone, translate};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_NAME_LABEL};
+use trimtab_kit::api::{self, Call};
 use trimtab_kit::apply::{Key as Name, Ownership};
 use trimtab_kit::engine::{Engine, WriteError};
 use trimtab_kit::generated::MODULE_LABEL;
@@ -48,6 +50,12 @@ struct Toy;
 struct ToyKey(Name);
 
 impl Key for ToyKey {}
+
+impl fmt::Display for ToyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.0.0, self.0.1)
+    }
+}
 
 struct ToyEngine {
     prefix: String,
@@ -152,9 +160,8 @@ impl Module for Toy {
         setup.engine(&engine);
         let (shown, found) = (engine.clone(), engine);
         let count = move || shown.greetings.rows().len().to_string();
-        setup.routes(
-            axum::Router::new().route("/api/v1/toy", axum::routing::get(|| async move { count() })),
-        );
+        let answer = move |_: &Call| Ok(count());
+        setup.api(api::Api::new().get("/api/v1/toy", "How many greetings there are", &[], answer));
         let gauge: Gauge = Gauge::default();
         gauge.set(1);
         setup

@@ -71,11 +71,11 @@ pub enum Action {
 /// One source and one operation must match; an empty rule matches every call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rule {
-    /// Empty: every source.
+    /// Callers that the rule is for; empty: every caller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub from: Vec<From>,
-    /// Empty: every operation.
+    /// Operations that the rule is for; empty: every operation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub to: Vec<To>,
@@ -84,14 +84,14 @@ pub struct Rule {
 /// An entry of `from`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct From {
-    /// Who calls.
+    /// Identity and namespace of the caller.
     pub source: Source,
 }
 
 /// An entry of `to`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct To {
-    /// What is called.
+    /// Interface and method that are called.
     pub operation: Operation,
 }
 
@@ -100,7 +100,7 @@ pub struct To {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = source)]
 pub struct Source {
-    /// Identities, e.g. `cluster.local/ns/dubbo/sa/consumer`.
+    /// Identities of the callers, e.g. `cluster.local/ns/dubbo/sa/consumer`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(transform = values)]
     pub principals: Vec<String>,
@@ -108,7 +108,7 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(transform = values)]
     pub not_principals: Vec<String>,
-    /// Namespaces.
+    /// Namespaces of the callers, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(transform = values)]
     pub namespaces: Vec<String>,
@@ -123,7 +123,7 @@ pub struct Source {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = operation)]
 pub struct Operation {
-    /// Dubbo interfaces.
+    /// Dubbo interfaces that may be called or not, by full name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(transform = values)]
     pub interfaces: Vec<String>,
@@ -131,7 +131,7 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(transform = values)]
     pub not_interfaces: Vec<String>,
-    /// Methods.
+    /// Methods that may be called or not, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(transform = values)]
     pub methods: Vec<String>,

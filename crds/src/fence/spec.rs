@@ -25,6 +25,7 @@ use super::schema;
     status = "FenceStatus",
     derive = "PartialEq",
     derive = "Default",
+    doc = "Narrows what the proxies of a workload know to the services that it calls.",
     printcolumn(name = "Mode", type_ = "string", json_path = ".status.mode"),
     printcolumn(
         name = "Hosts",
@@ -129,7 +130,7 @@ impl Mode {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = schema::strategy)]
 pub struct Strategy {
-    /// For ever.
+    /// The host stays in scope for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable: Option<Stable>,
     /// Until a point in time.
@@ -155,7 +156,7 @@ pub struct Stable {}
 /// Holds until `expire`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Deadline {
-    /// Point in time.
+    /// Time at which the host leaves the scope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire: Option<ProtoTime>,
 }
@@ -163,7 +164,7 @@ pub struct Deadline {
 /// Holds while the last call is not older than `duration`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AutoStrategy {
-    /// Length.
+    /// How long the host stays in scope after its last call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<ProtoTime>,
 }
@@ -201,7 +202,7 @@ pub struct WorkloadSelector {
     /// Use the selector of the Service of the fence's name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub from_service: bool,
-    /// Pod labels.
+    /// Labels that the pods must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }

@@ -23,7 +23,7 @@ pub struct FenceStatus {
     /// The mode that is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    /// Hosts by dependency.
+    /// Hosts of the scope, by the dependency that leads to them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub domains: BTreeMap<String, Domain>,
     /// Learned calls as Slime keeps them: `{destination_service="HOST"}` and a count.
@@ -87,7 +87,7 @@ fn state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DomainState, D::E
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dependency {
-    /// Full host name.
+    /// Full name of the host that is called.
     pub host: String,
     /// Workload that calls, in the fence's namespace.
     #[serde(default)]
@@ -107,7 +107,7 @@ pub struct Dependency {
     /// Longest pause between two calls so far, e.g. `24h`, when it makes the dependency live longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_gap: Option<String>,
-    /// State.
+    /// What became of it.
     #[serde(default)]
     pub state: DependencyState,
 }

@@ -69,11 +69,11 @@ pub struct Action {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = schema::fill_interval)]
 pub struct FillInterval {
-    /// Whole seconds.
+    /// Whole seconds of the interval.
     #[serde(default, deserialize_with = "number_or_text")]
     #[schemars(range(min = 0, max = 31_536_000), transform = crate::schema::number_or_text)]
     pub seconds: i64,
-    /// Nanoseconds on top.
+    /// Nanoseconds on top of the seconds.
     #[serde(
         default,
         deserialize_with = "number_or_text",
@@ -107,13 +107,13 @@ impl FillInterval {
     }
 }
 
-/// One response header.
+/// One header that is added to refused answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HeaderToAdd {
-    /// Header name.
+    /// Name of the header.
     #[schemars(length(min = 1, max = 256))]
     pub key: String,
-    /// Header value.
+    /// Value of the header.
     #[serde(default)]
     #[schemars(length(max = 4096))]
     pub value: String,
@@ -188,7 +188,7 @@ pub enum MatchSource {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = schema::matcher)]
 pub struct Matcher {
-    /// What is matched.
+    /// Which part of the request is matched.
     #[serde(
         default,
         rename = "matchSource",
@@ -208,7 +208,7 @@ pub struct Matcher {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub name: Option<String>,
-    /// RE2, full match.
+    /// Requests whose whole value matches this regular expression (RE2).
     #[serde(default, alias = "regexMatch", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub regex_match: Option<String>,
@@ -216,7 +216,7 @@ pub struct Matcher {
     #[serde(default, alias = "exactMatch", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub exact_match: Option<String>,
-    /// Starts with.
+    /// Requests whose value begins with this text.
     #[serde(
         default,
         alias = "prefixMatch",
@@ -224,7 +224,7 @@ pub struct Matcher {
     )]
     #[schemars(length(max = 1024))]
     pub prefix_match: Option<String>,
-    /// Ends with.
+    /// Requests whose value ends with this text.
     #[serde(
         default,
         alias = "suffixMatch",

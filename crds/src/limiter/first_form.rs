@@ -28,6 +28,7 @@ use super::{
     status = "LimiterStatus",
     derive = "PartialEq",
     derive = "Default",
+    doc = "Limits requests to the Service of its name, by conditions on live metrics.",
     printcolumn(name = "Limit", type_ = "string", json_path = ".status.limit"),
     printcolumn(name = "Strategy", type_ = "string", json_path = ".status.strategy"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),

@@ -71,7 +71,7 @@ pub enum Delivery {
     {"rule": "self.action == 'Limit' || !has(self.quota)", "message": "fallback.quota is used only with action Limit: remove it or set action: Limit"}
 ]))]
 pub struct Fallback {
-    /// What to do.
+    /// What is done while a metric is missing.
     #[serde(default)]
     pub action: FallbackAction,
     /// Requests per fill interval with action `Limit`; shared or per pod as the strategy says.

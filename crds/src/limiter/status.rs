@@ -116,7 +116,7 @@ pub struct DescriptorStatus {
     pub set: String,
     /// Index in the set.
     pub index: i32,
-    /// State.
+    /// What became of it.
     pub state: DescriptorState,
     /// Requests per fill interval and pod, when a limit is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -26,7 +26,7 @@ pub struct StringMatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub exact: Option<String>,
-    /// Starts with.
+    /// Requests whose value begins with this text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub prefix: Option<String>,
@@ -43,7 +43,7 @@ pub enum AttributeMatch<'a> {
     Present,
     /// Equal.
     Exact(&'a str),
-    /// Starts with.
+    /// Requests whose value begins with this text.
     Prefix(&'a str),
     /// RE2, full match; not compiled yet.
     Regex(&'a str),

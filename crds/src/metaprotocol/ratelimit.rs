@@ -14,7 +14,7 @@ pub struct LocalRateLimit {
     /// For requests that no condition matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_bucket: Option<TokenBucket>,
-    /// In order.
+    /// Conditions with a bucket each; the first that matches counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub conditions: Vec<LimitCondition>,
@@ -24,10 +24,10 @@ pub struct LocalRateLimit {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitCondition {
-    /// Which requests.
+    /// Requests that the bucket is for.
     #[serde(rename = "match")]
     pub matches: Match,
-    /// Their bucket.
+    /// The bucket that these requests take tokens from.
     pub token_bucket: TokenBucket,
 }
 
@@ -55,7 +55,7 @@ fn one() -> i64 {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GlobalRateLimit {
-    /// Absent: every request.
+    /// Requests that are counted; absent: every request.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub matches: Option<Match>,
     /// Domain at the rate limit service.

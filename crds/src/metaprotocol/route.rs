@@ -48,7 +48,7 @@ pub struct MetaRoute {
 /// A destination with its share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteDestination {
-    /// Where to.
+    /// Where the requests go.
     pub destination: Destination,
     /// Share of requests in percent, 0 to 100; of no meaning with one destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,10 +91,10 @@ pub struct Percent {
 /// A key and the value that it is set to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyValue {
-    /// Not empty.
+    /// Name of the attribute; not empty.
     #[schemars(length(min = 1, max = 256))]
     pub key: String,
-    /// Not empty.
+    /// Value of the attribute; not empty.
     #[schemars(length(min = 1, max = 4096))]
     pub value: String,
 }

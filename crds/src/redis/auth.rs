@@ -37,7 +37,7 @@ pub struct SecretReference {
 /// A password in clear text.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlainAuth {
-    /// Password.
+    /// Password that is given to the server.
     #[schemars(length(min = 1, max = 1024))]
     pub password: String,
     /// User name; absent or empty: none.

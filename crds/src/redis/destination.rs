@@ -56,7 +56,7 @@ pub struct RedisDestinationSpec {
     /// Host of the service, as a full DNS name.
     #[schemars(transform = crate::schema::host)]
     pub host: String,
-    /// Connections.
+    /// How connections to the servers are made and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_policy: Option<TrafficPolicy>,
 }
@@ -65,7 +65,7 @@ pub struct RedisDestinationSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficPolicy {
-    /// Pool.
+    /// Bounds of the pool of connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_pool: Option<ConnectionPool>,
 }
@@ -109,7 +109,7 @@ pub struct TcpKeepalive {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = crate::schema::duration)]
     pub time: Option<String>,
-    /// Time between probes.
+    /// Time between two keep-alive probes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = crate::schema::duration)]
     pub interval: Option<String>,

@@ -56,7 +56,7 @@ pub struct RedisServiceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub redis: Vec<Route>,
-    /// Faults to inject.
+    /// Faults that are injected into answers, for tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub faults: Vec<Fault>,
@@ -77,7 +77,7 @@ pub struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = crate::schema::duration, extend("default" = super::DEFAULT_OP_TIMEOUT))]
     pub op_timeout: Option<String>,
-    /// Counts by command.
+    /// Whether Envoy keeps a counter for each Redis command.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub enable_command_stats: bool,
     /// Bytes that are gathered before they are sent upstream; 0 = none, each command at once.
@@ -134,7 +134,7 @@ pub struct Route {
     /// Absent, or without a key: every key that no other route matches.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub matches: Option<RouteMatch>,
-    /// Where to.
+    /// Where the requests go.
     pub route: RouteDestination,
     /// Get a copy of the commands.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -145,7 +145,7 @@ pub struct Route {
 /// Which keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteMatch {
-    /// By key.
+    /// Keys that the route is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyMatch>,
 }
@@ -154,7 +154,7 @@ pub struct RouteMatch {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyMatch {
-    /// Empty: every key.
+    /// Keys that begin with this text; empty: every key.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub prefix: String,
@@ -179,7 +179,7 @@ pub struct RouteDestination {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Mirror {
-    /// Where to.
+    /// Where the requests go.
     pub route: RouteDestination,
     /// Share of commands; absent = 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,7 +201,7 @@ pub struct Percent {
 /// A fault to inject.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
-    /// What happens.
+    /// What is done to the answer.
     #[serde(default)]
     pub r#type: FaultType,
     /// Share of commands; absent = none.

@@ -29,6 +29,16 @@ pub enum WorkItem {
 
 impl Key for WorkItem {}
 
+impl std::fmt::Display for WorkItem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Objects(service) => write!(f, "objects of {service}"),
+            Self::Status(object) => write!(f, "status of {object}"),
+            Self::Addresses => f.write_str("addresses of ServiceEntries"),
+        }
+    }
+}
+
 impl Contract for Engine {
     type Key = WorkItem;
 

@@ -27,7 +27,7 @@ use crate::vip::Ranges;
 pub use contract::WorkItem;
 pub use desired::{Desired, Held};
 use host::HostState;
-pub use view::{HostView, PortView, ResourceView, RouterView, Tally};
+pub use view::{HostView, PortView, ResourceView, RouterSummary, RouterView, Tally};
 
 /// Hosts resolved under one hold of the lock.
 const BATCH: usize = 64;

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use trimtab_crds::metaprotocol::MetaRouterStatus;
 use trimtab_kit::module::Finding;
 use trimtab_kit::problem::Problem;
 
@@ -16,7 +18,7 @@ use crate::owner::Owner;
 use crate::status::{delivery_name, is_remark};
 
 /// One host with layer-7 ports.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostView {
     /// Host.
@@ -39,7 +41,7 @@ pub struct HostView {
 }
 
 /// One port.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PortView {
     /// Number.
@@ -55,7 +57,7 @@ pub struct PortView {
 }
 
 /// One xDS resource.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceView {
     /// Type URL.
@@ -67,7 +69,7 @@ pub struct ResourceView {
 }
 
 /// A MetaRouter with all that calls through it depend on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouterView {
     /// Namespace.
@@ -82,9 +84,34 @@ pub struct RouterView {
     /// The routes that proxies follow; absent: all calls go to the service itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routes: Option<Router>,
-    /// Inputs of the host's ports. Passwords are not in them.
+    /// Inputs of the host's ports, for bug reports; their form is not stable. Passwords are not in them.
+    #[schemars(with = "Vec<Map<String, Value>>")]
     pub inputs: Vec<ServicePortInput>,
     /// Its status.
+    #[schemars(with = "Option<MetaRouterStatus>")]
+    pub status: Value,
+}
+
+/// A MetaRouter in a list.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouterSummary {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// The host that it is for.
+    pub host: String,
+    /// Whether it is the router in force for its host.
+    pub in_force: bool,
+    /// What proxies run, and how routes reach them.
+    pub programs: BTreeSet<String>,
+    /// What is wrong with the host's objects, a line each.
+    pub problems: Vec<String>,
+    /// Whether outputs are left as they are because of it.
+    pub retained: bool,
+    /// Its status.
+    #[schemars(with = "Option<MetaRouterStatus>")]
     pub status: Value,
 }
 
@@ -95,6 +122,12 @@ fn in_short(owner: &Owner) -> String {
     } else {
         owner.to_string()
     }
+}
+
+/// Whether the MetaRouter is the one in force.
+fn is_router(state: &HostState, namespace: &str, name: &str) -> bool {
+    let router = state.router();
+    router.is_some_and(|r| in_short(&r.owner) == format!("{namespace}/{name}"))
 }
 
 fn port_view(port: &PortState) -> PortView {
@@ -151,6 +184,33 @@ impl Engine {
         hosts.map(|(name, state)| host_view(name, state)).collect()
     }
 
+    /// All MetaRouters, sorted.
+    pub fn router_summaries(&self) -> Vec<RouterSummary> {
+        let keys: BTreeSet<ObjectKey> = self.index.objects(Kind::MetaRouter).into_iter().collect();
+        let summary = |key: ObjectKey| {
+            let seen = self.index.seen(&key)?;
+            let host = seen.names.first().cloned().unwrap_or_default();
+            let inner = self.inner.lock();
+            let state = inner.hosts.get(&host);
+            let in_force = state.is_some_and(|s| is_router(s, &key.namespace, &key.name));
+            let view = state.map(|s| host_view(&host, s));
+            drop(inner);
+            let (ports, problems, retained) =
+                view.map_or_else(<_>::default, |v| (v.ports, v.problems, v.retained));
+            Some(RouterSummary {
+                namespace: key.namespace,
+                name: key.name,
+                host,
+                in_force,
+                programs: ports.into_iter().flat_map(|p| p.programs).collect(),
+                problems,
+                retained,
+                status: seen.status,
+            })
+        };
+        keys.into_iter().filter_map(summary).collect()
+    }
+
     /// A MetaRouter; `None`: there is none.
     pub fn router_view(&self, namespace: &str, name: &str) -> Option<RouterView> {
         let key = ObjectKey {
@@ -162,9 +222,7 @@ impl Engine {
         let inner = self.inner.lock();
         let host = seen.names.first()?;
         let state = inner.hosts.get(host);
-        let in_force = state
-            .and_then(HostState::router)
-            .is_some_and(|r| in_short(&r.owner) == format!("{namespace}/{name}"));
+        let in_force = state.is_some_and(|s| is_router(s, namespace, name));
         let ports = state.into_iter().flat_map(|s| s.ports.values());
         Some(RouterView {
             namespace: namespace.to_owned(),

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::owner::Owner;
 use crate::span::Span;
 
 /// Routes for one host: of a MetaRouter, or the HTTP rules of a VirtualService.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Router {
     /// The object.
@@ -31,7 +32,7 @@ pub struct Router {
 }
 
 /// One route.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Route {
     /// Name, shown in access logs; may be empty.
@@ -87,7 +88,7 @@ impl Route {
 }
 
 /// Test of one attribute.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ValueMatch {
     /// The whole value; never empty, see [`Self::Present`].
@@ -101,7 +102,7 @@ pub enum ValueMatch {
 }
 
 /// Where to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Destination {
     /// Fully qualified.
@@ -115,7 +116,7 @@ pub struct Destination {
 }
 
 /// A destination with its share.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WeightedDestination {
     /// Where to.
@@ -126,7 +127,7 @@ pub struct WeightedDestination {
 }
 
 /// A copy of requests, whose answers are dropped.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mirror {
     /// Where to.
@@ -136,7 +137,7 @@ pub struct Mirror {
 }
 
 /// An attribute to set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyValue {
     /// Name.
@@ -146,7 +147,7 @@ pub struct KeyValue {
 }
 
 /// Calls that are tried again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retries {
     /// How often, from 1 to 10.
@@ -154,7 +155,7 @@ pub struct Retries {
 }
 
 /// A bucket per proxy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenBucket {
     /// Size, at least 1.
@@ -166,7 +167,7 @@ pub struct TokenBucket {
 }
 
 /// A limit at each proxy. The bucket of the first condition that matches decides, else the plain bucket.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LocalRateLimit {
     /// Of requests that no condition matches; absent: they are not limited.
@@ -178,7 +179,7 @@ pub struct LocalRateLimit {
 }
 
 /// A bucket of some requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LimitCondition {
     /// Attributes that must all match.
@@ -189,7 +190,7 @@ pub struct LimitCondition {
 }
 
 /// A limit that a rate limit service holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GlobalRateLimit {
     /// Attributes that must all match; `None`: all requests.
@@ -211,7 +212,7 @@ pub struct GlobalRateLimit {
 }
 
 /// One entry of a descriptor.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LimitDescriptor {
     /// Attribute whose value is sent.

@@ -135,7 +135,7 @@ impl<E: Engine> Driver<E> {
             return;
         };
         if let Err(error) = result {
-            tracing::warn!(module = self.module, ?key, %error, backoff_ms = backoff.as_millis(), "write failed; backing off");
+            tracing::warn!(module = self.module, %key, %error, backoff_ms = backoff.as_millis(), "write failed; backing off");
         }
         let driver = self.clone();
         tokio::spawn(async move {
@@ -202,7 +202,7 @@ impl<E: Engine> AnyDriver for Driver<E> {
                 let result = self.process(&key, false).await;
                 self.engine.queue().done(&key, true);
                 if let Err(error) = result {
-                    tracing::warn!(module = self.module, ?key, %error, "write failed");
+                    tracing::warn!(module = self.module, %key, %error, "write failed");
                 }
             }
         }

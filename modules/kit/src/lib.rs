@@ -7,6 +7,7 @@
 //! ```
 
 pub mod answers;
+pub mod api;
 pub mod apply;
 pub mod budget;
 pub mod clock;

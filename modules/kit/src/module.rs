@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Api;
 use crate::apply::{Applier, OnChange, Ownership};
 use crate::budget::Budget;
 use crate::driver::{AnyDriver, Driver};
@@ -118,7 +119,7 @@ pub struct Installed {
     /// Its name.
     pub name: &'static str,
     /// HTTP routes.
-    pub routes: axum::Router,
+    pub api: Api,
     /// What it can describe.
     pub describes: Vec<Describe>,
     /// API rights that it needs.
@@ -194,7 +195,7 @@ impl<'a> Setup<'a> {
             driver: None,
             installed: Installed {
                 name,
-                routes: axum::Router::new(),
+                api: Api::new(),
                 describes: Vec::new(),
                 rights: Vec::new(),
                 outputs: Vec::new(),
@@ -359,9 +360,9 @@ impl<'a> Setup<'a> {
     }
 
     /// Adds HTTP routes.
-    pub fn routes(&mut self, routes: axum::Router) {
-        let before = std::mem::take(&mut self.installed.routes);
-        self.installed.routes = before.merge(routes);
+    pub fn api(&mut self, api: Api) {
+        let before = std::mem::take(&mut self.installed.api);
+        self.installed.api = before.merge(api);
     }
 
     /// Adds series.

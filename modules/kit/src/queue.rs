@@ -2,7 +2,7 @@
 //! worker at a time, and comes back after a backoff when its write failed (as client-go's rate limiting work queue).
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// What a queue holds: the name of something to reconcile, never the work itself, so that what is written is what is
 /// desired when a writer takes the key.
-pub trait Key: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {
+pub trait Key: Clone + Eq + Hash + Ord + Debug + Display + Send + Sync + 'static {
     /// Lanes of the queue; each has its own writers, so that a lane that waits for its budget delays no other.
     const LANES: usize = 1;
 

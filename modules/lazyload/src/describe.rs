@@ -49,8 +49,8 @@ fn write(out: &mut String, view: &FenceView) -> std::fmt::Result {
         .map(|(k, v)| format!("{k}={v}"))
         .collect();
     writeln!(out, "  pods with: {}", selector.join(", "))?;
-    for [kind, status, reason, message] in &view.conditions {
-        writeln!(out, "  {kind}: {status} ({reason}): {message}")?;
+    for condition in &view.conditions {
+        writeln!(out, "  {condition}")?;
     }
     let size = &view.size;
     writeln!(

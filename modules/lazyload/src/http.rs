@@ -3,48 +3,118 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use serde::Deserialize;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
+use trimtab_kit::api::{Api, ApiError, Call, LIMIT, List, Parameter};
 
 use crate::describe;
-use crate::engine::{Engine, FenceView};
+use crate::engine::{EdgeView, Engine, FenceView};
 use crate::object::FenceKey;
 
 /// Edges in one answer, at most, unless asked otherwise.
 const EDGES: usize = 2000;
 
+/// Of Slime's reset.
+const NAMESPACE: Parameter = Parameter {
+    name: "ns",
+    text: "Namespace of the fences",
+    most: None,
+    required: true,
+};
+const NAME: Parameter = Parameter {
+    name: "name",
+    text: "One fence; all of the namespace without it",
+    most: None,
+    required: false,
+};
+
+/// Whose calls were forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+struct Forgotten<T> {
+    /// The fence, or the fences.
+    forgotten: T,
+}
+
 /// The routes.
-pub(crate) fn routes(engine: Arc<Engine>) -> Router {
-    Router::new()
-        .route("/api/v1/lazyload", get(mesh))
-        .route("/api/v1/lazyload/fences", get(fences))
-        .route("/api/v1/lazyload/fences/{namespace}/{name}", get(fence))
-        .route(
-            "/api/v1/lazyload/fences/{namespace}/{name}/forget",
-            post(forget),
+pub(crate) fn api(engine: Arc<Engine>) -> Api {
+    let (mesh, of_pod) = (engine.clone(), engine.clone());
+    fences(&engine)
+        .get(
+            "/api/v1/lazyload",
+            "The mesh and its scopes in numbers",
+            &[],
+            move |_| Ok(mesh.mesh_view()),
         )
-        .route("/api/v1/lazyload/pods/{namespace}/{name}", get(pod))
-        .route("/api/v1/lazyload/edges", get(edges))
-        .route("/lazyload/debug/svfReset", post(reset).get(no_reset))
-        .with_state(engine)
+        .get(
+            "/api/v1/lazyload/pods/{namespace}/{name}",
+            "The ServiceFences of a pod",
+            &[LIMIT],
+            move |call| {
+                let (namespace, name) = call.object();
+                let items = of_pod.pod_views(&namespace, &name);
+                if items.is_empty() {
+                    return Err(ApiError::missing(describe::no_pod(&namespace, &name)));
+                }
+                List::of(items, call)
+            },
+        )
+        .get(
+            "/api/v1/lazyload/edges",
+            "Who calls whom; 2000 edges unless limit says another number",
+            &[LIMIT],
+            move |call| edges(&engine, call),
+        )
 }
 
-fn missing(key: &FenceKey) -> Response {
-    let text = format!("{}\n", describe::no_fence(key));
-    (StatusCode::NOT_FOUND, text).into_response()
+fn fences(engine: &Arc<Engine>) -> Api {
+    let [all, one, to_forget, to_reset] = [(); 4].map(|()| engine.clone());
+    Api::new()
+        .get(
+            "/api/v1/lazyload/fences",
+            "All ServiceFences, without entries and dependencies",
+            &[LIMIT],
+            move |call| List::of(brief(&all), call),
+        )
+        .get(
+            "/api/v1/lazyload/fences/{namespace}/{name}",
+            "A ServiceFence with its entries, why each is there, and what was learned",
+            &[],
+            move |call| {
+                let key = key(call);
+                one.fence_view(&key).ok_or_else(|| missing(&key))
+            },
+        )
+        .post(
+            "/api/v1/lazyload/fences/{namespace}/{name}/forget",
+            "Forgets what was learned of a fence's workloads",
+            &[],
+            move |call| {
+                let key = key(call);
+                if !to_forget.forget(&key) {
+                    return Err(missing(&key));
+                }
+                Ok(Forgotten { forgotten: key })
+            },
+        )
+        .post(
+            "/lazyload/debug/svfReset",
+            "Slime's way to forget: all fences of a namespace, or one",
+            &[NAMESPACE, NAME],
+            move |call| Ok(reset(&to_reset, call)),
+        )
 }
 
-async fn mesh(State(engine): State<Arc<Engine>>) -> Response {
-    Json(engine.mesh_view()).into_response()
+fn key(call: &Call) -> FenceKey {
+    let (namespace, name) = call.object();
+    FenceKey { namespace, name }
+}
+
+fn missing(key: &FenceKey) -> ApiError {
+    ApiError::missing(describe::no_fence(key))
 }
 
 /// Without entries and dependencies, which make the answer long: ask for a fence to see them.
-async fn fences(State(engine): State<Arc<Engine>>) -> Response {
+fn brief(engine: &Engine) -> Vec<FenceView> {
     let brief = |key: FenceKey| {
         let view = engine.fence_view(&key)?;
         Some(FenceView {
@@ -53,76 +123,25 @@ async fn fences(State(engine): State<Arc<Engine>>) -> Response {
             ..view
         })
     };
-    let items: Vec<FenceView> = engine.fences().into_iter().filter_map(brief).collect();
-    Json(json!({"items": items})).into_response()
+    engine.fences().into_iter().filter_map(brief).collect()
 }
 
-async fn fence(
-    State(engine): State<Arc<Engine>>,
-    Path((namespace, name)): Path<(String, String)>,
-) -> Response {
-    let key = FenceKey { namespace, name };
-    engine
-        .fence_view(&key)
-        .map_or_else(|| missing(&key), |view| Json(view).into_response())
+fn edges(engine: &Engine, call: &Call) -> Result<List<EdgeView>, ApiError> {
+    let limit = call.number(&LIMIT)?.unwrap_or(EDGES);
+    Ok(List {
+        items: engine.edge_views(limit),
+        total: engine.mesh_view().edges,
+    })
 }
 
-async fn forget(
-    State(engine): State<Arc<Engine>>,
-    Path((namespace, name)): Path<(String, String)>,
-) -> Response {
-    let key = FenceKey { namespace, name };
-    if engine.forget(&key) {
-        Json(json!({"forgotten": key})).into_response()
-    } else {
-        missing(&key)
-    }
-}
-
-async fn pod(
-    State(engine): State<Arc<Engine>>,
-    Path((namespace, name)): Path<(String, String)>,
-) -> Response {
-    let items = engine.pod_views(&namespace, &name);
-    if items.is_empty() {
-        let text = format!("{}\n", describe::no_pod(&namespace, &name));
-        return (StatusCode::NOT_FOUND, text).into_response();
-    }
-    Json(json!({"items": items})).into_response()
-}
-
-#[derive(Debug, Deserialize)]
-struct EdgesQuery {
-    limit: Option<usize>,
-}
-
-async fn edges(State(engine): State<Arc<Engine>>, Query(query): Query<EdgesQuery>) -> Response {
-    let items = engine.edge_views(query.limit.unwrap_or(EDGES));
-    Json(json!({"items": items, "total": engine.mesh_view().edges})).into_response()
-}
-
-#[derive(Debug, Deserialize)]
-struct ResetQuery {
-    ns: String,
-    name: Option<String>,
-}
-
-/// Slime took a GET, which any web page can send: it changes nothing here.
-async fn no_reset() -> Response {
-    let text =
-        "GET changes nothing: use curl -X POST -H 'X-Trimtab-Request: 1' with the same address\n";
-    let allow = [(header::ALLOW, "POST")];
-    (StatusCode::METHOD_NOT_ALLOWED, allow, text).into_response()
-}
-
-/// Slime's way to forget: all fences of a namespace, or one.
-async fn reset(State(engine): State<Arc<Engine>>, Query(query): Query<ResetQuery>) -> Response {
+fn reset(engine: &Engine, call: &Call) -> Forgotten<BTreeSet<FenceKey>> {
+    let (namespace, name) = (call.query.get("ns"), call.query.get("name"));
     let meant = |key: &FenceKey| {
-        key.namespace == query.ns && query.name.as_ref().is_none_or(|n| *n == key.name)
+        Some(&key.namespace) == namespace && name.is_none_or(|name| *name == key.name)
     };
     let keys: BTreeSet<FenceKey> = engine.fences().into_iter().filter(meant).collect();
     for key in &keys {
         engine.forget(key);
     }
-    Json(json!({"forgotten": keys})).into_response()
+    Forgotten { forgotten: keys }
 }

@@ -102,7 +102,7 @@ impl Module for Lazyload {
         setup.engine(&engine);
         let learned = Arc::new(Learned::default());
         learners(&config, &engine, &learned, setup)?;
-        setup.routes(http::routes(engine.clone()));
+        setup.api(http::api(engine.clone()));
         let collector = LazyloadCollector::new(engine.clone(), learned, config.export_fences);
         setup.collector(Box::new(collector));
         let of = engine.clone();

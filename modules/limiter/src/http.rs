@@ -2,37 +2,44 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::json;
+use trimtab_kit::api::{Api, ApiError, Call, LIMIT, List, Operation};
 
 use crate::engine::Engine;
 
 /// The routes.
-pub(crate) fn routes(engine: Arc<Engine>) -> Router {
-    Router::new()
-        .route("/api/v1/limiters", get(limiters))
-        .route("/api/v1/limiters/{namespace}/{name}/input", get(input))
-        .with_state(engine)
-}
-
-async fn limiters(State(engine): State<Arc<Engine>>) -> Response {
-    Json(json!({"items": engine.views()})).into_response()
-}
-
-async fn input(
-    State(engine): State<Arc<Engine>>,
-    Path((namespace, name)): Path<(String, String)>,
-) -> Response {
-    match engine.input(&namespace, &name) {
-        Some(input) => Json(input).into_response(),
-        None => (
-            StatusCode::NOT_FOUND,
-            format!("there is no SmartLimiter {namespace}/{name}\n"),
+pub(crate) fn api(engine: Arc<Engine>) -> Api {
+    let (all, one) = (engine.clone(), engine.clone());
+    Api::new()
+        .get(
+            "/api/v1/limiters",
+            "All SmartLimiters, without their history",
+            &[LIMIT],
+            move |call| List::of(all.views(), call),
         )
-            .into_response(),
-    }
+        .get(
+            "/api/v1/limiters/{namespace}/{name}",
+            "A SmartLimiter, with its history",
+            &[],
+            move |call| {
+                let (namespace, name) = call.object();
+                one.view(&namespace, &name).ok_or_else(|| missing(call))
+            },
+        )
+        .with(
+            // A dump of all that decisions depend on, whose form changes with the release.
+            Operation::json::<serde_json::Map<String, serde_json::Value>>(
+                "/api/v1/limiters/{namespace}/{name}/input",
+                "What a SmartLimiter's decisions depend on, for bug reports; its form is not stable",
+            ),
+            move |call| {
+                let (namespace, name) = call.object();
+                let input = engine.input(&namespace, &name);
+                input.map(axum::Json).ok_or_else(|| missing(call))
+            },
+        )
+}
+
+fn missing(call: &Call) -> ApiError {
+    let (namespace, name) = call.object();
+    ApiError::missing(format!("there is no SmartLimiter {namespace}/{name}"))
 }

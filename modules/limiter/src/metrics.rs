@@ -1,5 +1,6 @@
 //! Series of the limiter, read from the engine at scrape time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
@@ -21,6 +22,9 @@ impl LimiterCollector {
         Self { engine, export }
     }
 }
+
+/// States of limiters.
+const STATES: [&str; 6] = ["Limiting", "Idle", "Held", "Fallback", "Unknown", "Refused"];
 
 type Rows = Vec<(Labels, f64)>;
 
@@ -47,12 +51,40 @@ fn shown(views: &[LimiterView], export: usize) -> Vec<&LimiterView> {
     shown
 }
 
+/// One row for what `istio_requests_total` of a reporter can be joined by: the host where there is one, else workloads.
+fn targets_of(view: &LimiterView) -> Rows {
+    let mut out = Rows::new();
+    let labels = |reporter: &str, host: &str, namespace: &str, workload: &str| {
+        let mut labels = names(view);
+        labels.extend([
+            ("reporter", reporter.to_owned()),
+            ("host", host.to_owned()),
+            ("workload_namespace", namespace.to_owned()),
+            ("workload", workload.to_owned()),
+        ]);
+        (labels, 1.0)
+    };
+    for reporter in &view.target.reporters {
+        let host = view.target.host.as_deref();
+        if let Some(host) = host.filter(|_| reporter == "destination") {
+            out.push(labels(reporter, host, "", ""));
+            continue;
+        }
+        for workload in &view.target.workloads {
+            let (namespace, workload) = workload.split_once('/').unwrap_or_default();
+            out.push(labels(reporter, "", namespace, workload));
+        }
+    }
+    out
+}
+
 fn limiters(
     encoder: &mut DescriptorEncoder<'_>,
     views: &[LimiterView],
     export: usize,
 ) -> std::fmt::Result {
-    let mut by_state: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
+    // A state without limiters is 0, so that sums over states are never empty.
+    let mut by_state: BTreeMap<&str, f64> = STATES.map(|state| (state, 0.0)).into();
     for view in views {
         *by_state.entry(view.state.as_str()).or_default() += 1.0;
     }
@@ -62,18 +94,54 @@ fn limiters(
         .collect();
     gauges(encoder, "trimtab_limiters", "SmartLimiters by state", &rows)?;
     let shown = shown(views, export);
-    let mut limit: Rows = Vec::new();
-    let mut state: Rows = Vec::new();
-    let mut value: Rows = Vec::new();
-    let mut fresh: Rows = Vec::new();
+    limits(encoder, &shown)?;
+    decisions(encoder, &shown)
+}
+
+fn limits(encoder: &mut DescriptorEncoder<'_>, shown: &[&LimiterView]) -> std::fmt::Result {
+    let (mut limit, mut rate, mut targets) = (Rows::new(), Rows::new(), Rows::new());
+    for view in shown {
+        targets.extend(targets_of(view));
+        for l in &view.limits {
+            let mut labels = names(view);
+            labels.extend([("set", l.set.clone()), ("index", l.index.to_string())]);
+            rate.push((labels.clone(), l.per_second));
+            labels.push(("interval", l.interval.clone()));
+            limit.push((labels, l.requests as f64));
+        }
+    }
+    for (name, help, rows) in [
+        (
+            "trimtab_limiter_limit_requests",
+            "Requests allowed per interval and pod",
+            limit,
+        ),
+        (
+            "trimtab_limiter_limit_requests_per_second",
+            "Requests allowed per second and pod",
+            rate,
+        ),
+        (
+            "trimtab_limiter_target",
+            "1 for each host or workload whose requests are limited, as Istio's telemetry names it",
+            targets,
+        ),
+    ] {
+        gauges(encoder, name, help, &rows)?;
+    }
+    Ok(())
+}
+
+fn decisions(encoder: &mut DescriptorEncoder<'_>, shown: &[&LimiterView]) -> std::fmt::Result {
+    let (mut state, mut value, mut fresh) = (Rows::new(), Rows::new(), Rows::new());
     for view in shown {
         for d in &view.descriptors {
             let mut labels = names(view);
-            labels.extend([("set", d.set.clone()), ("index", d.index.to_string())]);
-            if let Some(quota) = d.quota {
-                limit.push((labels.clone(), quota as f64));
-            }
-            labels.push(("state", d.state.as_str().to_owned()));
+            labels.extend([
+                ("set", d.set.clone()),
+                ("index", d.index.to_string()),
+                ("state", d.state.as_str().to_owned()),
+            ]);
             state.push((labels, 1.0));
         }
         for (metric, reading) in &view.metrics {
@@ -87,30 +155,26 @@ fn limiters(
             fresh.push((labels, f64::from(u8::from(is_fresh))));
         }
     }
-    gauges(
-        encoder,
-        "trimtab_limiter_limit_requests",
-        "Requests allowed per fill interval and pod",
-        &limit,
-    )?;
-    gauges(
-        encoder,
-        "trimtab_limiter_state",
-        "1 for the state of each descriptor",
-        &state,
-    )?;
-    gauges(
-        encoder,
-        "trimtab_limiter_metric_value",
-        "Metric values that decisions use",
-        &value,
-    )?;
-    gauges(
-        encoder,
-        "trimtab_limiter_metric_fresh",
-        "1 when the metric has a fresh value",
-        &fresh,
-    )
+    for (name, help, rows) in [
+        (
+            "trimtab_limiter_state",
+            "1 for the state of each descriptor",
+            state,
+        ),
+        (
+            "trimtab_limiter_metric_value",
+            "Metric values that decisions use",
+            value,
+        ),
+        (
+            "trimtab_limiter_metric_fresh",
+            "1 when the metric has a fresh value",
+            fresh,
+        ),
+    ] {
+        gauges(encoder, name, help, &rows)?;
+    }
+    Ok(())
 }
 
 fn sources(encoder: &mut DescriptorEncoder<'_>, engine: &Engine) -> std::fmt::Result {

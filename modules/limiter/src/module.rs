@@ -104,7 +104,7 @@ impl Module for Limiter {
             let sampling = sample(engine.clone(), source, refresh, context.shutdown.clone());
             setup.task(&format!("source {source}"), sampling);
         }
-        setup.routes(http::routes(engine.clone()));
+        setup.api(http::api(engine.clone()));
         let collector = LimiterCollector::new(engine.clone(), config.export_limiters);
         setup.collector(Box::new(collector));
         let found = engine.clone();
@@ -122,6 +122,7 @@ async fn sample(
     shutdown: CancellationToken,
 ) {
     let mut ticker = tokio::time::interval(refresh);
+    let mut was_up = true;
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let wanted = async {
@@ -134,5 +135,24 @@ async fn sample(
             () = wanted => {}
         }
         engine.sample(source).await;
+        was_up = tell(&engine, source, was_up);
     }
+}
+
+/// Logs that a source has gone down or come back. Returns whether it is up.
+fn tell(engine: &Engine, source: usize, was_up: bool) -> bool {
+    let Some(source) = engine.sources.get(source) else {
+        return was_up;
+    };
+    let (health, name) = (source.health(), source.name());
+    let is_up = health.ok();
+    match (was_up, is_up) {
+        (true, false) => {
+            let error = health.last_error.unwrap_or_default();
+            tracing::warn!(source = name, %error, "a metric source is down: limiters hold their last value, then fall back");
+        }
+        (false, true) => tracing::info!(source = name, "the metric source is up again"),
+        _ => {}
+    }
+    is_up
 }

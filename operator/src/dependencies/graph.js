@@ -1,4 +1,3 @@
-"use strict";
 // From edges to a drawing in layers. Pure: no page, so that it can be tried apart.
 
 // A host of the cluster as `namespace/service`; any other host stands for itself, without a namespace.
@@ -113,19 +112,28 @@ function untangle(layers) {
 // Boxes of a node, in pixels.
 const BOX = { width: 170, height: 26, gapX: 90, gapY: 9, pad: 14 };
 
+// Boxes of a drawing that is so wide: on a phone caller and host stand beside each other.
+function fit(room, columns) {
+  BOX.width = room < 500 ? 128 : 170;
+  const gap = columns > 1 ? (room - 2 * BOX.pad - columns * BOX.width) / (columns - 1) : 0;
+  BOX.gapX = Math.min(Math.max(gap, 60), 320);
+}
+
 // Places of all nodes: by id, the left upper corner.
-function layout(graph) {
+function layout(graph, room) {
   const layers = layersOf(graph);
+  fit(room, layers.length);
   untangle(layers);
   const tallest = Math.max(0, ...layers.map((l) => l.length));
   const height = tallest * (BOX.height + BOX.gapY) + 2 * BOX.pad;
   const at = new Map();
   layers.forEach((list, column) => {
-    const free = height - 2 * BOX.pad - list.length * (BOX.height + BOX.gapY);
+    // A short column is spread over the whole height, so that its lines stay near.
+    const step = (height - 2 * BOX.pad) / list.length;
     list.forEach((node, i) => {
       at.set(node.id, {
         x: BOX.pad + column * (BOX.width + BOX.gapX),
-        y: BOX.pad + free / 2 + i * (BOX.height + BOX.gapY),
+        y: BOX.pad + (i + 0.5) * step - (BOX.height + BOX.gapY) / 2,
       });
     });
   });

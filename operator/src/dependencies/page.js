@@ -1,30 +1,9 @@
-// Values from the API reach the page only through textContent and setAttribute, never as markup.
+// The view of who calls whom.
 const MAX_NODES = 200;
 const MAX_ROWS = 300;
 const PERIOD_MS = 5000;
 const TIMEOUT_MS = 30000;
-const SVG = "http://www.w3.org/2000/svg";
-const byId = (id) => document.getElementById(id);
 const view = { edges: [], total: 0, fences: [], error: null, answered: null, chosen: null, drawn: "" };
-
-function make(tag, text, className) {
-  const node = document.createElement(tag);
-  if (text !== undefined) node.textContent = text;
-  if (className) node.className = className;
-  return node;
-}
-
-function draw(tag, attributes) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  return node;
-}
-
-function bytes(n) {
-  if (!Number.isFinite(n)) return "-";
-  if (n >= 1e6) return `${(n / 1e6).toFixed(1)} MB`;
-  return n >= 1e3 ? `${(n / 1e3).toFixed(1)} kB` : `${n} B`;
-}
 
 function age(seconds) {
   for (const [unit, length] of [["d", 86400], ["h", 3600], ["min", 60]]) {
@@ -60,7 +39,7 @@ function short(text, length) {
   return text.length > length ? `${text.slice(0, length - 1)}…` : text;
 }
 
-function box(node, at, colours) {
+function nodeBox(node, at, colours) {
   const group = paint(draw("g", {
     tabindex: -1, role: "button", "aria-pressed": "false", transform: `translate(${at.x} ${at.y.toFixed(1)})`,
     "aria-label": `${node.name}${node.namespace ? ` in ${node.namespace}` : ", outside of the cluster"}: calls ${node.out.size}, called by ${node.in.size}`,
@@ -68,7 +47,7 @@ function box(node, at, colours) {
   const title = draw("title", {});
   title.textContent = node.id;
   const label = draw("text", { x: 11, y: 17 });
-  label.textContent = short(node.name, 22);
+  label.textContent = short(node.name, Math.floor((BOX.width - 16) / 7));
   group.append(title, draw("rect", { width: BOX.width, height: BOX.height, rx: 4 }), draw("rect", { class: "bar", width: 5, height: BOX.height, rx: 2 }), label);
   return group;
 }
@@ -136,7 +115,7 @@ function drawGraph(edges) {
   const drawn = JSON.stringify([graph.nodes.map((n) => n.id), graph.links]);
   if (drawn === view.drawn) return;
   view.drawn = drawn;
-  const { at, width, height, order } = layout(graph);
+  const { at, width, height, order } = layout(graph, byId("graph").clientWidth);
   const colours = hues(graph.nodes);
   const svg = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-labelledby": "graph-title", "aria-describedby": "graph-help" });
   const marker = draw("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" });
@@ -151,7 +130,7 @@ function drawGraph(edges) {
     svg.append(path);
   }
   for (const node of order) {
-    const group = box(node, at.get(node.id), colours);
+    const group = nodeBox(node, at.get(node.id), colours);
     drawing.nodes.set(node.id, { node, group });
     svg.append(group);
   }
@@ -162,38 +141,9 @@ function drawGraph(edges) {
   byId("graph-note").textContent = graph.hidden ? `${graph.nodes.length} boxes with the most neighbours are shown, ${graph.hidden} more are hidden: narrow the filter to see them.` : "";
 }
 
-function edgeRow(edge) {
-  const line = make("tr");
-  line.append(make("td", edge.caller), make("td", edge.host), make("td", edge.evidence.join(", ")), make("td", age(edge.age)), make("td", edge.inScope ? "in" : "out, remembered"));
-  return line;
-}
-
-const STATES = { Programmed: "Idle", Merged: "Idle", Observing: "Unknown", WaitsForFallback: "Held", UserSidecar: "Held", Refused: "Refused", Unsupported: "Refused" };
-
-function fenceRow(item) {
-  const line = make("tr");
-  const name = make("td", undefined, "name");
-  name.append(make("div", item.fence.name), make("div", item.fence.namespace, "muted small"));
-  const condition = (kind) => item.conditions.find((c) => c[0] === kind) || [kind, "", "new", ""];
-  const [, , reason, message] = condition("Programmed");
-  const state = make("td");
-  state.append(make("span", reason, `badge ${STATES[reason] || "Fallback"}`));
-  const says = make("td", message, "reason");
-  const accepted = condition("Accepted");
-  if (accepted[3] && accepted[2] !== "Accepted") says.append(make("div", accepted[3], "small"));
-  const ready = condition("FallbackReady");
-  if (ready[1] === "False") says.append(make("div", ready[3], "small stale"));
-  line.append(name, make("td", item.mode), state, make("td", `${item.size.services} of ${item.size.meshServices}`, "limit"),
-    make("td", `${bytes(item.size.bytes)} of ${bytes(item.size.meshBytes)}`, "limit"), make("td", item.callers.join(", ")), says);
-  return line;
-}
-
-function shownFences() {
-  const wanted = words(), namespace = byId("namespace").value;
-  return view.fences.filter((item) => {
-    const text = `${item.fence.namespace}/${item.fence.name} ${item.callers.join(" ")}`.toLowerCase();
-    return (!namespace || item.fence.namespace === namespace) && wanted.every((word) => text.includes(word));
-  });
+function edgeTable(edges) {
+  const heads = ["Workload", "Host", "Known by", "Last call", "Scope"];
+  return table(heads, edges.map((e) => [e.caller, e.host, e.evidence.join(", "), age(e.age), e.inScope ? "in" : "out, remembered"]));
 }
 
 function more(shown, found, what) {
@@ -215,21 +165,20 @@ function namespaces() {
 
 function render() {
   namespaces();
-  const edges = shownEdges(), fences = shownFences();
+  const edges = shownEdges();
   drawGraph(edges);
-  byId("edges").replaceChildren(...edges.slice(0, MAX_ROWS).map(edgeRow));
+  fill(byId("edges"), [edgeTable(edges.slice(0, MAX_ROWS))]);
   byId("edges-note").textContent = more(Math.min(edges.length, MAX_ROWS), edges.length, "learned dependencies");
-  byId("fences").replaceChildren(...fences.slice(0, MAX_ROWS).map(fenceRow));
-  byId("fences-note").textContent = more(Math.min(fences.length, MAX_ROWS), fences.length, "ServiceFences");
   const part = view.total > view.edges.length ? `, the first ${view.edges.length} are here` : "";
-  byId("summary").textContent = view.answered === null ? "" : `${view.fences.length} fences, ${view.total} dependencies${part}; as of ${view.answered.toLocaleTimeString()}`;
+  const text = view.answered === null ? "" : `${view.total} dependencies of ${view.fences.length} fences${part}, as of ${clock(view.answered)}`;
+  fill(byId("summary"), [document.createTextNode(text)]);
   byId("alert").textContent = view.error === null ? "" : `${view.error} The page tries again by itself.`;
   byId("alert").hidden = view.error === null;
 }
 
 async function ask(path) {
   const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
-  if (!answer.ok) throw new Error(answer.status === 404 ? (await answer.text()).trim() : `HTTP status ${answer.status}`);
+  if (!answer.ok) throw new Error(answer.status === 404 ? (await answer.json()).error : `HTTP status ${answer.status}`);
   return answer.json();
 }
 
@@ -239,13 +188,14 @@ async function poll() {
     const [edges, fences] = await Promise.all([ask("/api/v1/lazyload/edges"), ask("/api/v1/lazyload/fences")]);
     Object.assign(view, { edges: edges.items, total: edges.total, fences: fences.items, error: null, answered: new Date() });
   } catch (error) {
-    const since = view.answered === null ? "no answer yet" : `no answer since ${view.answered.toLocaleTimeString()}, values may be old`;
+    const since = view.answered === null ? "no answer yet" : `no answer since ${clock(view.answered)}, values may be old`;
     view.error = `The operator does not answer as it should: ${since} (${error.message}).`;
   }
   render();
   setTimeout(poll, Math.max(PERIOD_MS, 4 * (performance.now() - started)));
 }
 
+byId("filter").value = new URLSearchParams(location.search).get("filter") || "";
 byId("filter").addEventListener("input", render);
 byId("namespace").addEventListener("change", render);
 poll();

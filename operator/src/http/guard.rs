@@ -13,6 +13,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use trimtab_kit::api::ApiError;
 use trimtab_kit::listen::Ends;
 use trimtab_mesh::names::service_host;
 
@@ -95,7 +96,7 @@ pub(super) async fn only_from_here(
         request.headers(),
     ) {
         Ok(()) => next.run(request).await,
-        Err(why) => (StatusCode::FORBIDDEN, format!("{why}\n")).into_response(),
+        Err(why) => ApiError::new(StatusCode::FORBIDDEN, why).into_response(),
     }
 }
 

@@ -14,6 +14,7 @@ mod cli;
 mod crash;
 mod faults;
 mod folder;
+mod help;
 mod kubectl;
 mod metaprotocol;
 mod offline;

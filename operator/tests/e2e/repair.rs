@@ -188,12 +188,12 @@ async fn a_restart_with_nothing_changed_writes_nothing() {
         "the second run has sampled",
         crate::support::BOUND,
         || async {
-            let view = engine(&second)
-                .views()
-                .into_iter()
-                .next()
+            let engine = engine(&second);
+            let first = engine.views().into_iter().next().ok_or("no view")?;
+            let view = engine
+                .view(&first.namespace, &first.name)
                 .ok_or("no view")?;
-            if view.history.len() > 1 && engine(&second).queue().depth() == 0 {
+            if view.history.len() > 1 && engine.queue().depth() == 0 {
                 Ok(())
             } else {
                 Err(format!("{} points", view.history.len()))

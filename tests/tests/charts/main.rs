@@ -14,6 +14,7 @@
 mod aeraki;
 mod copies;
 mod degraded;
+mod explain;
 mod fallback;
 mod fences;
 mod golden;

@@ -35,7 +35,15 @@ fn documented_configurations_are_read_and_the_documented_defaults_are_the_defaul
     // What is left out in the text would be filled in by the parser, so the keys are compared too.
     let written: Value = serde_saphyr::from_str(&blocks[0]).unwrap();
     let default = serde_json::to_value(all.effective()).unwrap();
-    for section in ["http", "mesh", "xds", "limiter", "lazyload", "metaprotocol"] {
+    for section in [
+        "http",
+        "log",
+        "mesh",
+        "xds",
+        "limiter",
+        "lazyload",
+        "metaprotocol",
+    ] {
         let keys = |v: &Value| {
             v[section]
                 .as_object()

@@ -143,7 +143,7 @@ fn single(
         }
         Kind::Uint32 => varint(out, tag, number(value)?, presence),
         Kind::Enum(kind) => varint(out, tag, enumerated(kind, value)?, presence),
-        other => return Err(format!("{other:?} is not supported")),
+        _ => return Err("is of a type that is not supported".to_owned()),
     }
     Ok(())
 }

@@ -11,6 +11,8 @@ use kube::core::Request;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use trimtab_mesh::model::PROXY;
+
 use super::{
     Aggregate, Failure, MetricName, MetricSource, PodFacts, QueryCounts, Sample, SampleRequest,
     Samples, SourceError, SourceHealth, finite, parse_quantity,
@@ -59,7 +61,8 @@ impl Default for MetricsServerConfig {
 
 /// Provides `cpu`, `cpu.cores`, `cpu.max`, `memory`, `memory.bytes` and `memory.max` over the Ready pods of a demand.
 ///
-/// `cpu` and `memory` are fractions of what the pods asked for: of the request, or of the limit of a pod without a request.
+/// `cpu` and `memory` are the used share of what the pods asked for: of the request, or of the limit of a pod without a
+/// request. The container of the proxy counts neither as used nor as asked for.
 pub struct MetricsServerSource {
     client: kube::Client,
     config: MetricsServerConfig,
@@ -99,6 +102,8 @@ struct ObjectName {
 
 #[derive(Deserialize)]
 struct Container {
+    #[serde(default)]
+    name: String,
     #[serde(default)]
     usage: Usage,
 }
@@ -228,13 +233,16 @@ impl PodMetrics {
         }
     }
 
-    /// The sum over the containers; none when a container's usage is missing or unreadable, because a part is not the whole.
+    /// The sum over the containers, the proxy left out unless there is nothing else, as in a gateway's pods; none when a
+    /// container's usage is missing or unreadable, because a part is not the whole.
     fn total(&self, pick: impl Fn(&Usage) -> Option<&str>) -> Option<f64> {
         if self.containers.is_empty() {
             return None;
         }
-        self.containers
-            .iter()
+        let only = self.containers.len() == 1;
+        let counted = self.containers.iter();
+        counted
+            .filter(|c| only || c.name != PROXY)
             .map(|c| pick(&c.usage).and_then(|text| parse_quantity(text).ok()))
             .sum()
     }

@@ -125,15 +125,17 @@ pub struct PodFacts {
     pub name: Arc<str>,
     /// Namespace of the pod.
     pub namespace: Arc<str>,
+    /// Its workload, as Istio's telemetry names it; empty: not known.
+    pub workload: Arc<str>,
     /// Whether the pod has the Ready condition.
     pub ready: bool,
-    /// Sum of the containers' CPU requests, in cores.
+    /// Sum of the containers' CPU requests, in cores, the proxy left out.
     pub cpu_request: Option<f64>,
-    /// Sum of the containers' CPU limits, in cores.
+    /// The same of the limits.
     pub cpu_limit: Option<f64>,
-    /// Sum of the containers' memory requests, in bytes.
+    /// Sum of the containers' memory requests, in bytes, the proxy left out.
     pub memory_request: Option<f64>,
-    /// Sum of the containers' memory limits, in bytes.
+    /// The same of the limits.
     pub memory_limit: Option<f64>,
 }
 
@@ -144,6 +146,7 @@ impl PodFacts {
         Self {
             name: pod.name.clone(),
             namespace: pod.group.workload.namespace.clone(),
+            workload: pod.group.workload.workload.clone(),
             ready: pod.ready,
             cpu_request: resources.cpu_request,
             cpu_limit: resources.cpu_limit,
@@ -157,6 +160,7 @@ impl PodFacts {
         Self {
             name: name.into(),
             namespace: namespace.into(),
+            workload: "".into(),
             ready,
             cpu_request: None,
             cpu_limit: None,

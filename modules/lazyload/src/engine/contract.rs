@@ -31,6 +31,17 @@ impl Key for WorkItem {
     }
 }
 
+impl std::fmt::Display for WorkItem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fence(fence) => write!(f, "status of ServiceFence {fence}"),
+            Self::Sidecar(fence) => write!(f, "Sidecar of ServiceFence {fence}"),
+            Self::Auto(fence) => write!(f, "ServiceFence {fence}"),
+            Self::FallbackRouting => f.write_str("objects of the fallback"),
+        }
+    }
+}
+
 impl Contract for Engine {
     type Key = WorkItem;
 

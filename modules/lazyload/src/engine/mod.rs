@@ -38,7 +38,7 @@ use orphans::Orphans;
 pub(crate) use contract::WIRING;
 pub use fallback_routing::{FallbackRouting, FallbackRoutingState};
 pub use ports::HttpPorts;
-pub use view::{DependencyView, EdgeView, FenceView, MeshView};
+pub use view::{ConditionView, DependencyView, EdgeView, FenceView, MeshView};
 
 /// Timers are not looked at more often.
 const SHORTEST_TIMER: Duration = Duration::from_millis(10);

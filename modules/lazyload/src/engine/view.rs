@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use trimtab_crds::fence::{Dependency, DependencyState, ScopeSize};
 use trimtab_kit::module::Finding;
@@ -11,7 +12,7 @@ use crate::object::{Caller, FenceKey};
 use crate::scope::Scope;
 
 /// A fence as it stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FenceView {
     /// The fence.
@@ -22,8 +23,8 @@ pub struct FenceView {
     pub selector: BTreeMap<String, String>,
     /// Workloads of these pods, now or once.
     pub callers: BTreeSet<String>,
-    /// Conditions: type, status, reason and message.
-    pub conditions: Vec<[String; 4]>,
+    /// Conditions, as in the status.
+    pub conditions: Vec<ConditionView>,
     /// Entries of the Sidecar, with why each is there.
     pub entries: BTreeMap<String, Vec<String>>,
     /// What was learned.
@@ -32,8 +33,34 @@ pub struct FenceView {
     pub size: ScopeSize,
 }
 
+/// A condition of a fence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConditionView {
+    /// Type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Reason.
+    pub reason: String,
+    /// Message.
+    pub message: String,
+}
+
+impl std::fmt::Display for ConditionView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            kind,
+            status,
+            reason,
+            message,
+        } = self;
+        write!(f, "{kind}: {status} ({reason}): {message}")
+    }
+}
+
 /// A learned dependency.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DependencyView {
     /// Workload.
@@ -51,7 +78,7 @@ pub struct DependencyView {
 }
 
 /// One edge of the mesh's graph.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeView {
     /// `namespace/workload`.
@@ -67,7 +94,7 @@ pub struct EdgeView {
 }
 
 /// The mesh in numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MeshView {
     /// Fences.
@@ -115,13 +142,11 @@ impl Engine {
                 }
             })
         });
-        let conditions = entry.wanted.conditions.iter().map(|c| {
-            [
-                c.type_.clone(),
-                c.status.clone(),
-                c.reason.clone(),
-                c.message.clone(),
-            ]
+        let conditions = entry.wanted.conditions.iter().map(|c| ConditionView {
+            kind: c.type_.clone(),
+            status: c.status.clone(),
+            reason: c.reason.clone(),
+            message: c.message.clone(),
         });
         let entries = entry.union.entries.iter().map(|(entry, reasons)| {
             (
@@ -184,7 +209,13 @@ impl Engine {
             return Vec::new();
         };
         let mut out = Vec::new();
-        for [kind, status, reason, message] in &view.conditions {
+        for condition in &view.conditions {
+            let ConditionView {
+                kind,
+                status,
+                reason,
+                message,
+            } = condition;
             let refused = match (kind.as_str(), status.as_str()) {
                 ("Accepted", "False") => true,
                 ("Programmed", "False") if reason == "Unsupported" => true,

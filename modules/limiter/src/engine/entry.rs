@@ -335,7 +335,8 @@ impl Entry {
         let before = self.decisions.iter().map(core);
         let changed = !decisions.iter().map(core).eq(before);
         if changed {
-            for d in &decisions {
+            let told = |d: &DescriptorStatus| self.decisions.iter().any(|b| core(b) == core(d));
+            for d in decisions.iter().filter(|d| !told(d)) {
                 tracing::info!(limiter = %self.input.owner, set = %d.set, index = d.index, state = d.state.as_str(), quota = ?d.quota, reason = %d.reason, "decided");
             }
         }
@@ -373,7 +374,8 @@ impl Entry {
             .iter()
             .find(|(k, r)| !k.ends_with(".pod") && r.value.is_some())
             .and_then(|(_, r)| r.value);
-        let limit = self.decisions.iter().filter_map(|d| d.quota).min();
+        let limits = self.limits().into_iter().map(|l| l.per_second);
+        let limit = limits.min_by(f64::total_cmp);
         let dot = Dot::new(unix_seconds, limit, metric);
         if self.history.back().is_some_and(|d| d.is_at(unix_seconds)) {
             self.history.pop_back();

@@ -25,10 +25,8 @@ use crate::input::Settings;
 use crate::translate::EXTENSION_CONFIG_TYPE;
 use entry::{Entry, Moved};
 pub use sample_request::SampleRequests;
-pub use view::{LimiterView, Point};
+pub use view::{LimitView, LimiterView, Point, TargetView};
 
-/// Limiters up to which views come with their histories.
-pub const MAX_HISTORIES: usize = 2000;
 /// Entries decided under one hold of the lock.
 const BATCH: usize = 512;
 
@@ -391,12 +389,15 @@ impl Engine {
         }
     }
 
-    /// Views of all limiters, sorted. With more than [`MAX_HISTORIES`] limiters the histories are left out.
+    /// Views of all limiters, sorted, without their histories.
     pub fn views(&self) -> Vec<LimiterView> {
         let entries = self.entries.lock();
-        let history = entries.len() <= MAX_HISTORIES;
-        let mut out: Vec<LimiterView> = entries.values().map(|e| e.view(history)).collect();
+        let mut out: Vec<LimiterView> = entries.values().map(|e| e.view(false)).collect();
         drop(entries);
+        let domain = self.index.domain();
+        for view in &mut out {
+            view.fill_host(&domain);
+        }
         out.sort_by(|a, b| {
             (&a.namespace, &a.name, &a.api_version).cmp(&(&b.namespace, &b.name, &b.api_version))
         });

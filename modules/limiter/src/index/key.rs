@@ -33,6 +33,12 @@ pub struct LimiterKey {
     pub form: Form,
 }
 
+impl std::fmt::Display for LimiterKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SmartLimiter {}/{}", self.namespace, self.name)
+    }
+}
+
 impl LimiterKey {
     /// Of a namespace and name.
     pub(super) fn new((namespace, name): &Name, form: Form) -> Self {

@@ -116,6 +116,11 @@ pub struct Index {
 }
 
 impl Index {
+    /// The cluster domain.
+    pub(crate) fn domain(&self) -> Arc<str> {
+        self.state.lock().targets.domain.clone()
+    }
+
     /// An empty index over a mesh. Limiters in `root_namespace` with a workloadSelector are for pods of all namespaces, as
     /// Istio applies EnvoyFilters there.
     pub fn new(root_namespace: &str, mesh: &Mesh) -> Arc<Self> {

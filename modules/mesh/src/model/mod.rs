@@ -21,7 +21,7 @@ pub use destination_rule::{DestinationRule, in_order};
 pub use endpoint_slice::{Endpoint, EndpointSlice};
 pub use mesh_config::MeshConfig;
 pub use namespace::Namespace;
-pub use pod::{Pod, PodGroup, PodGroups, Resources, Workload};
+pub use pod::{PROXY, Pod, PodGroup, PodGroups, Resources, Workload};
 pub use service::{Service, ServicePort, TargetPort, Transport};
 pub use service_entry::{ServiceEntry, port_protocol};
 pub use virtual_service::VirtualService;

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
@@ -153,10 +154,16 @@ fn addresses(pod: &v1::Pod) -> Box<[IpAddr]> {
     out.into()
 }
 
+/// Name of the container of Istio's proxy.
+pub const PROXY: &str = "istio-proxy";
+
 fn resources(pod: &v1::Pod) -> Resources {
     let spec = pod.spec.as_ref();
     let containers = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
-    let all = || containers.iter().filter_map(|c| c.resources.as_ref());
+    let only = containers.len() == 1;
+    // What the proxy asks for is none of the application's; the pods of a gateway have nothing else.
+    let counted = containers.iter().filter(|c| only || c.name != PROXY);
+    let all = || counted.clone().filter_map(|c| c.resources.as_ref());
     let sum = |of: fn(&v1::ResourceRequirements) -> Option<&Quantities>, name: &str| {
         let quantities = all().filter_map(|r| of(r)?.get(name));
         let values = quantities.filter_map(|q| parse_quantity(&q.0).ok());
@@ -170,7 +177,7 @@ fn resources(pod: &v1::Pod) -> Resources {
     }
 }
 
-type Quantities = BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>;
+type Quantities = BTreeMap<String, Quantity>;
 
 /// The workload's name as Istio's injector computes it (`GetWorkloadMetaFromPod`).
 fn workload(pod: &v1::Pod) -> String {
@@ -367,5 +374,37 @@ impl Rows<Pod> {
             .into_iter()
             .filter_map(|(namespace, name)| self.get(&(namespace.to_string(), name.to_string())));
         rows.cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests(containers: &[(&str, &str)]) -> Option<f64> {
+        let container = |(name, cpu): &(&str, &str)| v1::Container {
+            name: (*name).to_owned(),
+            resources: Some(v1::ResourceRequirements {
+                requests: Some([("cpu".to_owned(), Quantity((*cpu).to_owned()))].into()),
+                ..<_>::default()
+            }),
+            ..<_>::default()
+        };
+        let spec = v1::PodSpec {
+            containers: containers.iter().map(container).collect(),
+            ..<_>::default()
+        };
+        let pod = v1::Pod {
+            spec: Some(spec),
+            ..<_>::default()
+        };
+        resources(&pod).cpu_request
+    }
+
+    #[test]
+    fn fault_l3_what_the_proxy_asks_for_is_left_out() {
+        let meshed = [("app", "1"), ("istio-proxy", "100m"), ("cache", "500m")];
+        assert_eq!(requests(&meshed), Some(1.5));
+        assert_eq!(requests(&[("istio-proxy", "100m")]), Some(0.1), "a gateway");
     }
 }

@@ -124,6 +124,14 @@ fn a_pod_is_the_sum_of_its_containers_or_unknown() {
             "containers":[{"name":"x","usage":{"cpu":"250m","memory":"1Ki"}},{"name":"y","usage":{"cpu":"1000000n","memory":"2"}}]}"#,
     );
     assert_eq!((whole.cores, whole.bytes), (Some(0.251), Some(1026.0)));
+    let meshed = parse(
+        r#"{"metadata":{"name":"a"},"containers":[{"name":"app","usage":{"cpu":"1500m"}},{"name":"istio-proxy","usage":{"cpu":"50m"}}]}"#,
+    );
+    assert_eq!(meshed.cores, Some(1.5), "fault L3: the proxy is left out");
+    let gateway = parse(
+        r#"{"metadata":{"name":"a"},"containers":[{"name":"istio-proxy","usage":{"cpu":"50m"}}]}"#,
+    );
+    assert_eq!(gateway.cores, Some(0.05));
     let part = parse(
         r#"{"metadata":{"name":"a"},"containers":[{"usage":{"cpu":"1"}},{"usage":{"cpu":"?"}}]}"#,
     );

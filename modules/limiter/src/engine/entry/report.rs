@@ -128,7 +128,9 @@ impl Entry {
             programmed: condition(status, "Programmed"),
             reason: lead_reason(self.shown()).unwrap_or_else(|| text(&status.reason)),
             pods: self.input.target.sets.get(BASE_SET).map_or(0, |s| s.pods),
+            target: self.target(),
             descriptors: self.shown().to_vec(),
+            limits: self.limits(),
             metrics: self.input.metrics.clone(),
             history: points.collect(),
         }
