@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,8 +9,9 @@ use clap::{Args, Subcommand};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trimtab_kit::api::ErrorBody;
-use trimtab_kit::module::{Describe, DescribeRequest, Installed};
+use trimtab_kit::module::DescribeRequest;
 
+use crate::described::answer;
 use crate::nodes::{self, Node};
 use crate::{manifests, translate};
 
@@ -121,25 +121,6 @@ impl Server {
         let answer = self.ask(path, &BTreeMap::new()).await?;
         Ok(answer.map_err(anyhow::Error::msg)?.json().await?)
     }
-}
-
-/// The text of a module about an object.
-pub(crate) fn answer(
-    modules: &[Arc<Installed>],
-    kind: &str,
-    request: &DescribeRequest,
-) -> Result<String, String> {
-    let kind = kind.to_lowercase();
-    let all = || modules.iter().flat_map(|m| &m.describes);
-    let named = |d: &&Describe| d.kind == kind || d.aliases.contains(&kind.as_str());
-    if let Some(describe) = all().find(named) {
-        return describe.text(request);
-    }
-    let kinds: Vec<&str> = all().map(|d| d.kind).collect();
-    Err(format!(
-        "\"{kind}\" cannot be described: write one of {}",
-        kinds.join(", ")
-    ))
 }
 
 /// Answers `trimtab describe`: the text, and the objects of the files that were refused.

@@ -23,7 +23,7 @@ use trimtab_xds::ResourceCache;
 
 pub use guard::{OwnNames, REQUEST_HEADER};
 
-use crate::{describe, nodes};
+use crate::{described, nodes};
 
 /// What handlers use.
 #[derive(Clone, Debug)]
@@ -233,7 +233,7 @@ fn describe(state: &State, call: &Call) -> Result<String, ApiError> {
         name,
         attributes: call.query.clone(),
     };
-    describe::answer(&state.modules, &call.path("kind"), &request).map_err(ApiError::missing)
+    described::answer(&state.modules, &call.path("kind"), &request).map_err(ApiError::missing)
 }
 
 fn one_node(state: &State, call: &Call) -> Result<nodes::Node, ApiError> {

@@ -1,5 +1,6 @@
 //! From metrics to quotas: expressions, and the decision of one tick. Pure: no client, no clock.
 
+mod error;
 pub mod expression;
 mod parse;
 pub mod plan;

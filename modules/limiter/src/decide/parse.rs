@@ -3,7 +3,7 @@
 //! Precedence is CEL's: `?:`, then `||`, `&&`, comparisons, `+ -`, `* /`, and `! -` in front of a value. A mistake is named
 //! with its place and what to write.
 
-use super::expression::ExpressionError;
+use super::error::ExpressionError;
 use super::scan::{Function, Scanned, Token, What, position};
 
 /// What comes out of a part.

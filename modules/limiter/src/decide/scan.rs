@@ -10,7 +10,7 @@
 //! `&&` or `||`. Only numbers, names, arithmetic, comparison, logic, `?:` and calls get through, so an expression has no
 //! loops and its cost is bounded by its length.
 
-use super::expression::ExpressionError;
+use super::error::ExpressionError;
 
 /// Longest expression, in bytes: the bound of the CRD's schema.
 const MAX_LEN: usize = 1024;

@@ -389,6 +389,19 @@ impl Engine {
         }
     }
 
+    /// A limiter with its history; `None`: there is none.
+    pub fn view(&self, namespace: &str, name: &str) -> Option<LimiterView> {
+        let entries = self.entries.lock();
+        let found = entries
+            .iter()
+            .filter(|(k, _)| k.namespace == namespace && k.name == name);
+        let (_, entry) = found.min_by_key(|(k, _)| k.form)?;
+        let mut view = entry.view(true);
+        drop(entries);
+        view.fill_host(&self.index.domain());
+        Some(view)
+    }
+
     /// Views of all limiters, sorted, without their histories.
     pub fn views(&self) -> Vec<LimiterView> {
         let entries = self.entries.lock();

@@ -7,7 +7,6 @@ use serde::Serialize;
 use trimtab_crds::limiter::{DescriptorStatus, Target};
 use trimtab_mesh::names::full_host;
 
-use super::Engine;
 use super::entry::Entry;
 use crate::input::Reading;
 
@@ -88,21 +87,6 @@ impl LimiterView {
         if let Some(host) = host {
             *host = full_host(host, namespace, domain);
         }
-    }
-}
-
-impl Engine {
-    /// A limiter with its history; `None`: there is none.
-    pub fn view(&self, namespace: &str, name: &str) -> Option<LimiterView> {
-        let entries = self.entries.lock();
-        let found = entries
-            .iter()
-            .filter(|(k, _)| k.namespace == namespace && k.name == name);
-        let (_, entry) = found.min_by_key(|(k, _)| k.form)?;
-        let mut view = entry.view(true);
-        drop(entries);
-        view.fill_host(&self.index.domain());
-        Some(view)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod follow;
 mod key;
+mod object;
 mod outbound;
 mod peers;
 mod rows;
@@ -14,8 +15,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, LimiterSpec, LimiterStatus};
-use trimtab_kit::sources::PodFacts;
 use trimtab_mesh::Mesh;
 use trimtab_mesh::model::{
     DestinationRule, Labels, Pod, Service, ServiceEntry, VirtualService, selects,
@@ -23,67 +22,12 @@ use trimtab_mesh::model::{
 use trimtab_mesh::names::full_host;
 
 use crate::input::{TargetFacts, TargetProblem};
-use crate::owner::Owner;
 pub use key::{Form, LimiterKey};
+pub use object::{LimiterObject, Resolved};
 use outbound::Outbound;
 use peers::Peers;
 pub use rows::{FirstForm, V1alpha2};
 use targets::Targets;
-
-/// A limiter as last seen.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LimiterObject {
-    /// Identity.
-    pub owner: Owner,
-    /// What it says.
-    pub spec: Arc<LimiterSpec>,
-    /// Status at the time it was first seen: decisions to start from.
-    pub status: Arc<LimiterStatus>,
-    /// Why the newest version cannot be read; the spec is then an older one, or empty.
-    pub undecodable: Option<String>,
-}
-
-/// A limiter with what it points at.
-#[derive(Clone, Debug)]
-pub struct Resolved {
-    /// The object.
-    pub object: LimiterObject,
-    /// What it points at.
-    pub target: TargetFacts,
-    /// Pods by set, sorted by name.
-    pub pods: BTreeMap<String, Arc<[PodFacts]>>,
-    /// Name of the service for metric queries.
-    pub service: String,
-}
-
-impl LimiterObject {
-    /// Decisions of an earlier run.
-    pub fn previous(&self) -> Vec<DescriptorStatus> {
-        let mut all = self.status.descriptors.clone();
-        // What was decided does not depend on who held it.
-        for decision in all
-            .iter_mut()
-            .filter(|d| d.state == DescriptorState::NoProxy)
-        {
-            decision.state = DescriptorState::Limiting;
-        }
-        all
-    }
-
-    /// Whether a rule is for one inbound port.
-    fn names_port(&self) -> bool {
-        let own = self.spec.sets.values().flatten();
-        let targets = own.filter_map(|d| d.target.as_ref());
-        let mut targets = targets.chain(&self.spec.target);
-        targets.any(|t| !t.is_outbound() && t.port.is_some_and(|port| port > 0))
-    }
-
-    /// Whether its pods are those of the Service of its name.
-    fn of_service(&self) -> bool {
-        let spec = &self.spec;
-        spec.workload_selector.is_empty() && !spec.gateway && spec.host.is_none()
-    }
-}
 
 /// Under what a limiter is found when a pod changes.
 #[derive(Debug)]

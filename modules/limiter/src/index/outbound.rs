@@ -9,7 +9,7 @@ use trimtab_crds::limiter::LimiterSpec;
 use trimtab_mesh::model::{Service, VirtualService, port_protocol};
 use trimtab_mesh::names::{covers, full_host, service_of};
 
-use super::LimiterKey;
+use super::key::LimiterKey;
 use super::targets::Targets;
 use crate::input::Opaque;
 use crate::validate::virtual_hosts;

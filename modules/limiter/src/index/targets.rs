@@ -10,7 +10,8 @@ use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::Table;
 use trimtab_mesh::{Mesh, Trust};
 
-use super::{LimiterKey, Resolved};
+use super::key::LimiterKey;
+use super::object::Resolved;
 use crate::input::{Gap, Reach, ServicePort, SetFacts, TargetProblem};
 
 /// The tables that tell of it.
