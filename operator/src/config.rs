@@ -285,7 +285,7 @@ mod tests {
             );
         }
         mistake("log: {level: verbose}", &["log.level", "\"verbose\""]);
-        mistake("log: {format: xml}", &["log.format", "`xml`", "`json`"]);
+        mistake("log: {format: xml}", &["log.format", "`xml`", "json"]);
         mistake(
             "limiter: {refresh: 99ms}",
             &["limiter.refresh", "99ms", "shorter than 100ms"],

@@ -272,7 +272,7 @@ async fn no_method(Extract(unknown): Extract<Arc<Unknown>>, method: Method, uri:
         known.push("GET");
     }
     let header = if known.contains(&"POST") {
-        " with the header X-Trimtab-Request: 1"
+        " (curl -X POST -H 'X-Trimtab-Request: 1')"
     } else {
         ""
     };

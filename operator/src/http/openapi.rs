@@ -58,7 +58,7 @@ pub(super) fn index(operations: &[Operation]) -> Index {
 
 /// The document.
 pub(super) fn document(operations: &[Operation]) -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|s| {
+    let settings = SchemaSettings::draft2020_12().for_serialize().with(|s| {
         s.definitions_path = "/components/schemas".into();
         s.meta_schema = None;
     });

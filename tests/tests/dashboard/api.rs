@@ -295,7 +295,7 @@ async fn fault_o24_every_error_is_json_and_names_the_fix() {
             "GET",
             "/lazyload/debug/svfReset?ns=x",
             405,
-            "use POST with the header",
+            "use POST (curl -X POST -H",
         ),
         ("GET", "/api/v1/lazyload/fences/x/y/forget", 405, "use POST"),
     ] {
