@@ -120,7 +120,7 @@ function fit(room, columns) {
 }
 
 // Places of all nodes: by id, the left upper corner.
-function layout(graph, room) {
+function layout(graph, room = 1200) {
   const layers = layersOf(graph);
   fit(room, layers.length);
   untangle(layers);

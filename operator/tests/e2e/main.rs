@@ -20,6 +20,7 @@ mod metaprotocol;
 mod offline;
 mod outage;
 mod outputs;
+mod page;
 mod repair;
 mod scoping;
 mod sources;

@@ -231,6 +231,8 @@ const long = graphOf(chain, new Map(), 200);
 assert.deepEqual([long.nodes.length, long.hidden], [200, 101]);
 assert.equal(layersOf(graphOf(chain, new Map(), 1000)).length, MAX_COLUMNS);
 assert.deepEqual(layout(graphOf([], new Map(), 200)).order, []);
+const two = graphOf([edge("shop/front", "cart.shop.svc.cluster.local")], new Map(), 200);
+assert.ok(layout(two, 350).width <= 350, "caller and host stand beside each other on a phone");
 "#;
 
 #[test]

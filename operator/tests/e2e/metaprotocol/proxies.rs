@@ -257,7 +257,7 @@ async fn fault_o24_streams_are_typed_json() {
     let embedded = mesh();
     let operator = operator(&embedded, AERAKI).await;
     super::ready(&operator).await;
-    assert_eq!(streams(&operator).await, json!({"items": []}));
+    assert_eq!(streams(&operator).await, json!({"items": [], "total": 0}));
     let (_envoy, listen) = start(operator.xds, &dir, true).await;
     let mut held = KeepAlive::connect(listen).await.unwrap();
     lands(&mut held, "any", "v1").await;
