@@ -9,7 +9,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -75,8 +75,13 @@ fn config(address: &str) -> PrometheusConfig {
     config
 }
 
+/// Of now: samples of another time are missing.
 fn series(count: usize) -> String {
-    let one = |i| format!(r#"{{"metric":{{"a":"{i}"}},"value":[1,"1"]}}"#);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let one = |i| format!(r#"{{"metric":{{"a":"{i}"}},"value":[{now},"1"]}}"#);
     let all: Vec<String> = (0..count).map(one).collect();
     let all = all.join(",");
     format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{all}]}}}}"#)

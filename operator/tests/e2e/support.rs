@@ -56,7 +56,7 @@ pub fn mesh(with_limiter: bool) -> Embedded {
 
 pub fn pod(name: &str, ready: bool) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "labels": {"app": "a"}},
-        "spec": {"containers": [{"name": "app", "image": "a"}]},
+        "spec": {"containers": [{"name": "app", "image": "a"}, {"name": "istio-proxy", "image": "p"}]},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}})
 }
 

@@ -119,7 +119,8 @@ async fn hand_edits_are_repaired_and_objects_of_others_are_never_touched() {
         &embedded,
         json!({"apiVersion": "microservice.slime.io/v1alpha2", "kind": "SmartLimiter",
         "metadata": {"name": "orders", "namespace": "shop"},
-        "spec": {"sets": {"_base": {"descriptor": [{"condition": "true", "action": {"quota": "30", "fill_interval": {"seconds": 1}}}]}}}}),
+        "spec": {"workloadSelector": {"app": "orders"},
+            "sets": {"_base": {"descriptor": [{"condition": "true", "action": {"quota": "30", "fill_interval": {"seconds": 1}}}]}}}}),
     );
     let operator = operator(&embedded, AERAKI).await;
     let names = filters_are(&embedded, 4).await;
