@@ -154,6 +154,13 @@ async fn an_extension_config_changes_limits_without_a_listener_update() {
     assert_eq!(inbound_listener(&fixture.proxy).await, before);
 }
 
+/// The example with a quota that does not move: its bucket has all of it.
+fn constant(limiter: &str, quota: u32) -> String {
+    let moving = "\"20/{{._base.pod}}\"";
+    assert!(limiter.contains(moving), "{limiter}");
+    limiter.replace(moving, &format!("\"{quota}\""))
+}
+
 /// ECDS from Trimtab's own server: the sidecar reaches it by `google_grpc`, which needs no cluster in the bootstrap and so
 /// no restart; a changed limit touches no listener and neither istiod nor the API server.
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +171,7 @@ async fn our_own_server_changes_limits_without_a_restart_or_a_listener_update() 
         example("limiter/average.yaml").replacen("spec:\n", "spec:\n  delivery: ECDS\n", 1);
     fixture
         .namespace
-        .apply(&limiter.replace("20/", "1000000/"))
+        .apply(&constant(&limiter, 1_000_000))
         .await
         .unwrap();
     limiter_state(&fixture.namespace, "reviews", "Limiting").await;
@@ -186,7 +193,7 @@ async fn our_own_server_changes_limits_without_a_restart_or_a_listener_update() 
     let before = inbound_listener(&fixture.proxy).await;
     fixture
         .namespace
-        .apply(&limiter.replace("20/", "1/"))
+        .apply(&constant(&limiter, 1))
         .await
         .unwrap();
     answers(&fixture, &mut fresh, 429).await;
@@ -219,7 +226,7 @@ async fn an_envoyfilter_with_another_quota_updates_the_listener() {
     let limiter = example("limiter/average.yaml");
     fixture
         .namespace
-        .apply(&limiter.replace("20/", "1000000/"))
+        .apply(&constant(&limiter, 1_000_000))
         .await
         .unwrap();
     limiter_state(&fixture.namespace, "reviews", "Limiting").await;
@@ -240,7 +247,7 @@ async fn an_envoyfilter_with_another_quota_updates_the_listener() {
     let before = inbound_listener(&fixture.proxy).await;
     fixture
         .namespace
-        .apply(&limiter.replace("20/", "1/"))
+        .apply(&constant(&limiter, 1))
         .await
         .unwrap();
     fixture

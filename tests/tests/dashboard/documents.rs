@@ -56,11 +56,12 @@ fn documented_configurations_are_read_and_the_documented_defaults_are_the_defaul
     }
     assert!(parse(&blocks[1]).xds.tokens.is_some());
     assert!(parse(&blocks[2]).xds.tls.is_some());
-    let sources = parse(&blocks[3]).metrics;
+    assert!(parse(&blocks[3]).mesh.certificate.is_some());
+    let sources = parse(&blocks[4]).metrics;
     assert!(
         sources.prometheus.is_some() && sources.metrics_server.is_some() && sources.mds.is_some()
     );
-    let scoping = parse(&blocks[4]).of::<Lazyload>();
+    let scoping = parse(&blocks[5]).of::<Lazyload>();
     assert!(scoping.learn.prometheus.is_some() && scoping.fences.auto_fence);
     assert_eq!(
         (
