@@ -118,6 +118,9 @@ pub struct DescriptorStatus {
     pub index: i32,
     /// What became of it.
     pub state: DescriptorState,
+    /// What was decided, where `state` is `NoProxy`: a restart goes on from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided: Option<DescriptorState>,
     /// Requests per fill interval and pod, when a limit is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<i64>,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use trimtab_crds::metaprotocol::ApplicationProtocol;
+use trimtab_mesh::layer7_kinds;
 
 use crate::input::Protocol;
 
@@ -38,16 +39,7 @@ impl Registry {
 /// The second part of the name, without regard to case, is the kind (`tcp-dubbo`, `tcp-metaprotocol-NAME`). Where the
 /// name says nothing, `appProtocol` may: `DOMAIN/metaprotocol-NAME`, `DOMAIN/dubbo`, also with `tcp-`.
 pub fn protocol(name: &str, app_protocol: Option<&str>, registry: &Registry) -> Option<Protocol> {
-    let mut parts = name.split('-').skip(1);
-    let by_name = parts
-        .next()
-        .and_then(|kind| of(kind, parts.next(), registry));
-    by_name.or_else(|| {
-        let text = app_protocol?;
-        let text = text.rsplit('/').next().unwrap_or(text);
-        let mut parts = text.strip_prefix("tcp-").unwrap_or(text).splitn(2, '-');
-        of(parts.next()?, parts.next(), registry)
-    })
+    layer7_kinds(name, app_protocol).find_map(|(kind, application)| of(kind, application, registry))
 }
 
 fn of(kind: &str, application: Option<&str>, registry: &Registry) -> Option<Protocol> {

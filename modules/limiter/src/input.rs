@@ -11,8 +11,8 @@ use trimtab_crds::Duration;
 use trimtab_crds::limiter::{Delivery, DescriptorStatus, LimiterSpec};
 use trimtab_kit::identity::XdsEndpoint;
 use trimtab_kit::problem::Problem;
-use trimtab_mesh::Protocol;
 use trimtab_mesh::model::TargetPort;
+use trimtab_mesh::{Protocol, layer7_kinds};
 
 use trimtab_kit::sources::MetricSource;
 
@@ -140,7 +140,12 @@ pub enum Opaque {
     Tls,
     /// UDP or SCTP, which Istio does not carry.
     Udp,
+    /// TCP of a protocol that MetaRouters route.
+    Layer7,
 }
+
+/// Second parts of the names of ports that MetaRouters route.
+const LAYER7: [&str; 3] = ["dubbo", "metaprotocol", "thrift"];
 
 impl Opaque {
     /// What istiod makes of a protocol; none: HTTP, or found out on the connection.
@@ -159,12 +164,18 @@ impl Opaque {
             Self::Tcp => "TCP",
             Self::Tls => "TLS of the application",
             Self::Udp => "UDP or SCTP",
+            Self::Layer7 => {
+                "a protocol of MetaRouters, which have limits of their own (localRateLimit)"
+            }
         }
     }
 }
 
 impl ServicePort {
     pub(crate) fn of(port: &trimtab_mesh::model::ServicePort) -> Self {
+        let mut kinds = layer7_kinds(&port.name, port.app_protocol.as_deref());
+        let layer7 = kinds.any(|(kind, _)| LAYER7.contains(&&*kind.to_ascii_lowercase()));
+        let opaque = Opaque::of(port.protocol());
         Self {
             port: port.number,
             target: match port.target {
@@ -172,7 +183,10 @@ impl ServicePort {
                 Some(TargetPort::Number(number)) => Some(number),
                 Some(TargetPort::Name(_)) => None,
             },
-            opaque: Opaque::of(port.protocol()),
+            opaque: match opaque {
+                Some(Opaque::Tcp) if layer7 => Some(Opaque::Layer7),
+                other => other,
+            },
         }
     }
 }

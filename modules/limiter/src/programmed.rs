@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use trimtab_crds::limiter::{BASE_SET, Delivery, DescriptorState, DescriptorStatus};
 use trimtab_kit::condition::{Draft, listed};
-use trimtab_kit::envoyfilter::PatchContext;
+use trimtab_kit::envoyfilter::{PatchContext, RoutePlace};
 
 use crate::input::{Gap, LimiterInput, Proxies, Reach};
 use crate::status::Report;
@@ -104,6 +104,9 @@ fn standing(input: &LimiterInput, rule: &Rule) -> Standing {
     if let Some(why) = missing.first() {
         return no_host(input, rule, missing.len(), why);
     }
+    if let Some(why) = opaque(input, rule) {
+        return Standing::None("PortNotHTTP", why);
+    }
     let reached = reach.proxies - around(input, rule, reach);
     if reached <= 0 {
         return Standing::None(
@@ -132,6 +135,29 @@ fn no_host(input: &LimiterInput, rule: &Rule, missing: usize, why: &str) -> Stan
         return Standing::Unknown("NoSuchVirtualHost", why.to_owned());
     }
     Standing::None("NoSuchVirtualHost", why.to_owned())
+}
+
+/// Why proxies see no requests on any of the rule's ports, if so.
+fn opaque(input: &LimiterInput, rule: &Rule) -> Option<String> {
+    let inbound = |p: &&RoutePlace| p.context == PatchContext::SidecarInbound;
+    let ports = rule.places.iter().filter(inbound).flat_map(|place| {
+        let port = place
+            .vhost
+            .as_deref()
+            .and_then(|name| name.rsplit('|').next());
+        let port = port.and_then(|port| port.parse::<u16>().ok());
+        let known = input.target.ports.iter();
+        known.filter(move |p| port.is_none_or(|port| p.port == port))
+    });
+    let mut why = None;
+    for port in ports {
+        why = Some(format!(
+            "port {} carries {}",
+            port.port,
+            port.opaque?.title()
+        ));
+    }
+    why
 }
 
 /// Pods with a proxy that sees nothing of any of the rule's ports.
@@ -199,6 +225,7 @@ pub(crate) fn shown(
         );
         let why = why.remove(&(decision.set.clone(), decision.index));
         if let Some(why) = why.filter(|_| limits && decision.quota.is_some()) {
+            decision.decided = Some(decision.state);
             decision.state = DescriptorState::NoProxy;
             decision.reason = format!("{why}; decided: {}", decision.reason);
         }

@@ -14,7 +14,7 @@ pub mod table;
 pub mod visibility;
 
 pub use owners::Trust;
-pub use protocol::Protocol;
+pub use protocol::{Protocol, layer7_kinds};
 pub use table::Mesh;
 pub use visibility::Exports;
 

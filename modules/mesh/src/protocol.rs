@@ -50,6 +50,23 @@ impl Protocol {
     }
 }
 
+/// What the second part of a port's name, and its `appProtocol`, say beyond Istio's protocols: `dubbo` and no more of
+/// `tcp-dubbo`, `metaprotocol` and `trpc` of `tcp-metaprotocol-trpc`. Of `DOMAIN/dubbo` and `tcp-dubbo` in `appProtocol`
+/// the kind comes first.
+pub fn layer7_kinds<'a>(
+    name: &'a str,
+    app_protocol: Option<&'a str>,
+) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+    let mut parts = name.split('-').skip(1);
+    let by_name = parts.next().map(|kind| (kind, parts.next()));
+    let by_app = app_protocol.and_then(|text| {
+        let text = text.rsplit('/').next().unwrap_or(text);
+        let mut parts = text.strip_prefix("tcp-").unwrap_or(text).splitn(2, '-');
+        Some((parts.next()?, parts.next()))
+    });
+    by_name.into_iter().chain(by_app)
+}
+
 #[cfg(test)]
 mod tests {
     use super::Protocol::{self, Auto, Http, Http2, Tcp, Tls};

@@ -44,7 +44,8 @@ impl LimiterObject {
             .iter_mut()
             .filter(|d| d.state == DescriptorState::NoProxy)
         {
-            decision.state = DescriptorState::Limiting;
+            let decided = decision.decided.take();
+            decision.state = decided.unwrap_or(DescriptorState::Limiting);
         }
         all
     }

@@ -10,7 +10,7 @@ use trimtab_kit::envoyfilter::{PatchContext, RoutePlace};
 use trimtab_kit::problem::Problem;
 
 use super::Scope;
-use crate::input::ServicePort;
+use crate::input::{Opaque, ServicePort};
 
 /// Ports that a refusal lists.
 const LISTED: usize = 8;
@@ -105,7 +105,8 @@ fn service_ports(scope: Scope<'_>, port: u16, path: &str) -> Result<Vec<u16>, Pr
     ))
 }
 
-/// Refuses ports of which none carries HTTP: no proxy sees a request there. Ports that are not known are taken.
+/// Refuses ports of which none carries HTTP: no proxy sees a request there. Ports that are not known are taken, and those of
+/// protocols that MetaRouters route, whose proxies have filters of their own: the condition Programmed tells of them.
 fn requests_seen<'a>(
     scope: Scope<'_>,
     ports: impl Iterator<Item = &'a ServicePort>,
@@ -113,7 +114,7 @@ fn requests_seen<'a>(
 ) -> Result<(), Problem> {
     let mut said: Vec<String> = Vec::new();
     for port in ports {
-        let Some(opaque) = port.opaque else {
+        let Some(opaque) = port.opaque.filter(|o| *o != Opaque::Layer7) else {
             return Ok(());
         };
         said.push(format!("{} carries {}", port.port, opaque.title()));
