@@ -386,7 +386,7 @@ mod access {
     }
 
     #[tokio::test]
-    async fn fault_t11_parameters_of_the_address_come_with_each_query() {
+    async fn fault_t11_fault_l11_parameters_of_the_address_come_with_each_query() {
         let target = Target::new(exporter().await, "/metrics");
         let behind =
             Prometheus::start(&folder("parameters"), Duration::from_millis(200), &[target])

@@ -181,7 +181,7 @@ fn keeps_secret(said: &str) {
 }
 
 #[tokio::test]
-async fn fault_t11_nothing_that_goes_wrong_shows_the_password() {
+async fn fault_t11_fault_l10_nothing_that_goes_wrong_shows_the_password() {
     let echo = |status: StatusCode| {
         answering(move |headers| {
             let sent = headers.get(header::AUTHORIZATION).cloned();
@@ -238,7 +238,7 @@ async fn fault_t11_the_password_of_a_file_is_sent_and_not_shown() {
 }
 
 #[tokio::test]
-async fn fault_t11_a_slash_at_the_end_of_the_address_is_no_path() {
+async fn fault_t11_fault_l11_a_slash_at_the_end_of_the_address_is_no_path() {
     let app = Router::new()
         .route("/api/v1/query", post(|| async { series(1) }))
         .route("/prom/api/v1/query", post(|| async { series(1) }));

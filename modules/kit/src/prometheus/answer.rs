@@ -178,9 +178,10 @@ impl<'de> Visitor<'de> for BodySeed<'_> {
             match key.as_str() {
                 "status" => body.status = map.next_value()?,
                 "data" => body.data = map.next_value_seed(DataSeed(self.0))?,
-                "warnings" => body.warnings = map.next_value()?,
-                "errorType" => body.kind = map.next_value()?,
-                "error" => body.error = map.next_value()?,
+                // Some servers write null for what there is not.
+                "warnings" => body.warnings = map.next_value::<Option<_>>()?.unwrap_or_default(),
+                "errorType" => body.kind = map.next_value::<Option<_>>()?.unwrap_or_default(),
+                "error" => body.error = map.next_value::<Option<_>>()?.unwrap_or_default(),
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -316,6 +317,14 @@ mod tests {
             (row.value.to_string(), row.at.to_string()),
             ("1".into(), "1763725432.108".into())
         );
+    }
+
+    #[test]
+    fn fault_l11_what_is_null_is_not_there() {
+        let answer = read(
+            r#"{"status":"success","warnings":null,"infos":null,"error":null,"errorType":null,"data":{"resultType":"vector","result":[{"metric":{},"value":[1,"1"]}]}}"#,
+        );
+        assert_eq!((answer.rows.len(), answer.warnings.len()), (1, 0));
     }
 
     #[test]

@@ -67,12 +67,30 @@ pub(crate) fn canonical_name(text: &str) -> String {
 
 fn parse_name(text: &str) -> Option<(String, BTreeMap<String, String>)> {
     let (name, rest) = text.trim().split_once('{')?;
+    let mut name = name.trim().to_owned();
     let mut rest = rest.strip_suffix('}')?.trim_start();
     let mut labels = BTreeMap::new();
     while !rest.is_empty() {
-        let (key, after) = rest.split_once('=')?;
-        let (value, after) = quoted(after.trim_start())?;
-        labels.insert(key.trim().to_owned(), value);
+        // Names that are no plain words are written in quotes, and that of the series then stands in the braces.
+        let (key, after) = match quoted(rest) {
+            Some(key) => key,
+            None => {
+                let key = rest.split('=').next()?;
+                (key.trim().to_owned(), &rest[key.len()..])
+            }
+        };
+        let after = match after.trim_start().strip_prefix('=') {
+            Some(after) => {
+                let (value, after) = quoted(after.trim_start())?;
+                labels.insert(key, value);
+                after
+            }
+            None if name.is_empty() && rest.starts_with(['"', '\'']) => {
+                name = key;
+                after
+            }
+            None => return None,
+        };
         let after = after.trim_start();
         rest = match after.strip_prefix(',') {
             Some(more) => more.trim_start(),
@@ -80,7 +98,7 @@ fn parse_name(text: &str) -> Option<(String, BTreeMap<String, String>)> {
             None => return None,
         };
     }
-    Some((name.trim().to_owned(), labels))
+    Some((name, labels))
 }
 
 /// Reads a string in quotes; returns it and what follows.
@@ -106,6 +124,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn fault_l11_names_in_quotes_are_the_names() {
+        for (written, same) in [
+            (r#"{"service.name"="x"}"#, r#"{service.name="x"}"#),
+            (r#"up{"a-b" = 'x', c="y"}"#, r#"up{a-b="x",c="y"}"#),
+            (r#"{"http.requests", "k"="v"}"#, r#"http.requests{k="v"}"#),
+            (r#"{a="="}"#, r#"{'a'="="}"#),
+        ] {
+            assert_eq!(canonical_name(written), canonical_name(same), "{written}");
+        }
+        for none in [r#"{a}"#, r#"{"a","b"}"#, r#"{"a"=b}"#, r#"x{"y"}"#] {
+            assert_eq!(canonical_name(none), none);
+        }
+    }
 
     #[test]
     fn names_are_spelled_as_prometheus_does() {
