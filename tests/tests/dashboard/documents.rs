@@ -61,9 +61,9 @@ fn documented_configurations_are_read_and_the_documented_defaults_are_the_defaul
         ),
         (1, 2)
     );
-    for block in yaml_blocks("README.md") {
-        assert!(parse(&block).metrics.prometheus.is_some());
-    }
+    let values: Value = serde_saphyr::from_str(&yaml_blocks("docs/install.md")[0]).unwrap();
+    let config = serde_saphyr::to_string(&values["config"]).unwrap();
+    assert!(parse(&config).metrics.prometheus.is_some());
 }
 
 #[tokio::test]
@@ -90,6 +90,8 @@ async fn documented_limiters_are_accepted_and_give_objects() {
 fn links_between_documents_lead_somewhere() {
     let top = "README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md CHANGELOG.md";
     let mut files: Vec<String> = top.split(' ').map(str::to_owned).collect();
+    let more = "charts/trimtab charts/trimtab-crds examples examples/lazyload";
+    files.extend(more.split(' ').map(|folder| format!("{folder}/README.md")));
     for entry in std::fs::read_dir(repository().join("docs")).unwrap() {
         files.push(format!(
             "docs/{}",
