@@ -15,6 +15,8 @@ use crate::repository;
 /// Bound of one command, and of waiting for what a page shows.
 const BOUND: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
+/// Between two askings: a limit of the page counts them too.
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// Commands that only ask: they are asked again while what was started before is not up.
 const QUESTIONS: [&str; 8] = [
@@ -109,7 +111,7 @@ impl Session {
             if right(code, &output) || !again || begin.elapsed() > BOUND {
                 return (code, output);
             }
-            std::thread::sleep(POLL);
+            std::thread::sleep(AGAIN);
         }
     }
 

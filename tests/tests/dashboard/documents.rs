@@ -87,13 +87,10 @@ fn keys_of_slime(table: &str) -> Vec<(String, bool)> {
 #[test]
 fn fault_o18_keys_of_slime_are_known_or_refused_as_the_page_says() {
     let known = |section: &str, key: &str| {
-        let (mut open, mut close) = (String::new(), String::new());
-        for part in section.split('.') {
-            open.push_str(&format!("{{{part}: "));
-            close.push('}');
-        }
         // A wrong type is another error.
-        let text = format!("{open}{{{key}: {{}}}}{close}");
+        let inner = format!("{{{key}: {{}}}}");
+        let parts = section.rsplit('.');
+        let text = parts.fold(inner, |text, part| format!("{{{part}: {text}}}"));
         let config: Config = serde_saphyr::from_str(&text).unwrap();
         let checked = config.check().map_err(|error| format!("{error:#}"));
         !checked.is_err_and(|error| error.contains(&format!("unknown field `{key}`")))
