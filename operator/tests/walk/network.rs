@@ -31,8 +31,8 @@ pub(crate) fn own(test: &str) -> bool {
         .env(INSIDE, "1")
         .output()
         .expect("unshare runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    let utf8 = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (utf8(&output.stdout), utf8(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     assert!(out.contains("1 passed"), "{test} did not run: {out}");
     false
