@@ -184,6 +184,17 @@ impl Config {
         self.modules.insert(M::NAME.to_owned(), section);
     }
 
+    /// Whether a document is a configuration and no object: it has sections and nothing else. Whoever keeps the file beside
+    /// the objects gives the folder to `-f` and the file to `--config`.
+    pub fn is_one(document: &Value) -> bool {
+        let own = ["http", "xds", "metrics", "mesh"];
+        let modules = modules::all();
+        let known = |key: &str| own.contains(&key) || modules.iter().any(|m| m.name == key);
+        document
+            .as_object()
+            .is_some_and(|keys| !keys.is_empty() && keys.keys().all(|key| known(key)))
+    }
+
     /// Checks what types cannot say.
     pub fn check(&self) -> anyhow::Result<()> {
         let factories = &self.list;

@@ -9,6 +9,7 @@ use anyhow::bail;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::config::Config;
 use crate::files::{self, Found};
 
 pub use stream::Place;
@@ -118,6 +119,7 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Input> {
             Ok(input) => {
                 out.documents.extend(input.documents);
                 out.refused.extend(input.refused);
+                out.remarks.extend(input.remarks);
             }
             Err(error) => out.refused.push(format!("{error:#}")),
         }
@@ -151,6 +153,13 @@ pub fn input(file: &Path, text: &str) -> Input {
                 continue;
             }
         };
+        if Config::is_one(&value) {
+            out.remarks.push(format!(
+                "{}: a configuration and no object: give it with --config",
+                file.display()
+            ));
+            continue;
+        }
         let items = match value.get("items") {
             Some(Value::Array(items))
                 if value["kind"].as_str().is_some_and(|k| k.ends_with("List")) =>

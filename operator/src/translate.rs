@@ -22,7 +22,9 @@ use trimtab_kit::clock::{Clock, SystemClock};
 use trimtab_kit::host::{Context, Host, Parts};
 use trimtab_kit::module::Installed;
 use trimtab_kit::prometheus::AnswerBudget;
-use trimtab_kit::sources::{FixedSource, MetricSource, NamesOf, PrometheusConfig};
+use trimtab_kit::sources::{
+    FixedSource, MetricSource, MetricsServerConfig, NamesOf, PrometheusConfig,
+};
 use trimtab_mesh::Mesh;
 
 use crate::config::Config;
@@ -70,7 +72,9 @@ pub fn configuration(file: Option<&std::path::Path>) -> anyhow::Result<Config> {
         || {
             let mut config = Config::default();
             config.xds.advertise = xds_address();
-            // It is not asked.
+            // Neither is asked. With them, limiters may have queries of their own and name what metrics-server measures;
+            // without `--metric` these have no value.
+            config.metrics.metrics_server = Some(MetricsServerConfig::default());
             let prometheus = format!("http://prometheus.{NAMESPACE}:9090");
             config.metrics.prometheus = Some(PrometheusConfig::new(prometheus));
             Ok(config)

@@ -84,7 +84,7 @@ fn bad_input_names_object_field_and_fix() {
             "SmartLimiter default/a",
             "descriptors[0].condition",
             "unknown metric \"cpuu\"",
-            "known here are pod",
+            "known here are cpu, cpu.cores,",
         ],
     );
     let missing = limiter("{condition: 'true', action: {quota: '1'}}");

@@ -48,11 +48,21 @@ impl Cluster {
 
     /// Starts a control plane of its own, or takes the one of `KUBECONFIG` when `TRIMTAB_USE_KUBECONFIG=1`.
     pub async fn start() -> Result<Self> {
+        if std::env::var(USE_EXISTING).is_ok_and(|value| value == "1") {
+            ring();
+            return Self::existing(run_folder()?).await;
+        }
+        Self::start_with(&[tools::find("crds.yaml")?, own_crds()?]).await
+    }
+
+    /// Starts a control plane as a user finds it: Istio's CRDs are there, ours are not.
+    pub async fn without_trimtab() -> Result<Self> {
+        Self::start_with(&[tools::find("crds.yaml")?]).await
+    }
+
+    async fn start_with(crds: &[PathBuf]) -> Result<Self> {
         ring();
         let dir = run_folder()?;
-        if std::env::var(USE_EXISTING).is_ok_and(|value| value == "1") {
-            return Self::existing(dir).await;
-        }
         let port = free_port()?;
         let (etcd, client_url) = start_etcd(&dir)?;
         let mut api = start_api_server(&dir, port, &client_url)?;
@@ -69,7 +79,7 @@ impl Cluster {
             processes: vec![etcd, api],
         };
         cluster.wait_served().await?;
-        cluster.install_crds().await?;
+        cluster.install_crds(crds).await?;
         // Last, because its garbage collector looks for new kinds only every 30 s.
         let controllers = start_controllers(&cluster.dir, &cluster.kubeconfig)?;
         cluster.processes.push(controllers);
@@ -93,7 +103,9 @@ impl Cluster {
             server,
             processes: Vec::new(),
         };
-        cluster.install_crds().await?;
+        cluster
+            .install_crds(&[tools::find("crds.yaml")?, own_crds()?])
+            .await?;
         Ok(cluster)
     }
 
@@ -205,20 +217,10 @@ impl Cluster {
             .await
     }
 
-    async fn install_crds(&self) -> Result<()> {
-        let istio = tools::find("crds.yaml")?;
-        let own = std::path::absolute(concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/manifests"))
-            .map_err(ClusterError::file("crds/manifests"))?;
-        let (istio, own) = (istio.display().to_string(), own.display().to_string());
-        let apply = [
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "-f",
-            &istio,
-            "-f",
-            &own,
-        ];
+    async fn install_crds(&self, files: &[PathBuf]) -> Result<()> {
+        let files: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
+        let mut apply = vec!["apply", "--server-side", "--force-conflicts"];
+        apply.extend(files.iter().flat_map(|file| ["-f", file]));
         self.kubectl(&apply, "").await?;
         let wait = [
             "wait",
@@ -232,6 +234,12 @@ impl Cluster {
         self.kubectl(&["apply", "-f", "-"], NODE).await?;
         Ok(())
     }
+}
+
+/// Our CRDs.
+fn own_crds() -> Result<PathBuf> {
+    std::path::absolute(concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/manifests"))
+        .map_err(ClusterError::file("crds/manifests"))
 }
 
 fn http_get(path: &str) -> std::result::Result<http::Request<Vec<u8>>, String> {

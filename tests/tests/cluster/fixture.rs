@@ -165,10 +165,19 @@ pub async fn application(pod: &Pod, port: u16) -> Upstream {
         .unwrap()
 }
 
-/// A file of `examples/`, for a namespace.
+/// The limiter in a file of `examples/`, which begins with it, for the Services `reviews` and `ratings` of the tests.
 pub fn example(name: &str) -> String {
     let path = format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(path).unwrap()
+    let text = std::fs::read_to_string(path).unwrap();
+    let limiter = text.split("\n---\n").next().unwrap();
+    let ours = ["orders", "search", "checkout"];
+    let named = ours.iter().fold(limiter.to_owned(), |text, name| {
+        text.replace(
+            &format!("metadata: {{name: {name}}}"),
+            "metadata: {name: reviews}",
+        )
+    });
+    named.replace("payments.default.svc", "ratings.NAMESPACE.svc")
 }
 
 /// Sends `count` requests over one connection; how many got each status.

@@ -70,9 +70,91 @@ fn documented_configurations_are_read_and_the_documented_defaults_are_the_defaul
         ),
         (1, 2)
     );
-    for block in yaml_blocks("README.md") {
-        assert!(parse(&block).metrics.prometheus.is_some());
+    let values: Value = serde_saphyr::from_str(&yaml_blocks("docs/install.md")[0]).unwrap();
+    let config = serde_saphyr::to_string(&values["config"]).unwrap();
+    assert!(parse(&config).metrics.prometheus.is_some());
+}
+
+/// Keys of the page's tables "Configuration", with what the page says of them.
+fn keys_of_slime(table: &str) -> Vec<(String, bool)> {
+    let text = std::fs::read_to_string(repository().join("docs/slime-compatibility.md")).unwrap();
+    let section = text.split(table).nth(1).expect("the section");
+    let rows = section.split("\n#").next().unwrap().lines();
+    let mut out = Vec::new();
+    for row in rows.filter(|row| row.starts_with("| `")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let rejected = cells[1].starts_with("rejected as");
+        let keys = cells[0].split('`').skip(1).step_by(2);
+        // Keys of other sections have a path, and values are written with their key.
+        let keys = keys.filter(|key| !key.contains('.'));
+        let keys = keys.filter_map(|key| key.split(':').next());
+        out.extend(keys.map(|key| (key.to_owned(), rejected)));
     }
+    out
+}
+
+#[test]
+fn fault_o18_keys_of_slime_are_known_or_refused_as_the_page_says() {
+    let known = |section: &str, key: &str| {
+        // A wrong type is another error.
+        let inner = format!("{{{key}: {{}}}}");
+        let parts = section.rsplit('.');
+        let text = parts.fold(inner, |text, part| format!("{{{part}: {text}}}"));
+        let config: Config = serde_saphyr::from_str(&text).unwrap();
+        let checked = config.check().map_err(|error| format!("{error:#}"));
+        !checked.is_err_and(|error| error.contains(&format!("unknown field `{key}`")))
+    };
+    let mut rejections = 0;
+    for (table, sections) in [
+        ("\n## Configuration\n", &["limiter"][..]),
+        (
+            "\nSlime's keys of `general` are under `lazyload`",
+            &["lazyload", "lazyload.fences", "lazyload.fallback"],
+        ),
+    ] {
+        let keys = keys_of_slime(table);
+        assert!(keys.len() > 5, "{keys:?}");
+        for (key, rejected) in keys {
+            let there = sections.iter().any(|section| known(section, &key));
+            assert_eq!(there, !rejected, "{table}: {key}");
+            rejections += usize::from(rejected);
+        }
+    }
+    assert!(rejections > 3);
+}
+
+#[test]
+fn fault_o23_namespaces_and_ports_of_the_documents_are_the_defaults() {
+    let config = Config::default();
+    let text = |file: &str| std::fs::read_to_string(repository().join(file)).unwrap();
+    let ports = text("docs/README.md");
+    let mds = trimtab::config::Mds::default();
+    for address in [config.http.address, config.xds.address, mds.address] {
+        let row = format!("\n| {} | ", address.port());
+        assert!(ports.contains(&row), "docs/README.md has no row {row}");
+    }
+    let home = config.of::<Lazyload>().namespace;
+    let mut commands = 0;
+    for file in [
+        "README.md",
+        "docs/install.md",
+        "docs/servicefence.md",
+        "docs/metaprotocol.md",
+        "charts/trimtab/README.md",
+        "charts/trimtab-crds/README.md",
+        "examples/lazyload/README.md",
+    ] {
+        let text = text(file);
+        for line in text.lines() {
+            assert!(!line.contains("trimtab-system"), "{file}: {line}");
+            if line.trim_start().starts_with("helm ") {
+                let there = line.contains(&format!("--namespace {home}"));
+                assert!(there, "{file}: {line}");
+                commands += 1;
+            }
+        }
+    }
+    assert!(commands > 5);
 }
 
 #[tokio::test]
@@ -99,6 +181,8 @@ async fn documented_limiters_are_accepted_and_give_objects() {
 fn links_between_documents_lead_somewhere() {
     let top = "README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md CHANGELOG.md";
     let mut files: Vec<String> = top.split(' ').map(str::to_owned).collect();
+    let more = "charts/trimtab charts/trimtab-crds examples examples/lazyload";
+    files.extend(more.split(' ').map(|folder| format!("{folder}/README.md")));
     for entry in std::fs::read_dir(repository().join("docs")).unwrap() {
         files.push(format!(
             "docs/{}",

@@ -29,7 +29,7 @@ fn examples_are_translated_and_mistakes_refused() {
     let config = folder("translate-config").join("config.yaml");
     let aeraki = "metaprotocol: {dataPlane: Aeraki, secretPath: '/secrets/{name}/{field}'}";
     std::fs::write(&config, aeraki).unwrap();
-    // The example of Dubbo has a policy that only Aeraki's proxies can hold, that of Redis a Secret.
+    // As Aeraki's proxies get them, too.
     for (name, more) in [
         ("thrift", None),
         ("dubbo", Some(["--config", config.to_str().unwrap()])),
