@@ -87,7 +87,8 @@ impl Module for Limiter {
         setup.follow::<FirstForm>(&index);
         setup.follow::<Service>(&index);
         setup.follow::<Pod>(&index);
-        setup.follow::<Namespace>(&index);
+        // It only says why a pod has no proxy.
+        setup.follow_unawaited::<Namespace>(&index);
         setup.follow::<DestinationRule>(&index);
         setup.follow::<ServiceEntry>(&index);
         setup.follow::<VirtualService>(&index);

@@ -362,13 +362,16 @@ async fn fault_l7_ambient_by_the_label_of_a_namespace() {
     let alone = json!({"containers": [{"name": "cart"}]});
     fixture.put::<Pod>(pod("cart-0", &json!({}), &alone));
     fixture.limiter("cart", 1, &one("true", "10"));
+    fixture.tick(60).await;
     let why = message(&status(&fixture).await, "Programmed");
     assert!(why.contains("without the container istio-proxy"), "{why}");
     fixture.put::<Namespace>(namespace(json!({"istio.io/dataplane-mode": "ambient"})));
+    fixture.tick(60).await;
     let why = message(&status(&fixture).await, "Programmed");
     assert!(why.contains("in ambient mode"), "{why}");
     let own = json!({"labels": {"app": "cart", "istio.io/dataplane-mode": "none"}});
     fixture.put::<Pod>(pod("cart-0", &own, &alone));
+    fixture.tick(60).await;
     let why = message(&status(&fixture).await, "Programmed");
     assert!(why.contains("without the container istio-proxy"), "{why}");
     fixture.put::<Pod>(pod("cart-0", &json!({}), &meshed()));

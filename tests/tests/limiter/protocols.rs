@@ -110,8 +110,8 @@ async fn fault_l16_grpc_web_gets_what_its_filter_makes_of_it() {
     let answer = http::send(mesh.inbound, &web).await.expect("an answer");
     assert_eq!(
         (answer.status, grpc(&answer)),
-        (200, Some("8")),
-        "{answer:?}"
+        (429, Some("14")),
+        "the filter makes UNAVAILABLE of the HTTP status: {answer:?}"
     );
     // Without Istio's filter, as on ports that are not named grpc-web, it is a call of HTTP.
     let driven = drive("grpc-web-plain", input(), Delivery::EnvoyFilter).await;
