@@ -158,7 +158,7 @@ pub struct Response {
     pub retry_after: Option<bool>,
 }
 
-/// Status of refused gRPC calls.
+/// Status of refused gRPC calls, `ResourceExhausted` by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GrpcStatus {
     /// `RESOURCE_EXHAUSTED` (8), which Istio's default retries do not repeat.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use trimtab_crds::limiter::Delivery;
 use trimtab_lab::envoy::Envoy;
 use trimtab_lab::http::{self, Request, Response};
+use trimtab_lab::upstream::Upstream;
 use trimtab_limiter::input::LimiterInput;
 
 use crate::cases::{self, Case};
@@ -75,7 +76,11 @@ async fn fault_l16_refused_grpc_calls_are_resource_exhausted() {
 }
 
 /// The configuration of a limiter by EnvoyFilter, changed before Envoy reads it.
-async fn changed(what: &str, input: LimiterInput, change: impl Fn(&mut Value)) -> (Mesh, Envoy) {
+async fn changed(
+    what: &str,
+    input: LimiterInput,
+    change: impl Fn(&mut Value),
+) -> (Mesh, Envoy, Upstream) {
     let pod = pod().await;
     let mesh = Mesh::new(pod.address());
     let case = Case::delivered_by(input, Delivery::EnvoyFilter, "");
@@ -87,16 +92,14 @@ async fn changed(what: &str, input: LimiterInput, change: impl Fn(&mut Value)) -
     let envoy = Envoy::start(&config, &folder(what))
         .await
         .expect("an Envoy");
-    // The pod answers as long as the test runs.
-    std::mem::forget(pod);
-    (mesh, envoy)
+    (mesh, envoy, pod)
 }
 
 #[tokio::test]
 async fn fault_l16_grpc_web_gets_what_its_filter_makes_of_it() {
     let input = || limiter(&json!([]), &json!({}));
     let web = call("application/grpc-web+proto");
-    let (mesh, _envoy) = changed("grpc-web", input(), |hcm| {
+    let (mesh, _envoy, _pod) = changed("grpc-web", input(), |hcm| {
         let filter = json!({"name": "envoy.filters.http.grpc_web",
             "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"}});
         hcm["http_filters"].as_array_mut().expect("filters").insert(0, filter);
@@ -122,7 +125,7 @@ async fn fault_l16_grpc_web_gets_what_its_filter_makes_of_it() {
 #[tokio::test]
 async fn fault_l16_an_upgrade_counts_once_and_is_refused_before_it() {
     let input = limiter(&json!([]), &json!({}));
-    let (mesh, envoy) = changed("websocket", input, |hcm| {
+    let (mesh, envoy, _pod) = changed("websocket", input, |hcm| {
         hcm["upgrade_configs"] = json!([{"upgrade_type": "websocket"}]);
     })
     .await;
@@ -160,7 +163,7 @@ async fn fault_l16_a_proxy_without_a_field_takes_the_rest() {
         }
     }
     let dir: PathBuf = folder("unknown-field-routes");
-    let (mesh, _envoy) = changed("unknown-field", limiter(&json!([]), &json!({})), |hcm| {
+    let (mesh, _envoy, _pod) = changed("unknown-field", limiter(&json!([]), &json!({})), |hcm| {
         let mut routes = hcm["route_config"].clone();
         let before = routes.clone();
         renamed(&mut routes);
