@@ -136,7 +136,7 @@ async fn by_value(minor: Minor) {
         .pod("reviews-0", &[("app", "reviews")])
         .await
         .unwrap();
-    application(&pod, 9080).await;
+    let _app = application(&pod, 9080).await;
     let proxy = Proxy::start(cluster, istiod, &pod).await.unwrap();
     let limiter = example("limiter/inbound.yaml")
         .replace(
