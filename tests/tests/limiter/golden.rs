@@ -228,6 +228,12 @@ fn as_json(limit: &LocalRateLimit) -> Value {
             list.push(item);
         }
     }
+    answers(limit, &mut out);
+    out
+}
+
+/// What refused requests get, and how many values have a bucket.
+fn answers(limit: &LocalRateLimit, out: &mut Value) {
     if !limit.response_headers_to_add.is_empty() {
         out["responseHeadersToAdd"] = limit
             .response_headers_to_add
@@ -250,5 +256,4 @@ fn as_json(limit: &LocalRateLimit) -> Value {
     if let Some(values) = limit.max_dynamic_descriptors {
         out["maxDynamicDescriptors"] = json!(values.value);
     }
-    out
 }

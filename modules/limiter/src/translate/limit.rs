@@ -255,6 +255,22 @@ impl LocalLimit {
         }
     }
 
+    fn added_headers(&self) -> Vec<HeaderValueOption> {
+        self.profile
+            .headers
+            .iter()
+            .map(|(key, value)| HeaderValueOption {
+                header: Some(HeaderValue {
+                    key: key.clone(),
+                    value: value.clone(),
+                    ..HeaderValue::default()
+                }),
+                append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
+                ..HeaderValueOption::default()
+            })
+            .collect()
+    }
+
     /// As protobuf.
     pub fn to_proto(&self) -> LocalRateLimit {
         let mut out = LocalRateLimit {
@@ -294,20 +310,7 @@ impl LocalLimit {
                 ..LocalRateLimitDescriptor::default()
             })
             .collect();
-        out.response_headers_to_add = self
-            .profile
-            .headers
-            .iter()
-            .map(|(key, value)| HeaderValueOption {
-                header: Some(HeaderValue {
-                    key: key.clone(),
-                    value: value.clone(),
-                    ..HeaderValue::default()
-                }),
-                append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
-                ..HeaderValueOption::default()
-            })
-            .collect();
+        out.response_headers_to_add = self.added_headers();
         if self.profile.status != 0 {
             out.status = Some(HttpStatus {
                 code: self.profile.status,
