@@ -20,16 +20,16 @@
 - apiGroups: [""]
   resources: [services, pods]
   verbs: [list, watch]
+# Labels that say which pods are in ambient mode, which services are fenced, and which namespaces take no objects of others.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [list, watch]
 # Subsets, targets outside of the cluster and virtual hosts; generated objects. Routes: where a dependency leads, and
 # generated objects that make gateways listen.
 - apiGroups: [networking.istio.io]
   resources: [destinationrules, serviceentries, virtualservices, envoyfilters]
   verbs: [list, watch]
 {{- if or $layer7 $lazyload }}
-# Labels that say which services are fenced, and which namespaces take no objects of others.
-- apiGroups: [""]
-  resources: [namespaces]
-  verbs: [list, watch]
 # Where services are.
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]

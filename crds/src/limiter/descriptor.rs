@@ -134,6 +134,38 @@ pub struct Response {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub body: Option<String>,
+    /// What a refused gRPC call gets: `ResourceExhausted` (default) or `FromStatus`.
+    #[serde(
+        default,
+        rename = "grpcStatus",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub grpc_status: Option<GrpcStatus>,
+    /// True: answers to the rule's requests have `x-ratelimit-limit`, `x-ratelimit-remaining` and `x-ratelimit-reset`, also
+    /// those that are not refused.
+    #[serde(
+        default,
+        rename = "rateLimitHeaders",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub rate_limit_headers: Option<bool>,
+    /// True: refusals have `retry-after`, the seconds of `fill_interval`, after which the bucket is full again.
+    #[serde(
+        default,
+        rename = "retryAfter",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub retry_after: Option<bool>,
+}
+
+/// Status of refused gRPC calls, `ResourceExhausted` by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GrpcStatus {
+    /// `RESOURCE_EXHAUSTED` (8), which Istio's default retries do not repeat.
+    #[default]
+    ResourceExhausted,
+    /// What Envoy makes of the HTTP status: `UNAVAILABLE` (14) of 429 and 503, `PERMISSION_DENIED` (7) of 403.
+    FromStatus,
 }
 
 /// Where requests are limited.
@@ -261,13 +293,24 @@ pub struct Matcher {
         skip_serializing_if = "Option::is_none"
     )]
     pub ignore_query: Option<bool>,
-    /// One counter per header value; strategy `global` only.
+    /// True: each value of the header or query parameter has a bucket of its own; requests without it are not limited. Beside
+    /// another test it is for the values that pass it. Proxies of Istio 1.26 or later.
     #[serde(
         default,
         alias = "presentMatchSeparate",
         skip_serializing_if = "Option::is_none"
     )]
     pub present_match_separate: Option<bool>,
+    /// With `present_match_separate`: how many values a proxy keeps a bucket for, default 1000. One more takes the place of
+    /// the value that was not seen for longest, whose bucket is full when it comes back.
+    #[serde(
+        default,
+        rename = "maxValues",
+        deserialize_with = "number_or_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(range(min = 1, max = 10_000), transform = crate::schema::number_or_text)]
+    pub max_values: Option<i32>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's skip_serializing_if passes a reference

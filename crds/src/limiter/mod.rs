@@ -15,7 +15,8 @@ pub mod first_form;
 pub mod v1alpha2;
 
 pub use descriptor::{
-    Action, Descriptor, FillInterval, HeaderToAdd, MatchSource, Matcher, Response, Target,
+    Action, Descriptor, FillInterval, GrpcStatus, HeaderToAdd, MatchSource, Matcher, Response,
+    Target,
 };
 pub use policy::{
     Delivery, Fallback, FallbackAction, MetricQuery, Mode, QueryType, Rollout, Stabilization,

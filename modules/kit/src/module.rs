@@ -223,6 +223,16 @@ impl<'a> Setup<'a> {
             .require();
     }
 
+    /// As [`Self::follow`] of a kind that the module can do without: nobody waits for its list, or misses the right to it.
+    pub fn follow_unawaited<R: Row<Object: Watched>>(
+        &mut self,
+        follower: &Arc<impl Follower<R> + 'static>,
+    ) {
+        self.context().mesh.table::<R>().follow(follower);
+        self.right(Right::on::<R::Object>(&["list", "watch"]));
+        self.host.table::<R>(WatchConfig::default(), everywhere);
+    }
+
     /// `follower` is told of the generated objects of all modules. `R` is of no other use.
     pub fn follow_generated<R: Row<Object: Watched>>(
         &mut self,

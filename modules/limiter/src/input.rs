@@ -64,6 +64,9 @@ pub struct TargetFacts {
     /// with a dot as it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub misread: BTreeMap<String, String>,
+    /// Other limiters of the same pods and ports, with their delivery where they say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub neighbours: BTreeMap<String, Option<Delivery>>,
     /// Outbound virtual hosts of the rules that no proxy has, as far as is known, with why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub no_virtual_host: BTreeMap<String, String>,

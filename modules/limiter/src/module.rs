@@ -11,7 +11,7 @@ use trimtab_crds::limiter::{first_form, v1alpha2};
 use trimtab_kit::apply::{Key, Ownership};
 use trimtab_kit::envoy::re2;
 use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
-use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry, VirtualService};
+use trimtab_mesh::model::{DestinationRule, Namespace, Pod, Service, ServiceEntry, VirtualService};
 
 use crate::config::LimiterConfig;
 use crate::engine::Engine;
@@ -87,6 +87,8 @@ impl Module for Limiter {
         setup.follow::<FirstForm>(&index);
         setup.follow::<Service>(&index);
         setup.follow::<Pod>(&index);
+        // It only says why a pod has no proxy.
+        setup.follow_unawaited::<Namespace>(&index);
         setup.follow::<DestinationRule>(&index);
         setup.follow::<ServiceEntry>(&index);
         setup.follow::<VirtualService>(&index);

@@ -12,6 +12,7 @@ use trimtab_kit::answers::{Outcome, Words};
 use trimtab_kit::condition::{Draft, listed, shorten, stamp};
 use trimtab_kit::problem::Problem;
 
+use crate::decide::plan::fills_others;
 use crate::decide::{metric_key, shown_metrics};
 use crate::input::{LimiterInput, ReadingState};
 use crate::programmed::{programmed, shown};
@@ -146,7 +147,10 @@ fn accepted(
             "nothing is wrong with the object alone; its metrics and sets are looked at once the target is known: see Resolved",
         );
     }
-    let remarks: Vec<String> = validated.remarks().map(ToString::to_string).collect();
+    let others = fills_others(input, validated);
+    let remarks: Vec<String> = (validated.remarks().chain(&others))
+        .map(ToString::to_string)
+        .collect();
     if remarks.is_empty() {
         Draft::new("Accepted", true, "Accepted", "all descriptors are valid")
     } else {

@@ -126,6 +126,51 @@ async fn inbound(minor: Minor, delivery: &str) {
     lifted(|| proxy.inbound(9080), "reviews", &free).await;
 }
 
+/// A bucket for each user, and headers that tell the limit: what istiod merges for proxies that know them, in place of what all get.
+async fn by_value(minor: Minor) {
+    let (cluster, istiod) = (cluster().await, istiod(minor).await);
+    operator().await;
+    let namespace = Namespace::create(cluster, "values").await.unwrap();
+    namespace.apply(SERVICES).await.unwrap();
+    let pod = namespace
+        .pod("reviews-0", &[("app", "reviews")])
+        .await
+        .unwrap();
+    let _app = application(&pod, 9080).await;
+    let proxy = Proxy::start(cluster, istiod, &pod).await.unwrap();
+    let limiter = example("limiter/inbound.yaml")
+        .replace(
+            "exact_match: free",
+            "present_match_separate: true, maxValues: 9",
+        )
+        .replace(
+            "        match:",
+            "          response: {rateLimitHeaders: true}\n        match:",
+        )
+        .replace(
+            "{quota: \"10\", fill_interval: {seconds: 60}}",
+            "\n          quota: \"10\"\n          fill_interval: {seconds: 60}",
+        );
+    namespace
+        .apply(&with_delivery(&limiter, "EnvoyFilter"))
+        .await
+        .unwrap();
+    limiter_state(&namespace, "reviews", "Limiting").await;
+    let user = |name: &str| Request::get("/").header("tier", name);
+    limit_holds(|| proxy.inbound(9080), "reviews", &user("a"), 10).await;
+    let mut connection = proxy.inbound(9080).await.unwrap();
+    let counts = statuses(&mut connection, "reviews", &user("b"), 12).await;
+    assert_eq!((counts.get(&200), counts.get(&429)), (Some(&10), Some(&2)));
+    let dump = proxy.envoy().config_dump().await.unwrap().to_string();
+    for field in [
+        "DRAFT_VERSION_03",
+        "maxDynamicDescriptors",
+        "rateLimitedAsResourceExhausted",
+    ] {
+        assert!(dump.contains(field), "{field}");
+    }
+}
+
 /// Deleting a limiter takes its limit away, by the garbage collector of Kubernetes.
 async fn lifted<F, Fut>(open: F, host: &str, request: &Request)
 where
@@ -272,6 +317,11 @@ macro_rules! limits {
             #[tokio::test(flavor = "multi_thread")]
             async fn inbound_by_ecds() {
                 super::inbound($minor, "ECDS").await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn fault_l16_by_value() {
+                super::by_value($minor).await;
             }
 
             #[tokio::test(flavor = "multi_thread")]

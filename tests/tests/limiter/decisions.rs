@@ -311,3 +311,89 @@ async fn an_inbound_port_follows_the_ports_of_the_service() {
         "what was in force stays until it is corrected"
     );
 }
+
+fn accepted(fixture: &Fixture, name: &str) -> (String, String) {
+    let jobs = fixture.jobs();
+    let job = jobs.iter().find(|(key, _)| key.name == name);
+    let status = job.and_then(|(_, job)| job.status.clone());
+    let status = status.expect("a status");
+    let accepted = status.conditions.iter().find(|c| c.type_ == "Accepted");
+    let accepted = accepted.expect("a condition");
+    (accepted.reason.clone(), accepted.message.clone())
+}
+
+/// Events, and those that they bring about, with time for a status.
+async fn settled(fixture: &Fixture) {
+    fixture.tick(60).await;
+    fixture.tick(1).await;
+}
+
+#[tokio::test]
+async fn fault_l1_a_limit_that_moves_beside_another_one_says_so() {
+    let fixture = Fixture::new();
+    fixture.service("a", 1);
+    let moving = one("{cpu}>0.5", "10");
+    let mut beside = one("true", "7");
+    beside["workloadSelector"] = json!({"app": "a"});
+    beside["target"] = json!({"port": 9080});
+    fixture.limiter("a", 1, &moving);
+    fixture.tick(1).await;
+    assert_eq!(accepted(&fixture, "a").0, "Accepted", "it is alone");
+    fixture.limiter("beside", 1, &beside);
+    settled(&fixture).await;
+    let jobs = accepted(&fixture, "a");
+    assert_eq!(jobs.0, "AcceptedWithRemarks");
+    assert!(
+        jobs.1.contains("default/beside") && jobs.1.contains("delivery: ECDS"),
+        "{jobs:?}"
+    );
+    let found = fixture.engine.findings();
+    let about = found
+        .iter()
+        .filter(|f| f.message.contains("default/beside too"));
+    assert_eq!(about.count(), 1, "{found:?}");
+    // Other pods, another side, its own delivery, gone: nothing to say.
+    for (n, change) in [
+        ("workloadSelector", json!({"app": "b"})),
+        (
+            "target",
+            json!({"direction": "outbound", "host": ["x:9080"]}),
+        ),
+        ("delivery", json!("ECDS")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut other = beside.clone();
+        other[change.0] = change.1;
+        let generation = i64::try_from(n).unwrap() * 2 + 2;
+        fixture.limiter("beside", generation, &other);
+        settled(&fixture).await;
+        assert_eq!(accepted(&fixture, "a").0, "Accepted", "{other}");
+        fixture.limiter("beside", generation + 1, &beside);
+        settled(&fixture).await;
+        assert_eq!(accepted(&fixture, "a").0, "AcceptedWithRemarks", "{n}");
+    }
+    fixture.delete::<V1alpha2>(limiter("beside", 1, &beside));
+    settled(&fixture).await;
+    assert_eq!(accepted(&fixture, "a").0, "Accepted", "it is gone");
+}
+
+#[tokio::test]
+async fn fault_o7_a_reason_says_first_what_holds() {
+    let fixture = Fixture::new();
+    fixture.service("a", 1);
+    fixture.source.set("cpu", 0.9);
+    let mut spec = one("{cpu}>0.5", "10");
+    spec["holdFor"] = json!("10s");
+    fixture.limiter("a", 1, &spec);
+    fixture.tick(1).await;
+    let long = "x".repeat(2000);
+    fixture.source.fail("cpu", Failure::Error(long));
+    fixture.tick(5).await;
+    fixture.tick(60).await;
+    let view = fixture.view("a");
+    let beginning = "fallback KeepLast, the last decision (10 per pod) stays: for longer than 10s ";
+    assert!(view.reason.starts_with(beginning), "{}", view.reason);
+    assert!(view.reason.len() < 400, "{}", view.reason);
+}

@@ -215,13 +215,25 @@ fn as_json(limit: &LocalRateLimit) -> Value {
         let entries: Vec<Value> = d
             .entries
             .iter()
-            .map(|e| json!({"key": e.key, "value": e.value}))
+            .map(|e| {
+                let mut entry = json!({"key": e.key});
+                if !e.value.is_empty() {
+                    entry["value"] = json!(e.value);
+                }
+                entry
+            })
             .collect();
         let item = json!({"entries": entries, "tokenBucket": d.token_bucket.as_ref().map(bucket)});
         if let Some(list) = out["descriptors"].as_array_mut() {
             list.push(item);
         }
     }
+    answers(limit, &mut out);
+    out
+}
+
+/// What refused requests get, and how many values have a bucket.
+fn answers(limit: &LocalRateLimit, out: &mut Value) {
     if !limit.response_headers_to_add.is_empty() {
         out["responseHeadersToAdd"] = limit
             .response_headers_to_add
@@ -235,5 +247,13 @@ fn as_json(limit: &LocalRateLimit) -> Value {
     if let Some(status) = &limit.status {
         out["status"] = json!({"code": status.code});
     }
-    out
+    if limit.rate_limited_as_resource_exhausted {
+        out["rateLimitedAsResourceExhausted"] = json!(true);
+    }
+    if limit.enable_x_ratelimit_headers == 1 {
+        out["enableXRatelimitHeaders"] = json!("DRAFT_VERSION_03");
+    }
+    if let Some(values) = limit.max_dynamic_descriptors {
+        out["maxDynamicDescriptors"] = json!(values.value);
+    }
 }

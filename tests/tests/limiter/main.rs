@@ -22,6 +22,7 @@ mod golden;
 mod lab;
 mod matches;
 mod programmed;
+mod protocols;
 mod proxies;
 mod refill;
 mod targets;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use trimtab_crds::limiter::DescriptorState;
-use trimtab_mesh::model::{DestinationRule, Pod, Service, ServiceEntry, VirtualService};
+use trimtab_mesh::model::{DestinationRule, Namespace, Pod, Service, ServiceEntry, VirtualService};
 use trimtab_xds::{Delivery, ECDS};
 
 use crate::fixture::{Fixture, one};
@@ -351,4 +351,32 @@ async fn fault_l7_a_port_that_an_older_service_has_is_told() {
     assert!(why.contains("Service older"), "{why}");
     fixture.delete::<Service>(dated("older", 80, 2020));
     assert_eq!(told(&status(&fixture).await, "Ready"), "True Ready");
+}
+
+#[tokio::test]
+async fn fault_l7_ambient_by_the_label_of_a_namespace() {
+    let fixture = Fixture::new();
+    let namespace = |labels: Value| json!({"metadata": {"name": "default", "labels": labels}});
+    fixture.put::<Namespace>(namespace(json!({})));
+    fixture.put::<Service>(http());
+    let alone = json!({"containers": [{"name": "cart"}]});
+    fixture.put::<Pod>(pod("cart-0", &json!({}), &alone));
+    fixture.limiter("cart", 1, &one("true", "10"));
+    fixture.tick(60).await;
+    let why = message(&status(&fixture).await, "Programmed");
+    assert!(why.contains("without the container istio-proxy"), "{why}");
+    fixture.put::<Namespace>(namespace(json!({"istio.io/dataplane-mode": "ambient"})));
+    fixture.tick(60).await;
+    let why = message(&status(&fixture).await, "Programmed");
+    assert!(why.contains("in ambient mode"), "{why}");
+    let own = json!({"labels": {"app": "cart", "istio.io/dataplane-mode": "none"}});
+    fixture.put::<Pod>(pod("cart-0", &own, &alone));
+    fixture.tick(60).await;
+    let why = message(&status(&fixture).await, "Programmed");
+    assert!(why.contains("without the container istio-proxy"), "{why}");
+    fixture.put::<Pod>(pod("cart-0", &json!({}), &meshed()));
+    assert_eq!(
+        told(&status(&fixture).await, "Programmed"),
+        "True Programmed"
+    );
 }

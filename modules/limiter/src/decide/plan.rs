@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 
 use trimtab_crds::limiter::{Delivery, FallbackAction, FillInterval};
+use trimtab_kit::condition::listed;
+use trimtab_kit::problem::Problem;
 
-use crate::input::LimiterInput;
+use crate::input::{LimiterInput, Proxies};
 use crate::validate::{Rule, Strategy, Validated};
 
 /// Filters of a set, at most: each reads all matches of the route, and each is a subscription of the proxy.
@@ -25,7 +27,8 @@ const ENVOY_SHORTEST: i64 = 50;
 pub enum Group {
     /// All rules of the object: delivery `EnvoyFilter`.
     Object,
-    /// The fixed rules of a set with more than [`MOST_FILTERS`] rules, or the only rule of a set.
+    /// The fixed rules of a set with more than [`MOST_FILTERS`] rules, the only rule of a set, and those whose answers tell the
+    /// limit: each filter would add lines of its own to the answers of all.
     Shared(String),
     /// One rule.
     Own(String, usize),
@@ -48,7 +51,7 @@ impl Plan {
             let of_set = validated.rules.iter().filter(|c| c.set == rule.set).count();
             let group = if input.delivery() == Delivery::EnvoyFilter {
                 Group::Object
-            } else if of_set == 1 || (of_set > MOST_FILTERS && !moves(rule)) {
+            } else if of_set == 1 || tells(rule) || (of_set > MOST_FILTERS && !moves(rule)) {
                 Group::Shared(rule.set.clone())
             } else {
                 let taken = own.entry(&rule.set).or_default();
@@ -92,12 +95,41 @@ impl Plan {
     }
 }
 
+/// A limit that moves, by EnvoyFilter, beside another limiter of the same pods and ports: their routes are one configuration,
+/// and each change of it fills the buckets of both.
+pub(crate) fn fills_others(input: &LimiterInput, validated: &Validated) -> Option<Problem> {
+    let by_routes = |delivery: Delivery| delivery == Delivery::EnvoyFilter;
+    let moving = validated.good().any(moves);
+    if !moving || !by_routes(input.delivery()) || input.settings.proxies == Proxies::Plain {
+        return None;
+    }
+    let others = input.target.neighbours.iter();
+    let others = others.filter(|(_, d)| by_routes(d.unwrap_or(input.settings.delivery)));
+    let names: Vec<String> = others.map(|(name, _)| name.clone()).collect();
+    (!names.is_empty()).then(|| {
+        let names = listed(&names);
+        Problem::of_field(
+            "spec.delivery",
+            "AcceptedWithRemarks",
+            format!(
+                "this limit moves, and each change fills the buckets of {names} too, which limits the same pods and ports: set delivery: ECDS"
+            ),
+        )
+    })
+}
+
 /// Whether a rule in force gets another quota now and then.
 fn varies(input: &LimiterInput, rule: &Rule) -> bool {
     let fallback = input.spec.fallback.as_ref().map(|f| f.action);
     !rule.quota.names().is_empty()
         || rule.strategy == Strategy::Average
         || (fallback == Some(FallbackAction::Limit) && !rule.condition.names().is_empty())
+}
+
+/// Whether answers tell the limit.
+fn tells(rule: &Rule) -> bool {
+    let response = rule.descriptor.action.response.as_ref();
+    response.and_then(|r| r.rate_limit_headers) == Some(true)
 }
 
 /// Whether anything but an edit changes what a rule gives.

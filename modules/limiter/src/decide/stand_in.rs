@@ -1,4 +1,6 @@
 //! What holds without a value: the last decision for `holdFor`, then the declared fallback.
+//!
+//! A reason says first what holds, then why: columns and conditions cut long texts at their end.
 
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, Fallback, FallbackAction};
 
@@ -24,9 +26,9 @@ pub(super) fn stand_in(
         take(&mut out, share);
         let what = spoken(out.quota);
         out.reason = if how_long == Missing::Elsewhere {
-            format!("{why}: the last decision ({what}) stays until there is a number again")
+            format!("the last decision ({what}) stays until there is a number again: {why}")
         } else {
-            format!("{why}: the last decision ({what}) holds for up to {hold}")
+            format!("the last decision ({what}) holds for up to {hold}: {why}")
         };
     } else {
         out.reason = format!("{why}: no decision yet, no limit");
@@ -84,11 +86,11 @@ fn fall_back(
             take(out, last);
             let what = spoken(out.quota);
             out.reason = format!(
-                "{why} for longer than {hold}: fallback KeepLast, the last decision ({what}) stays"
+                "fallback KeepLast, the last decision ({what}) stays: for longer than {hold} {why}"
             );
         }
         FallbackAction::NoLimit => {
-            out.reason = format!("{why} for longer than {hold}: fallback NoLimit");
+            out.reason = format!("fallback NoLimit: for longer than {hold} {why}");
         }
         FallbackAction::Limit => {
             let pods = input.target.sets.get(&rule.set).map_or(0, |s| s.pods);
@@ -105,7 +107,7 @@ fn fall_back(
             };
             take(out, Some(share));
             let per_pod = share.quota;
-            out.reason = format!("{why} for longer than {hold}: fallback Limit, {per_pod} per pod");
+            out.reason = format!("fallback Limit, {per_pod} per pod: for longer than {hold} {why}");
         }
     }
 }

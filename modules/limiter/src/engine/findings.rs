@@ -4,6 +4,7 @@ use trimtab_crds::limiter::{DescriptorState, Matcher};
 use trimtab_kit::module::Finding;
 
 use super::entry::Entry;
+use crate::decide::plan::fills_others;
 
 impl Entry {
     /// What is refused of the object, and the decisions.
@@ -38,7 +39,9 @@ impl Entry {
                 }
             });
         }
-        out.extend(self.validated.remarks().map(|remark| Finding {
+        let others = fills_others(&self.input, &self.validated);
+        let remarks = self.validated.remarks().chain(&others);
+        out.extend(remarks.map(|remark| Finding {
             refused: false,
             message: format!("{owner}: {remark}"),
         }));

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use trimtab_mesh::Name;
-use trimtab_mesh::model::{DestinationRule, Labels, Pod, Service, ServiceEntry, VirtualService};
+use trimtab_mesh::model::{
+    DestinationRule, Labels, Namespace, Pod, Service, ServiceEntry, VirtualService,
+};
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::{Change, Follower};
 
@@ -34,7 +36,8 @@ impl State {
         let Some(old) = self.limiters.remove(key) else {
             return;
         };
-        self.unregister(key);
+        let place = self.unregister(key);
+        self.touch_place(key, place.as_ref());
         let touched = self.peers.leave(key);
         self.dirty.extend(touched);
         self.outbound.forget(key);
@@ -74,7 +77,7 @@ impl State {
             let pair = (namespace.to_owned(), label.clone(), value.clone());
             let keys = self.by_pair.get(&pair).into_iter().flatten();
             let same = keys.filter(|key| {
-                let registered = self.registered.get(key).map(|r| &r.selector);
+                let registered = self.registered.get(key).map(|r| r.place.selector());
                 let limiter = self.limiters.get(key);
                 registered == Some(selector) && limiter.is_some_and(LimiterObject::names_port)
             });
@@ -145,6 +148,21 @@ impl Follower<Pod> for Index {
             for pod in change.rows() {
                 s.touch_pairs(&change.name.0, &pod.group.labels);
             }
+        });
+    }
+}
+
+impl Follower<Namespace> for Index {
+    fn changed(&self, change: Change<'_, Namespace>) {
+        let mode = |n: Option<&Arc<Namespace>>| Some(n?.dataplane_mode()?.to_owned());
+        if mode(change.old) == mode(change.new) {
+            return;
+        }
+        let namespace = &change.name.1;
+        self.with(|s| {
+            let keys = s.limiters.keys();
+            let keys = keys.filter(|k| k.namespace == *namespace || self.is_root(&k.namespace));
+            s.dirty.extend(keys.cloned());
         });
     }
 }

@@ -4,6 +4,7 @@
 
 mod follow;
 mod key;
+mod neighbours;
 mod object;
 mod outbound;
 mod peers;
@@ -17,12 +18,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use trimtab_mesh::Mesh;
 use trimtab_mesh::model::{
-    DestinationRule, Labels, Pod, Service, ServiceEntry, VirtualService, selects,
+    DestinationRule, Labels, Namespace, Pod, Service, ServiceEntry, VirtualService, selects,
 };
 use trimtab_mesh::names::full_host;
 
 use crate::input::{TargetFacts, TargetProblem};
 pub use key::{Form, LimiterKey};
+use neighbours::Place;
 pub use object::{LimiterObject, Resolved};
 use outbound::Outbound;
 use peers::Peers;
@@ -33,7 +35,7 @@ use targets::Targets;
 #[derive(Debug)]
 struct Registration {
     pair: (String, String, String),
-    selector: Labels,
+    place: Place,
 }
 
 #[derive(Debug)]
@@ -97,6 +99,7 @@ impl Index {
         mesh.table::<FirstForm>().follow(self);
         mesh.table::<Service>().follow(self);
         mesh.table::<Pod>().follow(self);
+        mesh.table::<Namespace>().follow(self);
         mesh.table::<DestinationRule>().follow(self);
         mesh.table::<ServiceEntry>().follow(self);
         mesh.table::<VirtualService>().follow(self);
@@ -148,11 +151,12 @@ impl Index {
             service: key.name.clone(),
             object,
         };
-        state.unregister(key);
+        let before = state.unregister(key);
         match found {
             Err(problem) => {
                 let touched = state.peers.leave(key);
                 state.dirty.extend(touched);
+                state.touch_place(key, before.as_ref());
                 out.target.problem = Some(problem);
             }
             Ok(selector) => {
@@ -163,7 +167,19 @@ impl Index {
                 } else {
                     key.namespace.as_str()
                 };
-                state.register(key, scope, &selector);
+                let place = Place::new(scope, &selector, &out.object.spec);
+                state.register(key, scope, &selector, &place);
+                let neighbours = state.neighbours(key, &place);
+                if before.as_ref() != Some(&place) {
+                    state.touch_place(key, before.as_ref());
+                    state.dirty.extend(neighbours.keys().cloned());
+                }
+                out.target.neighbours = neighbours
+                    .into_iter()
+                    .map(|(other, delivery)| {
+                        (format!("{}/{}", other.namespace, other.name), delivery)
+                    })
+                    .collect();
                 out.target.shared = state.shared(key, &out.object, &selector);
                 if out.object.of_service() {
                     out.target.ports = state.targets.ports(key);
@@ -229,7 +245,7 @@ impl State {
                 let pair = (scope.to_owned(), label.clone(), value.clone());
                 for key in self.by_pair.get(&pair).into_iter().flatten() {
                     let registration = self.registered.get(key);
-                    if registration.is_some_and(|r| selects(&r.selector, labels)) {
+                    if registration.is_some_and(|r| selects(r.place.selector(), labels)) {
                         self.dirty.insert(key.clone());
                     }
                 }
@@ -238,7 +254,7 @@ impl State {
     }
 
     /// Registers under the pair that the fewest groups of pods have.
-    fn register(&mut self, key: &LimiterKey, scope: &str, selector: &Labels) {
+    fn register(&mut self, key: &LimiterKey, scope: &str, selector: &Labels, place: &Place) {
         let pods = self.targets.pods.rows();
         let rarest = selector
             .iter()
@@ -250,7 +266,7 @@ impl State {
             keys.insert(key.clone());
             let registration = Registration {
                 pair,
-                selector: selector.clone(),
+                place: place.clone(),
             };
             self.registered.insert(key.clone(), registration);
         }
@@ -267,14 +283,23 @@ impl State {
         shared
     }
 
-    fn unregister(&mut self, key: &LimiterKey) {
-        if let Some(Registration { pair, .. }) = self.registered.remove(key)
-            && let Some(keys) = self.by_pair.get_mut(&pair)
-        {
+    /// Takes a limiter out, and gives where it was.
+    fn unregister(&mut self, key: &LimiterKey) -> Option<Place> {
+        let Registration { pair, place } = self.registered.remove(key)?;
+        if let Some(keys) = self.by_pair.get_mut(&pair) {
             keys.remove(key);
             if keys.is_empty() {
                 self.by_pair.remove(&pair);
             }
+        }
+        Some(place)
+    }
+
+    /// Touches the neighbours that a limiter had at a place.
+    fn touch_place(&mut self, key: &LimiterKey, place: Option<&Place>) {
+        if let Some(place) = place {
+            let neighbours = self.neighbours(key, place);
+            self.dirty.extend(neighbours.into_keys());
         }
     }
 

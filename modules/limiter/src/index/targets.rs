@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use trimtab_crds::limiter::{BASE_SET, LimiterSpec};
 use trimtab_kit::sources::PodFacts;
-use trimtab_mesh::model::{DestinationRule, Labels, Pod, Proxy, Service, ServiceEntry, in_order};
+use trimtab_mesh::model::{
+    DestinationRule, Labels, Namespace, Pod, PodGroup, Proxy, Service, ServiceEntry, in_order,
+};
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::Table;
 use trimtab_mesh::{Mesh, Trust};
@@ -23,6 +25,7 @@ pub(super) struct Targets {
     pub(super) pods: Arc<Table<Pod>>,
     rules: Arc<Table<DestinationRule>>,
     pub(super) entries: Arc<Table<ServiceEntry>>,
+    namespaces: Arc<Table<Namespace>>,
     /// Istio's root namespace: its DestinationRules count for all hosts.
     root: Arc<str>,
 }
@@ -35,6 +38,7 @@ impl Targets {
             pods: mesh.table(),
             rules: mesh.table(),
             entries: mesh.table(),
+            namespaces: mesh.table(),
             root: root.into(),
         }
     }
@@ -137,13 +141,48 @@ impl Targets {
             let facts = SetFacts {
                 labels,
                 pods: ready,
-                reach: (!pods.is_empty()).then(|| reach(&pods, gateway, service.as_deref())),
+                reach: (!pods.is_empty()).then(|| self.reach(&pods, gateway, service.as_deref())),
             };
             out.target.sets.insert(set.clone(), facts);
             let pods: Vec<PodFacts> = pods.iter().map(|pod| PodFacts::of(pod)).collect();
             out.pods.insert(set, pods.into());
         }
         out.target.selector = selector;
+    }
+
+    /// Which Ready pods have a proxy that can hold a limit.
+    fn reach(&self, pods: &[Arc<Pod>], gateway: bool, service: Option<&Service>) -> Reach {
+        let mut out = Reach::default();
+        for pod in pods.iter().filter(|p| p.ready) {
+            let namespace = self.namespaces.get("", &pod.group.workload.namespace);
+            let ambient = pod.is_ambient(namespace.as_deref());
+            if let Some(gap) = gap(pod, ambient, gateway) {
+                *out.without.entry(gap).or_default() += 1;
+                continue;
+            }
+            out.proxies += 1;
+            for port in service.iter().flat_map(|s| &s.ports) {
+                if pod.capture.bypasses(port.number, port.target.as_ref()) {
+                    *out.around.entry(port.number).or_default() += 1;
+                }
+            }
+        }
+        out
+    }
+
+    /// Labels of groups of pods that a selector selects, with their namespaces.
+    pub(super) fn groups(&self, scope: &str, selector: &Labels) -> Vec<(Arc<str>, Labels)> {
+        let rows = self.pods.rows();
+        let groups = rows.index();
+        let told = |group: &Arc<PodGroup>| (group.workload.namespace.clone(), group.labels.clone());
+        let mut out: Vec<(Arc<str>, Labels)> = if scope == "*" {
+            groups.select_everywhere(selector).map(told).collect()
+        } else {
+            groups.select(scope, selector).map(told).collect()
+        };
+        out.sort();
+        out.dedup();
+        out
     }
 
     /// Pods with all of `labels`, by namespace and name. `*`: of all namespaces.
@@ -192,26 +231,8 @@ pub(super) fn ports(service: &Service) -> Vec<ServicePort> {
     out
 }
 
-/// Which Ready pods have a proxy that can hold a limit.
-fn reach(pods: &[Arc<Pod>], gateway: bool, service: Option<&Service>) -> Reach {
-    let mut out = Reach::default();
-    for pod in pods.iter().filter(|p| p.ready) {
-        if let Some(gap) = gap(pod, gateway) {
-            *out.without.entry(gap).or_default() += 1;
-            continue;
-        }
-        out.proxies += 1;
-        for port in service.iter().flat_map(|s| &s.ports) {
-            if pod.capture.bypasses(port.number, port.target.as_ref()) {
-                *out.around.entry(port.number).or_default() += 1;
-            }
-        }
-    }
-    out
-}
-
 /// Why a pod cannot hold a limit.
-fn gap(pod: &Pod, gateway: bool) -> Option<Gap> {
+fn gap(pod: &Pod, ambient: bool, gateway: bool) -> Option<Gap> {
     let capture = &pod.capture;
     let fits = match capture.proxy {
         Proxy::Waypoint => return Some(Gap::Waypoint),
@@ -225,7 +246,7 @@ fn gap(pod: &Pod, gateway: bool) -> Option<Gap> {
         return Some(Gap::HostNetwork);
     }
     let gap = match capture.proxy {
-        Proxy::None if capture.ambient => Gap::Ambient,
+        Proxy::None if ambient => Gap::Ambient,
         Proxy::None => Gap::NoSidecar,
         _ => Gap::OtherRole,
     };

@@ -1,10 +1,10 @@
 //! Matches as Envoy rate limit actions and the descriptor entries that they give.
 //!
-//! Order query, header, source address, as in Slime. Rules: `config.route.v3.RateLimit.Action`.
+//! Order query, header, source address, as in Slime, with single values before the address. Rules: `config.route.v3.RateLimit.Action`.
 
 use serde_json::{Map, Value, json};
 
-use crate::validate::{Address, RuleMatch, Test, ValueMatch};
+use crate::validate::{Address, RuleMatch, Separate, Test, ValueMatch};
 
 /// One `rate_limits` item and the entries of its bucket.
 pub(super) struct ActionSet {
@@ -31,6 +31,19 @@ pub(super) fn action_sets(m: &RuleMatch, identity: &str) -> Vec<ActionSet> {
             json!({"header_value_match": {"descriptor_value": identity, "headers": headers}}),
         );
         entries.push(("header_match".to_owned(), identity.to_owned()));
+    }
+    for (i, separate) in m.separate.iter().enumerate() {
+        // A key of the rule's own, and no value: Envoy keeps a bucket for each that comes.
+        let key = format!("{identity}-Value[{i}]");
+        actions.push(match separate {
+            Separate::Header(name) => {
+                json!({"request_headers": {"header_name": name, "descriptor_key": key}})
+            }
+            Separate::Query(name) => {
+                json!({"query_parameters": {"query_parameter_name": name, "descriptor_key": key}})
+            }
+        });
+        entries.push((key, String::new()));
     }
     if m.addresses.is_empty() {
         if actions.is_empty() {

@@ -11,9 +11,43 @@ use trimtab_kit::generated::{owned_labels, owner_references};
 use trimtab_kit::identity::XdsEndpoint;
 
 use super::extension_config::filter_name;
-use super::limit::{FILTER_NAME, LOCAL_RATE_LIMIT, Profile, STAT_PREFIX};
+use super::limit::{FILTER_NAME, LOCAL_RATE_LIMIT, LocalLimit, Profile, STAT_PREFIX};
 use super::{PlacedRule, envoy_filter_name, local_limit, profiles};
 use crate::input::LimiterInput;
+
+/// Which patches proxies take.
+struct Builders {
+    /// For all proxies.
+    all: PatchBuilder,
+    /// For those that know buckets by value and headers that tell the limit.
+    modern: PatchBuilder,
+}
+
+impl Builders {
+    fn of(input: &LimiterInput) -> Self {
+        let proxy_version = input.settings.proxy_version.clone();
+        // One pattern can be matched: the user's then says it all.
+        let modern = if proxy_version.is_empty() {
+            MODERN.to_owned()
+        } else {
+            proxy_version.clone()
+        };
+        Self {
+            all: PatchBuilder { proxy_version },
+            modern: PatchBuilder {
+                proxy_version: modern,
+            },
+        }
+    }
+
+    fn for_profile(&self, profile: &Profile) -> &PatchBuilder {
+        if profile.needs_modern() {
+            &self.modern
+        } else {
+            &self.all
+        }
+    }
+}
 
 /// Everything in one object: delivery `EnvoyFilter`.
 pub(super) fn whole(
@@ -21,8 +55,8 @@ pub(super) fn whole(
     set: &str,
     placed_rules: &[PlacedRule<'_>],
 ) -> EnvoyFilter {
-    let builder = builder(input);
-    let mut patches = action_patches(&builder, placed_rules);
+    let builders = Builders::of(input);
+    let mut patches = action_patches(&builders, placed_rules);
     for context in contexts(placed_rules) {
         for profile in distinct_filters(placed_rules) {
             let name = local_filter_name(input, set, &profile);
@@ -33,10 +67,11 @@ pub(super) fn whole(
                 "name": name,
                 "typed_config": typed_struct(LOCAL_RATE_LIMIT, &json!({"statPrefix": STAT_PREFIX})),
             });
+            let builder = builders.for_profile(&profile);
             patches.push(builder.insert_http_filter(context, &value));
         }
     }
-    let mut groups = groups(placed_rules);
+    let mut groups = groups(placed_rules.iter());
     // A merge replaces a route's configuration of a filter, so the wide places come first and the narrow ones repeat
     // the buckets of the wide ones that cover them.
     groups.sort_by_key(|(place, _)| place.vhost.is_some());
@@ -45,22 +80,42 @@ pub(super) fn whole(
             .iter()
             .filter(|p| covers(p.place, place))
             .collect();
-        let mut per_filter = Map::new();
-        for piece in &here {
-            let profile = &piece.profile;
-            per_filter
-                .entry(local_filter_name(input, set, profile))
-                .or_insert_with(|| {
-                    typed_struct(
-                        LOCAL_RATE_LIMIT,
-                        &local_limit(input, &here, profile).to_json(),
-                    )
-                });
-        }
-        patches.push(builder.merge_route(place, &json!({"typed_per_filter_config": per_filter})));
+        patches.extend(bucket_patches(input, set, &builders, place, &here));
     }
-    patches.extend(reply_patches(&builder, placed_rules));
+    patches.extend(reply_patches(&builders.all, placed_rules));
     object(input, set, patches)
+}
+
+/// Buckets of a place: what all proxies take, then what only newer ones do, in place of it.
+fn bucket_patches(
+    input: &LimiterInput,
+    set: &str,
+    builders: &Builders,
+    place: &RoutePlace,
+    here: &[&PlacedRule<'_>],
+) -> Vec<Value> {
+    let (mut all, mut modern) = (Map::new(), Map::new());
+    for profile in here.iter().map(|piece| &piece.profile) {
+        let name = local_filter_name(input, set, profile);
+        let limit = || local_limit(input, here, profile);
+        let config = |limit: &LocalLimit| typed_struct(LOCAL_RATE_LIMIT, &limit.to_json());
+        if profile.tells() {
+            let mut reduced = limit();
+            reduced.profile = profile.untold();
+            all.entry(name.clone()).or_insert_with(|| config(&reduced));
+        }
+        let newest = if profile.tells() || profile.needs_modern() {
+            &mut modern
+        } else {
+            &mut all
+        };
+        newest.entry(name).or_insert_with(|| config(&limit()));
+    }
+    let patches = [(&builders.all, all), (&builders.modern, modern)];
+    let patches = patches.into_iter().filter(|(_, map)| !map.is_empty());
+    patches
+        .map(|(builder, map)| builder.merge_route(place, &json!({"typed_per_filter_config": map})))
+        .collect()
 }
 
 /// The static half of delivery `ECDS`: filters with `config_discovery`, and the actions of every accepted rule.
@@ -69,15 +124,16 @@ pub(super) fn with_discovery(
     set: &str,
     placed_rules: &[PlacedRule<'_>],
 ) -> EnvoyFilter {
-    let builder = builder(input);
-    let mut patches = action_patches(&builder, placed_rules);
+    let builders = Builders::of(input);
+    let mut patches = action_patches(&builders, placed_rules);
     for context in contexts(placed_rules) {
         for profile in distinct_filters(placed_rules) {
             let filter = discovery_filter(&filter_name(input, set, &profile), &input.settings.xds);
+            let builder = builders.for_profile(&profile);
             patches.push(builder.insert_http_filter(context, &filter));
         }
     }
-    patches.extend(reply_patches(&builder, placed_rules));
+    patches.extend(reply_patches(&builders.all, placed_rules));
     object(input, set, patches)
 }
 
@@ -103,16 +159,13 @@ fn discovery_filter(name: &str, xds: &XdsEndpoint) -> Value {
     })
 }
 
-fn builder(input: &LimiterInput) -> PatchBuilder {
-    PatchBuilder {
-        proxy_version: input.settings.proxy_version.clone(),
-    }
-}
-
 /// Pieces by place, in order of first appearance.
 fn groups<'a, 'b>(
-    placed_rules: &'b [PlacedRule<'a>],
-) -> Vec<(&'a RoutePlace, Vec<&'b PlacedRule<'a>>)> {
+    placed_rules: impl Iterator<Item = &'b PlacedRule<'a>>,
+) -> Vec<(&'a RoutePlace, Vec<&'b PlacedRule<'a>>)>
+where
+    'a: 'b,
+{
     let mut out: Vec<(&RoutePlace, Vec<&PlacedRule<'_>>)> = Vec::new();
     for piece in placed_rules {
         match out.iter_mut().find(|(place, _)| *place == piece.place) {
@@ -123,27 +176,31 @@ fn groups<'a, 'b>(
     out
 }
 
-fn action_patches(builder: &PatchBuilder, placed_rules: &[PlacedRule<'_>]) -> Vec<Value> {
-    groups(placed_rules)
-        .iter()
-        .filter_map(|(place, placed_rules)| {
-            let limits: Vec<Value> = placed_rules
+/// Actions at each place, those that older proxies refuse apart.
+fn action_patches(builders: &Builders, placed_rules: &[PlacedRule<'_>]) -> Vec<Value> {
+    let mut out = Vec::new();
+    for (builder, modern) in [(&builders.all, false), (&builders.modern, true)] {
+        let pieces = placed_rules.iter();
+        let pieces = pieces.filter(|p| p.profile.needs_modern() == modern);
+        for (place, pieces) in groups(pieces) {
+            let limits: Vec<Value> = pieces
                 .iter()
                 .flat_map(|p| &p.sets)
                 .filter_map(|s| s.actions.as_ref())
                 .map(|actions| json!({"actions": actions}))
                 .collect();
             if limits.is_empty() {
-                return None;
+                continue;
             }
             let value = if place.route.is_some() {
                 json!({"route": {"rate_limits": limits}})
             } else {
                 json!({"rate_limits": limits})
             };
-            Some(builder.merge_route(place, &value))
-        })
-        .collect()
+            out.push(builder.merge_route(place, &value));
+        }
+    }
+    out
 }
 
 fn contexts(placed_rules: &[PlacedRule<'_>]) -> Vec<PatchContext> {
@@ -260,5 +317,7 @@ fn object(input: &LimiterInput, set: &str, patches: Vec<Value>) -> EnvoyFilter {
     }
 }
 
+/// Proxies of Istio 1.26 or later, which is Envoy 1.34. Older ones refuse a bucket without a value, and the routes with it.
+const MODERN: &str = "^(1[.](2[6-9]|[3-9][0-9])|[2-9][.])";
 /// Order of our EnvoyFilters among others.
 const PRIORITY: i32 = 10;

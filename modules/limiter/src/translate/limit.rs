@@ -7,16 +7,17 @@ use envoy_types::pb::envoy::config::core::v3::{
     HeaderValue, HeaderValueOption, RuntimeFractionalPercent,
 };
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::{
-    LocalRateLimitDescriptor, rate_limit_descriptor::Entry,
+    LocalRateLimitDescriptor, XRateLimitHeadersRfcVersion, rate_limit_descriptor::Entry,
 };
 use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, HttpStatus, TokenBucket};
 use envoy_types::pb::google::protobuf::{BoolValue, Duration, UInt32Value};
 use serde_json::{Value, json};
-use trimtab_crds::limiter::{Action, FillInterval, HeaderToAdd};
+use trimtab_crds::limiter::{Action, FillInterval, GrpcStatus, HeaderToAdd};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decide::plan;
+use crate::validate::{RETRY_AFTER, Rule};
 
 /// Type URL of the filter's configuration.
 pub(super) const LOCAL_RATE_LIMIT: &str =
@@ -38,21 +39,34 @@ pub(super) struct Profile {
     /// HTTP status; 0 = Envoy's 429.
     status: i32,
     headers: Vec<(String, String)>,
+    /// gRPC calls get what Envoy makes of the HTTP status.
+    grpc_of_status: bool,
+    /// Answers tell the limit and what is left of it.
+    tells: bool,
+    /// Values that get a bucket of their own; 0: all buckets are known before.
+    values: u32,
     /// Body, written into the listener's local reply.
     pub body: Option<String>,
 }
 
 impl Profile {
-    pub fn of(action: &Action) -> Self {
+    pub fn of(rule: &Rule) -> Self {
+        let action = &rule.descriptor.action;
         let response = action.response.clone().unwrap_or_default();
+        let retry_after = response.retry_after.unwrap_or_default();
+        let retry_after = retry_after.then(|| (RETRY_AFTER.to_owned(), whole_seconds(action)));
         Self {
             filter: None,
+            grpc_of_status: response.grpc_status == Some(GrpcStatus::FromStatus),
+            tells: response.rate_limit_headers.unwrap_or_default(),
+            values: rule.matches.values,
             status: response.status.filter(|s| *s != 429).unwrap_or_default(),
             headers: action
                 .headers_to_add
                 .iter()
                 // Envoy reads %NAME% as a command; Slime's users write plain values.
                 .map(|HeaderToAdd { key, value }| (key.clone(), value.replace('%', "%%")))
+                .chain(retry_after)
                 .collect(),
             body: response.body,
         }
@@ -64,22 +78,62 @@ impl Profile {
 
     /// Whether one filter can give both answers: bodies are the listener's, not the filter's.
     pub fn same_filter(&self, other: &Self) -> bool {
-        self.filter == other.filter && self.status == other.status && self.headers == other.headers
+        self.filter == other.filter
+            && self.status == other.status
+            && self.headers == other.headers
+            && self.options() == other.options()
     }
 
     pub fn is_plain(&self) -> bool {
-        self.filter.is_none() && self.status == 0 && self.headers.is_empty()
+        self.filter.is_none()
+            && self.status == 0
+            && self.headers.is_empty()
+            && self.options() == (false, false, 0)
+    }
+
+    fn options(&self) -> (bool, bool, u32) {
+        (self.grpc_of_status, self.tells, self.values)
+    }
+
+    /// Whether older proxies refuse its buckets, and with them all of the routes.
+    pub fn needs_modern(&self) -> bool {
+        self.values > 0
+    }
+
+    /// Whether older proxies get it without the headers that tell the limit: before Envoy 1.31 those can end the process.
+    pub fn tells(&self) -> bool {
+        self.tells && !self.needs_modern()
+    }
+
+    /// Without those headers.
+    pub fn untold(&self) -> Self {
+        Self {
+            tells: false,
+            ..self.clone()
+        }
     }
 
     /// Tells the filters of one limiter's set apart; `of` names the set when the filters of others must differ too.
     pub fn suffix(&self, of: &[&str]) -> String {
-        let text = match &self.filter {
+        let mut text = match &self.filter {
             Some((_, filter)) => json!([of, filter, self.status, self.headers]),
             None if of.is_empty() => json!([self.status, self.headers]),
             None => json!([of, self.status, self.headers]),
         };
+        // Not for the others, whose names stay what they were.
+        if self.options() != (false, false, 0)
+            && let Value::Array(list) = &mut text
+        {
+            list.push(json!(self.options()));
+        }
         format!("{:08x}", xxh3_64(text.to_string().as_bytes()) & 0xffff_ffff)
     }
+}
+
+/// The interval of a rule, after which its bucket is full again.
+fn whole_seconds(action: &Action) -> String {
+    let millis = action.fill_interval.unwrap_or_default().millis();
+    ((millis + 999) / 1000).max(1).to_string()
 }
 
 /// A bucket and its key.
@@ -146,7 +200,13 @@ impl LocalLimit {
                 let entries: Vec<Value> = b
                     .entries
                     .iter()
-                    .map(|(k, v)| json!({"key": k, "value": v}))
+                    .map(|(k, v)| {
+                        if v.is_empty() {
+                            json!({"key": k})
+                        } else {
+                            json!({"key": k, "value": v})
+                        }
+                    })
                     .collect();
                 json!({"entries": entries, "tokenBucket": bucket(b.tokens(), b.interval())})
             })
@@ -170,6 +230,15 @@ impl LocalLimit {
         if self.profile.status != 0 {
             out["status"] = json!({"code": self.profile.status});
         }
+        if !self.profile.grpc_of_status {
+            out["rateLimitedAsResourceExhausted"] = json!(true);
+        }
+        if self.profile.tells {
+            out["enableXRatelimitHeaders"] = json!("DRAFT_VERSION_03");
+        }
+        if self.profile.values > 0 {
+            out["maxDynamicDescriptors"] = json!(self.profile.values);
+        }
         out
     }
 
@@ -184,6 +253,22 @@ impl LocalLimit {
         } else {
             "local_rate_limit_enforced"
         }
+    }
+
+    fn added_headers(&self) -> Vec<HeaderValueOption> {
+        self.profile
+            .headers
+            .iter()
+            .map(|(key, value)| HeaderValueOption {
+                header: Some(HeaderValue {
+                    key: key.clone(),
+                    value: value.clone(),
+                    ..HeaderValue::default()
+                }),
+                append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
+                ..HeaderValueOption::default()
+            })
+            .collect()
     }
 
     /// As protobuf.
@@ -225,25 +310,18 @@ impl LocalLimit {
                 ..LocalRateLimitDescriptor::default()
             })
             .collect();
-        out.response_headers_to_add = self
-            .profile
-            .headers
-            .iter()
-            .map(|(key, value)| HeaderValueOption {
-                header: Some(HeaderValue {
-                    key: key.clone(),
-                    value: value.clone(),
-                    ..HeaderValue::default()
-                }),
-                append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
-                ..HeaderValueOption::default()
-            })
-            .collect();
+        out.response_headers_to_add = self.added_headers();
         if self.profile.status != 0 {
             out.status = Some(HttpStatus {
                 code: self.profile.status,
             });
         }
+        out.rate_limited_as_resource_exhausted = !self.profile.grpc_of_status;
+        if self.profile.tells {
+            out.enable_x_ratelimit_headers = XRateLimitHeadersRfcVersion::DraftVersion03.into();
+        }
+        let values = self.profile.values;
+        out.max_dynamic_descriptors = (values > 0).then_some(UInt32Value { value: values });
         out
     }
 }

@@ -66,7 +66,7 @@ pub fn translate(
             .iter()
             .find(|d| d.set == rule.set && d.index == index);
         let bucket = decision.and_then(|d| bucket(&plan, rule, d));
-        let mut profile = Profile::of(&rule.descriptor.action);
+        let mut profile = Profile::of(rule);
         for (n, place) in rule.places.iter().enumerate() {
             let identity = identity(input, rule, place, &mut seen);
             if n == 0 {

@@ -1,10 +1,13 @@
 //! Rules of `action`.
 
-use trimtab_crds::limiter::Action;
+use trimtab_crds::limiter::{Action, HeaderToAdd};
 use trimtab_kit::envoy::{header, is_error_status};
 use trimtab_kit::problem::Problem;
 
 use super::Strategy;
+
+/// Header that says when to ask again.
+pub(crate) const RETRY_AFTER: &str = "retry-after";
 
 pub(super) fn check(action: &Action, path: &str) -> Result<Strategy, Problem> {
     let field = format!("{path}.fill_interval");
@@ -58,7 +61,16 @@ fn strategy(action: &Action, path: &str) -> Result<Strategy, Problem> {
 }
 
 fn headers(action: &Action, path: &str) -> Result<(), Problem> {
-    if action.headers_to_add.len() > 10 {
+    let own = action.response.as_ref().and_then(|r| r.retry_after) == Some(true);
+    let is_retry_after = |h: &HeaderToAdd| h.key.eq_ignore_ascii_case(RETRY_AFTER);
+    if own && action.headers_to_add.iter().any(is_retry_after) {
+        return Err(Problem::of_field(
+            format!("{path}.response.retryAfter"),
+            "InvalidHeader",
+            "headers_to_add has a retry-after too: keep one of the two",
+        ));
+    }
+    if action.headers_to_add.len() + usize::from(own) > 10 {
         return Err(Problem::of_field(
             format!("{path}.headers_to_add"),
             "TooManyHeaders",

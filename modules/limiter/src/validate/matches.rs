@@ -14,6 +14,8 @@ const PSEUDO: [&str; 4] = ["authority", "method", "path", "scheme"];
 const METHODS: [&str; 9] = [
     "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE",
 ];
+/// Values that a proxy keeps a bucket for, unless the match says.
+const VALUES: u32 = 1000;
 /// Leading bits of an IPv6 address that stands for an IPv4 one.
 const MAPPED_BITS: u8 = 96;
 
@@ -26,8 +28,21 @@ pub struct RuleMatch {
     pub headers: Vec<ValueMatch>,
     /// Alternatives, each with its own bucket; empty = any address.
     pub addresses: Vec<Address>,
+    /// Each value has a bucket of its own.
+    pub separate: Vec<Separate>,
+    /// How many values a proxy keeps a bucket for; 0 without such.
+    pub values: u32,
     /// Somebody else's route action.
     pub custom: Option<(String, String)>,
+}
+
+/// What has a bucket for each of its values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Separate {
+    /// A header.
+    Header(String),
+    /// A query parameter.
+    Query(String),
 }
 
 /// A match on a header or query parameter.
@@ -69,14 +84,9 @@ pub(super) fn check(d: &Descriptor, path: &str) -> Result<RuleMatch, Problem> {
     let mut out = RuleMatch::default();
     for (i, matcher) in d.matches.iter().enumerate() {
         let path = format!("{path}.match[{i}]");
-        if matcher.present_match_separate == Some(true) {
-            return Err(Problem::of_field(
-                format!("{path}.present_match_separate"),
-                "NotSupported",
-                "one counter per header value needs strategy global, which is not available yet: use present_match",
-            ));
-        }
+        separate(matcher, &path, &mut out)?;
         match matcher.source() {
+            MatchSource::HeadMatch | MatchSource::QueryMatch if !is_test(matcher) => {}
             MatchSource::HeadMatch => {
                 out.headers
                     .push(value_match(matcher, &path, header::matched)?);
@@ -99,6 +109,88 @@ pub(super) fn check(d: &Descriptor, path: &str) -> Result<RuleMatch, Problem> {
     Ok(out)
 }
 
+/// Whether a match asks more than which values there are.
+fn is_test(m: &Matcher) -> bool {
+    let filled = |s: &Option<String>| s.as_ref().is_some_and(|s| !s.is_empty());
+    m.present_match_separate != Some(true)
+        || [
+            &m.regex_match,
+            &m.exact_match,
+            &m.prefix_match,
+            &m.suffix_match,
+        ]
+        .into_iter()
+        .any(filled)
+        || m.is_exact_match_empty == Some(true)
+}
+
+/// A bucket for each value of what is matched.
+fn separate(m: &Matcher, path: &str, out: &mut RuleMatch) -> Result<(), Problem> {
+    let wrong = |field: &str, why: &str| {
+        let field = format!("{path}.{field}");
+        Err(Problem::of_field(field, "InvalidMatch", why))
+    };
+    if m.present_match_separate != Some(true) {
+        return match m.max_values {
+            None => Ok(()),
+            Some(_) => wrong(
+                "maxValues",
+                "only present_match_separate has a bucket for each value: set it to true, or remove maxValues",
+            ),
+        };
+    }
+    let most = match m.max_values.map(u32::try_from) {
+        None => VALUES,
+        Some(Ok(most @ 1..=10_000)) => most,
+        Some(_) => return wrong("maxValues", "write a number from 1 to 10000"),
+    };
+    if m.present_match == Some(false) || (m.invert_match == Some(true) && !is_test(m)) {
+        return wrong(
+            "present_match_separate",
+            "what is absent has no value to count: remove invert_match, or present_match: false",
+        );
+    }
+    if m.ignore_query == Some(true) {
+        return wrong(
+            "ignoreQuery",
+            "a bucket is for the whole value of :path, with its query: remove ignoreQuery or present_match_separate",
+        );
+    }
+    let name = named(m, path)?;
+    let (check_name, of): (NameCheck, fn(String) -> Separate) = match m.source() {
+        MatchSource::HeadMatch => (header::matched, Separate::Header),
+        MatchSource::QueryMatch => (header::parameter, Separate::Query),
+        MatchSource::SourceIpMatch => {
+            return wrong(
+                "present_match_separate",
+                "it is for headers and query parameters: list addresses in exact_match, which have a bucket each",
+            );
+        }
+        // Refused for what it is.
+        MatchSource::JsonBodyMatch => return Ok(()),
+    };
+    check_name(&name).map_err(|why| {
+        Problem::of_field(format!("{path}.name"), "InvalidMatch", why.to_string())
+    })?;
+    out.values = out.values.max(most);
+    out.separate.push(of(name));
+    Ok(())
+}
+
+/// Checks the name of a header or parameter.
+type NameCheck = fn(&str) -> Result<(), HeaderError>;
+
+fn named(m: &Matcher, path: &str) -> Result<String, Problem> {
+    let name = m.name.clone().filter(|name| !name.is_empty());
+    name.ok_or_else(|| {
+        Problem::of_field(
+            format!("{path}.name"),
+            "InvalidMatch",
+            "name is required: the header, pseudo header or query parameter to match",
+        )
+    })
+}
+
 fn custom(d: &Descriptor, path: &str) -> Result<Option<(String, String)>, Problem> {
     let filled = |s: &Option<String>| s.clone().filter(|s| !s.is_empty());
     match (filled(&d.custom_key), filled(&d.custom_value)) {
@@ -117,19 +209,8 @@ fn custom(d: &Descriptor, path: &str) -> Result<Option<(String, String)>, Proble
     }
 }
 
-fn value_match(
-    m: &Matcher,
-    path: &str,
-    check_name: fn(&str) -> Result<(), HeaderError>,
-) -> Result<ValueMatch, Problem> {
-    let name = m.name.clone().unwrap_or_default();
-    if name.is_empty() {
-        return Err(Problem::of_field(
-            format!("{path}.name"),
-            "InvalidMatch",
-            "name is required: the header, pseudo header or query parameter to match",
-        ));
-    }
+fn value_match(m: &Matcher, path: &str, check_name: NameCheck) -> Result<ValueMatch, Problem> {
+    let name = named(m, path)?;
     check_name(&name).map_err(|why| {
         Problem::of_field(format!("{path}.name"), "InvalidMatch", why.to_string())
     })?;

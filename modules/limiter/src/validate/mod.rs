@@ -13,7 +13,8 @@ use trimtab_crds::limiter::{BASE_SET, Delivery, Descriptor, LimiterSpec};
 use trimtab_kit::identity::XdsEndpoint;
 use trimtab_kit::problem::Problem;
 
-pub use matches::{Address, RuleMatch, Test, ValueMatch};
+pub(crate) use action::RETRY_AFTER;
+pub use matches::{Address, RuleMatch, Separate, Test, ValueMatch};
 pub(crate) use target::virtual_hosts;
 
 use crate::decide::expression::Expression;

@@ -19,8 +19,8 @@ const TEMPLATES: &str = "inject.istio.io/templates";
 const AGENT_ONLY: &str = "grpc-agent";
 /// Set by Istio's CNI on a pod whose traffic the node's proxy carries.
 const REDIRECTION: &str = "ambient.istio.io/redirection";
-/// Asks for that.
-const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+/// Asks for that, on a pod or on its namespace.
+pub(super) const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 /// Who manages a gateway's pods.
 const MANAGED: &str = "gateway.istio.io/managed";
 /// Value of [`MANAGED`] for waypoints.

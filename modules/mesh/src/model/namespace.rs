@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use trimtab_crds::ACCEPT_OBJECTS_LABEL;
 use trimtab_crds::fence::LAZY_XDS_ANNOTATION;
 
+use super::capture::DATAPLANE_MODE;
 use super::{Labels, annotations};
 use crate::table::{Known, Row};
 
@@ -20,6 +21,11 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    /// What it asks Istio to do with the traffic of its pods: `ambient`, or nothing.
+    pub fn dataplane_mode(&self) -> Option<&str> {
+        self.labels.get(DATAPLANE_MODE).map(String::as_str)
+    }
+
     /// Whether it wants no objects for services of other namespaces.
     pub fn is_closed(&self) -> bool {
         let label = self.labels.get(ACCEPT_OBJECTS_LABEL);

@@ -13,8 +13,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
-use super::capture::Capture;
-use super::{Labels, selects};
+use super::capture::{Capture, DATAPLANE_MODE};
+use super::{Labels, Namespace, selects};
 use crate::quantity::parse_quantity;
 use crate::table::{Change, Index, Known, Row, Rows};
 
@@ -97,6 +97,15 @@ impl Pod {
     fn is(&self, other: &Self) -> bool {
         let namespace = |pod: &Self| pod.group.workload.namespace.clone();
         self.name == other.name && namespace(self) == namespace(other)
+    }
+}
+
+impl Pod {
+    /// Whether the node's proxy carries its traffic: it does, or the pod asks for it, or else its namespace.
+    pub fn is_ambient(&self, namespace: Option<&Namespace>) -> bool {
+        let own = self.group.labels.get(DATAPLANE_MODE).map(String::as_str);
+        let asked = own.or_else(|| namespace?.dataplane_mode());
+        self.capture.ambient || asked == Some("ambient")
     }
 }
 
