@@ -86,12 +86,14 @@ impl Mesh {
         table.unwrap_or_else(|_| Table::new(&self.domain))
     }
 
-    /// Followers ask for tables: none is told while the list of tables is locked.
+    /// Followers ask for tables: none is told while the list of tables is locked. The table of the MeshConfig is telling this.
     fn export_by(&self, defaults: &ExportDefaults) {
         let tables: Vec<Arc<dyn AnyTable>> = {
             let mut tables = self.tables.lock();
             tables.defaults.clone_from(defaults);
-            tables.by_row.values().cloned().collect()
+            let own = TypeId::of::<MeshConfig>();
+            let others = tables.by_row.iter().filter(|(row, _)| **row != own);
+            others.map(|(_, table)| table.clone()).collect()
         };
         for table in tables {
             table.export_by(defaults);
