@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// While an Event holds it is published this often.
-const REPEAT: Duration = Duration::from_mins(30);
+const REPEAT: Duration = Duration::from_secs(1800);
 /// Between two Events: a mistake in many objects is no flood.
 const PAUSE: Duration = Duration::from_millis(100);
 /// For one write.

@@ -341,6 +341,7 @@ impl<'a> Setup<'a> {
                 clock: context.clock,
                 shutdown: context.shutdown,
                 throttled: false.into(),
+                _mesh: context.mesh,
             })
         }));
     }

@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use trimtab_crds::istio::AuthorizationPolicy;
+use trimtab_mesh::DEFAULT_DOMAIN;
 use trimtab_mesh::model::{Identity, Service};
 use trimtab_mesh::table::{Known, Row};
 
 use crate::hints::goes_with;
-
-/// Istio's name of the own trust domain in policies, whatever it is.
-const OWN_DOMAIN: &str = "cluster.local";
 
 /// A policy that allows or denies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +147,8 @@ impl Source {
 
     /// `inside`, `outside`: whether the caller's address counts as one of `ipBlocks`, and as none of `notIpBlocks`.
     fn admits(&self, peer: &Peer, inside: bool, outside: bool) -> bool {
-        let principals = [&*peer.domain, OWN_DOMAIN].map(|domain| peer.principal_of(domain));
+        // Istio takes the default name for the own trust domain, whatever that is.
+        let principals = [&*peer.domain, DEFAULT_DOMAIN].map(|domain| peer.principal_of(domain));
         let account = format!("{}/{}", peer.namespace, peer.account);
         self.principals.admit(&principals)
             && self.namespaces.admit(std::slice::from_ref(&peer.namespace))

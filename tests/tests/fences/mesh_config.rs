@@ -85,7 +85,7 @@ async fn fault_t15_a_fence_tells_of_targets_that_refuse_the_fallback() {
     let fine = || fixture.status_where("shop", "front", "no refused host", |s| told(s).is_none());
     let apply = |spec: Value| fixture.apply(policy("p", spec));
 
-    apply(of_redis(&["*/ns/shop/sa/default"])).await;
+    apply(of_redis(&["*/ns/shop/sa/front"])).await;
     let status = refused().await;
     let message = told(&status).unwrap();
     assert!(
@@ -101,7 +101,7 @@ async fn fault_t15_a_fence_tells_of_targets_that_refuse_the_fallback() {
 
     // The fallback is let in too, by the mesh's trust domain once it is known.
     let fallback = "mesh.example/ns/istio-system/sa/global-sidecar";
-    apply(of_redis(&["*/ns/shop/sa/default", fallback])).await;
+    apply(of_redis(&["*/ns/shop/sa/front", fallback])).await;
     fixture.settle().await;
     refused().await;
     fixture.put(mesh("trustDomain: mesh.example"));
@@ -110,9 +110,9 @@ async fn fault_t15_a_fence_tells_of_targets_that_refuse_the_fallback() {
     refused().await;
 
     // A hint, and a declaration: the first call is direct.
-    apply(of_redis(&["mesh.example/ns/shop/sa/default"])).await;
+    apply(of_redis(&["mesh.example/ns/shop/sa/front"])).await;
     fine().await;
-    apply(of_redis(&["*/ns/shop/sa/default"])).await;
+    apply(of_redis(&["*/ns/shop/sa/front"])).await;
     refused().await;
     fixture
         .fence("shop", "front", json!({"host": {REDIS: {}}}))
@@ -139,7 +139,7 @@ async fn fault_t15_a_fence_tells_of_targets_that_refuse_the_fallback() {
 async fn fault_t15_without_hints_and_by_denial() {
     let fixture = Fixture::shop();
     fixture.fallback(true);
-    fixture.put(policy("p", of_redis(&["cluster.local/ns/shop/sa/default"])));
+    fixture.put(policy("p", of_redis(&["cluster.local/ns/shop/sa/front"])));
     let operator = fixture.operator("learn: {hints: false}").await;
     fixture.fence("shop", "front", json!({})).await;
     let named = |s: &FenceStatus| told(s).is_some_and(|m| m.contains(REDIS));

@@ -8,7 +8,9 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trimtab::config::Config;
+use trimtab::manifests::Document;
 use trimtab::operator::Operator;
+use trimtab::translate;
 use trimtab_lab::process::wait_until;
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -89,4 +91,36 @@ async fn fault_m14_a_refused_virtual_service_is_told_by_an_event() {
         "{notes:?}"
     );
     operator.stop().await.unwrap();
+}
+
+/// Rules of a VirtualService that only its namespace sees route no calls of others.
+#[tokio::test]
+async fn routes_are_for_those_who_see_the_virtual_service_by_the_meshs_default() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    for (default, written, expected) in [
+        ("[]", json!([]), "istio-system"),
+        ("['.']", json!([]), "shop"),
+        ("['.']", json!(["*"]), "istio-system"),
+    ] {
+        let mesh = format!("defaultVirtualServiceExportTo: {default}");
+        let mut rules = route(&json!({"method": {"exact": "order"}}));
+        rules["spec"]["exportTo"] = written.clone();
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": mesh}});
+        let documents = [service("orders", "tcp-dubbo"), rules, map];
+        let documents = documents.map(|object| Document::new("in.yaml", object));
+        let mut config = Config::parse("metaprotocol: {dataPlane: Envoy}").unwrap();
+        "trimtab.istio-system.svc:15010".clone_into(&mut config.xds.advertise);
+        let pass = translate::pass(&documents, &<_>::default(), &config).await;
+        let (_, output) = pass.unwrap();
+        let text = translate::print(&output, true, true).unwrap();
+        let wanted = format!("\"namespace\": \"{expected}\"");
+        assert!(text.contains(&wanted), "{default} {written}: {text}");
+        let root = text.contains("\"namespace\": \"istio-system\"");
+        assert_eq!(
+            root,
+            expected == "istio-system",
+            "{default} {written}: {text}"
+        );
+    }
 }

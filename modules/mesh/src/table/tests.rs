@@ -61,9 +61,12 @@ fn what_cannot_be_decoded_stays_until_it_is_gone() {
     assert_eq!(table.rows().unreadable().count(), 0);
 }
 
-/// Names of the changes that were told, with who saw the Service before and sees it now from another namespace.
+/// A name, and whether another namespace saw the Service before and sees it now.
+type Sight = (String, Option<bool>, Option<bool>);
+
+/// The changes that were told.
 #[derive(Default)]
-struct Seen(Mutex<Vec<(String, Option<bool>, Option<bool>)>>);
+struct Seen(Mutex<Vec<Sight>>);
 
 impl Follower<Service> for Seen {
     fn changed(&self, change: Change<'_, Service>) {
