@@ -319,7 +319,11 @@ impl<'a> Setup<'a> {
     pub fn publishes_events(&mut self, events: &Arc<Events>) {
         self.right(Right::on::<v1::Event>(&["create", "patch"]));
         let (client, events, name) = (self.context().client.clone(), events.clone(), self.name);
-        self.task("events", events.publish(client, name));
+        let shutdown = self.context().shutdown.clone();
+        self.task("events", async move {
+            let publishing = events.publish(client, name);
+            let _ = shutdown.run_until_cancelled(publishing).await;
+        });
     }
 
     /// A right besides those of watches, generated kinds and statuses.
