@@ -58,15 +58,6 @@ impl Exports {
         }
     }
 
-    /// A default of the MeshConfig. istiod honours `.`, then `*`, and no names; `None`: the list has neither.
-    fn default_of(list: &[String]) -> Option<Self> {
-        let has = |item| list.iter().any(|i| i == item);
-        if has(".") {
-            return Some(Self::new(["."]));
-        }
-        (list.is_empty() || has("*")).then_some(Self::ALL)
-    }
-
     /// What holds under a default of the mesh; `None`: what is written, or the same as now.
     pub fn under(&self, default: &Self) -> Option<Self> {
         let new = Self {
@@ -121,18 +112,29 @@ impl Default for ExportDefaults {
 }
 
 impl ExportDefaults {
-    /// From the lists of the MeshConfig. Services and VirtualServices whose default names neither `.` nor `*` are seen by
-    /// nobody, such DestinationRules by all.
+    /// From the lists of the MeshConfig, of which istiod honours `*` and `.` and no names. Of Services and VirtualServices `*`
+    /// counts first, and with neither nobody sees them; of DestinationRules `.` counts first, and with neither all do.
     pub fn new(
         services: &[String],
         virtual_services: &[String],
         destination_rules: &[String],
     ) -> Self {
-        let or_none = |list| Exports::default_of(list).unwrap_or_else(|| Exports::new(["~"]));
+        let has = |list: &[String], item| list.iter().any(|i| i == item);
+        let of = |list: &[String]| {
+            if list.is_empty() || has(list, "*") {
+                Exports::ALL
+            } else {
+                Exports::new([if has(list, ".") { "." } else { "~" }])
+            }
+        };
         Self {
-            services: or_none(services),
-            virtual_services: or_none(virtual_services),
-            destination_rules: Exports::default_of(destination_rules).unwrap_or(Exports::ALL),
+            services: of(services),
+            virtual_services: of(virtual_services),
+            destination_rules: if has(destination_rules, ".") {
+                Exports::new(["."])
+            } else {
+                Exports::ALL
+            },
         }
     }
 }
@@ -153,7 +155,7 @@ mod tests {
             (&[][..], [true, true], [true, true]),
             (&["*"], [true, true], [true, true]),
             (&["."], [true, false], [true, false]),
-            (&["*", "."], [true, false], [true, false]),
+            (&["*", "."], [true, true], [true, false]),
             (&["other"], [false, false], [true, true]),
             (&["~"], [false, false], [true, true]),
         ] {

@@ -91,7 +91,7 @@ async fn defaults_of_exports_hide_what_istiod_hides() {
     for (config, expected) in [
         (json!({}), [own, everybody]),
         (all(&["."]), [own, [false; 3]]),
-        (all(&["*", "."]), [own, [false; 3]]),
+        (all(&["*", "."]), [own, [true, true, false]]),
         (all(&[other.name()]), [[false, false, true]; 2]),
     ] {
         let istiod = Istiod::start_with(cluster, Minor::Newest, &config)
