@@ -191,6 +191,7 @@ impl MetaprotocolConfig {
                 .closed_namespaces
                 .clone()
                 .unwrap_or_else(|| closed_namespaces(&self.root_namespace)),
+            virtual_service_export_to: Vec::new(),
             scope: self.scope,
             ports: self.ports,
             data_planes: planes.iter().copied().collect(),

@@ -74,6 +74,7 @@ impl Module for Metaprotocol {
         }
         watches(setup, &index);
         generates(setup, &engine);
+        setup.publishes_events(&engine.events);
         setup.engine(&engine);
         if let Some(reader) = secrets {
             setup.right(Right::on::<Secret>(&["get"]));
@@ -108,6 +109,7 @@ fn watches(setup: &mut Setup<'_>, index: &Arc<Index>) {
     setup.follow::<mesh::ServiceEntry>(index);
     setup.follow::<mesh::Namespace>(index);
     setup.follow::<DestinationRule>(index);
+    setup.follow_mesh_defaults();
     setup.follow_mesh_config::<mesh::MeshConfig>(index);
     setup.follow::<Kept<Gateway>>(index);
     setup.follow::<Kept<VirtualService>>(index);

@@ -67,7 +67,9 @@ impl FallbackArgs {
         }
         // Found ports belong to a running mesh.
         lazyload.fallback.auto_port = false;
-        lazyload.fallback.registry_only |= self.registry_only;
+        if self.registry_only {
+            lazyload.fallback.registry_only = Some(true);
+        }
         let own = format!(
             "trimtab.{}.svc.{}:{ACCESS_LOGS}",
             lazyload.namespace, lazyload.domain

@@ -3,11 +3,6 @@
 {{- if ne (get (default dict .Values.config.metaprotocol) "enabled" | toString) "false" -}}true{{- end -}}
 {{- end -}}
 
-{{- define "trimtab.hasHints" -}}
-{{- $learn := default dict (get (default dict .Values.config.lazyload) "learn") -}}
-{{- if and (include "trimtab.hasLazyload" .) (ne (get $learn "hints" | toString) "false") -}}true{{- end -}}
-{{- end -}}
-
 {{/* What is watched, in all namespaces. */}}
 {{- define "trimtab.rules.read" -}}
 {{- $layer7 := include "trimtab.hasLayer7" . -}}
@@ -35,6 +30,15 @@
   resources: [endpointslices]
   verbs: [list, watch]
 {{- end }}
+{{- if or $layer7 $lazyload }}
+{{- with (include "trimtab.config" . | fromYaml).mesh.configMap }}
+# Who sees objects without exportTo, access logs and tracing, as Istio's MeshConfig has them.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [{{ base . }}]
+  verbs: [list, watch]
+{{- end }}
+{{- end }}
 {{- if $layer7 }}
 # Layer-7 protocols.
 - apiGroups: [metaprotocol.aeraki.io]
@@ -49,13 +53,6 @@
 - apiGroups: [networking.istio.io]
   resources: [gateways]
   verbs: [list, watch]
-{{- with (include "trimtab.config" . | fromYaml).mesh.configMap }}
-# Access logs and tracing as Istio's MeshConfig has them.
-- apiGroups: [""]
-  resources: [configmaps]
-  resourceNames: [{{ base . }}]
-  verbs: [list, watch]
-{{- end }}
 # Its objects are of no namespace.
 - apiGroups: [metaprotocol.aeraki.io]
   resources: [applicationprotocols/status]
@@ -69,9 +66,7 @@
 - apiGroups: [networking.istio.io]
   resources: [sidecars]
   verbs: [list, watch]
-{{- end }}
-{{- if include "trimtab.hasHints" . }}
-# config.lazyload.learn.hints: who may call whom, a hint before the first call.
+# Who may call whom: a hint before the first call, and first calls that would be refused.
 - apiGroups: [security.istio.io]
   resources: [authorizationpolicies]
   verbs: [list, watch]
@@ -113,6 +108,10 @@
 - apiGroups: [dubbo.aeraki.io]
   resources: [dubboauthorizationpolicies/status]
   verbs: [patch]
+# What is refused of VirtualServices, Services and ServiceEntries.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
 # Generated objects that make gateways listen.
 - apiGroups: [networking.istio.io]
   resources: [virtualservices]

@@ -5,6 +5,7 @@ mod contract;
 mod desired;
 mod facts;
 mod host;
+mod told;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 use trimtab_kit::answers::{Answers, Changed};
 use trimtab_kit::clock::Clock;
 use trimtab_kit::engine::WriteError;
+use trimtab_kit::events::Events;
 use trimtab_kit::host::Context;
 use trimtab_kit::queue::WorkQueue;
 use trimtab_xds::{ResourceCache, Unresolved, Update};
@@ -49,6 +51,8 @@ pub struct Engine {
     secrets: Option<SecretReader>,
     /// How long events are gathered.
     gather: Duration,
+    /// What is refused of objects whose status others write.
+    pub(crate) events: Arc<Events>,
     /// Plain proxies listen where they are told, and need no addresses of services.
     plain: bool,
 }
@@ -103,6 +107,7 @@ impl Engine {
             gather,
             vips,
             secrets,
+            events: Arc::default(),
             queue: WorkQueue::default(),
         })
     }
@@ -121,6 +126,10 @@ impl Engine {
                 let last_good = inner.hosts.get(host).and_then(|h| h.last_good.clone());
                 let resolved = self.index.resolve(host, last_good.as_ref());
                 inner.take(host, resolved, self.plain, &mut out);
+                // Plain proxies have no istiod: those objects have a status of ours.
+                let state = inner.hosts.get(host).filter(|_| !self.plain);
+                let told = state.map(|state| told::events(&self.index, state));
+                self.events.set(host, told.unwrap_or_default());
             }
             // Under the lock: what was made later must not be overtaken by this.
             let changed = self.xds.update_all(out.updates.into_values().collect());

@@ -267,3 +267,20 @@ impl State {
         take(&self.objects.rules, host, &mut parts.rules);
     }
 }
+
+impl super::Index {
+    /// `metadata.uid` of an object whose status others write.
+    pub fn uid(&self, kind: &str, namespace: &str, name: &str) -> Option<String> {
+        let objects = &self.objects;
+        let uid = match kind {
+            "Service" => objects.services.get(namespace, name)?.id.uid.to_string(),
+            "ServiceEntry" => objects.entries.get(namespace, name)?.id.uid.to_string(),
+            "VirtualService" => {
+                let object = objects.virtual_services.get(namespace, name)?;
+                object.metadata.uid.clone()?
+            }
+            _ => return None,
+        };
+        Some(uid)
+    }
+}

@@ -20,6 +20,9 @@ pub struct Settings {
     pub closed_namespaces: BTreeSet<String>,
     /// Where outbound EnvoyFilters go when the router has no `exportTo`.
     pub scope: Scope,
+    /// `exportTo` of VirtualServices without, by the MeshConfig.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub virtual_service_export_to: Vec<String>,
     /// Which ports are managed.
     pub ports: Ports,
     /// Data planes in use. With both, each proxy gets the output that it can run.
@@ -63,6 +66,7 @@ impl Default for Settings {
             trusted_namespaces: BTreeSet::new(),
             closed_namespaces: closed_namespaces(ROOT_NAMESPACE),
             scope: Scope::Root,
+            virtual_service_export_to: Vec::new(),
             ports: Ports::All,
             data_planes: BTreeSet::from([DataPlane::Aeraki]),
             aeraki_proxies: ProxySelector::default(),
@@ -116,6 +120,8 @@ impl Settings {
                 sampling: sampling.clamp(0.0, 100.0),
             });
         }
+        let default = mesh.export_defaults().virtual_services.written();
+        out.virtual_service_export_to = default;
         if out.root_namespace == ROOT_NAMESPACE && !mesh.root_namespace.is_empty() {
             out.root_namespace.clone_from(&mesh.root_namespace);
             if out.closed_namespaces.remove(ROOT_NAMESPACE) {

@@ -122,10 +122,16 @@ fn lower(
             }
         }
     }
+    let written = &object.spec.export_to;
+    let export_to = if written.is_empty() {
+        &mesh.settings.virtual_service_export_to
+    } else {
+        written
+    };
     (!routes.is_empty()).then(|| Router {
         owner: Owner::of("VirtualService", object.as_ref()),
         routes,
-        export_to: object.spec.export_to.clone(),
+        export_to: export_to.clone(),
         ..Router::default()
     })
 }

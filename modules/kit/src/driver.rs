@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
+use trimtab_mesh::Mesh;
 
 use crate::answers::Changed;
 use crate::apply::ApplyError;
@@ -53,6 +54,8 @@ pub(crate) struct Driver<E: Engine> {
     pub(crate) budget: Budget,
     /// A log line says that the budget is used up.
     pub(crate) throttled: AtomicBool,
+    /// Tables tell it of the MeshConfig for as long as somebody holds it.
+    pub(crate) _mesh: Arc<Mesh>,
 }
 
 /// Writers in a lane that has a budget count against it together.

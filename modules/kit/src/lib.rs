@@ -17,6 +17,7 @@ mod driver;
 pub mod engine;
 pub mod envoy;
 pub mod envoyfilter;
+pub mod events;
 pub mod generated;
 pub mod host;
 pub mod identity;

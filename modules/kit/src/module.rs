@@ -9,6 +9,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use k8s_openapi::api::events::v1;
 use kube::Resource;
 use kube::core::{ApiResource, NamespaceResourceScope};
 use prometheus_client::collector::Collector;
@@ -23,12 +24,14 @@ use crate::apply::{Applier, OnChange, Ownership};
 use crate::budget::Budget;
 use crate::driver::{AnyDriver, Driver};
 use crate::engine::Engine;
+use crate::events::Events;
 use crate::host::{Context, Host};
 use crate::rights::Right;
 use crate::watch::{Watch, WatchConfig, Watched, everywhere, its_namespace};
 use crate::write::{Kind, Writers};
 pub use factory::{Factory, read};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
+use trimtab_mesh::model::MeshConfig;
 use trimtab_mesh::table::{Follower, Row};
 
 /// A pluggable part of the operator.
@@ -260,6 +263,12 @@ impl<'a> Setup<'a> {
         self.waits_for(watch);
     }
 
+    /// Objects without `exportTo` are seen as the MeshConfig says.
+    pub fn follow_mesh_defaults(&mut self) {
+        let mesh = self.context().mesh.clone();
+        self.follow_mesh_config::<MeshConfig>(&mesh);
+    }
+
     fn follow_where<R: Row<Object: Watched>>(
         &mut self,
         config: WatchConfig,
@@ -316,6 +325,17 @@ impl<'a> Setup<'a> {
         self.right(Right::on::<K>(&["patch"]).status());
     }
 
+    /// The module tells by Events what is wrong with objects whose status it does not write.
+    pub fn publishes_events(&mut self, events: &Arc<Events>) {
+        self.right(Right::on::<v1::Event>(&["create", "patch"]));
+        let (client, events, name) = (self.context().client.clone(), events.clone(), self.name);
+        let shutdown = self.context().shutdown.clone();
+        self.task("events", async move {
+            let publishing = events.publish(client, name);
+            let _ = shutdown.run_until_cancelled(publishing).await;
+        });
+    }
+
     /// A right besides those of watches, generated kinds and statuses.
     pub fn right(&mut self, right: Right) {
         self.installed.rights.push(right);
@@ -335,6 +355,7 @@ impl<'a> Setup<'a> {
                 clock: context.clock,
                 shutdown: context.shutdown,
                 throttled: false.into(),
+                _mesh: context.mesh,
             })
         }));
     }

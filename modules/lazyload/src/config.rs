@@ -171,7 +171,9 @@ pub struct Fallback {
     pub tcp: bool,
     /// The mesh's `outboundTrafficPolicy` is REGISTRY_ONLY. It decides only what the fallback's own pods do with unknown TCP:
     /// nobody shall reach by the fallback what the mesh does not allow.
-    pub registry_only: bool,
+    ///
+    /// Absent: as the MeshConfig says.
+    pub registry_only: Option<bool>,
     /// Rules for hosts that go elsewhere.
     pub dispatches: Vec<Dispatch>,
     /// Unknown calls go to `PassthroughCluster` instead of the fallback.
@@ -194,7 +196,7 @@ impl Default for Fallback {
             cleanup_wormhole_port: false,
             support_h2: true,
             tcp: false,
-            registry_only: false,
+            registry_only: None,
             dispatches: Vec::new(),
             passthrough_by_default: false,
             add_env_header_via_lua: false,

@@ -12,6 +12,7 @@
 //! argument. `engine` and `hints` keep state and do no I/O; the servers of `learn` have effects; `module` declares it all to the
 //! kit, which writes.
 
+pub mod access;
 pub mod auto;
 pub mod config;
 mod describe;

@@ -15,9 +15,11 @@ use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::rights::Right;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Namespace, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, MeshConfig, Namespace, Pod, Service, ServiceEntry,
+    VirtualService,
 };
 
+use crate::access::Policy;
 use crate::config::{LazyloadConfig, PrometheusLearning};
 use crate::describe;
 use crate::engine::{Engine, WIRING, WorkItem};
@@ -143,6 +145,11 @@ fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>)
     setup.follow::<DestinationRule>(&engine.index);
     setup.follow::<Sidecar>(&engine.index);
     setup.follow::<Sidecar>(engine);
+    // After the index, in which Services are looked up.
+    setup.follow::<Service>(engine);
+    setup.follow::<Policy>(engine);
+    setup.follow_mesh_defaults();
+    setup.follow_mesh_config::<MeshConfig>(engine);
     if config.learn.hints {
         // After the index, in which names are looked up.
         setup.follow::<PodTemplate>(&engine.hints);

@@ -5,6 +5,7 @@
 //! | `Accepted` | the spec is taken | the first part that is not, and what to change |
 //! | `FallbackReady` | calls to hosts out of scope are carried | by what they are not; no scope is made narrower then |
 //! | `Programmed` | the Sidecar is written | why not; what is there stays |
+//! | `FirstCallsRefused` | policies of hosts out of scope let the pods in and not the fallback | never: it is absent |
 //! | `Ready` | the fence does what it asks for | the first of the others that it does not |
 
 mod fit;
@@ -68,6 +69,8 @@ pub struct Facts<'a> {
     pub programmed_state: &'a ProgrammedState,
     /// The fallback.
     pub fallback: &'a FallbackState,
+    /// Hosts out of scope that let the pods in and not the fallback, with their policies.
+    pub first_calls: &'a [String],
     /// Hosts by dependency.
     pub domains: &'a BTreeMap<String, Domain>,
     /// Learned calls in Slime's form.
@@ -98,6 +101,7 @@ pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceS
         fallback(facts),
         programmed(facts),
     ];
+    drafts.extend(first_calls(facts));
     drafts.push(ready(facts, &drafts));
     // Cut without the kit's sign of a cut: a stored message that was cut would differ from it, and be written again.
     for draft in &mut drafts {
@@ -167,6 +171,22 @@ fn fallback(facts: &Facts<'_>) -> Draft {
         FallbackState::Ready => draft(true, "Ready", "calls to hosts out of scope are carried"),
         FallbackState::NotReady(why) => draft(false, "NotReady", why),
     }
+}
+
+/// Only of a fence whose first calls take the fallback.
+fn first_calls(facts: &Facts<'_>) -> Option<Draft> {
+    let narrow = matches!(
+        facts.programmed_state,
+        ProgrammedState::Written | ProgrammedState::MergedInto(_)
+    );
+    let takes = narrow && *facts.fallback != FallbackState::Unused;
+    (takes && !facts.first_calls.is_empty()).then(|| {
+        let message = format!(
+            "a first call has the identity of the fallback, and these hosts let the pods in and not the fallback: {}; declare them in spec.host, or allow the fallback, see docs/servicefence.md, Policies of the target",
+            listed(facts.first_calls)
+        );
+        Draft::new("FirstCallsRefused", true, "TargetPolicy", message)
+    })
 }
 
 fn programmed(facts: &Facts<'_>) -> Draft {
@@ -248,6 +268,7 @@ mod tests {
             warnings: &[],
             programmed_state,
             fallback,
+            first_calls: &[],
             domains: &NONE,
             metric_status: &NOTHING,
             dependencies,
@@ -286,6 +307,31 @@ mod tests {
             );
             let ready = condition(&made, "Ready");
             assert_eq!((ready.status.as_str(), ready.reason.as_str()), wanted);
+        }
+    }
+
+    #[test]
+    fn fault_t15_a_fence_names_hosts_that_refuse_first_calls() {
+        let size = ScopeSize::default();
+        let hosts = ["a.shop.svc by AuthorizationPolicy shop/a".to_owned()];
+        let not_ready = FallbackState::NotReady("no pods".into());
+        for (state, fallback, told) in [
+            (ProgrammedState::Written, &FallbackState::Ready, true),
+            (ProgrammedState::Written, &not_ready, true),
+            (ProgrammedState::Written, &FallbackState::Unused, false),
+            (ProgrammedState::Observing, &FallbackState::Ready, false),
+        ] {
+            let mut facts = facts(&state, fallback, &[], &size);
+            facts.first_calls = &hosts;
+            let made = status(&facts, &FenceStatus::default(), Timestamp::UNIX_EPOCH);
+            let found = made
+                .conditions
+                .iter()
+                .find(|c| c.type_ == "FirstCallsRefused");
+            assert_eq!(found.is_some(), told, "{state:?} {fallback:?}");
+            if let Some(found) = found {
+                assert!(found.message.contains(&hosts[0]), "{}", found.message);
+            }
         }
     }
 

@@ -16,7 +16,7 @@ pub mod visibility;
 pub use owners::Trust;
 pub use protocol::{Protocol, layer7_kinds};
 pub use table::Mesh;
-pub use visibility::Exports;
+pub use visibility::{ExportDefaults, Exports};
 
 /// Namespace and name of an object; the namespace of what has none is empty.
 pub type Name = (String, String);

@@ -3,7 +3,8 @@
 //! A table is filled by one watch and shared by all modules. An event costs its object: a relist changes what differs and
 //! drops what is gone, and tells each follower no more than that.
 
-use std::any::{Any, TypeId};
+mod mesh;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::{Arc, Weak};
@@ -11,7 +12,8 @@ use std::sync::{Arc, Weak};
 use kube::Resource;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
-use crate::{DEFAULT_DOMAIN, Name};
+use crate::{ExportDefaults, Name};
+pub use mesh::Mesh;
 
 /// What is kept of an object.
 pub trait Row: Debug + PartialEq + Send + Sync + Sized + 'static {
@@ -22,6 +24,11 @@ pub trait Row: Debug + PartialEq + Send + Sync + Sized + 'static {
 
     /// Reads an object. `None`: nobody needs to know of it.
     fn read(object: &Arc<Self::Object>, known: &Known<'_, Self>) -> Option<Self>;
+
+    /// The row under these defaults of the mesh; `None`: it is as it is.
+    fn under(&self, _defaults: &ExportDefaults) -> Option<Self> {
+        None
+    }
 }
 
 /// What is known when an object is read.
@@ -78,6 +85,8 @@ pub struct Rows<R: Row> {
     /// Each with the list that had it last.
     by_name: BTreeMap<Name, (u32, Arc<R>)>,
     index: R::Index,
+    /// Of the mesh, for objects that do not say who sees them.
+    defaults: ExportDefaults,
     /// Exist, but cannot be decoded.
     unreadable: BTreeSet<Name>,
     /// Number of lists that have begun: rows that the newest does not have are gone at its end.
@@ -135,6 +144,9 @@ pub struct Table<R: Row> {
     domain: Arc<str>,
     rows: RwLock<Rows<R>>,
     followers: RwLock<Vec<Weak<dyn Follower<R>>>>,
+    /// Held from a change until all have heard of it: objects and defaults come by different watches, and followers are
+    /// told in the order of the changes.
+    turn: Mutex<()>,
 }
 
 impl<R: Row> Debug for Table<R> {
@@ -158,6 +170,7 @@ impl<R: Row> Table<R> {
         let rows = Rows {
             by_name: BTreeMap::new(),
             index: R::Index::default(),
+            defaults: ExportDefaults::default(),
             unreadable: BTreeSet::new(),
             lists: 0,
             listed: false,
@@ -166,6 +179,7 @@ impl<R: Row> Table<R> {
             domain: domain.into(),
             rows: RwLock::new(rows),
             followers: RwLock::default(),
+            turn: Mutex::default(),
         })
     }
 
@@ -203,7 +217,9 @@ impl<R: Row> Table<R> {
         let Some(row) = self.read(object, &name) else {
             return self.remove(&name);
         };
+        let _turn = self.turn.lock();
         let mut rows = self.rows.write();
+        let row = row.under(&rows.defaults).unwrap_or(row);
         let lists = rows.lists;
         // Followers are told that it is readable again.
         let readable = !rows.unreadable.remove(&name);
@@ -229,6 +245,7 @@ impl<R: Row> Table<R> {
 
     /// An object is gone. Of one that never could be decoded followers are told without a row.
     pub fn remove(&self, name: &Name) {
+        let _turn = self.turn.lock();
         let mut rows = self.rows.write();
         let unreadable = rows.unreadable.remove(name);
         let old = rows.by_name.remove(name).map(|(_, old)| old);
@@ -243,6 +260,36 @@ impl<R: Row> Table<R> {
         rows.index.change(&change);
         drop(rows);
         self.tell(&change);
+    }
+
+    /// The mesh has these defaults now. Followers are told of the rows that this changes.
+    fn export_by(&self, defaults: &ExportDefaults) {
+        let _turn = self.turn.lock();
+        let mut rows = self.rows.write();
+        if rows.defaults == *defaults {
+            return;
+        }
+        rows.defaults.clone_from(defaults);
+        let mut changed = Vec::new();
+        for (name, (_, row)) in &mut rows.by_name {
+            if let Some(new) = row.under(defaults) {
+                let new = Arc::new(new);
+                let old = std::mem::replace(row, new.clone());
+                changed.push((name.clone(), old, new));
+            }
+        }
+        let change = |(name, old, new)| Change {
+            name,
+            old: Some(old),
+            new: Some(new),
+        };
+        for (name, old, new) in &changed {
+            rows.index.change(&change((name, old, new)));
+        }
+        drop(rows);
+        for (name, old, new) in &changed {
+            self.tell(&change((name, old, new)));
+        }
     }
 
     /// A list begins; each of its objects is [`put`](Self::put).
@@ -396,55 +443,6 @@ impl<R: Row<Index: HasKeys>> Rows<R> {
     pub fn of(&self, key: &str) -> impl Iterator<Item = (&Name, &Arc<R>)> {
         let names = self.index.by_key().names(key);
         names.filter_map(|name| Some((name, self.get(name)?)))
-    }
-}
-
-/// One table for each kind of row: what modules know of the mesh.
-#[derive(Debug)]
-pub struct Mesh {
-    domain: Arc<str>,
-    tables: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
-}
-
-impl Mesh {
-    /// No objects yet. `domain` is the cluster's; empty: [`DEFAULT_DOMAIN`].
-    pub fn new(domain: &str) -> Arc<Self> {
-        let domain = if domain.is_empty() {
-            DEFAULT_DOMAIN
-        } else {
-            domain
-        };
-        Arc::new(Self {
-            domain: domain.into(),
-            tables: Mutex::default(),
-        })
-    }
-
-    /// The cluster domain.
-    pub fn domain(&self) -> &Arc<str> {
-        &self.domain
-    }
-
-    /// An object is new or changed.
-    pub fn put<R: Row>(&self, object: R::Object) {
-        self.table::<R>().put(&Arc::new(object));
-    }
-
-    /// An object is gone.
-    pub fn remove<R: Row>(&self, namespace: &str, name: &str) {
-        let name = (namespace.to_owned(), name.to_owned());
-        self.table::<R>().remove(&name);
-    }
-
-    /// The table of a kind of row; all who ask get the same.
-    pub fn table<R: Row>(&self) -> Arc<Table<R>> {
-        let mut tables = self.tables.lock();
-        let table = tables
-            .entry(TypeId::of::<R>())
-            .or_insert_with(|| Table::<R>::new(&self.domain));
-        let table = table.clone().downcast();
-        // The key is the type.
-        table.unwrap_or_else(|_| Table::new(&self.domain))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use trimtab_lab::ports::{free_address, free_port};
 
 use crate::child::{Child, Spec};
@@ -47,12 +48,17 @@ impl Istiod {
 
     /// Starts istiod of a given minor. Several may run against one cluster.
     pub async fn start_minor(cluster: &Cluster, minor: Minor) -> Result<Self> {
+        Self::start_with(cluster, minor, &Value::Null).await
+    }
+
+    /// Starts istiod with `more` in its MeshConfig.
+    pub async fn start_with(cluster: &Cluster, minor: Minor, more: &Value) -> Result<Self> {
         let (grpc, http, monitoring) = (free_address()?, free_address()?, free_address()?);
         let secure = free_address()?;
         let dir = cluster.dir().join(format!("istiod-{}", grpc.port()));
         std::fs::create_dir_all(&dir).map_err(ClusterError::file(&dir))?;
         let mesh = dir.join("mesh.json");
-        std::fs::write(&mesh, MESH).map_err(ClusterError::file(&mesh))?;
+        std::fs::write(&mesh, mesh_config(more)?).map_err(ClusterError::file(&mesh))?;
         let namespace = "istio-system";
         // It exists when another istiod or test made it.
         let _ = cluster
@@ -123,6 +129,15 @@ impl Istiod {
             Minor::Previous => "1.30.4",
         }
     }
+}
+
+fn mesh_config(more: &Value) -> Result<String> {
+    let mut mesh: Value = serde_json::from_str(MESH)
+        .map_err(|error| ClusterError::Other(format!("MeshConfig: {error}")))?;
+    for (key, value) in more.as_object().into_iter().flatten() {
+        mesh[key] = value.clone();
+    }
+    Ok(mesh.to_string())
 }
 
 fn environment(namespace: &str) -> Vec<(String, String)> {

@@ -19,6 +19,7 @@ mod peers;
 
 mod against_real;
 mod charts;
+mod exports;
 mod facts;
 mod fallback;
 mod fixture;

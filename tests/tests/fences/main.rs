@@ -20,6 +20,7 @@ mod hints;
 mod history;
 mod learning;
 mod logs;
+mod mesh_config;
 mod modes;
 mod prometheus;
 mod reload;

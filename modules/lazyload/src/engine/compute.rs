@@ -158,6 +158,7 @@ impl Engine {
             now: self.clock.now(),
             settings: &settings,
         });
+        let first_calls = self.refused_first_calls(key, &resolved.accounts, &scope.imports);
         let mut inner = self.inner.lock();
         inner.timers.retain(|(_, k)| k != key);
         if let Some(next) = scope.next {
@@ -167,6 +168,8 @@ impl Engine {
         entry.generation = resolved.generation;
         entry.mode = resolved.mode;
         entry.callers = callers;
+        entry.accounts.clone_from(&resolved.accounts);
+        entry.first_calls = first_calls;
         entry.claim = resolved.claim();
         entry.refusals.clone_from(&resolved.problems);
         entry.scope = scope;

@@ -95,6 +95,7 @@ impl Contract for Engine {
             self.reread(key);
         }
         self.compute(&dirty);
+        self.look_at_policies();
         for key in self.auto.drain_changes() {
             self.queue.push(WorkItem::Auto(key));
         }

@@ -207,7 +207,7 @@ impl Engine {
 
     /// What must be there now.
     pub fn fallback_routing(&self) -> FallbackRouting {
-        let config = self.config();
+        let config = self.with_mesh_config();
         let (ready, waiting) = {
             let inner = self.inner.lock();
             (
@@ -217,7 +217,7 @@ impl Engine {
         };
         let found = self.ports.all();
         let input = FallbackInput {
-            config: (*config).clone(),
+            config: config.clone(),
             ports: found.clone(),
             ..FallbackInput::default()
         };

@@ -3,6 +3,7 @@
 mod compute;
 mod contract;
 mod fallback_routing;
+mod first_calls;
 mod orphans;
 mod ports;
 mod view;
@@ -22,7 +23,10 @@ use trimtab_kit::clock::Clock;
 use trimtab_kit::engine::WriteError;
 use trimtab_kit::queue::WorkQueue;
 use trimtab_mesh::Mesh;
+use trimtab_mesh::model::MeshConfig;
+use trimtab_mesh::table::Table;
 
+use crate::access::Policy;
 use crate::auto::AutoFences;
 use crate::config::LazyloadConfig;
 use crate::edges::{EdgeStore, Limits};
@@ -76,6 +80,10 @@ struct Entry {
     generation: i64,
     mode: Mode,
     callers: BTreeSet<Caller>,
+    /// Service accounts of its pods.
+    accounts: BTreeSet<String>,
+    /// Hosts out of scope that let its pods in and not the fallback, by the entry that would import them.
+    first_calls: BTreeMap<String, String>,
     claim: Option<Claim>,
     refusals: Vec<Problem>,
     warnings: Vec<String>,
@@ -140,6 +148,12 @@ pub struct Engine {
     settings: RwLock<Arc<Settings>>,
     inner: Mutex<Inner>,
     wake: Arc<Notify>,
+    /// AuthorizationPolicies.
+    policies: Arc<Table<Policy>>,
+    /// What the MeshConfig says.
+    mesh_config: RwLock<Option<Arc<MeshConfig>>>,
+    /// Policies, or what they are for, have changed.
+    policies_moved: AtomicBool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -176,6 +190,9 @@ impl Engine {
             config: RwLock::new(config),
             inner: Mutex::default(),
             wake,
+            policies: mesh.table(),
+            mesh_config: RwLock::default(),
+            policies_moved: AtomicBool::new(false),
         })
     }
 

@@ -36,6 +36,11 @@ impl Engine {
         let programmed_state = failed
             .or_else(|| entry.programmed_state.clone())
             .unwrap_or(ProgrammedState::Refused);
+        // Another fence of the same pods may import what this one does not.
+        let united = &entry.union.entries;
+        let first_calls = entry.first_calls.iter();
+        let first_calls = first_calls.filter(|(host, _)| !united.contains_key(*host));
+        let first_calls: Vec<String> = first_calls.map(|(_, text)| text.clone()).collect();
         let facts = Facts {
             generation: entry.generation,
             mode: entry.mode,
@@ -43,6 +48,7 @@ impl Engine {
             warnings: &entry.warnings,
             programmed_state: &programmed_state,
             fallback: &fallback,
+            first_calls: &first_calls,
             domains: &entry.scope.domains,
             metric_status: &self.edges.metric_status(&entry.callers),
             dependencies: &dependencies,

@@ -29,7 +29,7 @@ pub(super) fn patches(input: &FallbackInput, place: &Place, patches: &mut Patche
         &json!({}),
         &cluster(&input.host(&place.namespace)),
     );
-    let own = if input.config.fallback.registry_only {
+    let own = if input.config.fallback.registry_only == Some(true) {
         "BlackHoleCluster"
     } else {
         "PassthroughCluster"

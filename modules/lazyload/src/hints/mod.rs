@@ -19,6 +19,7 @@ use crate::learn::Rules;
 use crate::learn::hints::{PolicyHint, template_hosts};
 use crate::mesh::Index;
 use crate::object::{Caller, Evidence};
+pub(crate) use policies::goes_with;
 pub use templates::PodTemplate;
 
 /// Hosts with how they are declared.

@@ -84,7 +84,7 @@ pub(super) fn hosts(policy: &PolicyHint, mesh: &Registry) -> BTreeSet<Arc<str>> 
 }
 
 /// Whether two selectors may be for the same pods: they have a label in common, and none with two values.
-fn goes_with(policy: &BTreeMap<String, String>, service: &Labels) -> bool {
+pub(crate) fn goes_with(policy: &BTreeMap<String, String>, service: &Labels) -> bool {
     let mut common = policy
         .iter()
         .filter_map(|(k, v)| Some((v, service.get(k)?)));

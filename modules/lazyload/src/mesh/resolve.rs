@@ -66,6 +66,8 @@ pub struct ResolvedFence {
     pub pods: usize,
     /// Its workloads, and those that only the stored status names: a workload without pods keeps what it learned.
     pub callers: BTreeSet<Caller>,
+    /// Service accounts of its pods.
+    pub accounts: BTreeSet<String>,
     /// Other fences that may select the same pods, sorted.
     pub overlaps: Vec<Claim>,
     /// Users' Sidecars that select the same pods or have the fence's name, sorted: none of ours may be written then.
@@ -168,6 +170,7 @@ impl State {
         let mut problems: Vec<Problem> = self.selector_of(key, row).err().into_iter().collect();
         problems.extend(row.undecodable.clone().map(Problem::Undecodable));
         let mut callers = row.stored_callers(key);
+        let mut accounts = BTreeSet::new();
         let mut pods = 0;
         let mut overlaps = Vec::new();
         let mut user_sidecars = Vec::new();
@@ -177,6 +180,7 @@ impl State {
             for group in groups.select(&key.namespace, selector) {
                 pods += groups.count(group);
                 callers.insert(group.workload.clone());
+                accounts.insert(group.account.to_string());
             }
             drop(rows);
             overlaps = self.claims(key, selector);
@@ -194,6 +198,7 @@ impl State {
             selector: row.selector.clone(),
             pods,
             callers,
+            accounts,
             overlaps,
             user_sidecars,
             default_sidecar: self.default_sidecar(&key.namespace),

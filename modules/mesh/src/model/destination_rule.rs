@@ -7,7 +7,7 @@ use trimtab_crds::istio::{self, DestinationRuleSpec};
 use super::Identity;
 use crate::names::{full_host, meant};
 use crate::table::{ByKey, Keyed, Known, Row};
-use crate::{Exports, Trust};
+use crate::{ExportDefaults, Exports, Trust};
 
 /// A DestinationRule.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,6 +60,14 @@ impl Row for DestinationRule {
             exports: Exports::new(object.spec.export_to.iter().map(String::as_str)),
             spec: object.spec.clone(),
             id,
+        })
+    }
+
+    fn under(&self, defaults: &ExportDefaults) -> Option<Self> {
+        let exports = self.exports.under(&defaults.destination_rules)?;
+        Some(Self {
+            exports,
+            ..self.clone()
         })
     }
 }

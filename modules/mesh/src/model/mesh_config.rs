@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1;
 use serde::Deserialize;
 
+use crate::ExportDefaults;
 use crate::table::{Known, Row};
 
 /// Key of the ConfigMap.
@@ -26,6 +27,24 @@ pub struct MeshConfig {
     pub default_config: ProxyConfig,
     /// Namespace whose objects hold for the whole mesh; empty: nothing is said.
     pub root_namespace: String,
+    /// Of the identities of workloads; empty: nothing is said.
+    pub trust_domain: String,
+    /// `exportTo` of Services and ServiceEntries without.
+    pub default_service_export_to: Vec<String>,
+    /// `exportTo` of VirtualServices without.
+    pub default_virtual_service_export_to: Vec<String>,
+    /// `exportTo` of DestinationRules without.
+    pub default_destination_rule_export_to: Vec<String>,
+    /// Calls to what the mesh does not know.
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+}
+
+/// Calls to what the mesh does not know.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OutboundTrafficPolicy {
+    /// `ALLOW_ANY` or `REGISTRY_ONLY`; empty: nothing is said.
+    pub mode: String,
 }
 
 /// Defaults of proxies.
@@ -51,6 +70,20 @@ impl MeshConfig {
     /// Reads the text of a MeshConfig.
     pub fn parse(text: &str) -> Option<Self> {
         serde_saphyr::from_str(text).ok()
+    }
+
+    /// Who sees objects that do not say it.
+    pub fn export_defaults(&self) -> ExportDefaults {
+        ExportDefaults::new(
+            &self.default_service_export_to,
+            &self.default_virtual_service_export_to,
+            &self.default_destination_rule_export_to,
+        )
+    }
+
+    /// Whether calls to what the mesh does not know are rejected.
+    pub fn registry_only(&self) -> bool {
+        self.outbound_traffic_policy.mode == "REGISTRY_ONLY"
     }
 
     /// Percent of requests that are traced; `None`: none.
@@ -86,13 +119,20 @@ defaultConfig:
 defaultProviders: {metrics: [prometheus]}
 enableTracing: true
 rootNamespace: istio-config
-trustDomain: cluster.local
+trustDomain: mesh.example
+defaultServiceExportTo: [\".\"]
+outboundTrafficPolicy: {mode: REGISTRY_ONLY}
 ";
         let config = MeshConfig::parse(text).unwrap();
         assert_eq!(config.access_log_file, "/dev/stdout");
         assert_eq!(config.access_log_encoding, "JSON");
         assert_eq!(config.sampling(), Some(12.5));
         assert_eq!(config.root_namespace, "istio-config");
+        assert_eq!(config.trust_domain, "mesh.example");
+        assert!(config.registry_only() && !MeshConfig::default().registry_only());
+        let defaults = config.export_defaults();
+        assert!(!defaults.services.visible("a", "b"));
+        assert!(defaults.virtual_services.visible("a", "b"));
         let sampling = |text: &str| MeshConfig::parse(text).unwrap().sampling();
         assert_eq!(sampling("enableTracing: true"), Some(1.0));
         assert_eq!(sampling("enableTracing: false"), None);

@@ -13,7 +13,7 @@ use super::{Identity, Labels, annotations};
 use crate::addressed::{Addressed, ByAddress};
 use crate::names::service_host;
 use crate::table::{Known, Row};
-use crate::{Exports, Protocol};
+use crate::{ExportDefaults, Exports, Protocol};
 
 /// Annotation of Services in place of `exportTo`.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
@@ -177,6 +177,14 @@ impl Row for Service {
                 .collect(),
             selector: spec.and_then(|s| s.selector.clone()).unwrap_or_default(),
             id,
+        })
+    }
+
+    fn under(&self, defaults: &ExportDefaults) -> Option<Self> {
+        let exports = self.exports.under(&defaults.services)?;
+        Some(Self {
+            exports,
+            ..self.clone()
         })
     }
 }

@@ -10,7 +10,7 @@ use trimtab_crds::istio::{self, ServiceEntryPort, ServiceEntrySpec};
 use super::{Identity, Labels, annotations};
 use crate::addressed::{Addressed, KeysAndAddresses};
 use crate::table::{Keyed, Known, Row};
-use crate::{Exports, Protocol};
+use crate::{ExportDefaults, Exports, Protocol};
 
 /// Annotation with the labels of the workload, as Aeraki reads it.
 const SELECTOR_ANNOTATION: &str = "workloadSelector";
@@ -127,6 +127,14 @@ impl Row for ServiceEntry {
             exports: Exports::new(exports.map(String::as_str)),
             allocated: allocated.filter_map(|a| a.value.parse().ok()).collect(),
             spec: object.spec.clone(),
+        })
+    }
+
+    fn under(&self, defaults: &ExportDefaults) -> Option<Self> {
+        let exports = self.exports.under(&defaults.services)?;
+        Some(Self {
+            exports,
+            ..self.clone()
         })
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use trimtab_crds::istio;
 
 use super::Identity;
-use crate::Exports;
 use crate::names::full_host;
 use crate::table::{Known, Row};
+use crate::{ExportDefaults, Exports};
 
 /// A VirtualService, without what its rules say of single requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,14 @@ impl Row for VirtualService {
             delegates: sorted(delegates),
             rules: spec.http.len() + spec.tls.len() + spec.tcp.len(),
             id,
+        })
+    }
+
+    fn under(&self, defaults: &ExportDefaults) -> Option<Self> {
+        let exports = self.exports.under(&defaults.virtual_services)?;
+        Some(Self {
+            exports,
+            ..self.clone()
         })
     }
 }

@@ -1,0 +1,249 @@
+//! Kubernetes Events on objects of users whose status is not ours to write: what is refused of them is told there.
+//!
+//! Each is published when it begins to hold, and again twice an hour while it holds, as the API server forgets Events after
+//! an hour.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{self, EventType, Recorder, Reporter};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// While an Event holds it is published this often.
+const REPEAT: Duration = Duration::from_secs(1800);
+/// Between two Events: a mistake in many objects is no flood.
+const PAUSE: Duration = Duration::from_millis(100);
+/// For one write.
+const BOUND: Duration = Duration::from_secs(10);
+/// Longest note that the API server takes, in bytes.
+const LONGEST: usize = 1024;
+/// What Trimtab does with the object.
+const ACTION: &str = "Translate";
+
+/// What is told of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Event {
+    /// `apiVersion` of the object.
+    pub api_version: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its `metadata.uid`, by which `kubectl describe` finds the Event; empty: not known.
+    pub uid: String,
+    /// Path of the field.
+    pub field: String,
+    /// PascalCase, bounded.
+    pub reason: &'static str,
+    /// What is wrong and what to change.
+    pub note: String,
+}
+
+/// What is told of objects now, by who tells it.
+#[derive(Debug, Default)]
+pub struct Events {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_owner: BTreeMap<String, BTreeSet<Event>>,
+    /// With the number of owners.
+    held: BTreeMap<Event, usize>,
+    /// To be published.
+    due: BTreeSet<Event>,
+}
+
+impl Events {
+    /// Replaces what `owner` tells. What another tells already is not published anew.
+    pub fn set(&self, owner: &str, events: BTreeSet<Event>) {
+        let mut state = self.state.lock();
+        let old = state.by_owner.remove(owner).unwrap_or_default();
+        for event in events.difference(&old) {
+            let owners = state.held.entry(event.clone()).or_default();
+            *owners += 1;
+            if *owners == 1 {
+                state.due.insert(event.clone());
+            }
+        }
+        for event in old.difference(&events) {
+            let owners = state.held.get_mut(event);
+            let last = owners.is_none_or(|owners| {
+                *owners -= 1;
+                *owners == 0
+            });
+            if last {
+                state.held.remove(event);
+                state.due.remove(event);
+            }
+        }
+        if !events.is_empty() {
+            state.by_owner.insert(owner.to_owned(), events);
+        }
+        let due = !state.due.is_empty();
+        drop(state);
+        if due {
+            self.wake.notify_one();
+        }
+    }
+
+    fn next(&self) -> Option<Event> {
+        self.state.lock().due.pop_first()
+    }
+
+    fn repeat(&self) {
+        let mut state = self.state.lock();
+        state.due = state.held.keys().cloned().collect();
+    }
+
+    /// Publishes what is due, for ever.
+    pub(crate) async fn publish(self: Arc<Self>, client: Client, module: &str) {
+        let mut publisher = Publisher::new(client, module);
+        let mut repeat = tokio::time::interval(REPEAT);
+        loop {
+            tokio::select! {
+                () = self.wake.notified() => {}
+                _ = repeat.tick() => self.repeat(),
+            }
+            while let Some(event) = self.next() {
+                publisher.publish(event).await;
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+struct Publisher {
+    client: Client,
+    reporter: Reporter,
+    recorder: Recorder,
+    /// The last note of each object, field and reason.
+    notes: BTreeMap<Event, String>,
+    failed: bool,
+}
+
+impl Publisher {
+    fn new(client: Client, module: &str) -> Self {
+        let reporter = Reporter {
+            controller: format!("trimtab/{module}"),
+            instance: None,
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter.clone()),
+            client,
+            reporter,
+            notes: BTreeMap::new(),
+            failed: false,
+        }
+    }
+
+    async fn publish(&mut self, event: Event) {
+        let reference = reference(&event);
+        let published = events::Event {
+            type_: EventType::Warning,
+            reason: event.reason.to_owned(),
+            note: Some(short(&event.note).to_owned()),
+            action: ACTION.to_owned(),
+            secondary: None,
+        };
+        let (key, note) = split(event);
+        // The recorder counts what it takes for the same Event, which is all but the note: another note is another Event.
+        let old = self.notes.insert(key, note.clone());
+        if old.is_some_and(|old| old != note) {
+            self.recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        }
+        let write = self.recorder.publish(&published, &reference);
+        let error = match tokio::time::timeout(BOUND, write).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the API server does not answer".to_owned()),
+        };
+        if let Some(error) = &error
+            && !self.failed
+        {
+            let (kind, namespace, name) = (&reference.kind, &reference.namespace, &reference.name);
+            tracing::warn!(?kind, ?namespace, ?name, %error, "an Event cannot be written");
+        }
+        self.failed = error.is_some();
+    }
+}
+
+fn split(mut event: Event) -> (Event, String) {
+    let note = std::mem::take(&mut event.note);
+    (event, note)
+}
+
+fn reference(event: &Event) -> ObjectReference {
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    ObjectReference {
+        api_version: some(&event.api_version),
+        kind: some(&event.kind),
+        namespace: some(&event.namespace),
+        name: some(&event.name),
+        uid: some(&event.uid),
+        field_path: some(&event.field),
+        resource_version: None,
+    }
+}
+
+fn short(note: &str) -> &str {
+    let mut end = note.len().min(LONGEST);
+    while !note.is_char_boundary(end) {
+        end -= 1;
+    }
+    &note[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(note: &str) -> Event {
+        Event {
+            api_version: "v1".to_owned(),
+            kind: "Service".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "a".to_owned(),
+            uid: String::new(),
+            field: "spec.ports".to_owned(),
+            reason: "Bad",
+            note: note.to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_event_is_due_when_it_begins_and_while_it_holds() {
+        let events = Events::default();
+        let due = || std::iter::from_fn(|| events.next()).collect::<Vec<_>>();
+        let set = |owner: &str, notes: &[&str]| {
+            events.set(owner, notes.iter().map(|note| event(note)).collect());
+        };
+        set("a", &["x", "y"]);
+        assert_eq!(due(), [event("x"), event("y")]);
+        set("a", &["x"]);
+        set("b", &["x"]);
+        assert_eq!(due(), [], "it is told already");
+        set("a", &[]);
+        events.repeat();
+        assert_eq!(due(), [event("x")], "b still tells it");
+        set("b", &["z"]);
+        set("b", &[]);
+        assert_eq!(due(), [], "it does not hold any more");
+        set("b", &["x"]);
+        assert_eq!(due(), [event("x")], "it holds again");
+    }
+
+    #[test]
+    fn a_note_is_cut_where_a_character_ends() {
+        assert_eq!(short("short"), "short");
+        let long = format!("{}é", "a".repeat(LONGEST - 1));
+        assert_eq!(short(&long), "a".repeat(LONGEST - 1));
+    }
+}
