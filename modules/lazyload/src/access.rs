@@ -266,7 +266,7 @@ mod tests {
         trimtab_mesh::table::read::<Policy>("", [Arc::new(object)]).remove(0)
     }
 
-    fn from(action: &str, source: Value) -> Value {
+    fn from(action: &str, source: &Value) -> Value {
         json!({"action": action, "rules": [{"from": [{"source": source}]}]})
     }
 
@@ -288,8 +288,8 @@ mod tests {
 
     #[test]
     fn fault_t15_policies_that_tell_the_fallback_from_the_caller() {
-        let allow = |source| from("ALLOW", source);
-        let deny = |source| from("DENY", source);
+        let allow = |source: Value| from("ALLOW", &source);
+        let deny = |source: Value| from("DENY", &source);
         for spec in [
             allow(json!({"principals": ["mesh.example/ns/web/sa/front"]})),
             allow(json!({"principals": ["cluster.local/ns/web/sa/front"]})),
@@ -328,12 +328,12 @@ mod tests {
 
     #[test]
     fn policies_of_one_target_count_together() {
-        let caller = from("ALLOW", json!({"namespaces": ["web"]}));
+        let caller = from("ALLOW", &json!({"namespaces": ["web"]}));
         let nobody = json!({});
-        let fallback = from("ALLOW", json!({"namespaces": ["istio-system"]}));
+        let fallback = from("ALLOW", &json!({"namespaces": ["istio-system"]}));
         assert!(refused(&[nobody.clone(), caller.clone()]));
         assert!(!refused(&[nobody, caller.clone(), fallback]));
-        let closed = from("DENY", json!({"namespaces": ["web"]}));
+        let closed = from("DENY", &json!({"namespaces": ["web"]}));
         assert!(!refused(&[caller, closed]), "the caller does not come in");
     }
 

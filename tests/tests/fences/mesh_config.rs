@@ -61,7 +61,7 @@ fn told(status: &FenceStatus) -> Option<&str> {
     Some(&found.message)
 }
 
-fn policy(name: &str, spec: Value) -> Value {
+fn policy(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
         "metadata": {"namespace": "data", "name": name}, "spec": spec})
 }
@@ -83,7 +83,7 @@ async fn fault_t15_a_fence_tells_of_targets_that_refuse_the_fallback() {
     assert_eq!(told(&fixture.status("shop", "front").await), None);
     let refused = || fixture.status_where("shop", "front", "a refused host", |s| told(s).is_some());
     let fine = || fixture.status_where("shop", "front", "no refused host", |s| told(s).is_none());
-    let apply = |spec: Value| fixture.apply(policy("p", spec));
+    let apply = |spec: Value| fixture.apply(policy("p", &spec));
 
     apply(of_redis(&["*/ns/shop/sa/front"])).await;
     let status = refused().await;
@@ -139,7 +139,7 @@ async fn fault_t15_a_fence_tells_of_targets_that_refuse_the_fallback() {
 async fn fault_t15_without_hints_and_by_denial() {
     let fixture = Fixture::shop();
     fixture.fallback(true);
-    fixture.put(policy("p", of_redis(&["cluster.local/ns/shop/sa/front"])));
+    fixture.put(policy("p", &of_redis(&["cluster.local/ns/shop/sa/front"])));
     let operator = fixture.operator("learn: {hints: false}").await;
     fixture.fence("shop", "front", json!({})).await;
     let named = |s: &FenceStatus| told(s).is_some_and(|m| m.contains(REDIS));
@@ -148,7 +148,7 @@ async fn fault_t15_without_hints_and_by_denial() {
         .await;
     let deny =
         json!({"action": "DENY", "rules": [{"from": [{"source": {"notNamespaces": ["shop"]}}]}]});
-    fixture.apply(policy("p", deny)).await;
+    fixture.apply(policy("p", &deny)).await;
     fixture.status_where("shop", "front", "denied", named).await;
     operator.stop().await.unwrap();
     // No first call takes the fallback.
