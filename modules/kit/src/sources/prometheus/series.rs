@@ -72,12 +72,11 @@ fn parse_name(text: &str) -> Option<(String, BTreeMap<String, String>)> {
     let mut labels = BTreeMap::new();
     while !rest.is_empty() {
         // Names that are no plain words are written in quotes, and that of the series then stands in the braces.
-        let (key, after) = match quoted(rest) {
-            Some(key) => key,
-            None => {
-                let key = rest.split('=').next()?;
-                (key.trim().to_owned(), &rest[key.len()..])
-            }
+        let (key, after) = if let Some(key) = quoted(rest) {
+            key
+        } else {
+            let key = rest.split('=').next()?;
+            (key.trim().to_owned(), &rest[key.len()..])
         };
         let after = match after.trim_start().strip_prefix('=') {
             Some(after) => {
@@ -135,7 +134,7 @@ mod tests {
         ] {
             assert_eq!(canonical_name(written), canonical_name(same), "{written}");
         }
-        for none in [r#"{a}"#, r#"{"a","b"}"#, r#"{"a"=b}"#, r#"x{"y"}"#] {
+        for none in ["{a}", r#"{"a","b"}"#, r#"{"a"=b}"#, r#"x{"y"}"#] {
             assert_eq!(canonical_name(none), none);
         }
     }
