@@ -102,6 +102,7 @@ fn input(delivery: Delivery) -> LimiterInput {
         spec: (&object.spec).into(),
         target: TargetFacts {
             misread: <_>::default(),
+            neighbours: <_>::default(),
             no_virtual_host: <_>::default(),
             selector,
             sets,
