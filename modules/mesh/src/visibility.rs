@@ -112,25 +112,18 @@ impl Default for ExportDefaults {
 }
 
 impl ExportDefaults {
-    /// From the lists of the MeshConfig, of which istiod honours `*` and `.` and no names. Of Services and VirtualServices `*`
-    /// counts first, and with neither nobody sees them; of DestinationRules `.` counts first, and with neither all do.
+    /// From the lists of the MeshConfig. istiod reads those of Services and VirtualServices as it reads `exportTo`; of the one of
+    /// DestinationRules it honours `.` only.
     pub fn new(
         services: &[String],
         virtual_services: &[String],
         destination_rules: &[String],
     ) -> Self {
-        let has = |list: &[String], item| list.iter().any(|i| i == item);
-        let of = |list: &[String]| {
-            if list.is_empty() || has(list, "*") {
-                Exports::ALL
-            } else {
-                Exports::new([if has(list, ".") { "." } else { "~" }])
-            }
-        };
+        let of = |list: &[String]| Exports::new(list.iter().map(String::as_str));
         Self {
             services: of(services),
             virtual_services: of(virtual_services),
-            destination_rules: if has(destination_rules, ".") {
+            destination_rules: if destination_rules.iter().any(|item| item == ".") {
                 Exports::new(["."])
             } else {
                 Exports::ALL
@@ -156,7 +149,7 @@ mod tests {
             (&["*"], [true, true], [true, true]),
             (&["."], [true, false], [true, false]),
             (&["*", "."], [true, true], [true, false]),
-            (&["other"], [false, false], [true, true]),
+            (&["other"], [false, true], [true, true]),
             (&["~"], [false, false], [true, true]),
         ] {
             let list = list(default);

@@ -92,7 +92,7 @@ async fn defaults_of_exports_hide_what_istiod_hides() {
         (json!({}), [own, everybody]),
         (all(&["."]), [own, [false; 3]]),
         (all(&["*", "."]), [own, [true, true, false]]),
-        (all(&[other.name()]), [[false, false, true]; 2]),
+        (all(&[other.name()]), [[false, false, true], [true; 3]]),
     ] {
         let istiod = Istiod::start_with(cluster, Minor::Newest, &config)
             .await
