@@ -185,7 +185,7 @@ fn the_examples_of_the_document_are_accepted() {
         config
     };
     assert!(config(0).metrics.prometheus.is_some());
-    object(&rendered[0], "ServiceMonitor", "trimtab");
+    object(&rendered[0], "Deployment", "trimtab");
     assert!(config(1).xds.tls.is_some(), "from Aeraki");
     object(&rendered[1], "Service", "aeraki");
     object(&rendered[2], "NetworkPolicy", "trimtab");

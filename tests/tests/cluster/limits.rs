@@ -162,13 +162,10 @@ async fn by_value(minor: Minor) {
     let counts = statuses(&mut connection, "reviews", &user("b"), 12).await;
     assert_eq!((counts.get(&200), counts.get(&429)), (Some(&10), Some(&2)));
     let dump = proxy.envoy().config_dump().await.unwrap().to_string();
-    for field in [
-        "DRAFT_VERSION_03",
-        "maxDynamicDescriptors",
-        "rateLimitedAsResourceExhausted",
-    ] {
-        assert!(dump.contains(field), "{field}");
-    }
+    assert!(
+        dump.contains("DRAFT_VERSION_03"),
+        "the headers are asked for"
+    );
 }
 
 /// Deleting a limiter takes its limit away, by the garbage collector of Kubernetes.
