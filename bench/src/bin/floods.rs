@@ -73,6 +73,7 @@ async fn floods(args: &Args, folder: &Path) -> anyhow::Result<()> {
     let mut child = start(args, folder, ports, prometheus).await?;
     let mut control = Control::open(ports.xds, "control").await?;
     let lasting = Duration::from_secs(args.seconds);
+    let mut failed = Vec::new();
     println!("| flood | RSS peak, MiB | CPU, s | refused | probes answered | control |");
     println!("|---|---|---|---|---|---|");
     for flood in FLOODS {
@@ -94,18 +95,18 @@ async fn floods(args: &Args, folder: &Path) -> anyhow::Result<()> {
             flood.name(),
             if control.is_ok() { "held" } else { "LOST" }
         );
-        control?;
-        ensure!(
-            peak < MEMORY,
-            "{flood:?} took {peak:.0} MiB, and the chart allows {MEMORY}"
-        );
-        ensure!(
-            answered * 10 >= asked * 9,
-            "{flood:?}: probes were not answered"
-        );
+        let survived = peak < MEMORY && answered * 10 >= asked * 9 && control.is_ok();
+        if !survived {
+            failed.push(flood.name());
+        }
     }
     Control::open(ports.xds, "late").await?;
     child.kill().await?;
+    ensure!(
+        failed.is_empty(),
+        "over {MEMORY} MiB, without answers to probes, or without the limit: {}",
+        failed.join("; ")
+    );
     Ok(())
 }
 
