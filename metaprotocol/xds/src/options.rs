@@ -64,6 +64,9 @@ pub struct Limits {
     /// Names that one stream may subscribe to, over all types, with 128 bytes for each. Default 10,000.
     /// Passed: `RESOURCE_EXHAUSTED`.
     pub names_per_stream: usize,
+    /// Names that all streams subscribe to. Default 1,000,000, about 150 MB. Beyond it a stream may have 100 names.
+    /// Passed: `RESOURCE_EXHAUSTED`.
+    pub names: usize,
     /// Open streams of one identity: of one SPIFFE ID on a TLS listener; on a plain one of one `node.id`, and of one
     /// address other than loopback. Default 2,000, as all pods of a workload share a SPIFFE ID.
     /// Passed: `RESOURCE_EXHAUSTED`.
@@ -82,6 +85,7 @@ impl Default for Limits {
         Self {
             message_bytes: 4 << 20,
             names_per_stream: 10_000,
+            names: 1_000_000,
             streams_per_identity: 2_000,
             connections: 20_000,
             streams: 50_000,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -125,6 +126,8 @@ pub(crate) struct Store {
     types: RwLock<BTreeMap<String, Arc<TypeStore>>>,
     /// Open streams by identity.
     identities: Mutex<HashMap<String, usize>>,
+    /// Names that open streams subscribe to.
+    names: AtomicUsize,
     pub(crate) stats: Arc<Stats>,
     deliveries: broadcast::Sender<Delivery>,
     /// What cannot be judged, for types that come later; and since when contents are changes.
@@ -136,6 +139,7 @@ impl Default for Store {
         Self {
             types: RwLock::default(),
             identities: Mutex::default(),
+            names: AtomicUsize::default(),
             stats: Arc::default(),
             deliveries: broadcast::Sender::new(DELIVERIES),
             unresolved: Mutex::default(),
@@ -226,6 +230,12 @@ impl Store {
                 identities.remove(identity);
             }
         }
+    }
+
+    /// A stream has subscribed to so many names instead of those before; gives the number of all streams.
+    pub(crate) fn count_names(&self, before: usize, now: usize) -> usize {
+        self.names.fetch_add(now, Ordering::Relaxed);
+        self.names.fetch_sub(before, Ordering::Relaxed) - before
     }
 
     pub(crate) fn deliveries(&self) -> broadcast::Receiver<Delivery> {

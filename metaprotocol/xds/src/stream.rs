@@ -29,6 +29,8 @@ use crate::wake::Wake;
 
 /// Bytes of a name that count as usual; all names of a stream together may have so many for each that it may have.
 const NAME_BYTES: usize = 128;
+/// Names that a stream may have where all streams together have too many, so that who has few is not cut off.
+const FEW_NAMES: usize = 100;
 /// How long changes of clusters wait for an answer that the client withholds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -49,6 +51,8 @@ struct Inner {
     /// In the order of [`rank`].
     sessions: Vec<(Arc<TypeStore>, Session)>,
     order: Order,
+    /// Names that are counted for this stream.
+    names: usize,
     /// A response was made.
     answered: bool,
     due: Option<Instant>,
@@ -183,6 +187,7 @@ impl StreamState {
             peer,
             sessions,
             order,
+            names,
             ..
         } = &mut *inner;
         let Some(peer) = peer else { return Ok(()) };
@@ -192,7 +197,7 @@ impl StreamState {
             let waited = session.pending_since().is_some();
             let mut acked = false;
             for action in P::handle(session, request, now) {
-                subscribes |= matches!(action, Action::Watch(_));
+                subscribes |= matches!(action, Action::Watch(_) | Action::Unwatch(_));
                 acked |= matches!(action, Action::Ack);
                 self.perform(store, &resources, peer, action);
             }
@@ -201,7 +206,7 @@ impl StreamState {
             }
         }
         let result = if subscribes {
-            self.check_names(store, sessions)
+            self.check_names(store, sessions, names)
         } else {
             Ok(())
         };
@@ -250,6 +255,7 @@ impl StreamState {
         &self,
         store: &Store,
         sessions: &[(Arc<TypeStore>, Session)],
+        counted: &mut usize,
     ) -> Result<(), Status> {
         let limit = self.limits().names_per_stream;
         let all = sessions
@@ -258,10 +264,17 @@ impl StreamState {
         let (names, bytes) = all.fold((0, 0), |(names, bytes), name| {
             (names + 1, bytes + name.len())
         });
-        if names <= limit && bytes <= limit.saturating_mul(NAME_BYTES) {
+        let all = store.count_names(std::mem::replace(counted, names), names);
+        let crowded = all > self.limits().names && names > FEW_NAMES;
+        if !crowded && names <= limit && bytes <= limit.saturating_mul(NAME_BYTES) {
             return Ok(());
         }
         Stats::add(&store.stats.limited_names, 1);
+        if crowded {
+            return Err(Status::resource_exhausted(format!(
+                "all streams of the xDS server subscribe to {all} names, and a stream may have {FEW_NAMES} then, not {names}; ask for fewer, use the wildcard, or try another replica"
+            )));
+        }
         if names <= limit {
             return Err(Status::resource_exhausted(format!(
                 "the names that the stream subscribes to have {bytes} bytes, and {NAME_BYTES} for each of {limit} names are allowed; ask for fewer, use the wildcard, or raise the limit of names per stream"
@@ -339,8 +352,10 @@ impl StreamState {
             peer,
             identities,
             sessions,
+            names,
             ..
         } = &mut *inner;
+        store.count_names(std::mem::take(names), 0);
         if let Some(peer) = peer {
             for (resources, session) in std::mem::take(sessions) {
                 let mut index = resources.index.lock();

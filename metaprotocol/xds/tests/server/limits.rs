@@ -199,6 +199,38 @@ async fn a_stream_may_subscribe_to_so_many_names_over_all_requests() {
 }
 
 #[tokio::test]
+async fn fault_t6_all_streams_together_have_so_many_names_and_who_has_few_is_served() {
+    let server = limited(Limits {
+        names: 300,
+        ..Limits::default()
+    })
+    .await;
+    let many: Vec<String> = (0..200).map(|i| format!("n{i}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).chain(["a"]).collect();
+    let mut first = Delta::connect(&server, ADS_DELTA).await;
+    first.send(ask_delta(node("first", ""), ECDS, &many));
+    first.next().await;
+    let mut second = Delta::connect(&server, ADS_DELTA).await;
+    second.send(ask_delta(node("second", ""), ECDS, &many));
+    let status = second.fail().await;
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("402 names"), "{status}");
+    wait_until("only the first is left", || {
+        server.cache.streams().len() == 1
+    })
+    .await;
+    let mut few = Delta::connect(&server, ADS_DELTA).await;
+    few.send(ask_delta(node("few", ""), ECDS, &many[150..]));
+    few.next().await;
+    drop((first, few));
+    wait_until("all have left", || server.cache.streams().is_empty()).await;
+    let mut third = Delta::connect(&server, ADS_DELTA).await;
+    third.send(ask_delta(node("third", ""), ECDS, &many));
+    third.next().await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn an_identity_may_have_so_many_streams_and_a_closed_one_makes_room() {
     let server = limited(Limits {
         streams_per_identity: 2,
