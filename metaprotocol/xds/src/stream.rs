@@ -258,12 +258,11 @@ impl StreamState {
         counted: &mut usize,
     ) -> Result<(), Status> {
         let limit = self.limits().names_per_stream;
-        let all = sessions
-            .iter()
-            .flat_map(|(_, session)| session.subscribed());
-        let (names, bytes) = all.fold((0, 0), |(names, bytes), name| {
-            (names + 1, bytes + name.len())
-        });
+        let (mut names, mut bytes) = (0, 0);
+        for (_, session) in sessions {
+            names += session.names().names;
+            bytes += session.names().bytes;
+        }
         let all = store.count_names(std::mem::replace(counted, names), names);
         let crowded = all > self.limits().names && names > FEW_NAMES;
         if !crowded && names <= limit && bytes <= limit.saturating_mul(NAME_BYTES) {

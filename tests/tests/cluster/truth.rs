@@ -1,5 +1,7 @@
 //! Limiters where nothing can be limited, through a real API server and istiod: each says so, and none says that it limits.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use trimtab_cluster::{Minor, Namespace, Proxy, wait_for};
 
@@ -67,6 +69,7 @@ async fn situation(
 /// Waits until a condition of a limiter has a reason; then the limiter must not say that it limits.
 async fn says(namespace: &Namespace<'_>, name: &str, kind: &str, reason: &str) {
     let what = format!("{name} to say {reason}");
+    let asked = Instant::now();
     let status = wait_for(&what, BOUND, || async {
         let get = [
             "get",
@@ -87,6 +90,7 @@ async fn says(namespace: &Namespace<'_>, name: &str, kind: &str, reason: &str) {
         Err(object["status"].to_string())
     });
     let status = status.await.unwrap();
+    println!("{name} says {reason} after {:?}", asked.elapsed());
     assert_ne!(status["state"], "Limiting", "{name}: {status}");
     assert_ne!(
         status["descriptors"][0]["state"], "Limiting",

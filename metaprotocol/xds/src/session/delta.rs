@@ -85,6 +85,7 @@ impl Session {
             return;
         }
         let name = Arc::clone(name);
+        self.names.remove(&name);
         if self.wildcard {
             // The client has dropped it, but the wildcard still covers it: send it again, or its removal.
             if let Some(state) = self.resources.get_mut(&name) {

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::message::{Item, Push};
 use super::order::Order;
-use super::state::{Action, Mode, Session};
+use super::state::{Action, Mode, NameCount, Session};
 use content::{Content, content, mine, scoped};
 
 use crate::rejections::Rejection;
@@ -426,6 +426,9 @@ impl Simulation {
                 assert!(!state.is_plain(), "{name} takes memory for nothing");
             }
         }
+        let mut names = NameCount::default();
+        self.session.subscribed().for_each(|name| names.add(name));
+        assert_eq!(self.session.names(), names);
         for (what, times) in &self.reports {
             assert_eq!(*times, 1, "{what:?} was reported {times} times");
         }

@@ -90,6 +90,7 @@ impl Session {
         self.response_due |= self.full && (star || legacy_wildcard) && !self.wildcard;
         self.set_wildcard(star || legacy_wildcard, actions);
         for name in unsubscribed {
+            self.names.remove(&name);
             if self.wildcard {
                 if let Some(state) = self.resources.get_mut(&name) {
                     state.explicit = false;

@@ -70,6 +70,25 @@ pub(crate) enum Mode {
     Delta,
 }
 
+/// Names subscribed one by one, and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct NameCount {
+    pub(crate) names: usize,
+    pub(crate) bytes: usize,
+}
+
+impl NameCount {
+    pub(super) fn add(&mut self, name: &str) {
+        self.names += 1;
+        self.bytes += name.len();
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        self.names -= 1;
+        self.bytes -= name.len();
+    }
+}
+
 /// The state of one type on one stream.
 #[derive(Debug)]
 #[allow(
@@ -111,6 +130,8 @@ pub(crate) struct Session {
     pub(super) cursor: Option<u64>,
     /// By name; of a delta wildcard only those that are not in `baseline`.
     pub(super) resources: HashMap<Arc<str>, ResourceState>,
+    /// How many of `resources` are subscribed one by one.
+    pub(super) names: NameCount,
     pub(super) baseline: Baseline,
     /// `initial_resource_versions` of a delta wildcard, until they are compared.
     pub(super) initial_versions: HashMap<String, String>,
@@ -165,6 +186,7 @@ impl Session {
             response_due: false,
             cursor: None,
             resources: HashMap::new(),
+            names: NameCount::default(),
             baseline: Baseline::default(),
             initial_versions: HashMap::new(),
             baseline_candidates: Vec::new(),
@@ -215,6 +237,11 @@ impl Session {
             .iter()
             .filter(|(_, state)| state.explicit)
             .map(|(name, _)| name)
+    }
+
+    /// How many [`Self::subscribed`] gives. O(1).
+    pub(crate) fn names(&self) -> NameCount {
+        self.names
     }
 
     /// Requests for names that this client must not see, since the last call.
@@ -317,6 +344,9 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         let name: Arc<str> = name.into();
+        if !self.resources.get(&name).is_some_and(|state| state.explicit) {
+            self.names.add(&name);
+        }
         let state = self.track(Arc::clone(&name), true, now);
         state.must_send |= must_send;
         if must_send {
