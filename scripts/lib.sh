@@ -55,18 +55,19 @@ find_cargo_deny() {
   command -v cargo-deny
 }
 
-# pip_install NAME REQUIREMENT: a private Python environment $TRIMTAB_CACHE/NAME with one package in it.
+# pip_install NAME REQUIREMENT...: a private Python environment $TRIMTAB_CACHE/NAME with these packages in it.
 pip_install() {
-  local name="$1" requirement="$2" log
+  local name="$1" log
+  shift
   if ! command -v python3 >/dev/null; then
-    fail "python3 (to fetch $requirement from PyPI)" "install Python 3.8 or newer, e.g. apt-get install python3-venv"
+    fail "python3 (to fetch $* from PyPI)" "install Python 3.8 or newer, e.g. apt-get install python3-venv"
     return 1
   fi
   log="$(mktemp)"
-  if ! { python3 -m venv "$TRIMTAB_CACHE/$name" && "$TRIMTAB_CACHE/$name/bin/pip" install --quiet "$requirement"; } >"$log" 2>&1; then
+  if ! { python3 -m venv "$TRIMTAB_CACHE/$name" && "$TRIMTAB_CACHE/$name/bin/pip" install --quiet "$@"; } >"$log" 2>&1; then
     tail -n 5 "$log" >&2
     rm -f "$log"
-    fail "$requirement from PyPI" "see the lines above; python3-venv and access to a PyPI index are needed"
+    fail "$* from PyPI" "see the lines above; python3-venv and access to a PyPI index are needed"
     return 1
   fi
   rm -f "$log"
