@@ -7,7 +7,7 @@ LINTERS = $(or $(TRIMTAB_CACHE),$(HOME)/.cache/trimtab)/linters/bin
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree scripts image release clippy doc generated deny bench bench-floods bench-xds bench-scale bench-lazyload update-golden clean clean-cache
+.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree scripts image test-image release clippy doc generated deny bench bench-floods bench-xds bench-scale bench-lazyload update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -66,6 +66,9 @@ deny:
 
 image: ## a static binary, an OCI image and an archive for docker load, without Docker: the same bytes each time
 	scripts/image.sh
+
+test-image: ## the end-to-end tests with the binary of the image
+	scripts/test-image.sh
 
 release: ## what a release publishes (image, charts, checksums), published nowhere
 	scripts/release.sh --dry-run

@@ -27,7 +27,9 @@ pub fn ring() {
 
 /// The program.
 pub fn trimtab() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_trimtab"))
+    // Another build of it, such as that of the image.
+    let other = std::env::var_os("TRIMTAB_BIN").map(PathBuf::from);
+    other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_trimtab")))
 }
 
 /// A folder of this test, empty.
