@@ -26,7 +26,10 @@ quickstart: ## see it work on this machine: make quickstart FOR=60s
 	@test -x $(CARGO_TARGET_DIR)/debug/quickstart || echo "building trimtab (the first build takes some minutes)"
 	@$(WITH_TOOLS) cargo run -p trimtab-lab --bin quickstart -- --for $(FOR)
 
-test: deps ## all tests, with the real Envoy, Prometheus, kube-apiserver, istiod, helm and kubectl
+test: ## all tests, with the real Envoy, Prometheus, kube-apiserver, istiod, helm and kubectl
+	@scripts/deps.sh
+	@scripts/protocol-tools.sh
+	@scripts/cluster-tools.sh --background
 	$(WITH_TOOLS) cargo test --workspace --no-fail-fast
 
 # Test binaries that start no program but our own; what else they need is in the repository.

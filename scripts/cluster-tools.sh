@@ -2,6 +2,9 @@
 # Builds the control plane of the tests from Go modules, once for each content of tests/cluster/tools/*/go.{mod,sum}:
 # etcd, kube-apiserver, kube-controller-manager, kubectl, istiod of two minors, pilot-agent, istioctl, helm, ratelimit.
 # The programs are linked into $TRIMTAB_CACHE/cluster/bin. With nothing to build it takes well under a second.
+#   cluster-tools.sh               builds what is missing
+#   cluster-tools.sh --background  returns at once; the build goes on at the lowest priority, and whoever needs a program waits
+#                                  for it as long as $TRIMTAB_CACHE/cluster/lock is held
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -62,6 +65,7 @@ build() {
   rm -f "$work/log"
   # Whole or not at all: an interrupted build leaves nothing that looks finished.
   mv "$work" "$target"
+  link_present
   say "$module: built in $((SECONDS - begin)) s"
 }
 
@@ -100,19 +104,32 @@ build_all() {
   build ratelimit "" ratelimit=github.com/envoyproxy/ratelimit/src/service_cmd
 }
 
-# One folder with stable names, because the folders of the modules change theirs with their content.
-link_all() {
+# One folder with stable names, because the folders of the modules change theirs with their content. It has what is built of
+# the present versions and nothing else: a test must wait for a program rather than take an older one.
+link_present() {
   local module file
   mkdir -p "$CLUSTER/bin"
   for module in kubernetes istio helm ratelimit; do
+    [[ -d "$(folder "$module")" ]] || continue
     for file in "$(folder "$module")"/*; do ln -sfn "$file" "$CLUSTER/bin/$(basename "$file")"; done
   done
-  ln -sfn "$(folder istio-previous)" "$CLUSTER/bin/istio-previous"
+  [[ ! -d "$(folder istio-previous)" ]] || ln -sfn "$(folder istio-previous)" "$CLUSTER/bin/istio-previous"
+}
+
+unlink_old() {
+  local link current=" "
+  for link in kubernetes istio istio-previous helm ratelimit; do current+="$(folder "$link") "; done
+  for link in "$CLUSTER"/bin/*; do
+    [[ -L "$link" ]] || continue
+    local target
+    target="$(readlink "$link")"
+    [[ "$current" == *" $target "* || "$current" == *" $(dirname "$target") "* ]] || rm -f "$link"
+  done
 }
 
 # What is left of earlier versions, and the Go caches: several gigabytes that only a change of a version needs again.
 tidy() {
-  local module keep=" bin runs " path
+  local module keep=" bin runs lock build.log " path
   for module in kubernetes istio istio-previous helm ratelimit; do keep+="$(basename "$(folder "$module")") "; done
   for path in "$CLUSTER"/*; do
     [[ "$keep" == *" $(basename "$path") "* ]] || rm -rf "$path"
@@ -121,6 +138,24 @@ tidy() {
 }
 
 mkdir -p "$CLUSTER"
-build_all
-link_all
+# Held until the build ends, also by its children.
+exec 8>"$CLUSTER/lock"
+flock 8
+link_present
+unlink_old
+case "${1:-}" in
+  "") build_all ;;
+  --background)
+    {
+      renice -n 19 "$BASHPID" >/dev/null
+      build_all
+      tidy
+    } >"$CLUSTER/build.log" 2>&1 &
+    exit 0
+    ;;
+  *)
+    say "usage: cluster-tools.sh [--background]" >&2
+    exit 2
+    ;;
+esac
 tidy

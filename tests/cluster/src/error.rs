@@ -9,7 +9,7 @@ use trimtab_lab::LabError;
 pub enum ClusterError {
     /// A program has not been built.
     #[error(
-        "{program} was not found at {path}; run `make deps` (it builds the control plane of the tests once), or set {variable}"
+        "{program} was not found at {path}; run `make deps` (it builds the control plane of the tests once; cluster/build.log of the cache says what failed), or set {variable}"
     )]
     Missing {
         /// Name of the program.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use trimtab_cluster::tools;
 
 /// The release and namespace of all renderings.
 const RELEASE: &str = "trimtab";
@@ -25,22 +26,8 @@ pub(crate) fn chart(name: &str) -> PathBuf {
 
 /// `HELM`, or what `make deps` installed.
 fn program() -> PathBuf {
-    let path = std::env::var_os("HELM").map_or_else(
-        || {
-            let cache = std::env::var_os("TRIMTAB_CACHE").map_or_else(
-                || PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache/trimtab"),
-                PathBuf::from,
-            );
-            cache.join("cluster/bin/helm")
-        },
-        PathBuf::from,
-    );
-    assert!(
-        path.is_file(),
-        "there is no helm at {}: run `make deps`, or let HELM name one of version 4",
-        path.display()
-    );
-    path
+    let own = std::env::var_os("HELM").map(PathBuf::from);
+    own.unwrap_or_else(|| tools::find("helm").expect("helm"))
 }
 
 /// Runs helm, apart from the configuration of the person who runs the tests.

@@ -139,6 +139,7 @@ impl Session {
         if self.keeps(name, table, current.map(AsRef::as_ref)) {
             if let Some(state) = self.resources.get_mut(name) {
                 state.queued = false;
+                self.may_be_baseline(name);
             }
             return Decision::Skip;
         }
@@ -156,6 +157,7 @@ impl Session {
             let same = state.acked.version() == Some(entry.version());
             state.fallback_rejected = false;
             return if same && !must_send {
+                self.may_be_baseline(name);
                 Decision::Skip
             } else {
                 Decision::Send {
@@ -186,6 +188,13 @@ impl Session {
                 state.must_send = must_send;
                 Decision::Skip
             }
+        }
+    }
+
+    /// A change that was taken back before it was sent left a state that says nothing more than the baseline.
+    fn may_be_baseline(&mut self, name: &Arc<str>) {
+        if self.delta && self.wildcard {
+            self.baseline_candidates.push(Arc::clone(name));
         }
     }
 

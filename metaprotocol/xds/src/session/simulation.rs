@@ -435,6 +435,33 @@ impl Simulation {
     }
 }
 
+#[test]
+fn a_change_that_is_taken_back_leaves_nothing_in_memory() {
+    let behavior = Behavior {
+        mode: Mode::Delta,
+        partial: false,
+        hints: false,
+        most: 1,
+        patience: false,
+    };
+    let mut simulation = Simulation::new(behavior);
+    for step in [
+        Step::Update(4, Content::All(3)),
+        Step::Star(true),
+        Step::Write,
+        Step::Update(0, Content::Both(1, 0)),
+        Step::Answer,
+        Step::Remove(4),
+        Step::Pending(true),
+        Step::Write,
+        Step::Update(4, Content::Mine(3)),
+    ] {
+        simulation.step(&step);
+    }
+    simulation.run_until_idle();
+    simulation.check();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 5000, failure_persistence: None, ..ProptestConfig::default() })]
 

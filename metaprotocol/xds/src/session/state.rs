@@ -344,7 +344,11 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         let name: Arc<str> = name.into();
-        if !self.resources.get(&name).is_some_and(|state| state.explicit) {
+        if !self
+            .resources
+            .get(&name)
+            .is_some_and(|state| state.explicit)
+        {
             self.names.add(&name);
         }
         let state = self.track(Arc::clone(&name), true, now);
