@@ -40,6 +40,7 @@ pub(super) fn of_service(service: &Service) -> HostEntry {
         target: service.external_name.clone().filter(|t| !t.is_empty()),
         labels: service.labels.clone(),
         headless: service.headless,
+        addresses: service.addresses.iter().map(|a| IpNet::from(*a)).collect(),
         endpoints: 0,
     }
 }
@@ -54,6 +55,9 @@ pub(super) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
         })
     });
     let ports = sorted(ports);
+    let single = entry.addresses().map(IpNet::from);
+    let mut addresses: Vec<IpNet> = single.chain(entry.networks()).collect();
+    addresses.sort_unstable();
     let hosts = spec.hosts.iter();
     let mut hosts: Vec<String> = hosts
         .map(|h| h.trim_end_matches('.').to_ascii_lowercase())
@@ -73,6 +77,7 @@ pub(super) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
             target: None,
             labels: Arc::default(),
             headless: spec.resolution.as_deref().is_none_or(|r| r == "NONE"),
+            addresses: addresses.as_slice().into(),
             endpoints: spec.endpoints.len(),
         })
     });

@@ -22,6 +22,8 @@ pub(super) struct Marks {
     /// By one label of a consulted selector.
     labels: HashMap<(String, String), Fences>,
     routes: HashMap<(String, String), Fences>,
+    /// By a TCP port on which connections to other services would be taken.
+    ports: HashMap<u16, Fences>,
 }
 
 fn add<K: Hash + Eq>(map: &mut HashMap<K, Fences>, key: K, fence: &FenceKey) {
@@ -62,6 +64,12 @@ impl Marks {
         }
         for come in new.routes.difference(&old.routes) {
             add(&mut self.routes, come.clone(), fence);
+        }
+        for gone in old.tcp_ports.difference(&new.tcp_ports) {
+            take(&mut self.ports, gone, fence);
+        }
+        for come in new.tcp_ports.difference(&old.tcp_ports) {
+            add(&mut self.ports, *come, fence);
         }
         let pairs = |c: &ScopeReads| -> BTreeSet<(String, String)> {
             c.selectors.iter().filter_map(first).collect()
@@ -142,6 +150,11 @@ impl Marks {
 
     pub(super) fn route(&self, name: &(String, String), out: &mut Fences) {
         out.extend(self.routes.get(name).into_iter().flatten().cloned());
+    }
+
+    /// Fences to which a service with a listener of its own on this port matters.
+    pub(super) fn port(&self, port: u16, out: &mut Fences) {
+        out.extend(self.ports.get(&port).into_iter().flatten().cloned());
     }
 
     pub(super) fn labels(&self, labels: &Labels, out: &mut Fences) {

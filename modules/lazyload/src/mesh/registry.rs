@@ -23,6 +23,8 @@ pub struct Registry {
     hosts: HostMap<HostEntry>,
     by_namespace: HashMap<Arc<str>, ByHost>,
     by_label: HashMap<(String, String), BTreeSet<Name>>,
+    /// Those with a listener of their own on a port that is not HTTP.
+    by_port: HashMap<u16, ByHost>,
     route_hosts: HostMap<VirtualService>,
     rule_hosts: HostMap<DestinationRule>,
     /// Of Services, by host.
@@ -31,8 +33,13 @@ pub struct Registry {
     totals: HashMap<Option<String>, Sum>,
 }
 
-/// Entries by host and name of the object.
-type ByHost = BTreeMap<(Arc<str>, Arc<str>), Arc<HostEntry>>;
+/// Entries by host, and namespace and name of the object.
+type ByHost = BTreeMap<(Arc<str>, Arc<str>, Arc<str>), Arc<HostEntry>>;
+
+fn by_host(entry: &HostEntry) -> (Arc<str>, Arc<str>, Arc<str>) {
+    let (host, namespace, name) = (&entry.host, &entry.namespace, &entry.name);
+    (host.clone(), namespace.clone(), name.clone())
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
@@ -55,6 +62,7 @@ impl Registry {
             hosts: HostMap::default(),
             by_namespace: HashMap::new(),
             by_label: HashMap::new(),
+            by_port: HashMap::new(),
             route_hosts: HostMap::default(),
             rule_hosts: HostMap::default(),
             endpoints: HashMap::new(),
@@ -74,7 +82,11 @@ impl Registry {
         }
     }
 
+    /// An ExternalName is another name of its target, and no service.
     fn count_entry(&mut self, entry: &HostEntry, sign: i64) {
+        if entry.target.is_some() {
+            return;
+        }
         let bytes = sign * signed(entry.bytes(self.endpoints(entry)));
         self.count(&entry.exports, &entry.namespace, sign, bytes);
     }
@@ -82,8 +94,11 @@ impl Registry {
     fn link(&mut self, entry: &Arc<HostEntry>) {
         self.hosts.insert(&entry.host, entry.clone());
         let namespace = self.by_namespace.entry(entry.namespace.clone());
-        let key = (entry.host.clone(), entry.name.clone());
-        namespace.or_default().insert(key, entry.clone());
+        namespace.or_default().insert(by_host(entry), entry.clone());
+        for port in entry.own_ports() {
+            let there = self.by_port.entry(port).or_default();
+            there.insert(by_host(entry), entry.clone());
+        }
         self.count_entry(entry, 1);
     }
 
@@ -92,9 +107,17 @@ impl Registry {
         self.hosts
             .remove(&entry.host, (&entry.namespace, &entry.name));
         if let Some(namespace) = self.by_namespace.get_mut(&entry.namespace) {
-            namespace.remove(&(entry.host.clone(), entry.name.clone()));
+            namespace.remove(&by_host(entry));
             if namespace.is_empty() {
                 self.by_namespace.remove(&entry.namespace);
+            }
+        }
+        for port in entry.own_ports() {
+            if let Some(there) = self.by_port.get_mut(&port) {
+                there.remove(&by_host(entry));
+                if there.is_empty() {
+                    self.by_port.remove(&port);
+                }
             }
         }
     }
@@ -199,6 +222,11 @@ impl Registry {
         }
     }
 
+    /// Whether a Service has endpoints.
+    pub(super) fn has_endpoints(&self, host: &str) -> bool {
+        self.endpoints.contains_key(host)
+    }
+
     /// A host as objects have it.
     pub(super) fn known(&self, host: &str) -> Option<Arc<str>> {
         Some(self.hosts.get(host).first()?.host.clone())
@@ -248,6 +276,16 @@ impl Services for Registry {
             .flat_map(|e| e.values())
             .cloned()
             .collect()
+    }
+
+    fn on_tcp_port(&self, port: u16) -> Vec<Arc<HostEntry>> {
+        let there = self.by_port.get(&port).into_iter().flatten();
+        let entries = there.map(|(_, entry)| entry);
+        // A headless Service has a listener for each of its pods.
+        let listens = |e: &&Arc<HostEntry>| {
+            e.registry == ServiceEntry || !e.headless || self.endpoints(e) > 0
+        };
+        entries.filter(listens).cloned().collect()
     }
 
     fn labelled(&self, labels: &Labels) -> Vec<Arc<HostEntry>> {

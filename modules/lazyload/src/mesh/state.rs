@@ -21,7 +21,7 @@ use super::{Changes, Name};
 use crate::config::LazyloadConfig;
 use crate::object::{Caller, FenceKey};
 use crate::scope::Labels;
-use crate::scope::services::HostEntry;
+use crate::scope::services::{HostEntry, Services};
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -80,6 +80,9 @@ impl State {
         self.marks.host(&entry.host, fences);
         self.marks.namespace(&entry.namespace, fences);
         self.marks.labels(&entry.labels, fences);
+        for port in entry.own_ports() {
+            self.marks.port(port, fences);
+        }
     }
 
     pub(super) fn service(&mut self, change: &Change<'_, Service>) {
@@ -131,6 +134,18 @@ impl State {
     }
 
     pub(super) fn slice(&mut self, change: &Change<'_, EndpointSlice>) {
+        let hosts: BTreeSet<&Arc<str>> = change.rows().map(|row| &row.host).collect();
+        let had = hosts.into_iter().map(|h| (h.clone(), self.registry.has_endpoints(h)));
+        let had: Vec<(Arc<str>, bool)> = had.collect();
+        self.count(change);
+        for (host, had) in had {
+            if self.registry.has_endpoints(&host) != had {
+                self.touch_headless(&host);
+            }
+        }
+    }
+
+    fn count(&mut self, change: &Change<'_, EndpointSlice>) {
         for (row, there) in [(change.old, false), (change.new, true)] {
             let Some(row) = row.filter(|r| !r.host.is_empty()) else {
                 continue;
@@ -151,6 +166,15 @@ impl State {
                 self.families.remove(&row.host);
             }
             self.registry.set_endpoints(&row.host, most);
+        }
+    }
+
+    /// The listeners of a headless Service are those of its pods: with the first they come, with the last they go.
+    fn touch_headless(&mut self, host: &str) {
+        for entry in self.registry.host(host).iter().filter(|e| e.headless) {
+            for port in entry.own_ports() {
+                self.marks.port(port, &mut self.changes.fences);
+            }
         }
     }
 

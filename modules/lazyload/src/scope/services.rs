@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::size;
@@ -50,6 +51,8 @@ pub struct HostEntry {
     pub labels: Arc<Labels>,
     /// No virtual address: clients pick an endpoint themselves.
     pub headless: bool,
+    /// Virtual addresses, and ranges that stand in their place; a Service of a file may have none yet.
+    pub addresses: Box<[IpNet]>,
     /// Static endpoints of a ServiceEntry.
     pub endpoints: usize,
 }
@@ -75,6 +78,8 @@ pub trait Services {
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<HostEntry>>;
     /// Entries of Services with all of these labels; none for no labels.
     fn labelled(&self, labels: &Labels) -> Vec<Arc<HostEntry>>;
+    /// Entries with a listener of their own on this port, of any protocol but HTTP: what they have without a Sidecar.
+    fn on_tcp_port(&self, port: u16) -> Vec<Arc<HostEntry>>;
     /// VirtualServices of sidecars with a host that is or covers this one.
     fn routes(&self, host: &str) -> Vec<Arc<VirtualService>>;
     /// VirtualServices of sidecars with a host that is this wildcard or lies under it.
@@ -91,7 +96,57 @@ pub trait Services {
     fn totals(&self, client: &str) -> Totals;
 }
 
+impl Port {
+    /// Whether its listener is at the service's address: HTTP ports share one listener.
+    fn is_tcp(&self) -> bool {
+        !self.protocol.is_http()
+    }
+}
+
 impl HostEntry {
+    /// Ports on which it has a listener at its own address, when it has any: of the rest, HTTP ports share a listener, and an
+    /// ExternalName has none.
+    pub fn own_ports(&self) -> impl Iterator<Item = u16> + '_ {
+        let own = match self.registry {
+            Registry::Kubernetes => self.target.is_none(),
+            Registry::ServiceEntry => !self.addresses.is_empty(),
+        };
+        let ports = self.ports.iter().filter(move |p| own && p.is_tcp());
+        ports.map(|p| p.number)
+    }
+
+    /// Ports on which connections to other addresses are led to its endpoints: without an address its listener is
+    /// `0.0.0.0`, and with a range it has a part of that one. TLS is told apart by names; without resolution a connection goes
+    /// where the client said.
+    pub fn open_ports(&self) -> impl Iterator<Item = u16> + '_ {
+        let open = self.registry == Registry::ServiceEntry && !self.headless;
+        let open = open && (self.addresses.is_empty() || self.ranges().next().is_some());
+        let takes = |p: &&Port| matches!(p.protocol, Protocol::Tcp | Protocol::Auto);
+        let ports = self.ports.iter().filter(move |p| open && takes(p));
+        ports.map(|p| p.number)
+    }
+
+    /// Addresses that are more than one.
+    fn ranges(&self) -> impl Iterator<Item = &IpNet> {
+        let more = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
+        self.addresses.iter().filter(more)
+    }
+
+    /// Whether an open port takes connections to another service when that has no listener.
+    pub fn takes_from(&self, other: &Self) -> bool {
+        self.addresses.is_empty()
+            || self
+                .ranges()
+                .any(|range| other.addresses.iter().any(|net| range.contains(net)))
+    }
+
+    /// Whether its HTTP ports give the listener that all of HTTP shares.
+    pub fn http_ports(&self) -> impl Iterator<Item = u16> + '_ {
+        let http = self.ports.iter().filter(|p| p.protocol.is_http());
+        let real = self.target.is_none();
+        http.filter(move |_| real).map(|p| p.number)
+    }
+
     /// Order in which one of several entries of a host is taken: the client's namespace, Services, the oldest.
     pub fn preference(&self, client: &str) -> impl Ord + use<> {
         (
