@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use trimtab_mesh::host_map::Named;
 use trimtab_mesh::model::{Service, ServiceEntry, port_protocol};
 
-use crate::scope::services::{HostEntry, Port, Registry};
+use crate::scope::services::{HostEntry, Port, Registry, Resolution};
 
 impl Named for HostEntry {
     fn name(&self) -> (&str, &str) {
@@ -40,9 +40,31 @@ pub(super) fn of_service(service: &Service) -> HostEntry {
         target: service.external_name.clone().filter(|t| !t.is_empty()),
         labels: service.labels.clone(),
         headless: service.headless,
-        addresses: service.addresses.iter().map(|a| IpNet::from(*a)).collect(),
         endpoints: 0,
+        resolution: match service.external_name.as_deref() {
+            _ if service.headless => Resolution::Passthrough,
+            Some(target) if !target.is_empty() => Resolution::Alias,
+            _ => Resolution::Static,
+        },
+        addresses: service.addresses.iter().copied().map(IpNet::from).collect(),
+        allocated: Box::default(),
+        selects: false,
     }
+}
+
+fn resolution(entry: &ServiceEntry) -> Resolution {
+    match entry.spec.resolution.as_deref() {
+        Some("STATIC") => Resolution::Static,
+        Some("DNS" | "DNS_ROUND_ROBIN") => Resolution::Dns,
+        Some("DYNAMIC_DNS") => Resolution::DynamicDns,
+        _ => Resolution::Passthrough,
+    }
+}
+
+/// An address, or a network.
+fn network(text: &str) -> Option<IpNet> {
+    let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(single)
 }
 
 /// The hosts of a ServiceEntry, sorted; `*` alone is none, since istiod refuses it.
@@ -55,9 +77,7 @@ pub(super) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
         })
     });
     let ports = sorted(ports);
-    let single = entry.addresses().map(IpNet::from);
-    let mut addresses: Vec<IpNet> = single.chain(entry.networks()).collect();
-    addresses.sort_unstable();
+    let addresses: Box<[IpNet]> = spec.addresses.iter().filter_map(|a| network(a)).collect();
     let hosts = spec.hosts.iter();
     let mut hosts: Vec<String> = hosts
         .map(|h| h.trim_end_matches('.').to_ascii_lowercase())
@@ -77,8 +97,11 @@ pub(super) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
             target: None,
             labels: Arc::default(),
             headless: spec.resolution.as_deref().is_none_or(|r| r == "NONE"),
-            addresses: addresses.as_slice().into(),
             endpoints: spec.endpoints.len(),
+            resolution: resolution(entry),
+            addresses: addresses.clone(),
+            allocated: entry.allocated.clone(),
+            selects: spec.workload_selector.is_some(),
         })
     });
     entries.collect()

@@ -35,7 +35,7 @@ use state::State;
 use trimtab_mesh::Mesh;
 pub use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Pod, Service, ServiceEntry, VirtualService,
 };
 
 /// What events have changed.
@@ -78,6 +78,8 @@ impl Index {
         mesh.table::<EndpointSlice>().follow(self);
         mesh.table::<ServiceEntry>().follow(self);
         mesh.table::<VirtualService>().follow(self);
+        mesh.table::<HttpRoute>().follow(self);
+        mesh.table::<GrpcRoute>().follow(self);
         mesh.table::<DestinationRule>().follow(self);
         mesh.table::<Sidecar>().follow(self);
     }

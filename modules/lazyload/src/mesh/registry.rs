@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trimtab_mesh::Mesh;
 use trimtab_mesh::host_map::{HostMap, Named as _};
-use trimtab_mesh::model::{DestinationRule, Service, VirtualService, selects};
+use trimtab_mesh::model::{DestinationRule, RouteKind, Service, VirtualService, selects};
 use trimtab_mesh::table::Table;
 
 use super::Name;
@@ -19,7 +19,8 @@ pub struct Registry {
     objects: Arc<Table<Service>>,
     services: HashMap<Name, Arc<HostEntry>>,
     entries: HashMap<Name, Vec<Arc<HostEntry>>>,
-    routes: BTreeMap<Name, Arc<VirtualService>>,
+    /// By kind and name of the object, an entry for each Service of a route of the Gateway API.
+    routes: BTreeMap<RouteKey, Vec<Arc<VirtualService>>>,
     hosts: HostMap<HostEntry>,
     by_namespace: HashMap<Arc<str>, ByHost>,
     by_label: HashMap<(String, String), BTreeSet<Name>>,
@@ -32,6 +33,9 @@ pub struct Registry {
     /// By the namespace that sees them; `None`: all do.
     totals: HashMap<Option<String>, Sum>,
 }
+
+/// Namespace, kind and name of an object with routes.
+type RouteKey = (String, RouteKind, String);
 
 /// Entries by host, and namespace and name of the object.
 type ByHost = BTreeMap<(Arc<str>, Arc<str>, Arc<str>), Arc<HostEntry>>;
@@ -104,8 +108,7 @@ impl Registry {
 
     fn unlink(&mut self, entry: &HostEntry) {
         self.count_entry(entry, -1);
-        self.hosts
-            .remove(&entry.host, (&entry.namespace, &entry.name));
+        self.hosts.remove(&entry.host, entry);
         if let Some(namespace) = self.by_namespace.get_mut(&entry.namespace) {
             namespace.remove(&by_host(entry));
             if namespace.is_empty() {
@@ -170,34 +173,58 @@ impl Registry {
         self.count(&route.exports, &route.id.namespace, 0, bytes);
     }
 
-    /// Takes a VirtualService in or out.
-    pub(super) fn set_route(&mut self, name: &Name, route: Option<&Arc<VirtualService>>) {
-        if let Some(old) = self.routes.remove(name).filter(|r| r.mesh) {
-            for host in &old.hosts {
-                self.route_hosts.remove(host, (&name.0, &name.1));
-            }
-            self.count_route(&old, -1);
-        }
-        if let Some(route) = route {
-            if route.mesh {
-                for host in &route.hosts {
-                    self.route_hosts.insert(host, route.clone());
+    /// Takes the routes of an object in or out; those of one object have a host each, or are one.
+    pub(super) fn set_routes(
+        &mut self,
+        name: &Name,
+        kind: RouteKind,
+        routes: Vec<Arc<VirtualService>>,
+    ) {
+        let key = (name.0.clone(), kind, name.1.clone());
+        for old in self.routes.remove(&key).unwrap_or_default() {
+            if old.mesh {
+                for host in &old.hosts {
+                    self.route_hosts.remove(host, &old);
                 }
-                self.count_route(route, 1);
+                self.count_route(&old, -1);
             }
-            self.routes.insert(name.clone(), route.clone());
         }
+        for route in routes.iter().filter(|r| r.mesh) {
+            for host in &route.hosts {
+                self.route_hosts.insert(host, route.clone());
+            }
+            self.count_route(route, 1);
+        }
+        if !routes.is_empty() {
+            self.routes.insert(key, routes);
+        }
+    }
+
+    /// Routes of the Gateway API count where the Service is.
+    fn in_force(&self, route: &VirtualService) -> bool {
+        let service = |host: &Arc<str>| {
+            let entries = self.hosts.get(host).iter();
+            entries.clone().any(|e| e.registry == Kubernetes)
+        };
+        !route.kind.is_gateway_api() || route.hosts.iter().all(service)
+    }
+
+    /// Each object once, by identity, of those that are in force.
+    fn distinct(&self, mut routes: Vec<Arc<VirtualService>>) -> Vec<Arc<VirtualService>> {
+        routes.retain(|route| self.in_force(route));
+        routes.sort_by(|a, b| identity(a).cmp(&identity(b)));
+        routes.dedup();
+        routes
     }
 
     /// Takes a DestinationRule in or out.
     pub(super) fn set_rule(
         &mut self,
-        name: &Name,
         old: Option<&Arc<DestinationRule>>,
         new: Option<&Arc<DestinationRule>>,
     ) {
         if let Some(old) = old {
-            self.rule_hosts.remove(&old.host, (&name.0, &name.1));
+            self.rule_hosts.remove(&old.host, old);
         }
         if let Some(rule) = new {
             self.rule_hosts.insert(&rule.host, rule.clone());
@@ -249,11 +276,9 @@ impl Registry {
     }
 }
 
-/// Each object once, by identity.
-fn distinct(mut routes: Vec<Arc<VirtualService>>) -> Vec<Arc<VirtualService>> {
-    routes.sort_by(|a, b| a.name().cmp(&b.name()));
-    routes.dedup();
-    routes
+fn identity(route: &VirtualService) -> (&str, &str, RouteKind, &[Arc<str>]) {
+    let (namespace, name) = route.name();
+    (namespace, name, route.kind, &route.hosts)
 }
 
 impl Services for Registry {
@@ -306,25 +331,43 @@ impl Services for Registry {
     fn routes(&self, host: &str) -> Vec<Arc<VirtualService>> {
         let mut routes = self.route_hosts.get(host).to_vec();
         routes.extend(self.route_hosts.covering(host));
-        distinct(routes)
+        self.distinct(routes)
     }
 
     fn routes_under(&self, pattern: &str) -> Vec<Arc<VirtualService>> {
-        distinct(self.route_hosts.under(pattern))
+        self.distinct(self.route_hosts.under(pattern))
     }
 
     fn routes_in(&self, namespace: &str) -> Vec<Arc<VirtualService>> {
-        let from = (namespace.to_owned(), String::new());
+        let from = (
+            namespace.to_owned(),
+            RouteKind::VirtualService,
+            String::new(),
+        );
         let routes = self.routes.range(from..);
-        let here = routes.take_while(|((owner, _), _)| owner == namespace);
-        here.filter(|(_, r)| r.mesh)
-            .map(|(_, r)| r.clone())
-            .collect()
+        let here = routes.take_while(|((owner, ..), _)| owner == namespace);
+        let here = here.flat_map(|(_, routes)| routes).filter(|r| r.mesh);
+        self.distinct(here.cloned().collect())
+    }
+
+    fn all(&self) -> Vec<Arc<HostEntry>> {
+        let mut all: Vec<Arc<HostEntry>> = Self::all(self).cloned().collect();
+        all.sort_by(|a, b| (&a.host, a.name()).cmp(&(&b.host, b.name())));
+        all
+    }
+
+    fn all_routes(&self) -> Vec<Arc<VirtualService>> {
+        let all = self.routes.values().flatten().filter(|r| r.mesh);
+        self.distinct(all.cloned().collect())
     }
 
     fn route(&self, namespace: &str, name: &str) -> Option<Arc<VirtualService>> {
-        let name = (namespace.to_owned(), name.to_owned());
-        self.routes.get(&name).cloned()
+        let key = (
+            namespace.to_owned(),
+            RouteKind::VirtualService,
+            name.to_owned(),
+        );
+        self.routes.get(&key)?.first().cloned()
     }
 
     fn rules(&self, host: &str) -> Vec<Arc<DestinationRule>> {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use trimtab_crds::fence::Mode;
 use trimtab_mesh::Mesh;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Pod, PodGroup, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Pod, PodGroup, RouteKind, Service,
+    ServiceEntry, VirtualService,
 };
 use trimtab_mesh::table::{Change, Table};
 
@@ -181,19 +182,53 @@ impl State {
     // --- rules ---
 
     pub(super) fn route(&mut self, change: &Change<'_, VirtualService>) {
+        self.marks.route(change.name, &mut self.changes.fences);
+        let rows = |row: Option<&Arc<VirtualService>>| row.cloned().into_iter().collect();
+        let (old, new) = (rows(change.old), rows(change.new));
+        self.routes(change.name, RouteKind::VirtualService, &old, new);
+    }
+
+    pub(super) fn http_route(&mut self, change: &Change<'_, HttpRoute>) {
+        let rows = |row: Option<&Arc<HttpRoute>>| row.map(|r| r.services.to_vec());
+        let (old, new) = (rows(change.old), rows(change.new));
+        let old = old.unwrap_or_default();
+        self.routes(
+            change.name,
+            RouteKind::HttpRoute,
+            &old,
+            new.unwrap_or_default(),
+        );
+    }
+
+    pub(super) fn grpc_route(&mut self, change: &Change<'_, GrpcRoute>) {
+        let rows = |row: Option<&Arc<GrpcRoute>>| row.map(|r| r.services.to_vec());
+        let (old, new) = (rows(change.old), rows(change.new));
+        let old = old.unwrap_or_default();
+        self.routes(
+            change.name,
+            RouteKind::GrpcRoute,
+            &old,
+            new.unwrap_or_default(),
+        );
+    }
+
+    fn routes(
+        &mut self,
+        name: &Name,
+        kind: RouteKind,
+        old: &[Arc<VirtualService>],
+        new: Vec<Arc<VirtualService>>,
+    ) {
         let fences = &mut self.changes.fences;
-        for route in change.rows() {
-            for host in &route.hosts {
-                self.marks.host(host, fences);
-            }
+        for host in old.iter().chain(&new).flat_map(|route| &route.hosts) {
+            self.marks.host(host, fences);
         }
-        self.marks.namespace(&change.name.0, fences);
-        self.marks.route(change.name, fences);
-        self.registry.set_route(change.name, change.new);
+        self.marks.namespace(&name.0, fences);
+        self.registry.set_routes(name, kind, new);
     }
 
     pub(super) fn rule(&mut self, change: &Change<'_, DestinationRule>) {
-        self.registry.set_rule(change.name, change.old, change.new);
+        self.registry.set_rule(change.old, change.new);
         let seen =
             |r: Option<&Arc<DestinationRule>>| r.map(|r| (r.host.clone(), r.exports.clone()));
         if seen(change.old) == seen(change.new) {

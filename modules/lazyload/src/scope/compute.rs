@@ -12,7 +12,7 @@ use trimtab_mesh::names::{covers, normal, service_of};
 
 use super::names::find;
 use super::predict::{destinations, predict};
-use super::services::{HostEntry, Registry, Services};
+use super::services::{HostEntry, Registry, Services, VirtualService};
 use super::strategy::{Held, held, later};
 use super::{Labels, Reason, Scope, ScopeInput, Warning};
 use crate::object::Evidence;
@@ -438,21 +438,19 @@ impl Builder<'_> {
     }
 
     /// VirtualServices of a host: an entry for each, for an import of the host from its own namespace does not bring those
-    /// of others. Gives whether there are any, and where they lead.
+    /// of others. The host suffices, also for those of a wildcard. Gives whether there are any, and where they lead.
     fn follow(&mut self, host: &str) -> (bool, BTreeSet<String>) {
         let mut redirects = BTreeSet::new();
         let mut any = false;
         for route in self.services.routes(host) {
-            if !route.exports.visible(&route.id.namespace, self.client) {
+            if !reaches(&route, host, self.client, &self.input.settings.domain) {
                 continue;
             }
-            let name = format!("{}/{}", route.id.namespace, route.id.name);
+            let owner = &route.id.namespace;
+            let name = format!("{} {owner}/{}", route.kind.as_str(), route.id.name);
             let reason = Reason::Route(name, host.to_owned());
-            let named = |h: &&Arc<str>| ***h == *host || (covers(h, host) && &***h != "*");
-            for pattern in route.hosts.iter().filter(named) {
-                any = true;
-                self.enter(&route.id.namespace, pattern, &reason);
-            }
+            any = true;
+            self.enter(owner, host, &reason);
             let all = destinations(&route, self.services, &mut self.out);
             redirects.extend(all.iter().map(ToString::to_string));
         }
@@ -475,6 +473,15 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// Whether the routes of a host are for this client. Those of the Gateway API are for the namespace of the Service and their
+/// own.
+fn reaches(route: &VirtualService, host: &str, client: &str, domain: &str) -> bool {
+    let owner = &*route.id.namespace;
+    let service = || service_of(host, domain).map(|(_, namespace)| namespace);
+    let meant = owner == client || service() == Some(owner);
+    route.exports.visible(owner, client) && (meant || !route.kind.is_gateway_api())
 }
 
 fn object_of(entry: &HostEntry) -> String {

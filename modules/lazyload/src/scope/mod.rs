@@ -135,7 +135,7 @@ pub enum Reason {
     Fading(String),
     /// Alias of a host.
     Alias(String),
-    /// A VirtualService (`namespace/name`) of a host.
+    /// A VirtualService or another object with routes (`Kind namespace/name`) of a host.
     Route(String, String),
     /// The host that an ExternalName stands for.
     Target(String),
@@ -156,7 +156,7 @@ impl fmt::Display for Reason {
             }
             Self::Fading(text) => write!(f, "leaving: {text}"),
             Self::Alias(of) => write!(f, "alias of {of}"),
-            Self::Route(route, of) => write!(f, "VirtualService {route} of {of}"),
+            Self::Route(route, of) => write!(f, "{route} of {of}"),
             Self::Target(of) => write!(f, "ExternalName {of}"),
         }
     }

@@ -1,5 +1,6 @@
 //! What a scope needs to know of the mesh, and the reading of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -16,7 +17,7 @@ pub enum Registry {
     ServiceEntry,
 }
 
-pub use trimtab_mesh::model::{DestinationRule, Labels, VirtualService};
+pub use trimtab_mesh::model::{DestinationRule, Labels, RouteKind, VirtualService};
 pub use trimtab_mesh::{Exports, Protocol};
 
 /// A port of a host.
@@ -26,6 +27,22 @@ pub struct Port {
     pub number: u16,
     /// Protocol.
     pub protocol: Protocol,
+}
+
+/// How a proxy finds the endpoints of a host, as istiod tells them apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resolution {
+    /// istiod names them: a Service with an address, a ServiceEntry of `STATIC`.
+    #[default]
+    Static,
+    /// The address of the call: a headless Service, a ServiceEntry of `NONE`.
+    Passthrough,
+    /// DNS.
+    Dns,
+    /// DNS, for each host that is called under a wildcard.
+    DynamicDns,
+    /// None: an ExternalName.
+    Alias,
 }
 
 /// A host in a namespace.
@@ -51,10 +68,16 @@ pub struct HostEntry {
     pub labels: Arc<Labels>,
     /// No virtual address: clients pick an endpoint themselves.
     pub headless: bool,
-    /// Virtual addresses, and ranges that stand in their place; a Service of a file may have none yet.
-    pub addresses: Box<[IpNet]>,
     /// Static endpoints of a ServiceEntry.
     pub endpoints: usize,
+    /// How endpoints are found.
+    pub resolution: Resolution,
+    /// Virtual addresses as they are written: single ones are networks of one address.
+    pub addresses: Box<[IpNet]>,
+    /// Addresses that Istio gave to the object; they count where proxies capture DNS.
+    pub allocated: Box<[IpAddr]>,
+    /// A ServiceEntry has pods or WorkloadEntries behind it.
+    pub selects: bool,
 }
 
 /// Sizes of many services.
@@ -86,7 +109,11 @@ pub trait Services {
     fn routes_under(&self, pattern: &str) -> Vec<Arc<VirtualService>>;
     /// VirtualServices of sidecars in a namespace.
     fn routes_in(&self, namespace: &str) -> Vec<Arc<VirtualService>>;
-    /// A VirtualService by name, whatever gateways it is for.
+    /// All entries.
+    fn all(&self) -> Vec<Arc<HostEntry>>;
+    /// All VirtualServices of sidecars.
+    fn all_routes(&self) -> Vec<Arc<VirtualService>>;
+    /// A VirtualService by name, whatever gateways it is for; none of the Gateway API.
     fn route(&self, namespace: &str, name: &str) -> Option<Arc<VirtualService>>;
     /// DestinationRules whose host is or covers this one, the longest first.
     fn rules(&self, host: &str) -> Vec<Arc<DestinationRule>>;
@@ -119,7 +146,7 @@ impl HostEntry {
     /// `0.0.0.0`, and with a range it has a part of that one. TLS is told apart by names; without resolution a connection goes
     /// where the client said.
     pub fn open_ports(&self) -> impl Iterator<Item = u16> + '_ {
-        let open = self.registry == Registry::ServiceEntry && !self.headless;
+        let open = self.registry == Registry::ServiceEntry && self.resolution != Resolution::Passthrough;
         let open = open && (self.addresses.is_empty() || self.ranges().next().is_some());
         let takes = |p: &&Port| matches!(p.protocol, Protocol::Tcp | Protocol::Auto);
         let ports = self.ports.iter().filter(move |p| open && takes(p));
