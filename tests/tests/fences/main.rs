@@ -13,6 +13,7 @@ mod auto;
 mod budget;
 mod cases;
 mod compatibility;
+mod counted;
 mod defects;
 mod fixture;
 mod gate;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use trimtab_mesh::model::route::{HttpRule, TcpRule, Weighted};
+use trimtab_mesh::model::route::{HttpMatch, HttpRule, TcpRule, Weighted};
 use trimtab_mesh::names::service_host;
 
 use super::ScopeReads;
@@ -15,8 +15,6 @@ use super::services::{HostEntry, Services, VirtualService};
 pub(super) struct Led {
     /// Full host.
     pub(super) host: Arc<str>,
-    /// Port, when it is written.
-    pub(super) port: Option<u16>,
     /// Whether requests are led, and not connections.
     pub(super) http: bool,
     /// Whether it gets copies only.
@@ -46,9 +44,10 @@ impl View<'_> {
     pub(super) fn routes(&self, host: &str) -> Vec<Arc<VirtualService>> {
         let mut routes = self.services.routes(host);
         if host.starts_with('*') {
-            routes.extend(self.services.routes_under(host));
-            routes.sort_by(|a, b| a.key().cmp(&b.key()));
-            routes.dedup();
+            let under = self.services.routes_under(host).into_iter();
+            let new = |r: &Arc<VirtualService>| !routes.iter().any(|known| Arc::ptr_eq(known, r));
+            let new: Vec<Arc<VirtualService>> = under.filter(new).collect();
+            routes.extend(new);
         }
         routes.retain(|r| r.exports.visible(&r.id.namespace, self.client));
         routes
@@ -84,7 +83,7 @@ impl View<'_> {
     }
 
     fn is_for_client(&self, rule: &HttpRule) -> bool {
-        let applies = |m: &trimtab_mesh::model::route::HttpMatch| m.source.http_applies(self.client, None);
+        let applies = |m: &HttpMatch| m.source.http_applies(self.client, None);
         rule.matches.is_empty() || rule.matches.iter().any(applies)
     }
 
@@ -112,7 +111,9 @@ impl View<'_> {
         };
         let found = find(self.services, &name, self.client, self.domain);
         self.reads.hosts.extend(found.asked);
-        let host = found.host.unwrap_or(name);
+        // A wildcard that has the name has no other names: istiod compares the whole.
+        let exact = found.host.filter(|host| !host.starts_with('*'));
+        let host = exact.unwrap_or(name);
         self.reads.hosts.insert(host.clone());
         Some(host)
     }
@@ -122,7 +123,11 @@ impl View<'_> {
         let mut seen = BTreeSet::from([alias.host.to_string()]);
         let mut next = self.target(alias);
         while let Some(host) = next {
-            let entry = self.services.host(&host).into_iter().find(|e| e.target.is_some());
+            let entry = self
+                .services
+                .host(&host)
+                .into_iter()
+                .find(|e| e.target.is_some());
             let Some(entry) = entry else {
                 return End::Host(host);
             };
@@ -139,11 +144,15 @@ impl View<'_> {
     pub(super) fn counted(&mut self, host: &str) -> BTreeSet<String> {
         let mut out = BTreeSet::new();
         let mut called = BTreeSet::from([host.to_owned()]);
-        let alias = self.services.host(host).into_iter().find(|e| e.target.is_some());
+        let alias = self
+            .services
+            .host(host)
+            .into_iter()
+            .find(|e| e.target.is_some());
         if let Some(alias) = alias
             && let End::Host(end) = self.end(&alias)
         {
-            out.insert(end.clone());
+            out.extend(self.counted_as(&end));
             called.insert(end);
         }
         for host in &called {
@@ -181,7 +190,6 @@ fn requests(rule: &HttpRule, out: &mut BTreeSet<Led>) {
     weighted(&rule.routes, true, out);
     out.extend(rule.copied().map(|to| Led {
         host: to.host.clone(),
-        port: to.port,
         http: true,
         copy: true,
         used: true,
@@ -192,7 +200,6 @@ fn weighted(routes: &[Weighted], http: bool, out: &mut BTreeSet<Led>) {
     let alone = routes.len() == 1;
     out.extend(routes.iter().map(|route| Led {
         host: route.to.host.clone(),
-        port: route.to.port,
         http,
         copy: false,
         used: alone || route.weight > 0,

@@ -8,7 +8,7 @@ use trimtab_crds::fence::ScopeSize;
 use trimtab_mesh::names::covers;
 
 use super::services::{HostEntry, Services, VirtualService};
-use super::{Imports, Scope, size};
+use super::{EVERYTHING, Imports, Scope, size};
 
 /// Fills in `imports` and `size` from `entries`, and notes what was looked up.
 pub(super) fn predict(scope: &mut Scope, client: &str, services: &dyn Services) {
@@ -16,23 +16,35 @@ pub(super) fn predict(scope: &mut Scope, client: &str, services: &dyn Services) 
     let mut routes: BTreeMap<(Arc<str>, Arc<str>), Arc<VirtualService>> = BTreeMap::new();
     let entries: Vec<String> = scope.entries.keys().cloned().collect();
     for entry in &entries {
-        let Some((namespace, host)) = entry.split_once('/').filter(|(_, host)| *host != "*") else {
+        let Some((namespace, host)) = entry.split_once('/').filter(|_| entry != EVERYTHING) else {
             continue;
         };
-        scope.consulted.hosts.insert(host.to_owned());
-        let (found, ruled) = if host.starts_with('*') {
+        let (found, ruled) = if host == "*" {
+            scope.consulted.namespaces.insert(namespace.to_owned());
+            (
+                services.in_namespace(namespace),
+                services.routes_in(namespace),
+            )
+        } else if host.starts_with('*') {
             (services.under(host), services.routes_under(host))
         } else {
             (services.host(host), services.routes(host))
         };
-        for found in found.into_iter().filter(|e| &*e.namespace == namespace) {
+        if host != "*" {
+            scope.consulted.hosts.insert(host.to_owned());
+        }
+        let here = |owner: &str| namespace == "*" || owner == namespace;
+        // An ExternalName is a name of another service.
+        let real = found.into_iter().filter(|e| e.target.is_none());
+        for found in real.filter(|e| here(&e.namespace)) {
             if found.exports.visible(&found.namespace, client) {
                 prefer(&mut hosts, found, client);
             }
         }
-        for route in ruled.into_iter().filter(|r| &*r.id.namespace == namespace) {
-            // A VirtualService is imported by entries that are as wide as its host, or wider.
-            let named = route.hosts.iter().any(|h| **h == *host || covers(host, h));
+        for route in ruled.into_iter().filter(|r| here(&r.id.namespace)) {
+            // An entry imports the VirtualServices that have a host in common with it.
+            let matches = |h: &Arc<str>| **h == *host || covers(host, h) || covers(h, host);
+            let named = route.hosts.iter().any(matches);
             if named && route.exports.visible(&route.id.namespace, client) {
                 routes.insert((route.id.namespace.clone(), route.id.name.clone()), route);
             }
@@ -87,7 +99,8 @@ fn prefer(hosts: &mut BTreeMap<Arc<str>, Arc<HostEntry>>, entry: Arc<HostEntry>,
 
 /// The entry that istiod takes for a destination: of the client's namespace, else of the first that is visible.
 fn destination(host: &str, client: &str, services: &dyn Services) -> Option<Arc<HostEntry>> {
-    let entries = services.host(host);
+    let mut entries = services.host(host);
+    entries.retain(|e| e.target.is_none());
     let own = entries.iter().find(|e| &*e.namespace == client);
     let visible = |e: &&Arc<HostEntry>| e.exports.visible(&e.namespace, client);
     own.or_else(|| entries.iter().find(visible)).cloned()

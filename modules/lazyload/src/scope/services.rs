@@ -146,7 +146,8 @@ impl HostEntry {
     /// `0.0.0.0`, and with a range it has a part of that one. TLS is told apart by names; without resolution a connection goes
     /// where the client said.
     pub fn open_ports(&self) -> impl Iterator<Item = u16> + '_ {
-        let open = self.registry == Registry::ServiceEntry && self.resolution != Resolution::Passthrough;
+        let open =
+            self.registry == Registry::ServiceEntry && self.resolution != Resolution::Passthrough;
         let open = open && (self.addresses.is_empty() || self.ranges().next().is_some());
         let takes = |p: &&Port| matches!(p.protocol, Protocol::Tcp | Protocol::Auto);
         let ports = self.ports.iter().filter(move |p| open && takes(p));
