@@ -7,12 +7,13 @@ use jiff::Timestamp;
 use trimtab_crds::fence::{DependencyState, DomainState, Strategy};
 
 use super::domains::{Hosts, add, included};
+use super::imported::{client, fill};
 use super::merge::settle;
 use trimtab_mesh::names::{covers, normal, service_of};
 
 use super::names::find;
-use super::predict::{destinations, predict};
-use super::services::{HostEntry, Registry, Services, VirtualService};
+use super::routes::{destinations, entries, reaches};
+use super::services::{HostEntry, Registry, Services};
 use super::strategy::{Held, held, later};
 use super::{Labels, Reason, Scope, ScopeInput, Warning};
 use crate::object::Evidence;
@@ -39,7 +40,7 @@ pub fn compute(input: &ScopeInput<'_>, services: &dyn Services) -> Scope {
     builder.fading();
     let mut out = builder.out;
     settle(&mut out.entries);
-    predict(&mut out, &input.fence.namespace, services);
+    fill(&mut out, input, services);
     out
 }
 
@@ -304,7 +305,7 @@ impl Builder<'_> {
             for host in route.hosts.iter().filter(|h| &***h != "*") {
                 self.enter(namespace, host, reason);
             }
-            let all = destinations(&route, self.services, &mut self.out);
+            let all = destinations(&route, self.services, &mut self.out.consulted);
             redirects.extend(all.iter().map(ToString::to_string));
         }
         redirects.retain(|host| !own.contains(host));
@@ -333,7 +334,7 @@ impl Builder<'_> {
                     out.found = true;
                     self.enter(&route.id.namespace, host, reason);
                 }
-                let all = destinations(&route, self.services, &mut self.out);
+                let all = destinations(&route, self.services, &mut self.out.consulted);
                 out.redirects.extend(all.iter().map(ToString::to_string));
             }
         }
@@ -442,8 +443,9 @@ impl Builder<'_> {
     fn follow(&mut self, host: &str) -> (bool, BTreeSet<String>) {
         let mut redirects = BTreeSet::new();
         let mut any = false;
+        let client = client(self.input);
         for route in self.services.routes(host) {
-            if !reaches(&route, host, self.client, &self.input.settings.domain) {
+            if !reaches(&route, host, &client) {
                 continue;
             }
             let owner = &route.id.namespace;
@@ -451,7 +453,11 @@ impl Builder<'_> {
             let reason = Reason::Route(name, host.to_owned());
             any = true;
             self.enter(owner, host, &reason);
-            let all = destinations(&route, self.services, &mut self.out);
+            let reads = &mut self.out.consulted;
+            for (owner, to) in entries(&route, &client, self.services, reads) {
+                self.enter(&owner, &to, &reason);
+            }
+            let all = destinations(&route, self.services, &mut self.out.consulted);
             redirects.extend(all.iter().map(ToString::to_string));
         }
         (any, redirects)
@@ -473,15 +479,6 @@ impl Builder<'_> {
             }
         }
     }
-}
-
-/// Whether the routes of a host are for this client. Those of the Gateway API are for the namespace of the Service and their
-/// own.
-fn reaches(route: &VirtualService, host: &str, client: &str, domain: &str) -> bool {
-    let owner = &*route.id.namespace;
-    let service = || service_of(host, domain).map(|(_, namespace)| namespace);
-    let meant = owner == client || service() == Some(owner);
-    route.exports.visible(owner, client) && (meant || !route.kind.is_gateway_api())
 }
 
 fn object_of(entry: &HostEntry) -> String {

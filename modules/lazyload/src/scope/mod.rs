@@ -2,13 +2,14 @@
 //!
 //! [`compute`] gives the scope of one fence, [`merge`] what is written when several fences are on one workload, and
 //! [`role`] which of them writes it. Entries are exact, `namespace/host`, which istiod looks up instead of scanning, except
-//! where a ServiceEntry or a VirtualService has a wildcard itself.
+//! where a ServiceEntry has a wildcard itself.
 
 mod compute;
 mod domains;
+mod imported;
 mod merge;
 pub mod names;
-mod predict;
+mod routes;
 pub mod services;
 mod settings;
 pub mod size;
