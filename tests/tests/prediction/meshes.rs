@@ -1,11 +1,13 @@
 //! Small odd meshes, and the Sidecar of one client in each.
 
+mod gateway;
+mod routes;
+
 use serde_json::{Value, json};
 
 use crate::random::Random;
 
 const ISTIO: &str = "networking.istio.io/v1";
-const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 
 /// A mesh of three namespaces, beside others.
 #[derive(Clone, Debug, Default)]
@@ -158,17 +160,22 @@ impl Maker<'_> {
         }
     }
 
+    fn entry_host(&mut self, at: usize) -> String {
+        let number = self.number;
+        match self.random.below(6) {
+            0 => format!("*.m{number}.example"),
+            1 => format!("*.deep.m{number}.example"),
+            2 => format!("e0.m{number}.example"),
+            3 => self.any().host,
+            _ => format!("e{at}.deep.m{number}.example"),
+        }
+    }
+
     fn entries(&mut self) {
         for at in 0..self.random.below(4) {
             let (namespace, name) = (self.namespace(), format!("e{at}"));
             let number = self.number;
-            let host = match self.random.below(6) {
-                0 => format!("*.m{number}.example"),
-                1 => format!("*.deep.m{number}.example"),
-                2 => format!("e0.m{number}.example"),
-                3 if !self.hosts.is_empty() => self.any().host,
-                _ => format!("e{at}.deep.m{number}.example"),
-            };
+            let host = self.entry_host(at);
             let wild = host.starts_with('*');
             let ports = self.ports();
             let listed: Vec<Value> = ports
@@ -293,155 +300,6 @@ impl Maker<'_> {
         json!(routes)
     }
 
-    fn http_match(&mut self) -> Value {
-        let mut out = json!({});
-        match self.random.below(5) {
-            0 => out["uri"] = json!({"prefix": "/"}),
-            1 => out["uri"] = json!({"prefix": *self.one(&["/a", "/a/b", "/c"])}),
-            2 => out["uri"] = json!({"exact": *self.one(&["/a", "/a/b/c"])}),
-            3 => out["headers"] = json!({"x": {"exact": "1"}}),
-            _ => {}
-        }
-        match self.random.below(8) {
-            0 | 1 => out["sourceNamespace"] = json!(self.namespace()),
-            2 => out["sourceLabels"] = json!({"app": *self.one(&["client", "other", "free"])}),
-            3 => out["port"] = json!(*self.one(&[80, 8080])),
-            4 => out["gateways"] = json!([*self.one(&["mesh", "other/gate"])]),
-            _ => {}
-        }
-        if out == json!({}) {
-            json!({"uri": {"prefix": "/d"}})
-        } else {
-            out
-        }
-    }
-
-    fn http_rule(&mut self, delegates: &[(String, String)]) -> Value {
-        let mut rule = json!({});
-        let matches: Vec<Value> = (0..self.random.below(3))
-            .map(|_| self.http_match())
-            .collect();
-        if !matches.is_empty() {
-            rule["match"] = json!(matches);
-        }
-        let shape = self.random.below(12);
-        match shape {
-            0 => rule["redirect"] = json!({"authority": format!("away.m{}.example", self.number)}),
-            1 => rule["directResponse"] = json!({"status": 418}),
-            2 | 3 if !delegates.is_empty() => {
-                let (namespace, name) = self.one(delegates).clone();
-                rule["delegate"] = json!({"namespace": namespace, "name": name});
-                return rule;
-            }
-            _ => rule["route"] = self.weighted(),
-        }
-        if shape > 3 {
-            if self.random.percent(15) {
-                rule["mirror"] = self.destination(false);
-                if self.random.percent(40) {
-                    rule["mirrorPercentage"] = json!({"value": *self.one(&[0, 50])});
-                }
-            } else if self.random.percent(15) {
-                let to = self.destination(false);
-                rule["mirrors"] = json!([{"destination": to}]);
-            }
-            if self.random.percent(10) {
-                rule["rewrite"] = json!({"authority": "other.example"});
-            }
-            if self.random.percent(20) {
-                rule["timeout"] = json!("5s");
-            }
-        }
-        rule
-    }
-
-    fn route_hosts(&mut self) -> Vec<String> {
-        let number = self.number;
-        let host = self.any();
-        match self.random.below(12) {
-            0 => vec![format!("*.{}.svc.cluster.local", host.namespace)],
-            1 => vec![format!("*.m{number}.example")],
-            2 => vec![format!("front.m{number}.example")],
-            3 => vec![host.host.replace('*', "under")],
-            4 => vec![host.host.clone(), format!("front2.m{number}.example")],
-            _ => vec![host.host.clone()],
-        }
-    }
-
-    fn routes(&mut self) {
-        let mut delegates = Vec::new();
-        for at in 0..self.random.below(3) {
-            let (namespace, name) = (self.namespace(), format!("d{at}"));
-            let rules: Vec<Value> = (0..self.random.between(1, 2))
-                .map(|_| self.http_rule(&[]))
-                .collect();
-            let mut spec = json!({"http": rules});
-            if let Some(exports) = self.exports() {
-                spec["exportTo"] = json!(exports);
-            }
-            self.object(ISTIO, "VirtualService", &namespace, &name, spec);
-            delegates.push((namespace, name));
-        }
-        for at in 0..self.random.below(4) {
-            let (namespace, name) = (self.namespace(), format!("v{at}"));
-            let hosts = self.route_hosts();
-            for host in &hosts {
-                if !self.hosts.iter().any(|h| h.host == *host) {
-                    let (host, ports) = (host.replace('*', "any"), vec![(80, "http")]);
-                    self.hosts.push(Host {
-                        namespace: namespace.clone(),
-                        name: name.clone(),
-                        host,
-                        kind: HostKind::Front,
-                        ports,
-                    });
-                }
-            }
-            let mut spec = json!({"hosts": hosts});
-            match self.random.below(6) {
-                0 => spec["tcp"] = self.tcp_rules(),
-                1 => spec["tls"] = self.tls_rules(&hosts),
-                _ => {
-                    let rules: Vec<Value> = (0..self.random.between(1, 3))
-                        .map(|_| self.http_rule(&delegates))
-                        .collect();
-                    spec["http"] = json!(rules);
-                }
-            }
-            if self.random.percent(10) {
-                spec["gateways"] = json!([*self.one(&["mesh", "other/gate"])]);
-            }
-            if let Some(exports) = self.exports() {
-                spec["exportTo"] = json!(exports);
-            }
-            self.object(ISTIO, "VirtualService", &namespace, &name, spec);
-        }
-    }
-
-    fn tcp_rules(&mut self) -> Value {
-        let mut rule = json!({});
-        rule["route"] = self.weighted();
-        match self.random.below(5) {
-            0 => rule["match"] = json!([{"port": 5432}]),
-            1 => rule["match"] = json!([{"sourceNamespace": self.namespace()}]),
-            2 => rule["match"] = json!([{"destinationSubnets": ["10.9.0.0/16"]}]),
-            3 => rule["match"] = json!([{"sourceLabels": {"app": *self.one(&["client", "free"])}}]),
-            _ => {}
-        }
-        json!([rule])
-    }
-
-    fn tls_rules(&mut self, hosts: &[String]) -> Value {
-        let mut of_rule = json!({"sniHosts": hosts});
-        match self.random.below(4) {
-            0 => of_rule["port"] = json!(443),
-            1 => of_rule["sourceNamespace"] = json!(self.namespace()),
-            _ => {}
-        }
-        let routes = self.weighted();
-        json!([{"match": [of_rule], "route": routes}])
-    }
-
     fn rules(&mut self) {
         for at in 0..self.random.below(3) {
             let host = self.any();
@@ -476,55 +334,6 @@ impl Maker<'_> {
                 &format!("r{at}"),
                 spec,
             );
-        }
-    }
-
-    fn gateway_routes(&mut self) {
-        let parents: Vec<Host> = self
-            .hosts
-            .iter()
-            .filter(|h| h.kind == HostKind::Service)
-            .cloned()
-            .collect();
-        for at in 0..self.random.below(3) {
-            let parent = self.one(&parents).clone();
-            let backend = self.one(&parents).clone();
-            let owner = if self.random.percent(60) {
-                parent.namespace.clone()
-            } else {
-                self.namespace()
-            };
-            let mut reference = json!({"group": "", "kind": "Service", "name": parent.name, "namespace": parent.namespace});
-            let port = parent.ports[0].0;
-            if self.random.percent(40) {
-                reference["port"] = json!(port);
-            }
-            let to = |weight: u32| json!({"name": backend.name, "namespace": backend.namespace, "port": backend.ports[0].0, "weight": weight});
-            let mut rule = json!({"backendRefs": [to(1)]});
-            if self.random.percent(30) {
-                rule["backendRefs"] = json!([to(1), {"name": parent.name, "namespace": parent.namespace, "port": port, "weight": 3}]);
-            }
-            // Only one kind for each mesh: istiod joins routes of both kinds of one Service in its own way.
-            let grpc = self.number % 4 == 0;
-            if self.random.percent(30) {
-                let backend =
-                    json!({"name": parent.name, "namespace": parent.namespace, "port": port});
-                rule["filters"] =
-                    json!([{"type": "RequestMirror", "requestMirror": {"backendRef": backend}}]);
-            }
-            let path = *self.one(&["/", "/g", "/g/h"]);
-            if grpc {
-                if self.random.percent(50) {
-                    rule["matches"] =
-                        json!([{"method": {"type": "Exact", "service": "G", "method": "H"}}]);
-                }
-            } else {
-                // As the API server defaults it.
-                rule["matches"] = json!([{"path": {"type": "PathPrefix", "value": path}}]);
-            }
-            let kind = if grpc { "GRPCRoute" } else { "HTTPRoute" };
-            let spec = json!({"parentRefs": [reference], "rules": [rule]});
-            self.object(GATEWAY_API, kind, &owner, &format!("g{at}"), spec);
         }
     }
 

@@ -16,7 +16,8 @@ use trimtab_lazyload::scope::{
 };
 use trimtab_lazyload::translate::{Hosts, Owner, sidecar};
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Pod, Service, ServiceEntry,
+    VirtualService,
 };
 use trimtab_mesh::table::{Row, name_of};
 
