@@ -47,7 +47,6 @@ pub(super) fn of_service(service: &Service) -> HostEntry {
             _ => Resolution::Static,
         },
         addresses: service.addresses.iter().copied().map(IpNet::from).collect(),
-        allocated: Box::default(),
         selects: false,
     }
 }
@@ -100,7 +99,6 @@ pub(super) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
             endpoints: spec.endpoints.len(),
             resolution: resolution(entry),
             addresses: addresses.clone(),
-            allocated: entry.allocated.clone(),
             selects: spec.workload_selector.is_some(),
         })
     });

@@ -35,7 +35,8 @@ use state::State;
 use trimtab_mesh::Mesh;
 pub use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Pod, Service, ServiceEntry,
+    VirtualService,
 };
 
 /// What events have changed.

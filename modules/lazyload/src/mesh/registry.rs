@@ -10,7 +10,7 @@ use trimtab_mesh::table::Table;
 
 use super::Name;
 use crate::scope::services::Registry::{Kubernetes, ServiceEntry};
-use crate::scope::services::{Exports, HostEntry, Labels, Services, Totals};
+use crate::scope::services::{Exports, HostEntry, Labels, Resolution, Services, Totals};
 use crate::scope::size;
 
 /// The mesh as scopes read it.
@@ -22,6 +22,8 @@ pub struct Registry {
     /// By kind and name of the object, an entry for each Service of a route of the Gateway API.
     routes: BTreeMap<RouteKey, Vec<Arc<VirtualService>>>,
     hosts: HostMap<HostEntry>,
+    /// ExternalNames by what they stand for.
+    by_target: HashMap<Arc<str>, Vec<Arc<HostEntry>>>,
     by_namespace: HashMap<Arc<str>, ByHost>,
     by_label: HashMap<(String, String), BTreeSet<Name>>,
     /// Those with a listener of their own on a port that is not HTTP.
@@ -64,6 +66,7 @@ impl Registry {
             entries: HashMap::new(),
             routes: BTreeMap::new(),
             hosts: HostMap::default(),
+            by_target: HashMap::new(),
             by_namespace: HashMap::new(),
             by_label: HashMap::new(),
             by_port: HashMap::new(),
@@ -86,9 +89,9 @@ impl Registry {
         }
     }
 
-    /// An ExternalName is another name of its target, and no service.
+    /// An ExternalName has no configuration of its own.
     fn count_entry(&mut self, entry: &HostEntry, sign: i64) {
-        if entry.target.is_some() {
+        if entry.resolution == Resolution::Alias {
             return;
         }
         let bytes = sign * signed(entry.bytes(self.endpoints(entry)));
@@ -97,6 +100,11 @@ impl Registry {
 
     fn link(&mut self, entry: &Arc<HostEntry>) {
         self.hosts.insert(&entry.host, entry.clone());
+        if let Some(target) = &entry.target {
+            let aliases = self.by_target.entry(target.clone()).or_default();
+            let at = aliases.partition_point(|a| a.name() < entry.name());
+            aliases.insert(at, entry.clone());
+        }
         let namespace = self.by_namespace.entry(entry.namespace.clone());
         namespace.or_default().insert(by_host(entry), entry.clone());
         for port in entry.own_ports() {
@@ -109,6 +117,14 @@ impl Registry {
     fn unlink(&mut self, entry: &HostEntry) {
         self.count_entry(entry, -1);
         self.hosts.remove(&entry.host, entry);
+        if let Some(target) = &entry.target
+            && let Some(aliases) = self.by_target.get_mut(target)
+        {
+            aliases.retain(|alias| !alias.is(entry));
+            if aliases.is_empty() {
+                self.by_target.remove(target);
+            }
+        }
         if let Some(namespace) = self.by_namespace.get_mut(&entry.namespace) {
             namespace.remove(&by_host(entry));
             if namespace.is_empty() {
@@ -292,6 +308,10 @@ impl Services for Registry {
 
     fn under(&self, pattern: &str) -> Vec<Arc<HostEntry>> {
         self.hosts.under(pattern)
+    }
+
+    fn standing_for(&self, host: &str) -> Vec<Arc<HostEntry>> {
+        self.by_target.get(host).cloned().unwrap_or_default()
     }
 
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<HostEntry>> {

@@ -8,11 +8,11 @@ use trimtab_crds::fence::{DependencyState, DomainState, Strategy};
 use trimtab_mesh::names::service_of;
 
 use super::domains::{Hosts, add, included};
+use super::imported::{client, fill};
 use super::leads::View;
 use super::merge::settle;
 use super::named::{Named, Place, parse};
 use super::names::find;
-use super::predict::predict;
 use super::routes::Routed;
 use super::services::Services;
 use super::strategy::{Held, held, later};
@@ -45,7 +45,7 @@ pub fn compute(input: &ScopeInput<'_>, services: &dyn Services) -> Scope {
     builder.neighbours();
     let mut out = builder.out;
     settle(&mut out.entries);
-    predict(&mut out, &input.fence.namespace, services);
+    fill(&mut out, input, services);
     out
 }
 
@@ -92,8 +92,7 @@ impl Builder<'_> {
     pub(super) fn view(&mut self) -> View<'_> {
         View {
             services: self.services,
-            client: self.client,
-            domain: &self.input.settings.domain,
+            client: client(self.input),
             reads: &mut self.out.consulted,
         }
     }

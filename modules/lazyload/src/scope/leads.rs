@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use trimtab_mesh::model::route::{HttpMatch, HttpRule, TcpRule, Weighted};
+use trimtab_mesh::model::route::{HttpRule, TcpRule, Weighted};
 use trimtab_mesh::names::service_host;
 
 use super::ScopeReads;
 use super::names::find;
 use super::services::{HostEntry, Services, VirtualService};
+use crate::predict::{Client, applies, merged};
 
 /// A destination of a VirtualService, as a client in a namespace has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,8 +27,7 @@ pub(super) struct Led {
 /// The mesh as one client sees it, and what of it was looked at.
 pub(super) struct View<'a> {
     pub(super) services: &'a dyn Services,
-    pub(super) client: &'a str,
-    pub(super) domain: &'a str,
+    pub(super) client: Client<'a>,
     pub(super) reads: &'a mut ScopeReads,
 }
 
@@ -49,28 +49,20 @@ impl View<'_> {
             let new: Vec<Arc<VirtualService>> = under.filter(new).collect();
             routes.extend(new);
         }
-        routes.retain(|r| r.exports.visible(&r.id.namespace, self.client));
+        routes.retain(|r| r.exports.visible(&r.id.namespace, self.client.namespace));
         routes
     }
 
     /// Destinations of the rules that are for the client's namespace, also of those that are delegated.
     pub(super) fn destinations(&mut self, route: &VirtualService) -> BTreeSet<Led> {
         let mut out = BTreeSet::new();
-        for rule in route.http.iter().filter(|r| self.is_for_client(r)) {
-            let Some((namespace, name)) = &rule.delegate else {
+        for rule in &merged(route, self.services, self.reads) {
+            let (applied, ends) = applies(rule, &self.client);
+            if applied {
                 requests(rule, &mut out);
-                continue;
-            };
-            let key = (namespace.to_string(), name.to_string());
-            self.reads.routes.insert(key);
-            let Some(delegate) = self.services.route(namespace, name) else {
-                continue;
-            };
-            if delegate.exports.visible(namespace, &route.id.namespace) {
-                let rules = delegate.http.iter();
-                for rule in rules.filter(|r| self.is_for_client(r)) {
-                    requests(rule, &mut out);
-                }
+            }
+            if ends {
+                break;
             }
         }
         for rule in route.tls.iter().chain(&route.tcp) {
@@ -82,23 +74,19 @@ impl View<'_> {
         out
     }
 
-    fn is_for_client(&self, rule: &HttpRule) -> bool {
-        let applies = |m: &HttpMatch| m.source.http_applies(self.client, None);
-        rule.matches.is_empty() || rule.matches.iter().any(applies)
-    }
-
     fn is_for_connections(&self, rule: &TcpRule) -> bool {
         let mut matches = rule.matches.iter().map(|m| &m.source);
         rule.matches.is_empty()
-            || matches.any(|s| s.tcp_applies(self.client, None, s.port.unwrap_or_default()))
+            || matches
+                .any(|s| s.tcp_applies(self.client.namespace, None, s.port.unwrap_or_default()))
     }
 
     /// The entry that istiod takes for a host: of the client's namespace, else the first that the client sees.
     pub(super) fn entry(&mut self, host: &str) -> Option<Arc<HostEntry>> {
         self.reads.hosts.insert(host.to_owned());
         let entries = self.services.host(host).into_iter();
-        let visible = entries.filter(|e| e.exports.visible(&e.namespace, self.client));
-        visible.min_by_key(|e| e.preference(self.client))
+        let visible = entries.filter(|e| e.exports.visible(&e.namespace, self.client.namespace));
+        visible.min_by_key(|e| e.preference(self.client.namespace))
     }
 
     /// The full host that an ExternalName names; a name without a dot is of its own namespace.
@@ -107,9 +95,14 @@ impl View<'_> {
         let name = if written.contains('.') {
             written.to_owned()
         } else {
-            service_host(written, &alias.namespace, self.domain)
+            service_host(written, &alias.namespace, self.client.domain)
         };
-        let found = find(self.services, &name, self.client, self.domain);
+        let found = find(
+            self.services,
+            &name,
+            self.client.namespace,
+            self.client.domain,
+        );
         self.reads.hosts.extend(found.asked);
         // A wildcard that has the name has no other names: istiod compares the whole.
         let exact = found.host.filter(|host| !host.starts_with('*'));
@@ -174,7 +167,12 @@ impl View<'_> {
             Some(alias) if alias.target.is_some() => out.extend(self.target(&alias)),
             Some(_) => {}
             None => {
-                let found = find(self.services, host, self.client, self.domain);
+                let found = find(
+                    self.services,
+                    host,
+                    self.client.namespace,
+                    self.client.domain,
+                );
                 self.reads.hosts.extend(found.asked);
                 out.extend(found.host);
             }

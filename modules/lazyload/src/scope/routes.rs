@@ -6,9 +6,11 @@ use std::sync::Arc;
 use trimtab_mesh::names::{covers, service_of};
 
 use super::compute::Builder;
+use super::imported::client;
 use super::leads::Led;
-use super::services::VirtualService;
+use super::services::{Resolution, VirtualService};
 use super::{Reason, Warning};
+use crate::predict::unbrought;
 
 /// VirtualServices of a host.
 #[derive(Clone, Default)]
@@ -67,6 +69,14 @@ impl Builder<'_> {
         let reason = because(route, host);
         for led in all.iter().filter(|led| led.used) {
             self.to_alias(led, &reason);
+        }
+        // istiod gives the client routes to these, and no cluster.
+        let client = client(self.input);
+        for to in unbrought(&client, route, self.services, &mut self.out.consulted) {
+            let entry = self.view().entry(&to);
+            if entry.is_some_and(|e| e.resolution != Resolution::Alias) {
+                self.import(&to, &reason);
+            }
         }
         if !self.served(host) {
             self.listeners(host, &all, &reason);

@@ -1,6 +1,5 @@
 //! What a scope needs to know of the mesh, and the reading of it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -74,8 +73,6 @@ pub struct HostEntry {
     pub resolution: Resolution,
     /// Virtual addresses as they are written: single ones are networks of one address.
     pub addresses: Box<[IpNet]>,
-    /// Addresses that Istio gave to the object; they count where proxies capture DNS.
-    pub allocated: Box<[IpAddr]>,
     /// A ServiceEntry has pods or WorkloadEntries behind it.
     pub selects: bool,
 }
@@ -97,6 +94,8 @@ pub trait Services {
     fn covering(&self, host: &str) -> Vec<Arc<HostEntry>>;
     /// Entries whose host is this wildcard or lies under it.
     fn under(&self, pattern: &str) -> Vec<Arc<HostEntry>>;
+    /// ExternalNames that stand for exactly this host.
+    fn standing_for(&self, host: &str) -> Vec<Arc<HostEntry>>;
     /// Entries in a namespace.
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<HostEntry>>;
     /// Entries of Services with all of these labels; none for no labels.
