@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
 use crate::object::FenceKey;
+use crate::scope::services::Listener;
 use crate::scope::{Labels, ScopeReads};
 use trimtab_mesh::names::{covers, wild_key, wild_keys};
 
@@ -22,8 +23,8 @@ pub(super) struct Marks {
     /// By one label of a consulted selector.
     labels: HashMap<(String, String), Fences>,
     routes: HashMap<(String, String), Fences>,
-    /// By a TCP port on which connections to other services would be taken.
-    ports: HashMap<u16, Fences>,
+    /// By a listener that services may give.
+    listeners: HashMap<Listener, Fences>,
 }
 
 fn add<K: Hash + Eq>(map: &mut HashMap<K, Fences>, key: K, fence: &FenceKey) {
@@ -65,11 +66,11 @@ impl Marks {
         for come in new.routes.difference(&old.routes) {
             add(&mut self.routes, come.clone(), fence);
         }
-        for gone in old.tcp_ports.difference(&new.tcp_ports) {
-            take(&mut self.ports, gone, fence);
+        for gone in old.listeners.difference(&new.listeners) {
+            take(&mut self.listeners, gone, fence);
         }
-        for come in new.tcp_ports.difference(&old.tcp_ports) {
-            add(&mut self.ports, *come, fence);
+        for come in new.listeners.difference(&old.listeners) {
+            add(&mut self.listeners, *come, fence);
         }
         let pairs = |c: &ScopeReads| -> BTreeSet<(String, String)> {
             c.selectors.iter().filter_map(first).collect()
@@ -152,9 +153,10 @@ impl Marks {
         out.extend(self.routes.get(name).into_iter().flatten().cloned());
     }
 
-    /// Fences to which a service with a listener of its own on this port matters.
-    pub(super) fn port(&self, port: u16, out: &mut Fences) {
-        out.extend(self.ports.get(&port).into_iter().flatten().cloned());
+    /// Fences to which a service that gives this listener matters.
+    pub(super) fn listener(&self, listener: Listener, out: &mut Fences) {
+        let fences = self.listeners.get(&listener);
+        out.extend(fences.into_iter().flatten().cloned());
     }
 
     pub(super) fn labels(&self, labels: &Labels, out: &mut Fences) {

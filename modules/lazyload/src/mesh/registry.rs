@@ -10,7 +10,7 @@ use trimtab_mesh::table::Table;
 
 use super::Name;
 use crate::scope::services::Registry::{Kubernetes, ServiceEntry};
-use crate::scope::services::{Exports, HostEntry, Labels, Resolution, Services, Totals};
+use crate::scope::services::{Exports, HostEntry, Labels, Listener, Resolution, Services, Totals};
 use crate::scope::size;
 
 /// The mesh as scopes read it.
@@ -26,8 +26,7 @@ pub struct Registry {
     by_target: HashMap<Arc<str>, Vec<Arc<HostEntry>>>,
     by_namespace: HashMap<Arc<str>, ByHost>,
     by_label: HashMap<(String, String), BTreeSet<Name>>,
-    /// Those with a listener of their own on a port that is not HTTP.
-    by_port: HashMap<u16, ByHost>,
+    by_listener: HashMap<Listener, ByHost>,
     route_hosts: HostMap<VirtualService>,
     rule_hosts: HostMap<DestinationRule>,
     /// Of Services, by host.
@@ -69,7 +68,7 @@ impl Registry {
             by_target: HashMap::new(),
             by_namespace: HashMap::new(),
             by_label: HashMap::new(),
-            by_port: HashMap::new(),
+            by_listener: HashMap::new(),
             route_hosts: HostMap::default(),
             rule_hosts: HostMap::default(),
             endpoints: HashMap::new(),
@@ -107,8 +106,8 @@ impl Registry {
         }
         let namespace = self.by_namespace.entry(entry.namespace.clone());
         namespace.or_default().insert(by_host(entry), entry.clone());
-        for port in entry.own_ports() {
-            let there = self.by_port.entry(port).or_default();
+        for listener in entry.listeners() {
+            let there = self.by_listener.entry(listener).or_default();
             there.insert(by_host(entry), entry.clone());
         }
         self.count_entry(entry, 1);
@@ -131,11 +130,11 @@ impl Registry {
                 self.by_namespace.remove(&entry.namespace);
             }
         }
-        for port in entry.own_ports() {
-            if let Some(there) = self.by_port.get_mut(&port) {
+        for listener in entry.listeners() {
+            if let Some(there) = self.by_listener.get_mut(&listener) {
                 there.remove(&by_host(entry));
                 if there.is_empty() {
-                    self.by_port.remove(&port);
+                    self.by_listener.remove(&listener);
                 }
             }
         }
@@ -324,13 +323,21 @@ impl Services for Registry {
     }
 
     fn on_tcp_port(&self, port: u16) -> Vec<Arc<HostEntry>> {
-        let there = self.by_port.get(&port).into_iter().flatten();
+        let there = self.by_listener.get(&Listener::Own(port));
+        let there = there.into_iter().flatten();
         let entries = there.map(|(_, entry)| entry);
         // A headless Service has a listener for each of its pods.
         let listens = |e: &&Arc<HostEntry>| {
             e.registry == ServiceEntry || !e.headless || self.endpoints(e) > 0
         };
         entries.filter(listens).cloned().collect()
+    }
+
+    fn on_http_port(&self, port: u16, client: &str) -> Option<Arc<HostEntry>> {
+        let there = self.by_listener.get(&Listener::Shared(port))?;
+        let mut entries = there.values();
+        let found = entries.find(|e| e.exports.visible(&e.namespace, client));
+        found.cloned()
     }
 
     fn labelled(&self, labels: &Labels) -> Vec<Arc<HostEntry>> {

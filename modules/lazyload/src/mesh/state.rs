@@ -81,8 +81,8 @@ impl State {
         self.marks.host(&entry.host, fences);
         self.marks.namespace(&entry.namespace, fences);
         self.marks.labels(&entry.labels, fences);
-        for port in entry.own_ports() {
-            self.marks.port(port, fences);
+        for listener in entry.listeners() {
+            self.marks.listener(listener, fences);
         }
     }
 
@@ -136,7 +136,9 @@ impl State {
 
     pub(super) fn slice(&mut self, change: &Change<'_, EndpointSlice>) {
         let hosts: BTreeSet<&Arc<str>> = change.rows().map(|row| &row.host).collect();
-        let had = hosts.into_iter().map(|h| (h.clone(), self.registry.has_endpoints(h)));
+        let had = hosts
+            .into_iter()
+            .map(|h| (h.clone(), self.registry.has_endpoints(h)));
         let had: Vec<(Arc<str>, bool)> = had.collect();
         self.count(change);
         for (host, had) in had {
@@ -173,8 +175,8 @@ impl State {
     /// The listeners of a headless Service are those of its pods: with the first they come, with the last they go.
     fn touch_headless(&mut self, host: &str) {
         for entry in self.registry.host(host).iter().filter(|e| e.headless) {
-            for port in entry.own_ports() {
-                self.marks.port(port, &mut self.changes.fences);
+            for listener in entry.listeners() {
+                self.marks.listener(listener, &mut self.changes.fences);
             }
         }
     }

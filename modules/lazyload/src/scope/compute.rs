@@ -34,6 +34,7 @@ pub fn compute(input: &ScopeInput<'_>, services: &dyn Services) -> Scope {
         client: &input.fence.namespace,
         routed: BTreeMap::new(),
         stated: BTreeSet::new(),
+        fronts: BTreeSet::new(),
         whole: None,
         out: Scope::default(),
     };
@@ -42,6 +43,7 @@ pub fn compute(input: &ScopeInput<'_>, services: &dyn Services) -> Scope {
     builder.selected();
     builder.learned();
     builder.fading();
+    builder.fronts();
     builder.neighbours();
     let mut out = builder.out;
     settle(&mut out.entries);
@@ -59,6 +61,8 @@ pub(super) struct Builder<'a> {
     pub(super) routed: BTreeMap<String, Routed>,
     /// Hosts that the user wrote with their namespace: a registry that is not seen here may have them.
     pub(super) stated: BTreeSet<String>,
+    /// Hosts that only VirtualServices have.
+    pub(super) fronts: BTreeSet<String>,
     /// A namespace whose entry for everything is in: what is in it needs none of its own.
     pub(super) whole: Option<String>,
     pub(super) out: Scope,

@@ -130,8 +130,8 @@ pub struct ScopeReads {
     pub selectors: BTreeSet<Labels>,
     /// VirtualServices by namespace and name.
     pub routes: BTreeSet<(String, String)>,
-    /// TCP ports on which connections to other services would be taken.
-    pub tcp_ports: BTreeSet<u16>,
+    /// Listeners that matter, whoever gives them.
+    pub listeners: BTreeSet<services::Listener>,
 }
 
 /// Why an entry is in a scope.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use trimtab_mesh::names::covers;
 
 use super::compute::Builder;
-use super::services::HostEntry;
+use super::services::{HostEntry, Listener};
 use super::{EVERYTHING, Reason};
 
 /// Services by namespace and host, with the reasons.
@@ -36,8 +36,8 @@ impl Builder<'_> {
         }
     }
 
-    /// Services that an entry imports, with a port that others may lose connections to.
-    fn imported(&self, entry: &str) -> Vec<Arc<HostEntry>> {
+    /// Services that an entry imports.
+    pub(super) fn imported(&self, entry: &str) -> Vec<Arc<HostEntry>> {
         let Some((namespace, host)) = entry.split_once('/') else {
             return Vec::new();
         };
@@ -48,8 +48,7 @@ impl Builder<'_> {
         };
         found.retain(|e| {
             let there = namespace == "*" || *e.namespace == *namespace;
-            let visible = e.exports.visible(&e.namespace, self.client);
-            there && visible && e.open_ports().next().is_some()
+            there && e.exports.visible(&e.namespace, self.client)
         });
         found
     }
@@ -59,7 +58,7 @@ impl Builder<'_> {
         let mut out = Taken::new();
         for taker in open {
             for port in taker.open_ports() {
-                self.out.consulted.tcp_ports.insert(port);
+                self.out.consulted.listeners.insert(Listener::Own(port));
                 let reason = Reason::Neighbour(taker.host.to_string(), port);
                 for entry in self.services.on_tcp_port(port) {
                     let visible = entry.exports.visible(&entry.namespace, self.client);

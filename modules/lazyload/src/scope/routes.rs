@@ -8,9 +8,12 @@ use trimtab_mesh::names::{covers, service_of};
 use super::compute::Builder;
 use super::imported::client;
 use super::leads::Led;
-use super::services::{Resolution, VirtualService};
+use super::services::{HostEntry, Listener, Resolution, VirtualService};
 use super::{Reason, Warning};
 use crate::predict::unbrought;
+
+/// Port on which istiod has hosts that no service has.
+const FRONTS: u16 = 80;
 
 /// VirtualServices of a host.
 #[derive(Clone, Default)]
@@ -79,7 +82,7 @@ impl Builder<'_> {
             }
         }
         if !self.served(host) {
-            self.listeners(host, &all, &reason);
+            self.listeners(route, host, &all, &reason);
         }
         all.into_iter().map(|led| led.host.to_string()).collect()
     }
@@ -95,30 +98,69 @@ impl Builder<'_> {
             || (host.starts_with('*') && !services.under(host).is_empty())
     }
 
-    /// A host that no service has gives no listener: its destinations do, unless the fallback has their ports.
-    fn listeners(&mut self, host: &str, all: &BTreeSet<Led>, reason: &Reason) {
+    /// A host that no service has gives no listener: its destinations do, unless the fallback has their ports. With a
+    /// service among the other hosts of the VirtualService, istiod has this one on that service's ports.
+    fn listeners(
+        &mut self,
+        route: &VirtualService,
+        host: &str,
+        all: &BTreeSet<Led>,
+        reason: &Reason,
+    ) {
+        let because = Reason::Listener(host.to_owned());
+        let beside = route.hosts.iter().filter(|other| ***other != *host);
+        let beside: Vec<&Arc<str>> = beside
+            .filter(|other| {
+                self.view()
+                    .entry(other)
+                    .is_some_and(|e| e.http_ports().next().is_some())
+            })
+            .collect();
+        for other in &beside {
+            self.import(other, &because);
+        }
         let requests: Vec<&Led> = all
             .iter()
             .filter(|led| led.http && led.used && !led.copy)
             .collect();
+        if !beside.is_empty() || requests.is_empty() {
+            return;
+        }
+        self.fronts.insert(host.to_owned());
         let carried = self.carried();
-        let mut listens = requests.is_empty() || !carried.is_empty();
+        let mut listens = !carried.is_empty();
         for led in requests {
             let Some(entry) = self.view().entry(&led.host) else {
                 continue;
             };
             let ports: BTreeSet<u16> = entry.http_ports().collect();
             listens |= !ports.is_empty() || entry.target.is_some();
-            if ports.is_subset(&carried) {
-                continue;
+            if !ports.is_subset(&carried) {
+                self.import(&led.host, &because);
             }
-            self.import(&led.host, &Reason::Listener(host.to_owned()));
         }
         if let (false, Reason::Route(route, _)) = (listens, reason) {
             let (host, route) = (host.to_owned(), route.clone());
             self.out
                 .warnings
                 .insert(Warning::NoListener { host, route });
+        }
+    }
+
+    /// istiod has hosts that no service has on port 80 alone: any service gives that listener.
+    pub(super) fn fronts(&mut self) {
+        let Some(front) = self.fronts.first().cloned() else {
+            return;
+        };
+        let has = |e: &Arc<HostEntry>| e.http_ports().any(|port| port == FRONTS);
+        let mut entries = self.out.entries.keys();
+        if entries.any(|entry| self.imported(entry).iter().any(has)) {
+            return;
+        }
+        let listener = Listener::Shared(FRONTS);
+        self.out.consulted.listeners.insert(listener);
+        if let Some(entry) = self.services.on_http_port(FRONTS, self.client) {
+            self.bring(&entry, &Reason::Listener(front));
         }
     }
 

@@ -100,8 +100,10 @@ pub trait Services {
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<HostEntry>>;
     /// Entries of Services with all of these labels; none for no labels.
     fn labelled(&self, labels: &Labels) -> Vec<Arc<HostEntry>>;
-    /// Entries with a listener of their own on this port, of any protocol but HTTP: what they have without a Sidecar.
+    /// Entries with a listener of their own on this port, when they are imported.
     fn on_tcp_port(&self, port: u16) -> Vec<Arc<HostEntry>>;
+    /// The first entry that a client sees and that gives the listener that HTTP shares on this port.
+    fn on_http_port(&self, port: u16, client: &str) -> Option<Arc<HostEntry>>;
     /// VirtualServices of sidecars with a host that is or covers this one.
     fn routes(&self, host: &str) -> Vec<Arc<VirtualService>>;
     /// VirtualServices of sidecars with a host that is this wildcard or lies under it.
@@ -122,23 +124,27 @@ pub trait Services {
     fn totals(&self, client: &str) -> Totals;
 }
 
-impl Port {
-    /// Whether its listener is at the service's address: HTTP ports share one listener.
-    fn is_tcp(&self) -> bool {
-        !self.protocol.is_http()
-    }
+/// An outbound listener that a service gives when it is imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Listener {
+    /// At its own address.
+    Own(u16),
+    /// That which HTTP of all services shares.
+    Shared(u16),
 }
 
 impl HostEntry {
-    /// Ports on which it has a listener at its own address, when it has any: of the rest, HTTP ports share a listener, and an
-    /// ExternalName has none.
-    pub fn own_ports(&self) -> impl Iterator<Item = u16> + '_ {
-        let own = match self.registry {
-            Registry::Kubernetes => self.target.is_none(),
-            Registry::ServiceEntry => !self.addresses.is_empty(),
-        };
-        let ports = self.ports.iter().filter(move |p| own && p.is_tcp());
-        ports.map(|p| p.number)
+    /// Listeners that it gives; an ExternalName gives none, and a ServiceEntry without an address none of its own.
+    pub fn listeners(&self) -> impl Iterator<Item = Listener> + '_ {
+        let any = self.target.is_none();
+        let own = self.registry == Registry::Kubernetes || !self.addresses.is_empty();
+        let ports = self.ports.iter().filter(move |_| any);
+        ports.filter_map(move |port| match port.protocol {
+            Protocol::Http | Protocol::Http2 => Some(Listener::Shared(port.number)),
+            Protocol::Auto | Protocol::Tcp | Protocol::Tls => {
+                own.then_some(Listener::Own(port.number))
+            }
+        })
     }
 
     /// Ports on which connections to other addresses are led to its endpoints: without an address its listener is
@@ -167,11 +173,12 @@ impl HostEntry {
                 .any(|range| other.addresses.iter().any(|net| range.contains(net)))
     }
 
-    /// Whether its HTTP ports give the listener that all of HTTP shares.
+    /// Ports of the listeners that HTTP shares.
     pub fn http_ports(&self) -> impl Iterator<Item = u16> + '_ {
-        let http = self.ports.iter().filter(|p| p.protocol.is_http());
-        let real = self.target.is_none();
-        http.filter(move |_| real).map(|p| p.number)
+        self.listeners().filter_map(|listener| match listener {
+            Listener::Shared(port) => Some(port),
+            Listener::Own(_) => None,
+        })
     }
 
     /// Order in which one of several entries of a host is taken: the client's namespace, Services, the oldest.
