@@ -13,6 +13,10 @@ impl Named for HostEntry {
     fn name(&self) -> (&str, &str) {
         (&self.namespace, &self.name)
     }
+
+    fn is(&self, other: &Self) -> bool {
+        self.registry == other.registry && self.name() == other.name()
+    }
 }
 
 fn sorted(ports: impl Iterator<Item = Port>) -> Box<[Port]> {

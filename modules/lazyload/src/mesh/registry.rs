@@ -218,8 +218,8 @@ impl Registry {
     /// Routes of the Gateway API count where the Service is.
     fn in_force(&self, route: &VirtualService) -> bool {
         let service = |host: &Arc<str>| {
-            let entries = self.hosts.get(host).iter();
-            entries.clone().any(|e| e.registry == Kubernetes)
+            let mut entries = self.hosts.get(host).iter();
+            entries.any(|e| e.registry == Kubernetes)
         };
         !route.kind.is_gateway_api() || route.hosts.iter().all(service)
     }

@@ -185,7 +185,7 @@ impl State {
 
     pub(super) fn route(&mut self, change: &Change<'_, VirtualService>) {
         self.marks.route(change.name, &mut self.changes.fences);
-        let rows = |row: Option<&Arc<VirtualService>>| row.cloned().into_iter().collect();
+        let rows = |row: Option<&Arc<VirtualService>>| Vec::from_iter(row.cloned());
         let (old, new) = (rows(change.old), rows(change.new));
         self.routes(change.name, RouteKind::VirtualService, &old, new);
     }

@@ -59,11 +59,11 @@ impl Reader<'_> {
         let made = of_services.map(|parent| {
             let namespace = parent.namespace.as_deref().unwrap_or(&self.id.namespace);
             let port = parent.port.and_then(|n| u16::try_from(n).ok());
-            let host = service_host(&parent.name, namespace, self.domain);
+            let host: Arc<str> = service_host(&parent.name, namespace, self.domain).into();
             let made = VirtualService {
                 id: self.id.clone(),
                 kind: self.kind,
-                hosts: Box::new([host.into()]),
+                hosts: Box::new([host]),
                 mesh: true,
                 exports: Exports::new([]),
                 http: rules.iter().map(|rule| on_port(rule, port)).collect(),
@@ -193,7 +193,7 @@ fn on_port(rule: &HttpRule, port: Option<u16>) -> HttpRule {
         source: source.clone(),
         ..m.clone()
     };
-    let matches = if rule.matches.is_empty() {
+    let matches: Box<[HttpMatch]> = if rule.matches.is_empty() {
         Box::new([of(&HttpMatch::default())])
     } else {
         rule.matches.iter().map(of).collect()

@@ -208,7 +208,7 @@ impl HttpMatch {
             Some(Test::Regex(regex)) => **regex == *".*",
             Some(_) => false,
         };
-        uri && !self.ignores_case && rest.next().is_none()
+        uri && rest.next().is_none()
     }
 }
 
