@@ -195,7 +195,11 @@ fn programmed(facts: &Facts<'_>) -> Draft {
         ProgrammedState::Written => draft(
             true,
             "Programmed",
-            format!("the Sidecar names {} host{}", facts.entries, if facts.entries == 1 { "" } else { "s" }),
+            match facts.entries {
+                0 => "the Sidecar names no host".to_owned(),
+                1 => "the Sidecar names 1 host".to_owned(),
+                many => format!("the Sidecar names {many} hosts"),
+            },
         ),
         ProgrammedState::MergedInto(other) => draft(
             true,

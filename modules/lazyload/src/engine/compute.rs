@@ -205,6 +205,7 @@ impl Engine {
         };
         entry.union = union;
         entry.warnings = warnings(entry, &role);
+        entry.warnings.extend(super::remarks::of_pods(resolved));
         let (now, grace) = (self.clock.now(), self.settings.read().grace);
         let next = if matches!(role, Role::Writes { .. }) {
             let wanted = entry.union.entries.keys().map(String::as_str).collect();

@@ -6,6 +6,7 @@ mod fallback_routing;
 mod first_calls;
 mod orphans;
 mod ports;
+mod remarks;
 mod view;
 mod writes;
 

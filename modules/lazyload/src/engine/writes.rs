@@ -53,7 +53,7 @@ impl Engine {
             metric_status: &self.edges.metric_status(&entry.callers),
             dependencies: &dependencies,
             size: &entry.union.size,
-            entries: entry.union.entries.len(),
+            entries: entry.union.named(),
         };
         let wanted = status(&facts, &entry.stored, self.clock.now());
         let status_update = (wanted != entry.stored).then(|| wanted.clone());

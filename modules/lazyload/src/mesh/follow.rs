@@ -2,7 +2,7 @@
 
 use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, Namespace, Pod, Service, ServiceEntry, VirtualService,
 };
 use trimtab_mesh::table::{Change, Follower};
 
@@ -21,6 +21,7 @@ macro_rules! follow {
 
 follow!(
     Service => service,
+    Namespace => namespace,
     ServiceEntry => entry,
     EndpointSlice => slice,
     VirtualService => route,

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use trimtab_mesh::Mesh;
 use trimtab_mesh::host_map::{HostMap, Named as _};
-use trimtab_mesh::model::{DestinationRule, Service, VirtualService, selects};
+use trimtab_mesh::model::{DestinationRule, Namespace, Pod, Service, VirtualService, selects};
 use trimtab_mesh::table::Table;
 
 use super::Name;
+use super::aliases::AliasUses;
+use crate::config::DomainAlias;
 use crate::scope::services::Registry::{Kubernetes, ServiceEntry};
 use crate::scope::services::{Exports, HostEntry, Labels, Services, Totals};
 use crate::scope::size;
@@ -17,6 +19,9 @@ use crate::scope::size;
 #[derive(Debug)]
 pub struct Registry {
     objects: Arc<Table<Service>>,
+    namespaces: Arc<Table<Namespace>>,
+    pods: Arc<Table<Pod>>,
+    pub(super) aliases: AliasUses,
     services: HashMap<Name, Arc<HostEntry>>,
     entries: HashMap<Name, Vec<Arc<HostEntry>>>,
     routes: BTreeMap<Name, Arc<VirtualService>>,
@@ -49,6 +54,9 @@ impl Registry {
     pub(super) fn new(mesh: &Mesh) -> Self {
         Self {
             objects: mesh.table(),
+            namespaces: mesh.table(),
+            pods: mesh.table(),
+            aliases: AliasUses::default(),
             services: HashMap::new(),
             entries: HashMap::new(),
             routes: BTreeMap::new(),
@@ -84,11 +92,13 @@ impl Registry {
         let namespace = self.by_namespace.entry(entry.namespace.clone());
         let key = (entry.host.clone(), entry.name.clone());
         namespace.or_default().insert(key, entry.clone());
+        self.aliases.count(&entry.host, true);
         self.count_entry(entry, 1);
     }
 
     fn unlink(&mut self, entry: &HostEntry) {
         self.count_entry(entry, -1);
+        self.aliases.count(&entry.host, false);
         self.hosts
             .remove(&entry.host, (&entry.namespace, &entry.name));
         if let Some(namespace) = self.by_namespace.get_mut(&entry.namespace) {
@@ -197,6 +207,15 @@ impl Registry {
         for entry in &entries {
             self.count_entry(entry, 1);
         }
+    }
+
+    /// Takes over the rules of `domainAliases`.
+    pub(super) fn set_aliases(&mut self, rules: &[DomainAlias]) {
+        let mut aliases = AliasUses::new(rules);
+        for entry in self.all() {
+            aliases.count(&entry.host, true);
+        }
+        self.aliases = aliases;
     }
 
     /// A host as objects have it.
@@ -311,5 +330,16 @@ impl Services for Registry {
             out.bytes += u64::try_from(sum.bytes).unwrap_or_default();
         }
         out
+    }
+
+    fn has_namespace(&self, namespace: &str) -> bool {
+        self.by_namespace.contains_key(namespace)
+            || self.namespaces.get("", namespace).is_some()
+            || !self.routes_in(namespace).is_empty()
+            || self.pods.rows().in_namespace(namespace).next().is_some()
+    }
+
+    fn unused_aliases(&self) -> Vec<usize> {
+        self.aliases.unused()
     }
 }

@@ -12,9 +12,9 @@ use trimtab_mesh::names::{covers, normal, service_of};
 
 use super::names::find;
 use super::predict::{destinations, predict};
-use super::services::{HostEntry, Registry, Services};
+use super::services::{HostEntry, Services};
 use super::strategy::{Held, held, later};
-use super::{Labels, Reason, Scope, ScopeInput, Warning};
+use super::{Labels, Reason, Scope, ScopeInput, Warning, remarks};
 use crate::object::Evidence;
 
 /// Names that an ExternalName may lead through.
@@ -40,6 +40,7 @@ pub fn compute(input: &ScopeInput<'_>, services: &dyn Services) -> Scope {
     let mut out = builder.out;
     settle(&mut out.entries);
     predict(&mut out, &input.fence.namespace, services);
+    remarks::look(input, services, &mut out);
     out
 }
 
@@ -62,13 +63,13 @@ struct Imported {
 }
 
 /// A dependency as it is written: everything, a whole namespace, or a host with or without its namespace.
-enum Named {
+pub(super) enum Named {
     Everything,
     Namespace(String),
     Host(Option<String>, String),
 }
 
-fn parse(text: &str, client: &str) -> Option<Named> {
+pub(super) fn parse(text: &str, client: &str) -> Option<Named> {
     let Some((namespace, host)) = text.split_once('/') else {
         return Some(Named::Host(None, normal(text)?));
     };
@@ -265,18 +266,14 @@ impl Builder<'_> {
             if is_learned && !kept {
                 return None;
             }
-            if !is_learned && !kept {
-                let host = text.to_owned();
-                self.out.warnings.insert(Warning::Unknown { field, host });
-            }
         }
         let mut hosts = Hosts::of([imported.host.clone()]);
         hosts.all.extend(imported.redirects);
         for alias in self.input.settings.aliases(&imported.host) {
             let reason = Reason::Alias(imported.host.clone());
             if let Some(Named::Host(namespace, name)) = parse(&alias, self.client) {
-                self.import(&name, namespace.as_deref(), &reason, 0);
-                hosts.aliases.push(alias);
+                let imported = self.import(&name, namespace.as_deref(), &reason, 0);
+                hosts.aliases.push((alias, imported.redirects));
             } else {
                 let (field, host) = ("domainAliases", alias);
                 self.out.warnings.insert(Warning::Refused { field, host });
@@ -400,7 +397,7 @@ impl Builder<'_> {
                 self.out.warnings.insert(Warning::HiddenService {
                     host: host.to_owned(),
                     client: client.to_owned(),
-                    object: object_of(&entry),
+                    object: entry.object(),
                 });
             }
             return None;
@@ -477,15 +474,7 @@ impl Builder<'_> {
     }
 }
 
-fn object_of(entry: &HostEntry) -> String {
-    let kind = match entry.registry {
-        Registry::Kubernetes => "Service",
-        Registry::ServiceEntry => "ServiceEntry",
-    };
-    format!("{kind} {}/{}", entry.namespace, entry.name)
-}
-
-fn text_of(labels: &Labels) -> String {
+pub(super) fn text_of(labels: &Labels) -> String {
     let pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     pairs.join(",")
 }

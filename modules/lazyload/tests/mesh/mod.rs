@@ -16,7 +16,7 @@ use trimtab_lazyload::scope::{
 };
 use trimtab_lazyload::translate::{Hosts, Owner, sidecar};
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, Namespace, Pod, Service, ServiceEntry, VirtualService,
 };
 use trimtab_mesh::table::{Row, name_of};
 
@@ -101,7 +101,7 @@ pub fn apply(index: &Followed, object: &Value) {
         Some("DestinationRule") => feed::<DestinationRule>(index, object),
         Some("Sidecar") => feed::<Sidecar>(index, object),
         Some("ServiceFence") => feed::<Fence>(index, object),
-        Some("Namespace") => {}
+        Some("Namespace") => feed::<Namespace>(index, object),
         other => panic!("unknown kind {other:?}"),
     }
 }
@@ -118,7 +118,7 @@ pub fn delete(index: &Followed, object: &Value) {
         Some("DestinationRule") => gone::<DestinationRule>(index, object),
         Some("Sidecar") => gone::<Sidecar>(index, object),
         Some("ServiceFence") => gone::<Fence>(index, object),
-        Some("Namespace") => {}
+        Some("Namespace") => gone::<Namespace>(index, object),
         other => panic!("unknown kind {other:?}"),
     }
 }
@@ -126,6 +126,7 @@ pub fn delete(index: &Followed, object: &Value) {
 /// A list of every kind.
 #[allow(dead_code, reason = "not every test relists")]
 pub fn relist(index: &Followed, objects: &[Value]) {
+    replace::<Namespace>(index, "Namespace", objects);
     replace::<Pod>(index, "Pod", objects);
     replace::<Service>(index, "Service", objects);
     replace::<EndpointSlice>(index, "EndpointSlice", objects);
