@@ -10,10 +10,12 @@
 
 mod answers;
 mod auto;
+mod bounds;
 mod budget;
 mod cases;
 mod compatibility;
 mod defects;
+mod files;
 mod fixture;
 mod gate;
 mod hints;

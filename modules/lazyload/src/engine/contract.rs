@@ -143,7 +143,11 @@ impl Contract for Engine {
         };
         let status = self.status_update(key)?;
         let patch = StatusPatch::of::<ServiceFence>(&key.namespace, &key.name, &status);
-        Some(patch)
+        Some(patch.whole(&["dependencies", "domains", "metricStatus"]))
+    }
+
+    fn shrink_status(&self, key: &WorkItem) -> bool {
+        matches!(key, WorkItem::Fence(key) if self.shrink(key))
     }
 
     fn status_written(&self, key: &WorkItem, written: StatusPatch) {

@@ -36,7 +36,7 @@ use crate::learn::Rules;
 use crate::mesh::{Index, Problem};
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Claim, Scope, Settings, Union};
-use crate::status::ProgrammedState;
+use crate::status::{ProgrammedState, StatusRoom};
 
 use orphans::Orphans;
 
@@ -101,6 +101,8 @@ struct Entry {
     stored: FenceStatus,
     /// As it was written last, or is to be.
     wanted: FenceStatus,
+    /// How large the status may be.
+    room: StatusRoom,
     write_error: Option<WriteError>,
     /// The Sidecar was left as it was when a writer came last: nothing was tried that could have failed.
     left: bool,

@@ -54,6 +54,7 @@ impl Engine {
             dependencies: &dependencies,
             size: &entry.union.size,
             entries: entry.union.named(),
+            room: entry.room,
         };
         let wanted = status(&facts, &entry.stored, self.clock.now());
         let status_update = (wanted != entry.stored).then(|| wanted.clone());
@@ -79,6 +80,13 @@ impl Engine {
         let mut sidecar = sidecar.clone();
         sidecar.metadata.resource_version = live.and_then(|l| l.version.clone());
         Desired::Write(sidecar)
+    }
+
+    /// The API server refuses the status as too large. Whether there is a smaller one.
+    pub(super) fn shrink(&self, key: &FenceKey) -> bool {
+        let mut inner = self.inner.lock();
+        let entry = inner.fences.get_mut(key);
+        entry.is_some_and(|entry| entry.room.shrink())
     }
 
     /// The status was written.

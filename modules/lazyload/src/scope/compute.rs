@@ -62,6 +62,14 @@ struct Imported {
     found: bool,
 }
 
+/// What all callers know of a host.
+struct Known {
+    state: DependencyState,
+    /// No caller has called it when the mesh knew it.
+    unknown: bool,
+    evidence: BTreeSet<Evidence>,
+}
+
 /// A dependency as it is written: everything, a whole namespace, or a host with or without its namespace.
 pub(super) enum Named {
     Everything,
@@ -178,26 +186,33 @@ impl Builder<'_> {
     }
 
     fn learned(&mut self) {
-        type Known = (DependencyState, BTreeSet<Evidence>);
         let mut hosts: BTreeMap<&str, Known> = BTreeMap::new();
         for learned in self.input.learned {
-            let state = match learned.state {
-                DependencyState::Unresolved => DependencyState::Active,
-                state => state,
+            let (state, unknown) = match learned.state {
+                DependencyState::Unresolved => (DependencyState::Active, true),
+                state => (state, false),
             };
-            let known = hosts
-                .entry(&learned.host)
-                .or_insert_with(|| (state, BTreeSet::new()));
-            known.0 = known.0.min(state);
-            known.1.extend(learned.evidence.iter().copied());
+            let known = hosts.entry(&learned.host).or_insert_with(|| Known {
+                state,
+                unknown,
+                evidence: BTreeSet::new(),
+            });
+            known.state = known.state.min(state);
+            known.unknown &= unknown;
+            known.evidence.extend(learned.evidence.iter().copied());
         }
-        for (host, (state, evidence)) in hosts {
-            let state = match state {
+        for (host, known) in hosts {
+            // Whoever can send a request chooses such names, also ones that look like Services.
+            if known.unknown && self.find(host).is_none() {
+                self.out.unresolved.insert(host.to_owned());
+                continue;
+            }
+            let state = match known.state {
                 DependencyState::Expiring => DomainState::ExpireWait,
                 DependencyState::Expired => DomainState::Expire,
                 _ => DomainState::Active,
             };
-            let reason = Reason::Learned(host.to_owned(), evidence);
+            let reason = Reason::Learned(host.to_owned(), known.evidence);
             self.domain(host, LEARNED, state, &reason);
         }
     }

@@ -42,7 +42,7 @@ pub const EVERYTHING: &str = "*/*";
 pub struct Learned {
     /// Host, as the directory gave it: a full name, or the wildcard of a ServiceEntry.
     pub host: Arc<str>,
-    /// What became of it. `Unresolved` counts as `Active`: the scope finds out by itself.
+    /// What became of it. `Unresolved`: the mesh did not know it when it was called; it counts as `Active` once it does.
     pub state: DependencyState,
     /// How it is known.
     pub evidence: BTreeSet<Evidence>,

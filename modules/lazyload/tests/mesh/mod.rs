@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use trimtab_crds::fence::{DependencyState, FenceStatus};
+use trimtab_crds::fence::FenceStatus;
 use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_lazyload::mesh::{Fence, Index, ResolvedFence, Sidecar};
 use trimtab_lazyload::object::{Evidence, FenceKey};
@@ -150,11 +150,7 @@ fn evidence(name: &str) -> Evidence {
 fn learned(status: &FenceStatus) -> Vec<Learned> {
     let edges = status.dependencies.iter().map(|d| Learned {
         host: d.host.as_str().into(),
-        state: if d.state == DependencyState::Unresolved {
-            DependencyState::Active
-        } else {
-            d.state
-        },
+        state: d.state,
         evidence: d.evidence.iter().map(|e| evidence(e)).collect(),
         last_seen: d.last_seen.parse().ok(),
     });
