@@ -175,10 +175,7 @@ impl Embedded {
             name: Some(meta::name(&object).to_owned()),
             status: false,
         };
-        let place = (
-            target.resource.id.clone(),
-            target.key(meta::name(&object)),
-        );
+        let place = (target.resource.id.clone(), target.key(meta::name(&object)));
         let fresh = stays && self.server.held.lock().insert(place.clone());
         let options = Options {
             dry_run: false,

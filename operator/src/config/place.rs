@@ -8,7 +8,10 @@ use serde_saphyr::Spanned;
 
 /// The line of the value of a key like `lazyload.fences.managementSelectors[1].matchLabels`, if it is there.
 pub(super) fn line_of(text: &str, path: &str) -> Option<u64> {
-    let steps: Vec<&str> = path.split(['.', '[', ']']).filter(|s| !s.is_empty()).collect();
+    let steps: Vec<&str> = path
+        .split(['.', '[', ']'])
+        .filter(|s| !s.is_empty())
+        .collect();
     let mut line = None;
     // What is no configuration has that mistake first.
     let _ = serde_saphyr::with_deserializer_from_str(text, |yaml| {
@@ -97,7 +100,11 @@ mod tests {
             assert_eq!(line_of(text, path), Some(line), "{path}");
         }
         for path in ["nothing", "lazyload.fences.lost", "http.address.deeper", ""] {
-            assert_eq!(line_of(text, path).filter(|_| !path.is_empty()), None, "{path}");
+            assert_eq!(
+                line_of(text, path).filter(|_| !path.is_empty()),
+                None,
+                "{path}"
+            );
         }
     }
 }

@@ -33,7 +33,9 @@ fn long_services(fixture: &Fixture, count: usize) {
 }
 
 fn dependencies(callers: &[&str], count: usize, state: impl Fn(usize) -> &'static str) -> Value {
-    let all = callers.iter().flat_map(|caller| (0..count).map(move |i| (*caller, i)));
+    let all = callers
+        .iter()
+        .flat_map(|caller| (0..count).map(move |i| (*caller, i)));
     let all = all.map(|(caller, i)| {
         json!({
             "host": long_host(i), "caller": caller, "evidence": ["AccessLog", "Prometheus"],
@@ -54,7 +56,13 @@ async fn stored(fixture: &Fixture, version: &str, kind: &str, name: &str) -> usi
 }
 
 async fn fence_bytes(fixture: &Fixture) -> usize {
-    stored(fixture, "microservice.slime.io/v1alpha1", "ServiceFence", "front").await
+    stored(
+        fixture,
+        "microservice.slime.io/v1alpha1",
+        "ServiceFence",
+        "front",
+    )
+    .await
 }
 
 #[tokio::test]
@@ -63,7 +71,9 @@ async fn fault_s14_two_thousand_long_names_fit_and_none_is_missing() {
     long_services(&fixture, 2000);
     fixture.fence("shop", "front", json!({})).await;
     let learned = dependencies(&["front"], 2000, |_| "Active");
-    fixture.set_status("shop", "front", json!({"dependencies": learned})).await;
+    fixture
+        .set_status("shop", "front", json!({"dependencies": learned}))
+        .await;
     let operator = fixture.operator(PLAIN).await;
     let hosts = fixture
         .hosts_where("shop", "front", "all hosts", |hosts| hosts.len() >= 2000)
@@ -76,7 +86,12 @@ async fn fault_s14_two_thousand_long_names_fit_and_none_is_missing() {
         .await;
     assert_eq!(status.dependencies.len(), 2000);
     assert_eq!(reason_of(&status, "Accepted"), "AcceptedWithRemarks");
-    let said = &status.conditions.iter().find(|c| c.type_ == "Accepted").unwrap().message;
+    let said = &status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == "Accepted")
+        .unwrap()
+        .message;
     assert!(said.contains("domains (2000)"), "{said}");
     let bytes = fence_bytes(&fixture).await;
     assert!(bytes < 1_400_000, "{bytes} bytes");
@@ -110,7 +125,11 @@ async fn fault_s14_what_does_not_fit_is_said_and_stays_in_the_sidecar() {
                 && reason_of(s, "Programmed") == "Programmed"
         })
         .await;
-    assert!(status.dependencies.len() > 2000, "{}", status.dependencies.len());
+    assert!(
+        status.dependencies.len() > 2000,
+        "{}",
+        status.dependencies.len()
+    );
     let bytes = fence_bytes(&fixture).await;
     assert!(bytes < 1_400_000, "{bytes} bytes");
     operator.stop().await.unwrap();
@@ -121,7 +140,11 @@ async fn fault_s14_what_does_not_fit_is_said_and_stays_in_the_sidecar() {
 async fn fault_s14_a_sidecar_does_not_wait_for_a_status_that_is_refused_as_too_large() {
     let fixture = Fixture::shop();
     fixture
-        .fence("shop", "front", json!({"host": {"cart": {}}, "mode": "Enforce"}))
+        .fence(
+            "shop",
+            "front",
+            json!({"host": {"cart": {}}, "mode": "Enforce"}),
+        )
         .await;
     let statuses = trimtab_embedded::Filter::any().resource("servicefences");
     let statuses = statuses.verb("patch");
@@ -129,16 +152,15 @@ async fn fault_s14_a_sidecar_does_not_wait_for_a_status_that_is_refused_as_too_l
     let operator = fixture.operator(PLAIN).await;
     fixture.scope("shop", "front", &["shop/cart"]).await;
     fixture.api.faults().clear();
-    fixture.condition("shop", "front", "Programmed", "Programmed").await;
+    fixture
+        .condition("shop", "front", "Programmed", "Programmed")
+        .await;
     operator.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn fault_s15_names_that_nobody_has_keep_no_service_out() {
-    for (what, message) in [
-        ("clusters", None),
-        ("authorities", Some(())),
-    ] {
+    for (what, message) in [("clusters", None), ("authorities", Some(()))] {
         let fixture = Fixture::shop();
         let operator = fixture.operator(PLAIN).await;
         fixture.fence("shop", "front", json!({})).await;
@@ -180,7 +202,9 @@ async fn fault_s15_names_of_a_status_that_nobody_has_keep_no_service_out() {
         (format!("{{destination_service=\"{host}\"}}"), json!("1"))
     });
     let keys: serde_json::Map<String, Value> = keys.collect();
-    fixture.set_status("shop", "front", json!({"metricStatus": keys})).await;
+    fixture
+        .set_status("shop", "front", json!({"metricStatus": keys}))
+        .await;
     let operator = fixture.operator(PLAIN).await;
     log(&operator, vec![carried("shop", "front-1", &["cart"])]).await;
     fixture.scope("shop", "front", &["shop/cart"]).await;
@@ -221,8 +245,13 @@ async fn fault_s22_what_is_forgotten_is_gone_whoever_wrote_it() {
     }));
     let operator = fixture.operator(PLAIN).await;
     fixture.scope("shop", "front", &["shop/cart"]).await;
-    let url = format!("http://{}/api/v1/lazyload/fences/shop/front/forget", operator.http);
-    let request = reqwest::Client::new().post(url).header(trimtab::http::REQUEST_HEADER, "1");
+    let url = format!(
+        "http://{}/api/v1/lazyload/fences/shop/front/forget",
+        operator.http
+    );
+    let request = reqwest::Client::new()
+        .post(url)
+        .header(trimtab::http::REQUEST_HEADER, "1");
     request.send().await.unwrap().error_for_status().unwrap();
     fixture
         .status_where("shop", "front", "nothing is learned", |s| {

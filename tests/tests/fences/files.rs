@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use kube::Api;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
 use trimtab::config::Config;
 use trimtab::translate::Output;
 use trimtab::{manifests, standalone, translate};
@@ -62,17 +62,35 @@ async fn fault_s19_each_misspelt_name_has_one_remark() {
     for (spec, parts) in [
         (
             ", host: {lapm.hall.svc.cluster.local: {}}",
-            &["spec.host \"lapm.hall.svc.cluster.local\"", "has no Service lapm"][..],
+            &[
+                "spec.host \"lapm.hall.svc.cluster.local\"",
+                "has no Service lapm",
+            ][..],
         ),
         (
             ", host: {lamp.hal.svc.cluster.local: {}}",
-            &["spec.host \"lamp.hal.svc.cluster.local\"", "no namespace hal:"],
+            &[
+                "spec.host \"lamp.hal.svc.cluster.local\"",
+                "no namespace hal:",
+            ],
         ),
-        (", host: {lapm: {}}", &["spec.host \"lapm\"", "no such service"]),
+        (
+            ", host: {lapm: {}}",
+            &["spec.host \"lapm\"", "no such service"],
+        ),
         (", host: {lapm.hall: {}}", &["spec.host \"lapm.hall\""]),
-        (", host: {www.exmaple.com: {}}", &["spec.host \"www.exmaple.com\""]),
-        (", host: {\"*.exmaple.com\": {}}", &["spec.host \"*.exmaple.com\""]),
-        (", host: {\"hal/*\": {}}", &["spec.host \"hal/*\"", "no namespace hal:"]),
+        (
+            ", host: {www.exmaple.com: {}}",
+            &["spec.host \"www.exmaple.com\""],
+        ),
+        (
+            ", host: {\"*.exmaple.com\": {}}",
+            &["spec.host \"*.exmaple.com\""],
+        ),
+        (
+            ", host: {\"hal/*\": {}}",
+            &["spec.host \"hal/*\"", "no namespace hal:"],
+        ),
         (
             ", namespaceSelector: [hal]",
             &["spec.namespaceSelector \"hal\"", "no namespace hal:"],
@@ -131,7 +149,10 @@ async fn fault_s19_a_sidecar_for_nothing_names_no_host() {
 #[tokio::test]
 async fn fault_s19_misspelt_names_of_the_configuration_are_told() {
     let all = [
-        ("stableHost: [lapm.hall.svc.cluster.local]", "stableHost \"lapm.hall.svc.cluster.local\""),
+        (
+            "stableHost: [lapm.hall.svc.cluster.local]",
+            "stableHost \"lapm.hall.svc.cluster.local\"",
+        ),
         ("stableHost: [\"hal/*\"]", "stableHost \"hal/*\""),
         (
             "domainAliases: [{pattern: '^lapm[.]', templates: [a.b.c]}]",
@@ -216,9 +237,14 @@ async fn fault_s22_an_alias_has_a_key_of_its_own() {
 #[tokio::test]
 async fn fault_s20_selectors_of_slime_choose_namespaces() {
     let space = |name: &str, stage: &str| {
-        format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{stage: {stage}}}}}\n")
+        format!(
+            "---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{stage: {stage}}}}}\n"
+        )
     };
-    let text = space("hall", "canary") + &space("attic", "test") + &service("hall", "lamp") + &service("attic", "chest");
+    let text = space("hall", "canary")
+        + &space("attic", "test")
+        + &service("hall", "lamp")
+        + &service("attic", "chest");
     let made = |output: &Output| -> BTreeSet<String> {
         let sidecars = output.objects.iter().filter(|o| o["kind"] == "Sidecar");
         let names = sidecars.map(|o| o["metadata"]["name"].as_str().unwrap().to_owned());
@@ -226,9 +252,18 @@ async fn fault_s20_selectors_of_slime_choose_namespaces() {
     };
     for (selectors, expected) in [
         ("[{stage: canary}]", &["lamp"][..]),
-        ("[{matchLabels: {stage: prod}}, {matchExpressions: [{key: stage, operator: In, values: [canary]}]}]", &["lamp"]),
-        ("[{matchExpressions: [{key: stage, operator: NotIn, values: [canary]}, {key: stage, operator: Exists}]}]", &["chest"]),
-        ("[{matchExpressions: [{key: stage, operator: DoesNotExist}]}]", &[]),
+        (
+            "[{matchLabels: {stage: prod}}, {matchExpressions: [{key: stage, operator: In, values: [canary]}]}]",
+            &["lamp"],
+        ),
+        (
+            "[{matchExpressions: [{key: stage, operator: NotIn, values: [canary]}, {key: stage, operator: Exists}]}]",
+            &["chest"],
+        ),
+        (
+            "[{matchExpressions: [{key: stage, operator: DoesNotExist}]}]",
+            &[],
+        ),
         ("[{matchLabels: {stage: prod}}, {stage: test}]", &["chest"]),
     ] {
         let settings = format!(
@@ -259,7 +294,9 @@ fn fault_s20_keys_of_slime_are_read_in_both_spellings() {
     let snake = "lazyload: {stable_host: [a.b], domain_aliases: [{pattern: a, templates: [b]}], enable_short_domain: true, fences: {auto_fence: true, default_fence: true, black_namespace_list: a, management_selectors: [{match_labels: {a: b}}], fence_label_key_alias: 'a:b'}, fallback: {global_sidecar_mode: cluster, cluster_gs_namespace: a, wormhole_port: ['80'], auto_port: false, cleanup_wormhole_port: true, support_h2: false, passthrough_by_default: true, add_env_header_via_lua: true, proxy_version: a, dispatches: [{name: a, domain_regex: a, cluster: a}]}}";
     let read = |text: &str| {
         let config = config(text);
-        serde_json::to_value(&config.modules["lazyload"]).unwrap().to_string();
+        serde_json::to_value(&config.modules["lazyload"])
+            .unwrap()
+            .to_string();
         serde_json::from_value::<trimtab_lazyload::config::LazyloadConfig>(
             serde_json::to_value(&config.modules["lazyload"]).unwrap(),
         )
@@ -288,14 +325,19 @@ async fn fault_s22_hints_count_in_files() {
 #[tokio::test]
 async fn fault_s21_objects_of_a_folder_stay_without_their_owners() {
     let owner = |kind: &str| {
-        format!("ownerReferences: [{{apiVersion: apps/v1, kind: {kind}, name: gone, uid: 0e0e0e0e-1111-2222-3333-444444444444, controller: true}}]")
+        format!(
+            "ownerReferences: [{{apiVersion: apps/v1, kind: {kind}, name: gone, uid: 0e0e0e0e-1111-2222-3333-444444444444, controller: true}}]"
+        )
     };
     let text = service("hall", "lamp")
         + &format!(
             "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: one-5d-x, namespace: home, labels: {{app: one, pod-template-hash: 5d}}, {}}}\nspec: {{containers: [{{name: one, image: one, env: [{{name: LAMP, value: 'http://lamp.hall:80'}}]}}]}}\nstatus: {{podIP: 10.1.0.5, phase: Running}}\n",
             owner("ReplicaSet")
         )
-        + &format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: map, namespace: home, {}}}\n", owner("Deployment"))
+        + &format!(
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: map, namespace: home, {}}}\n",
+            owner("Deployment")
+        )
         + &format!(
             "---\napiVersion: v1\nkind: Service\nmetadata: {{name: owned, namespace: home, {}}}\nspec: {{ports: [{{name: http, port: 80}}]}}\n",
             owner("Deployment")
@@ -320,9 +362,27 @@ async fn fault_s21_objects_of_a_folder_stay_without_their_owners() {
     }
     let client = embedded.client();
     let there = |found: bool| assert!(found);
-    there(Api::<Pod>::namespaced(client.clone(), "home").get_opt("one-5d-x").await.unwrap().is_some());
-    there(Api::<ConfigMap>::namespaced(client.clone(), "home").get_opt("map").await.unwrap().is_some());
-    there(Api::<Service>::namespaced(client.clone(), "home").get_opt("owned").await.unwrap().is_some());
+    there(
+        Api::<Pod>::namespaced(client.clone(), "home")
+            .get_opt("one-5d-x")
+            .await
+            .unwrap()
+            .is_some(),
+    );
+    there(
+        Api::<ConfigMap>::namespaced(client.clone(), "home")
+            .get_opt("map")
+            .await
+            .unwrap()
+            .is_some(),
+    );
+    there(
+        Api::<Service>::namespaced(client.clone(), "home")
+            .get_opt("owned")
+            .await
+            .unwrap()
+            .is_some(),
+    );
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), "home");
     there(slices.get_opt("slice").await.unwrap().is_some());
     // It goes like any other when the folder has it no more.
@@ -333,14 +393,26 @@ async fn fault_s21_objects_of_a_folder_stay_without_their_owners() {
 #[test]
 fn fault_s22_templates_in_dispatches_are_refused() {
     for (dispatch, key) in [
-        ("name: a, domains: [b], cluster: '{{ .Values.c }}'", "dispatches[0].cluster"),
-        ("name: a, domains: [b, '*.{{ .Values.c }}'], cluster: c", "dispatches[0].domains[1]"),
-        ("name: '{{ .a }}', domains: [b], cluster: c", "dispatches[0].name"),
+        (
+            "name: a, domains: [b], cluster: '{{ .Values.c }}'",
+            "dispatches[0].cluster",
+        ),
+        (
+            "name: a, domains: [b, '*.{{ .Values.c }}'], cluster: c",
+            "dispatches[0].domains[1]",
+        ),
+        (
+            "name: '{{ .a }}', domains: [b], cluster: c",
+            "dispatches[0].name",
+        ),
     ] {
         let text = format!("lazyload: {{fallback: {{dispatches: [{{{dispatch}}}]}}}}");
         let config: Config = serde_saphyr::from_str(&text).unwrap();
         let error = config.check().unwrap_err().to_string();
         let key = format!("lazyload.fallback.{key}");
-        assert!(error.contains(&key) && error.contains("template"), "{error}");
+        assert!(
+            error.contains(&key) && error.contains("template"),
+            "{error}"
+        );
     }
 }

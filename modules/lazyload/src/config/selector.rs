@@ -152,7 +152,9 @@ mod tests {
         ];
         let labels = |pairs: &[(&str, &str)]| -> Labels {
             let pairs = pairs.iter();
-            pairs.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+            pairs
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect()
         };
         let chosen = spaces.iter().filter(|(_, l)| selector.selects(&labels(l)));
         chosen.map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
@@ -166,11 +168,26 @@ mod tests {
             ("{matchLabels: {stage: prod}}", "prod"),
             ("{match_labels: {stage: test}}", "test"),
             ("{matchLabels: {stage: prod, team: b}}", ""),
-            ("{matchLabels: null, matchExpressions: null}", "prod test bare"),
-            ("{matchExpressions: [{key: stage, operator: In, values: [prod, beta]}]}", "prod"),
-            ("{matchExpressions: [{key: stage, operator: NotIn, values: [prod]}]}", "test bare"),
-            ("{matchExpressions: [{key: team, operator: Exists}]}", "prod"),
-            ("{matchExpressions: [{key: team, operator: DoesNotExist, values: []}]}", "test bare"),
+            (
+                "{matchLabels: null, matchExpressions: null}",
+                "prod test bare",
+            ),
+            (
+                "{matchExpressions: [{key: stage, operator: In, values: [prod, beta]}]}",
+                "prod",
+            ),
+            (
+                "{matchExpressions: [{key: stage, operator: NotIn, values: [prod]}]}",
+                "test bare",
+            ),
+            (
+                "{matchExpressions: [{key: team, operator: Exists}]}",
+                "prod",
+            ),
+            (
+                "{matchExpressions: [{key: team, operator: DoesNotExist, values: []}]}",
+                "test bare",
+            ),
             (
                 "{matchLabels: {stage: prod}, matchExpressions: [{key: team, operator: DoesNotExist}]}",
                 "",
@@ -187,12 +204,27 @@ mod tests {
     #[test]
     fn fault_s20_what_is_no_selector_is_refused() {
         for (selector, part) in [
-            ("{matchExpressions: [{key: a, operator: Within, values: [b]}]}", "Within"),
-            ("{matchExpressions: [{key: a, operator: in, values: [b]}]}", "NotIn"),
-            ("{matchExpressions: [{key: a, operator: In}]}", "needs values"),
-            ("{matchExpressions: [{key: a, operator: Exists, values: [b]}]}", "takes no values"),
+            (
+                "{matchExpressions: [{key: a, operator: Within, values: [b]}]}",
+                "Within",
+            ),
+            (
+                "{matchExpressions: [{key: a, operator: in, values: [b]}]}",
+                "NotIn",
+            ),
+            (
+                "{matchExpressions: [{key: a, operator: In}]}",
+                "needs values",
+            ),
+            (
+                "{matchExpressions: [{key: a, operator: Exists, values: [b]}]}",
+                "takes no values",
+            ),
             ("{matchExpressions: [{operator: Exists}]}", "key"),
-            ("{matchExpressions: [{key: a, operator: Exists, extra: b}]}", "extra"),
+            (
+                "{matchExpressions: [{key: a, operator: Exists, extra: b}]}",
+                "extra",
+            ),
             ("{matchLabel: {a: b}}", "string"),
         ] {
             let read = serde_saphyr::from_str::<LabelSelector>(selector);
@@ -203,9 +235,13 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let text = "{matchLabels: {a: b}, matchExpressions: [{key: c, operator: NotIn, values: [d]}]}";
+        let text =
+            "{matchLabels: {a: b}, matchExpressions: [{key: c, operator: NotIn, values: [d]}]}";
         let selector: LabelSelector = serde_saphyr::from_str(text).unwrap();
         let again = serde_json::to_value(&selector).unwrap();
-        assert_eq!(serde_json::from_value::<LabelSelector>(again).unwrap(), selector);
+        assert_eq!(
+            serde_json::from_value::<LabelSelector>(again).unwrap(),
+            selector
+        );
     }
 }

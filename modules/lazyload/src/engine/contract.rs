@@ -142,7 +142,10 @@ impl Contract for Engine {
             return None;
         };
         let status = self.status_update(key)?;
-        let patch = StatusPatch::of::<ServiceFence>(&key.namespace, &key.name, &status);
+        let mut patch = StatusPatch::of::<ServiceFence>(&key.namespace, &key.name, &status);
+        if let Some(fields) = patch.status.as_object_mut() {
+            fields.extend(self.emptied(key, &status));
+        }
         Some(patch.whole(&["dependencies", "domains", "metricStatus"]))
     }
 

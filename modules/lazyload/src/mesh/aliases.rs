@@ -27,7 +27,11 @@ impl AliasUses {
         for (pattern, hosts) in &mut self.rules {
             if once(pattern, host) {
                 let before = *hosts;
-                *hosts = if there { before + 1 } else { before.saturating_sub(1) };
+                *hosts = if there {
+                    before + 1
+                } else {
+                    before.saturating_sub(1)
+                };
                 self.turns += u64::from((before == 0) != (*hosts == 0));
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trimtab_mesh::Mesh;
 use trimtab_mesh::host_map::{HostMap, Named as _};
-use trimtab_mesh::model::{DestinationRule, Namespace, Pod, Service, VirtualService, selects};
+use trimtab_mesh::model::{DestinationRule, Namespace, Service, VirtualService, selects};
 use trimtab_mesh::table::Table;
 
 use super::Name;
@@ -20,7 +20,6 @@ use crate::scope::size;
 pub struct Registry {
     objects: Arc<Table<Service>>,
     namespaces: Arc<Table<Namespace>>,
-    pods: Arc<Table<Pod>>,
     pub(super) aliases: AliasUses,
     services: HashMap<Name, Arc<HostEntry>>,
     entries: HashMap<Name, Vec<Arc<HostEntry>>>,
@@ -55,7 +54,6 @@ impl Registry {
         Self {
             objects: mesh.table(),
             namespaces: mesh.table(),
-            pods: mesh.table(),
             aliases: AliasUses::default(),
             services: HashMap::new(),
             entries: HashMap::new(),
@@ -336,7 +334,6 @@ impl Services for Registry {
         self.by_namespace.contains_key(namespace)
             || self.namespaces.get("", namespace).is_some()
             || !self.routes_in(namespace).is_empty()
-            || self.pods.rows().in_namespace(namespace).next().is_some()
     }
 
     fn unused_aliases(&self) -> Vec<usize> {

@@ -95,7 +95,8 @@ impl State {
     /// Only whether it is there matters.
     pub(super) fn namespace(&mut self, change: &Change<'_, Namespace>) {
         if change.old.is_some() != change.new.is_some() {
-            self.marks.namespace(&change.name.1, &mut self.changes.fences);
+            self.marks
+                .namespace(&change.name.1, &mut self.changes.fences);
         }
     }
 

@@ -282,7 +282,7 @@ pub enum Warning {
     #[error(
         "{field} \"{text}\": namespace {namespace} has no such host{}: it is imported if istiod has it there from another \
          cluster or registry: correct the name",
-        elsewhere_text(elsewhere)
+        elsewhere_text(.elsewhere)
     )]
     NotInNamespace {
         /// Where it stands.
@@ -303,7 +303,9 @@ pub enum Warning {
         labels: String,
     },
     /// A namespace of the configuration that is not there.
-    #[error("lazyload.{key} \"{namespace}\": there is no such namespace: correct the configuration")]
+    #[error(
+        "lazyload.{key} \"{namespace}\": there is no such namespace: correct the configuration"
+    )]
     NoConfiguredNamespace {
         /// Key of the configuration.
         key: String,

@@ -60,15 +60,17 @@ impl Looker<'_> {
     }
 
     /// The fence's own namespace is there although nothing else may be in it.
-    fn has_namespace(&self, namespace: &str) -> bool {
-        namespace == self.input.fence.namespace || self.services.has_namespace(namespace)
+    fn has_namespace(&mut self, namespace: &str) -> bool {
+        if namespace == self.input.fence.namespace {
+            return true;
+        }
+        self.out.consulted.namespaces.insert(namespace.to_owned());
+        self.services.has_namespace(namespace)
     }
 
     /// A namespace as a whole.
     fn namespace(&mut self, field: &'static str, text: &str, namespace: &str) {
         if !self.has_namespace(namespace) {
-            // Also when the namespace comes without a service.
-            self.out.consulted.namespaces.insert(namespace.to_owned());
             self.warn(Warning::NoNamespace {
                 field,
                 text: text.to_owned(),
@@ -104,8 +106,10 @@ impl Looker<'_> {
         let text = text.to_owned();
         let owner = service_of(&host, domain);
         let wanted = namespace.as_deref().or(owner.map(|(_, owner)| owner));
-        if let Some(missing) = wanted.filter(|n| !self.has_namespace(n)) {
-            self.namespace(field, &text, missing);
+        if let Some(wanted) = wanted
+            && !self.has_namespace(wanted)
+        {
+            self.namespace(field, &text, wanted);
             return;
         }
         self.warn(match (namespace, owner) {
@@ -174,8 +178,7 @@ impl Looker<'_> {
     fn configured(&mut self) {
         let settings = self.input.settings;
         for (key, namespace) in &settings.namespaces {
-            if !self.services.has_namespace(namespace) {
-                self.out.consulted.namespaces.insert(namespace.clone());
+            if !self.has_namespace(namespace) {
                 self.warn(Warning::NoConfiguredNamespace {
                     key: key.clone(),
                     namespace: namespace.clone(),
@@ -189,8 +192,8 @@ impl Looker<'_> {
             }
         }
         for index in self.services.unused_aliases() {
-            let hosts = self.out.domains.values().flat_map(|d| &d.hosts);
-            if !hosts.into_iter().any(|h| settings.alias_matches(index, h)) {
+            let mut hosts = self.out.domains.values().flat_map(|d| &d.hosts);
+            if !hosts.any(|h| settings.alias_matches(index, h)) {
                 let pattern = settings.alias_pattern(index).to_owned();
                 self.warn(Warning::UnusedAlias { index, pattern });
             }
@@ -200,9 +203,7 @@ impl Looker<'_> {
     /// Whether the domain is the name of a Service, or a wildcard for such names, and there is none. A dispatch is mostly
     /// for hosts that the mesh does not know, so that of other names nothing can be said.
     fn is_dispatched_to_nobody(&mut self, domain: &str) -> bool {
-        let name = domain
-            .rsplit_once(':')
-            .map_or(domain, |(name, _)| name);
+        let name = domain.rsplit_once(':').map_or(domain, |(name, _)| name);
         let Some(name) = normal(name) else {
             return false;
         };
@@ -216,12 +217,10 @@ impl Looker<'_> {
                 && self.services.under(&name).is_empty()
                 && self.services.routes_under(&name).is_empty();
         }
-        let short = name.strip_suffix(".svc").or(name.strip_suffix(&*suffix));
-        let in_namespace = |n: &str| {
-            n.split_once('.')
-                .is_some_and(|(_, namespace)| self.services.has_namespace(namespace))
-        };
-        if short.is_none() && !in_namespace(&name) {
+        let long = name.ends_with(".svc") || name.ends_with(&suffix);
+        // `name.namespace` is short for a Service if there is such a namespace.
+        let (_, namespace) = name.split_once('.').unwrap_or_default();
+        if !long && (namespace.is_empty() || !self.has_namespace(namespace)) {
             return false;
         }
         let found = find(self.services, &name, "", &self.input.settings.domain);

@@ -89,7 +89,7 @@ pub trait Services {
     fn endpoints(&self, entry: &HostEntry) -> usize;
     /// What a client in a namespace gets without a Sidecar. Constant time; a host in two namespaces counts twice.
     fn totals(&self, client: &str) -> Totals;
-    /// Whether a namespace is there, or anything in it.
+    /// Whether a namespace is there, or a service or a VirtualService of sidecars in it.
     fn has_namespace(&self, namespace: &str) -> bool;
     /// Rules of `domainAliases` that match no host.
     fn unused_aliases(&self) -> Vec<usize>;

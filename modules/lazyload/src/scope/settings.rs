@@ -82,11 +82,7 @@ pub(crate) fn once(pattern: &Regex, host: &str) -> bool {
 }
 
 fn namespaces(config: &LazyloadConfig) -> Vec<(String, String)> {
-    let (own, fallback, fences) = (
-        LazyloadConfig::default(),
-        &config.fallback,
-        &config.fences,
-    );
+    let (own, fallback, fences) = (LazyloadConfig::default(), &config.fallback, &config.fences);
     let mut out = Vec::new();
     let mut name = |key: String, name: &str| {
         if !name.is_empty() && name != own.istio_namespace && name != own.namespace {

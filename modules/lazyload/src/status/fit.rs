@@ -139,21 +139,23 @@ fn forget(dependencies: &mut Vec<Dependency>, mut size: usize, most: usize) -> G
     };
     let mut order: Vec<usize> = (0..left).collect();
     // Stable: of one second, those that come first in the list.
-    order.sort_by_key(|i| (is_in(&dependencies[*i]), &dependencies[*i].last_seen));
+    let all: &[Dependency] = dependencies;
+    order.sort_by_key(|i| (is_in(&all[*i]), &all[*i].last_seen));
     let mut keep = vec![true; left];
     for i in order {
         if size <= most && left <= DEPENDENCIES_MAX {
             break;
         }
-        let dropped = &dependencies[i];
+        let dropped = &all[i];
         size -= dependency(dropped);
         left -= 1;
         keep[i] = false;
-        *if is_in(dropped) {
+        let counter = if is_in(dropped) {
             &mut gone.in_scope
         } else {
             &mut gone.out_of_scope
-        } += 1;
+        };
+        *counter += 1;
     }
     let mut keep = keep.into_iter();
     dependencies.retain(|_| keep.next().unwrap_or(true));
@@ -243,10 +245,7 @@ mod tests {
         let mut one = status(2000, 130, DependencyState::Active);
         let told = fit(&mut one, MOST).unwrap();
         assert!(told.ends_with("left out: metricStatus (2000)"), "{told}");
-        assert_eq!(
-            (one.domains.len(), one.dependencies.len()),
-            (2000, 2000)
-        );
+        assert_eq!((one.domains.len(), one.dependencies.len()), (2000, 2000));
         let mut one = status(2000, 253, DependencyState::Active);
         let told = fit(&mut one, MOST).unwrap();
         let left = "left out: metricStatus (2000), domains (2000)";

@@ -416,7 +416,10 @@ async fn fault_s14_t7_an_object_that_etcd_would_not_take_is_refused() {
     let (post, patch) = (PostParams::default(), PatchParams::default());
     let (code, message, status) = refusal(api.patch("large", &patch, &Patch::Merge(new)).await);
     assert_eq!((code, &*status.reason), (413, "RequestEntityTooLarge"));
-    assert!(message.ends_with("etcdserver: request is too large"), "{message}");
+    assert!(
+        message.ends_with("etcdserver: request is too large"),
+        "{message}"
+    );
     let larger = large(1_600_000);
     let (code, _, _) = refusal(api.replace("large", &post, &larger).await);
     assert_eq!(code, 413);
