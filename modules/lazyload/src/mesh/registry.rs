@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use trimtab_mesh::Mesh;
 use trimtab_mesh::host_map::{HostMap, Named as _};
-use trimtab_mesh::model::{DestinationRule, RouteKind, Service, VirtualService, selects};
+use trimtab_mesh::model::{
+    DestinationRule, Namespace, RouteKind, Service, VirtualService, selects,
+};
 use trimtab_mesh::table::Table;
 
 use super::Name;
+use super::aliases::AliasUses;
+use crate::config::DomainAlias;
 use crate::scope::services::Registry::{Kubernetes, ServiceEntry};
 use crate::scope::services::{Exports, HostEntry, Labels, Listener, Resolution, Services, Totals};
 use crate::scope::size;
@@ -17,6 +21,8 @@ use crate::scope::size;
 #[derive(Debug)]
 pub struct Registry {
     objects: Arc<Table<Service>>,
+    namespaces: Arc<Table<Namespace>>,
+    pub(super) aliases: AliasUses,
     services: HashMap<Name, Arc<HostEntry>>,
     entries: HashMap<Name, Vec<Arc<HostEntry>>>,
     /// By kind and name of the object, an entry for each Service of a route of the Gateway API.
@@ -61,6 +67,8 @@ impl Registry {
     pub(super) fn new(mesh: &Mesh) -> Self {
         Self {
             objects: mesh.table(),
+            namespaces: mesh.table(),
+            aliases: AliasUses::default(),
             services: HashMap::new(),
             entries: HashMap::new(),
             routes: BTreeMap::new(),
@@ -110,11 +118,13 @@ impl Registry {
             let there = self.by_listener.entry(listener).or_default();
             there.insert(by_host(entry), entry.clone());
         }
+        self.aliases.count(&entry.host, true);
         self.count_entry(entry, 1);
     }
 
     fn unlink(&mut self, entry: &HostEntry) {
         self.count_entry(entry, -1);
+        self.aliases.count(&entry.host, false);
         self.hosts.remove(&entry.host, entry);
         if let Some(target) = &entry.target
             && let Some(aliases) = self.by_target.get_mut(target)
@@ -269,6 +279,15 @@ impl Registry {
         self.endpoints.contains_key(host)
     }
 
+    /// Takes over the rules of `domainAliases`.
+    pub(super) fn set_aliases(&mut self, rules: &[DomainAlias]) {
+        let mut aliases = AliasUses::new(rules);
+        for entry in self.all() {
+            aliases.count(&entry.host, true);
+        }
+        self.aliases = aliases;
+    }
+
     /// A host as objects have it.
     pub(super) fn known(&self, host: &str) -> Option<Arc<str>> {
         Some(self.hosts.get(host).first()?.host.clone())
@@ -419,5 +438,15 @@ impl Services for Registry {
             out.bytes += u64::try_from(sum.bytes).unwrap_or_default();
         }
         out
+    }
+
+    fn has_namespace(&self, namespace: &str) -> bool {
+        self.by_namespace.contains_key(namespace)
+            || self.namespaces.get("", namespace).is_some()
+            || !self.routes_in(namespace).is_empty()
+    }
+
+    fn unused_aliases(&self) -> Vec<usize> {
+        self.aliases.unused()
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use trimtab_crds::fence::Mode;
 use trimtab_mesh::Mesh;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Pod, PodGroup, RouteKind, Service,
-    ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, PodGroup, RouteKind,
+    Service, ServiceEntry, VirtualService,
 };
 use trimtab_mesh::table::{Change, Table};
 
@@ -46,11 +46,13 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: &LazyloadConfig, mesh: &Mesh) -> Self {
+        let mut registry = Registry::new(mesh);
+        registry.set_aliases(&config.domain_aliases);
         Self {
             domain: mesh.domain().clone(),
             workload_label: config.workload_label.clone(),
             mode: config.mode,
-            registry: Registry::new(mesh),
+            registry,
             pods: mesh.table(),
             addresses: Addresses::default(),
             families: HashMap::new(),
@@ -67,6 +69,7 @@ impl State {
     pub(super) fn configure(&mut self, config: &LazyloadConfig) {
         self.workload_label.clone_from(&config.workload_label);
         self.mode = config.mode;
+        self.registry.set_aliases(&config.domain_aliases);
         let keys: Vec<FenceKey> = self.fences.keys().cloned().collect();
         for key in &keys {
             self.refresh(key);
@@ -86,6 +89,21 @@ impl State {
         }
     }
 
+    /// A rule of `domainAliases` that matches its first host, or none any more, is a remark less or more of all fences.
+    fn aliases_turned(&mut self, before: u64) {
+        if self.registry.aliases.turns != before {
+            self.changes.fences.extend(self.fences.keys().cloned());
+        }
+    }
+
+    /// Only whether it is there matters.
+    pub(super) fn namespace(&mut self, change: &Change<'_, Namespace>) {
+        if change.old.is_some() != change.new.is_some() {
+            self.marks
+                .namespace(&change.name.1, &mut self.changes.fences);
+        }
+    }
+
     pub(super) fn service(&mut self, change: &Change<'_, Service>) {
         for (row, there) in [(change.old, false), (change.new, true)] {
             let Some(row) = row else { continue };
@@ -96,7 +114,9 @@ impl State {
         let old = change.old.map(|s| hosts::of_service(s));
         let new = change.new.map(|s| Arc::new(hosts::of_service(s)));
         if old.as_ref() != new.as_deref() {
+            let turns = self.registry.aliases.turns;
             self.registry.set_service(change.name, new.clone());
+            self.aliases_turned(turns);
             for entry in old.as_ref().into_iter().chain(new.as_deref()) {
                 self.touch_entry(entry);
             }
@@ -109,7 +129,9 @@ impl State {
 
     pub(super) fn entry(&mut self, change: &Change<'_, ServiceEntry>) {
         let new = change.new.map(|e| hosts::of_entry(e)).unwrap_or_default();
+        let turns = self.registry.aliases.turns;
         let old = self.registry.set_entry(change.name, new.clone());
+        self.aliases_turned(turns);
         let rows = [(change.old, &old, false), (change.new, &new, true)];
         for (row, entries, there) in rows {
             let Some(row) = row else { continue };

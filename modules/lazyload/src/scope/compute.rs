@@ -12,19 +12,16 @@ use super::imported::{client, fill};
 use super::leads::View;
 use super::merge::settle;
 use super::named::{Named, Place, parse};
-use super::names::find;
+use super::names::{find, owner_of};
 use super::routes::Routed;
 use super::services::Services;
 use super::strategy::{Held, held, later};
-use super::{Labels, Reason, Scope, ScopeInput, Warning};
+use super::{Labels, Reason, Scope, ScopeInput, Warning, remarks};
 use crate::object::Evidence;
 
 const STATIC: &str = "spec.host";
 const STABLE: &str = "stableHost";
 const LEARNED: &str = "learned host";
-
-/// Domain of Services that clusters share.
-const CLUSTER_SET: &str = "clusterset.local";
 
 /// Computes a scope. The same input and mesh give the same scope, in whatever order the mesh was built.
 pub fn compute(input: &ScopeInput<'_>, services: &dyn Services) -> Scope {
@@ -48,6 +45,7 @@ pub fn compute(input: &ScopeInput<'_>, services: &dyn Services) -> Scope {
     let mut out = builder.out;
     settle(&mut out.entries);
     fill(&mut out, input, services);
+    remarks::look(input, services, &mut out);
     out
 }
 
@@ -81,6 +79,14 @@ pub(super) struct Imported {
     pub(super) found: bool,
     /// Whether there is a service that the client may not see.
     pub(super) hidden: bool,
+}
+
+/// What all callers know of a host.
+struct Known {
+    state: DependencyState,
+    /// No caller has called it when the mesh knew it.
+    unknown: bool,
+    evidence: BTreeSet<Evidence>,
 }
 
 impl Builder<'_> {
@@ -197,21 +203,28 @@ impl Builder<'_> {
     }
 
     fn learned(&mut self) {
-        type Known = (DependencyState, BTreeSet<Evidence>);
         let mut hosts: BTreeMap<&str, Known> = BTreeMap::new();
         for learned in self.input.learned {
-            let state = match learned.state {
-                DependencyState::Unresolved => DependencyState::Active,
-                state => state,
+            let (state, unknown) = match learned.state {
+                DependencyState::Unresolved => (DependencyState::Active, true),
+                state => (state, false),
             };
-            let known = hosts
-                .entry(&learned.host)
-                .or_insert_with(|| (state, BTreeSet::new()));
-            known.0 = known.0.min(state);
-            known.1.extend(learned.evidence.iter().copied());
+            let known = hosts.entry(&learned.host).or_insert_with(|| Known {
+                state,
+                unknown,
+                evidence: BTreeSet::new(),
+            });
+            known.state = known.state.min(state);
+            known.unknown &= unknown;
+            known.evidence.extend(learned.evidence.iter().copied());
         }
-        for (host, (state, evidence)) in hosts {
-            let state = match state {
+        for (host, known) in hosts {
+            // Whoever can send a request chooses such names, also ones that look like Services.
+            if known.unknown && self.find(host).is_none() {
+                self.out.unresolved.insert(host.to_owned());
+                continue;
+            }
+            let state = match known.state {
                 DependencyState::Expiring => DomainState::ExpireWait,
                 DependencyState::Expired => DomainState::Expire,
                 _ => DomainState::Active,
@@ -222,7 +235,7 @@ impl Builder<'_> {
                     self.out.counted.insert(host.to_owned(), counted);
                 }
             }
-            let reason = Reason::Learned(host.to_owned(), evidence);
+            let reason = Reason::Learned(host.to_owned(), known.evidence);
             self.domain(host, LEARNED, state, &reason);
         }
     }
@@ -274,10 +287,7 @@ impl Builder<'_> {
                 return Some(Hosts::default());
             }
             Some(Named::Namespace(namespace)) => {
-                let (found, redirects) = self.namespace(&namespace, reason);
-                if !found && !is_learned {
-                    self.unseen(field, text, format!("namespace {namespace} has no service"));
-                }
+                let redirects = self.namespace(&namespace, reason);
                 return Some(Hosts::of(redirects));
             }
             Some(Named::Host(place, name)) => (place, name),
@@ -290,28 +300,14 @@ impl Builder<'_> {
             if is_learned && !kept && !stated {
                 return None;
             }
-            let host = text.to_owned();
-            if is_learned || imported.hidden {
-                // It is on the way out, or said already.
-            } else if let Place::In(namespace) = &place {
-                self.unseen(
-                    field,
-                    text,
-                    format!("namespace {namespace} has no such host"),
-                );
-            } else if stated {
-                self.unseen(field, text, "no namespace has such a host".to_owned());
-            } else if !kept {
-                self.out.warnings.insert(Warning::Unknown { field, host });
-            }
         }
         let mut hosts = Hosts::of([imported.host.clone()]);
         hosts.all.extend(imported.redirects);
         for alias in self.input.settings.aliases(&imported.host) {
             let reason = Reason::Alias(imported.host.clone());
             if let Some(Named::Host(place, name)) = parse(&alias, self.client) {
-                self.host(&place, &name, &reason);
-                hosts.aliases.push(alias);
+                let imported = self.host(&place, &name, &reason);
+                hosts.aliases.push((alias, imported.redirects));
             } else {
                 let (field, host) = ("domainAliases", alias);
                 self.out.warnings.insert(Warning::Refused { field, host });
@@ -320,22 +316,15 @@ impl Builder<'_> {
         Some(hosts)
     }
 
-    fn unseen(&mut self, field: &'static str, text: &str, what: String) {
-        let text = text.to_owned();
-        let warning = Warning::Unseen { field, text, what };
-        self.out.warnings.insert(warning);
-    }
-
-    /// Namespace of the Service that a host is of by its name, here or in another cluster: its entry is in while the Service
-    /// is away, so that one that is deleted and made again changes nothing.
+    /// Namespace of the Service that a host is of by its name: its entry is in while the Service is away, so that one that is
+    /// deleted and made again changes nothing.
     pub(super) fn kept<'h>(&self, host: &'h str) -> Option<&'h str> {
-        let here = service_of(host, &self.input.settings.domain);
-        let (_, namespace) = here.or_else(|| service_of(host, CLUSTER_SET))?;
+        let (_, namespace) = owner_of(host, &self.input.settings.domain)?;
         Some(namespace)
     }
 }
 
-fn text_of(labels: &Labels) -> String {
+pub(super) fn text_of(labels: &Labels) -> String {
     let pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     pairs.join(",")
 }

@@ -8,7 +8,7 @@ use trimtab_mesh::names::{covers, service_host};
 use super::compute::{Builder, Imported};
 use super::named::Place;
 use super::names::find;
-use super::services::{HostEntry, Registry};
+use super::services::HostEntry;
 use super::{Reason, Warning};
 
 impl Builder<'_> {
@@ -192,12 +192,8 @@ impl Builder<'_> {
         out
     }
 
-    /// A whole namespace, as istiod has it. Gives whether anything of it is seen, and the redirects that lead out of it.
-    pub(super) fn namespace(
-        &mut self,
-        namespace: &str,
-        reason: &Reason,
-    ) -> (bool, BTreeSet<String>) {
+    /// A whole namespace, as istiod has it. Gives the redirects that lead out of it.
+    pub(super) fn namespace(&mut self, namespace: &str, reason: &Reason) -> BTreeSet<String> {
         self.enter(namespace, "*", reason);
         let before = self.whole.replace(namespace.to_owned());
         let out = self.contents(namespace, reason);
@@ -206,11 +202,7 @@ impl Builder<'_> {
     }
 
     /// All services of a namespace, and all of its VirtualServices, one by one.
-    pub(super) fn contents(
-        &mut self,
-        namespace: &str,
-        reason: &Reason,
-    ) -> (bool, BTreeSet<String>) {
+    pub(super) fn contents(&mut self, namespace: &str, reason: &Reason) -> BTreeSet<String> {
         self.out.consulted.namespaces.insert(namespace.to_owned());
         let mut own = BTreeSet::new();
         let mut redirects = BTreeSet::new();
@@ -220,18 +212,16 @@ impl Builder<'_> {
                 redirects.extend(self.bring(&entry, reason));
             }
         }
-        let mut found = !own.is_empty();
         for route in self.services.routes_in(namespace) {
             for host in &route.hosts {
                 if self.reaches(&route, host) {
-                    found = true;
                     self.enter(namespace, host, reason);
                     redirects.extend(self.led(&route, host));
                 }
             }
         }
         redirects.retain(|host| !own.contains(host));
-        (found, redirects)
+        redirects
     }
 
     /// One of the entries of a host, as istiod would choose.
@@ -252,7 +242,7 @@ impl Builder<'_> {
                 self.out.warnings.insert(Warning::HiddenService {
                     host: host.to_owned(),
                     client: client.to_owned(),
-                    object: object_of(&entry),
+                    object: entry.object(),
                 });
             }
             return None;
@@ -284,12 +274,4 @@ impl Builder<'_> {
             }
         }
     }
-}
-
-fn object_of(entry: &HostEntry) -> String {
-    let kind = match entry.registry {
-        Registry::Kubernetes => "Service",
-        Registry::ServiceEntry => "ServiceEntry",
-    };
-    format!("{kind} {}/{}", entry.namespace, entry.name)
 }

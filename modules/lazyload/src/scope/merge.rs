@@ -20,6 +20,13 @@ pub struct Union {
     pub size: ScopeSize,
 }
 
+impl Union {
+    /// How many entries name something.
+    pub fn named(&self) -> usize {
+        self.entries.keys().filter(|e| *e != NOTHING).count()
+    }
+}
+
 /// Unites scopes of one namespace: never narrower than any of them. Of no scope: nothing is imported.
 pub fn merge<'a>(scopes: impl IntoIterator<Item = &'a Scope>) -> Union {
     let mut out = Union::default();

@@ -24,6 +24,7 @@ mod merge;
 mod named;
 pub mod names;
 mod neighbours;
+mod remarks;
 mod routes;
 pub mod services;
 mod settings;
@@ -45,6 +46,7 @@ pub(crate) use merge::contains;
 pub use merge::{Claim, Role, Union, merge, role};
 pub use services::{Labels, Services};
 pub use settings::Settings;
+pub(crate) use settings::once;
 
 /// Entry of a scope that imports nothing.
 pub const NOTHING: &str = "~/*";
@@ -56,7 +58,7 @@ pub const EVERYTHING: &str = "*/*";
 pub struct Learned {
     /// Host, as the directory gave it: a full name, or the wildcard of a ServiceEntry.
     pub host: Arc<str>,
-    /// What became of it. `Unresolved` counts as `Active`: the scope finds out by itself.
+    /// What became of it. `Unresolved`: the mesh did not know it when it was called; it counts as `Active` once it does.
     pub state: DependencyState,
     /// How it is known.
     pub evidence: BTreeSet<Evidence>,
@@ -298,19 +300,105 @@ pub enum Warning {
         /// Kind, namespace and name.
         route: String,
     },
-    /// Nothing of it is known here.
+    /// A host of any namespace that none has.
     #[error(
-        "{field} \"{text}\": {what} that is known here: it is imported if istiod has it from another cluster or registry, and \
-         else nothing is: check the name"
+        "{field} \"{text}\": no namespace has such a host: it is imported if istiod has it from another cluster or registry: \
+         correct the name"
     )]
-    Unseen {
+    Nowhere {
         /// Where it stands.
         field: &'static str,
         /// The text.
         text: String,
-        /// What is not there.
-        what: String,
     },
+    /// A namespace that is not there.
+    #[error(
+        "{field} \"{text}\": there is no namespace {namespace}: nothing of it is imported unless istiod has it from another \
+         cluster or registry: correct the name"
+    )]
+    NoNamespace {
+        /// Where it stands.
+        field: &'static str,
+        /// The text.
+        text: String,
+        /// The namespace in it.
+        namespace: String,
+    },
+    /// A full name of a Service that is not there, in a namespace that is.
+    #[error(
+        "{field} \"{text}\": namespace {namespace} has no Service {service}: the entry imports it once it is made: correct the \
+         name if another is meant"
+    )]
+    NoService {
+        /// Where it stands.
+        field: &'static str,
+        /// The text.
+        text: String,
+        /// Name of the Service.
+        service: String,
+        /// Its namespace.
+        namespace: String,
+    },
+    /// A host with a namespace that has no such host.
+    #[error(
+        "{field} \"{text}\": namespace {namespace} has no such host{}: it is imported if istiod has it there from another \
+         cluster or registry: correct the name",
+        elsewhere_text(.elsewhere)
+    )]
+    NotInNamespace {
+        /// Where it stands.
+        field: &'static str,
+        /// The text.
+        text: String,
+        /// The namespace in it.
+        namespace: String,
+        /// Namespaces that have the host.
+        elsewhere: Vec<String>,
+    },
+    /// A selector that selects nothing.
+    #[error("spec.labelSelector[{index}] ({labels}) selects no Service: correct the labels")]
+    NothingSelected {
+        /// Which one.
+        index: usize,
+        /// Its labels.
+        labels: String,
+    },
+    /// A namespace of the configuration that is not there.
+    #[error(
+        "lazyload.{key} \"{namespace}\": there is no such namespace: correct the configuration"
+    )]
+    NoConfiguredNamespace {
+        /// Key of the configuration.
+        key: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// A domain of a dispatch that is the name of a Service that is not there.
+    #[error("lazyload.{key} \"{domain}\": there is no such Service: correct the configuration")]
+    NoDispatched {
+        /// Key of the configuration.
+        key: String,
+        /// The domain.
+        domain: String,
+    },
+    /// A rule of `domainAliases` that matches no host.
+    #[error(
+        "lazyload.domainAliases[{index}]: pattern \"{pattern}\" matches no host of the mesh exactly once, so that it has no \
+         effect: correct the pattern"
+    )]
+    UnusedAlias {
+        /// Which one.
+        index: usize,
+        /// The pattern.
+        pattern: String,
+    },
+}
+
+fn elsewhere_text(namespaces: &[String]) -> String {
+    match namespaces {
+        [] => String::new(),
+        some => format!(" ({} has it)", some.join(", ")),
+    }
 }
 
 #[cfg(test)]

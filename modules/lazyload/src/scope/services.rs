@@ -122,6 +122,10 @@ pub trait Services {
     fn endpoints(&self, entry: &HostEntry) -> usize;
     /// What a client in a namespace gets without a Sidecar. Constant time; a host in two namespaces counts twice.
     fn totals(&self, client: &str) -> Totals;
+    /// Whether a namespace is there, or a service or a VirtualService of sidecars in it.
+    fn has_namespace(&self, namespace: &str) -> bool;
+    /// Rules of `domainAliases` that match no host.
+    fn unused_aliases(&self) -> Vec<usize>;
 }
 
 /// An outbound listener that a service gives when it is imported.
@@ -190,6 +194,15 @@ impl HostEntry {
             self.namespace.clone(),
             self.name.clone(),
         )
+    }
+
+    /// Kind, namespace and name of the object.
+    pub fn object(&self) -> String {
+        let kind = match self.registry {
+            Registry::Kubernetes => "Service",
+            Registry::ServiceEntry => "ServiceEntry",
+        };
+        format!("{kind} {}/{}", self.namespace, self.name)
     }
 
     /// Estimated configuration in bytes.
