@@ -15,8 +15,8 @@ use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::rights::Right;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, MeshConfig, Namespace, Pod, Service, ServiceEntry,
-    VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, MeshConfig, Namespace, Pod, Service,
+    ServiceEntry, VirtualService,
 };
 
 use crate::access::Policy;
@@ -143,6 +143,8 @@ fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>)
     setup.follow::<ServiceEntry>(&engine.index);
     setup.follow::<ServiceEntry>(&engine.ports);
     setup.follow::<VirtualService>(&engine.index);
+    setup.follow::<HttpRoute>(&engine.index);
+    setup.follow::<GrpcRoute>(&engine.index);
     setup.follow::<DestinationRule>(&engine.index);
     setup.follow::<Sidecar>(&engine.index);
     setup.follow::<Sidecar>(engine);

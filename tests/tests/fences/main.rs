@@ -14,6 +14,7 @@ mod bounds;
 mod budget;
 mod cases;
 mod compatibility;
+mod counted;
 mod defects;
 mod files;
 mod fixture;

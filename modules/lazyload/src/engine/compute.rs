@@ -159,6 +159,9 @@ impl Engine {
             now: self.clock.now(),
             settings: &settings,
         });
+        for caller in &callers {
+            self.edges.count_under(caller, &scope.counted);
+        }
         let first_calls = self.refused_first_calls(key, &resolved.accounts, &scope.imports);
         let mut inner = self.inner.lock();
         inner.timers.retain(|(_, k)| k != key);

@@ -2,7 +2,8 @@
 
 use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Namespace, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, Service, ServiceEntry,
+    VirtualService,
 };
 use trimtab_mesh::table::{Change, Follower};
 
@@ -25,6 +26,8 @@ follow!(
     ServiceEntry => entry,
     EndpointSlice => slice,
     VirtualService => route,
+    HttpRoute => http_route,
+    GrpcRoute => grpc_route,
     DestinationRule => rule,
     Pod => pod,
     Sidecar => sidecar,

@@ -36,7 +36,8 @@ use state::State;
 use trimtab_mesh::Mesh;
 pub use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Namespace, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, Service, ServiceEntry,
+    VirtualService,
 };
 
 /// What events have changed.
@@ -80,6 +81,8 @@ impl Index {
         mesh.table::<EndpointSlice>().follow(self);
         mesh.table::<ServiceEntry>().follow(self);
         mesh.table::<VirtualService>().follow(self);
+        mesh.table::<HttpRoute>().follow(self);
+        mesh.table::<GrpcRoute>().follow(self);
         mesh.table::<DestinationRule>().follow(self);
         mesh.table::<Sidecar>().follow(self);
     }

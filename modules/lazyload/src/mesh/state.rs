@@ -7,7 +7,8 @@ use std::sync::Arc;
 use trimtab_crds::fence::Mode;
 use trimtab_mesh::Mesh;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Namespace, Pod, PodGroup, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, PodGroup, RouteKind,
+    Service, ServiceEntry, VirtualService,
 };
 use trimtab_mesh::table::{Change, Table};
 
@@ -83,6 +84,9 @@ impl State {
         self.marks.host(&entry.host, fences);
         self.marks.namespace(&entry.namespace, fences);
         self.marks.labels(&entry.labels, fences);
+        for listener in entry.listeners() {
+            self.marks.listener(listener, fences);
+        }
     }
 
     /// What remarks on names depend on: turns of the rules of `domainAliases`, and whether a namespace is there.
@@ -105,8 +109,7 @@ impl State {
     /// Only whether it is there matters.
     pub(super) fn namespace(&mut self, change: &Change<'_, Namespace>) {
         if change.old.is_some() != change.new.is_some() {
-            self.marks
-                .namespace(&change.name.1, &mut self.changes.fences);
+            self.marks.space(&change.name.1, &mut self.changes.fences);
         }
     }
 
@@ -163,6 +166,20 @@ impl State {
     }
 
     pub(super) fn slice(&mut self, change: &Change<'_, EndpointSlice>) {
+        let hosts: BTreeSet<&Arc<str>> = change.rows().map(|row| &row.host).collect();
+        let had = hosts
+            .into_iter()
+            .map(|h| (h.clone(), self.registry.has_endpoints(h)));
+        let had: Vec<(Arc<str>, bool)> = had.collect();
+        self.count(change);
+        for (host, had) in had {
+            if self.registry.has_endpoints(&host) != had {
+                self.touch_headless(&host);
+            }
+        }
+    }
+
+    fn count(&mut self, change: &Change<'_, EndpointSlice>) {
         for (row, there) in [(change.old, false), (change.new, true)] {
             let Some(row) = row.filter(|r| !r.host.is_empty()) else {
                 continue;
@@ -186,24 +203,67 @@ impl State {
         }
     }
 
+    /// The listeners of a headless Service are those of its pods: with the first they come, with the last they go.
+    fn touch_headless(&mut self, host: &str) {
+        for entry in self.registry.host(host).iter().filter(|e| e.headless) {
+            for listener in entry.listeners() {
+                self.marks.listener(listener, &mut self.changes.fences);
+            }
+        }
+    }
+
     // --- rules ---
 
     pub(super) fn route(&mut self, change: &Change<'_, VirtualService>) {
+        self.marks.route(change.name, &mut self.changes.fences);
+        let rows = |row: Option<&Arc<VirtualService>>| Vec::from_iter(row.cloned());
+        let (old, new) = (rows(change.old), rows(change.new));
+        self.routes(change.name, RouteKind::VirtualService, &old, new);
+    }
+
+    pub(super) fn http_route(&mut self, change: &Change<'_, HttpRoute>) {
+        let rows = |row: Option<&Arc<HttpRoute>>| row.map(|r| r.services.to_vec());
+        let (old, new) = (rows(change.old), rows(change.new));
+        let old = old.unwrap_or_default();
+        self.routes(
+            change.name,
+            RouteKind::HttpRoute,
+            &old,
+            new.unwrap_or_default(),
+        );
+    }
+
+    pub(super) fn grpc_route(&mut self, change: &Change<'_, GrpcRoute>) {
+        let rows = |row: Option<&Arc<GrpcRoute>>| row.map(|r| r.services.to_vec());
+        let (old, new) = (rows(change.old), rows(change.new));
+        let old = old.unwrap_or_default();
+        self.routes(
+            change.name,
+            RouteKind::GrpcRoute,
+            &old,
+            new.unwrap_or_default(),
+        );
+    }
+
+    fn routes(
+        &mut self,
+        name: &Name,
+        kind: RouteKind,
+        old: &[Arc<VirtualService>],
+        new: Vec<Arc<VirtualService>>,
+    ) {
         let fences = &mut self.changes.fences;
-        for route in change.rows() {
-            for host in &route.hosts {
-                self.marks.host(host, fences);
-            }
+        for host in old.iter().chain(&new).flat_map(|route| &route.hosts) {
+            self.marks.host(host, fences);
         }
-        self.marks.namespace(&change.name.0, fences);
-        self.marks.route(change.name, fences);
-        let before = self.known_of(&change.name.0);
-        self.registry.set_route(change.name, change.new);
-        self.known_turned(&change.name.0, before);
+        self.marks.namespace(&name.0, fences);
+        let before = self.known_of(&name.0);
+        self.registry.set_routes(name, kind, new);
+        self.known_turned(&name.0, before);
     }
 
     pub(super) fn rule(&mut self, change: &Change<'_, DestinationRule>) {
-        self.registry.set_rule(change.name, change.old, change.new);
+        self.registry.set_rule(change.old, change.new);
         let seen =
             |r: Option<&Arc<DestinationRule>>| r.map(|r| (r.host.clone(), r.exports.clone()));
         if seen(change.old) == seen(change.new) {

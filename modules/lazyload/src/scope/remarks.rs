@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use trimtab_crds::fence::DomainState;
 use trimtab_mesh::names::{covers, normal, service_of};
 
-use super::compute::{Named, parse, text_of};
-use super::names::find;
+use super::compute::text_of;
+use super::named::{Named, Place, parse};
+use super::names::{find, owner_of};
 use super::services::{HostEntry, Services};
 use super::{Scope, ScopeInput, Warning};
 
@@ -84,13 +85,18 @@ impl Looker<'_> {
             // What is no name, and everything, has a remark already.
             None | Some(Named::Everything) => {}
             Some(Named::Namespace(namespace)) => self.namespace(field, text, &namespace),
-            Some(Named::Host(namespace, name)) => self.host(field, text, namespace, &name),
+            Some(Named::Host(place, name)) => self.host(field, text, &place, &name),
         }
     }
 
-    fn host(&mut self, field: &'static str, text: &str, namespace: Option<String>, name: &str) {
+    fn host(&mut self, field: &'static str, text: &str, place: &Place, name: &str) {
+        let namespace = match place {
+            Place::In(namespace) => Some(namespace.clone()),
+            Place::Any | Place::Star => None,
+        };
         let domain = &self.input.settings.domain;
-        let found = find(self.services, name, &self.input.fence.namespace, domain);
+        let from = namespace.as_deref().unwrap_or(&self.input.fence.namespace);
+        let found = find(self.services, name, from, domain);
         let host = found.host.unwrap_or_else(|| name.to_owned());
         let places = self.places(&host);
         let there = match &namespace {
@@ -104,7 +110,7 @@ impl Looker<'_> {
             return;
         }
         let text = text.to_owned();
-        let owner = service_of(&host, domain);
+        let owner = owner_of(&host, domain);
         let wanted = namespace.as_deref().or(owner.map(|(_, owner)| owner));
         if let Some(wanted) = wanted
             && !self.has_namespace(wanted)
@@ -125,6 +131,7 @@ impl Looker<'_> {
                 service: service.to_owned(),
                 namespace: owner.to_owned(),
             },
+            (None, None) if *place == Place::Star => Warning::Nowhere { field, text },
             (None, None) => Warning::Unknown { field, host: text },
         });
     }

@@ -16,7 +16,8 @@ use trimtab_lazyload::scope::{
 };
 use trimtab_lazyload::translate::{Hosts, Owner, sidecar};
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Namespace, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, Service, ServiceEntry,
+    VirtualService,
 };
 use trimtab_mesh::table::{Row, name_of};
 
@@ -98,6 +99,8 @@ pub fn apply(index: &Followed, object: &Value) {
         Some("EndpointSlice") => feed::<EndpointSlice>(index, object),
         Some("ServiceEntry") => feed::<ServiceEntry>(index, object),
         Some("VirtualService") => feed::<VirtualService>(index, object),
+        Some("HTTPRoute") => feed::<HttpRoute>(index, object),
+        Some("GRPCRoute") => feed::<GrpcRoute>(index, object),
         Some("DestinationRule") => feed::<DestinationRule>(index, object),
         Some("Sidecar") => feed::<Sidecar>(index, object),
         Some("ServiceFence") => feed::<Fence>(index, object),
@@ -115,6 +118,8 @@ pub fn delete(index: &Followed, object: &Value) {
         Some("EndpointSlice") => gone::<EndpointSlice>(index, object),
         Some("ServiceEntry") => gone::<ServiceEntry>(index, object),
         Some("VirtualService") => gone::<VirtualService>(index, object),
+        Some("HTTPRoute") => gone::<HttpRoute>(index, object),
+        Some("GRPCRoute") => gone::<GrpcRoute>(index, object),
         Some("DestinationRule") => gone::<DestinationRule>(index, object),
         Some("Sidecar") => gone::<Sidecar>(index, object),
         Some("ServiceFence") => gone::<Fence>(index, object),
@@ -132,6 +137,8 @@ pub fn relist(index: &Followed, objects: &[Value]) {
     replace::<EndpointSlice>(index, "EndpointSlice", objects);
     replace::<ServiceEntry>(index, "ServiceEntry", objects);
     replace::<VirtualService>(index, "VirtualService", objects);
+    replace::<HttpRoute>(index, "HTTPRoute", objects);
+    replace::<GrpcRoute>(index, "GRPCRoute", objects);
     replace::<DestinationRule>(index, "DestinationRule", objects);
     replace::<Sidecar>(index, "Sidecar", objects);
     replace::<Fence>(index, "ServiceFence", objects);
