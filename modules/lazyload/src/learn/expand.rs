@@ -16,15 +16,13 @@ pub(super) fn expanded(text: &str, known: &HashMap<&str, Option<String>>) -> Opt
         out.push_str(before);
         rest = after;
         if let Some(more) = after.strip_prefix('$') {
-            out.push('$');
             // `$$(NAME)` is the text `$(NAME)`.
-            rest = match more.strip_prefix('(').and_then(|r| r.split_once(')')) {
-                Some((_, more)) => {
-                    out.push(UNKNOWN);
-                    more
-                }
-                None => more,
+            let (next, more) = match more.strip_prefix('(').and_then(|r| r.split_once(')')) {
+                Some((_, more)) => (UNKNOWN, more),
+                None => ('$', more),
             };
+            out.push(next);
+            rest = more;
         } else if let Some((name, more)) = after.strip_prefix('(').and_then(|r| r.split_once(')')) {
             match known.get(name) {
                 Some(Some(value)) => out.push_str(value),
@@ -60,9 +58,9 @@ mod tests {
             ("$(EMPTY)", ""),
             ("$(SECRET).b", "\0.b"),
             ("$(NOBODY).b", "\0.b"),
-            ("$$(A)", "$\0"),
+            ("$$(A)", "\0"),
             ("$$$(A)", "$a"),
-            ("$$$$(A)", "$$\0"),
+            ("$$$$(A)", "$\0"),
             ("100$", "100$"),
             ("$A", "$A"),
             ("$(A", "$(A"),

@@ -23,6 +23,7 @@ pub(super) struct Marks {
     /// By one label of a consulted selector.
     labels: HashMap<(String, String), Fences>,
     routes: HashMap<(String, String), Fences>,
+    spaces: HashMap<String, Fences>,
     /// By a listener that services may give.
     listeners: HashMap<Listener, Fences>,
 }
@@ -65,6 +66,12 @@ impl Marks {
         }
         for come in new.routes.difference(&old.routes) {
             add(&mut self.routes, come.clone(), fence);
+        }
+        for gone in old.spaces.difference(&new.spaces) {
+            take(&mut self.spaces, gone, fence);
+        }
+        for come in new.spaces.difference(&old.spaces) {
+            add(&mut self.spaces, come.clone(), fence);
         }
         for gone in old.listeners.difference(&new.listeners) {
             take(&mut self.listeners, gone, fence);
@@ -147,6 +154,11 @@ impl Marks {
                 .flatten()
                 .cloned(),
         );
+    }
+
+    /// A namespace comes or goes.
+    pub(super) fn space(&self, namespace: &str, out: &mut Fences) {
+        out.extend(self.spaces.get(namespace).into_iter().flatten().cloned());
     }
 
     pub(super) fn route(&self, name: &(String, String), out: &mut Fences) {

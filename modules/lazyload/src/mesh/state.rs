@@ -89,18 +89,27 @@ impl State {
         }
     }
 
-    /// A rule of `domainAliases` that matches its first host, or none any more, is a remark less or more of all fences.
-    fn aliases_turned(&mut self, before: u64) {
-        if self.registry.aliases.turns != before {
+    /// What remarks on names depend on: turns of the rules of `domainAliases`, and whether a namespace is there.
+    fn known_of(&self, namespace: &str) -> (u64, bool) {
+        let registry = &self.registry;
+        (registry.aliases.turns, registry.has_namespace(namespace))
+    }
+
+    /// A rule that matches its first host, or none any more, is a remark less or more of all fences.
+    fn known_turned(&mut self, namespace: &str, before: (u64, bool)) {
+        let (turns, there) = self.known_of(namespace);
+        if turns != before.0 {
             self.changes.fences.extend(self.fences.keys().cloned());
+        }
+        if there != before.1 {
+            self.marks.space(namespace, &mut self.changes.fences);
         }
     }
 
     /// Only whether it is there matters.
     pub(super) fn namespace(&mut self, change: &Change<'_, Namespace>) {
         if change.old.is_some() != change.new.is_some() {
-            self.marks
-                .namespace(&change.name.1, &mut self.changes.fences);
+            self.marks.space(&change.name.1, &mut self.changes.fences);
         }
     }
 
@@ -114,9 +123,9 @@ impl State {
         let old = change.old.map(|s| hosts::of_service(s));
         let new = change.new.map(|s| Arc::new(hosts::of_service(s)));
         if old.as_ref() != new.as_deref() {
-            let turns = self.registry.aliases.turns;
+            let before = self.known_of(&change.name.0);
             self.registry.set_service(change.name, new.clone());
-            self.aliases_turned(turns);
+            self.known_turned(&change.name.0, before);
             for entry in old.as_ref().into_iter().chain(new.as_deref()) {
                 self.touch_entry(entry);
             }
@@ -129,9 +138,9 @@ impl State {
 
     pub(super) fn entry(&mut self, change: &Change<'_, ServiceEntry>) {
         let new = change.new.map(|e| hosts::of_entry(e)).unwrap_or_default();
-        let turns = self.registry.aliases.turns;
+        let before = self.known_of(&change.name.0);
         let old = self.registry.set_entry(change.name, new.clone());
-        self.aliases_turned(turns);
+        self.known_turned(&change.name.0, before);
         let rows = [(change.old, &old, false), (change.new, &new, true)];
         for (row, entries, there) in rows {
             let Some(row) = row else { continue };
@@ -248,7 +257,9 @@ impl State {
             self.marks.host(host, fences);
         }
         self.marks.namespace(&name.0, fences);
+        let before = self.known_of(&name.0);
         self.registry.set_routes(name, kind, new);
+        self.known_turned(&name.0, before);
     }
 
     pub(super) fn rule(&mut self, change: &Change<'_, DestinationRule>) {

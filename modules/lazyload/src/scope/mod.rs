@@ -132,6 +132,8 @@ pub struct ScopeReads {
     pub selectors: BTreeSet<Labels>,
     /// VirtualServices by namespace and name.
     pub routes: BTreeSet<(String, String)>,
+    /// Namespaces of which it counts whether they are there.
+    pub spaces: BTreeSet<String>,
     /// Listeners that matter, whoever gives them.
     pub listeners: BTreeSet<services::Listener>,
 }

@@ -65,7 +65,7 @@ impl Looker<'_> {
         if namespace == self.input.fence.namespace {
             return true;
         }
-        self.out.consulted.namespaces.insert(namespace.to_owned());
+        self.out.consulted.spaces.insert(namespace.to_owned());
         self.services.has_namespace(namespace)
     }
 
