@@ -157,7 +157,7 @@ fn split<'a>(
         route.object.hosts.iter().partition(|h| h.starts_with('*'));
     for host in exact {
         match here.get(&**host) {
-            Some(service) => services.push(service),
+            Some(service) => services.push(*service),
             None => others.push(host.to_string()),
         }
     }
