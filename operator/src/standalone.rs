@@ -93,7 +93,7 @@ pub fn load(embedded: &Embedded, document: &Document) -> anyhow::Result<Loaded> 
     {
         metadata.insert("namespace".into(), "default".into());
     }
-    match embedded.load_strict(object) {
+    match embedded.load_to_stay(object) {
         Ok(_) => Ok(Loaded::Taken),
         Err(error) => anyhow::bail!("{}", document.fails(&in_brief(error))),
     }

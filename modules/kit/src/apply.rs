@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::NamespaceResourceScope;
+use kube::core::{NamespaceResourceScope, Status};
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -83,12 +83,19 @@ impl ApplyError {
                 kube::Error::Api(s) if s.code == 404 => "NotFound",
                 kube::Error::Api(s) if s.code == 409 => "Conflict",
                 kube::Error::Api(s) if s.code == 422 => "Invalid",
+                kube::Error::Api(s) if is_too_large(s) => "RequestEntityTooLarge",
                 _ => "ApiError",
             },
             Self::Foreign { .. } => "Conflict",
             Self::NotInstalled { .. } => "NotInstalled",
             Self::Encode { .. } => "EncodeError",
         }
+    }
+
+    /// Whether the object is larger than the API server or its store takes: it will not be taken later either.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Api { source, .. }
+            if matches!(source.as_ref(), kube::Error::Api(status) if is_too_large(status)))
     }
 
     /// HTTP status of the API server's answer.
@@ -101,6 +108,14 @@ impl ApplyError {
             _ => None,
         }
     }
+}
+
+/// The API server has a code for requests that it does not read, and passes on what etcd says of others.
+fn is_too_large(status: &Status) -> bool {
+    let says = |text: &str| status.message.contains(text);
+    status.code == 413
+        || says("etcdserver: request is too large")
+        || says("trying to send message larger than max")
 }
 
 /// Whether a 404 is about the API and not about an object or a namespace, which it would name.

@@ -135,6 +135,7 @@ fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>)
     setup.follow::<Service>(&engine.index);
     setup.follow::<Service>(&engine.auto);
     setup.follow::<Service>(&engine.ports);
+    setup.follow::<Namespace>(&engine.index);
     setup.follow::<Namespace>(&engine.auto);
     setup.follow::<Pod>(&engine.index);
     setup.follow::<Pod>(&engine.auto);

@@ -2,7 +2,7 @@
 
 use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Pod, Service, ServiceEntry,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, Service, ServiceEntry,
     VirtualService,
 };
 use trimtab_mesh::table::{Change, Follower};
@@ -22,6 +22,7 @@ macro_rules! follow {
 
 follow!(
     Service => service,
+    Namespace => namespace,
     ServiceEntry => entry,
     EndpointSlice => slice,
     VirtualService => route,

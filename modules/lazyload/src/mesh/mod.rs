@@ -8,6 +8,7 @@
 //! is written for the fences in its `overlaps` when its scope has changed.
 
 mod addresses;
+mod aliases;
 mod directory;
 mod fences;
 mod follow;
@@ -35,7 +36,7 @@ use state::State;
 use trimtab_mesh::Mesh;
 pub use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Pod, Service, ServiceEntry,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, Service, ServiceEntry,
     VirtualService,
 };
 
@@ -75,6 +76,7 @@ impl Index {
     pub fn attach(self: &Arc<Self>, mesh: &Mesh) {
         mesh.table::<Fence>().follow(self);
         mesh.table::<Service>().follow(self);
+        mesh.table::<Namespace>().follow(self);
         mesh.table::<Pod>().follow(self);
         mesh.table::<EndpointSlice>().follow(self);
         mesh.table::<ServiceEntry>().follow(self);

@@ -5,18 +5,24 @@ use std::sync::Arc;
 
 use trimtab_mesh::Mesh;
 use trimtab_mesh::host_map::{HostMap, Named as _};
-use trimtab_mesh::model::{DestinationRule, RouteKind, Service, VirtualService, selects};
+use trimtab_mesh::model::{
+    DestinationRule, Namespace, RouteKind, Service, VirtualService, selects,
+};
 use trimtab_mesh::table::Table;
 
 use super::Name;
+use super::aliases::AliasUses;
+use crate::config::DomainAlias;
 use crate::scope::services::Registry::{Kubernetes, ServiceEntry};
-use crate::scope::services::{Exports, HostEntry, Labels, Resolution, Services, Totals};
+use crate::scope::services::{Exports, HostEntry, Labels, Listener, Resolution, Services, Totals};
 use crate::scope::size;
 
 /// The mesh as scopes read it.
 #[derive(Debug)]
 pub struct Registry {
     objects: Arc<Table<Service>>,
+    namespaces: Arc<Table<Namespace>>,
+    pub(super) aliases: AliasUses,
     services: HashMap<Name, Arc<HostEntry>>,
     entries: HashMap<Name, Vec<Arc<HostEntry>>>,
     /// By kind and name of the object, an entry for each Service of a route of the Gateway API.
@@ -26,6 +32,7 @@ pub struct Registry {
     by_target: HashMap<Arc<str>, Vec<Arc<HostEntry>>>,
     by_namespace: HashMap<Arc<str>, ByHost>,
     by_label: HashMap<(String, String), BTreeSet<Name>>,
+    by_listener: HashMap<Listener, ByHost>,
     route_hosts: HostMap<VirtualService>,
     rule_hosts: HostMap<DestinationRule>,
     /// Of Services, by host.
@@ -37,8 +44,13 @@ pub struct Registry {
 /// Namespace, kind and name of an object with routes.
 type RouteKey = (String, RouteKind, String);
 
-/// Entries by host and name of the object.
-type ByHost = BTreeMap<(Arc<str>, Arc<str>), Arc<HostEntry>>;
+/// Entries by host, and namespace and name of the object.
+type ByHost = BTreeMap<(Arc<str>, Arc<str>, Arc<str>), Arc<HostEntry>>;
+
+fn by_host(entry: &HostEntry) -> (Arc<str>, Arc<str>, Arc<str>) {
+    let (host, namespace, name) = (&entry.host, &entry.namespace, &entry.name);
+    (host.clone(), namespace.clone(), name.clone())
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
@@ -55,6 +67,8 @@ impl Registry {
     pub(super) fn new(mesh: &Mesh) -> Self {
         Self {
             objects: mesh.table(),
+            namespaces: mesh.table(),
+            aliases: AliasUses::default(),
             services: HashMap::new(),
             entries: HashMap::new(),
             routes: BTreeMap::new(),
@@ -62,6 +76,7 @@ impl Registry {
             by_target: HashMap::new(),
             by_namespace: HashMap::new(),
             by_label: HashMap::new(),
+            by_listener: HashMap::new(),
             route_hosts: HostMap::default(),
             rule_hosts: HostMap::default(),
             endpoints: HashMap::new(),
@@ -98,13 +113,18 @@ impl Registry {
             aliases.insert(at, entry.clone());
         }
         let namespace = self.by_namespace.entry(entry.namespace.clone());
-        let key = (entry.host.clone(), entry.name.clone());
-        namespace.or_default().insert(key, entry.clone());
+        namespace.or_default().insert(by_host(entry), entry.clone());
+        for listener in entry.listeners() {
+            let there = self.by_listener.entry(listener).or_default();
+            there.insert(by_host(entry), entry.clone());
+        }
+        self.aliases.count(&entry.host, true);
         self.count_entry(entry, 1);
     }
 
     fn unlink(&mut self, entry: &HostEntry) {
         self.count_entry(entry, -1);
+        self.aliases.count(&entry.host, false);
         self.hosts.remove(&entry.host, entry);
         if let Some(target) = &entry.target
             && let Some(aliases) = self.by_target.get_mut(target)
@@ -115,9 +135,17 @@ impl Registry {
             }
         }
         if let Some(namespace) = self.by_namespace.get_mut(&entry.namespace) {
-            namespace.remove(&(entry.host.clone(), entry.name.clone()));
+            namespace.remove(&by_host(entry));
             if namespace.is_empty() {
                 self.by_namespace.remove(&entry.namespace);
+            }
+        }
+        for listener in entry.listeners() {
+            if let Some(there) = self.by_listener.get_mut(&listener) {
+                there.remove(&by_host(entry));
+                if there.is_empty() {
+                    self.by_listener.remove(&listener);
+                }
             }
         }
     }
@@ -246,6 +274,20 @@ impl Registry {
         }
     }
 
+    /// Whether a Service has endpoints.
+    pub(super) fn has_endpoints(&self, host: &str) -> bool {
+        self.endpoints.contains_key(host)
+    }
+
+    /// Takes over the rules of `domainAliases`.
+    pub(super) fn set_aliases(&mut self, rules: &[DomainAlias]) {
+        let mut aliases = AliasUses::new(rules);
+        for entry in self.all() {
+            aliases.count(&entry.host, true);
+        }
+        self.aliases = aliases;
+    }
+
     /// A host as objects have it.
     pub(super) fn known(&self, host: &str) -> Option<Arc<str>> {
         Some(self.hosts.get(host).first()?.host.clone())
@@ -297,6 +339,24 @@ impl Services for Registry {
             .flat_map(|e| e.values())
             .cloned()
             .collect()
+    }
+
+    fn on_tcp_port(&self, port: u16) -> Vec<Arc<HostEntry>> {
+        let there = self.by_listener.get(&Listener::Own(port));
+        let there = there.into_iter().flatten();
+        let entries = there.map(|(_, entry)| entry);
+        // A headless Service has a listener for each of its pods.
+        let listens = |e: &&Arc<HostEntry>| {
+            e.registry == ServiceEntry || !e.headless || self.endpoints(e) > 0
+        };
+        entries.filter(listens).cloned().collect()
+    }
+
+    fn on_http_port(&self, port: u16, client: &str) -> Option<Arc<HostEntry>> {
+        let there = self.by_listener.get(&Listener::Shared(port))?;
+        let mut entries = there.values();
+        let found = entries.find(|e| e.exports.visible(&e.namespace, client));
+        found.cloned()
     }
 
     fn labelled(&self, labels: &Labels) -> Vec<Arc<HostEntry>> {
@@ -378,5 +438,15 @@ impl Services for Registry {
             out.bytes += u64::try_from(sum.bytes).unwrap_or_default();
         }
         out
+    }
+
+    fn has_namespace(&self, namespace: &str) -> bool {
+        self.by_namespace.contains_key(namespace)
+            || self.namespaces.get("", namespace).is_some()
+            || !self.routes_in(namespace).is_empty()
+    }
+
+    fn unused_aliases(&self) -> Vec<usize> {
+        self.aliases.unused()
     }
 }

@@ -151,7 +151,7 @@ fn split<'a>(
     here: &OnPort<'a>,
     closest: &BTreeMap<&str, usize>,
 ) -> Option<(Vec<&'a Service>, Vec<String>)> {
-    let (mut services, mut others) = (Vec::new(), Vec::new());
+    let (mut services, mut others): (Vec<&'a Service>, Vec<String>) = (Vec::new(), Vec::new());
     let gateway_api = route.object.kind != RouteKind::VirtualService;
     let (wild, exact): (Vec<&Arc<str>>, Vec<&Arc<str>>) =
         route.object.hosts.iter().partition(|h| h.starts_with('*'));

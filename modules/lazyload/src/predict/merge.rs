@@ -175,7 +175,7 @@ pub(super) fn brought(
 }
 
 /// Whether a proxy of the client may have routes of the rule, and whether they leave nothing for the next one.
-pub(super) fn applies(rule: &HttpRule, client: &Client<'_>) -> (bool, bool) {
+pub fn applies(rule: &HttpRule, client: &Client<'_>) -> (bool, bool) {
     if rule.matches.is_empty() {
         return (true, true);
     }

@@ -26,7 +26,7 @@ use crate::scope::services::Services;
 
 pub use egress::Egress;
 pub use import::{Imported, Route, Service, import};
-pub use merge::{merged, unbrought};
+pub use merge::{applies, merged, unbrought};
 
 /// Whose configuration is predicted.
 #[derive(Clone, Copy, Debug)]

@@ -100,6 +100,10 @@ pub trait Services {
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<HostEntry>>;
     /// Entries of Services with all of these labels; none for no labels.
     fn labelled(&self, labels: &Labels) -> Vec<Arc<HostEntry>>;
+    /// Entries with a listener of their own on this port, when they are imported.
+    fn on_tcp_port(&self, port: u16) -> Vec<Arc<HostEntry>>;
+    /// The first entry that a client sees and that gives the listener that HTTP shares on this port.
+    fn on_http_port(&self, port: u16, client: &str) -> Option<Arc<HostEntry>>;
     /// VirtualServices of sidecars with a host that is or covers this one.
     fn routes(&self, host: &str) -> Vec<Arc<VirtualService>>;
     /// VirtualServices of sidecars with a host that is this wildcard or lies under it.
@@ -118,9 +122,69 @@ pub trait Services {
     fn endpoints(&self, entry: &HostEntry) -> usize;
     /// What a client in a namespace gets without a Sidecar. Constant time; a host in two namespaces counts twice.
     fn totals(&self, client: &str) -> Totals;
+    /// Whether a namespace is there, or a service or a VirtualService of sidecars in it.
+    fn has_namespace(&self, namespace: &str) -> bool;
+    /// Rules of `domainAliases` that match no host.
+    fn unused_aliases(&self) -> Vec<usize>;
+}
+
+/// An outbound listener that a service gives when it is imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Listener {
+    /// At its own address.
+    Own(u16),
+    /// That which HTTP of all services shares.
+    Shared(u16),
 }
 
 impl HostEntry {
+    /// Listeners that it gives; an ExternalName gives none, and a ServiceEntry without an address none of its own.
+    pub fn listeners(&self) -> impl Iterator<Item = Listener> + '_ {
+        let any = self.target.is_none();
+        let own = self.registry == Registry::Kubernetes || !self.addresses.is_empty();
+        let ports = self.ports.iter().filter(move |_| any);
+        ports.filter_map(move |port| match port.protocol {
+            Protocol::Http | Protocol::Http2 => Some(Listener::Shared(port.number)),
+            Protocol::Auto | Protocol::Tcp | Protocol::Tls => {
+                own.then_some(Listener::Own(port.number))
+            }
+        })
+    }
+
+    /// Ports on which connections to other addresses are led to its endpoints: without an address its listener is
+    /// `0.0.0.0`, and with a range it has a part of that one. TLS is told apart by names; without resolution a connection goes
+    /// where the client said.
+    pub fn open_ports(&self) -> impl Iterator<Item = u16> + '_ {
+        let open =
+            self.registry == Registry::ServiceEntry && self.resolution != Resolution::Passthrough;
+        let open = open && (self.addresses.is_empty() || self.ranges().next().is_some());
+        let takes = |p: &&Port| matches!(p.protocol, Protocol::Tcp | Protocol::Auto);
+        let ports = self.ports.iter().filter(move |p| open && takes(p));
+        ports.map(|p| p.number)
+    }
+
+    /// Addresses that are more than one.
+    fn ranges(&self) -> impl Iterator<Item = &IpNet> {
+        let more = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
+        self.addresses.iter().filter(more)
+    }
+
+    /// Whether an open port takes connections to another service when that has no listener.
+    pub fn takes_from(&self, other: &Self) -> bool {
+        self.addresses.is_empty()
+            || self
+                .ranges()
+                .any(|range| other.addresses.iter().any(|net| range.contains(net)))
+    }
+
+    /// Ports of the listeners that HTTP shares.
+    pub fn http_ports(&self) -> impl Iterator<Item = u16> + '_ {
+        self.listeners().filter_map(|listener| match listener {
+            Listener::Shared(port) => Some(port),
+            Listener::Own(_) => None,
+        })
+    }
+
     /// Order in which one of several entries of a host is taken: the client's namespace, Services, the oldest.
     pub fn preference(&self, client: &str) -> impl Ord + use<> {
         (
@@ -130,6 +194,15 @@ impl HostEntry {
             self.namespace.clone(),
             self.name.clone(),
         )
+    }
+
+    /// Kind, namespace and name of the object.
+    pub fn object(&self) -> String {
+        let kind = match self.registry {
+            Registry::Kubernetes => "Service",
+            Registry::ServiceEntry => "ServiceEntry",
+        };
+        format!("{kind} {}/{}", self.namespace, self.name)
     }
 
     /// Estimated configuration in bytes.
