@@ -78,7 +78,10 @@ fn written(mesh: &Mesh, entry: &str) -> bool {
         let spec = &fence["spec"];
         let selected = spec["namespaceSelector"].as_array().into_iter().flatten();
         let mut selected = selected.filter_map(|n| n.as_str());
-        !spec["host"][entry].is_null() || selected.any(|n| Some(n) == namespace)
+        // What nothing names any more stays for the grace.
+        let before = &fence["status"]["domains"][entry];
+        let named = !spec["host"][entry].is_null() || !before.is_null();
+        named || selected.any(|n| Some(n) == namespace)
     });
     in_spec
         || mesh

@@ -151,6 +151,11 @@ fn what_is_called_gets_in_scope_what_it_gets_without_a_sidecar() {
             all.push(format!("mesh {number}: {first}\n{}", objects.join("\n")));
         }
     }
+    if std::env::var_os("ALL").is_some() {
+        for text in &all {
+            println!("{}", text.lines().take(3).collect::<Vec<_>>().join("\n"));
+        }
+    }
     let few: Vec<&str> = all.iter().take(5).map(String::as_str).collect();
     assert!(
         all.is_empty(),

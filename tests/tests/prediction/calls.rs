@@ -53,6 +53,10 @@ pub fn answer(given: &Given, call: &Call) -> Answer {
     } else {
         out.lead = connection(chains, call).cloned();
     }
+    // Whether a listener hands it to the route for all other hosts, or there is none, it goes on as it came.
+    if out.routes.is_empty() && out.lead.is_none() {
+        return Answer::default();
+    }
     let leads = out.routes.iter().map(|route| &route.lead).chain(&out.lead);
     let clusters = leads.filter_map(|lead| match lead {
         Lead::Clusters(clusters) => Some(clusters.iter().map(|(name, _)| name)),

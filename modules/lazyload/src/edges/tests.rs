@@ -441,18 +441,18 @@ fn fault_s8_a_call_is_one_to_each_host_that_leads_there() {
     see(&store, "b.shop", 200);
     assert_eq!(state("a.shop"), Some(EdgeState::Active));
     // The pause was long, and it lives three times as long now.
-    watch(&store, 300);
+    watch(&store, 400);
     store.tick(HOUR);
     watch(&store, 1);
     store.tick(2 * HOUR);
     assert_eq!(state("a.shop"), Some(EdgeState::Expired));
-    see(&store, "b.shop", 600);
+    see(&store, "b.shop", 700);
     assert_eq!(state("a.shop"), Some(EdgeState::Expired));
     // Routes that lead there no more.
-    see(&store, "d.shop", 601);
+    see(&store, "d.shop", 701);
     store.count_under(&me(), &counted("d.shop", &["b.shop"]));
     store.count_under(&me(), &BTreeMap::new());
     watch(&store, 73);
-    see(&store, "b.shop", 700);
+    see(&store, "b.shop", 800);
     assert_eq!(state("d.shop"), Some(EdgeState::Expiring));
 }

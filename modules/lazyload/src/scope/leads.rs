@@ -74,6 +74,20 @@ impl View<'_> {
         out
     }
 
+    /// Hosts that the rules name, for whomever they are; also those of rules that are delegated to.
+    pub(super) fn named(&mut self, route: &VirtualService) -> BTreeSet<String> {
+        let text = |host: &Arc<str>| host.to_string();
+        let mut out: BTreeSet<String> = route.destinations.iter().map(text).collect();
+        for (namespace, name) in &route.delegates {
+            let key = (namespace.to_string(), name.to_string());
+            self.reads.routes.insert(key);
+            let delegate = self.services.route(namespace, name);
+            let seen = delegate.filter(|d| d.exports.visible(namespace, &route.id.namespace));
+            out.extend(seen.iter().flat_map(|d| d.destinations.iter().map(text)));
+        }
+        out
+    }
+
     fn is_for_connections(&self, rule: &TcpRule) -> bool {
         let mut matches = rule.matches.iter().map(|m| &m.source);
         rule.matches.is_empty()

@@ -84,7 +84,7 @@ impl Builder<'_> {
         if !self.served(host) {
             self.listeners(route, host, &all, &reason);
         }
-        all.into_iter().map(|led| led.host.to_string()).collect()
+        self.view().named(route)
     }
 
     /// Whether a service has the host, or may have it.
