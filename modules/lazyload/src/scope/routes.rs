@@ -115,10 +115,14 @@ impl Builder<'_> {
         let services = self.services;
         self.out.consulted.hosts.insert(host.to_owned());
         let stated = |written: &String| written == host || covers(written, host);
+        let seen = |entries: Vec<Arc<HostEntry>>| {
+            let visible = |e: &Arc<HostEntry>| e.exports.visible(&e.namespace, self.client);
+            entries.iter().any(visible)
+        };
         self.stated.iter().any(stated)
-            || !services.host(host).is_empty()
-            || !services.covering(host).is_empty()
-            || (host.starts_with('*') && !services.under(host).is_empty())
+            || seen(services.host(host))
+            || seen(services.covering(host))
+            || (host.starts_with('*') && seen(services.under(host)))
     }
 
     /// A host that no service has gives no listener: its destinations do, unless the fallback has their ports. With a
