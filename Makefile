@@ -33,13 +33,13 @@ test: ## all tests, with the real Envoy, Prometheus, kube-apiserver, istiod, hel
 	$(WITH_TOOLS) cargo test --workspace --no-fail-fast
 
 # Test binaries that start no program but our own; what else they need is in the repository.
-FAST_TESTS := aeraki features golden layering loopback properties repository rules server sources_mds sources_metrics_server total toy
+FAST_TESTS := aeraki features golden layering loopback properties repository routes rules server sources_mds sources_metrics_server total toy
 
 test-fast: ## the tests that need no external program: no Envoy, Prometheus, cluster, helm or kubectl
 	cargo test --workspace --no-fail-fast --lib $(FAST_TESTS:%=--test %)
 
-fuzz: deps ## expressions, headers and objects nobody meant: against Envoy and through translate, with two seeds; minutes
-	$(WITH_TOOLS) cargo test -p trimtab-tests --test validity -- --ignored --nocapture
+fuzz: deps ## what nobody meant, against Envoy and through translate, and odd meshes against istiod, with two seeds; minutes
+	$(WITH_TOOLS) cargo test -p trimtab-tests --test validity --test prediction -- --ignored --nocapture
 
 check: fmt tree scripts clippy doc generated deny ## formatting, files of the repository, lints, docs, generated files, dependencies
 

@@ -6,6 +6,7 @@
 pub mod dubbo;
 pub mod duration;
 pub mod fence;
+pub mod gateway_api;
 pub mod istio;
 pub mod limiter;
 pub mod manifests;

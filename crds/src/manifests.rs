@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use crate::{dubbo, fence, istio, limiter, metaprotocol, redis};
+use crate::{dubbo, fence, gateway_api, istio, limiter, metaprotocol, redis};
 
 /// Our CRDs with their file names in `crds/manifests/`, sorted by name.
 pub fn trimtab_crds() -> Vec<(&'static str, CustomResourceDefinition)> {
@@ -79,6 +79,13 @@ pub fn istio_crds() -> Vec<CustomResourceDefinition> {
         .map(istio::as_served)
         .chain(istio::unread_crds())
         .collect()
+}
+
+/// Open CRDs of the kinds of the Gateway API that are read, for the embedded API. The others of its group are not known here.
+pub fn gateway_api_crds() -> Vec<CustomResourceDefinition> {
+    let read = [gateway_api::GrpcRoute::crd(), gateway_api::HttpRoute::crd()];
+    let read = read.into_iter().map(with_status);
+    read.map(gateway_api::as_served).collect()
 }
 
 /// Istio's types have a status of any form, which the rest of Trimtab does not read.

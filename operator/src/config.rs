@@ -3,6 +3,7 @@
 //! The sections of modules are kept as they are written; each module checks and reads its own.
 
 mod mesh;
+mod place;
 mod xds;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,7 +151,15 @@ impl Config {
             serde_path_to_error::deserialize(yaml)
                 .map_err(|e| serde::de::Error::custom(format!("{}: {}", e.path(), e.inner())))
         })?;
-        config.check()?;
+        config.check().map_err(|error| {
+            let told = format!("{error:#}");
+            let key = told.split_once(": ").map_or("", |(key, _)| key);
+            let line = Some(key).filter(|key| !key.contains(' '));
+            match line.and_then(|key| place::line_of(text, key)) {
+                Some(line) => anyhow::anyhow!("{told} (line {line})"),
+                None => error,
+            }
+        })?;
         Ok(config)
     }
 

@@ -40,7 +40,11 @@ fn with_kinds(embedded: Embedded) -> anyhow::Result<Embedded> {
     let ours = trimtab_crds::manifests::trimtab_crds()
         .into_iter()
         .map(|(_, crd)| crd);
-    for crd in ours.chain(trimtab_crds::manifests::istio_crds()) {
+    let others = trimtab_crds::manifests::istio_crds().into_iter();
+    for crd in ours
+        .chain(others)
+        .chain(trimtab_crds::manifests::gateway_api_crds())
+    {
         let name = crd.metadata.name.clone().unwrap_or_default();
         embedded
             .install_crd(&crd)
@@ -89,7 +93,7 @@ pub fn load(embedded: &Embedded, document: &Document) -> anyhow::Result<Loaded> 
     {
         metadata.insert("namespace".into(), "default".into());
     }
-    match embedded.load_strict(object) {
+    match embedded.load_to_stay(object) {
         Ok(_) => Ok(Loaded::Taken),
         Err(error) => anyhow::bail!("{}", document.fails(&in_brief(error))),
     }
@@ -171,8 +175,13 @@ fn own_groups() -> &'static BTreeSet<String> {
 /// Whether the object is a CRD of a kind that is there from the start: folders of installations have them too, and what
 /// counts here are those of this program.
 fn is_own_crd(object: &Value) -> bool {
-    text(object, "/kind") == "CustomResourceDefinition"
-        && own_groups().contains(text(object, "/spec/group"))
+    let (group, kind) = (
+        text(object, "/spec/group"),
+        text(object, "/spec/names/kind"),
+    );
+    let gateway_api = || trimtab_crds::manifests::gateway_api_crds().into_iter();
+    let read = || gateway_api().any(|c| c.spec.group == group && c.spec.names.kind == kind);
+    text(object, "/kind") == "CustomResourceDefinition" && (own_groups().contains(group) || read())
 }
 
 /// The root namespace that a MeshConfig names: objects are generated there, and a mesh has it.

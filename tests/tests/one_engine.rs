@@ -7,7 +7,7 @@ mod translate_and_run {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use serde_json::Value;
+    use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
     use trimtab::config::Config;
     use trimtab::manifests::{self, Document};
@@ -128,6 +128,50 @@ metrics: {prometheus: {address: 'http://127.0.0.1:9', handlers: {load.max: {quer
                 let shown = |objects: &[Value]| serde_json::to_string_pretty(objects).unwrap();
                 similar(&name, text, &shown(&output.objects), &shown(&written));
             }
+        }
+    }
+
+    /// The cases of lazy scoping: the configuration of a folder's first document, and its objects.
+    fn cases() -> Vec<(String, String, Vec<Document>)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/lazyload");
+        let folders = std::fs::read_dir(root).unwrap();
+        let case = |folder: PathBuf| {
+            let text = std::fs::read_to_string(folder.join("in.yaml")).unwrap();
+            let values: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+            let (setup, objects): (Vec<Value>, Vec<Value>) =
+                values.into_iter().partition(|v| v["kind"] == "Config");
+            let section = setup.first().map(|s| s["config"].clone());
+            let section = section
+                .filter(Value::is_object)
+                .unwrap_or_else(|| json!({}));
+            let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+            let documents = objects.into_iter().map(|o| Document::new(&name, o));
+            let documents = documents.collect();
+            (name, json!({"lazyload": section}).to_string(), documents)
+        };
+        let mut cases: Vec<_> = folders.map(|f| case(f.unwrap().path())).collect();
+        cases.sort_by(|a, b| a.0.cmp(&b.0));
+        cases
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn fault_s21_translate_and_run_give_the_same_sidecars_for_a_folder() {
+        let all = cases();
+        assert!(all.len() >= 30, "{}", all.len());
+        for some in all.chunks(8) {
+            let both = some.iter().map(async |(name, text, documents)| {
+                let (_, output) = translate::pass(documents, &metrics(), &config(text))
+                    .await
+                    .unwrap();
+                let written = run(documents, &output.assumed, config(text)).await;
+                let shown = |objects: &[Value]| {
+                    let sidecars: Vec<&Value> =
+                        objects.iter().filter(|o| o["kind"] == "Sidecar").collect();
+                    serde_json::to_string_pretty(&sidecars).unwrap()
+                };
+                similar(name, text, &shown(&output.objects), &shown(&written));
+            });
+            futures::future::join_all(both).await;
         }
     }
 

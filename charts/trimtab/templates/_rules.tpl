@@ -66,6 +66,10 @@
 - apiGroups: [networking.istio.io]
   resources: [sidecars]
   verbs: [list, watch]
+# Routes of Services, where the Gateway API is installed.
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes, grpcroutes]
+  verbs: [list, watch]
 # Who may call whom: a hint before the first call, and first calls that would be refused.
 - apiGroups: [security.istio.io]
   resources: [authorizationpolicies]

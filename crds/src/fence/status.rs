@@ -10,7 +10,10 @@ use serde_json::Value;
 use super::Mode;
 use super::schema;
 
-/// Dependencies in a status, at most: an object must stay far below what etcd takes.
+/// Dependencies in a status, at most: an object must stay below what etcd takes.
+///
+/// The long lists are one value each for the API server. Field by field, it would keep every name a second time in
+/// `managedFields`, and only Trimtab writes them.
 pub const DEPENDENCIES_MAX: usize = 4000;
 
 /// Status of a ServiceFence. `domains`, `metricStatus` and `visitor` are Slime's.
@@ -25,9 +28,11 @@ pub struct FenceStatus {
     pub mode: Option<Mode>,
     /// Hosts of the scope, by the dependency that leads to them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub domains: BTreeMap<String, Domain>,
     /// Learned calls as Slime keeps them: `{destination_service="HOST"}` and a count.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub metric_status: BTreeMap<String, String>,
     /// Deprecated, kept as it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -35,7 +40,7 @@ pub struct FenceStatus {
     /// Learned dependencies with their evidence: what a restart reads back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = DEPENDENCIES_MAX))]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["host", "caller"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub dependencies: Vec<Dependency>,
     /// Size of the scope against the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,6 +8,7 @@ mod destination_rule;
 mod envoyfilter;
 mod fields;
 mod gateway;
+mod route_match;
 mod served;
 mod service_entry;
 mod sidecar;
@@ -25,6 +26,7 @@ pub use destination_rule::{
 pub use envoyfilter::{EnvoyFilter, EnvoyFilterSpec};
 pub use fields::{RELEASE, UnknownField, unknown_fields};
 pub use gateway::{Gateway, GatewaySpec, Server};
+pub use route_match::{ConnectionMatch, Redirect, SourceMatch};
 pub(crate) use served::{as_served, unread_crds};
 pub use service_entry::{
     AllocatedAddress, ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec,

@@ -108,6 +108,7 @@ impl Contract for Engine {
             namespace: object.namespace.clone(),
             name: object.name.clone(),
             status: self.status_of(object)?,
+            whole: &[],
         })
     }
 

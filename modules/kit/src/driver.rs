@@ -121,14 +121,32 @@ impl<E: Engine> Driver<E> {
         let outcome = writes.run(&self.writers).await;
         let error = outcome.as_ref().err().map(|e| (e.reason(), e.to_string()));
         self.engine.written(key, error);
-        if let Some(status) = self.engine.status(key) {
-            status.write(&self.writers).await?;
-            self.engine.status_written(key, status);
+        let told = self.tell(key).await;
+        // What follows does not wait for a status that will never be taken.
+        if told.as_ref().is_err_and(|error| !error.is_too_large()) {
+            return told;
         }
         if outcome.is_ok() {
             self.engine.done(key);
         }
-        outcome
+        outcome.and(told)
+    }
+
+    /// Writes the status of a key, a smaller one when it is too large.
+    async fn tell(&self, key: &E::Key) -> Result<(), ApplyError> {
+        while let Some(status) = self.engine.status(key) {
+            match status.write(&self.writers).await {
+                Ok(()) => {
+                    self.engine.status_written(key, status);
+                    break;
+                }
+                Err(error) if error.is_too_large() && self.engine.shrink_status(key) => {
+                    tracing::info!(module = self.module, %key, %error, "a smaller status is written");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Processes a key and queues it again after a backoff when it failed.

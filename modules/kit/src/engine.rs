@@ -58,6 +58,11 @@ pub trait Engine: Send + Sync + 'static {
     /// The status to write for a key, after its objects; `None`: the one that was written says the same.
     fn status(&self, key: &Self::Key) -> Option<StatusPatch>;
 
+    /// The API server does not take the status of a key, for it is too large. Whether [`Self::status`] has a smaller one now.
+    fn shrink_status(&self, _key: &Self::Key) -> bool {
+        false
+    }
+
     /// A status is at the API server.
     fn status_written(&self, _key: &Self::Key, _status: StatusPatch) {}
 

@@ -279,6 +279,8 @@ pub struct StatusPatch {
     pub name: String,
     /// The whole status.
     pub status: Value,
+    /// Fields in which there is nothing else than the status says, whoever put it there.
+    pub whole: &'static [&'static str],
 }
 
 impl StatusPatch {
@@ -293,7 +295,44 @@ impl StatusPatch {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             status: serde_json::to_value(status).unwrap_or_default(),
+            whole: &[],
         }
+    }
+
+    /// The same; what others have put into these fields goes. Server-side apply leaves it: a restored object and one of
+    /// another version are owned by somebody else.
+    #[must_use]
+    pub fn whole(mut self, fields: &'static [&'static str]) -> Self {
+        self.whole = fields;
+        self
+    }
+
+    /// What a merge must take away from a status so that its whole fields are as they are here.
+    fn surplus(&self, live: &Value) -> Option<Value> {
+        let mut out = serde_json::Map::new();
+        for field in self.whole {
+            let Some(live) = live.get(field).filter(|live| !live.is_null()) else {
+                continue;
+            };
+            match (self.status.get(field), live) {
+                (None, _) => {
+                    out.insert((*field).to_owned(), Value::Null);
+                }
+                (Some(Value::Object(wanted)), Value::Object(live)) => {
+                    let more = live.keys().filter(|key| !wanted.contains_key(*key));
+                    let more: serde_json::Map<String, Value> =
+                        more.map(|key| (key.clone(), Value::Null)).collect();
+                    if !more.is_empty() {
+                        out.insert((*field).to_owned(), more.into());
+                    }
+                }
+                (Some(Value::Array(wanted)), Value::Array(live)) if live.len() > wanted.len() => {
+                    out.insert((*field).to_owned(), wanted.clone().into());
+                }
+                _ => {}
+            }
+        }
+        (!out.is_empty()).then(|| out.into())
     }
 
     /// Writes it by server-side apply. An object that is gone is as good as written.
@@ -303,6 +342,7 @@ impl StatusPatch {
             namespace,
             name,
             status,
+            ..
         } = self;
         let client = writers.client.clone();
         let api: Api<DynamicObject> = if namespace.is_empty() {
@@ -321,6 +361,55 @@ impl StatusPatch {
         let what = || format!("write status of {} {namespace}/{name}", resource.kind);
         let patch = Patch::Apply(&body);
         let sent = call(what, api.patch_status(name, &params, &patch)).await;
+        let live = match sent {
+            Ok(live) => live,
+            Err(error) => return unless(&[404], Err(error)),
+        };
+        let Some(surplus) = self.surplus(&live.data["status"]) else {
+            return Ok(());
+        };
+        let params = PatchParams {
+            field_manager: Some(manager),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Merge(json!({"status": surplus}));
+        let sent = call(what, api.patch_status(name, &params, &patch)).await;
         unless(&[404], sent.map(drop))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_s22_what_others_put_into_whole_fields_is_surplus() {
+        let patch = |status: Value| StatusPatch {
+            resource: ApiResource::erase::<k8s_openapi::api::core::v1::ConfigMap>(&()),
+            namespace: String::new(),
+            name: String::new(),
+            status,
+            whole: &["list", "map"],
+        };
+        let ours = patch(json!({"list": ["a"], "map": {"a": 1}}));
+        for (live, surplus) in [
+            (json!({"list": ["a"], "map": {"a": 1}, "other": 1}), None),
+            (json!({"list": [], "map": {}}), None),
+            (json!({"list": ["a", "b"]}), Some(json!({"list": ["a"]}))),
+            (
+                json!({"map": {"a": 1, "b": 2, "c": 3}}),
+                Some(json!({"map": {"b": null, "c": null}})),
+            ),
+        ] {
+            assert_eq!(ours.surplus(&live), surplus, "{live}");
+        }
+        let none = patch(json!({"other": 1}));
+        let live = json!({"list": ["a"], "map": {"b": 2}, "other": 2});
+        assert_eq!(
+            none.surplus(&live),
+            Some(json!({"list": null, "map": null}))
+        );
+        assert_eq!(none.surplus(&json!({"list": null})), None);
+        assert_eq!(none.surplus(&Value::Null), None);
     }
 }

@@ -1,10 +1,10 @@
 //! Configuration of the lazyload module. Unknown keys are errors.
 //!
-//! Keys of Slime's `general` keep their names and meanings; the others are ours.
+//! Keys of Slime's `general` keep their names and meanings, in camelCase and in snake_case as Slime reads them; the others
+//! are ours.
 
 mod learn;
-
-use std::collections::BTreeMap;
+mod selector;
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use trimtab_kit::identity::PortSecurity;
 
 pub(crate) use learn::PROMETHEUS;
 pub use learn::{AccessLog, Learn, PrometheusLearning};
+pub use selector::{LabelSelector, Operator, Requirement};
 
 /// Port of the Service that takes TCP with a PROXY protocol header; not for HTTP.
 pub const TCP_PORT: u16 = 15081;
@@ -40,12 +41,15 @@ pub struct LazyloadConfig {
     /// Istio revision that generated objects get as label `istio.io/rev`; empty: the fence's own label, or none.
     pub revision: String,
     /// Services that every scope has: hosts, or `namespace/*`. Istio's namespace and Trimtab's are always in.
+    #[serde(alias = "stable_host")]
     pub stable_host: Vec<String>,
     /// Hosts that stand for others.
+    #[serde(alias = "domain_aliases")]
     pub domain_aliases: Vec<DomainAlias>,
     /// Slime's: keep the short name as well as the full one when learning. Kept, without effect, because learning finds the
     /// service that a short name means for its caller, and a Sidecar imports a service by its full name only.
     /// [`LazyloadConfig::warnings`] says so.
+    #[serde(alias = "enable_short_domain")]
     pub enable_short_domain: bool,
     /// Label whose value is the fence's name on the pods of a fence without `workloadSelector` (Slime's `global.service`).
     pub workload_label: String,
@@ -105,16 +109,22 @@ pub struct DomainAlias {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AutoFence {
     /// Make a ServiceFence for each Service that is to be fenced.
+    #[serde(alias = "auto_fence")]
     pub auto_fence: bool,
     /// Whether a Service is fenced when neither it nor its Namespace says.
+    #[serde(alias = "default_fence")]
     pub default_fence: bool,
     /// Namespaces that get no fences, separated by commas; excludes `whiteNamespaceList`.
+    #[serde(alias = "black_namespace_list")]
     pub black_namespace_list: String,
     /// The only namespaces that get fences, separated by commas.
+    #[serde(alias = "white_namespace_list")]
     pub white_namespace_list: String,
-    /// Label selectors; a Namespace must match one of them. Empty: every Namespace.
-    pub management_selectors: Vec<BTreeMap<String, String>>,
+    /// Label selectors; a Namespace must match one of them. None: every Namespace.
+    #[serde(alias = "management_selectors")]
+    pub management_selectors: Vec<LabelSelector>,
     /// `labelKey[:alias]`: a fence for each value of this pod label.
+    #[serde(alias = "fence_label_key_alias")]
     pub fence_label_key_alias: String,
 }
 
@@ -154,18 +164,24 @@ pub struct Fallback {
     /// Whether Trimtab wires the fallback. False: unknown calls go where Istio's `outboundTrafficPolicy` sends them.
     pub enabled: bool,
     /// `cluster`: one fallback for the mesh; `namespace`: one in each of `namespaces`.
+    #[serde(alias = "global_sidecar_mode")]
     pub global_sidecar_mode: GlobalSidecarMode,
     /// Namespace of the fallback in cluster mode; empty: Trimtab's.
+    #[serde(alias = "cluster_gs_namespace")]
     pub cluster_gs_namespace: String,
     /// Namespaces of the fallbacks in namespace mode.
     pub namespace: Vec<String>,
     /// HTTP ports of services whose unknown calls are carried.
+    #[serde(alias = "wormhole_port")]
     pub wormhole_port: Vec<String>,
     /// Find HTTP ports in the mesh, besides.
+    #[serde(alias = "auto_port")]
     pub auto_port: bool,
     /// Also drop found ports that no service has any more.
+    #[serde(alias = "cleanup_wormhole_port")]
     pub cleanup_wormhole_port: bool,
     /// Also take ports named `grpc` and `http2`.
+    #[serde(alias = "support_h2")]
     pub support_h2: bool,
     /// Carry unknown TCP and TLS connections too. Without it they go where Istio sends them.
     pub tcp: bool,
@@ -177,10 +193,13 @@ pub struct Fallback {
     /// Rules for hosts that go elsewhere.
     pub dispatches: Vec<Dispatch>,
     /// Unknown calls go to `PassthroughCluster` instead of the fallback.
+    #[serde(alias = "passthrough_by_default")]
     pub passthrough_by_default: bool,
     /// Set the source headers by a Lua filter, for proxies that do not know `%ENVIRONMENT()%`.
+    #[serde(alias = "add_env_header_via_lua")]
     pub add_env_header_via_lua: bool,
     /// RE2 for `match.proxy.proxyVersion` of every patch.
+    #[serde(alias = "proxy_version")]
     pub proxy_version: String,
 }
 
@@ -225,6 +244,7 @@ pub struct Dispatch {
     /// Domains as in an Envoy virtual host.
     pub domains: Vec<String>,
     /// RE2 on `:authority`, in place of `domains`.
+    #[serde(alias = "domain_regex")]
     pub domain_regex: String,
     /// An Istio cluster name, `PassthroughCluster`, or `_GLOBAL_SIDECAR` for the fallback.
     pub cluster: String,
@@ -362,7 +382,8 @@ impl LazyloadConfig {
                     .to_owned(),
             );
         }
-        for dispatch in &fallback.dispatches {
+        for (index, dispatch) in fallback.dispatches.iter().enumerate() {
+            check_templates(index, dispatch)?;
             let at = format!("lazyload.fallback.dispatches: \"{}\"", dispatch.name);
             if dispatch.name.is_empty() || dispatch.cluster.is_empty() {
                 return Err(format!("{at} needs a name and a cluster"));
@@ -378,6 +399,24 @@ impl LazyloadConfig {
         }
         Ok(())
     }
+}
+
+/// Slime's chart took templates of Helm here; nothing renders them in this file.
+fn check_templates(index: usize, dispatch: &Dispatch) -> Result<(), String> {
+    let domains = dispatch.domains.iter().enumerate();
+    let domains = domains.map(|(i, domain)| (format!("domains[{i}]"), domain));
+    let texts = [
+        ("name".to_owned(), &dispatch.name),
+        ("cluster".to_owned(), &dispatch.cluster),
+    ];
+    for (key, text) in texts.into_iter().chain(domains) {
+        if text.contains("{{") || text.contains("}}") {
+            return Err(format!(
+                "lazyload.fallback.dispatches[{index}].{key}: {text:?} is a template, which nothing renders here: write what it stands for"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A pattern that is matched here.

@@ -8,7 +8,7 @@
 //!  fallback: EnvoyFilters and a stock Envoy that carry the first call
 //! ```
 //!
-//! `mesh`, `edges`, `scope`, `translate`, `fallback`, `status` and the parsers of `learn` are pure: time comes in as an
+//! `mesh`, `edges`, `predict`, `scope`, `translate`, `fallback`, `status` and the parsers of `learn` are pure: time comes in as an
 //! argument. `engine` and `hints` keep state and do no I/O; the servers of `learn` have effects; `module` declares it all to the
 //! kit, which writes.
 
@@ -26,6 +26,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod module;
 pub mod object;
+pub mod predict;
 pub mod scope;
 pub mod status;
 pub mod translate;

@@ -15,8 +15,8 @@ use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::rights::Right;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, MeshConfig, Namespace, Pod, Service, ServiceEntry,
-    VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, MeshConfig, Namespace, Pod, Service,
+    ServiceEntry, VirtualService,
 };
 
 use crate::access::Policy;
@@ -135,6 +135,7 @@ fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>)
     setup.follow::<Service>(&engine.index);
     setup.follow::<Service>(&engine.auto);
     setup.follow::<Service>(&engine.ports);
+    setup.follow::<Namespace>(&engine.index);
     setup.follow::<Namespace>(&engine.auto);
     setup.follow::<Pod>(&engine.index);
     setup.follow::<Pod>(&engine.auto);
@@ -142,6 +143,8 @@ fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>)
     setup.follow::<ServiceEntry>(&engine.index);
     setup.follow::<ServiceEntry>(&engine.ports);
     setup.follow::<VirtualService>(&engine.index);
+    setup.follow::<HttpRoute>(&engine.index);
+    setup.follow::<GrpcRoute>(&engine.index);
     setup.follow::<DestinationRule>(&engine.index);
     setup.follow::<Sidecar>(&engine.index);
     setup.follow::<Sidecar>(engine);

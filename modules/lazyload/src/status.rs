@@ -19,6 +19,8 @@ use trimtab_kit::condition::{Draft, MAX_MESSAGE, listed, stamp};
 use crate::mesh::Problem;
 use crate::object::FenceKey;
 
+pub use fit::StatusRoom;
+
 /// A mesh that has grown or shrunk by less than this share of its size is no change.
 const NEWS_SHARE: i64 = 10;
 
@@ -81,6 +83,8 @@ pub struct Facts<'a> {
     pub size: &'a ScopeSize,
     /// Entries of the Sidecar.
     pub entries: usize,
+    /// How large the status may be.
+    pub room: StatusRoom,
 }
 
 /// The status. Transition times and what is no change are kept from `before`.
@@ -95,7 +99,7 @@ pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceS
         scope: Some(facts.size.clone()),
         conditions: Vec::new(),
     };
-    let left_out = fit::fit(&mut out);
+    let left_out = fit::fit(&mut out, facts.room.bytes());
     let mut drafts = vec![
         accepted(facts, left_out),
         fallback(facts),
@@ -195,7 +199,11 @@ fn programmed(facts: &Facts<'_>) -> Draft {
         ProgrammedState::Written => draft(
             true,
             "Programmed",
-            format!("the Sidecar names {} host{}", facts.entries, if facts.entries == 1 { "" } else { "s" }),
+            match facts.entries {
+                0 => "the Sidecar names no host".to_owned(),
+                1 => "the Sidecar names 1 host".to_owned(),
+                many => format!("the Sidecar names {many} hosts"),
+            },
         ),
         ProgrammedState::MergedInto(other) => draft(
             true,
@@ -274,6 +282,7 @@ mod tests {
             dependencies,
             size,
             entries: 2,
+            room: StatusRoom::default(),
         }
     }
 

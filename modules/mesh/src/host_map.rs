@@ -10,11 +10,20 @@ use crate::names::{covers, wild_key, wild_keys};
 pub trait Named {
     /// Namespace and name.
     fn name(&self) -> (&str, &str);
+
+    /// Whether both are of one object.
+    fn is(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
 }
 
 impl Named for VirtualService {
     fn name(&self) -> (&str, &str) {
         (&self.id.namespace, &self.id.name)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.name() == other.name()
     }
 }
 
@@ -64,12 +73,12 @@ impl<T: Named> HostMap<T> {
         list.insert(at, object);
     }
 
-    /// Takes an object out from under a host.
-    pub fn remove(&mut self, host: &str, name: (&str, &str)) {
+    /// Takes what is of the object out from under a host.
+    pub fn remove(&mut self, host: &str, object: &T) {
         let Some(list) = self.exact.get_mut(host) else {
             return;
         };
-        list.retain(|o| o.name() != name);
+        list.retain(|o| !o.is(object));
         if !list.is_empty() {
             return;
         }

@@ -116,13 +116,13 @@ impl Embedded {
     /// object that is already there with the same content is not written. A new one keeps the time of creation that it says. Made for filling the API from files: nobody
     /// owns what was loaded, so that the first server-side apply finds the fields with `before-first-apply`.
     pub fn load(&self, object: Value) -> Result<Value, ApiError> {
-        self.load_with(object, FieldValidation::Ignore)
+        self.load_with(object, FieldValidation::Ignore, false)
     }
 
     /// The same, but an object with a field that its schema does not know is refused, as by kubectl; the error says what
-    /// the field may be meant for.
-    pub fn load_strict(&self, object: Value) -> Result<Value, ApiError> {
-        self.load_with(object, FieldValidation::Explained)
+    /// the field may be meant for. The object stays until it is deleted, whether its owners are there or not.
+    pub fn load_to_stay(&self, object: Value) -> Result<Value, ApiError> {
+        self.load_with(object, FieldValidation::Explained, true)
     }
 
     /// The kind of an object, if it is served in this version.
@@ -153,7 +153,12 @@ impl Embedded {
         Some(Nearest::Kind(near.to_owned()))
     }
 
-    fn load_with(&self, object: Value, validation: FieldValidation) -> Result<Value, ApiError> {
+    fn load_with(
+        &self,
+        object: Value,
+        validation: FieldValidation,
+        stays: bool,
+    ) -> Result<Value, ApiError> {
         let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         let found = self.server.registry.read().by_kind(&api_version, &kind);
@@ -170,13 +175,19 @@ impl Embedded {
             name: Some(meta::name(&object).to_owned()),
             status: false,
         };
+        let place = (target.resource.id.clone(), target.key(meta::name(&object)));
+        let fresh = stays && self.server.held.lock().insert(place.clone());
         let options = Options {
             dry_run: false,
             force: true,
             manager: String::new(),
             validation,
         };
-        self.server.load(&target, object, &options)
+        let loaded = self.server.load(&target, object, &options);
+        if fresh && loaded.is_err() {
+            self.server.held.lock().remove(&place);
+        }
+        loaded
     }
 
     /// Serves the API over HTTP/1 until `shutdown` is cancelled.

@@ -112,9 +112,9 @@ pub enum ApiError {
     /// The patch type or content type is not served.
     #[error("the body of the request was in an unknown format - accepted media types include: {0}")]
     UnsupportedMediaType(String),
-    /// The object is larger than etcd takes; the words are etcd's.
-    #[error("etcdserver: request is too large")]
-    TooLarge,
+    /// The object is larger than etcd takes, or the request larger than the API server reads.
+    #[error("Request entity too large: {0}")]
+    TooLarge(&'static str),
     /// A fault that a test asked for.
     #[error("injected fault: HTTP {0}")]
     Injected(u16),
@@ -161,7 +161,8 @@ impl ApiError {
             Self::MethodNotAllowed(_) => 405,
             Self::UnsupportedMediaType(_) => 415,
             Self::Injected(code) => *code,
-            Self::Internal(_) | Self::TooLarge => 500,
+            Self::TooLarge(_) => 413,
+            Self::Internal(_) => 500,
         }
     }
 
@@ -209,6 +210,7 @@ fn reason_of(code: u16) -> &'static str {
         405 => "MethodNotAllowed",
         409 => "Conflict",
         410 => "Gone",
+        413 => "RequestEntityTooLarge",
         415 => "UnsupportedMediaType",
         422 => "Invalid",
         429 => "TooManyRequests",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, Request, Response, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -94,6 +94,9 @@ async fn answer(
         Ok(collected) => {
             let bytes: Bytes = collected.to_bytes();
             server.handle(Request::from_parts(parts, bytes)).await
+        }
+        Err(error) if error.is::<LengthLimitError>() => {
+            Reply::error(&ApiError::TooLarge("limit is 3145728"))
         }
         Err(error) => Reply::error(&ApiError::BadRequest(format!(
             "the body cannot be read: {error}"

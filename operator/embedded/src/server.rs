@@ -1,6 +1,6 @@
 //! The state of the API and the way of a request through it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::handlers::Options;
 use crate::kinds::Registry;
 use crate::reply::{Renderer, Reply, View};
 use crate::request::{self, Query, Target, Verb};
-use crate::store::{History, Key, ResourceId, Store, Stored};
+use crate::store::{History, Key, Place, ResourceId, Store, Stored};
 
 /// What is kept of the past of each resource. A watch that starts or falls further behind lists again.
 const HISTORY: History = History {
@@ -43,6 +43,8 @@ pub(crate) struct Server {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) faults: Faults,
     pub(crate) counters: Mutex<Counters>,
+    /// Objects that garbage collection leaves alone.
+    pub(crate) held: Mutex<HashSet<Place>>,
     sequence: AtomicU64,
     bookmark_millis: AtomicU64,
 }
@@ -55,6 +57,7 @@ impl Server {
             clock,
             faults: Faults::default(),
             counters: Mutex::default(),
+            held: Mutex::default(),
             sequence: AtomicU64::new(0),
             bookmark_millis: AtomicU64::new(BOOKMARK_MILLIS),
         }

@@ -97,8 +97,13 @@ fn is_served(object: &Value) -> bool {
     let api_version = object["apiVersion"].as_str().unwrap_or_default();
     let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
     let ours = trimtab_crds::manifests::trimtab_crds();
-    ["", "discovery.k8s.io", "networking.istio.io"].contains(&group)
-        || ours.iter().any(|(_, crd)| crd.spec.group == group)
+    let read = [
+        "",
+        "discovery.k8s.io",
+        "gateway.networking.k8s.io",
+        "networking.istio.io",
+    ];
+    read.contains(&group) || ours.iter().any(|(_, crd)| crd.spec.group == group)
 }
 
 /// Reads and parses all files of a folder; those that are as `before` are not parsed again.

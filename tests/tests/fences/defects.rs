@@ -66,11 +66,12 @@ async fn z02_a_namespace_selector_is_read() {
     fixture
         .fence("shop", "front", json!({"namespaceSelector": ["data"]}))
         .await;
-    fixture.scope("shop", "front", &["data/redis"]).await;
+    fixture.scope("shop", "front", &["data/*"]).await;
     // A Service that comes later needs no other event.
     fixture.service("data", "queue");
+    let grown = |s: &FenceStatus| s.scope.as_ref().is_some_and(|size| size.services == 2);
     fixture
-        .scope("shop", "front", &["data/redis", "data/queue"])
+        .status_where("shop", "front", "two services of data", grown)
         .await;
     operator.stop().await.unwrap();
 }

@@ -10,10 +10,13 @@
 
 mod answers;
 mod auto;
+mod bounds;
 mod budget;
 mod cases;
 mod compatibility;
+mod counted;
 mod defects;
+mod files;
 mod fixture;
 mod gate;
 mod hints;

@@ -248,6 +248,7 @@ mod rules {
                 "learn/prometheus/counters.rs",
                 "mesh",
                 "object.rs",
+                "predict",
                 "scope",
                 "status.rs",
                 "translate",

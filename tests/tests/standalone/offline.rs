@@ -237,6 +237,8 @@ fn fault_m4_kinds_that_do_not_matter_are_no_mistakes() {
             "PeerAuthentication RequestAuthentication AuthorizationPolicy",
         ),
         ("telemetry.istio.io/v1alpha1", "Telemetry"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute GRPCRoute"),
+        ("gateway.networking.k8s.io/v1beta1", "HTTPRoute"),
     ] {
         for kind in kinds.split(' ') {
             assert_eq!(load_kind(api_version, kind), Ok(Loaded::Taken), "{kind}");
@@ -244,7 +246,8 @@ fn fault_m4_kinds_that_do_not_matter_are_no_mistakes() {
     }
     for (api_version, kind) in [
         ("argoproj.io/v1alpha1", "Rollout"),
-        ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        ("gateway.networking.k8s.io/v1", "Gateway"),
+        ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant"),
         ("batch/v1beta1", "CronJob"),
         ("extensions/v1beta1", "Ingress"),
         ("metrics.k8s.io/v1beta1", "NodeMetrics"),

@@ -8,7 +8,7 @@ use trimtab_crds::fence::{
     ServiceFenceSpec, WorkloadSelector,
 };
 use trimtab_kit::generated::REVISION_LABEL;
-use trimtab_mesh::model::{Labels, selects};
+use trimtab_mesh::model::Labels;
 
 use super::{Action, State};
 use crate::config::LazyloadConfig;
@@ -98,7 +98,7 @@ fn managed(config: &LazyloadConfig, state: &State, namespace: &str) -> bool {
     let row = state.namespaces.get("", namespace);
     let labels = row.map(|n| n.labels.clone()).unwrap_or_default();
     let mut selectors = fences.management_selectors.iter();
-    selectors.any(|selector| selects(selector, &labels))
+    selectors.any(|selector| selector.selects(&labels))
 }
 
 /// Whether Trimtab made a fence.

@@ -1,5 +1,7 @@
 //! What is refused, and how.
 
+use std::collections::BTreeMap;
+
 use trimtab_kit::prometheus::Access;
 
 use super::*;

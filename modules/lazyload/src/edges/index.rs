@@ -34,6 +34,8 @@ pub(super) struct Index {
     edges: HashMap<Key, Record>,
     /// Edges in their grace, and when it ends; `None` until the next tick says what time it is.
     graces: BTreeMap<Key, Option<Duration>>,
+    /// By caller, then by the host that calls are counted under: hosts that were called by another name.
+    called: HashMap<u32, HashMap<Arc<str>, Vec<Arc<str>>>>,
     /// Callers whose calls until this second are forgotten.
     forgotten: HashMap<Caller, i64>,
     pub(super) changes: BTreeSet<Caller>,
@@ -49,6 +51,7 @@ impl Index {
             rows: Vec::new(),
             edges: HashMap::new(),
             graces: BTreeMap::new(),
+            called: HashMap::new(),
             forgotten: HashMap::new(),
             changes: BTreeSet::new(),
             refused: 0,
@@ -91,8 +94,57 @@ impl Index {
         self.edges.get(&key)
     }
 
+    /// Under which hosts calls of a caller to others of its hosts are counted.
+    pub(super) fn count(&mut self, caller: &Caller, counted: &BTreeMap<String, BTreeSet<String>>) {
+        let Some(id) = self.callers.id(caller) else {
+            return;
+        };
+        let mut called: HashMap<Arc<str>, Vec<Arc<str>>> = HashMap::new();
+        for (host, under) in counted {
+            let Some(host) = self.hosts.id(host.as_str()) else {
+                continue;
+            };
+            let Some(host) = self.hosts.name(host) else {
+                continue;
+            };
+            for name in under {
+                let hosts = called.entry(name.as_str().into()).or_default();
+                hosts.push(host.clone());
+            }
+        }
+        if called.is_empty() {
+            self.called.remove(&id);
+        } else {
+            self.called.insert(id, called);
+        }
+    }
+
+    /// A call that was counted under a host was one to any host that leads there, as far as anybody can tell. One that has
+    /// expired stays so: it is out of scope, and its next call is seen as its own.
+    fn see_called(&mut self, caller: u32, counted: &str, now: i64) {
+        let hosts = self.called.get(&caller).and_then(|all| all.get(counted));
+        for host in hosts.cloned().unwrap_or_default() {
+            let Some(key) = self.hosts.id(&*host).map(|host| (caller, host)) else {
+                continue;
+            };
+            let Some(record) = self.edges.get_mut(&key) else {
+                continue;
+            };
+            if record.state == EdgeState::Expired {
+                continue;
+            }
+            if record.call(EvidenceSet::default(), false, now, &self.limits) {
+                self.mark(caller);
+            }
+            self.graces.remove(&key);
+        }
+    }
+
     /// An observed call whose caller has the number `caller`, if it has one.
     pub(super) fn see(&mut self, caller: Option<u32>, seen: &ObservedCall<'_>, now: i64) -> Seen {
+        if let Some(caller) = caller {
+            self.see_called(caller, seen.host.as_str(), now);
+        }
         let evidence_set = EvidenceSet::of(seen.evidence);
         let host = seen.host.as_str();
         if let (Some(caller), Some(host)) = (caller, self.hosts.id(host))
@@ -193,6 +245,7 @@ impl Index {
         row.stuck = false;
         if row.hosts.is_empty() {
             *row = Row::default();
+            self.called.remove(&caller);
             self.callers.drop_user(caller);
         }
     }

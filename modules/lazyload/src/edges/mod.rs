@@ -226,6 +226,12 @@ impl EdgeStore {
         self.change(|index| index.hints(caller, hints, now.as_second()));
     }
 
+    /// Under which hosts calls of a caller to each of these hosts are counted besides: where routes lead, and what an
+    /// ExternalName stands for. Telemetry tells of those, and the dependency is what was called.
+    pub fn count_under(&self, caller: &Caller, counted: &BTreeMap<String, BTreeSet<String>>) {
+        self.change(|index| index.count(caller, counted));
+    }
+
     /// Forgets all edges of a caller, which are to be learned anew. What was written of calls until `now` is not taken back
     /// by [`Self::restore`]: an older status may still be on its way here.
     pub fn forget(&self, caller: &Caller, now: Timestamp) {

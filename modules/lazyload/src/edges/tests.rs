@@ -411,3 +411,48 @@ fn what_was_forgotten_does_not_come_back_from_an_old_status() {
     store.restore(&me(), &old, at(0));
     assert_eq!(one(&store).last_seen, at(0));
 }
+
+#[test]
+fn fault_s8_a_call_is_one_to_each_host_that_leads_there() {
+    let store = store();
+    let counted = |host: &str, under: &[&str]| {
+        let under: BTreeSet<String> = under.iter().map(|u| (*u).to_owned()).collect();
+        BTreeMap::from([(host.to_owned(), under)])
+    };
+    let state = |host: &str| {
+        let edges = store.of(&me());
+        edges.iter().find(|e| &*e.host == host).map(|e| e.state)
+    };
+    see(&store, "a.shop", 0);
+    store.count_under(&me(), &counted("a.shop", &["b.shop", "c.shop"]));
+    for hour in 1..100 {
+        watch(&store, 1);
+        see(
+            &store,
+            if hour % 2 == 0 { "b.shop" } else { "c.shop" },
+            hour,
+        );
+    }
+    assert_eq!(state("a.shop"), Some(EdgeState::Active));
+    // In its grace it comes back; gone it stays gone.
+    watch(&store, 73);
+    store.tick(Duration::ZERO);
+    assert_eq!(state("a.shop"), Some(EdgeState::Expiring));
+    see(&store, "b.shop", 200);
+    assert_eq!(state("a.shop"), Some(EdgeState::Active));
+    // The pause was long, and it lives three times as long now.
+    watch(&store, 400);
+    store.tick(HOUR);
+    watch(&store, 1);
+    store.tick(2 * HOUR);
+    assert_eq!(state("a.shop"), Some(EdgeState::Expired));
+    see(&store, "b.shop", 700);
+    assert_eq!(state("a.shop"), Some(EdgeState::Expired));
+    // Routes that lead there no more.
+    see(&store, "d.shop", 701);
+    store.count_under(&me(), &counted("d.shop", &["b.shop"]));
+    store.count_under(&me(), &BTreeMap::new());
+    watch(&store, 73);
+    see(&store, "b.shop", 800);
+    assert_eq!(state("d.shop"), Some(EdgeState::Expiring));
+}

@@ -19,6 +19,7 @@ fn learned(edge: Edge) -> Learned {
     Learned {
         host: edge.host,
         state: match edge.state {
+            EdgeState::Active if !edge.known => DependencyState::Unresolved,
             EdgeState::Active => DependencyState::Active,
             EdgeState::Expiring => DependencyState::Expiring,
             EdgeState::Expired => DependencyState::Expired,
@@ -158,6 +159,9 @@ impl Engine {
             now: self.clock.now(),
             settings: &settings,
         });
+        for caller in &callers {
+            self.edges.count_under(caller, &scope.counted);
+        }
         let first_calls = self.refused_first_calls(key, &resolved.accounts, &scope.imports);
         let mut inner = self.inner.lock();
         inner.timers.retain(|(_, k)| k != key);
@@ -167,6 +171,7 @@ impl Engine {
         let entry = inner.fences.entry(key.clone()).or_default();
         entry.generation = resolved.generation;
         entry.mode = resolved.mode;
+        entry.room.rest = resolved.rest;
         entry.callers = callers;
         entry.accounts.clone_from(&resolved.accounts);
         entry.first_calls = first_calls;
@@ -205,6 +210,7 @@ impl Engine {
         };
         entry.union = union;
         entry.warnings = warnings(entry, &role);
+        entry.warnings.extend(super::remarks::of_pods(resolved));
         let (now, grace) = (self.clock.now(), self.settings.read().grace);
         let next = if matches!(role, Role::Writes { .. }) {
             let wanted = entry.union.entries.keys().map(String::as_str).collect();

@@ -142,8 +142,15 @@ impl Contract for Engine {
             return None;
         };
         let status = self.status_update(key)?;
-        let patch = StatusPatch::of::<ServiceFence>(&key.namespace, &key.name, &status);
-        Some(patch)
+        let mut patch = StatusPatch::of::<ServiceFence>(&key.namespace, &key.name, &status);
+        if let Some(fields) = patch.status.as_object_mut() {
+            fields.extend(self.emptied(key, &status));
+        }
+        Some(patch.whole(&["dependencies", "domains", "metricStatus"]))
+    }
+
+    fn shrink_status(&self, key: &WorkItem) -> bool {
+        matches!(key, WorkItem::Fence(key) if self.shrink(key))
     }
 
     fn status_written(&self, key: &WorkItem, written: StatusPatch) {

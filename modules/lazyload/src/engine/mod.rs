@@ -6,6 +6,7 @@ mod fallback_routing;
 mod first_calls;
 mod orphans;
 mod ports;
+mod remarks;
 mod view;
 mod writes;
 
@@ -35,7 +36,7 @@ use crate::learn::Rules;
 use crate::mesh::{Index, Problem};
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Claim, Scope, Settings, Union};
-use crate::status::ProgrammedState;
+use crate::status::{ProgrammedState, StatusRoom};
 
 use orphans::Orphans;
 
@@ -100,6 +101,8 @@ struct Entry {
     stored: FenceStatus,
     /// As it was written last, or is to be.
     wanted: FenceStatus,
+    /// How large the status may be.
+    room: StatusRoom,
     write_error: Option<WriteError>,
     /// The Sidecar was left as it was when a writer came last: nothing was tried that could have failed.
     left: bool,

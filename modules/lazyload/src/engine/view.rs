@@ -117,9 +117,15 @@ pub struct MeshView {
     pub bytes_in_mesh: i64,
 }
 
-/// A call to a name that is no service of the mesh is told apart from one that is imported.
+/// A call to a name that is no service of the mesh is told apart from one that is imported, and from one to a Service that
+/// is away: its entry stays.
 pub(super) fn mark_unresolved(dependency: &mut Dependency, scope: &Scope) {
-    if dependency.state == DependencyState::Active && scope.unresolved.contains(&dependency.host) {
+    let host = &dependency.host;
+    let entry = || format!("{}/{host}", host.split('.').nth(1).unwrap_or_default());
+    if dependency.state == DependencyState::Active
+        && scope.unresolved.contains(host)
+        && !scope.entries.contains_key(&entry())
+    {
         dependency.state = DependencyState::Unresolved;
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use trimtab_crds::fence::{Dependency, FenceStatus};
 use trimtab_crds::istio::Sidecar;
 use trimtab_kit::engine::WriteError;
@@ -53,7 +54,8 @@ impl Engine {
             metric_status: &self.edges.metric_status(&entry.callers),
             dependencies: &dependencies,
             size: &entry.union.size,
-            entries: entry.union.entries.len(),
+            entries: entry.union.named(),
+            room: entry.room,
         };
         let wanted = status(&facts, &entry.stored, self.clock.now());
         let status_update = (wanted != entry.stored).then(|| wanted.clone());
@@ -79,6 +81,40 @@ impl Engine {
         let mut sidecar = sidecar.clone();
         sidecar.metadata.resource_version = live.and_then(|l| l.version.clone());
         Desired::Write(sidecar)
+    }
+
+    /// Lists that the stored status has and the next one has not. They are written as empty, so that what others own in them
+    /// goes in the same write: an object may have no room for both.
+    pub(super) fn emptied(
+        &self,
+        key: &FenceKey,
+        next: &FenceStatus,
+    ) -> impl Iterator<Item = (String, Value)> + use<> {
+        let inner = self.inner.lock();
+        let stored = inner.fences.get(key).map(|entry| &entry.stored);
+        let goes = |there: fn(&FenceStatus) -> bool| stored.is_some_and(there) && !there(next);
+        let lists = [
+            (
+                "dependencies",
+                goes(|s| !s.dependencies.is_empty()),
+                json!([]),
+            ),
+            ("domains", goes(|s| !s.domains.is_empty()), json!({})),
+            (
+                "metricStatus",
+                goes(|s| !s.metric_status.is_empty()),
+                json!({}),
+            ),
+        ];
+        let lists = lists.into_iter().filter(|(_, goes, _)| *goes);
+        lists.map(|(name, _, empty)| (name.to_owned(), empty))
+    }
+
+    /// The API server refuses the status as too large. Whether there is a smaller one.
+    pub(super) fn shrink(&self, key: &FenceKey) -> bool {
+        let mut inner = self.inner.lock();
+        let entry = inner.fences.get_mut(key);
+        entry.is_some_and(|entry| entry.room.shrink())
     }
 
     /// The status was written.

@@ -5,7 +5,7 @@
 //! | pod template | host names in values of `env` and in `args` and `command` that are services of the mesh |
 //! | AuthorizationPolicy | service accounts and namespaces that may call the workloads it selects |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,11 +13,10 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde_json::Value;
 
 use super::Rules;
+use super::expand::{UNKNOWN, expanded};
 use super::host::{Target, target};
 use crate::object::Directory;
 
-/// Longer values are configuration files or certificates; looking for names in them finds what nobody calls.
-const LONGEST_VALUE: usize = 16 << 10;
 /// Hosts that one template may declare.
 const MOST_NAMES: usize = 1000;
 /// Pieces that are looked up for one template, at most.
@@ -30,10 +29,9 @@ const INJECTED: [&str; 3] = ["istio-proxy", "istio-init", "istio-validation"];
 /// Names with a dot count wherever they are (`b.a`, `b.a.svc`, `kafka-0.kafka.a.svc.cluster.local:9092,...`); a name of one
 /// label must stand before a port or after `://`, since any word could be the name of a service.
 pub fn template_names(spec: &PodSpec) -> BTreeSet<String> {
-    let texts = containers(spec).flat_map(container_texts);
-    let short = texts.filter(|text| text.len() <= LONGEST_VALUE);
-    short
-        .flat_map(names)
+    let texts: Vec<String> = containers(spec).flat_map(container_texts).collect();
+    let pieces = texts.iter().flat_map(|text| names(text));
+    pieces
         .take(MOST_PIECES)
         .map(str::to_ascii_lowercase)
         .collect()
@@ -78,24 +76,30 @@ fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     all.filter(|container| !INJECTED.contains(&container.name.as_str()))
 }
 
-/// Values of `env`, and `args` and `command`.
-fn container_texts(container: &Container) -> impl Iterator<Item = &str> {
-    let env = container
-        .env
-        .iter()
-        .flatten()
-        .filter_map(|e| e.value.as_ref());
+/// Values of `env`, and `args` and `command`, as the container gets them; without long ones.
+fn container_texts(container: &Container) -> Vec<String> {
+    let mut known = HashMap::new();
+    let mut out = Vec::new();
+    for variable in container.env.iter().flatten() {
+        // A value from elsewhere is not known.
+        let value = variable.value.as_ref();
+        let value = value.and_then(|text| expanded(text, &known));
+        out.extend(value.clone());
+        known.insert(variable.name.as_str(), value);
+    }
     let args = container.args.iter().chain(&container.command).flatten();
-    env.chain(args).map(String::as_str)
+    out.extend(args.filter_map(|text| expanded(text, &known)));
+    out
 }
 
 fn items(list: Option<&Value>) -> impl Iterator<Item = &Value> {
     list.and_then(Value::as_array).into_iter().flatten()
 }
 
-/// Pieces of a text that may be hosts, with their ports.
+/// Pieces of a text that may be hosts, with their ports. A piece with something unknown in it is none.
 fn names(text: &str) -> impl Iterator<Item = &str> {
-    let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+    let is_host =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | UNKNOWN);
     text.split(move |c| !is_host(c))
         .scan(0, move |at, piece| {
             // How the text goes on before the piece tells whether it is a URL's host.
@@ -109,6 +113,9 @@ fn names(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn candidate(piece: &str, after_scheme: bool) -> Option<&str> {
+    if piece.contains(UNKNOWN) {
+        return None;
+    }
     let piece = piece.trim_matches(|c| matches!(c, ':' | '.'));
     let (name, port) = piece.split_once(':').unwrap_or((piece, ""));
     let has_port = port.parse::<u16>().is_ok();
@@ -256,10 +263,31 @@ mod tests {
             ("127.0.0.1:80", &[]),
             ("10.1.0.1", &[]),
             ("http://global-sidecar.shop", &[]),
+            // What is not known is no name, nor is what stands beside it.
+            ("http://a.$(PLACE):80", &[]),
+            ("http://$$(SHOP).shop:80,b.shop", &["b.shop"]),
         ] {
             assert_eq!(hosts(value), expected, "{value}");
         }
         assert!(hosts(&"a.shop ".repeat(3000)).is_empty());
+    }
+
+    #[test]
+    fn fault_s22_references_to_variables_are_replaced_as_kubernetes_does() {
+        let spec = json!({"containers": [{
+            "name": "app",
+            "env": [
+                {"name": "EARLY", "value": "http://b.$(PLACE):80"},
+                {"name": "PLACE", "value": "shop"},
+                {"name": "A", "value": "http://a.$(PLACE):80"},
+                {"name": "SECRET", "valueFrom": {}},
+                {"name": "NOT", "value": "http://b.$$(PLACE):80,http://b.$(SECRET)"},
+                {"name": "DATA", "value": "data"},
+            ],
+            "args": ["--redis=redis.$(DATA):6379"],
+        }]});
+        let expected = ["a.shop.svc.cluster.local", "redis.data.svc.cluster.local"];
+        assert_eq!(hosts_of(spec), expected.map(Arc::from).into());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where calls are learned from: access logs, Prometheus, and what objects declare.
 
 pub mod access_log;
+mod expand;
 pub mod hints;
 pub mod host;
 pub mod peer;

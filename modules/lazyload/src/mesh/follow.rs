@@ -2,7 +2,8 @@
 
 use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, Service, ServiceEntry,
+    VirtualService,
 };
 use trimtab_mesh::table::{Change, Follower};
 
@@ -21,9 +22,12 @@ macro_rules! follow {
 
 follow!(
     Service => service,
+    Namespace => namespace,
     ServiceEntry => entry,
     EndpointSlice => slice,
     VirtualService => route,
+    HttpRoute => http_route,
+    GrpcRoute => grpc_route,
     DestinationRule => rule,
     Pod => pod,
     Sidecar => sidecar,

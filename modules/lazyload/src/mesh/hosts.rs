@@ -7,11 +7,15 @@ use ipnet::IpNet;
 use trimtab_mesh::host_map::Named;
 use trimtab_mesh::model::{Service, ServiceEntry, port_protocol};
 
-use crate::scope::services::{HostEntry, Port, Registry};
+use crate::scope::services::{HostEntry, Port, Registry, Resolution};
 
 impl Named for HostEntry {
     fn name(&self) -> (&str, &str) {
         (&self.namespace, &self.name)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.registry == other.registry && self.name() == other.name()
     }
 }
 
@@ -41,7 +45,29 @@ pub(super) fn of_service(service: &Service) -> HostEntry {
         labels: service.labels.clone(),
         headless: service.headless,
         endpoints: 0,
+        resolution: match service.external_name.as_deref() {
+            _ if service.headless => Resolution::Passthrough,
+            Some(target) if !target.is_empty() => Resolution::Alias,
+            _ => Resolution::Static,
+        },
+        addresses: service.addresses.iter().copied().map(IpNet::from).collect(),
+        selects: false,
     }
+}
+
+fn resolution(entry: &ServiceEntry) -> Resolution {
+    match entry.spec.resolution.as_deref() {
+        Some("STATIC") => Resolution::Static,
+        Some("DNS" | "DNS_ROUND_ROBIN") => Resolution::Dns,
+        Some("DYNAMIC_DNS") => Resolution::DynamicDns,
+        _ => Resolution::Passthrough,
+    }
+}
+
+/// An address, or a network.
+fn network(text: &str) -> Option<IpNet> {
+    let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(single)
 }
 
 /// The hosts of a ServiceEntry, sorted; `*` alone is none, since istiod refuses it.
@@ -54,6 +80,7 @@ pub(super) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
         })
     });
     let ports = sorted(ports);
+    let addresses: Box<[IpNet]> = spec.addresses.iter().filter_map(|a| network(a)).collect();
     let hosts = spec.hosts.iter();
     let mut hosts: Vec<String> = hosts
         .map(|h| h.trim_end_matches('.').to_ascii_lowercase())
@@ -74,6 +101,9 @@ pub(super) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
             labels: Arc::default(),
             headless: spec.resolution.as_deref().is_none_or(|r| r == "NONE"),
             endpoints: spec.endpoints.len(),
+            resolution: resolution(entry),
+            addresses: addresses.clone(),
+            selects: spec.workload_selector.is_some(),
         })
     });
     entries.collect()

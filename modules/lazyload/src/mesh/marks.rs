@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
 use crate::object::FenceKey;
+use crate::scope::services::Listener;
 use crate::scope::{Labels, ScopeReads};
 use trimtab_mesh::names::{covers, wild_key, wild_keys};
 
@@ -22,6 +23,9 @@ pub(super) struct Marks {
     /// By one label of a consulted selector.
     labels: HashMap<(String, String), Fences>,
     routes: HashMap<(String, String), Fences>,
+    spaces: HashMap<String, Fences>,
+    /// By a listener that services may give.
+    listeners: HashMap<Listener, Fences>,
 }
 
 fn add<K: Hash + Eq>(map: &mut HashMap<K, Fences>, key: K, fence: &FenceKey) {
@@ -62,6 +66,18 @@ impl Marks {
         }
         for come in new.routes.difference(&old.routes) {
             add(&mut self.routes, come.clone(), fence);
+        }
+        for gone in old.spaces.difference(&new.spaces) {
+            take(&mut self.spaces, gone, fence);
+        }
+        for come in new.spaces.difference(&old.spaces) {
+            add(&mut self.spaces, come.clone(), fence);
+        }
+        for gone in old.listeners.difference(&new.listeners) {
+            take(&mut self.listeners, gone, fence);
+        }
+        for come in new.listeners.difference(&old.listeners) {
+            add(&mut self.listeners, *come, fence);
         }
         let pairs = |c: &ScopeReads| -> BTreeSet<(String, String)> {
             c.selectors.iter().filter_map(first).collect()
@@ -140,8 +156,19 @@ impl Marks {
         );
     }
 
+    /// A namespace comes or goes.
+    pub(super) fn space(&self, namespace: &str, out: &mut Fences) {
+        out.extend(self.spaces.get(namespace).into_iter().flatten().cloned());
+    }
+
     pub(super) fn route(&self, name: &(String, String), out: &mut Fences) {
         out.extend(self.routes.get(name).into_iter().flatten().cloned());
+    }
+
+    /// Fences to which a service that gives this listener matters.
+    pub(super) fn listener(&self, listener: Listener, out: &mut Fences) {
+        let fences = self.listeners.get(&listener);
+        out.extend(fences.into_iter().flatten().cloned());
     }
 
     pub(super) fn labels(&self, labels: &Labels, out: &mut Fences) {

@@ -8,6 +8,7 @@
 //! is written for the fences in its `overlaps` when its scope has changed.
 
 mod addresses;
+mod aliases;
 mod directory;
 mod fences;
 mod follow;
@@ -35,7 +36,8 @@ use state::State;
 use trimtab_mesh::Mesh;
 pub use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, Service, ServiceEntry,
+    VirtualService,
 };
 
 /// What events have changed.
@@ -74,10 +76,13 @@ impl Index {
     pub fn attach(self: &Arc<Self>, mesh: &Mesh) {
         mesh.table::<Fence>().follow(self);
         mesh.table::<Service>().follow(self);
+        mesh.table::<Namespace>().follow(self);
         mesh.table::<Pod>().follow(self);
         mesh.table::<EndpointSlice>().follow(self);
         mesh.table::<ServiceEntry>().follow(self);
         mesh.table::<VirtualService>().follow(self);
+        mesh.table::<HttpRoute>().follow(self);
+        mesh.table::<GrpcRoute>().follow(self);
         mesh.table::<DestinationRule>().follow(self);
         mesh.table::<Sidecar>().follow(self);
     }

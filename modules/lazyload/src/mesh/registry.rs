@@ -5,24 +5,34 @@ use std::sync::Arc;
 
 use trimtab_mesh::Mesh;
 use trimtab_mesh::host_map::{HostMap, Named as _};
-use trimtab_mesh::model::{DestinationRule, Service, VirtualService, selects};
+use trimtab_mesh::model::{
+    DestinationRule, Namespace, RouteKind, Service, VirtualService, selects,
+};
 use trimtab_mesh::table::Table;
 
 use super::Name;
+use super::aliases::AliasUses;
+use crate::config::DomainAlias;
 use crate::scope::services::Registry::{Kubernetes, ServiceEntry};
-use crate::scope::services::{Exports, HostEntry, Labels, Services, Totals};
+use crate::scope::services::{Exports, HostEntry, Labels, Listener, Resolution, Services, Totals};
 use crate::scope::size;
 
 /// The mesh as scopes read it.
 #[derive(Debug)]
 pub struct Registry {
     objects: Arc<Table<Service>>,
+    namespaces: Arc<Table<Namespace>>,
+    pub(super) aliases: AliasUses,
     services: HashMap<Name, Arc<HostEntry>>,
     entries: HashMap<Name, Vec<Arc<HostEntry>>>,
-    routes: BTreeMap<Name, Arc<VirtualService>>,
+    /// By kind and name of the object, an entry for each Service of a route of the Gateway API.
+    routes: BTreeMap<RouteKey, Vec<Arc<VirtualService>>>,
     hosts: HostMap<HostEntry>,
+    /// ExternalNames by what they stand for.
+    by_target: HashMap<Arc<str>, Vec<Arc<HostEntry>>>,
     by_namespace: HashMap<Arc<str>, ByHost>,
     by_label: HashMap<(String, String), BTreeSet<Name>>,
+    by_listener: HashMap<Listener, ByHost>,
     route_hosts: HostMap<VirtualService>,
     rule_hosts: HostMap<DestinationRule>,
     /// Of Services, by host.
@@ -31,8 +41,16 @@ pub struct Registry {
     totals: HashMap<Option<String>, Sum>,
 }
 
-/// Entries by host and name of the object.
-type ByHost = BTreeMap<(Arc<str>, Arc<str>), Arc<HostEntry>>;
+/// Namespace, kind and name of an object with routes.
+type RouteKey = (String, RouteKind, String);
+
+/// Entries by host, and namespace and name of the object.
+type ByHost = BTreeMap<(Arc<str>, Arc<str>, Arc<str>), Arc<HostEntry>>;
+
+fn by_host(entry: &HostEntry) -> (Arc<str>, Arc<str>, Arc<str>) {
+    let (host, namespace, name) = (&entry.host, &entry.namespace, &entry.name);
+    (host.clone(), namespace.clone(), name.clone())
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
@@ -49,12 +67,16 @@ impl Registry {
     pub(super) fn new(mesh: &Mesh) -> Self {
         Self {
             objects: mesh.table(),
+            namespaces: mesh.table(),
+            aliases: AliasUses::default(),
             services: HashMap::new(),
             entries: HashMap::new(),
             routes: BTreeMap::new(),
             hosts: HostMap::default(),
+            by_target: HashMap::new(),
             by_namespace: HashMap::new(),
             by_label: HashMap::new(),
+            by_listener: HashMap::new(),
             route_hosts: HostMap::default(),
             rule_hosts: HostMap::default(),
             endpoints: HashMap::new(),
@@ -74,27 +96,56 @@ impl Registry {
         }
     }
 
+    /// An ExternalName has no configuration of its own.
     fn count_entry(&mut self, entry: &HostEntry, sign: i64) {
+        if entry.resolution == Resolution::Alias {
+            return;
+        }
         let bytes = sign * signed(entry.bytes(self.endpoints(entry)));
         self.count(&entry.exports, &entry.namespace, sign, bytes);
     }
 
     fn link(&mut self, entry: &Arc<HostEntry>) {
         self.hosts.insert(&entry.host, entry.clone());
+        if let Some(target) = &entry.target {
+            let aliases = self.by_target.entry(target.clone()).or_default();
+            let at = aliases.partition_point(|a| a.name() < entry.name());
+            aliases.insert(at, entry.clone());
+        }
         let namespace = self.by_namespace.entry(entry.namespace.clone());
-        let key = (entry.host.clone(), entry.name.clone());
-        namespace.or_default().insert(key, entry.clone());
+        namespace.or_default().insert(by_host(entry), entry.clone());
+        for listener in entry.listeners() {
+            let there = self.by_listener.entry(listener).or_default();
+            there.insert(by_host(entry), entry.clone());
+        }
+        self.aliases.count(&entry.host, true);
         self.count_entry(entry, 1);
     }
 
     fn unlink(&mut self, entry: &HostEntry) {
         self.count_entry(entry, -1);
-        self.hosts
-            .remove(&entry.host, (&entry.namespace, &entry.name));
+        self.aliases.count(&entry.host, false);
+        self.hosts.remove(&entry.host, entry);
+        if let Some(target) = &entry.target
+            && let Some(aliases) = self.by_target.get_mut(target)
+        {
+            aliases.retain(|alias| !alias.is(entry));
+            if aliases.is_empty() {
+                self.by_target.remove(target);
+            }
+        }
         if let Some(namespace) = self.by_namespace.get_mut(&entry.namespace) {
-            namespace.remove(&(entry.host.clone(), entry.name.clone()));
+            namespace.remove(&by_host(entry));
             if namespace.is_empty() {
                 self.by_namespace.remove(&entry.namespace);
+            }
+        }
+        for listener in entry.listeners() {
+            if let Some(there) = self.by_listener.get_mut(&listener) {
+                there.remove(&by_host(entry));
+                if there.is_empty() {
+                    self.by_listener.remove(&listener);
+                }
             }
         }
     }
@@ -147,34 +198,58 @@ impl Registry {
         self.count(&route.exports, &route.id.namespace, 0, bytes);
     }
 
-    /// Takes a VirtualService in or out.
-    pub(super) fn set_route(&mut self, name: &Name, route: Option<&Arc<VirtualService>>) {
-        if let Some(old) = self.routes.remove(name).filter(|r| r.mesh) {
-            for host in &old.hosts {
-                self.route_hosts.remove(host, (&name.0, &name.1));
-            }
-            self.count_route(&old, -1);
-        }
-        if let Some(route) = route {
-            if route.mesh {
-                for host in &route.hosts {
-                    self.route_hosts.insert(host, route.clone());
+    /// Takes the routes of an object in or out; those of one object have a host each, or are one.
+    pub(super) fn set_routes(
+        &mut self,
+        name: &Name,
+        kind: RouteKind,
+        routes: Vec<Arc<VirtualService>>,
+    ) {
+        let key = (name.0.clone(), kind, name.1.clone());
+        for old in self.routes.remove(&key).unwrap_or_default() {
+            if old.mesh {
+                for host in &old.hosts {
+                    self.route_hosts.remove(host, &old);
                 }
-                self.count_route(route, 1);
+                self.count_route(&old, -1);
             }
-            self.routes.insert(name.clone(), route.clone());
         }
+        for route in routes.iter().filter(|r| r.mesh) {
+            for host in &route.hosts {
+                self.route_hosts.insert(host, route.clone());
+            }
+            self.count_route(route, 1);
+        }
+        if !routes.is_empty() {
+            self.routes.insert(key, routes);
+        }
+    }
+
+    /// Routes of the Gateway API count where the Service is.
+    fn in_force(&self, route: &VirtualService) -> bool {
+        let service = |host: &Arc<str>| {
+            let mut entries = self.hosts.get(host).iter();
+            entries.any(|e| e.registry == Kubernetes)
+        };
+        !route.kind.is_gateway_api() || route.hosts.iter().all(service)
+    }
+
+    /// Each object once, by identity, of those that are in force.
+    fn distinct(&self, mut routes: Vec<Arc<VirtualService>>) -> Vec<Arc<VirtualService>> {
+        routes.retain(|route| self.in_force(route));
+        routes.sort_by(|a, b| identity(a).cmp(&identity(b)));
+        routes.dedup();
+        routes
     }
 
     /// Takes a DestinationRule in or out.
     pub(super) fn set_rule(
         &mut self,
-        name: &Name,
         old: Option<&Arc<DestinationRule>>,
         new: Option<&Arc<DestinationRule>>,
     ) {
         if let Some(old) = old {
-            self.rule_hosts.remove(&old.host, (&name.0, &name.1));
+            self.rule_hosts.remove(&old.host, old);
         }
         if let Some(rule) = new {
             self.rule_hosts.insert(&rule.host, rule.clone());
@@ -199,6 +274,20 @@ impl Registry {
         }
     }
 
+    /// Whether a Service has endpoints.
+    pub(super) fn has_endpoints(&self, host: &str) -> bool {
+        self.endpoints.contains_key(host)
+    }
+
+    /// Takes over the rules of `domainAliases`.
+    pub(super) fn set_aliases(&mut self, rules: &[DomainAlias]) {
+        let mut aliases = AliasUses::new(rules);
+        for entry in self.all() {
+            aliases.count(&entry.host, true);
+        }
+        self.aliases = aliases;
+    }
+
     /// A host as objects have it.
     pub(super) fn known(&self, host: &str) -> Option<Arc<str>> {
         Some(self.hosts.get(host).first()?.host.clone())
@@ -221,11 +310,9 @@ impl Registry {
     }
 }
 
-/// Each object once, by identity.
-fn distinct(mut routes: Vec<Arc<VirtualService>>) -> Vec<Arc<VirtualService>> {
-    routes.sort_by(|a, b| a.name().cmp(&b.name()));
-    routes.dedup();
-    routes
+fn identity(route: &VirtualService) -> (&str, &str, RouteKind, &[Arc<str>]) {
+    let (namespace, name) = route.name();
+    (namespace, name, route.kind, &route.hosts)
 }
 
 impl Services for Registry {
@@ -241,6 +328,10 @@ impl Services for Registry {
         self.hosts.under(pattern)
     }
 
+    fn standing_for(&self, host: &str) -> Vec<Arc<HostEntry>> {
+        self.by_target.get(host).cloned().unwrap_or_default()
+    }
+
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<HostEntry>> {
         let entries = self.by_namespace.get(namespace);
         entries
@@ -248,6 +339,24 @@ impl Services for Registry {
             .flat_map(|e| e.values())
             .cloned()
             .collect()
+    }
+
+    fn on_tcp_port(&self, port: u16) -> Vec<Arc<HostEntry>> {
+        let there = self.by_listener.get(&Listener::Own(port));
+        let there = there.into_iter().flatten();
+        let entries = there.map(|(_, entry)| entry);
+        // A headless Service has a listener for each of its pods.
+        let listens = |e: &&Arc<HostEntry>| {
+            e.registry == ServiceEntry || !e.headless || self.endpoints(e) > 0
+        };
+        entries.filter(listens).cloned().collect()
+    }
+
+    fn on_http_port(&self, port: u16, client: &str) -> Option<Arc<HostEntry>> {
+        let there = self.by_listener.get(&Listener::Shared(port))?;
+        let mut entries = there.values();
+        let found = entries.find(|e| e.exports.visible(&e.namespace, client));
+        found.cloned()
     }
 
     fn labelled(&self, labels: &Labels) -> Vec<Arc<HostEntry>> {
@@ -268,25 +377,43 @@ impl Services for Registry {
     fn routes(&self, host: &str) -> Vec<Arc<VirtualService>> {
         let mut routes = self.route_hosts.get(host).to_vec();
         routes.extend(self.route_hosts.covering(host));
-        distinct(routes)
+        self.distinct(routes)
     }
 
     fn routes_under(&self, pattern: &str) -> Vec<Arc<VirtualService>> {
-        distinct(self.route_hosts.under(pattern))
+        self.distinct(self.route_hosts.under(pattern))
     }
 
     fn routes_in(&self, namespace: &str) -> Vec<Arc<VirtualService>> {
-        let from = (namespace.to_owned(), String::new());
+        let from = (
+            namespace.to_owned(),
+            RouteKind::VirtualService,
+            String::new(),
+        );
         let routes = self.routes.range(from..);
-        let here = routes.take_while(|((owner, _), _)| owner == namespace);
-        here.filter(|(_, r)| r.mesh)
-            .map(|(_, r)| r.clone())
-            .collect()
+        let here = routes.take_while(|((owner, ..), _)| owner == namespace);
+        let here = here.flat_map(|(_, routes)| routes).filter(|r| r.mesh);
+        self.distinct(here.cloned().collect())
+    }
+
+    fn all(&self) -> Vec<Arc<HostEntry>> {
+        let mut all: Vec<Arc<HostEntry>> = Self::all(self).cloned().collect();
+        all.sort_by(|a, b| (&a.host, a.name()).cmp(&(&b.host, b.name())));
+        all
+    }
+
+    fn all_routes(&self) -> Vec<Arc<VirtualService>> {
+        let all = self.routes.values().flatten().filter(|r| r.mesh);
+        self.distinct(all.cloned().collect())
     }
 
     fn route(&self, namespace: &str, name: &str) -> Option<Arc<VirtualService>> {
-        let name = (namespace.to_owned(), name.to_owned());
-        self.routes.get(&name).cloned()
+        let key = (
+            namespace.to_owned(),
+            RouteKind::VirtualService,
+            name.to_owned(),
+        );
+        self.routes.get(&key)?.first().cloned()
     }
 
     fn rules(&self, host: &str) -> Vec<Arc<DestinationRule>> {
@@ -311,5 +438,15 @@ impl Services for Registry {
             out.bytes += u64::try_from(sum.bytes).unwrap_or_default();
         }
         out
+    }
+
+    fn has_namespace(&self, namespace: &str) -> bool {
+        self.by_namespace.contains_key(namespace)
+            || self.namespaces.get("", namespace).is_some()
+            || !self.routes_in(namespace).is_empty()
+    }
+
+    fn unused_aliases(&self) -> Vec<usize> {
+        self.aliases.unused()
     }
 }

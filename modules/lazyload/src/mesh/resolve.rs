@@ -58,6 +58,8 @@ pub struct ResolvedFence {
     pub created: Option<Timestamp>,
     /// Status as the API server has it.
     pub status: Arc<FenceStatus>,
+    /// Bytes of all but the status.
+    pub rest: usize,
     /// The mode asked for: of the spec, else of the configuration; `Observe` when it is not enabled.
     pub mode: Mode,
     /// Labels of its pods; `None` when they cannot be known, see `problems`: no Sidecar can be written.
@@ -194,6 +196,7 @@ impl State {
             generation: row.generation,
             created: row.created,
             status: row.status.clone(),
+            rest: row.rest,
             mode: self.mode_of(&row.spec),
             selector: row.selector.clone(),
             pods,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use trimtab_crds::fence::Mode;
 use trimtab_mesh::Mesh;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Pod, PodGroup, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, PodGroup, RouteKind,
+    Service, ServiceEntry, VirtualService,
 };
 use trimtab_mesh::table::{Change, Table};
 
@@ -21,7 +22,7 @@ use super::{Changes, Name};
 use crate::config::LazyloadConfig;
 use crate::object::{Caller, FenceKey};
 use crate::scope::Labels;
-use crate::scope::services::HostEntry;
+use crate::scope::services::{HostEntry, Services};
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -45,11 +46,13 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: &LazyloadConfig, mesh: &Mesh) -> Self {
+        let mut registry = Registry::new(mesh);
+        registry.set_aliases(&config.domain_aliases);
         Self {
             domain: mesh.domain().clone(),
             workload_label: config.workload_label.clone(),
             mode: config.mode,
-            registry: Registry::new(mesh),
+            registry,
             pods: mesh.table(),
             addresses: Addresses::default(),
             families: HashMap::new(),
@@ -66,6 +69,7 @@ impl State {
     pub(super) fn configure(&mut self, config: &LazyloadConfig) {
         self.workload_label.clone_from(&config.workload_label);
         self.mode = config.mode;
+        self.registry.set_aliases(&config.domain_aliases);
         let keys: Vec<FenceKey> = self.fences.keys().cloned().collect();
         for key in &keys {
             self.refresh(key);
@@ -80,6 +84,33 @@ impl State {
         self.marks.host(&entry.host, fences);
         self.marks.namespace(&entry.namespace, fences);
         self.marks.labels(&entry.labels, fences);
+        for listener in entry.listeners() {
+            self.marks.listener(listener, fences);
+        }
+    }
+
+    /// What remarks on names depend on: turns of the rules of `domainAliases`, and whether a namespace is there.
+    fn known_of(&self, namespace: &str) -> (u64, bool) {
+        let registry = &self.registry;
+        (registry.aliases.turns, registry.has_namespace(namespace))
+    }
+
+    /// A rule that matches its first host, or none any more, is a remark less or more of all fences.
+    fn known_turned(&mut self, namespace: &str, before: (u64, bool)) {
+        let (turns, there) = self.known_of(namespace);
+        if turns != before.0 {
+            self.changes.fences.extend(self.fences.keys().cloned());
+        }
+        if there != before.1 {
+            self.marks.space(namespace, &mut self.changes.fences);
+        }
+    }
+
+    /// Only whether it is there matters.
+    pub(super) fn namespace(&mut self, change: &Change<'_, Namespace>) {
+        if change.old.is_some() != change.new.is_some() {
+            self.marks.space(&change.name.1, &mut self.changes.fences);
+        }
     }
 
     pub(super) fn service(&mut self, change: &Change<'_, Service>) {
@@ -92,7 +123,9 @@ impl State {
         let old = change.old.map(|s| hosts::of_service(s));
         let new = change.new.map(|s| Arc::new(hosts::of_service(s)));
         if old.as_ref() != new.as_deref() {
+            let before = self.known_of(&change.name.0);
             self.registry.set_service(change.name, new.clone());
+            self.known_turned(&change.name.0, before);
             for entry in old.as_ref().into_iter().chain(new.as_deref()) {
                 self.touch_entry(entry);
             }
@@ -105,7 +138,9 @@ impl State {
 
     pub(super) fn entry(&mut self, change: &Change<'_, ServiceEntry>) {
         let new = change.new.map(|e| hosts::of_entry(e)).unwrap_or_default();
+        let before = self.known_of(&change.name.0);
         let old = self.registry.set_entry(change.name, new.clone());
+        self.known_turned(&change.name.0, before);
         let rows = [(change.old, &old, false), (change.new, &new, true)];
         for (row, entries, there) in rows {
             let Some(row) = row else { continue };
@@ -131,6 +166,20 @@ impl State {
     }
 
     pub(super) fn slice(&mut self, change: &Change<'_, EndpointSlice>) {
+        let hosts: BTreeSet<&Arc<str>> = change.rows().map(|row| &row.host).collect();
+        let had = hosts
+            .into_iter()
+            .map(|h| (h.clone(), self.registry.has_endpoints(h)));
+        let had: Vec<(Arc<str>, bool)> = had.collect();
+        self.count(change);
+        for (host, had) in had {
+            if self.registry.has_endpoints(&host) != had {
+                self.touch_headless(&host);
+            }
+        }
+    }
+
+    fn count(&mut self, change: &Change<'_, EndpointSlice>) {
         for (row, there) in [(change.old, false), (change.new, true)] {
             let Some(row) = row.filter(|r| !r.host.is_empty()) else {
                 continue;
@@ -154,22 +203,67 @@ impl State {
         }
     }
 
+    /// The listeners of a headless Service are those of its pods: with the first they come, with the last they go.
+    fn touch_headless(&mut self, host: &str) {
+        for entry in self.registry.host(host).iter().filter(|e| e.headless) {
+            for listener in entry.listeners() {
+                self.marks.listener(listener, &mut self.changes.fences);
+            }
+        }
+    }
+
     // --- rules ---
 
     pub(super) fn route(&mut self, change: &Change<'_, VirtualService>) {
+        self.marks.route(change.name, &mut self.changes.fences);
+        let rows = |row: Option<&Arc<VirtualService>>| Vec::from_iter(row.cloned());
+        let (old, new) = (rows(change.old), rows(change.new));
+        self.routes(change.name, RouteKind::VirtualService, &old, new);
+    }
+
+    pub(super) fn http_route(&mut self, change: &Change<'_, HttpRoute>) {
+        let rows = |row: Option<&Arc<HttpRoute>>| row.map(|r| r.services.to_vec());
+        let (old, new) = (rows(change.old), rows(change.new));
+        let old = old.unwrap_or_default();
+        self.routes(
+            change.name,
+            RouteKind::HttpRoute,
+            &old,
+            new.unwrap_or_default(),
+        );
+    }
+
+    pub(super) fn grpc_route(&mut self, change: &Change<'_, GrpcRoute>) {
+        let rows = |row: Option<&Arc<GrpcRoute>>| row.map(|r| r.services.to_vec());
+        let (old, new) = (rows(change.old), rows(change.new));
+        let old = old.unwrap_or_default();
+        self.routes(
+            change.name,
+            RouteKind::GrpcRoute,
+            &old,
+            new.unwrap_or_default(),
+        );
+    }
+
+    fn routes(
+        &mut self,
+        name: &Name,
+        kind: RouteKind,
+        old: &[Arc<VirtualService>],
+        new: Vec<Arc<VirtualService>>,
+    ) {
         let fences = &mut self.changes.fences;
-        for route in change.rows() {
-            for host in &route.hosts {
-                self.marks.host(host, fences);
-            }
+        for host in old.iter().chain(&new).flat_map(|route| &route.hosts) {
+            self.marks.host(host, fences);
         }
-        self.marks.namespace(&change.name.0, fences);
-        self.marks.route(change.name, fences);
-        self.registry.set_route(change.name, change.new);
+        self.marks.namespace(&name.0, fences);
+        let before = self.known_of(&name.0);
+        self.registry.set_routes(name, kind, new);
+        self.known_turned(&name.0, before);
     }
 
     pub(super) fn rule(&mut self, change: &Change<'_, DestinationRule>) {
-        self.registry.set_rule(change.name, change.old, change.new);
+        self.registry.set_rule(change.old, change.new);
         let seen =
             |r: Option<&Arc<DestinationRule>>| r.map(|r| (r.host.clone(), r.exports.clone()));
         if seen(change.old) == seen(change.new) {

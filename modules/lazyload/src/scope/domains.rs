@@ -1,6 +1,6 @@
 //! Dependencies in Slime's form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trimtab_crds::fence::{Domain, DomainState};
 
@@ -18,8 +18,8 @@ fn rank(state: DomainState) -> u8 {
 pub(super) struct Hosts {
     /// Itself, and where its routes lead.
     pub(super) all: Vec<String>,
-    /// Its aliases.
-    pub(super) aliases: Vec<String>,
+    /// Its aliases, each with where its routes lead.
+    pub(super) aliases: Vec<(String, BTreeSet<String>)>,
 }
 
 impl Hosts {
@@ -31,23 +31,14 @@ impl Hosts {
         }
     }
 
-    /// Adds the dependency with all its hosts and, as in Slime, each alias besides, with the host that it stands for.
+    /// Adds the dependency with all its hosts and, as in Slime, each alias besides, as a dependency of its own.
     pub(super) fn add(self, domains: &mut BTreeMap<String, Domain>, key: &str, state: DomainState) {
-        for alias in &self.aliases {
-            let host = self.all.first().cloned();
-            add(
-                domains,
-                alias,
-                state,
-                [alias.clone()].into_iter().chain(host),
-            );
+        for (alias, redirects) in &self.aliases {
+            let own = std::iter::once(alias).chain(redirects);
+            add(domains, alias, state, own.cloned());
         }
-        add(
-            domains,
-            key,
-            state,
-            self.all.into_iter().chain(self.aliases),
-        );
+        let aliases = self.aliases.into_iter().map(|(alias, _)| alias);
+        add(domains, key, state, self.all.into_iter().chain(aliases));
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use trimtab_crds::fence::ScopeSize;
+use trimtab_mesh::names::covers;
 
 use super::{EVERYTHING, Imports, Labels, NOTHING, Reason, Scope};
 use crate::object::FenceKey;
@@ -17,6 +18,13 @@ pub struct Union {
     pub imports: Imports,
     /// Size of the imports.
     pub size: ScopeSize,
+}
+
+impl Union {
+    /// How many entries name something.
+    pub fn named(&self) -> usize {
+        self.entries.keys().filter(|e| *e != NOTHING).count()
+    }
 }
 
 /// Unites scopes of one namespace: never narrower than any of them. Of no scope: nothing is imported.
@@ -47,6 +55,31 @@ pub(super) fn settle(entries: &mut BTreeMap<String, BTreeSet<Reason>>) {
         entries.insert(NOTHING.to_owned(), BTreeSet::new());
     } else if entries.len() > 1 {
         entries.remove(NOTHING);
+        fold(entries);
+    }
+}
+
+/// What a wildcard of the same namespace imports needs no entry of its own: its reasons are those of the wildcard.
+fn fold(entries: &mut BTreeMap<String, BTreeSet<Reason>>) {
+    let wild = entries.keys().filter_map(|entry| entry.split_once('/'));
+    let wild: Vec<(String, String)> = wild
+        .filter(|(_, host)| host.starts_with('*'))
+        .map(|(namespace, host)| (namespace.to_owned(), host.to_owned()))
+        .collect();
+    for (namespace, pattern) in wild {
+        let within = |entry: &String| {
+            let (owner, host) = entry.split_once('/')?;
+            (owner == namespace && host != pattern && covers(&pattern, host)).then(|| entry.clone())
+        };
+        let within: Vec<String> = entries.keys().filter_map(within).collect();
+        let folded: Vec<Reason> = within
+            .iter()
+            .filter_map(|entry| entries.remove(entry))
+            .flatten()
+            .collect();
+        if let Some(reasons) = entries.get_mut(&format!("{namespace}/{pattern}")) {
+            reasons.extend(folded);
+        }
     }
 }
 

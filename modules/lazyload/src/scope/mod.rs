@@ -2,13 +2,30 @@
 //!
 //! [`compute`] gives the scope of one fence, [`merge`] what is written when several fences are on one workload, and
 //! [`role`] which of them writes it. Entries are exact, `namespace/host`, which istiod looks up instead of scanning, except
-//! where a ServiceEntry or a VirtualService has a wildcard itself.
+//! where a ServiceEntry has a wildcard itself, or the user writes a namespace or a wildcard of one.
+//!
+//! What is called must be in scope what it is without a Sidecar. How istiod reads entries, and where that is minded:
+//!
+//! | rule | room |
+//! |---|---|
+//! | a service is imported by an entry of its namespace | `hosts` |
+//! | so is a VirtualService, by any host that it has in common with the entry | `routes` |
+//! | its destinations have clusters without entries, but nothing else | `routes` |
+//! | an ExternalName is a name of its target, and of itself only as a destination | `aliases` |
+//! | listeners come from services that entries import | `routes`, `neighbours` |
 
+mod aliases;
 mod compute;
 mod domains;
+mod hosts;
+mod imported;
+mod leads;
 mod merge;
+mod named;
 pub mod names;
-mod predict;
+mod neighbours;
+mod remarks;
+mod routes;
 pub mod services;
 mod settings;
 pub mod size;
@@ -29,6 +46,7 @@ pub(crate) use merge::contains;
 pub use merge::{Claim, Role, Union, merge, role};
 pub use services::{Labels, Services};
 pub use settings::Settings;
+pub(crate) use settings::once;
 
 /// Entry of a scope that imports nothing.
 pub const NOTHING: &str = "~/*";
@@ -40,7 +58,7 @@ pub const EVERYTHING: &str = "*/*";
 pub struct Learned {
     /// Host, as the directory gave it: a full name, or the wildcard of a ServiceEntry.
     pub host: Arc<str>,
-    /// What became of it. `Unresolved` counts as `Active`: the scope finds out by itself.
+    /// What became of it. `Unresolved`: the mesh did not know it when it was called; it counts as `Active` once it does.
     pub state: DependencyState,
     /// How it is known.
     pub evidence: BTreeSet<Evidence>,
@@ -88,6 +106,8 @@ pub struct Scope {
     pub imports: Imports,
     /// Size of the imports against what the namespace gets without a Sidecar.
     pub size: ScopeSize,
+    /// Of learned hosts, those under which calls to them are counted besides.
+    pub counted: BTreeMap<String, BTreeSet<String>>,
     /// What was looked up: when none of it changes, the scope stays as it is, sizes excepted.
     pub consulted: ScopeReads,
 }
@@ -112,6 +132,10 @@ pub struct ScopeReads {
     pub selectors: BTreeSet<Labels>,
     /// VirtualServices by namespace and name.
     pub routes: BTreeSet<(String, String)>,
+    /// Namespaces of which it counts whether they are there.
+    pub spaces: BTreeSet<String>,
+    /// Listeners that matter, whoever gives them.
+    pub listeners: BTreeSet<services::Listener>,
 }
 
 /// Why an entry is in a scope.
@@ -135,10 +159,14 @@ pub enum Reason {
     Fading(String),
     /// Alias of a host.
     Alias(String),
-    /// A VirtualService (`namespace/name`) of a host.
+    /// A VirtualService or another object with routes (`Kind namespace/name`) of a host.
     Route(String, String),
     /// The host that an ExternalName stands for.
     Target(String),
+    /// Gives the listener of a host that no service has.
+    Listener(String),
+    /// Its connections on a port would go to a host without an address.
+    Neighbour(String, u16),
 }
 
 impl fmt::Display for Reason {
@@ -156,8 +184,12 @@ impl fmt::Display for Reason {
             }
             Self::Fading(text) => write!(f, "leaving: {text}"),
             Self::Alias(of) => write!(f, "alias of {of}"),
-            Self::Route(route, of) => write!(f, "VirtualService {route} of {of}"),
+            Self::Route(route, of) => write!(f, "{route} of {of}"),
             Self::Target(of) => write!(f, "ExternalName {of}"),
+            Self::Listener(of) => write!(f, "gives the listener of {of}"),
+            Self::Neighbour(of, port) => {
+                write!(f, "TCP port {port}, whose connections {of} would take")
+            }
         }
     }
 }
@@ -240,14 +272,135 @@ pub enum Warning {
         /// The one taken.
         chosen: String,
     },
-    /// A chain of ExternalNames that does not end.
-    #[error("{host}: the ExternalName leads through more than {limit} names: shorten the chain")]
-    LongChain {
-        /// Where it was left.
+    /// ExternalNames in a circle.
+    #[error("{host}: the ExternalName leads back to itself: name a service in externalName")]
+    Circle {
+        /// The first.
         host: String,
-        /// The limit.
-        limit: usize,
     },
+    /// A destination that Istio cannot resolve.
+    #[error(
+        "{route} leads to {host}, an ExternalName of the ExternalName {target}: Istio follows one step only, so that these \
+         calls fail: name the service itself"
+    )]
+    AliasOfAlias {
+        /// Kind, namespace and name.
+        route: String,
+        /// The destination.
+        host: String,
+        /// What it stands for.
+        target: String,
+    },
+    /// A host of a VirtualService alone that no listener takes.
+    #[error(
+        "{host} is a host of {route} alone, and none of its destinations has an HTTP port, so that no listener takes its \
+         calls: add a ServiceEntry for {host}"
+    )]
+    NoListener {
+        /// The host.
+        host: String,
+        /// Kind, namespace and name.
+        route: String,
+    },
+    /// A host of any namespace that none has.
+    #[error(
+        "{field} \"{text}\": no namespace has such a host: it is imported if istiod has it from another cluster or registry: \
+         correct the name"
+    )]
+    Nowhere {
+        /// Where it stands.
+        field: &'static str,
+        /// The text.
+        text: String,
+    },
+    /// A namespace that is not there.
+    #[error(
+        "{field} \"{text}\": there is no namespace {namespace}: nothing of it is imported unless istiod has it from another \
+         cluster or registry: correct the name"
+    )]
+    NoNamespace {
+        /// Where it stands.
+        field: &'static str,
+        /// The text.
+        text: String,
+        /// The namespace in it.
+        namespace: String,
+    },
+    /// A full name of a Service that is not there, in a namespace that is.
+    #[error(
+        "{field} \"{text}\": namespace {namespace} has no Service {service}: the entry imports it once it is made: correct the \
+         name if another is meant"
+    )]
+    NoService {
+        /// Where it stands.
+        field: &'static str,
+        /// The text.
+        text: String,
+        /// Name of the Service.
+        service: String,
+        /// Its namespace.
+        namespace: String,
+    },
+    /// A host with a namespace that has no such host.
+    #[error(
+        "{field} \"{text}\": namespace {namespace} has no such host{}: it is imported if istiod has it there from another \
+         cluster or registry: correct the name",
+        elsewhere_text(.elsewhere)
+    )]
+    NotInNamespace {
+        /// Where it stands.
+        field: &'static str,
+        /// The text.
+        text: String,
+        /// The namespace in it.
+        namespace: String,
+        /// Namespaces that have the host.
+        elsewhere: Vec<String>,
+    },
+    /// A selector that selects nothing.
+    #[error("spec.labelSelector[{index}] ({labels}) selects no Service: correct the labels")]
+    NothingSelected {
+        /// Which one.
+        index: usize,
+        /// Its labels.
+        labels: String,
+    },
+    /// A namespace of the configuration that is not there.
+    #[error(
+        "lazyload.{key} \"{namespace}\": there is no such namespace: correct the configuration"
+    )]
+    NoConfiguredNamespace {
+        /// Key of the configuration.
+        key: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// A domain of a dispatch that is the name of a Service that is not there.
+    #[error("lazyload.{key} \"{domain}\": there is no such Service: correct the configuration")]
+    NoDispatched {
+        /// Key of the configuration.
+        key: String,
+        /// The domain.
+        domain: String,
+    },
+    /// A rule of `domainAliases` that matches no host.
+    #[error(
+        "lazyload.domainAliases[{index}]: pattern \"{pattern}\" matches no host of the mesh exactly once, so that it has no \
+         effect: correct the pattern"
+    )]
+    UnusedAlias {
+        /// Which one.
+        index: usize,
+        /// The pattern.
+        pattern: String,
+    },
+}
+
+fn elsewhere_text(namespaces: &[String]) -> String {
+    match namespaces {
+        [] => String::new(),
+        some => format!(" ({} has it)", some.join(", ")),
+    }
 }
 
 #[cfg(test)]

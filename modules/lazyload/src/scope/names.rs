@@ -1,8 +1,16 @@
 //! From a name as a client says it to the full host name.
 
-use trimtab_mesh::names::{covers, service_host};
+use trimtab_mesh::names::{covers, service_host, service_of};
 
 use super::services::Services;
+
+/// Domain of Services that clusters share.
+const CLUSTER_SET: &str = "clusterset.local";
+
+/// Name and namespace of the Service that a host is of by its name, here or in another cluster.
+pub(super) fn owner_of<'h>(host: &'h str, domain: &str) -> Option<(&'h str, &'h str)> {
+    service_of(host, domain).or_else(|| service_of(host, CLUSTER_SET))
+}
 
 /// What a look-up of a name found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,115 +1,170 @@
 //! Keeps a status small enough for etcd, which takes objects of 1.5 MiB. Pure.
-//!
-//! The API server keeps a second copy of all keys, `managedFields`. It counts.
 
 use trimtab_crds::fence::{DEPENDENCIES_MAX, Dependency, DependencyState, Domain, FenceStatus};
 
-/// Most bytes of a status with its managed fields. The rest of the object has what is missing to 1,000,000, with spec and
-/// annotations of users.
-const MAX_BYTES: usize = 900_000;
+/// Most bytes of an object with its managed fields, in which the long lists of the status are one value each.
+const OBJECT: usize = 1_380_000;
+/// A status of less says nothing any more.
+const LEAST: usize = 40_000;
 
-/// Quotes, commas and names of fields of one entry, with its managed fields.
-const DEPENDENCY: usize = 235;
-const DOMAIN: usize = 100;
-const METRIC: usize = 60;
-/// At a time, one part of this many of the dependencies goes.
-const PARTS: usize = 16;
+/// Conditions, which are few and whose messages have a bound, and what else is not a list.
+const FIXED: usize = 30_000;
+/// Quotes, commas and names of fields of one entry.
+const DEPENDENCY: usize = 90;
+const DOMAIN: usize = 40;
+const METRIC: usize = 6;
 
-/// Leaves out what is needed least until the status fits: first Slime's copy of the dependencies, hosts that the mesh does
-/// not know, and those that are out of scope, then Slime's list of hosts, at last the dependencies that were not called for
-/// the longest time. The answer says what a reader misses.
-pub(super) fn fit(status: &mut FenceStatus) -> Option<String> {
-    let all = status.dependencies.len();
-    let mut size = size(status);
-    if size <= MAX_BYTES && all <= DEPENDENCIES_MAX {
-        return None;
+/// How large a status may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatusRoom {
+    /// Bytes of the object without its status.
+    pub rest: usize,
+    /// How often the API server refused one as too large.
+    shrunk: u32,
+}
+
+impl StatusRoom {
+    /// The API server takes less than etcd does by default. Whether a smaller status makes sense.
+    pub fn shrink(&mut self) -> bool {
+        let smaller = self.bytes() > LEAST;
+        self.shrunk += u32::from(smaller);
+        smaller
     }
+
+    /// Most bytes of the status.
+    pub(super) fn bytes(self) -> usize {
+        let most = OBJECT.saturating_sub(self.rest);
+        most.checked_shr(self.shrunk).unwrap_or(0).max(LEAST)
+    }
+}
+
+/// Leaves out what is needed least until the status fits: first Slime's copy of the dependencies, then its list of hosts,
+/// then dependencies that are out of scope or that the mesh does not know, at last those in scope; the oldest call first.
+/// The answer says what a reader misses.
+pub(super) fn fit(status: &mut FenceStatus, most: usize) -> Option<String> {
+    let mut size = size(status);
+    let mut parts = Vec::new();
     // Without dependencies it is all that there is to read back.
-    if size > MAX_BYTES && all > 0 {
+    if size > most && !status.dependencies.is_empty() && !status.metric_status.is_empty() {
         size -= metrics(status);
+        parts.push(format!("metricStatus ({})", status.metric_status.len()));
         status.metric_status.clear();
     }
-    let large = |size: usize, status: &FenceStatus| {
-        size > MAX_BYTES || status.dependencies.len() > DEPENDENCIES_MAX
-    };
-    for state in [DependencyState::Unresolved, DependencyState::Expired] {
-        if large(size, status) {
-            let of_state = status.dependencies.iter().filter(|d| d.state == state);
-            size -= of_state.map(dependency).sum::<usize>();
-            status.dependencies.retain(|d| d.state != state);
-        }
-    }
-    if size > MAX_BYTES {
+    if size > most && !status.domains.is_empty() {
         size -= domains(status);
+        parts.push(format!("domains ({})", status.domains.len()));
         status.domains.clear();
     }
-    while large(size, status) && !status.dependencies.is_empty() {
-        size -= forget_oldest(&mut status.dependencies);
+    let all = status.dependencies.len();
+    let gone = forget(&mut status.dependencies, size, most);
+    let mut tail = "";
+    if gone.out_of_scope + gone.in_scope > 0 {
+        parts.push(gone.told(all));
+        tail = ", which are forgotten at a restart: let fewer workloads share the fence, or set enable to false where a scope is this wide";
     }
-    let left = status.dependencies.len();
-    (left < all).then(|| {
+    (!parts.is_empty()).then(|| {
         format!(
-            "the status has no room for all dependencies: {} of {all} are left out, and forgotten at a restart; let fewer workloads share the fence, or set enable to false where a scope is this wide",
-            all - left
+            "the status has no room for everything, and the Sidecar has it all the same; left out: {}{tail}",
+            parts.join(", ")
         )
     })
 }
 
-/// Bytes of a status, about.
+/// Bytes of a status, about, and never less than it has.
 fn size(status: &FenceStatus) -> usize {
     let dependencies = status.dependencies.iter().map(dependency).sum::<usize>();
-    let visitor = status.visitor.keys().map(|key| METRIC + 2 * key.len());
-    // Conditions are few, and their messages have a bound.
-    dependencies + metrics(status) + domains(status) + visitor.sum::<usize>() + 8000
+    let visitor = status.visitor.keys().map(|key| 2 * key.len() + 30);
+    dependencies + metrics(status) + domains(status) + visitor.sum::<usize>() + FIXED
 }
 
-/// Host and caller are keys of the list, and so stand in the managed fields, too.
 fn dependency(it: &Dependency) -> usize {
     let evidence = it.evidence.iter().map(|e| e.len() + 3).sum::<usize>();
     let pauses = [&it.idle, &it.longest_gap].into_iter().flatten();
     DEPENDENCY
-        + 2 * (it.host.len() + it.caller.len())
+        + it.host.len()
+        + it.caller.len()
         + evidence
         + it.first_seen.len()
         + it.last_seen.len()
-        + pauses.map(|p| p.len() + 40).sum::<usize>()
+        + pauses.map(|p| p.len() + 20).sum::<usize>()
 }
 
-/// Each key stands in the managed fields, with quotes that have to be escaped in both.
+/// Each key has quotes that have to be escaped.
 fn metrics(status: &FenceStatus) -> usize {
+    let escaped = |text: &str| text.len() + text.matches(['"', '\\']).count();
     let all = status.metric_status.iter();
-    all.map(|(key, value)| METRIC + 2 * key.len() + value.len())
+    all.map(|(key, value)| METRIC + escaped(key) + value.len())
         .sum()
 }
 
 fn domains(status: &FenceStatus) -> usize {
     let hosts = |domain: &Domain| domain.hosts.iter().map(|h| h.len() + 3).sum::<usize>();
     let all = status.domains.iter();
-    all.map(|(key, domain)| DOMAIN + 2 * key.len() + hosts(domain))
+    all.map(|(key, domain)| DOMAIN + key.len() + hosts(domain))
         .sum()
 }
 
-/// Drops a part of the dependencies. The answer is its size.
-fn forget_oldest(dependencies: &mut Vec<Dependency>) -> usize {
-    let many = (dependencies.len() / PARTS).max(1);
-    let mut times: Vec<&str> = dependencies.iter().map(|d| d.last_seen.as_str()).collect();
-    times.sort_unstable();
-    let last = times[many - 1].to_owned();
-    let (mut gone, mut bytes) = (0, 0);
-    dependencies.retain(|d| {
-        let goes = gone < many && d.last_seen <= last;
-        if goes {
-            gone += 1;
-            bytes += dependency(d);
+/// Numbers of dependencies that were left out.
+#[derive(Default)]
+struct Gone {
+    out_of_scope: usize,
+    in_scope: usize,
+}
+
+impl Gone {
+    fn told(&self, all: usize) -> String {
+        let named = [
+            (self.out_of_scope, "out of scope"),
+            (self.in_scope, "in scope"),
+        ];
+        let named = named.iter().filter(|(count, _)| *count > 0);
+        let named: Vec<String> = named.map(|(n, what)| format!("{n} {what}")).collect();
+        let gone = self.out_of_scope + self.in_scope;
+        format!("{gone} of {all} dependencies ({})", named.join(", "))
+    }
+}
+
+/// Drops dependencies until the status fits.
+fn forget(dependencies: &mut Vec<Dependency>, mut size: usize, most: usize) -> Gone {
+    let mut gone = Gone::default();
+    let mut left = dependencies.len();
+    if size <= most && left <= DEPENDENCIES_MAX {
+        return gone;
+    }
+    let is_in = |d: &Dependency| {
+        !matches!(
+            d.state,
+            DependencyState::Expired | DependencyState::Unresolved
+        )
+    };
+    let mut order: Vec<usize> = (0..left).collect();
+    // Stable: of one second, those that come first in the list.
+    let all: &[Dependency] = dependencies;
+    order.sort_by_key(|i| (is_in(&all[*i]), &all[*i].last_seen));
+    let mut keep = vec![true; left];
+    for i in order {
+        if size <= most && left <= DEPENDENCIES_MAX {
+            break;
         }
-        !goes
-    });
-    bytes
+        let dropped = &all[i];
+        size -= dependency(dropped);
+        left -= 1;
+        keep[i] = false;
+        let counter = if is_in(dropped) {
+            &mut gone.in_scope
+        } else {
+            &mut gone.out_of_scope
+        };
+        *counter += 1;
+    }
+    let mut keep = keep.into_iter();
+    dependencies.retain(|_| keep.next().unwrap_or(true));
+    gone
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -130,8 +185,9 @@ mod tests {
                 evidence: vec!["AccessLog".to_owned(), "Prometheus".to_owned()],
                 first_seen: "2026-01-01T00:00:00Z".to_owned(),
                 last_seen: format!("2026-01-01T00:{:02}:{:02}Z", i / 60 % 60, i % 60),
+                idle: Some("36h".to_owned()),
+                longest_gap: Some("24h".to_owned()),
                 state,
-                ..Dependency::default()
             });
         }
         out
@@ -139,78 +195,102 @@ mod tests {
 
     /// Bytes as the API server stores it, with managed fields.
     fn stored(status: &FenceStatus) -> usize {
-        let value = serde_json::to_value(status).unwrap();
-        let owned = |of: &Value| {
-            let keys = of.as_object().into_iter().flatten();
-            let mut out: Map<_, _> = keys
-                .map(|(key, _)| (format!("f:{key}"), json!({})))
-                .collect();
-            out.insert(".".to_owned(), json!({}));
-            Value::from(out)
-        };
-        let mut managed = Map::new();
-        for field in ["domains", "metricStatus"] {
-            for (key, of) in value[field].as_object().into_iter().flatten() {
-                managed.insert(format!("f:{field}f:{key}"), owned(of));
-            }
-        }
-        for of in value["dependencies"].as_array().into_iter().flatten() {
-            let key = json!({"caller": of["caller"], "host": of["host"]});
-            managed.insert(format!("k:{key}"), owned(of));
-        }
-        let bytes = |value: &Value| serde_json::to_vec(value).unwrap().len();
-        bytes(&value) + bytes(&Value::from(managed))
+        let managed = json!({"f:status": {
+            "f:dependencies": {}, "f:domains": {}, "f:metricStatus": {}, "f:mode": {}, "f:observedGeneration": {},
+        }});
+        serde_json::to_vec(status).unwrap().len() + managed.to_string().len()
     }
 
+    const MOST: usize = OBJECT - 10_000;
+
     #[test]
-    fn fault_t7_a_status_never_outgrows_an_object() {
+    fn fault_s14_t7_a_status_never_outgrows_an_object() {
         let sizes = [
             (10, 46),
             (500, 46),
             (2000, 46),
-            (2000, 250),
+            (2000, 253),
             (2200, 60),
+            (4000, 253),
             (6000, 20),
         ];
         for (hosts, length) in sizes {
             for state in [DependencyState::Active, DependencyState::Unresolved] {
                 let mut one = status(hosts, length, state);
                 let whole = one.clone();
-                let missed = fit(&mut one);
+                let missed = fit(&mut one, MOST);
                 let what = format!("{hosts} of {length}: {} bytes", stored(&one));
-                assert!(stored(&one) <= MAX_BYTES, "{what}");
+                assert!(stored(&one) <= MOST, "{what}");
                 assert!(
                     size(&one) >= stored(&one),
                     "the estimate is too low: {what}"
                 );
                 assert!(one.dependencies.len() <= DEPENDENCIES_MAX);
-                let fewer = one.dependencies.len() < whole.dependencies.len();
-                assert_eq!(missed.is_some(), fewer, "{what}");
-                if hosts <= 500 {
+                assert_eq!(missed.is_some(), one != whole, "{what}");
+                if hosts <= 2000 && length < 100 {
                     assert_eq!(one, whole);
                 }
+                if hosts <= 2000 {
+                    assert_eq!(one.dependencies, whole.dependencies, "{what}");
+                }
                 let again = one.clone();
-                assert_eq!(fit(&mut one), None);
+                assert_eq!(fit(&mut one, MOST), None);
                 assert_eq!(again, one);
             }
         }
     }
 
     #[test]
-    fn fault_t7_what_is_needed_least_goes_first() {
-        let mut one = status(1500, 46, DependencyState::Active);
-        assert_eq!(fit(&mut one), None);
-        assert_eq!((one.metric_status.len(), one.dependencies.len()), (0, 1500));
-        let mut one = status(1600, 200, DependencyState::Active);
-        for unknown in one.dependencies.iter_mut().step_by(2) {
-            unknown.state = DependencyState::Unresolved;
+    fn fault_s14_t7_what_is_needed_least_goes_first() {
+        let mut one = status(2000, 130, DependencyState::Active);
+        let told = fit(&mut one, MOST).unwrap();
+        assert!(told.ends_with("left out: metricStatus (2000)"), "{told}");
+        assert_eq!((one.domains.len(), one.dependencies.len()), (2000, 2000));
+        let mut one = status(2000, 253, DependencyState::Active);
+        let told = fit(&mut one, MOST).unwrap();
+        let left = "left out: metricStatus (2000), domains (2000)";
+        assert!(told.ends_with(left), "{told}");
+
+        let mut one = status(4000, 253, DependencyState::Active);
+        for (i, other) in one.dependencies.iter_mut().enumerate() {
+            match i % 4 {
+                0 => other.state = DependencyState::Unresolved,
+                1 => other.state = DependencyState::Expired,
+                _ => {}
+            }
         }
-        assert!(fit(&mut one).unwrap().contains("800 of 1600"));
-        let active = |d: &Dependency| d.state == DependencyState::Active;
-        assert!(one.dependencies.iter().all(active));
-        let mut one = status(3000, 250, DependencyState::Active);
-        assert!(fit(&mut one).is_some());
-        let kept = |time: &str| one.dependencies.iter().any(|d| d.last_seen.ends_with(time));
-        assert!(!kept("00:00:00Z") && kept("00:49:59Z"), "called last");
+        let told = fit(&mut one, MOST).unwrap();
+        let dropped = 4000 - one.dependencies.len();
+        assert!((500..2000).contains(&dropped), "{dropped}");
+        let part = format!("{dropped} of 4000 dependencies ({dropped} out of scope)");
+        assert!(told.contains(&part), "{told}");
+        let times = |d: &&Dependency| matches!(d.state, DependencyState::Expired);
+        let oldest = one.dependencies.iter().filter(times).map(|d| &d.last_seen);
+        assert!(oldest.min().unwrap().as_str() > "2026-01-01T00:10:00Z");
+
+        let mut one = status(4000, 253, DependencyState::Active);
+        assert!(fit(&mut one, MOST).unwrap().contains("in scope"));
+    }
+
+    #[test]
+    fn fault_s14_a_status_that_is_refused_becomes_smaller_and_not_nothing() {
+        let mut room = StatusRoom {
+            rest: 500_000,
+            ..StatusRoom::default()
+        };
+        let mut before = room.bytes();
+        assert_eq!(before, OBJECT - 500_000);
+        let mut tries = 0;
+        while room.shrink() {
+            assert!(room.bytes() < before);
+            before = room.bytes();
+            tries += 1;
+        }
+        assert_eq!((room.bytes(), tries), (LEAST, 5));
+        let all = StatusRoom {
+            rest: usize::MAX,
+            ..StatusRoom::default()
+        };
+        assert_eq!(all.bytes(), LEAST);
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use trimtab_crds::fence::{DependencyState, FenceStatus};
+use trimtab_crds::fence::FenceStatus;
 use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_lazyload::mesh::{Fence, Index, ResolvedFence, Sidecar};
 use trimtab_lazyload::object::{Evidence, FenceKey};
@@ -16,7 +16,8 @@ use trimtab_lazyload::scope::{
 };
 use trimtab_lazyload::translate::{Hosts, Owner, sidecar};
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, Service, ServiceEntry,
+    VirtualService,
 };
 use trimtab_mesh::table::{Row, name_of};
 
@@ -98,10 +99,12 @@ pub fn apply(index: &Followed, object: &Value) {
         Some("EndpointSlice") => feed::<EndpointSlice>(index, object),
         Some("ServiceEntry") => feed::<ServiceEntry>(index, object),
         Some("VirtualService") => feed::<VirtualService>(index, object),
+        Some("HTTPRoute") => feed::<HttpRoute>(index, object),
+        Some("GRPCRoute") => feed::<GrpcRoute>(index, object),
         Some("DestinationRule") => feed::<DestinationRule>(index, object),
         Some("Sidecar") => feed::<Sidecar>(index, object),
         Some("ServiceFence") => feed::<Fence>(index, object),
-        Some("Namespace") => {}
+        Some("Namespace") => feed::<Namespace>(index, object),
         other => panic!("unknown kind {other:?}"),
     }
 }
@@ -115,10 +118,12 @@ pub fn delete(index: &Followed, object: &Value) {
         Some("EndpointSlice") => gone::<EndpointSlice>(index, object),
         Some("ServiceEntry") => gone::<ServiceEntry>(index, object),
         Some("VirtualService") => gone::<VirtualService>(index, object),
+        Some("HTTPRoute") => gone::<HttpRoute>(index, object),
+        Some("GRPCRoute") => gone::<GrpcRoute>(index, object),
         Some("DestinationRule") => gone::<DestinationRule>(index, object),
         Some("Sidecar") => gone::<Sidecar>(index, object),
         Some("ServiceFence") => gone::<Fence>(index, object),
-        Some("Namespace") => {}
+        Some("Namespace") => gone::<Namespace>(index, object),
         other => panic!("unknown kind {other:?}"),
     }
 }
@@ -126,11 +131,14 @@ pub fn delete(index: &Followed, object: &Value) {
 /// A list of every kind.
 #[allow(dead_code, reason = "not every test relists")]
 pub fn relist(index: &Followed, objects: &[Value]) {
+    replace::<Namespace>(index, "Namespace", objects);
     replace::<Pod>(index, "Pod", objects);
     replace::<Service>(index, "Service", objects);
     replace::<EndpointSlice>(index, "EndpointSlice", objects);
     replace::<ServiceEntry>(index, "ServiceEntry", objects);
     replace::<VirtualService>(index, "VirtualService", objects);
+    replace::<HttpRoute>(index, "HTTPRoute", objects);
+    replace::<GrpcRoute>(index, "GRPCRoute", objects);
     replace::<DestinationRule>(index, "DestinationRule", objects);
     replace::<Sidecar>(index, "Sidecar", objects);
     replace::<Fence>(index, "ServiceFence", objects);
@@ -149,11 +157,7 @@ fn evidence(name: &str) -> Evidence {
 fn learned(status: &FenceStatus) -> Vec<Learned> {
     let edges = status.dependencies.iter().map(|d| Learned {
         host: d.host.as_str().into(),
-        state: if d.state == DependencyState::Unresolved {
-            DependencyState::Active
-        } else {
-            d.state
-        },
+        state: d.state,
         evidence: d.evidence.iter().map(|e| evidence(e)).collect(),
         last_seen: d.last_seen.parse().ok(),
     });

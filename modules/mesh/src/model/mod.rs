@@ -3,9 +3,11 @@
 mod capture;
 mod destination_rule;
 mod endpoint_slice;
+mod gateway_route;
 mod mesh_config;
 mod namespace;
 mod pod;
+pub mod route;
 mod service;
 mod service_entry;
 mod virtual_service;
@@ -19,12 +21,13 @@ use kube::{Resource, ResourceExt};
 pub use capture::{Capture, Proxy};
 pub use destination_rule::{DestinationRule, in_order};
 pub use endpoint_slice::{Endpoint, EndpointSlice};
+pub use gateway_route::{GrpcRoute, HttpRoute};
 pub use mesh_config::MeshConfig;
 pub use namespace::Namespace;
 pub use pod::{PROXY, Pod, PodGroup, PodGroups, Resources, Workload};
 pub use service::{Service, ServicePort, TargetPort, Transport};
 pub use service_entry::{ServiceEntry, port_protocol};
-pub use virtual_service::VirtualService;
+pub use virtual_service::{RouteKind, VirtualService};
 
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;

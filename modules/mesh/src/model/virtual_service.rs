@@ -5,15 +5,45 @@ use std::sync::Arc;
 use trimtab_crds::istio;
 
 use super::Identity;
-use crate::names::full_host;
+use super::route::{HttpRule, Reader, SIDECARS, TcpRule};
 use crate::table::{Known, Row};
 use crate::{ExportDefaults, Exports};
 
-/// A VirtualService, without what its rules say of single requests.
+/// Which kind of object routes are from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteKind {
+    /// A VirtualService.
+    #[default]
+    VirtualService,
+    /// An HTTPRoute of a Service.
+    HttpRoute,
+    /// A GRPCRoute of a Service.
+    GrpcRoute,
+}
+
+impl RouteKind {
+    /// Its name in Kubernetes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::VirtualService => "VirtualService",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+        }
+    }
+
+    /// Whether it is of the Gateway API: of a Service that is there, and for its namespace and the route's own.
+    pub fn is_gateway_api(self) -> bool {
+        self != Self::VirtualService
+    }
+}
+
+/// A VirtualService, or what istiod makes of a route of the Gateway API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VirtualService {
-    /// Which VirtualService.
+    /// Which object.
     pub id: Identity,
+    /// What it was written as.
+    pub kind: RouteKind,
     /// Full hosts, wildcards too, sorted; none of a delegate. A host `*` is left out: istiod refuses it for sidecars.
     pub hosts: Box<[Arc<str>]>,
     /// Whether sidecars get it.
@@ -22,10 +52,16 @@ pub struct VirtualService {
     pub exports: Exports,
     /// Full hosts of the destinations of all rules, mirrors too; sorted, each once.
     pub destinations: Box<[Arc<str>]>,
-    /// Namespace and name of the VirtualServices that HTTP rules delegate to; sorted.
+    /// Namespace and name of the VirtualServices that HTTP rules delegate to; sorted, each once.
     pub delegates: Box<[(Arc<str>, Arc<str>)]>,
     /// Number of rules.
     pub rules: usize,
+    /// Rules for HTTP, in order.
+    pub http: Box<[HttpRule]>,
+    /// Rules for TLS, in order.
+    pub tls: Box<[TcpRule]>,
+    /// Rules for TCP, in order.
+    pub tcp: Box<[TcpRule]>,
 }
 
 fn sorted<T: Ord>(items: impl Iterator<Item = T>) -> Box<[T]> {
@@ -35,6 +71,23 @@ fn sorted<T: Ord>(items: impl Iterator<Item = T>) -> Box<[T]> {
     items.into()
 }
 
+impl VirtualService {
+    /// The same with what follows from its rules.
+    pub(super) fn summed_up(mut self) -> Self {
+        let http = self.http.iter().flat_map(HttpRule::destinations);
+        let rest = self
+            .tls
+            .iter()
+            .chain(&self.tcp)
+            .flat_map(|rule| &rule.routes);
+        let all = http.chain(rest.map(|route| &route.to)).map(|to| &to.host);
+        self.destinations = sorted(all.filter(|host| !host.is_empty()).cloned());
+        self.delegates = sorted(self.http.iter().filter_map(|rule| rule.delegate.clone()));
+        self.rules = self.http.len() + self.tls.len() + self.tcp.len();
+        self
+    }
+}
+
 impl Row for VirtualService {
     type Object = istio::VirtualService;
     type Index = ();
@@ -42,28 +95,23 @@ impl Row for VirtualService {
     fn read(object: &Arc<istio::VirtualService>, known: &Known<'_, Self>) -> Option<Self> {
         let id = Identity::of(object.as_ref());
         let spec = &object.spec;
-        let full = |host: &str| -> Arc<str> { full_host(host, &id.namespace, known.domain).into() };
-        let hosts = spec.hosts.iter().map(|h| full(h));
-        let destinations = spec.destinations().filter(|d| !d.host.is_empty());
-        let delegates = spec.http.iter().filter_map(|rule| rule.delegate.as_ref());
-        let delegates = delegates.filter(|d| !d.name.is_empty()).map(|d| {
-            let own = d.namespace.is_empty();
-            let namespace = if own {
-                id.namespace.clone()
-            } else {
-                d.namespace.as_str().into()
-            };
-            (namespace, d.name.as_str().into())
-        });
-        Some(Self {
+        let namespace = id.namespace.clone();
+        let reader = Reader {
+            namespace: &namespace,
+            domain: known.domain,
+        };
+        let hosts = spec.hosts.iter().map(|h| reader.full(h));
+        let read = Self {
             hosts: sorted(hosts.filter(|h| !h.is_empty() && **h != *"*")),
-            mesh: spec.gateways.is_empty() || spec.gateways.iter().any(|g| g == "mesh"),
+            mesh: spec.gateways.is_empty() || spec.gateways.iter().any(|g| g == SIDECARS),
             exports: Exports::new(spec.export_to.iter().map(String::as_str)),
-            destinations: sorted(destinations.map(|d| full(&d.host))),
-            delegates: sorted(delegates),
-            rules: spec.http.len() + spec.tls.len() + spec.tcp.len(),
+            http: spec.http.iter().map(|rule| reader.http(rule)).collect(),
+            tls: spec.tls.iter().map(|rule| reader.tcp(rule)).collect(),
+            tcp: spec.tcp.iter().map(|rule| reader.tcp(rule)).collect(),
             id,
-        })
+            ..Self::default()
+        };
+        Some(read.summed_up())
     }
 
     fn under(&self, defaults: &ExportDefaults) -> Option<Self> {

@@ -10,7 +10,7 @@ use crate::kinds::{CRD_GROUP, Resource};
 use crate::meta;
 use crate::request::Target;
 use crate::server::Server;
-use crate::store::ResourceId;
+use crate::store::{Key, ResourceId};
 
 fn is_crd(resource: &Resource) -> bool {
     resource.group() == CRD_GROUP
@@ -123,6 +123,8 @@ impl Server {
             self.registry.write().remove(&id);
         }
         self.remove_event_copy(resource, last);
+        let key = Key::new(meta::namespace(last), meta::name(last));
+        self.held.lock().remove(&(resource.id.clone(), key));
         if let Some(uid) = meta::uid(last) {
             self.collect_dependents(uid);
         }

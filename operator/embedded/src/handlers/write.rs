@@ -352,7 +352,7 @@ impl Server {
                 });
             }
             if !options.dry_run && size(&new) > LARGEST {
-                return Err(ApiError::TooLarge);
+                return Err(ApiError::TooLarge("etcdserver: request is too large"));
             }
             let created = seen.is_none();
             let stored = if options.dry_run {

@@ -405,7 +405,7 @@ fn the_crds_of_this_project_are_accepted() {
 }
 
 #[tokio::test]
-async fn fault_t7_an_object_that_etcd_would_not_take_is_refused() {
+async fn fault_s14_t7_an_object_that_etcd_would_not_take_is_refused() {
     let embedded = Embedded::new();
     let api = configs(&embedded.client());
     let large = |bytes: usize| config("large", &[("text", &"x".repeat(bytes))]);
@@ -414,11 +414,15 @@ async fn fault_t7_an_object_that_etcd_would_not_take_is_refused() {
         .unwrap();
     let new = json!({"data": {"more": "x".repeat(200_000)}});
     let (post, patch) = (PostParams::default(), PatchParams::default());
-    let (code, message, _) = refusal(api.patch("large", &patch, &Patch::Merge(new)).await);
-    assert_eq!((code, &*message), (500, "etcdserver: request is too large"));
+    let (code, message, status) = refusal(api.patch("large", &patch, &Patch::Merge(new)).await);
+    assert_eq!((code, &*status.reason), (413, "RequestEntityTooLarge"));
+    assert!(
+        message.ends_with("etcdserver: request is too large"),
+        "{message}"
+    );
     let larger = large(1_600_000);
     let (code, _, _) = refusal(api.replace("large", &post, &larger).await);
-    assert_eq!(code, 500);
+    assert_eq!(code, 413);
     let kept = api.get("large").await.unwrap().data.unwrap();
     assert_eq!(kept["text"].len(), 1_400_000);
     let dry = PostParams {

@@ -1,0 +1,146 @@
+//! What becomes of a call, by the configuration that a proxy has.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use trimtab_lazyload::predict::{Action, Chain, Given, Lead, VirtualHost};
+
+/// A call: to a host, at the address that DNS gives for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    pub host: String,
+    pub address: Option<IpAddr>,
+    pub port: u16,
+    /// Whether it is HTTP; else TLS or TCP.
+    pub http: bool,
+}
+
+/// What becomes of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    listener: Option<String>,
+    /// Of HTTP: the routes of the virtual host.
+    routes: Vec<Action>,
+    /// Else: where the connection goes.
+    lead: Option<Lead>,
+    /// Clusters that it may go to and that are missing.
+    missing: BTreeSet<String>,
+}
+
+impl Answer {
+    /// Whether calls fail, as they lead where there is no cluster.
+    #[allow(dead_code, reason = "not every judge asks")]
+    pub fn fails(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    /// Hosts that a connection may go to.
+    #[allow(dead_code, reason = "not every judge asks")]
+    pub fn connected(&self) -> impl Iterator<Item = &str> {
+        let clusters = match &self.lead {
+            Some(Lead::Clusters(clusters)) => clusters.as_slice(),
+            _ => &[],
+        };
+        clusters
+            .iter()
+            .filter_map(|(name, _)| name.rsplit('|').next())
+    }
+}
+
+/// What a proxy does with a call; the default: it does not know of it.
+pub fn answer(given: &Given, call: &Call) -> Answer {
+    let own = call
+        .address
+        .map(|address| format!("{address}_{}", call.port));
+    let shared = format!("0.0.0.0_{}", call.port);
+    let names = own.into_iter().chain([shared]);
+    let mut found = names.filter_map(|name| Some((given.listeners.get(&name)?, name)));
+    let Some((chains, listener)) = found.next() else {
+        return Answer::default();
+    };
+    let mut out = Answer {
+        listener: Some(listener),
+        ..Answer::default()
+    };
+    if call.http {
+        let Some(Lead::Routes(name)) = chains.iter().find(|c| c.sniffed).map(|c| &c.lead) else {
+            return Answer::default();
+        };
+        let hosts = given.routes.get(name).map_or(&[][..], Vec::as_slice);
+        out.routes = virtual_host(hosts, &call.host)
+            .map(|host| host.routes.clone())
+            .unwrap_or_default();
+    } else {
+        out.lead = connection(chains, call).cloned();
+    }
+    // Whether a listener hands it to the route for all other hosts, or there is none, it goes on as it came.
+    if out.routes.is_empty() && out.lead.is_none() {
+        return Answer::default();
+    }
+    let leads = out.routes.iter().map(|route| &route.lead).chain(&out.lead);
+    let clusters = leads.filter_map(|lead| match lead {
+        Lead::Clusters(clusters) => Some(clusters.iter().map(|(name, _)| name)),
+        _ => None,
+    });
+    let copies = out.routes.iter().flat_map(|route| &route.mirrors);
+    let missing = clusters
+        .flatten()
+        .chain(copies)
+        .filter(|name| !given.clusters.contains(*name));
+    out.missing = missing.cloned().collect();
+    out
+}
+
+fn virtual_host<'a>(hosts: &'a [VirtualHost], name: &str) -> Option<&'a VirtualHost> {
+    let best = |host: &'a VirtualHost| {
+        let fit = host
+            .domains
+            .iter()
+            .filter_map(|domain| match domain.strip_prefix('*') {
+                Some(suffix) if name.ends_with(suffix) => Some((0, domain.len())),
+                None if domain == name => Some((1, domain.len())),
+                _ => None,
+            });
+        Some((fit.max()?, host))
+    };
+    let found = hosts.iter().filter_map(best).max_by_key(|(fit, _)| *fit);
+    found.map(|(_, host)| host)
+}
+
+/// The most specific network counts first, then the name.
+fn connection<'a>(chains: &'a BTreeSet<Chain>, call: &Call) -> Option<&'a Lead> {
+    let fit = |chain: &Chain| {
+        let networks = chain
+            .networks
+            .iter()
+            .filter_map(|text| text.parse::<ipnet::IpNet>().ok());
+        let length = networks
+            .filter(|net| call.address.is_some_and(|a| net.contains(&a)))
+            .map(|net| net.prefix_len() + 1)
+            .max();
+        let length = if chain.networks.is_empty() {
+            Some(0)
+        } else {
+            length
+        }?;
+        let names = chain
+            .sni
+            .iter()
+            .filter_map(|name| match name.strip_prefix('*') {
+                Some(suffix) if call.host.ends_with(suffix) => Some(name.len()),
+                None if *name == call.host => Some(usize::MAX),
+                _ => None,
+            });
+        let name = if chain.sni.is_empty() {
+            Some(0)
+        } else {
+            names.max()
+        }?;
+        Some((length, name))
+    };
+    let tcp = chains.iter().filter(|chain| !chain.sniffed);
+    let found = tcp
+        .filter_map(|chain| Some((fit(chain)?, &chain.lead)))
+        .max_by_key(|(fit, _)| *fit);
+    found.map(|(_, lead)| lead)
+}
