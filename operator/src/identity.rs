@@ -13,6 +13,7 @@ use trimtab_kit::identity::{
     Authorities, AuthorityStore, EndpointTls, TokenReviewer, XdsEndpoint, keep,
     keep_mesh_certificate,
 };
+use trimtab_kit::lease::WriteAdmission;
 use trimtab_kit::readiness::Readiness;
 use trimtab_xds::{Security, Tls, Tokens};
 
@@ -33,7 +34,7 @@ pub(crate) struct Identity {
 pub(crate) async fn establish(
     config: &Config,
     listening: SocketAddr,
-    client: &Client,
+    (client, admission): (&Client, &WriteAdmission),
     clock: &Arc<dyn Clock>,
     readiness: &Readiness,
     shutdown: &CancellationToken,
@@ -44,7 +45,8 @@ pub(crate) async fn establish(
         let security = config.xds.security();
         return Ok(Identity { endpoint, security });
     };
-    let store = AuthorityStore::new(client.clone(), tokens.authority.clone(), clock.clone());
+    let store = AuthorityStore::new(client.clone(), tokens.authority.clone(), clock.clone())
+        .admitted_by(admission.clone());
     let authorities = first(&store, readiness, shutdown).await?;
     let hosts = vec![host(&endpoint.address).to_owned()];
     let certificate = store.issue(&authorities, &hosts)?;

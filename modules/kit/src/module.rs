@@ -188,12 +188,14 @@ impl Debug for Setup<'_> {
 
 impl<'a> Setup<'a> {
     pub(crate) fn new(name: &'static str, host: &'a mut Host) -> Self {
-        let client = host.context().client.clone();
+        let Context {
+            client, admission, ..
+        } = host.context().clone();
         Self {
             host,
             name,
             watches: Vec::new(),
-            writers: Writers::new(client, format!("trimtab/{name}")),
+            writers: Writers::new(client, admission, format!("trimtab/{name}")),
             started: CancellationToken::new(),
             driver: None,
             installed: Installed {
@@ -328,12 +330,8 @@ impl<'a> Setup<'a> {
     /// The module tells by Events what is wrong with objects whose status it does not write.
     pub fn publishes_events(&mut self, events: &Arc<Events>) {
         self.right(Right::on::<v1::Event>(&["create", "patch"]));
-        let (client, events, name) = (self.context().client.clone(), events.clone(), self.name);
-        let shutdown = self.context().shutdown.clone();
-        self.task("events", async move {
-            let publishing = events.publish(client, name);
-            let _ = shutdown.run_until_cancelled(publishing).await;
-        });
+        let (context, events, name) = (self.context().clone(), events.clone(), self.name);
+        self.task("events", events.publish(context, name));
     }
 
     /// A right besides those of watches, generated kinds and statuses.
@@ -352,6 +350,7 @@ impl<'a> Setup<'a> {
                 watches,
                 started,
                 budget: Budget::new(u32::MAX, context.clock.monotonic()),
+                admission: context.admission,
                 clock: context.clock,
                 shutdown: context.shutdown,
                 throttled: false.into(),
