@@ -312,9 +312,16 @@ fn elector(
     let place = (election.namespace.as_str(), election.name.as_str());
     let identity = Identity::new(config.pod.clone());
     let (clock, readiness) = (clock.clone(), readiness.clone());
-    election
-        .enabled
-        .then(|| Elector::new(place, election.timing(), identity, clients, clock, readiness))
+    election.enabled.then(|| {
+        Elector::new(
+            place,
+            election.timing(),
+            identity,
+            clients,
+            clock,
+            readiness,
+        )
+    })
 }
 
 /// Takes part in the election; without one this replica leads.
@@ -455,9 +462,12 @@ async fn add_mds(
     let store = MdsStore::new(mds.store.clone(), Arc::new(SystemClock::new()));
     sources.push(Arc::new(MdsSource::new(store.clone())));
     // What is pushed is in the memory of one replica.
-    let serving = while_leading(listener, admission, shutdown.clone(), move |listener, term| {
-        mds_serve(listener, store.clone(), pushers.clone(), term)
-    });
+    let serving = while_leading(
+        listener,
+        admission,
+        shutdown.clone(),
+        move |listener, term| mds_serve(listener, store.clone(), pushers.clone(), term),
+    );
     servers.push(tokio::spawn(async move {
         let served = serving.await.map_err(anyhow::Error::msg);
         served.context("the metric discovery server failed")

@@ -24,8 +24,8 @@ use crate::context::Context;
 use crate::generated::{LABELS, MODULE_LABEL};
 use crate::lease::WriteAdmission;
 use crate::watch::{Feed, not_installed};
-pub use call::{ApplyError, call, read};
 use call::is_unknown_kind;
+pub use call::{ApplyError, call, read};
 use objects::{Live, Objects, is_ours, replacement};
 
 /// Namespace and name.
@@ -232,8 +232,10 @@ impl<K: Kind> Applier<K> {
             self.not_foreign(&api, object).await?;
         }
         let params = PatchParams::apply(&self.manager).force();
-        let mut answer =
-            self.counted(self.call(what, api.patch(&key.1, &params, &Patch::Apply(&body))).await)?;
+        let mut answer = self.counted(
+            self.call(what, api.patch(&key.1, &params, &Patch::Apply(&body)))
+                .await,
+        )?;
         if self.remember(&answer) != Some(desired) {
             // Somebody else's manager owns a field more: apply cannot take it away, a replacement can.
             let whole = replacement(&answer, &body).map_err(encode)?;

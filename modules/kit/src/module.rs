@@ -27,6 +27,7 @@ use crate::engine::Engine;
 use crate::events::Events;
 use crate::host::{Context, Host};
 use crate::rights::Right;
+use crate::series::OfLeader;
 use crate::watch::{Watch, WatchConfig, Watched, everywhere, its_namespace};
 use crate::write::{Kind, Writers};
 pub use factory::{Factory, read};
@@ -397,8 +398,13 @@ impl<'a> Setup<'a> {
 
     /// Adds series.
     pub fn collector(&mut self, collector: Box<dyn Collector>) {
-        let registry = self.context().registry.clone();
-        registry.lock().register_collector(collector);
+        let Context {
+            registry,
+            admission,
+            ..
+        } = self.context().clone();
+        let collector = OfLeader(collector, admission);
+        registry.lock().register_collector(Box::new(collector));
     }
 
     /// `trimtab describe KIND` is answered by `text`.

@@ -227,7 +227,9 @@ impl<K: Kind> Patched<K> {
                 let params = PatchParams::apply(&writers.manager).force();
                 let patch = Patch::Apply(object);
                 let sent = api.patch(name, &params, &patch);
-                call(&writers.admission, || what("apply"), sent).await.map(drop)
+                call(&writers.admission, || what("apply"), sent)
+                    .await
+                    .map(drop)
             }
             PatchOf::Merge(fields) => {
                 let params = PatchParams {
@@ -236,7 +238,9 @@ impl<K: Kind> Patched<K> {
                 };
                 let patch = Patch::Merge(fields);
                 let sent = api.patch(name, &params, &patch);
-                call(&writers.admission, || what("change"), sent).await.map(drop)
+                call(&writers.admission, || what("change"), sent)
+                    .await
+                    .map(drop)
             }
             PatchOf::Delete { uid } => {
                 let params = DeleteParams {

@@ -229,9 +229,12 @@ fn learners(
         };
         // What is learned is in the memory of one replica until it is written.
         let admission = setup.context().admission.clone();
-        let serving = while_leading(listener, admission, shutdown.clone(), move |listener, term| {
-            server::serve(listener, backend.clone(), options.clone(), term)
-        });
+        let serving = while_leading(
+            listener,
+            admission,
+            shutdown.clone(),
+            move |listener, term| server::serve(listener, backend.clone(), options.clone(), term),
+        );
         setup.task("access logs", async {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "access logs are not taken any more");

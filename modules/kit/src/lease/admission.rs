@@ -119,9 +119,9 @@ impl WriteAdmission {
 
     /// Whether a write could begin now.
     pub fn leads(&self) -> bool {
-        self.0.as_ref().is_none_or(|elected| {
-            elected.admits() && !elected.running.borrow().closed
-        })
+        self.0
+            .as_ref()
+            .is_none_or(|elected| elected.admits() && !elected.running.borrow().closed)
     }
 
     /// Waits until a write could begin.
@@ -236,7 +236,10 @@ mod tests {
         assert!(admission.leads());
         let closing = admission.close();
         let mut closing = std::pin::pin!(closing);
-        assert!(futures::poll!(&mut closing).is_pending(), "a write is under way");
+        assert!(
+            futures::poll!(&mut closing).is_pending(),
+            "a write is under way"
+        );
         assert!(!admission.leads());
         assert_eq!(admission.admit().err(), Some(NotLeading));
         drop(permit);

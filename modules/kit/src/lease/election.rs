@@ -116,7 +116,11 @@ impl Election {
         let record = Record {
             holder: self.me.clone(),
             lasts: self.timing.lease,
-            transitions: if ours.is_some() { epoch } else { epoch.saturating_add(1) },
+            transitions: if ours.is_some() {
+                epoch
+            } else {
+                epoch.saturating_add(1)
+            },
             acquired: ours.map_or(Some(wall), |r| r.acquired),
             renewed: Some(after(before, wall)),
             version: String::new(),
@@ -165,7 +169,9 @@ impl Election {
 
     /// The watch has told that this version was deleted.
     pub(super) fn deleted(&mut self, version: &str, now: Duration) {
-        let newer = self.record().is_some_and(|known| is_older(version, &known.version));
+        let newer = self
+            .record()
+            .is_some_and(|known| is_older(version, &known.version));
         if !newer {
             self.observe(None, now);
         }
@@ -185,16 +191,22 @@ impl Election {
         now: Duration,
         jitter: f64,
     ) {
-        self.write_from = sent.max(now.saturating_sub(self.timing.retry)) + self.timing.pause(jitter);
+        self.write_from =
+            sent.max(now.saturating_sub(self.timing.retry)) + self.timing.pause(jitter);
         match written {
             Written::Done(version) => {
-                let stale = self.record().is_some_and(|known| is_older(&version, &known.version));
+                let stale = self
+                    .record()
+                    .is_some_and(|known| is_older(&version, &known.version));
                 if stale {
                     // The watch was faster, and told of a later change.
                     return;
                 }
                 let epoch = draft.record.transitions;
-                let record = Record { version, ..draft.record };
+                let record = Record {
+                    version,
+                    ..draft.record
+                };
                 self.held = (record.holder == self.me).then_some(Held { sent, epoch });
                 self.known = true;
                 self.observed = Some(Observed {

@@ -91,7 +91,11 @@ impl Elector {
     pub fn client(mut config: kube::Config, timing: &Timing) -> kube::Result<Client> {
         let limit = Some(timing.request_limit());
         config.default_retry = false;
-        (config.connect_timeout, config.read_timeout, config.write_timeout) = (limit, limit, limit);
+        (
+            config.connect_timeout,
+            config.read_timeout,
+            config.write_timeout,
+        ) = (limit, limit, limit);
         Client::try_from(config)
     }
 
@@ -144,7 +148,8 @@ impl Elector {
         let labelling = self.identity.pod.clone().map(|(namespace, pod)| {
             let place = (namespace.as_str(), pod);
             let (client, admission) = (self.client.clone(), self.admission());
-            Pods::new(client, place, self.name.clone(), admission, self.timing).follow(shutdown.clone())
+            Pods::new(client, place, self.name.clone(), admission, self.timing)
+                .follow(shutdown.clone())
         });
         let labelling = async {
             if let Some(labelling) = labelling {
@@ -194,7 +199,11 @@ impl Elector {
     }
 
     fn read(&self) -> Call {
-        let (api, name, limit) = (self.api.clone(), self.name.clone(), self.timing.request_limit());
+        let (api, name, limit) = (
+            self.api.clone(),
+            self.name.clone(),
+            self.timing.request_limit(),
+        );
         Box::pin(async move {
             let read = tokio::time::timeout(limit, api.get_opt(&name)).await;
             Answer::Read(match read {
@@ -206,7 +215,11 @@ impl Elector {
     }
 
     fn write(&self, draft: Draft) -> Call {
-        let (api, name, limit) = (self.api.clone(), self.name.clone(), self.timing.request_limit());
+        let (api, name, limit) = (
+            self.api.clone(),
+            self.name.clone(),
+            self.timing.request_limit(),
+        );
         let sent = self.clock.monotonic();
         Box::pin(async move {
             let lease = object::written(&name, &draft);
@@ -218,8 +231,14 @@ impl Elector {
                 }
             };
             let (written, error) = match tokio::time::timeout(limit, writing).await {
-                Ok(Ok(lease)) => (Written::Done(lease.resource_version().unwrap_or_default()), None),
-                Ok(Err(kube::Error::Api(status))) if [404, 409].contains(&status.code) && !is_about_namespace(&status.message) => {
+                Ok(Ok(lease)) => (
+                    Written::Done(lease.resource_version().unwrap_or_default()),
+                    None,
+                ),
+                Ok(Err(kube::Error::Api(status)))
+                    if [404, 409].contains(&status.code)
+                        && !is_about_namespace(&status.message) =>
+                {
                     (Written::Conflict, None)
                 }
                 Ok(Err(error)) => (Written::Failed, Some(error.to_string())),
@@ -274,7 +293,8 @@ impl Elector {
                 self.election.observe(Some(object::read(lease)), now);
             }
             Ok(watcher::Event::Delete(lease)) => {
-                self.election.deleted(&lease.resource_version().unwrap_or_default(), now);
+                self.election
+                    .deleted(&lease.resource_version().unwrap_or_default(), now);
             }
             Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
             // What the watch would have told is read when a write finds another version.
@@ -292,7 +312,10 @@ impl Elector {
     fn publish(&self, now: Duration) {
         let leadership = self.election.leadership(now);
         let was = self.leadership.send_replace(leadership);
-        let holder = self.election.record().map_or_else(String::new, |r| r.holder.clone());
+        let holder = self
+            .election
+            .record()
+            .map_or_else(String::new, |r| r.holder.clone());
         let turned = was.map(|l| l.epoch) != leadership.map(|l| l.epoch);
         self.standing.change(|view| {
             view.leads = leadership.is_some();
@@ -306,7 +329,10 @@ impl Elector {
             }
             (_, None) if holder == self.identity.name || holder.is_empty() => {
                 let problem = self.standing.view().problem;
-                tracing::warn!(problem, "this replica leads no more: its Lease was not renewed in time; it writes nothing until it is");
+                tracing::warn!(
+                    problem,
+                    "this replica leads no more: its Lease was not renewed in time; it writes nothing until it is"
+                );
             }
             (_, None) => tracing::warn!(holder, "another replica leads now"),
         }
@@ -315,7 +341,10 @@ impl Elector {
     /// Ends: no write begins any more, those under way end, then the Lease is given back.
     async fn leave(&mut self, call: Option<Call>) {
         let limit = self.timing.write_limit;
-        if tokio::time::timeout(limit, self.admission.close()).await.is_err() {
+        if tokio::time::timeout(limit, self.admission.close())
+            .await
+            .is_err()
+        {
             tracing::warn!("a write does not end: the Lease is not given back, and ends by itself");
             return;
         }
@@ -344,7 +373,10 @@ async fn answered(call: &mut Option<Call>) -> Answer {
 }
 
 fn no_answer(limit: Duration) -> String {
-    format!("no answer from the API server within {}s", limit.as_secs_f64())
+    format!(
+        "no answer from the API server within {}s",
+        limit.as_secs_f64()
+    )
 }
 
 /// A 404 for a Lease that is created is about its namespace.

@@ -83,6 +83,8 @@ impl Pods {
         let params = PatchParams::default();
         let patch = Patch::Merge(&patch);
         let sent = self.api.patch_metadata(pod, &params, &patch);
-        call(&self.admission, || format!("label Pod {pod}"), sent).await.map(drop)
+        call(&self.admission, || format!("label Pod {pod}"), sent)
+            .await
+            .map(drop)
     }
 }

@@ -182,7 +182,10 @@ impl World {
     fn store(&mut self, record: Record) -> Written {
         self.version += 1;
         let version = self.version.to_string();
-        self.server = Some(Record { version: version.clone(), ..record });
+        self.server = Some(Record {
+            version: version.clone(),
+            ..record
+        });
         for candidate in 0..CANDIDATES {
             if !self.lost(candidate) {
                 let (pause, born) = (self.delay(), self.candidates[candidate].born);
@@ -204,7 +207,11 @@ impl World {
         match event {
             Event::Arrives(candidate, number, request) => self.arrives(candidate, number, request),
             Event::Effect(candidate, born, epoch) => {
-                assert!(epoch >= self.epoch, "a write of epoch {epoch} after one of {}", self.epoch);
+                assert!(
+                    epoch >= self.epoch,
+                    "a write of epoch {epoch} after one of {}",
+                    self.epoch
+                );
                 self.epoch = epoch;
                 for other in self.candidates.iter().filter(|c| c.born != born) {
                     assert!(!other.admits(now), "a write while another replica leads");
@@ -241,7 +248,9 @@ impl World {
         {
             let event = entry.remove();
             let of = match &event {
-                Event::ReadAnswer(c, ..) | Event::WriteAnswer(c, ..) | Event::Watch(c, ..) => Some(*c),
+                Event::ReadAnswer(c, ..) | Event::WriteAnswer(c, ..) | Event::Watch(c, ..) => {
+                    Some(*c)
+                }
                 Event::Arrives(..) | Event::Effect(..) => None,
             };
             let paused = of.map(|c| self.candidates[c].paused_until);
@@ -259,7 +268,9 @@ impl World {
         let at = now + c.ahead;
         if let Some((_, sent, draft)) = c.call.take_if(|(_, sent, _)| now > *sent + limit) {
             match draft {
-                Some(draft) => c.election.wrote(draft, Written::Failed, sent + c.ahead, at, 0.5),
+                Some(draft) => c
+                    .election
+                    .wrote(draft, Written::Failed, sent + c.ahead, at, 0.5),
                 None => c.election.read_failed(at, 0.5),
             }
         }
@@ -278,7 +289,10 @@ impl World {
         }
         let wall = Timestamp::from_second(1_700_000_000 + c.skew).unwrap();
         if c.closing {
-            let release = c.election.release(wall).filter(|_| !c.released && c.effects == 0);
+            let release = c
+                .election
+                .release(wall)
+                .filter(|_| !c.released && c.effects == 0);
             if let Some(draft) = release {
                 c.released = true;
                 self.send(candidate, Request::Write(draft));
@@ -315,7 +329,11 @@ impl World {
                     self.act(candidate);
                 }
             }
-            let leaders = self.candidates.iter().filter(|c| c.admits(self.now)).count();
+            let leaders = self
+                .candidates
+                .iter()
+                .filter(|c| c.admits(self.now))
+                .count();
             assert!(leaders <= 1, "{leaders} replicas lead");
             self.trouble();
         }
@@ -343,7 +361,10 @@ fn histories(seeds: std::ops::Range<u64>, shortened: u32) -> usize {
 #[test]
 fn never_two_replicas_write() {
     let led = histories(0..20_000, 1);
-    assert!(led > 20_000 * STEPS / 4, "{led}: the histories have hardly a leader");
+    assert!(
+        led > 20_000 * STEPS / 4,
+        "{led}: the histories have hardly a leader"
+    );
 }
 
 #[test]

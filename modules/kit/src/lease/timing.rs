@@ -95,12 +95,19 @@ mod tests {
         let second = Duration::from_secs(1);
         let wrong = |timing: Timing, key: &str, words: &str| {
             let error = timing.check("leaderElection").unwrap_err();
-            assert!(error.starts_with(&format!("leaderElection.{key}: ")), "{error}");
+            assert!(
+                error.starts_with(&format!("leaderElection.{key}: ")),
+                "{error}"
+            );
             assert!(error.contains(words), "{error}");
         };
         let lease = |lease| Timing { lease, ..default };
         wrong(lease(second * 14), "leaseDuration", "more than 14s");
-        wrong(lease(second * 15 + second / 2), "leaseDuration", "whole seconds");
+        wrong(
+            lease(second * 15 + second / 2),
+            "leaseDuration",
+            "whole seconds",
+        );
         let retry = |retry| Timing { retry, ..default };
         wrong(retry(second * 6), "renewDeadline", "12s");
         wrong(retry(Duration::ZERO), "retryPeriod", "100ms");
