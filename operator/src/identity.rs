@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::Clock;
 use trimtab_kit::identity::{
-    Authorities, AuthorityStore, EndpointTls, TokenReviewer, XdsEndpoint, keep,
+    Authorities, AuthorityStore, EndpointTls, StoreError, TokenReviewer, XdsEndpoint, keep,
     keep_mesh_certificate,
 };
 use trimtab_kit::lease::WriteAdmission;
@@ -79,11 +79,14 @@ async fn first(
             Err(error) => error,
         };
         let why = chain(&error);
+        let is_leaders = matches!(error, StoreError::NotLeading(_));
         if why != told {
-            tracing::warn!(
-                error = why,
-                "the authority of the xDS server cannot be read yet"
-            );
+            if !is_leaders {
+                tracing::warn!(
+                    error = why,
+                    "the authority of the xDS server cannot be read yet"
+                );
+            }
             gate.release();
             gate = readiness.block(format!(
                 "xds.tokens: the authority of the xDS server: {why}"
@@ -92,6 +95,7 @@ async fn first(
         }
         tokio::select! {
             () = shutdown.cancelled() => return Err(error).context("stopped"),
+            () = store.led(), if is_leaders => {}
             () = tokio::time::sleep(RETRY) => {}
         }
     }

@@ -185,7 +185,7 @@
 {{- define "trimtab.rules.pods" -}}
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, patch]
+  verbs: [patch]
 {{- end -}}
 
 {{- define "trimtab.rules.xds" -}}

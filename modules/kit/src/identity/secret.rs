@@ -100,6 +100,11 @@ impl AuthorityStore {
         self
     }
 
+    /// Waits until this replica may write.
+    pub async fn led(&self) {
+        self.admission.led().await;
+    }
+
     /// The authorities; made when there are none, and advanced when the first comes near its end.
     pub async fn load(&self) -> Result<Authorities, StoreError> {
         for _ in 0..ATTEMPTS {

@@ -311,7 +311,12 @@ impl Elector {
 
     fn publish(&self, now: Duration) {
         let leadership = self.election.leadership(now);
-        let was = self.leadership.send_replace(leadership);
+        let was = *self.leadership.borrow();
+        self.leadership.send_if_modified(|known| {
+            let changed = *known != leadership;
+            *known = leadership;
+            changed
+        });
         let holder = self
             .election
             .record()

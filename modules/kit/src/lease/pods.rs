@@ -53,7 +53,7 @@ impl Pods {
                     }
                     Err(error) => {
                         if !std::mem::replace(&mut told, true) {
-                            tracing::warn!(%error, "the leader's pod is not labelled: access logs and pushed metrics do not find it; the operator needs list and patch on pods of its namespace");
+                            tracing::warn!(%error, "the leader's pod is not labelled: access logs and pushed metrics do not find it; the operator needs patch on pods of its namespace");
                         }
                         tokio::time::sleep(self.timing.retry).await;
                     }

@@ -39,10 +39,13 @@ impl Engine {
         cause: Cause,
         pushes: &mut Pushes,
     ) {
-        if cause == Cause::Event && entry.follow() {
+        entry.remember_point(self.clock.now().as_second());
+        if cause != Cause::Event {
+            return;
+        }
+        if entry.follow() {
             self.serve(key, entry, false, pushes);
         }
-        entry.remember_point(self.clock.now().as_second());
         entry.refresh_status(&self.answers, self.clock.now());
     }
 }
