@@ -36,6 +36,7 @@ test-fast: ## the tests that need no external program: no Envoy, Prometheus, clu
 
 fuzz: deps ## expressions, headers and objects nobody meant: against Envoy and through translate, with two seeds; minutes
 	$(WITH_TOOLS) cargo test -p trimtab-tests --test validity -- --ignored --nocapture
+	cargo test -p trimtab-kit --lib lease -- --ignored
 
 check: fmt tree clippy doc generated deny ## formatting, files of the repository, lints, docs, generated files, dependencies
 

@@ -115,7 +115,8 @@ impl AuthorityStore {
                     let Ok(permit) = self.admission.admit() else {
                         return Err(StoreError::NotLeading(self.name()));
                     };
-                    let creating = self.api.create(&PostParams::default(), &secret);
+                    let params = PostParams::default();
+                    let creating = self.api.create(&params, &secret);
                     self.within(&permit, creating).await?.map(|_| made)
                 }
                 Some((known, metadata)) => {
