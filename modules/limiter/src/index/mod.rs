@@ -84,6 +84,7 @@ impl Index {
                 by_entry_host: HashMap::new(),
                 dirty: HashSet::new(),
                 gone: Vec::new(),
+                follows_leader: false,
             }),
             wake: Notify::new(),
             root_namespace: root_namespace.to_owned(),
