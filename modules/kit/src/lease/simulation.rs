@@ -161,7 +161,7 @@ impl World {
 
     fn arrives(&mut self, candidate: usize, number: u64, request: Request) {
         let answer = match request {
-            Request::Read => Event::ReadAnswer(candidate, number, self.seen(candidate)),
+            Request::Read => Event::ReadAnswer(candidate, number, self.seen()),
             Request::Write(draft) => {
                 let written = if self.random.one_in(30) {
                     Written::Failed
@@ -189,14 +189,14 @@ impl World {
         for candidate in 0..CANDIDATES {
             if !self.lost(candidate) {
                 let (pause, born) = (self.delay(), self.candidates[candidate].born);
-                let seen = self.seen(candidate);
+                let seen = self.seen();
                 self.after(pause, Event::Watch(candidate, born, seen));
             }
         }
         Written::Done(version)
     }
 
-    fn seen(&self, _: usize) -> Option<Record> {
+    fn seen(&self) -> Option<Record> {
         let mut record = self.server.clone()?;
         record.lasts /= self.shortened;
         Some(record)
