@@ -40,6 +40,7 @@ test-fast: ## the tests that need no external program: no Envoy, Prometheus, clu
 
 fuzz: deps ## what nobody meant, against Envoy and through translate, and odd meshes against istiod, with two seeds; minutes
 	$(WITH_TOOLS) cargo test -p trimtab-tests --test validity --test prediction -- --ignored --nocapture
+	cargo test -p trimtab-kit --lib lease -- --ignored
 
 check: fmt tree scripts clippy doc generated deny ## formatting, files of the repository, lints, docs, generated files, dependencies
 

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
-use trimtab_kit::apply::call;
+use trimtab_kit::apply;
 
 use crate::config::Secrets;
 use crate::index::Index;
@@ -41,7 +41,7 @@ impl SecretReader {
         for name in index.wanted_secrets() {
             let api: Api<Secret> = Api::namespaced(self.client.clone(), &name.0);
             let what = || format!("get Secret {}/{}", name.0, name.1);
-            match call(what, api.get_opt(&name.1)).await {
+            match apply::read(what, api.get_opt(&name.1)).await {
                 Ok(Some(secret)) => {
                     out.extend([self::secret(secret)]);
                 }

@@ -2,6 +2,7 @@
 //!
 //! The sections of modules are kept as they are written; each module checks and reads its own.
 
+mod leader;
 mod mesh;
 mod place;
 mod xds;
@@ -21,6 +22,7 @@ use trimtab_kit::sources::{MdsConfig, MetricsServerConfig, PrometheusConfig};
 use crate::log::Log;
 use crate::modules;
 
+pub use leader::LeaderElection;
 pub use mesh::{Mesh, MeshCertificate};
 pub use xds::{Tls, Trust, Xds, XdsLimits, XdsTokens};
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The mesh, for all modules.
     pub mesh: Mesh,
+    /// Which of several replicas writes.
+    pub leader_election: LeaderElection,
     /// What is logged.
     pub log: Log,
     /// Sections of modules, by name; absent: the default.
@@ -50,6 +54,9 @@ pub struct Config {
     /// Set by the command line, not by the file: proxies are on other machines.
     #[serde(skip)]
     pub in_cluster: bool,
+    /// Set by the command line: namespace and name of the pod that the process runs in.
+    #[serde(skip)]
+    pub pod: Option<(String, String)>,
     /// Set by the command line in standalone mode: what plain Envoys are told. `None`: they are served nothing.
     #[serde(skip)]
     pub data_plane: Option<Proxies>,
@@ -65,11 +72,13 @@ impl Default for Config {
             xds: Xds::default(),
             metrics: Metrics::default(),
             mesh: Mesh::default(),
+            leader_election: LeaderElection::default(),
             log: Log::default(),
             modules: BTreeMap::new(),
             list: modules::all(),
             file: None,
             in_cluster: false,
+            pod: None,
             data_plane: None,
             unresolved: false,
         }
@@ -196,7 +205,7 @@ impl Config {
     /// Whether a document is a configuration and no object: it has sections and nothing else. Whoever keeps the file beside
     /// the objects gives the folder to `-f` and the file to `--config`.
     pub fn is_one(document: &Value) -> bool {
-        let own = ["http", "xds", "metrics", "mesh"];
+        let own = ["http", "xds", "metrics", "mesh", "leaderElection"];
         let modules = modules::all();
         let known = |key: &str| own.contains(&key) || modules.iter().any(|m| m.name == key);
         document
@@ -211,7 +220,7 @@ impl Config {
         for name in self.modules.keys() {
             if !names.contains(&name.as_str()) {
                 bail!(
-                    "{name}: unknown section: known are http, xds, metrics, mesh, log, {}",
+                    "{name}: unknown section: known are http, xds, metrics, mesh, leaderElection, log, {}",
                     names.join(", ")
                 );
             }
@@ -221,6 +230,7 @@ impl Config {
         }
         self.xds.check().map_err(anyhow::Error::msg)?;
         self.log.check().map_err(anyhow::Error::msg)?;
+        self.leader_election.check().map_err(anyhow::Error::msg)?;
         if let Some(host) = self
             .http
             .hosts
@@ -311,13 +321,20 @@ mod tests {
             &["limiter.refresh", "99ms", "shorter than 100ms"],
         );
         mistake(
+            "leaderElection: {leaseDuration: 10s}",
+            &["leaderElection.leaseDuration", "more than 14s"],
+        );
+        mistake(
             "xds: {maxConnectionAge: 1ms}",
             &["xds.maxConnectionAge", "30m"],
         );
     }
 
     /// Every duration of the file.
-    const DURATIONS: [&str; 14] = [
+    const DURATIONS: [&str; 17] = [
+        "leaderElection.leaseDuration",
+        "leaderElection.renewDeadline",
+        "leaderElection.retryPeriod",
         "xds.maxConnectionAge",
         "limiter.refresh",
         "limiter.holdFor",

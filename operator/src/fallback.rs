@@ -22,7 +22,7 @@ pub struct FallbackArgs {
     /// Configuration file
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// Where the fallback sends its access logs; default: Service trimtab in Trimtab's namespace, port 8082
+    /// Where the fallback sends its access logs; default: Service trimtab-leader in Trimtab's namespace, port 8082
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     access_logs: Option<String>,
     /// Port of the fallback's Service that takes unknown HTTP calls
@@ -51,7 +51,7 @@ fn host_port(text: &str) -> Result<String, String> {
     match port {
         Some(port) if port > 0 => Ok(text.to_owned()),
         _ => Err(format!(
-            "\"{text}\" is not HOST:PORT: write for example trimtab.{NAMESPACE}.svc:8082"
+            "\"{text}\" is not HOST:PORT: write for example trimtab-leader.{NAMESPACE}.svc:8082"
         )),
     }
 }
@@ -71,7 +71,7 @@ impl FallbackArgs {
             lazyload.fallback.registry_only = Some(true);
         }
         let own = format!(
-            "trimtab.{}.svc.{}:{ACCESS_LOGS}",
+            "trimtab-leader.{}.svc.{}:{ACCESS_LOGS}",
             lazyload.namespace, lazyload.domain
         );
         let default = Deploy::default();
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(kinds(&objects), OBJECTS);
         let config = objects[1]["data"]["envoy.json"].as_str().unwrap();
         assert!(
-            config.contains("trimtab.istio-system.svc.cluster.local"),
+            config.contains("trimtab-leader.istio-system.svc.cluster.local"),
             "{config}"
         );
         let more = run(

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trimtab_kit::api::{Answer, Api, ApiError, Call, LIMIT, List, Operation};
+use trimtab_kit::lease::{Standing, StandingView};
 use trimtab_kit::module::{DescribeRequest, Installed};
 use trimtab_kit::readiness::Readiness;
 use trimtab_xds::ResourceCache;
@@ -36,6 +37,8 @@ pub struct State {
     pub modules: Vec<Arc<Installed>>,
     /// xDS streams.
     pub cache: ResourceCache,
+    /// Who leads.
+    pub standing: Standing,
 }
 
 /// The page of limiters, MetaRouters and fences. Nothing comes from elsewhere.
@@ -123,7 +126,7 @@ fn router(state: &State) -> Router {
 
 /// What is no module's.
 fn own_api(state: &State) -> Api {
-    let [probe, scrape, described, streamed, listed, shown] = [(); 6].map(|()| state.clone());
+    let [probe, scrape, described] = [(); 3].map(|()| state.clone());
     let text = Operation::text;
     let metrics_operation = Operation {
         answer: Answer::Text(OPEN_METRICS),
@@ -146,11 +149,25 @@ fn own_api(state: &State) -> Api {
         )
         .with(metrics_operation, move |_| Ok(metrics(&scrape)))
         .with(describe_operation, move |call| describe(&described, call))
+        .merge(of_process(state))
+}
+
+/// Version, leader and proxies.
+fn of_process(state: &State) -> Api {
+    let [streamed, listed, shown] = [(); 3].map(|()| state.clone());
+    let standing = state.standing.clone();
+    Api::new()
         .get("/version", "The version of the program", &[], |_| {
             Ok(openapi::Version {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             })
         })
+        .get(
+            "/api/v1/leader",
+            "Which replica leads, as far as this one knows",
+            &[],
+            move |_| -> Result<StandingView, ApiError> { Ok(standing.view()) },
+        )
         .get(
             "/api/v1/xds/streams",
             "xDS streams, one for each proxy and type",
@@ -204,15 +221,18 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 fn readyz(state: &State) -> Response {
     let missing = state.readiness.missing();
+    let leader = state.standing.view().line();
     if missing.is_empty() {
-        // A degraded module must not take the others out of service.
+        // A degraded module must not take the others out of service, and a replica that waits for its turn is ready.
         let mut lines = vec!["ok".to_owned()];
+        lines.extend(leader);
         for (what, reason) in state.readiness.degraded() {
             lines.push(format!("degraded: {what}: {reason}"));
         }
         return format!("{}\n", lines.join("\n")).into_response();
     }
-    let text = format!("waiting for {}\n", missing.join("\nwaiting for "));
+    let leader = leader.map_or_else(String::new, |line| format!("{line}\n"));
+    let text = format!("waiting for {}\n{leader}", missing.join("\nwaiting for "));
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 

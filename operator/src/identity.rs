@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::Clock;
 use trimtab_kit::identity::{
-    Authorities, AuthorityStore, EndpointTls, TokenReviewer, XdsEndpoint, keep,
+    Authorities, AuthorityStore, EndpointTls, StoreError, TokenReviewer, XdsEndpoint, keep,
     keep_mesh_certificate,
 };
+use trimtab_kit::lease::WriteAdmission;
 use trimtab_kit::readiness::Readiness;
 use trimtab_xds::{Security, Tls, Tokens};
 
@@ -33,7 +34,7 @@ pub(crate) struct Identity {
 pub(crate) async fn establish(
     config: &Config,
     listening: SocketAddr,
-    client: &Client,
+    (client, admission): (&Client, &WriteAdmission),
     clock: &Arc<dyn Clock>,
     readiness: &Readiness,
     shutdown: &CancellationToken,
@@ -44,7 +45,8 @@ pub(crate) async fn establish(
         let security = config.xds.security();
         return Ok(Identity { endpoint, security });
     };
-    let store = AuthorityStore::new(client.clone(), tokens.authority.clone(), clock.clone());
+    let store = AuthorityStore::new(client.clone(), tokens.authority.clone(), clock.clone())
+        .admitted_by(admission.clone());
     let authorities = first(&store, readiness, shutdown).await?;
     let hosts = vec![host(&endpoint.address).to_owned()];
     let certificate = store.issue(&authorities, &hosts)?;
@@ -77,11 +79,14 @@ async fn first(
             Err(error) => error,
         };
         let why = chain(&error);
+        let is_leaders = matches!(error, StoreError::NotLeading(_));
         if why != told {
-            tracing::warn!(
-                error = why,
-                "the authority of the xDS server cannot be read yet"
-            );
+            if !is_leaders {
+                tracing::warn!(
+                    error = why,
+                    "the authority of the xDS server cannot be read yet"
+                );
+            }
             gate.release();
             gate = readiness.block(format!(
                 "xds.tokens: the authority of the xDS server: {why}"
@@ -90,6 +95,7 @@ async fn first(
         }
         tokio::select! {
             () = shutdown.cancelled() => return Err(error).context("stopped"),
+            () = store.led(), if is_leaders => {}
             () = tokio::time::sleep(RETRY) => {}
         }
     }

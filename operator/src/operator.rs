@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use trimtab_kit::clock::{Clock, SystemClock};
 use trimtab_kit::host::{Context, Host, Parts};
 use trimtab_kit::identity::{PortSecurity, XdsEndpoint};
+use trimtab_kit::lease::{Elector, Identity, Standing, WriteAdmission, while_leading};
 use trimtab_kit::module::Installed;
 use trimtab_kit::prometheus::AnswerBudget;
 use trimtab_kit::readiness::Readiness;
@@ -91,10 +92,32 @@ impl Operator {
         Self::start_at(config, client, extra, clock, shutdown).await
     }
 
+    /// Starts with a client for the Lease alone, see [`Elector::client`].
+    pub async fn start_elected(
+        config: Config,
+        client: Client,
+        lease: Client,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let clock = Arc::new(SystemClock::new());
+        Self::assemble(config, (client, lease), Vec::new(), clock, shutdown).await
+    }
+
     /// Starts with another clock too.
     pub async fn start_at(
-        mut config: Config,
+        config: Config,
         client: Client,
+        extra: Vec<Arc<dyn MetricSource>>,
+        clock: Arc<dyn Clock>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let lease = client.clone();
+        Self::assemble(config, (client, lease), extra, clock, shutdown).await
+    }
+
+    async fn assemble(
+        mut config: Config,
+        (client, lease): (Client, Client),
         extra: Vec<Arc<dyn MetricSource>>,
         clock: Arc<dyn Clock>,
         shutdown: CancellationToken,
@@ -106,20 +129,25 @@ impl Operator {
         let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
         let readiness = Readiness::new();
         let names = own_names(&config);
-        let (pages, serving) = open_http(http_listener, &readiness, &names, &shutdown);
-        let mut servers = vec![serving];
+        let mut servers = Vec::new();
+        let candidate = elector(&config, (lease, client.clone()), &clock, &readiness);
+        let (admission, standing) = elect(candidate, &mut servers, &shutdown);
+        let (pages, serving) = open_http(http_listener, &readiness, &standing, &names, &shutdown);
+        servers.push(serving);
         let mut sources = extra;
         let answers = AnswerBudget::default();
         sources.extend(configured_sources(&config, &client, &answers)?);
         let mesh_tls = identity::mesh_tls(&config, &clock, &readiness, &shutdown).await?;
-        let tls = mesh_tls.clone();
-        let mds = add_mds(&config, tls, &mut sources, &mut servers, &shutdown).await?;
+        let place = (admission.clone(), mesh_tls.clone(), &shutdown);
+        let mds = add_mds(&config, place, &mut sources, &mut servers).await?;
+        let writing = (&client, &admission);
         let identity =
-            identity::establish(&config, xds_address, &client, &clock, &readiness, &shutdown)
-                .await?;
+            identity::establish(&config, xds_address, writing, &clock, &readiness, &shutdown);
+        let identity = identity.await?;
         let context = Context {
             mesh: Mesh::new(&config.mesh.domain),
             xds_endpoint: identity.endpoint.clone(),
+            admission,
             readiness,
             mesh_tls,
             sources,
@@ -134,8 +162,7 @@ impl Operator {
         let modules = host.modules().to_vec();
         follow_file(as_written, &modules, &mut host, &shutdown);
         host.spawn("xds: open", open(cache.clone(), context.clone()));
-        register(&context);
-        let _early = pages.send_replace(http::pages(&shown_of(&context, &modules), names));
+        show(&context, &modules, standing, (&pages, names));
         let options = config.xds.options(identity.security);
         let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, shutdown.clone());
         servers.push(tokio::spawn(async move { Ok(xds.await?) }));
@@ -236,6 +263,7 @@ fn follow_file(
 fn open_http(
     listener: TcpListener,
     readiness: &Readiness,
+    standing: &Standing,
     names: &Arc<http::OwnNames>,
     shutdown: &CancellationToken,
 ) -> (watch::Sender<Router>, JoinHandle<anyhow::Result<()>>) {
@@ -244,27 +272,74 @@ fn open_http(
         readiness: readiness.clone(),
         modules: Vec::new(),
         cache: ResourceCache::new(),
+        standing: standing.clone(),
     };
     let (pages, shown) = watch::channel(http::pages(&state, names.clone()));
     let serving = http::serve(listener, shown, shutdown.clone());
     (pages, tokio::spawn(serving))
 }
 
-/// Series that are no module's.
-fn register(context: &Context) {
+/// Shows what there is: series that are no module's, and the pages.
+fn show(
+    context: &Context,
+    modules: &[Arc<Installed>],
+    standing: Standing,
+    (pages, names): (&watch::Sender<Router>, Arc<http::OwnNames>),
+) {
     let mut registry = context.registry.lock();
     registry.register_collector(Box::new(XdsCollector(context.xds.clone())));
-    registry.register_collector(Box::new(ProcessCollector(context.readiness.clone())));
-}
-
-/// What the HTTP endpoints show.
-fn shown_of(context: &Context, modules: &[Arc<Installed>]) -> http::State {
-    http::State {
+    let process = ProcessCollector(context.readiness.clone(), standing.clone());
+    registry.register_collector(Box::new(process));
+    drop(registry);
+    let state = http::State {
         registry: context.registry.clone(),
         readiness: context.readiness.clone(),
         modules: modules.to_vec(),
         cache: context.xds.clone(),
-    }
+        standing,
+    };
+    let _early = pages.send_replace(http::pages(&state, names));
+}
+
+/// The part of this replica in the election, if there is one. `clients`: for the Lease, and for the rest.
+fn elector(
+    config: &Config,
+    clients: (Client, Client),
+    clock: &Arc<dyn Clock>,
+    readiness: &Readiness,
+) -> Option<Elector> {
+    let election = &config.leader_election;
+    let place = (election.namespace.as_str(), election.name.as_str());
+    let identity = Identity::new(config.pod.clone());
+    let (clock, readiness) = (clock.clone(), readiness.clone());
+    election.enabled.then(|| {
+        Elector::new(
+            place,
+            election.timing(),
+            identity,
+            clients,
+            clock,
+            readiness,
+        )
+    })
+}
+
+/// Takes part in the election; without one this replica leads.
+fn elect(
+    candidate: Option<Elector>,
+    servers: &mut Vec<JoinHandle<anyhow::Result<()>>>,
+    shutdown: &CancellationToken,
+) -> (WriteAdmission, Standing) {
+    let Some(elector) = candidate else {
+        return (WriteAdmission::always(), Standing::default());
+    };
+    let out = (elector.admission(), elector.standing());
+    let taking_part = elector.run(shutdown.clone());
+    servers.push(tokio::spawn(async move {
+        taking_part.await;
+        Ok(())
+    }));
+    out
 }
 
 /// Sets up the modules that the configuration switches on.
@@ -369,10 +444,9 @@ pub(crate) fn configured_sources(
 
 async fn add_mds(
     config: &Config,
-    mesh_tls: Option<Arc<Tls>>,
+    (admission, mesh_tls, shutdown): (WriteAdmission, Option<Arc<Tls>>, &CancellationToken),
     sources: &mut Vec<Arc<dyn MetricSource>>,
     servers: &mut Vec<JoinHandle<anyhow::Result<()>>>,
-    shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<SocketAddr>> {
     let Some(mds) = &config.metrics.mds else {
         return Ok(None);
@@ -387,9 +461,16 @@ async fn add_mds(
     let address = listener.local_addr()?;
     let store = MdsStore::new(mds.store.clone(), Arc::new(SystemClock::new()));
     sources.push(Arc::new(MdsSource::new(store.clone())));
-    let serving = mds_serve(listener, store, pushers, shutdown.clone());
+    // What is pushed is in the memory of one replica.
+    let serving = while_leading(
+        listener,
+        admission,
+        shutdown.clone(),
+        move |listener, term| mds_serve(listener, store.clone(), pushers.clone(), term),
+    );
     servers.push(tokio::spawn(async move {
-        serving.await.context("the metric discovery server failed")
+        let served = serving.await.map_err(anyhow::Error::msg);
+        served.context("the metric discovery server failed")
     }));
     Ok(Some(address))
 }

@@ -1,4 +1,4 @@
-//! Series of the process: its version, whether it is ready, and what it uses, as Prometheus' own libraries name it.
+//! Series of the process: its version, whether it is ready and leads, and what it uses, as Prometheus' own libraries name it.
 
 use std::fmt::Result;
 
@@ -6,15 +6,16 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use trimtab_kit::lease::Standing;
 use trimtab_kit::readiness::Readiness;
-use trimtab_kit::series::{gauge, gauges};
+use trimtab_kit::series::{counter, gauge, gauges};
 
 /// Clock ticks a second in `/proc`: Linux has the same number on every machine that Rust's standard library runs on.
 const TICKS: f64 = 100.0;
 
 /// Collector of the series.
 #[derive(Debug)]
-pub struct ProcessCollector(pub Readiness);
+pub struct ProcessCollector(pub Readiness, pub Standing);
 
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result {
@@ -28,6 +29,19 @@ impl Collector for ProcessCollector {
         )?;
         let ready = u64::from(self.0.missing().is_empty());
         gauge(encoder, "trimtab_ready", "1 while /readyz says ok", ready)?;
+        let standing = self.1.view();
+        gauge(
+            encoder,
+            "trimtab_leader",
+            "1 while this replica leads, or is the only one",
+            u64::from(standing.leads),
+        )?;
+        counter(
+            encoder,
+            "trimtab_leader_transitions",
+            "How often this replica has begun or ceased to lead",
+            standing.transitions,
+        )?;
         let Some(used) = Used::now() else {
             return Ok(());
         };

@@ -72,6 +72,7 @@ fn take_over(old: &Config, new: &Config, running: &[Arc<Installed>]) {
         ("xds", old.xds != new.xds),
         ("metrics", old.metrics != new.metrics),
         ("mesh", old.mesh != new.mesh),
+        ("leaderElection", old.leader_election != new.leader_election),
         ("log", old.log != new.log),
     ] {
         if differs {

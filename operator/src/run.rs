@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use trimtab_dataplane::module::Proxies;
 use trimtab_dataplane::{FallbackInput, Listen, XdsAddress};
 use trimtab_embedded::Embedded;
+use trimtab_kit::lease::Elector;
 use trimtab_kit::sources::{FixedSource, MetricSource};
 use trimtab_xds::Unresolved;
 
@@ -115,19 +116,31 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     stop_on_signal(shutdown.clone());
     let Some(dir) = args.standalone.clone() else {
-        let client = kube::Client::try_default()
+        let access = kube::Config::infer()
             .await
             .context("no cluster: set KUBECONFIG, run in a pod, or use --standalone DIR")?;
+        let lease = Elector::client(access.clone(), &config.leader_election.timing())?;
+        let client = kube::Client::try_from(access)?;
         let config = Config {
             in_cluster: true,
+            pod: own_pod(),
             ..config
         };
-        return Operator::start(config, client, shutdown)
+        return Operator::start_elected(config, client, lease, shutdown)
             .await?
             .wait()
             .await;
     };
+    // The embedded API is this process' own.
+    let mut config = config;
+    config.leader_election.enabled = false;
     Box::pin(run_standalone(args, &dir, config, shutdown)).await
+}
+
+/// Namespace and name of the pod, as the chart hands them in.
+fn own_pod() -> Option<(String, String)> {
+    let of = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    Some((of("POD_NAMESPACE")?, of("POD_NAME")?))
 }
 
 /// The operator on the embedded API, and the tasks around it, which are watched like its own.

@@ -179,3 +179,18 @@ byId("summary").addEventListener("click", (event) => {
   filter.value = filter.value.trim().toLowerCase() === state.toLowerCase() ? "" : state;
   refilter();
 });
+
+// Which replica this is, where there are several.
+async function showLeader() {
+  try {
+    const answer = await fetch("/api/v1/leader", { cache: "no-store", signal: AbortSignal.timeout(10000) });
+    const it = await answer.json();
+    const other = it.holder && it.holder !== it.identity ? `${it.holder} leads, this replica waits` : "no replica leads";
+    byId("leader").textContent = it.leads ? "this replica leads" : other;
+    byId("leader").hidden = !it.elected;
+  } catch {
+    byId("leader").hidden = true;
+  }
+}
+showLeader();
+setInterval(showLeader, 5000);

@@ -53,6 +53,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
       "http" (dict "address" "0.0.0.0:8080")
       "mesh" (dict "domain" .Values.clusterDomain "configMap" "istio-system/istio")
       "xds" (dict "address" "0.0.0.0:15010" "advertise" (printf "%s:%v" $host .Values.service.ports.xds)) -}}
+{{- if include "trimtab.hasElection" . -}}
+{{- $_ := set $config "leaderElection" (merge (dict
+      "enabled" true
+      "namespace" .Release.Namespace
+      "name" (include "trimtab.fullname" .)) .Values.leaderElection) -}}
+{{- $_ := set $config.xds "maxConnectionAge" "30m" -}}
+{{- end -}}
 {{- if include "trimtab.hasTokens" . -}}
 {{- $authority := dict "namespace" .Release.Namespace "name" (printf "%s-xds-authority" (include "trimtab.fullname" .)) -}}
 {{- $_ := set $config.xds "tokens" (dict "authority" $authority) -}}
@@ -90,6 +97,21 @@ app.kubernetes.io/instance: {{ .Release.Name }}
       "trustDomains" .Values.tls.trustDomains) -}}
 {{- end -}}
 {{- mergeOverwrite $config (deepCopy .Values.config) | toYaml -}}
+{{- end -}}
+
+{{/* Not empty when one of the replicas is elected to write. */}}
+{{- define "trimtab.hasElection" -}}
+{{- $enabled := get (default dict .Values.config.leaderElection) "enabled" | toString -}}
+{{- $many := gt (int .Values.replicaCount) 1 -}}
+{{- if and $many (eq $enabled "false") -}}
+{{- fail "replicaCount: with more than one replica, all would write: leave config.leaderElection.enabled out" -}}
+{{- end -}}
+{{- if or $many (eq $enabled "true") -}}true{{- end -}}
+{{- end -}}
+
+{{/* Name of the Service that leads to the leader. */}}
+{{- define "trimtab.leaderService" -}}
+{{- include "trimtab.fullname" . }}-leader
 {{- end -}}
 
 {{/* Not empty unless the xDS server has certificates of files, or is plain: proxies show their ServiceAccount tokens. */}}

@@ -174,6 +174,24 @@
 {{- end -}}
 
 {{/* config.xds.tokens: the authority of the xDS server, which the operator makes and renews, in its namespace. */}}
+{{- define "trimtab.rules.lease" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ (include "trimtab.config" . | fromYaml).leaderElection.name }}]
+  verbs: [get, list, watch, update]
+# Kubernetes cannot limit a creation to a name.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+{{- end -}}
+
+{{/* The label of the leader's pod, by which its Service finds it. */}}
+{{- define "trimtab.rules.pods" -}}
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [patch]
+{{- end -}}
+
 {{- define "trimtab.rules.xds" -}}
 - apiGroups: [""]
   resources: [secrets]

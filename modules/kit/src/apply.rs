@@ -3,6 +3,7 @@
 //! A live object is remembered as a hash of the fields that we own; an object whose hash is the desired one is not written,
 //! so a restart writes nothing. A hand edit changes the hash and is repaired.
 
+mod call;
 mod error;
 mod objects;
 
@@ -10,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -23,36 +23,12 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::generated::{LABELS, MODULE_LABEL};
+use crate::lease::WriteAdmission;
 use crate::watch::{Feed, not_installed};
+use call::is_unknown_kind;
+pub use call::{call, read};
 pub use error::ApplyError;
 use objects::{Live, Objects, is_ours, replacement};
-
-/// Time limit of one call to the API server: kube's client has none of its own and retries in silence.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Whether a 404 is about the API and not about an object or a namespace, which it would name.
-fn is_unknown_kind(error: &kube::Error) -> bool {
-    let kube::Error::Api(status) = error else {
-        return false;
-    };
-    let named = status.details.as_ref().is_some_and(|d| !d.name.is_empty());
-    status.code == 404 && !named
-}
-
-/// Runs a call with the time limit.
-pub async fn call<T>(
-    what: impl Fn() -> String,
-    future: impl Future<Output = kube::Result<T>>,
-) -> Result<T, ApplyError> {
-    match tokio::time::timeout(CALL_TIMEOUT, future).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(source)) => Err(ApplyError::Api {
-            what: what(),
-            source: Box::new(source),
-        }),
-        Err(_) => Err(ApplyError::Timeout { what: what() }),
-    }
-}
 
 /// Namespace and name.
 pub type Key = (String, String);
@@ -110,6 +86,7 @@ pub struct ApplyCounts {
 /// Applies generated objects of one kind.
 pub struct Applier<K> {
     client: Client,
+    admission: WriteAdmission,
     clock: Arc<dyn Clock>,
     manager: String,
     ownership: Ownership<K>,
@@ -139,6 +116,7 @@ impl<K: Kind> Applier<K> {
     ) -> Arc<Self> {
         Arc::new(Self {
             client: context.client.clone(),
+            admission: context.admission.clone(),
             clock: context.clock.clone(),
             manager,
             ownership,
@@ -256,8 +234,10 @@ impl<K: Kind> Applier<K> {
             self.not_foreign(&api, object).await?;
         }
         let params = PatchParams::apply(&self.manager).force();
-        let mut answer =
-            self.counted(call(what, api.patch(&key.1, &params, &Patch::Apply(&body))).await)?;
+        let mut answer = self.counted(
+            self.call(what, api.patch(&key.1, &params, &Patch::Apply(&body)))
+                .await,
+        )?;
         if self.remember(&answer) != Some(desired) {
             // Somebody else's manager owns a field more: apply cannot take it away, a replacement can.
             let whole = replacement(&answer, &body).map_err(encode)?;
@@ -265,7 +245,7 @@ impl<K: Kind> Applier<K> {
                 field_manager: Some(self.manager.clone()),
                 ..PostParams::default()
             };
-            answer = self.counted(call(what, api.replace(&key.1, &params, &whole)).await)?;
+            answer = self.counted(self.call(what, api.replace(&key.1, &params, &whole)).await)?;
         }
         if let Some(observed) = self.remember(&answer)
             && observed != desired
@@ -285,7 +265,7 @@ impl<K: Kind> Applier<K> {
         let what = || format!("apply {} {}/{name}", K::kind(&()), Self::key(object).0);
         // By a list, which the watch has the right to anyway.
         let params = ListParams::default().fields(&format!("metadata.name={name}"));
-        let found = call(what, api.list(&params)).await;
+        let found = read(what, api.list(&params)).await;
         let found = match found {
             // The apply says what is missing.
             Err(error) if error.code() == Some(404) => return Ok(()),
@@ -302,9 +282,19 @@ impl<K: Kind> Applier<K> {
         Ok(())
     }
 
+    async fn call<T>(
+        &self,
+        what: impl Fn() -> String,
+        write: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, ApplyError> {
+        call(&self.admission, what, write).await
+    }
+
     fn counted(&self, result: Result<K, ApplyError>) -> Result<K, ApplyError> {
         let counter = match &result {
             Ok(_) => &self.counts.applied,
+            // It waits, which is no failure.
+            Err(ApplyError::NotLeading { .. }) => return result,
             Err(_) => &self.counts.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -331,11 +321,12 @@ impl<K: Kind> Applier<K> {
             ..DeleteParams::default()
         };
         let what = || format!("delete {} {namespace}/{name}", K::kind(&()));
-        match call(what, api.delete(name, &params)).await {
+        match self.call(what, api.delete(name, &params)).await {
             Ok(_) => {
                 self.counts.deleted.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) if error.code() == Some(404) => {}
+            Err(error @ ApplyError::NotLeading { .. }) => return Err(error),
             Err(e) => {
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
                 return Err(e);

@@ -13,6 +13,7 @@ use trimtab_xds::{ResourceCache, Tls};
 use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::identity::XdsEndpoint;
+use crate::lease::WriteAdmission;
 use crate::prometheus::AnswerBudget;
 use crate::readiness::Readiness;
 use crate::sources::MetricSource;
@@ -22,6 +23,8 @@ use crate::sources::MetricSource;
 pub struct Context {
     /// For effects only.
     pub client: Client,
+    /// What each write must pass.
+    pub admission: WriteAdmission,
     /// Injected time.
     pub clock: Arc<dyn Clock>,
     /// Cancelled when the process stops.
@@ -57,6 +60,7 @@ impl Context {
     pub fn new(client: Client, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Self {
         Self {
             client,
+            admission: WriteAdmission::always(),
             clock,
             shutdown,
             readiness: Readiness::new(),

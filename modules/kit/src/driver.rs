@@ -13,6 +13,7 @@ use crate::apply::ApplyError;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::engine::Engine;
+use crate::lease::WriteAdmission;
 use crate::queue::Key;
 use crate::readiness::ReadinessGate;
 use crate::watch::Watch;
@@ -36,7 +37,7 @@ pub(crate) trait AnyDriver: Send + Sync {
     /// Takes changes over, samples once and writes until nothing is left. Returns whether anything was written.
     async fn run_once(&self) -> bool;
     fn answers_changed(&self, changed: &Changed);
-    /// Keys that wait or are being processed.
+    /// Keys that wait or are being processed; none while another replica writes.
     fn depth(&self) -> usize;
     fn writers(&self) -> &Writers;
 }
@@ -47,6 +48,7 @@ pub(crate) struct Driver<E: Engine> {
     pub(crate) engine: Arc<E>,
     pub(crate) writers: Writers,
     pub(crate) watches: Vec<Arc<Watch>>,
+    pub(crate) admission: WriteAdmission,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) shutdown: CancellationToken,
     /// Cancelled after the first pass: tasks of the module begin.
@@ -119,6 +121,9 @@ impl<E: Engine> Driver<E> {
             writes = self.engine.writes(key);
         }
         let outcome = writes.run(&self.writers).await;
+        if matches!(outcome, Err(ApplyError::NotLeading { .. })) {
+            return outcome;
+        }
         let error = outcome.as_ref().err().map(|e| (e.reason(), e.to_string()));
         self.engine.written(key, error);
         let told = self.tell(key).await;
@@ -149,9 +154,16 @@ impl<E: Engine> Driver<E> {
         Ok(())
     }
 
-    /// Processes a key and queues it again after a backoff when it failed.
+    /// Processes a key and queues it again after a backoff when it failed. It waits in the queue while this replica does not
+    /// lead.
     async fn work(self: &Arc<Self>, key: E::Key) {
+        if !self.admission.leads() {
+            return self.engine.queue().defer(&key);
+        }
         let result = self.process(&key, true).await;
+        if let Err(ApplyError::NotLeading { .. }) = result {
+            return self.engine.queue().defer(&key);
+        }
         let Some(backoff) = self.engine.queue().done(&key, result.is_ok()) else {
             return;
         };
@@ -200,6 +212,10 @@ impl<E: Engine> AnyDriver for Driver<E> {
         loop {
             tokio::select! {
                 () = self.shutdown.cancelled() => return,
+                () = self.admission.led() => {}
+            }
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
                 key = self.engine.queue().pop(lane) => self.work(key).await,
             }
         }
@@ -235,7 +251,11 @@ impl<E: Engine> AnyDriver for Driver<E> {
     }
 
     fn depth(&self) -> usize {
-        self.engine.queue().depth()
+        if self.admission.leads() {
+            self.engine.queue().depth()
+        } else {
+            0
+        }
     }
 
     fn writers(&self) -> &Writers {

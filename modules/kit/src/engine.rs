@@ -3,6 +3,9 @@
 //! An engine keeps state and does no I/O: watches and samples change it, [`Engine::absorb`] turns changes into keys of the
 //! queue, and for each key it answers what is desired at that moment. The driver does everything else: it waits for the
 //! module's lists, gathers changes, writes, backs off, and reports outcomes back.
+//!
+//! Of several replicas one leads. On the others everything goes on but the writes: keys stay in the queue until this replica
+//! leads, and are asked for then.
 
 use std::future::Future;
 use std::sync::Arc;

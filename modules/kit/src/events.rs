@@ -13,12 +13,13 @@ use kube::runtime::events::{self, EventType, Recorder, Reporter};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::context::Context;
+use crate::lease::WriteAdmission;
+
 /// While an Event holds it is published this often.
 const REPEAT: Duration = Duration::from_secs(1800);
 /// Between two Events: a mistake in many objects is no flood.
 const PAUSE: Duration = Duration::from_millis(100);
-/// For one write.
-const BOUND: Duration = Duration::from_secs(10);
 /// Longest note that the API server takes, in bytes.
 const LONGEST: usize = 1024;
 /// What Trimtab does with the object.
@@ -103,19 +104,37 @@ impl Events {
         state.due = state.held.keys().cloned().collect();
     }
 
-    /// Publishes what is due, for ever.
-    pub(crate) async fn publish(self: Arc<Self>, client: Client, module: &str) {
-        let mut publisher = Publisher::new(client, module);
+    /// Publishes what is due, until shutdown.
+    pub(crate) async fn publish(self: Arc<Self>, context: Context, module: &'static str) {
+        let (admission, shutdown) = (context.admission, context.shutdown);
+        let mut publisher = Publisher::new(context.client, module);
         let mut repeat = tokio::time::interval(REPEAT);
         loop {
             tokio::select! {
+                () = shutdown.cancelled() => return,
                 () = self.wake.notified() => {}
                 _ = repeat.tick() => self.repeat(),
             }
-            while let Some(event) = self.next() {
-                publisher.publish(event).await;
+            loop {
+                // What is due waits for the leader's turn; of what another replica told meanwhile, the API server keeps one.
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = admission.led() => {}
+                }
+                let Some(event) = self.next() else { break };
+                if let Some(event) = publisher.publish(event, &admission).await {
+                    self.again(event);
+                }
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+
+    /// It was not published, and is due if it still holds.
+    fn again(&self, event: Event) {
+        let mut state = self.state.lock();
+        if state.held.contains_key(&event) {
+            state.due.insert(event);
         }
     }
 }
@@ -144,7 +163,11 @@ impl Publisher {
         }
     }
 
-    async fn publish(&mut self, event: Event) {
+    /// Publishes an Event. Gives it back when this replica may not.
+    async fn publish(&mut self, event: Event, admission: &WriteAdmission) -> Option<Event> {
+        let Ok(permit) = admission.admit() else {
+            return Some(event);
+        };
         let reference = reference(&event);
         let published = events::Event {
             type_: EventType::Warning,
@@ -160,7 +183,7 @@ impl Publisher {
             self.recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         }
         let write = self.recorder.publish(&published, &reference);
-        let error = match tokio::time::timeout(BOUND, write).await {
+        let error = match tokio::time::timeout(permit.limit(), write).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some("the API server does not answer".to_owned()),
@@ -172,6 +195,7 @@ impl Publisher {
             tracing::warn!(?kind, ?namespace, ?name, %error, "an Event cannot be written");
         }
         self.failed = error.is_some();
+        None
     }
 }
 

@@ -17,7 +17,7 @@ mod tokens;
 pub use authority::{Authorities, AuthorityError};
 pub use endpoint::{EndpointTls, XdsEndpoint};
 pub use mesh_ca::{MeshCaConfig, MeshCaError, keep_mesh_certificate, obtain};
-pub use secret::{AuthorityConfig, AuthorityStore, keep};
+pub use secret::{AuthorityConfig, AuthorityStore, StoreError, keep};
 pub use tokens::{TokenConfig, TokenReviewer};
 
 /// Who may come to a port for streams.

@@ -27,6 +27,7 @@ use crate::engine::Engine;
 use crate::events::Events;
 use crate::host::{Context, Host};
 use crate::rights::Right;
+use crate::series::OfLeader;
 use crate::watch::{Watch, WatchConfig, Watched, everywhere, its_namespace};
 use crate::write::{Kind, Writers};
 pub use factory::{Factory, read};
@@ -188,12 +189,14 @@ impl Debug for Setup<'_> {
 
 impl<'a> Setup<'a> {
     pub(crate) fn new(name: &'static str, host: &'a mut Host) -> Self {
-        let client = host.context().client.clone();
+        let Context {
+            client, admission, ..
+        } = host.context().clone();
         Self {
             host,
             name,
             watches: Vec::new(),
-            writers: Writers::new(client, format!("trimtab/{name}")),
+            writers: Writers::new(client, admission, format!("trimtab/{name}")),
             started: CancellationToken::new(),
             driver: None,
             installed: Installed {
@@ -328,12 +331,8 @@ impl<'a> Setup<'a> {
     /// The module tells by Events what is wrong with objects whose status it does not write.
     pub fn publishes_events(&mut self, events: &Arc<Events>) {
         self.right(Right::on::<v1::Event>(&["create", "patch"]));
-        let (client, events, name) = (self.context().client.clone(), events.clone(), self.name);
-        let shutdown = self.context().shutdown.clone();
-        self.task("events", async move {
-            let publishing = events.publish(client, name);
-            let _ = shutdown.run_until_cancelled(publishing).await;
-        });
+        let (context, events, name) = (self.context().clone(), events.clone(), self.name);
+        self.task("events", events.publish(context, name));
     }
 
     /// A right besides those of watches, generated kinds and statuses.
@@ -352,6 +351,7 @@ impl<'a> Setup<'a> {
                 watches,
                 started,
                 budget: Budget::new(u32::MAX, context.clock.monotonic()),
+                admission: context.admission,
                 clock: context.clock,
                 shutdown: context.shutdown,
                 throttled: false.into(),
@@ -398,8 +398,13 @@ impl<'a> Setup<'a> {
 
     /// Adds series.
     pub fn collector(&mut self, collector: Box<dyn Collector>) {
-        let registry = self.context().registry.clone();
-        registry.lock().register_collector(collector);
+        let Context {
+            registry,
+            admission,
+            ..
+        } = self.context().clone();
+        let collector = OfLeader(collector, admission);
+        registry.lock().register_collector(Box::new(collector));
     }
 
     /// `trimtab describe KIND` is answered by `text`.

@@ -130,6 +130,17 @@ impl<K: Key> WorkQueue<K> {
         backoff
     }
 
+    /// The worker could not begin: the key waits again, as if it had not been taken.
+    pub fn defer(&self, key: &K) {
+        let Some(lane) = self.lane(key) else { return };
+        let mut state = lane.state.lock();
+        state.processing.remove(key);
+        state.waiting.insert(key.clone());
+        state.order.push_front(key.clone());
+        drop(state);
+        lane.wake.notify_one();
+    }
+
     /// The backoff of a key is over: it is added again.
     pub fn retry(&self, key: K) {
         if let Some(lane) = self.lane(&key)
@@ -190,6 +201,21 @@ mod tests {
         queue.done(&"a", true);
         queue.done(&"b", true);
         assert_eq!(queue.depth(), 0);
+    }
+
+    #[test]
+    fn a_key_that_could_not_begin_is_the_first_again() {
+        let queue = WorkQueue::default();
+        queue.push("a");
+        queue.push("b");
+        assert_eq!(queue.try_pop(0), Some("a"));
+        queue.push("a");
+        queue.defer(&"a");
+        assert_eq!(queue.try_pop(0), Some("a"));
+        queue.done(&"a", true);
+        assert_eq!(queue.try_pop(0), Some("b"));
+        assert_eq!(queue.try_pop(0), None, "it was there once");
+        assert_eq!(queue.done(&"b", false), Some(FIRST_BACKOFF));
     }
 
     #[test]

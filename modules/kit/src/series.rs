@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::driver::AnyDriver;
+use crate::lease::WriteAdmission;
 use crate::watch::{Watch, WatchState};
 
 /// Labels of one series.
@@ -59,6 +60,25 @@ pub fn counters<L: EncodeLabelSet>(
 /// Encodes a counter without labels.
 pub fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result {
     counters(encoder, name, help, &[(Labels::new(), value)])
+}
+
+/// Series of a module. They tell of what is decided, and the leader alone has them: nothing is counted twice.
+pub(crate) struct OfLeader(pub(crate) Box<dyn Collector>, pub(crate) WriteAdmission);
+
+impl Debug for OfLeader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> Result {
+        f.debug_tuple("OfLeader").field(&self.0).finish()
+    }
+}
+
+impl Collector for OfLeader {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result {
+        if self.1.leads() {
+            self.0.encode(encoder)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// Watches of the process; queue and writes of each module.

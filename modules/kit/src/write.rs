@@ -15,11 +15,13 @@ use serde_json::{Value, json};
 
 pub use crate::apply::Kind;
 use crate::apply::{Applier, ApplyCounts, ApplyError, Key as Name, call};
+use crate::lease::WriteAdmission;
 
 /// The writers of one module: an applier for each kind that it generates.
 #[derive(Clone)]
 pub struct Writers {
     client: Client,
+    admission: WriteAdmission,
     /// Field manager of generated objects.
     manager: String,
     appliers: HashMap<TypeId, (&'static str, Arc<dyn AnyApplier>)>,
@@ -49,9 +51,10 @@ impl Debug for Writers {
 }
 
 impl Writers {
-    pub(crate) fn new(client: Client, manager: String) -> Self {
+    pub(crate) fn new(client: Client, admission: WriteAdmission, manager: String) -> Self {
         Self {
             client,
+            admission,
             manager,
             appliers: HashMap::new(),
         }
@@ -224,7 +227,9 @@ impl<K: Kind> Patched<K> {
                 let params = PatchParams::apply(&writers.manager).force();
                 let patch = Patch::Apply(object);
                 let sent = api.patch(name, &params, &patch);
-                call(|| what("apply"), sent).await.map(drop)
+                call(&writers.admission, || what("apply"), sent)
+                    .await
+                    .map(drop)
             }
             PatchOf::Merge(fields) => {
                 let params = PatchParams {
@@ -233,7 +238,9 @@ impl<K: Kind> Patched<K> {
                 };
                 let patch = Patch::Merge(fields);
                 let sent = api.patch(name, &params, &patch);
-                call(|| what("change"), sent).await.map(drop)
+                call(&writers.admission, || what("change"), sent)
+                    .await
+                    .map(drop)
             }
             PatchOf::Delete { uid } => {
                 let params = DeleteParams {
@@ -243,7 +250,8 @@ impl<K: Kind> Patched<K> {
                     }),
                     ..DeleteParams::default()
                 };
-                let sent = call(|| what("delete"), api.delete(name, &params)).await;
+                let sent = api.delete(name, &params);
+                let sent = call(&writers.admission, || what("delete"), sent).await;
                 unless(&[404, 409], sent.map(drop))
             }
         }
@@ -360,7 +368,8 @@ impl StatusPatch {
         let params = PatchParams::apply(&manager).force();
         let what = || format!("write status of {} {namespace}/{name}", resource.kind);
         let patch = Patch::Apply(&body);
-        let sent = call(what, api.patch_status(name, &params, &patch)).await;
+        let sent = api.patch_status(name, &params, &patch);
+        let sent = call(&writers.admission, what, sent).await;
         let live = match sent {
             Ok(live) => live,
             Err(error) => return unless(&[404], Err(error)),
@@ -373,7 +382,8 @@ impl StatusPatch {
             ..PatchParams::default()
         };
         let patch = Patch::Merge(json!({"status": surplus}));
-        let sent = call(what, api.patch_status(name, &params, &patch)).await;
+        let sent = api.patch_status(name, &params, &patch);
+        let sent = call(&writers.admission, what, sent).await;
         unless(&[404], sent.map(drop))
     }
 }

@@ -10,6 +10,7 @@ use trimtab_crds::fence::ServiceFence;
 use trimtab_crds::istio::{self, EnvoyFilter};
 use trimtab_kit::apply::{Key, Ownership};
 use trimtab_kit::identity::PortSecurity;
+use trimtab_kit::lease::while_leading;
 use trimtab_kit::listen::Tls;
 use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
 use trimtab_kit::queue::WorkQueue;
@@ -229,7 +230,14 @@ fn learners(
             tls,
             ..ServerOptions::default()
         };
-        let serving = server::serve(listener, backend, options, shutdown.clone());
+        // What is learned is in the memory of one replica until it is written.
+        let admission = setup.context().admission.clone();
+        let serving = while_leading(
+            listener,
+            admission,
+            shutdown.clone(),
+            move |listener, term| server::serve(listener, backend.clone(), options.clone(), term),
+        );
         setup.task("access logs", async {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "access logs are not taken any more");

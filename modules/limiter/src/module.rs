@@ -75,13 +75,13 @@ impl Module for Limiter {
             (false, true) => Proxies::Offline,
             (false, false) => Proxies::Istio,
         };
-        let engine = Engine::new(
+        let engine = Engine::elected(
             index.clone(),
             context.sources,
             settings,
             context.clock,
             context.xds,
-            context.answers,
+            (context.answers, context.admission),
         );
         setup.require::<V1alpha2>(&index);
         setup.follow::<FirstForm>(&index);

@@ -16,6 +16,7 @@ mod faults;
 mod folder;
 mod help;
 mod kubectl;
+mod leader;
 mod metaprotocol;
 mod offline;
 mod outage;

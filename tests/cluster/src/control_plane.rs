@@ -19,6 +19,13 @@ const NODE: &str =
     r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "trimtab-test-node"}}"#;
 const START_BOUND: Duration = Duration::from_secs(90);
 const ADMIN_TOKEN: &str = "trimtab-test-admin";
+/// What the API server records of an audited cluster: each write, and what Leases say.
+const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
+    {"level": "RequestResponse", "verbs": ["create", "update", "patch", "delete"], "resources": [{"group": "coordination.k8s.io"}]},
+    {"level": "Metadata", "verbs": ["create", "update", "patch", "delete"]},
+    {"level": "None"}]}"#;
+/// Users of an audited cluster besides the administrator, with all rights; their tokens are their names.
+const AUDITED_USERS: [&str; 3] = ["replica-0", "replica-1", "replica-2"];
 /// Set to 1 to use the cluster of `KUBECONFIG` instead of starting one.
 const USE_EXISTING: &str = "TRIMTAB_USE_KUBECONFIG";
 /// Folders of earlier runs that are kept for their logs.
@@ -60,12 +67,27 @@ impl Cluster {
         Self::start_with(&[tools::find("crds.yaml")?]).await
     }
 
+    /// Starts a control plane of its own that records all writes in [`Self::audit_log`], and knows the users `replica-0` to
+    /// `replica-2`, whose tokens are their names and who may do everything.
+    pub async fn audited() -> Result<Self> {
+        Self::start_as(&[tools::find("crds.yaml")?, own_crds()?], true).await
+    }
+
+    /// The audit log of [`Self::audited`]: a JSON object a line.
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir.join("audit.log")
+    }
+
     async fn start_with(crds: &[PathBuf]) -> Result<Self> {
+        Self::start_as(crds, false).await
+    }
+
+    async fn start_as(crds: &[PathBuf], audited: bool) -> Result<Self> {
         ring();
         let dir = run_folder()?;
         let port = free_port()?;
         let (etcd, client_url) = start_etcd(&dir)?;
-        let mut api = start_api_server(&dir, port, &client_url)?;
+        let mut api = start_api_server(&dir, port, &client_url, audited)?;
         wait_listening(&mut api, port, &dir).await?;
         let kubeconfig = dir.join("kubeconfig");
         write(
@@ -137,6 +159,14 @@ impl Cluster {
             ..Default::default()
         };
         Ok(Client::try_from(config)?)
+    }
+
+    /// As [`Self::kubeconfig_with_token`], for an API server that is reached at another address of loopback.
+    pub fn kubeconfig_by(&self, name: &str, token: &str, server: &str) -> Result<PathBuf> {
+        let path = self.kubeconfig_with_token(name, token)?;
+        let text = std::fs::read_to_string(&path).map_err(ClusterError::file(&path))?;
+        write(&path, &text.replace(&self.server, server))?;
+        Ok(path)
     }
 
     /// Writes a kubeconfig whose user has nothing but a token.
@@ -322,7 +352,19 @@ fn start_etcd(dir: &Path) -> Result<(Child, String)> {
     Ok((child, client))
 }
 
-fn start_api_server(dir: &Path, port: u16, etcd: &str) -> Result<Child> {
+/// Arguments of an API server that records writes.
+fn auditing(dir: &Path) -> Result<Vec<OsString>> {
+    let policy = dir.join("audit.yaml");
+    write(&policy, AUDIT_POLICY)?;
+    Ok(args(&[
+        format!("--audit-policy-file={}", policy.display()),
+        format!("--audit-log-path={}", dir.join("audit.log").display()),
+        // What a test reads must be there when the request is answered.
+        "--audit-log-mode=blocking".to_owned(),
+    ]))
+}
+
+fn start_api_server(dir: &Path, port: u16, etcd: &str, audited: bool) -> Result<Child> {
     let key = dir.join("service-account.key");
     let pair =
         rcgen::KeyPair::generate().map_err(|error| ClusterError::Other(error.to_string()))?;
@@ -330,10 +372,12 @@ fn start_api_server(dir: &Path, port: u16, etcd: &str) -> Result<Child> {
     let public = dir.join("service-account.pub");
     write(&public, &pair.public_key_pem())?;
     let tokens = dir.join("tokens.csv");
-    write(
-        &tokens,
-        &format!("{ADMIN_TOKEN},admin,admin,\"system:masters\"\n"),
-    )?;
+    let mut users = format!("{ADMIN_TOKEN},admin,admin,\"system:masters\"\n");
+    for user in AUDITED_USERS.iter().filter(|_| audited) {
+        users.push_str(&format!("{user},{user},{user},\"system:masters\"\n"));
+    }
+    write(&tokens, &users)?;
+    let audit = if audited { auditing(dir)? } else { Vec::new() };
     Child::start(Spec {
         name: "kube-apiserver",
         program: tools::find("kube-apiserver")?,
@@ -353,7 +397,10 @@ fn start_api_server(dir: &Path, port: u16, etcd: &str) -> Result<Child> {
             "--endpoint-reconciler-type=none".to_owned(),
             // Pods need no service account token: nothing runs in them.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
-        ]),
+        ])
+        .into_iter()
+        .chain(audit)
+        .collect(),
         dir: dir.to_owned(),
         ..Spec::default()
     })

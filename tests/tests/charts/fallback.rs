@@ -140,7 +140,7 @@ fn same(arguments: &[&str], input: &FallbackInput) {
 fn input() -> FallbackInput {
     let mut input = FallbackInput::default();
     "istio-system".clone_into(&mut input.config.namespace);
-    "trimtab.istio-system.svc.cluster.local:8082".clone_into(&mut input.proxy.access_log);
+    "trimtab-leader.istio-system.svc.cluster.local:8082".clone_into(&mut input.proxy.access_log);
     input
 }
 
@@ -152,7 +152,7 @@ fn the_chart_gives_the_objects_of_the_program() {
     all.config.domain = "mesh.example.com".to_owned();
     all.config.fallback.tcp = true;
     all.config.revision = "canary".to_owned();
-    all.proxy.access_log = "trimtab.istio-system.svc.mesh.example.com:9082".to_owned();
+    all.proxy.access_log = "trimtab-leader.istio-system.svc.mesh.example.com:9082".to_owned();
     all.deploy = Deploy {
         image: "registry.example.com/envoy:1.40".to_owned(),
         replicas: 3,

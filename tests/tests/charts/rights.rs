@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -13,6 +14,7 @@ use trimtab::{manifests, standalone};
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{LimiterStatus, first_form, v1alpha2};
 use trimtab_embedded::Embedded;
+use trimtab_kit::lease::LEADER_LABEL;
 use trimtab_lab::LabError;
 use trimtab_lab::process::wait_until;
 use trimtab_lazyload::module::Lazyload;
@@ -23,6 +25,8 @@ use crate::helm::{configuration, object, objects, render, repository};
 use crate::{fences, protocols};
 
 const BOUND: Duration = Duration::from_secs(60);
+/// The operator's own pod.
+const POD: &str = "trimtab-0";
 const METRICS: &str = "config.metrics.metricsServer={}";
 const SECRETS: &str = "config.metaprotocol.readSecrets=true";
 const FALLBACK: &str = "fallback.enabled=true";
@@ -40,6 +44,8 @@ fn mesh() -> Embedded {
     limiter(&embedded, "true");
     protocols::load(&embedded);
     fences::load(&embedded);
+    let own = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": POD, "namespace": "istio-system"}, "spec": {"containers": []}});
+    embedded.load(own).unwrap();
     embedded
 }
 
@@ -101,6 +107,7 @@ fn config(text: &str) -> Config {
         }
     });
     config.in_cluster = true;
+    config.pod = Some(("istio-system".to_owned(), POD.to_owned()));
     config.edit::<Limiter>(|c| c.refresh = trimtab_crds::Duration::from_millis(100));
     config
 }
@@ -147,6 +154,16 @@ async fn whole_life(
     .await?;
     limiter(embedded, "false");
     filter_where(embedded, "the EnvoyFilter is gone", |f| f.is_none()).await?;
+    let label = || async {
+        let api: Api<Pod> = Api::namespaced(embedded.client(), "istio-system");
+        let pod = api.get(POD).await.map_err(|e| e.to_string())?;
+        let labels = pod.metadata.labels.unwrap_or_default();
+        let leads = labels
+            .get(LEADER_LABEL)
+            .is_some_and(|lease| lease == "trimtab");
+        leads.then_some(()).ok_or_else(|| format!("{labels:?}"))
+    };
+    wait_until("the label of the leader", BOUND, label).await?;
     protocols::whole_life(embedded).await?;
     fences::whole_life(embedded).await?;
     let asked = |log: &Log| log.used.iter().any(|r| r.0 == "metrics.k8s.io");
@@ -198,10 +215,13 @@ async fn the_operator_works_with_its_rights_and_needs_each_of_them() {
         .iter()
         .flat_map(|m| m.rights.iter().flat_map(of_declared))
         .collect();
-    // The rest is for metric sources, and for the xDS server's authority and tokens.
+    // The rest is for metric sources, for the xDS server's authority and tokens, and for the election.
     let of_modules = |r: &&Right| {
         let of_authority = r.1.starts_with("secrets ") || (r.1 == "secrets" && r.2 == "create");
-        !of_authority && !["metrics.k8s.io", "authentication.k8s.io"].contains(&&*r.0)
+        let of_election = r.0 == "coordination.k8s.io" || (r.1 == "pods" && r.2 == "patch");
+        !of_authority
+            && !of_election
+            && !["metrics.k8s.io", "authentication.k8s.io"].contains(&&*r.0)
     };
     assert_eq!(
         declared,

@@ -8,10 +8,18 @@ use trimtab::config::Config;
 use crate::helm::{chart, render};
 
 /// A value, and what helm says of it.
-const REFUSED: [(&str, &str); 20] = [
+const REFUSED: [(&str, &str); 22] = [
     (
-        "replicaCount=2",
-        "at '/replicaCount': maximum: got 2, want 1",
+        "replicaCount=-1",
+        "at '/replicaCount': minimum: got -1, want 0",
+    ),
+    (
+        "config.leaderElection.enabled=false",
+        "replicaCount: with more than one replica, all would write",
+    ),
+    (
+        "leaderElection.leaseDuration=soon",
+        "at '/leaderElection/leaseDuration': 'soon' does not match pattern",
     ),
     ("replicas=1", "additional properties 'replicas' not allowed"),
     (

@@ -68,7 +68,7 @@ async fn the_operator_chart_is_installed_upgraded_and_uninstalled() {
         "-n",
         &namespace,
         name,
-        "--set=replicaCount=2",
+        "--set=replicaCount=-1",
     ];
     let refused = cluster.helm(&wrong).await.unwrap_err().to_string();
     assert!(refused.contains("replicaCount"), "{refused}");

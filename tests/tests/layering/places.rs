@@ -24,6 +24,22 @@ fn only_the_kit_writes_to_the_api_server() {
     assert!(!files_that_mention("modules/kit/src", &words).is_empty());
 }
 
+#[test]
+fn each_write_is_admitted() {
+    let words = ["PatchParams", "PostParams", "DeleteParams", "Recorder::new"];
+    let mut writing = files_that_mention("modules/kit/src", &words);
+    // A review of a token changes nothing, and the Lease is what admits.
+    for file in ["identity/tokens.rs", "lease/elector.rs"] {
+        assert!(writing.remove(&format!("modules/kit/src/{file}")), "{file}");
+    }
+    let admitted = files_that_mention("modules/kit/src", &["admission"]);
+    let others: Vec<_> = writing.difference(&admitted).collect();
+    assert!(
+        others.is_empty(),
+        "{others:?}: of several replicas only the leader writes, see modules/kit/src/lease/admission.rs"
+    );
+}
+
 /// What a module would need to make a condition by itself; a module may well speak of a `RateLimitCondition`.
 const OF_CONDITIONS: [&str; 6] = [
     " Condition {",

@@ -7,11 +7,13 @@ use std::time::Duration;
 use crate::lab::folder;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::LimiterStatus;
 use trimtab_kit::answers::Answers;
 use trimtab_kit::clock::ManualClock;
 use trimtab_kit::engine::Engine as _;
+use trimtab_kit::lease::{Leadership, Timing, WriteAdmission};
 use trimtab_kit::sources::{
     Failure, Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource, Sample,
     SampleRequest, Samples, SourceHealth,
@@ -111,12 +113,34 @@ impl Fixture {
         sources: Vec<Arc<dyn MetricSource>>,
         source: Arc<FakeSource>,
     ) -> Self {
+        let always = |_: &ManualClock| WriteAdmission::always();
+        Self::admitted(sources, source, always)
+    }
+
+    /// One of several replicas, whose source knows `cpu`; it does not lead before the sender says so.
+    pub(crate) fn elected() -> (Self, watch::Sender<Option<Leadership>>) {
+        let (sender, leadership) = watch::channel(None);
+        let source = Arc::new(FakeSource::default());
+        source.set("cpu", 0.0);
+        let fake: Arc<dyn MetricSource> = source.clone();
+        let elected = |clock: &ManualClock| {
+            WriteAdmission::elected(leadership, &Timing::default(), Arc::new(clock.clone()))
+        };
+        (Self::admitted(vec![fake], source, elected), sender)
+    }
+
+    fn admitted(
+        sources: Vec<Arc<dyn MetricSource>>,
+        source: Arc<FakeSource>,
+        admission: impl FnOnce(&ManualClock) -> WriteAdmission,
+    ) -> Self {
         let mesh = Mesh::new("cluster.local");
         let (index, clock, cache) = (
             Index::new("istio-system", &mesh),
             ManualClock::default(),
             ResourceCache::new(),
         );
+        let admission = admission(&clock);
         index.attach(&mesh);
         let known_metrics = sources.iter().flat_map(|s| s.provides()).collect();
         let settings = Settings {
@@ -124,13 +148,13 @@ impl Fixture {
             ..Settings::default()
         };
         let answers = Arc::new(Answers::default());
-        let engine = Engine::new(
+        let engine = Engine::elected(
             index,
             sources,
             settings,
             Arc::new(clock.clone()),
             cache.clone(),
-            answers.clone(),
+            (answers.clone(), admission),
         );
         Self {
             mesh,

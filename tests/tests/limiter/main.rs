@@ -20,6 +20,7 @@ mod ecds;
 mod fixture;
 mod golden;
 mod lab;
+mod leader;
 mod matches;
 mod programmed;
 mod protocols;

@@ -1,15 +1,23 @@
 //! Why a call failed.
 
-use kube::core::Status;
+use std::time::Duration;
 
-use super::CALL_TIMEOUT;
+use kube::core::Status;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// No answer in time.
-    #[error("{what}: no answer from the API server within {}s", CALL_TIMEOUT.as_secs())]
+    #[error("{what}: no answer from the API server within {}s", limit.as_secs_f64())]
     Timeout {
+        /// Verb and object.
+        what: String,
+        /// The time limit.
+        limit: Duration,
+    },
+    /// It was not begun: it waits until this replica leads.
+    #[error("{what}: this replica does not lead")]
+    NotLeading {
         /// Verb and object.
         what: String,
     },
@@ -62,6 +70,7 @@ impl ApplyError {
                 kube::Error::Api(s) if is_too_large(s) => "RequestEntityTooLarge",
                 _ => "ApiError",
             },
+            Self::NotLeading { .. } => "NotLeading",
             Self::Foreign { .. } => "Conflict",
             Self::NotInstalled { .. } => "NotInstalled",
             Self::Encode { .. } => "EncodeError",

@@ -16,6 +16,7 @@ use trimtab_xds::ServerCertificate;
 
 use super::authority::{Authorities, AuthorityError, LEAF_LIFE};
 use crate::clock::Clock;
+use crate::lease::{Permit, WriteAdmission};
 
 /// How often the Secret is read again.
 const POLL: Duration = Duration::from_secs(60);
@@ -55,6 +56,12 @@ pub enum StoreError {
         "Secret {0}: deleted or replaced, and no proxy trusts its new authorities yet: restart the operator to tell them"
     )]
     Replaced(String),
+    /// It is another replica's to make it.
+    #[error("Secret {0}: the replica that leads makes it; this one does not lead")]
+    NotLeading(String),
+    /// It was not written in time.
+    #[error("Secret {0}: no answer from the API server within {1:?}")]
+    Timeout(String, Duration),
     /// Others changed it all the time.
     #[error("Secret {0}: changed by others {ATTEMPTS} times in a row")]
     Contended(String),
@@ -64,6 +71,7 @@ pub enum StoreError {
 #[derive(Clone)]
 pub struct AuthorityStore {
     api: Api<Secret>,
+    admission: WriteAdmission,
     config: AuthorityConfig,
     clock: Arc<dyn Clock>,
 }
@@ -79,9 +87,22 @@ impl AuthorityStore {
     pub fn new(client: Client, config: AuthorityConfig, clock: Arc<dyn Clock>) -> Self {
         Self {
             api: Api::namespaced(client, &config.namespace),
+            admission: WriteAdmission::always(),
             config,
             clock,
         }
+    }
+
+    /// The same, whose writes pass `admission`.
+    #[must_use]
+    pub fn admitted_by(mut self, admission: WriteAdmission) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// Waits until this replica may write.
+    pub async fn led(&self) {
+        self.admission.led().await;
     }
 
     /// The authorities; made when there are none, and advanced when the first comes near its end.
@@ -91,21 +112,27 @@ impl AuthorityStore {
                 None => {
                     let made = Authorities::new(self.clock.now()).map_err(|e| self.unusable(e))?;
                     let secret = self.secret(&made, ObjectMeta::default());
-                    let created = self.api.create(&PostParams::default(), &secret).await;
-                    created.map(|_| made)
+                    let Ok(permit) = self.admission.admit() else {
+                        return Err(StoreError::NotLeading(self.name()));
+                    };
+                    let params = PostParams::default();
+                    let creating = self.api.create(&params, &secret);
+                    self.within(&permit, creating).await?.map(|_| made)
                 }
                 Some((known, metadata)) => {
                     let now = self.clock.now();
                     let Some(advanced) = known.advanced(now).map_err(|e| self.unusable(e))? else {
                         return Ok(known);
                     };
-                    // With its resourceVersion: of two replicas one advances.
+                    // There is time: they are advanced long before the first ends.
+                    let Ok(permit) = self.admission.admit() else {
+                        return Ok(known);
+                    };
+                    // With its resourceVersion: others may advance it at the same time.
                     let changed = self.secret(&advanced, metadata);
-                    let replaced = self
-                        .api
-                        .replace(&self.config.name, &PostParams::default(), &changed)
-                        .await;
-                    replaced.map(|_| advanced)
+                    let params = PostParams::default();
+                    let replacing = self.api.replace(&self.config.name, &params, &changed);
+                    self.within(&permit, replacing).await?.map(|_| advanced)
                 }
             };
             match written {
@@ -146,6 +173,15 @@ impl AuthorityStore {
             ),
             ..Secret::default()
         }
+    }
+
+    async fn within<T>(
+        &self,
+        permit: &Permit,
+        write: impl Future<Output = kube::Result<T>>,
+    ) -> Result<kube::Result<T>, StoreError> {
+        let written = tokio::time::timeout(permit.limit(), write).await;
+        written.map_err(|_| StoreError::Timeout(self.name(), permit.limit()))
     }
 
     fn name(&self) -> String {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use trimtab_crds::istio::EnvoyFilter;
@@ -32,25 +33,28 @@ impl Contract for Engine {
         tokio::select! {
             () = self.index.changed() => {}
             () = tokio::time::sleep(DEADLINES) => {}
+            () = self.admission.turned(self.leads.load(Ordering::Relaxed)) => {}
         }
     }
 
     fn absorb(&self) {
         self.started.get_or_init(|| self.clock.monotonic());
+        self.turn();
         if self.absorb_events() {
             self.wake_samplers.notify_waiters();
         }
         self.expire_waits();
     }
 
-    /// Once no limiter waits for its first samples, or has waited for as long as a query may take.
+    /// Once no limiter waits for its first samples, or has waited for as long as a query may take; at once where another replica
+    /// decides.
     fn is_ready(&self) -> bool {
         let waited = |since: &Duration| self.clock.monotonic().saturating_sub(*since);
         let over = self
             .started
             .get()
             .is_some_and(|s| waited(s) >= FIRST_SAMPLE);
-        over || !self.any_pending()
+        over || !self.leads.load(Ordering::Relaxed) || !self.any_pending()
     }
 
     fn writes(self: &Arc<Self>, key: &LimiterKey) -> Writes {

@@ -125,6 +125,31 @@ impl Entry {
         }
     }
 
+    /// Goes on as a new process would, from the decisions that are known.
+    pub fn restart(&mut self, now: Duration) {
+        let same = self.object.latest.observed_generation == Some(self.object.owner.generation);
+        self.steady = if same {
+            Steady::restored(&self.input, now)
+        } else {
+            Steady::default()
+        };
+        self.input.metrics.clear();
+        self.input.overdue.clear();
+        self.undefined.clear();
+        (self.first_seen, self.written_at) = (now, now);
+    }
+
+    /// Takes the decisions over that the leader has written. False: it has not decided on this spec yet.
+    pub fn follow(&mut self) -> bool {
+        let Some(decisions) = self.object.led() else {
+            return false;
+        };
+        self.written = Some(self.object.latest.clone());
+        self.input.previous.clone_from(&decisions);
+        self.decisions = decisions;
+        true
+    }
+
     /// Takes over a newly resolved object. Control state (decisions, samples) stays.
     pub fn update(&mut self, resolved: Resolved, settings: Arc<Settings>) {
         let Resolved {

@@ -4,10 +4,12 @@
 mod contract;
 mod entry;
 mod findings;
+mod leader;
 mod sample_request;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use trimtab_kit::answers::Answers;
 use trimtab_kit::clock::Clock;
+use trimtab_kit::lease::WriteAdmission;
 use trimtab_kit::module::Finding;
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::sources::{MetricSource, Sampler, Samples};
@@ -56,6 +59,9 @@ pub struct Engine {
     wake_samplers: Notify,
     /// Monotonic time of the first pass.
     started: OnceLock<Duration>,
+    admission: WriteAdmission,
+    /// This replica decides; else it serves what the leader does.
+    leads: AtomicBool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -83,7 +89,7 @@ struct Pushes {
 }
 
 impl Engine {
-    /// An engine without limiters.
+    /// An engine without limiters, of the only replica.
     pub fn new(
         index: Arc<Index>,
         sources: Vec<Arc<dyn MetricSource>>,
@@ -92,7 +98,24 @@ impl Engine {
         xds: ResourceCache,
         answers: Arc<Answers>,
     ) -> Arc<Self> {
+        let admission = WriteAdmission::always();
+        Self::elected(index, sources, settings, clock, xds, (answers, admission))
+    }
+
+    /// An engine without limiters that decides while `admission` says so.
+    pub fn elected(
+        index: Arc<Index>,
+        sources: Vec<Arc<dyn MetricSource>>,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        xds: ResourceCache,
+        (answers, admission): (Arc<Answers>, WriteAdmission),
+    ) -> Arc<Self> {
+        let leads = !admission.is_elected();
+        index.follow_leader(!leads);
         Arc::new(Self {
+            admission,
+            leads: leads.into(),
             index,
             entries: Mutex::default(),
             sampler: Mutex::default(),
@@ -327,6 +350,9 @@ impl Engine {
     /// worked out again: most ticks change values and no decision.
     fn step(&self, key: &LimiterKey, entry: &mut Entry, cause: Cause, pushes: &mut Pushes) {
         let now = self.clock.monotonic();
+        if !self.leads.load(Ordering::Relaxed) {
+            return self.follow(key, entry, cause, pushes);
+        }
         let (dirty, pending) = (cause == Cause::Event, entry.pending(now));
         let waits = pending || entry.unsampled() || entry.is_waiting();
         let settled = !waits && !entry.is_undefined();
@@ -342,23 +368,7 @@ impl Engine {
             self.unsettled.lock().remove(key);
         }
         if changed || dirty {
-            let translation = entry.translate();
-            if let Some(outputs) = entry.keep_outputs(&translation, pending) {
-                let mut owners = self.owners.lock();
-                for name in &outputs.remove {
-                    owners.remove(name);
-                }
-                owners.extend(outputs.set.iter().map(|r| (r.name.clone(), key.clone())));
-                drop(owners);
-                let scope = self.scope(key);
-                pushes
-                    .set
-                    .extend(outputs.set.into_iter().map(|resource| Scoped {
-                        resource,
-                        scope: scope.clone(),
-                    }));
-                pushes.remove.extend(outputs.remove);
-            }
+            self.serve(key, entry, pending, pushes);
         }
         let only_values = matches!(
             cause,
@@ -370,6 +380,27 @@ impl Engine {
         if changed || dirty || (!pending && entry.should_write(now)) {
             self.queue.push(key.clone());
         }
+    }
+
+    /// Collects the pushes of what is decided.
+    fn serve(&self, key: &LimiterKey, entry: &mut Entry, pending: bool, pushes: &mut Pushes) {
+        let translation = entry.translate();
+        let Some(outputs) = entry.keep_outputs(&translation, pending) else {
+            return;
+        };
+        let mut owners = self.owners.lock();
+        for name in &outputs.remove {
+            owners.remove(name);
+        }
+        owners.extend(outputs.set.iter().map(|r| (r.name.clone(), key.clone())));
+        drop(owners);
+        let scope = self.scope(key);
+        let set = outputs.set.into_iter().map(|resource| Scoped {
+            resource,
+            scope: scope.clone(),
+        });
+        pushes.set.extend(set);
+        pushes.remove.extend(outputs.remove);
     }
 
     fn push(&self, pushes: Pushes) {

@@ -15,12 +15,19 @@ use crate::owner::Owner;
 
 impl State {
     fn put_limiter(&mut self, key: &LimiterKey, object: LimiterObject) {
-        if let Some(old) = self.limiters.get(key)
+        if let Some(old) = self.limiters.get_mut(key)
             && old.owner == object.owner
             && old.spec == object.spec
             && old.undecodable == object.undecodable
         {
-            return; // a status write of our own: nothing to decide (no loop)
+            let changed = old.latest.descriptors != object.latest.descriptors
+                || old.latest.observed_generation != object.latest.observed_generation;
+            old.latest = object.latest;
+            // Else it is a status write of our own: nothing to decide (no loop).
+            if self.follows_leader && changed {
+                self.dirty.insert(key.clone());
+            }
+            return;
         }
         let uid = self.limiters.get(key).map(|old| old.owner.uid.clone());
         if uid.is_some_and(|uid| !uid.is_empty() && uid != object.owner.uid) {
@@ -52,6 +59,15 @@ impl State {
         self.touch_name(&key.namespace, &key.name);
     }
 
+    /// Another replica begins or ceases to decide: each limiter goes on from what its status says now.
+    pub(super) fn turn(&mut self, follows_leader: bool) {
+        self.follows_leader = follows_leader;
+        for (key, limiter) in &mut self.limiters {
+            limiter.status = limiter.latest.clone();
+            self.dirty.insert(key.clone());
+        }
+    }
+
     fn mark_undecodable(&mut self, key: LimiterKey, error: &str) {
         let object = self
             .limiters
@@ -65,6 +81,7 @@ impl State {
                 },
                 spec: Arc::default(),
                 status: Arc::default(),
+                latest: Arc::default(),
                 undecodable: None,
             });
         object.undecodable = Some(error.to_owned());

@@ -51,6 +51,8 @@ struct State {
     by_entry_host: HashMap<String, HashSet<LimiterKey>>,
     dirty: HashSet<LimiterKey>,
     gone: Vec<LimiterKey>,
+    /// Another replica decides: its decisions are in the statuses.
+    follows_leader: bool,
 }
 
 /// The index. Cheap to share.
@@ -82,6 +84,7 @@ impl Index {
                 by_entry_host: HashMap::new(),
                 dirty: HashSet::new(),
                 gone: Vec::new(),
+                follows_leader: false,
             }),
             wake: Notify::new(),
             root_namespace: root_namespace.to_owned(),
@@ -116,6 +119,11 @@ impl Index {
         let mut dirty: Vec<LimiterKey> = state.dirty.drain().collect();
         dirty.sort();
         (dirty, std::mem::take(&mut state.gone))
+    }
+
+    /// Whether another replica decides from now on, whose statuses are followed.
+    pub fn follow_leader(&self, follows: bool) {
+        self.with(|state| state.turn(follows));
     }
 
     /// Marks the limiters of a name: a generated object has changed.

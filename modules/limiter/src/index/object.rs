@@ -18,6 +18,8 @@ pub struct LimiterObject {
     pub spec: Arc<LimiterSpec>,
     /// Status at the time it was first seen: decisions to start from.
     pub status: Arc<LimiterStatus>,
+    /// Status as it is now: what the leader decides, for replicas that do not lead.
+    pub latest: Arc<LimiterStatus>,
     /// Why the newest version cannot be read; the spec is then an older one, or empty.
     pub undecodable: Option<String>,
 }
@@ -38,16 +40,13 @@ pub struct Resolved {
 impl LimiterObject {
     /// Decisions of an earlier run.
     pub fn previous(&self) -> Vec<DescriptorStatus> {
-        let mut all = self.status.descriptors.clone();
-        // What was decided does not depend on who held it.
-        for decision in all
-            .iter_mut()
-            .filter(|d| d.state == DescriptorState::NoProxy)
-        {
-            let decided = decision.decided.take();
-            decision.state = decided.unwrap_or(DescriptorState::Limiting);
-        }
-        all
+        decisions(&self.status)
+    }
+
+    /// Decisions of the leader about this very spec; `None`: there are none yet.
+    pub fn led(&self) -> Option<Vec<DescriptorStatus>> {
+        let same = self.latest.observed_generation == Some(self.owner.generation);
+        same.then(|| decisions(&self.latest))
     }
 
     /// Whether a rule is for one inbound port.
@@ -63,4 +62,17 @@ impl LimiterObject {
         let spec = &self.spec;
         spec.workload_selector.is_empty() && !spec.gateway && spec.host.is_none()
     }
+}
+
+fn decisions(status: &LimiterStatus) -> Vec<DescriptorStatus> {
+    let mut all = status.descriptors.clone();
+    // What was decided does not depend on who held it.
+    for decision in all
+        .iter_mut()
+        .filter(|d| d.state == DescriptorState::NoProxy)
+    {
+        let decided = decision.decided.take();
+        decision.state = decided.unwrap_or(DescriptorState::Limiting);
+    }
+    all
 }

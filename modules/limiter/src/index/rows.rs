@@ -52,10 +52,12 @@ fn read<K: ResourceExt>(
         generation: object.meta().generation.unwrap_or_default(),
         revision: object.labels().get(REVISION_LABEL).cloned(),
     };
+    let status = Arc::new(status.cloned().unwrap_or_default());
     LimiterObject {
         owner,
         spec: Arc::new(spec),
-        status: Arc::new(status.cloned().unwrap_or_default()),
+        latest: status.clone(),
+        status,
         undecodable: None,
     }
 }
