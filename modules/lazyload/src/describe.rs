@@ -71,6 +71,12 @@ fn write(out: &mut String, view: &FenceView) -> std::fmt::Result {
     for (entry, reasons) in &view.entries {
         writeln!(out, "    {entry:width$}  {}", reasons.join("; "))?;
     }
+    if !view.excluded.is_empty() {
+        writeln!(out, "  left out:")?;
+        for entry in &view.excluded {
+            writeln!(out, "    {entry}")?;
+        }
+    }
     let mut by_caller: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for dependency in &view.dependencies {
         by_caller

@@ -60,7 +60,7 @@ const REFUSED: [(&str, &str); 20] = [
     ),
     (
         "config.lazyload.mode=enforce",
-        "at '/config/lazyload/mode': value must be one of 'Observe', 'Exclude', 'Enforce'",
+        "at '/config/lazyload/mode': value must be one of 'Observe', 'Exclude', 'Enforce', 'Auto'",
     ),
     (
         "fallback.enabled=true,config.lazyload.enabled=false",

@@ -14,6 +14,7 @@ mod budget;
 mod cases;
 mod compatibility;
 mod defects;
+mod exclude;
 mod fixture;
 mod gate;
 mod hints;

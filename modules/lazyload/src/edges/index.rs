@@ -38,6 +38,8 @@ pub(super) struct Index {
     forgotten: HashMap<Caller, i64>,
     pub(super) changes: BTreeSet<Caller>,
     pub(super) refused: u64,
+    /// Callers of which a call to a known host was not kept.
+    pub(super) not_kept: BTreeSet<Caller>,
 }
 
 impl Index {
@@ -52,6 +54,7 @@ impl Index {
             forgotten: HashMap::new(),
             changes: BTreeSet::new(),
             refused: 0,
+            not_kept: BTreeSet::new(),
         }
     }
 
@@ -115,6 +118,9 @@ impl Index {
         }
         if !self.room(caller, seen.known) {
             self.refused += 1;
+            if seen.known && !self.not_kept.contains(&seen.caller) {
+                self.not_kept.insert(seen.caller.clone());
+            }
             return Seen::Refused;
         }
         let record = Record::new(evidence_set, seen.known, now);

@@ -11,7 +11,7 @@ mod addresses;
 mod directory;
 mod fences;
 mod follow;
-mod hosts;
+pub(crate) mod hosts;
 mod marks;
 mod registry;
 mod resolve;

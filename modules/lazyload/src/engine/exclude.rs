@@ -1,0 +1,346 @@
+//! Modes `Exclude` and `Auto`: what their fences leave out, and which step they are at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use trimtab_crds::fence::{DependencyState, Mode, ScopeSize};
+
+use super::{Engine, Entry, Inner};
+use crate::edges::Told;
+use crate::exclude::{self, Needed, Watched};
+use crate::mesh::ResolvedFence;
+use crate::object::{Caller, Evidence, FenceKey};
+use crate::scope::services::{Protocol, Services as _};
+use crate::scope::{Claim, Learned, Role, Scope};
+use crate::tighten::{Now, Seen, Tighten};
+
+/// What a fence needs for these modes. All fences have it: a change of mode finds what was watched before.
+#[derive(Debug, Default)]
+pub(super) struct Modes {
+    watched: Watched,
+    /// Entries that the Sidecar leaves out; `None`: it names what it imports.
+    pub(super) excluded: Option<BTreeSet<String>>,
+    /// Entries that may have been called though no call can be told, by the window.
+    doubted: BTreeMap<String, u64>,
+    /// Of mode `Auto`.
+    pub(super) tighten: Option<Tighten>,
+    /// Hosts that are learned, as far as they were called.
+    called: BTreeSet<Arc<str>>,
+    /// How many of them came in since the last window that the scope did not have.
+    outside: u64,
+}
+
+impl Modes {
+    /// The mode in force.
+    pub(super) fn mode(&mut self, resolved: &ResolvedFence, now: Timestamp) -> Mode {
+        if resolved.mode != Mode::Auto {
+            self.tighten = None;
+            return resolved.mode;
+        }
+        let begin = || match &resolved.status.auto {
+            Some(stored) => Tighten::from_status(stored, now),
+            None => Tighten::new(now),
+        };
+        self.tighten.get_or_insert_with(begin).mode()
+    }
+
+    /// The workloads whose telemetry counts.
+    pub(super) fn watch(&mut self, key: &FenceKey, callers: &BTreeSet<Caller>) {
+        if callers.is_empty() {
+            let by_name = Caller::new(&key.namespace, &key.name);
+            self.watched.of(&BTreeSet::from([by_name]));
+        } else {
+            self.watched.of(callers);
+        }
+    }
+
+    /// Looks which learned hosts are new. `before` is the scope that they were called under; `None`: it is the first.
+    pub(super) fn learned(&mut self, before: Option<&Scope>, learned: &[Learned]) {
+        if self.tighten.is_none() {
+            return;
+        }
+        let seen = [Evidence::AccessLog, Evidence::Prometheus];
+        let called = learned.iter().filter(|l| {
+            l.state == DependencyState::Active && seen.iter().any(|e| l.evidence.contains(e))
+        });
+        let called: BTreeSet<Arc<str>> = called.map(|l| l.host.clone()).collect();
+        let known = std::mem::replace(&mut self.called, called);
+        let Some(before) = before else {
+            return;
+        };
+        let mut needed = Needed::default();
+        needed.add(before.entries.keys());
+        needed.add_imports(&before.imports);
+        let new = self.called.difference(&known);
+        let new = new.filter(|host| !needed.has_host(host)).count();
+        self.outside += u64::try_from(new).unwrap_or(u64::MAX);
+    }
+}
+
+fn host_of(entry: &str) -> &str {
+    entry.split_once('/').map_or("", |(_, host)| host)
+}
+
+/// What is asked of the mesh for one Sidecar.
+pub(super) struct Asked {
+    needed: Needed,
+    mesh: ScopeSize,
+    proven: Option<u64>,
+    doubted: BTreeMap<String, u64>,
+}
+
+/// What is asked when the Sidecar of this fence must have everything: its own mode says so, or that of a fence that shares
+/// its pods.
+fn asked(
+    inner: &Inner,
+    key: &FenceKey,
+    role: &Role,
+    others: &[Claim],
+    min: Duration,
+) -> Option<Asked> {
+    let with: Vec<&FenceKey> = match role {
+        Role::Writes { with, .. } => with.iter().collect(),
+        Role::MergedInto(_) => others.iter().filter(|o| o.writes).map(|o| &o.key).collect(),
+    };
+    let members = std::iter::once(key).chain(with);
+    let members: Vec<&Entry> = members.filter_map(|k| inner.fences.get(k)).collect();
+    if !members.iter().any(|e| e.mode == Mode::Exclude) {
+        return None;
+    }
+    let own = inner.fences.get(key).filter(|e| e.mode != Mode::Observe)?;
+    let mut needed = Needed::default();
+    needed.add(own.orphans.kept());
+    let mut doubted: BTreeMap<String, u64> = BTreeMap::new();
+    for member in &members {
+        needed.add(member.scope.entries.keys());
+        needed.add_imports(&member.scope.imports);
+        for (entry, window) in &member.modes.doubted {
+            let last = doubted.entry(entry.clone()).or_default();
+            *last = (*last).max(*window);
+        }
+    }
+    let proven = members.iter().map(|e| e.modes.watched.proven(min));
+    Some(Asked {
+        needed,
+        mesh: own.union.size.clone(),
+        proven: proven.min().flatten(),
+        doubted,
+    })
+}
+
+impl Engine {
+    fn proof(&self) -> Duration {
+        *self.config().retention.min
+    }
+
+    /// Works out what the Sidecar of a fence leaves out, if it has everything else.
+    pub(super) fn leave_out(&self, key: &FenceKey, role: &Role, others: &[Claim]) {
+        let asked = asked(&self.inner.lock(), key, role, others, self.proof());
+        let unused = asked.map(|asked| self.unused(&key.namespace, &asked));
+        let mut inner = self.inner.lock();
+        let Some(entry) = inner.fences.get_mut(key) else {
+            return;
+        };
+        entry.modes.excluded = unused.map(|(excluded, size)| {
+            entry.union.size = size;
+            excluded
+        });
+    }
+
+    /// What is left out of a Sidecar with everything, and the size that is left.
+    fn unused(&self, client: &str, asked: &Asked) -> (BTreeSet<String>, ScopeSize) {
+        self.since.watch();
+        let (old, counts) = {
+            let istiod = self.istiod.lock();
+            (istiod.is_old(), istiod.is_new())
+        };
+        let registry = self.index.services();
+        let excluded = match asked.proven {
+            Some(proven) if !old => {
+                let mesh = exclude::Mesh {
+                    services: &*registry,
+                    all: registry.all().cloned().collect(),
+                    catching: self.since.catching(),
+                };
+                exclude::unused(client, &mesh, &asked.needed, |entry| {
+                    let name = format!("{}/{}", entry.namespace, entry.host);
+                    let doubt = asked.doubted.get(&name);
+                    self.since.of(entry).is_some_and(|since| since <= proven)
+                        && doubt.is_none_or(|window| *window <= proven)
+                })
+            }
+            _ => BTreeSet::new(),
+        };
+        // Whoever does not know exclusions gives everything.
+        let none = BTreeSet::new();
+        let counted = if counts { &excluded } else { &none };
+        let routes = registry.all_routes();
+        let size = exclude::size::size(client, &*registry, &routes, counted, &asked.mesh);
+        (excluded, size)
+    }
+
+    /// Takes over what telemetry has told. Gives the fences whose Sidecar or step follows from it.
+    pub(super) fn take_telemetry(&self, told: &Told) -> BTreeSet<FenceKey> {
+        let mut dirty = self.take_windows(told);
+        dirty.extend(self.doubt(told));
+        dirty.extend(self.services_moved());
+        dirty.extend(self.tighten(told));
+        dirty
+    }
+
+    fn take_windows(&self, told: &Told) -> BTreeSet<FenceKey> {
+        let min = self.proof();
+        let mut inner = self.inner.lock();
+        let mut dirty = BTreeSet::new();
+        for (key, entry) in &mut inner.fences {
+            let modes = &mut entry.modes;
+            let wide = entry.mode == Mode::Exclude || modes.excluded.is_some();
+            if told.unproven.iter().any(|c| modes.watched.has(c)) {
+                modes.watched.restart();
+                dirty.extend(wide.then(|| key.clone()));
+            }
+            let before = modes.watched.proven(min);
+            for window in &told.windows {
+                modes.watched.take(window, min);
+            }
+            let after = modes.watched.proven(min);
+            let Some(proven) = after.filter(|_| wide && after > before) else {
+                continue;
+            };
+            let doubts = modes.doubted.len();
+            modes.doubted.retain(|_, window| *window > proven);
+            if doubts != modes.doubted.len() || self.since.any(before, proven) {
+                dirty.insert(key.clone());
+            }
+        }
+        dirty
+    }
+
+    /// A TCP connection to an excluded service names no host, so that each of them may be meant.
+    fn doubt(&self, told: &Told) -> BTreeSet<FenceKey> {
+        let astray = told.strays.iter().filter(|(_, strays)| strays.tcp > 0);
+        let astray: Vec<&Caller> = astray.map(|(caller, _)| caller).collect();
+        if astray.is_empty() {
+            return BTreeSet::new();
+        }
+        let named: BTreeSet<FenceKey> = {
+            let inner = self.inner.lock();
+            let has = |e: &Entry| astray.iter().any(|c| e.modes.watched.has(c));
+            let fences = inner.fences.iter().filter(|(_, e)| has(e));
+            fences.map(|(key, _)| key.clone()).collect()
+        };
+        // Another fence may write the Sidecar.
+        let mut near = named.clone();
+        for key in &named {
+            let resolved = self.index.resolve(key);
+            near.extend(resolved.into_iter().flat_map(|r| r.overlaps).map(|o| o.key));
+        }
+        let mut excluded: Vec<(FenceKey, String)> = Vec::new();
+        {
+            let inner = self.inner.lock();
+            for key in near {
+                let entry = inner.fences.get(&key);
+                let all = entry.and_then(|e| e.modes.excluded.as_ref());
+                excluded.extend(all.into_iter().flatten().map(|e| (key.clone(), e.clone())));
+            }
+        }
+        {
+            let registry = self.index.services();
+            excluded.retain(|(_, entry)| {
+                let entries = registry.host(host_of(entry));
+                let mut ports = entries.iter().flat_map(|e| e.ports.to_vec());
+                ports.any(|p| !matches!(p.protocol, Protocol::Http | Protocol::Http2))
+            });
+        }
+        let window = self.since.window();
+        let mut inner = self.inner.lock();
+        let mut dirty = BTreeSet::new();
+        for (key, excluded) in excluded {
+            if let Some(entry) = inner.fences.get_mut(&key) {
+                entry.modes.doubted.insert(excluded, window);
+                dirty.insert(key);
+            }
+        }
+        dirty
+    }
+
+    /// Fences with an exclusion of a service that is another one now, or gone.
+    fn services_moved(&self) -> BTreeSet<FenceKey> {
+        let moved = self.since.drain_changes();
+        if moved.is_empty() {
+            return BTreeSet::new();
+        }
+        let inner = self.inner.lock();
+        let touched = |entry: &Entry| {
+            let mut excluded = entry.modes.excluded.iter().flatten();
+            excluded.any(|e| moved.has(host_of(e)))
+        };
+        let fences = inner.fences.iter().filter(|(_, e)| touched(e));
+        fences.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Takes the steps of mode `Auto`.
+    fn tighten(&self, told: &Told) -> BTreeSet<FenceKey> {
+        let config = self.config();
+        let keys: Vec<FenceKey> = {
+            let inner = self.inner.lock();
+            let auto = inner.fences.iter();
+            let auto = auto.filter(|(_, e)| e.modes.tighten.is_some());
+            auto.map(|(key, _)| key.clone()).collect()
+        };
+        let now = Now {
+            wall: self.clock.now(),
+            monotonic: self.clock.monotonic(),
+        };
+        let mut dirty = BTreeSet::new();
+        for key in keys {
+            let carried = self.is_carried(&key.namespace);
+            let mut inner = self.inner.lock();
+            let Some(entry) = inner.fences.get_mut(&key) else {
+                continue;
+            };
+            let seen = entry.modes.seen(told, carried);
+            let Some(tighten) = &mut entry.modes.tighten else {
+                continue;
+            };
+            let before = tighten.to_status(&config.auto);
+            let turn = tighten.step(&seen, &config.auto, now);
+            let moved = before != tighten.to_status(&config.auto);
+            if let Some(turn) = turn {
+                let bound = tighten.bound(&config.auto);
+                drop(inner);
+                self.tell(&key, turn, bound);
+                dirty.insert(key);
+            } else if moved {
+                drop(inner);
+                self.queue.push(super::WorkItem::Fence(key));
+            }
+        }
+        dirty
+    }
+
+    /// Whether calls out of scope reach their service.
+    pub(super) fn is_carried(&self, namespace: &str) -> bool {
+        !matches!(
+            self.fallback_state(namespace),
+            crate::status::FallbackState::NotReady(_)
+        )
+    }
+}
+
+impl Modes {
+    fn seen(&mut self, told: &Told, carried: bool) -> Seen {
+        let windows = told.windows.iter();
+        let watched = windows.filter(|w| self.watched.is_in(&w.callers));
+        let watched: Option<Duration> = watched.map(|w| w.by).reduce(|a, b| a + b);
+        let strays = told.strays.iter().filter(|(c, _)| self.watched.has(c));
+        Seen {
+            watched,
+            strays: strays.map(|(_, s)| s.http + s.tcp).sum(),
+            new_hosts: std::mem::take(&mut self.outside),
+            carried,
+        }
+    }
+}
