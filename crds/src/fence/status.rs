@@ -53,9 +53,9 @@ pub struct FenceStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AutoStatus {
-    /// `Exclude` or `Enforce`.
-    #[serde(default)]
-    pub step: Mode,
+    /// `Exclude` or `Enforce`; absent: `Exclude`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Mode>,
     /// When this step began, RFC 3339 in UTC.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub since: String,

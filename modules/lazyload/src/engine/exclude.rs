@@ -84,11 +84,13 @@ fn host_of(entry: &str) -> &str {
 }
 
 /// What is asked of the mesh for one Sidecar.
-pub(super) struct Asked {
+struct Asked {
     needed: Needed,
     mesh: ScopeSize,
     proven: Option<u64>,
     doubted: BTreeMap<String, u64>,
+    /// No other fence shares the Sidecar.
+    alone: bool,
 }
 
 /// What is asked when the Sidecar of this fence must have everything: its own mode says so, or that of a fence that shares
@@ -127,6 +129,7 @@ fn asked(
         mesh: own.union.size.clone(),
         proven: proven.min().flatten(),
         doubted,
+        alone: members.len() == 1,
     })
 }
 
@@ -154,7 +157,9 @@ impl Engine {
         self.since.watch();
         let (old, counts) = {
             let istiod = self.istiod.lock();
-            (istiod.is_old(), istiod.is_new())
+            // Of several fences, those of another mode must not wait for an istiod that takes exclusions.
+            let refuses = istiod.refuses() && !asked.alone;
+            (istiod.is_old() || refuses, istiod.is_new())
         };
         let registry = self.index.services();
         let excluded = match asked.proven {

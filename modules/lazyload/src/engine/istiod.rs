@@ -34,11 +34,16 @@ impl Istiod {
         self.assumed || (says && self.refused.is_none())
     }
 
+    /// The API server has refused them lately.
+    pub(super) fn refuses(&self) -> bool {
+        self.refused.is_some()
+    }
+
     /// What becomes of a fence when nothing can be excluded: in mode `Auto` it does without a Sidecar, else the last good one
     /// stays. `None`: it is tried.
     pub(super) fn without_exclusions(&self, entry: &Entry) -> Option<(ProgrammedState, Desired)> {
         let auto = entry.modes.tighten.is_some();
-        if auto && (self.is_old() || self.refused.is_some()) {
+        if auto && (self.is_old() || self.refuses()) {
             return Some((ProgrammedState::Open, Desired::None));
         }
         let release = self.release.filter(|_| self.is_old())?;

@@ -1,6 +1,7 @@
 //! Since when each service is known: a service that is new, or that is another one than before, was not watched yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -101,7 +102,7 @@ impl State {
         }
     }
 
-    fn drop(&mut self, place: &Place) {
+    fn forget(&mut self, place: &Place) {
         self.note(&place.1);
         if let Some(old) = self.services.remove(place) {
             self.uncount(old);
@@ -139,7 +140,7 @@ impl KnownSince {
         let place = (entry.namespace.clone(), entry.host.clone());
         let own = state.services.get(&place).copied()?;
         let exact = state.routes.get(&entry.host).copied();
-        let wild = state.routes.range::<str, _>("*"..="+");
+        let wild = state.routes.range::<str, _>((Included("*"), Excluded("+")));
         let wild = wild.filter(|(host, _)| covers(host, &entry.host));
         let routes = wild.map(|(_, window)| *window).chain(exact);
         Some(routes.fold(own, u64::max))
@@ -178,7 +179,7 @@ impl KnownSince {
         let mut state = self.state.lock();
         for entry in old {
             if !new.iter().any(|n| n.host == entry.host) {
-                state.drop(&(entry.namespace.clone(), entry.host.clone()));
+                state.forget(&(entry.namespace.clone(), entry.host.clone()));
             }
         }
         for entry in new {

@@ -20,7 +20,7 @@ impl Tighten {
         let usual = self.usual.checked_next_power_of_two().unwrap_or(u64::MAX);
         let usual = if self.usual == 0 { 0 } else { usual };
         AutoStatus {
-            step: self.mode(),
+            step: Some(self.mode()),
             since: self.since.to_string(),
             watched: coarse(self.watched, *config.learn),
             quiet: coarse(self.quiet, *config.quiet),
@@ -38,7 +38,7 @@ impl Tighten {
         };
         let count = |count: Option<i64>| u64::try_from(count.unwrap_or(0)).unwrap_or(0);
         Self {
-            enforced: status.step == Mode::Enforce,
+            enforced: status.step == Some(Mode::Enforce),
             watched: time(&status.watched),
             quiet: time(&status.quiet),
             usual: count(status.usual),
