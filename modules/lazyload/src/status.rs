@@ -10,6 +10,7 @@
 //! | `Ready` | the fence does what it asks for | the first of the others that it does not |
 
 mod fit;
+mod modes;
 
 use std::collections::BTreeMap;
 
@@ -172,11 +173,7 @@ fn fallback(facts: &Facts<'_>) -> Draft {
     let draft =
         |status, reason, message: &str| Draft::new("FallbackReady", status, reason, message);
     if facts.mode == Mode::Exclude {
-        return draft(
-            true,
-            "NotUsed",
-            "mode Exclude waits for no fallback: only services that are proven unused are out of scope",
-        );
+        return modes::no_fallback();
     }
     match facts.fallback {
         FallbackState::Unused => draft(
@@ -213,21 +210,8 @@ fn programmed(facts: &Facts<'_>) -> Draft {
             "Programmed",
             format!("the Sidecar names {} host{}", facts.entries, if facts.entries == 1 { "" } else { "s" }),
         ),
-        ProgrammedState::Excluding(0) => draft(
-            true,
-            "Programmed",
-            "the Sidecar has everything: no service is proven unused yet, see docs/servicefence.md, Modes".to_owned(),
-        ),
-        ProgrammedState::Excluding(services) => draft(
-            true,
-            "Programmed",
-            format!("the Sidecar has everything but {services} service{} proven unused", if *services == 1 { " that is" } else { "s that are" }),
-        ),
-        ProgrammedState::Open => draft(
-            false,
-            "Open",
-            "istiod does not know exclusions, which Istio has since 1.31: there is no Sidecar until mode Auto tightens, see Tightened".to_owned(),
-        ),
+        ProgrammedState::Excluding(services) => modes::excluding(*services),
+        ProgrammedState::Open => modes::open(),
         ProgrammedState::MergedInto(other) => draft(
             true,
             "Merged",
@@ -441,7 +425,6 @@ mod tests {
         for (programmed_state, wanted, reason) in [
             (ProgrammedState::Written, "True", "Programmed"),
             (ProgrammedState::Excluding(0), "True", "Programmed"),
-            (ProgrammedState::Excluding(3), "True", "Programmed"),
             (ProgrammedState::Open, "False", "Open"),
             (ProgrammedState::MergedInto(other), "True", "Merged"),
             (ProgrammedState::Observing, "False", "Observing"),

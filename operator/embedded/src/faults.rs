@@ -141,8 +141,7 @@ impl Faults {
         let plan = self.plan.lock();
         let has = |text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
         let mut denials = plan.denials.iter();
-        let (_, _, message) =
-            denials.find(|(f, text, _)| f.matches(verb, plural) && has(text))?;
+        let (_, _, message) = denials.find(|(f, text, _)| f.matches(verb, plural) && has(text))?;
         Some(message.clone())
     }
 

@@ -92,14 +92,14 @@ async fn fault_s16_exclude_leaves_out_what_was_watched_unused_and_nothing_else()
     let spec = json!({"mode": "Exclude", "host": {STOCK: {"stable": {}}}});
     fixture.fence("shop", "front", spec).await;
     fixture.leaves_out("front", &[]).await;
-    fixture
-        .condition("shop", "front", "Ready", "Ready")
-        .await;
+    fixture.condition("shop", "front", "Ready", "Ready").await;
     fake.pass(&fixture, 3).await;
     fixture.settle().await;
     fixture.leaves_out("front", &[]).await;
     fake.pass(&fixture, 2).await;
-    fixture.leaves_out("front", &["data/redis", "shop/front"]).await;
+    fixture
+        .leaves_out("front", &["data/redis", "shop/front"])
+        .await;
     let size = fixture
         .status_where("shop", "front", "the size", |s| {
             s.scope.as_ref().is_some_and(|s| s.services == 2)
@@ -107,7 +107,10 @@ async fn fault_s16_exclude_leaves_out_what_was_watched_unused_and_nothing_else()
         .await
         .scope
         .unwrap();
-    assert!(size.mesh_services == 4 && size.bytes < size.mesh_bytes, "{size:?}");
+    assert!(
+        size.mesh_services == 4 && size.bytes < size.mesh_bytes,
+        "{size:?}"
+    );
     // In the order in which people read it.
     let sidecar = fixture.sidecar("shop", "front").await.unwrap();
     assert_eq!(sidecar.spec.egress[0].hosts[0], "*/*");
@@ -116,7 +119,9 @@ async fn fault_s16_exclude_leaves_out_what_was_watched_unused_and_nothing_else()
     fixture.service("data", "late");
     fake.pass(&fixture, 3).await;
     fixture.settle().await;
-    fixture.leaves_out("front", &["data/redis", "shop/front"]).await;
+    fixture
+        .leaves_out("front", &["data/redis", "shop/front"])
+        .await;
     fake.pass(&fixture, 2).await;
     fixture
         .leaves_out("front", &["data/late", "data/redis", "shop/front"])
@@ -149,7 +154,9 @@ async fn fault_s16_telemetry_that_is_away_proves_nothing() {
     let fixture = Fixture::shop();
     let fake = Fake::start(&[("cart", STOCK, true)]).await;
     let operator = fixture.operator(&config(&fake, None, "")).await;
-    fixture.fence("shop", "front", json!({"mode": "Exclude"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Exclude"}))
+        .await;
     fake.pass(&fixture, 10).await;
     fixture.settle().await;
     fixture.leaves_out("front", &[]).await;
@@ -160,7 +167,10 @@ async fn fault_s16_telemetry_that_is_away_proves_nothing() {
     // Nobody knows which istiod it is: no saving is claimed.
     let status = fixture.status("shop", "front").await;
     let size = status.scope.unwrap();
-    assert_eq!((size.services, size.bytes), (size.mesh_services, size.mesh_bytes));
+    assert_eq!(
+        (size.services, size.bytes),
+        (size.mesh_services, size.mesh_bytes)
+    );
     // A pod of another workload: nothing is known of it.
     fixture.pod("shop", "night", &json!({"app": "front"}), "10.0.0.9");
     fixture.leaves_out("front", &[]).await;
@@ -202,17 +212,25 @@ async fn fault_s16_a_change_of_mode_finds_what_was_watched() {
     let fixture = Fixture::shop();
     let fake = Fake::start(&[("front", CART, true)]).await;
     let operator = fixture.operator(&config(&fake, None, "")).await;
-    fixture.fence("shop", "front", json!({"mode": "Observe"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Observe"}))
+        .await;
     fixture
         .condition("shop", "front", "Programmed", "Observing")
         .await;
     fake.pass(&fixture, 5).await;
-    fixture.fence("shop", "front", json!({"mode": "Exclude"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Exclude"}))
+        .await;
     let unused = ["data/redis", "shop/front", "shop/stock"];
     fixture.leaves_out("front", &unused).await;
-    fixture.fence("shop", "front", json!({"mode": "Enforce"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Enforce"}))
+        .await;
     fixture.scope("shop", "front", &["shop/cart"]).await;
-    fixture.fence("shop", "front", json!({"mode": "Exclude"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Exclude"}))
+        .await;
     fixture.leaves_out("front", &unused).await;
     // A user's Sidecar stays alone.
     fixture
@@ -237,7 +255,9 @@ async fn fault_s16_an_api_server_that_refuses_exclusions_leaves_the_last_good_si
     fixture.api.faults().deny(sidecars, "\"~data/", REFUSAL);
     let text = config(&fake, None, "auto: {learn: 2h, quiet: 1h},");
     let operator = fixture.operator(&text).await;
-    fixture.fence("shop", "front", json!({"mode": "Exclude"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Exclude"}))
+        .await;
     fixture.leaves_out("front", &[]).await;
     fake.pass(&fixture, 5).await;
     fixture
@@ -249,8 +269,12 @@ async fn fault_s16_an_api_server_that_refuses_exclusions_leaves_the_last_good_si
     assert!(message.contains("1.31"), "{message}");
     fixture.leaves_out("front", &[]).await;
     // Mode Auto does without a Sidecar there.
-    fixture.fence("shop", "front", json!({"mode": "Auto"})).await;
-    fixture.condition("shop", "front", "Programmed", "Open").await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Auto"}))
+        .await;
+    fixture
+        .condition("shop", "front", "Programmed", "Open")
+        .await;
     fixture.no_sidecar("shop", "front").await;
     fixture
         .condition("shop", "front", "Ready", "Observing")
@@ -260,7 +284,9 @@ async fn fault_s16_an_api_server_that_refuses_exclusions_leaves_the_last_good_si
     fixture.scope("shop", "front", &["shop/cart"]).await;
     // Another istiod: it is tried again.
     fixture.api.faults().clear();
-    fixture.fence("shop", "front", json!({"mode": "Exclude"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Exclude"}))
+        .await;
     let unused = ["data/redis", "shop/front", "shop/stock"];
     fixture.leaves_out("front", &unused).await;
     fixture
@@ -275,9 +301,13 @@ async fn fault_s16_an_older_istiod_without_its_webhook_gets_no_exclusions() {
     let fake = Fake::start(&[("front", CART, true)]).await;
     let istiod = Istiod::start("1.30.4-abc-Clean").await;
     let operator = fixture.operator(&config(&fake, Some(&istiod), "")).await;
-    fixture.fence("shop", "front", json!({"mode": "Enforce"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Enforce"}))
+        .await;
     fixture.scope("shop", "front", &["shop/cart"]).await;
-    fixture.fence("shop", "front", json!({"mode": "Exclude"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Exclude"}))
+        .await;
     fixture
         .condition("shop", "front", "Programmed", "Unsupported")
         .await;
@@ -298,7 +328,9 @@ async fn auto_tightens_by_evidence_and_goes_back_when_calls_miss() {
     let more = "auto: {learn: 6h, quiet: 3h, hold: 1h, window: 1h, calls: 5},";
     let text = config(&fake, None, more);
     let operator = fixture.operator(&text).await;
-    fixture.fence("shop", "front", json!({"mode": "Auto"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Auto"}))
+        .await;
     fixture.leaves_out("front", &[]).await;
     fixture
         .condition("shop", "front", "Tightened", "Learning")
@@ -324,7 +356,9 @@ async fn auto_tightens_by_evidence_and_goes_back_when_calls_miss() {
         .await;
     fixture.mode("front", Mode::Enforce).await;
     // Calls that nobody takes are.
-    fake.calls.lock().push(("front", "PassthroughCluster", true));
+    fake.calls
+        .lock()
+        .push(("front", "PassthroughCluster", true));
     for _ in 0..6 {
         fake.round().await;
     }
@@ -332,13 +366,17 @@ async fn auto_tightens_by_evidence_and_goes_back_when_calls_miss() {
     assert_eq!(reason_of(&status, "Tightened"), "Learning");
     assert_eq!(status.auto.unwrap().returns, Some(1));
     let wide = |hosts: &BTreeSet<String>| hosts.contains("*/*");
-    fixture.hosts_where("shop", "front", "everything", wide).await;
+    fixture
+        .hosts_where("shop", "front", "everything", wide)
+        .await;
     let events: Api<Event> = Api::namespaced(fixture.api.client(), "shop");
     wait_until("the events", BOUND, || async {
         let all = events.list(&<_>::default()).await.unwrap();
         let reasons: BTreeSet<String> = all.iter().filter_map(|e| e.reason.clone()).collect();
         let wanted = ["Tightened", "WentBack"].map(str::to_owned);
-        (reasons == BTreeSet::from(wanted)).then_some(()).ok_or(format!("{reasons:?}"))
+        (reasons == BTreeSet::from(wanted))
+            .then_some(())
+            .ok_or(format!("{reasons:?}"))
     })
     .await
     .unwrap();
@@ -349,7 +387,10 @@ async fn auto_tightens_by_evidence_and_goes_back_when_calls_miss() {
         "trimtab_lazyload_auto_steps_total{to=\"Exclude\"} 1",
         "trimtab_lazyload_modes{mode=\"Exclude\"} 1.0",
     ] {
-        assert!(text.lines().any(|l| l.starts_with(line)), "{line} in {text}");
+        assert!(
+            text.lines().any(|l| l.starts_with(line)),
+            "{line} in {text}"
+        );
     }
     operator.stop().await.unwrap();
 }
@@ -358,7 +399,9 @@ async fn auto_tightens_by_evidence_and_goes_back_when_calls_miss() {
 async fn auto_without_telemetry_or_a_fallback_does_not_tighten() {
     let fixture = Fixture::shop();
     let operator = fixture.operator("{fallback: {enabled: false}}").await;
-    fixture.fence("shop", "front", json!({"mode": "Auto"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Auto"}))
+        .await;
     fixture
         .condition("shop", "front", "Tightened", "NoTelemetry")
         .await;
@@ -370,7 +413,9 @@ async fn auto_without_telemetry_or_a_fallback_does_not_tighten() {
     let more = "auto: {learn: 2h, quiet: 1h, hold: 1h},";
     let text = config(&fake, None, more).replace("enabled: false", "enabled: true");
     let operator = fixture.operator(&text).await;
-    fixture.fence("shop", "front", json!({"mode": "Auto"})).await;
+    fixture
+        .fence("shop", "front", json!({"mode": "Auto"}))
+        .await;
     fake.pass(&fixture, 3).await;
     fixture
         .condition("shop", "front", "Tightened", "NoFallback")
@@ -388,12 +433,20 @@ async fn fault_s16_connections_without_a_name_take_tcp_services_back() {
     fixture.put(service);
     let fake = Fake::start(&[("front", CART, true)]).await;
     let operator = fixture.operator(&config(&fake, None, "")).await;
-    fixture.fence("shop", "front", json!({"mode": "Exclude", "host": {STOCK: {}}})).await;
+    fixture
+        .fence(
+            "shop",
+            "front",
+            json!({"mode": "Exclude", "host": {STOCK: {}}}),
+        )
+        .await;
     fake.pass(&fixture, 5).await;
     fixture
         .leaves_out("front", &["data/redis", "data/sql", "shop/front"])
         .await;
-    fake.connections.lock().push(("front", "PassthroughCluster", true));
+    fake.connections
+        .lock()
+        .push(("front", "PassthroughCluster", true));
     fixture
         .leaves_out("front", &["data/redis", "shop/front"])
         .await;

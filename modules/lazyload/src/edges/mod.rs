@@ -32,9 +32,9 @@ use trimtab_crds::fence::Dependency;
 
 use crate::object::{Caller, Evidence};
 use index::Index;
-use telemetry::Telemetry;
 pub use persist::{host_of_metric, metric_key};
 pub use rules::{EdgeState, Limits};
+use telemetry::Telemetry;
 pub use telemetry::{Strays, Told, Window};
 
 /// A host name that was seen: shared already, or a piece of a message. Full, in lower case, without a port.

@@ -294,8 +294,12 @@ fn outcome(
     }
     if let Some(excluded) = &entry.modes.excluded {
         let alone = matches!(role, Role::Writes { with, .. } if with.is_empty());
-        if let Some(without) = around.istiod.without_exclusions(entry).filter(|_| alone) {
-            return without;
+        let auto = entry.modes.tighten.is_some();
+        match around.istiod.without_exclusions(auto).filter(|_| alone) {
+            // Nobody asked for a Sidecar, and without one there is everything.
+            Some(ProgrammedState::Open) => return (ProgrammedState::Open, Desired::None),
+            Some(state) => return (state, Desired::Keep),
+            None => {}
         }
         let sidecar = sidecar(resolved, entry, Hosts::AllBut(excluded), config);
         let state = ProgrammedState::Excluding(excluded.len());

@@ -1,83 +1,19 @@
 //! Modes `Exclude` and `Auto`: what their fences leave out, and which step they are at.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use trimtab_crds::fence::{DependencyState, Mode, ScopeSize};
+use trimtab_crds::fence::{Mode, ScopeSize};
+use trimtab_kit::istiod::Release;
 
 use super::{Engine, Entry, Inner};
 use crate::edges::Told;
-use crate::exclude::{self, Needed, Watched};
-use crate::mesh::ResolvedFence;
-use crate::object::{Caller, Evidence, FenceKey};
+use crate::exclude::{self, Needed};
+use crate::object::{Caller, FenceKey};
 use crate::scope::services::{Protocol, Services as _};
-use crate::scope::{Claim, Learned, Role, Scope};
-use crate::tighten::{Now, Seen, Tighten};
-
-/// What a fence needs for these modes. All fences have it: a change of mode finds what was watched before.
-#[derive(Debug, Default)]
-pub(super) struct Modes {
-    watched: Watched,
-    /// Entries that the Sidecar leaves out; `None`: it names what it imports.
-    pub(super) excluded: Option<BTreeSet<String>>,
-    /// Entries that may have been called though no call can be told, by the window.
-    doubted: BTreeMap<String, u64>,
-    /// Of mode `Auto`.
-    pub(super) tighten: Option<Tighten>,
-    /// Hosts that are learned, as far as they were called.
-    called: BTreeSet<Arc<str>>,
-    /// How many of them came in since the last window that the scope did not have.
-    outside: u64,
-}
-
-impl Modes {
-    /// The mode in force.
-    pub(super) fn mode(&mut self, resolved: &ResolvedFence, now: Timestamp) -> Mode {
-        if resolved.mode != Mode::Auto {
-            self.tighten = None;
-            return resolved.mode;
-        }
-        let begin = || match &resolved.status.auto {
-            Some(stored) => Tighten::from_status(stored, now),
-            None => Tighten::new(now),
-        };
-        self.tighten.get_or_insert_with(begin).mode()
-    }
-
-    /// The workloads whose telemetry counts.
-    pub(super) fn watch(&mut self, key: &FenceKey, callers: &BTreeSet<Caller>) {
-        if callers.is_empty() {
-            let by_name = Caller::new(&key.namespace, &key.name);
-            self.watched.of(&BTreeSet::from([by_name]));
-        } else {
-            self.watched.of(callers);
-        }
-    }
-
-    /// Looks which learned hosts are new. `before` is the scope that they were called under; `None`: it is the first.
-    pub(super) fn learned(&mut self, before: Option<&Scope>, learned: &[Learned]) {
-        if self.tighten.is_none() {
-            return;
-        }
-        let seen = [Evidence::AccessLog, Evidence::Prometheus];
-        let called = learned.iter().filter(|l| {
-            l.state == DependencyState::Active && seen.iter().any(|e| l.evidence.contains(e))
-        });
-        let called: BTreeSet<Arc<str>> = called.map(|l| l.host.clone()).collect();
-        let known = std::mem::replace(&mut self.called, called);
-        let Some(before) = before else {
-            return;
-        };
-        let mut needed = Needed::default();
-        needed.add(before.entries.keys());
-        needed.add_imports(&before.imports);
-        let new = self.called.difference(&known);
-        let new = new.filter(|host| !needed.has_host(host)).count();
-        self.outside += u64::try_from(new).unwrap_or(u64::MAX);
-    }
-}
+use crate::scope::{Claim, Role};
+use crate::status::FallbackState;
+use crate::tighten::Now;
 
 fn host_of(entry: &str) -> &str {
     entry.split_once('/').map_or("", |(_, host)| host)
@@ -328,24 +264,67 @@ impl Engine {
 
     /// Whether calls out of scope reach their service.
     pub(super) fn is_carried(&self, namespace: &str) -> bool {
-        !matches!(
-            self.fallback_state(namespace),
-            crate::status::FallbackState::NotReady(_)
-        )
+        !matches!(self.fallback_state(namespace), FallbackState::NotReady(_))
     }
 }
 
-impl Modes {
-    fn seen(&mut self, told: &Told, carried: bool) -> Seen {
-        let windows = told.windows.iter();
-        let watched = windows.filter(|w| self.watched.is_in(&w.callers));
-        let watched: Option<Duration> = watched.map(|w| w.by).reduce(|a, b| a + b);
-        let strays = told.strays.iter().filter(|(c, _)| self.watched.has(c));
-        Seen {
-            watched,
-            strays: strays.map(|(_, s)| s.http + s.tcp).sum(),
-            new_hosts: std::mem::take(&mut self.outside),
-            carried,
+impl Engine {
+    /// Whether anybody wants to know what istiod is.
+    pub fn asks_istiod(&self) -> bool {
+        let inner = self.inner.lock();
+        let mut fences = inner.fences.values();
+        fences.any(|e| e.mode == Mode::Exclude || e.modes.tighten.is_some())
+    }
+
+    /// There is no istiod: exclusions are taken to be known.
+    pub fn without_istiod(&self) {
+        self.istiod.lock().assumed = true;
+    }
+
+    /// What istiod says of itself.
+    pub fn note_release(&self, release: Release) {
+        let changed = {
+            let mut istiod = self.istiod.lock();
+            let before = istiod.clone();
+            istiod.says(release);
+            before != *istiod
+        };
+        if changed {
+            tracing::info!(%release, "istiod says its version");
+            self.istiod_moved();
         }
+    }
+
+    /// The API server refused exclusions, or took them.
+    pub(super) fn note_refusal(&self, refused: bool) {
+        let changed = {
+            let mut istiod = self.istiod.lock();
+            let before = istiod.refuses();
+            istiod.refused(refused.then(|| self.clock.monotonic()));
+            before != refused
+        };
+        if changed {
+            self.istiod_moved();
+        }
+    }
+
+    /// Lets fences of mode `Auto` try again after a while.
+    pub(super) fn retry_exclusions(&self) {
+        let now = self.clock.monotonic();
+        let mut istiod = self.istiod.lock();
+        if istiod.retries(now) {
+            drop(istiod);
+            self.istiod_moved();
+        }
+    }
+
+    fn istiod_moved(&self) {
+        let mut inner = self.inner.lock();
+        let wide = inner.fences.iter();
+        let wide = wide.filter(|(_, e)| e.mode == Mode::Exclude || e.modes.excluded.is_some());
+        let wide: Vec<_> = wide.map(|(key, _)| key.clone()).collect();
+        inner.again.extend(wide);
+        drop(inner);
+        self.wake.notify_one();
     }
 }

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use trimtab_crds::fence::Mode;
 use trimtab_kit::istiod::Release;
 
-use super::{Desired, Engine, Entry};
 use crate::status::ProgrammedState;
 
 /// After a refusal, fences of mode `Auto` do without exclusions for this long: istiod may be another one then.
@@ -39,16 +37,33 @@ impl Istiod {
         self.refused.is_some()
     }
 
-    /// What becomes of a fence when nothing can be excluded: in mode `Auto` it does without a Sidecar, else the last good one
-    /// stays. `None`: it is tried.
-    pub(super) fn without_exclusions(&self, entry: &Entry) -> Option<(ProgrammedState, Desired)> {
-        let auto = entry.modes.tighten.is_some();
+    /// It says its version.
+    pub(super) fn says(&mut self, release: Release) {
+        self.release = Some(release);
+    }
+
+    /// The API server refused them at this time, or took them.
+    pub(super) fn refused(&mut self, at: Option<Duration>) {
+        self.refused = at;
+    }
+
+    /// Forgets a refusal that is old. Whether there was one.
+    pub(super) fn retries(&mut self, now: Duration) -> bool {
+        let over = self.refused.is_some_and(|then| now >= then + RETRY);
+        if over {
+            self.refused = None;
+        }
+        over
+    }
+
+    /// Where a fence stands for which nothing can be excluded; `None`: it is tried.
+    pub(super) fn without_exclusions(&self, auto: bool) -> Option<ProgrammedState> {
         if auto && (self.is_old() || self.refuses()) {
-            return Some((ProgrammedState::Open, Desired::None));
+            return Some(ProgrammedState::Open);
         }
         let release = self.release.filter(|_| self.is_old())?;
         let why = format!("istiod is {release}");
-        Some((ProgrammedState::Unsupported(unsupported(&why)), Desired::Keep))
+        Some(ProgrammedState::Unsupported(unsupported(&why)))
     }
 }
 
@@ -57,67 +72,4 @@ pub(super) fn unsupported(why: &str) -> String {
     format!(
         "mode Exclude needs a Sidecar that knows exclusions, which Istio has since 1.31: {why}; the last good Sidecar stays: upgrade Istio, or set mode to Observe, Enforce or Auto"
     )
-}
-
-impl Engine {
-    /// Whether anybody wants to know what istiod is.
-    pub fn asks_istiod(&self) -> bool {
-        let inner = self.inner.lock();
-        let mut fences = inner.fences.values();
-        fences.any(|e| e.mode == Mode::Exclude || e.modes.tighten.is_some())
-    }
-
-    /// There is no istiod: exclusions are taken to be known.
-    pub fn without_istiod(&self) {
-        self.istiod.lock().assumed = true;
-    }
-
-    /// What istiod says of itself.
-    pub fn note_release(&self, release: Release) {
-        let changed = {
-            let mut istiod = self.istiod.lock();
-            let before = istiod.clone();
-            istiod.release = Some(release);
-            before != *istiod
-        };
-        if changed {
-            tracing::info!(%release, "istiod says its version");
-            self.istiod_moved();
-        }
-    }
-
-    /// The API server refused exclusions, or took them.
-    pub(super) fn note_refusal(&self, refused: bool) {
-        let changed = {
-            let mut istiod = self.istiod.lock();
-            let before = istiod.refused.is_some();
-            istiod.refused = refused.then(|| self.clock.monotonic());
-            before != refused
-        };
-        if changed {
-            self.istiod_moved();
-        }
-    }
-
-    /// Lets fences of mode `Auto` try again after a while.
-    pub(super) fn retry_exclusions(&self) {
-        let now = self.clock.monotonic();
-        let mut istiod = self.istiod.lock();
-        let over = istiod.refused.is_some_and(|then| now >= then + RETRY);
-        if over {
-            istiod.refused = None;
-            drop(istiod);
-            self.istiod_moved();
-        }
-    }
-
-    fn istiod_moved(&self) {
-        let mut inner = self.inner.lock();
-        let wide = inner.fences.iter();
-        let wide = wide.filter(|(_, e)| e.mode == Mode::Exclude || e.modes.excluded.is_some());
-        let wide: Vec<_> = wide.map(|(key, _)| key.clone()).collect();
-        inner.again.extend(wide);
-        drop(inner);
-        self.wake.notify_one();
-    }
 }

@@ -6,6 +6,7 @@ mod exclude;
 mod fallback_routing;
 mod first_calls;
 mod istiod;
+mod modes;
 mod orphans;
 mod ports;
 mod steps;
@@ -42,8 +43,8 @@ use crate::object::{Caller, FenceKey};
 use crate::scope::{Claim, Scope, Settings, Union};
 use crate::status::ProgrammedState;
 
-use exclude::Modes;
 use istiod::Istiod;
+use modes::Modes;
 use orphans::Orphans;
 
 pub(crate) use contract::WIRING;

@@ -171,7 +171,13 @@ impl KnownSince {
         let same = |a: &HostEntry, b: &HostEntry| {
             let of = |e: &HostEntry| {
                 let key = (e.namespace.clone(), e.host.clone(), e.created);
-                (key, e.exports.clone(), e.ports.clone(), e.target.clone(), e.headless)
+                (
+                    key,
+                    e.exports.clone(),
+                    e.ports.clone(),
+                    e.target.clone(),
+                    e.headless,
+                )
             };
             of(a) == of(b)
         };

@@ -51,26 +51,37 @@ impl Fixture {
 
     fn service_of(&self, name: &str, spec: &Value) {
         let object = json!({"metadata": meta(name), "spec": spec});
-        self.mesh.put::<Service>(serde_json::from_value(object).unwrap());
+        self.mesh
+            .put::<Service>(serde_json::from_value(object).unwrap());
     }
 
     fn entry(&self, name: &str, spec: &Value) {
         let object = json!({"metadata": meta(name), "spec": spec});
-        self.mesh.put::<ServiceEntry>(serde_json::from_value(object).unwrap());
+        self.mesh
+            .put::<ServiceEntry>(serde_json::from_value(object).unwrap());
     }
 
     fn route(&self, name: &str, hosts: &[&str], to: &[&str]) {
-        let route: Vec<Value> = to.iter().map(|to| json!({"destination": {"host": to}})).collect();
+        let route: Vec<Value> = to
+            .iter()
+            .map(|to| json!({"destination": {"host": to}}))
+            .collect();
         self.route_of(name, &json!({"hosts": hosts, "http": [{"route": route}]}));
     }
 
     fn route_of(&self, name: &str, spec: &Value) {
         let object = json!({"metadata": meta(name), "spec": spec});
-        self.mesh.put::<VirtualService>(serde_json::from_value(object).unwrap());
+        self.mesh
+            .put::<VirtualService>(serde_json::from_value(object).unwrap());
     }
 
     /// What a client in `client` does without; `needed` are entries of its scope.
-    fn unused_by(&self, client: &str, needed: &[&str], proven: impl Fn(&HostEntry) -> bool) -> Vec<String> {
+    fn unused_by(
+        &self,
+        client: &str,
+        needed: &[&str],
+        proven: impl Fn(&HostEntry) -> bool,
+    ) -> Vec<String> {
         let registry = self.index.services();
         let mesh = Mesh {
             services: &*registry,
@@ -96,7 +107,13 @@ impl Fixture {
             ..ScopeSize::default()
         };
         let excluded: BTreeSet<String> = excluded.iter().map(|e| (*e).to_owned()).collect();
-        let out = size::size("books", &*registry, &registry.all_routes(), &excluded, &mesh);
+        let out = size::size(
+            "books",
+            &*registry,
+            &registry.all_routes(),
+            &excluded,
+            &mesh,
+        );
         (out.services, out.mesh_bytes - out.bytes)
     }
 
@@ -123,7 +140,10 @@ fn fault_s16_what_is_not_in_the_scope_and_proven_is_left_out() {
     let fixture = shop();
     assert_eq!(fixture.unused(&[SHELF]), [ARCHIVE, STOCKDB]);
     let not = |text: &'static str| move |e: &HostEntry| !e.host.starts_with(text);
-    assert_eq!(fixture.unused_by("books", &[SHELF], not("archive")), [STOCKDB]);
+    assert_eq!(
+        fixture.unused_by("books", &[SHELF], not("archive")),
+        [STOCKDB]
+    );
     assert_eq!(fixture.unused(&[SHELF, "attic/*"]), [STOCKDB]);
     assert_eq!(fixture.unused(&["attic/*.svc.cluster.local"]), [""; 0]);
     assert_eq!(fixture.unused(&["*/*"]), [""; 0]);
@@ -139,20 +159,32 @@ fn fault_s16_what_the_namespace_does_not_see_is_not_named() {
     assert_eq!(fixture.unused(&[SHELF]), [ARCHIVE, STOCKDB]);
     hidden["exportTo"] = json!(["books"]);
     fixture.entry("own.attic", &hidden);
-    assert_eq!(fixture.unused(&[SHELF]), [ARCHIVE, "attic/own.example", STOCKDB]);
+    assert_eq!(
+        fixture.unused(&[SHELF]),
+        [ARCHIVE, "attic/own.example", STOCKDB]
+    );
 }
 
 #[test]
 fn fault_s16_wildcards_and_external_names_stay() {
     let fixture = shop();
     let ports = json!([{"number": 443, "name": "tls", "protocol": "TLS"}]);
-    fixture.entry("paper.outside", &json!({"hosts": ["*.paper.example"], "ports": ports}));
-    fixture.entry("orders.outside", &json!({"hosts": ["orders.paper.example"], "resolution": "DNS", "ports": ports}));
+    fixture.entry(
+        "paper.outside",
+        &json!({"hosts": ["*.paper.example"], "ports": ports}),
+    );
+    fixture.entry(
+        "orders.outside",
+        &json!({"hosts": ["orders.paper.example"], "resolution": "DNS", "ports": ports}),
+    );
     let alias = json!({"type": "ExternalName", "externalName": "archive.attic.svc.cluster.local", "ports": [{"name": "http", "port": 80}]});
     fixture.service_of("old.attic", &alias);
     let orders = "outside/orders.paper.example";
     assert_eq!(fixture.unused(&[SHELF]), [ARCHIVE, orders, STOCKDB]);
-    assert_eq!(fixture.unused(&[SHELF, "outside/*.paper.example"]), [ARCHIVE, STOCKDB]);
+    assert_eq!(
+        fixture.unused(&[SHELF, "outside/*.paper.example"]),
+        [ARCHIVE, STOCKDB]
+    );
 }
 
 #[test]
@@ -166,7 +198,10 @@ fn fault_s16_a_host_of_several_namespaces_goes_as_a_whole() {
     assert_eq!(fixture.unused(&[SHELF]), [ARCHIVE, one, STOCKDB, two]);
     assert_eq!(fixture.unused(&[SHELF, one]), [ARCHIVE, STOCKDB]);
     let new = |e: &HostEntry| *e.namespace != *"two";
-    assert_eq!(fixture.unused_by("books", &[SHELF], new), [ARCHIVE, STOCKDB]);
+    assert_eq!(
+        fixture.unused_by("books", &[SHELF], new),
+        [ARCHIVE, STOCKDB]
+    );
 }
 
 #[test]
@@ -178,12 +213,24 @@ fn fault_s16_what_leads_to_a_host_in_use_stays() {
     fixture.route("older.attic", &["older"], &["old"]);
     assert_eq!(fixture.unused(&[SHELF]), [ARCHIVE, STOCKDB]);
     // By a delegate too, and gone it counts again.
-    fixture.route_of("old.attic", &json!({"hosts": ["old"], "http": [{"delegate": {"name": "part"}}]}));
-    fixture.route_of("part.attic", &json!({"http": [{"route": [{"destination": {"host": "shelf.books.svc.cluster.local"}}]}]}));
+    fixture.route_of(
+        "old.attic",
+        &json!({"hosts": ["old"], "http": [{"delegate": {"name": "part"}}]}),
+    );
+    fixture.route_of(
+        "part.attic",
+        &json!({"http": [{"route": [{"destination": {"host": "shelf.books.svc.cluster.local"}}]}]}),
+    );
     assert_eq!(fixture.unused(&[SHELF]), [ARCHIVE, STOCKDB]);
-    fixture.route_of("part.attic", &json!({"http": [{"route": [{"destination": {"host": "archive"}}]}]}));
+    fixture.route_of(
+        "part.attic",
+        &json!({"http": [{"route": [{"destination": {"host": "archive"}}]}]}),
+    );
     let old = ["old", "older"].map(|n| format!("attic/{n}.attic.svc.cluster.local"));
-    assert_eq!(fixture.unused(&[SHELF]), [ARCHIVE, &old[0], &old[1], STOCKDB]);
+    assert_eq!(
+        fixture.unused(&[SHELF]),
+        [ARCHIVE, &old[0], &old[1], STOCKDB]
+    );
 }
 
 #[test]
@@ -205,7 +252,11 @@ fn fault_s16_a_listener_of_all_addresses_keeps_its_neighbours() {
     ] {
         fixture.entry("ledger.till", &spec(protocol, addresses, resolution));
         let used = fixture.unused(&[SHELF, ledger]);
-        let wanted: &[&str] = if caught { &[ARCHIVE] } else { &[ARCHIVE, STOCKDB] };
+        let wanted: &[&str] = if caught {
+            &[ARCHIVE]
+        } else {
+            &[ARCHIVE, STOCKDB]
+        };
         assert_eq!(used, wanted, "{protocol} {resolution}");
         // When it is left out itself, it takes nothing.
         assert_eq!(fixture.unused(&[SHELF]), [ARCHIVE, STOCKDB, ledger]);
@@ -234,13 +285,28 @@ fn fault_s16_the_size_knows_what_comes_back() {
     assert_eq!(fixture.size(&[ARCHIVE]).0, 2);
     assert!(fixture.size(&[ARCHIVE]).1 > saved, "and its rules");
     // With another host it stays, and so does its destination.
-    fixture.route("archive.attic", &["archive", "papers.example"], &["archive"]);
+    fixture.route(
+        "archive.attic",
+        &["archive", "papers.example"],
+        &["archive"],
+    );
     assert_eq!(fixture.size(&[ARCHIVE]), (3, 0));
     fixture.route("archive.attic", &["archive"], &["archive"]);
-    fixture.route("mine.books", &["archive.attic.svc.cluster.local"], &["archive.attic.svc.cluster.local"]);
-    assert_eq!(fixture.size(&[ARCHIVE]).0, 3, "a VirtualService of another namespace");
-    fixture.route_of("mine.books", &json!({"hosts": ["x.example"], "gateways": ["door"],
-        "http": [{"route": [{"destination": {"host": "archive.attic.svc.cluster.local"}}]}]}));
+    fixture.route(
+        "mine.books",
+        &["archive.attic.svc.cluster.local"],
+        &["archive.attic.svc.cluster.local"],
+    );
+    assert_eq!(
+        fixture.size(&[ARCHIVE]).0,
+        3,
+        "a VirtualService of another namespace"
+    );
+    fixture.route_of(
+        "mine.books",
+        &json!({"hosts": ["x.example"], "gateways": ["door"],
+        "http": [{"route": [{"destination": {"host": "archive.attic.svc.cluster.local"}}]}]}),
+    );
     assert_eq!(fixture.size(&[ARCHIVE]).0, 2, "for a gateway");
 }
 
@@ -255,7 +321,9 @@ fn fault_s16_a_service_is_known_since_it_is_what_it_is() {
     assert_eq!(fixture.known_since(archive), Some(1), "the same");
     let labelled = json!({"metadata": {"name": "archive", "namespace": "attic", "labels": {"version": "2"}, "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"selector": {"app": "archive.attic"}, "ports": [{"name": "http", "port": 80}]}});
-    fixture.mesh.put::<Service>(serde_json::from_value(labelled).unwrap());
+    fixture
+        .mesh
+        .put::<Service>(serde_json::from_value(labelled).unwrap());
     assert_eq!(fixture.known_since(archive), Some(1), "labels say nothing");
     assert!(fixture.since.drain_changes().is_empty());
     fixture.mesh.remove::<Service>("attic", "archive");
@@ -267,23 +335,43 @@ fn fault_s16_a_service_is_known_since_it_is_what_it_is() {
     fixture.service("archive.attic", ("http", 8080));
     assert_eq!(fixture.known_since(archive), Some(9), "another port");
     fixture.windows.store(10, Ordering::Relaxed);
-    fixture.route("all.attic", &["*.attic.svc.cluster.local"], &["shelf.books.svc.cluster.local"]);
+    fixture.route(
+        "all.attic",
+        &["*.attic.svc.cluster.local"],
+        &["shelf.books.svc.cluster.local"],
+    );
     assert_eq!(fixture.known_since(archive), Some(11), "it leads elsewhere");
     assert!(fixture.since.drain_changes().has(archive));
-    assert_eq!(fixture.known_since("shelf.books.svc.cluster.local"), Some(1));
-    fixture.route_of("root.stock", &json!({"hosts": ["stockdb"], "http": [{"delegate": {"name": "part"}}]}));
+    assert_eq!(
+        fixture.known_since("shelf.books.svc.cluster.local"),
+        Some(1)
+    );
+    fixture.route_of(
+        "root.stock",
+        &json!({"hosts": ["stockdb"], "http": [{"delegate": {"name": "part"}}]}),
+    );
     fixture.windows.store(20, Ordering::Relaxed);
     fixture.route_of("part.stock", &json!({"http": [{"route": [{"destination": {"host": "archive.attic.svc.cluster.local"}}]}]}));
-    assert_eq!(fixture.known_since("stockdb.stock.svc.cluster.local"), Some(21), "by a delegate");
+    assert_eq!(
+        fixture.known_since("stockdb.stock.svc.cluster.local"),
+        Some(21),
+        "by a delegate"
+    );
 }
 
 #[test]
 fn fault_s16_the_refusal_of_an_older_istiod_is_known() {
     for (message, wanted) in [
-        ("apply Sidecar a/b: ApiError: admission webhook \"validation.istio.io\" denied the request: configuration is invalid: invalid namespace value \"~attic\" in sidecar: BadRequest", true),
+        (
+            "apply Sidecar a/b: ApiError: admission webhook \"validation.istio.io\" denied the request: configuration is invalid: invalid namespace value \"~attic\" in sidecar: BadRequest",
+            true,
+        ),
         ("invalid namespace value \"a b\" in sidecar", false),
         ("no answer from the API server within 10s", false),
-        ("admission webhook \"validation.istio.io\" denied the request: configuration is invalid: ~ is odd", false),
+        (
+            "admission webhook \"validation.istio.io\" denied the request: configuration is invalid: ~ is odd",
+            false,
+        ),
     ] {
         assert_eq!(is_refusal(message), wanted, "{message}");
     }

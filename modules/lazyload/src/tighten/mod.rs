@@ -133,7 +133,10 @@ impl Tighten {
             self.quiet = Duration::ZERO;
         }
         let ready = seen.watched.is_some()
-            && matches!(self.waits_for(seen.carried, config, now.wall), Wait::Telemetry);
+            && matches!(
+                self.waits_for(seen.carried, config, now.wall),
+                Wait::Telemetry
+            );
         ready.then(|| {
             self.turn(now.wall);
             Turn::Tightened

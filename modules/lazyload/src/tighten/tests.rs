@@ -148,7 +148,10 @@ fn a_restart_goes_on_and_adds_nothing() {
     );
     play.hours(3);
     let stored = play.it.to_status(&play.config);
-    assert_eq!((stored.step, stored.returns), (Some(Mode::Exclude), Some(1)));
+    assert_eq!(
+        (stored.step, stored.returns),
+        (Some(Mode::Exclude), Some(1))
+    );
     let now = wall(play.at);
     let again = Tighten::from_status(&stored, now);
     assert!(again.watched <= play.it.watched && again.quiet <= play.it.quiet);

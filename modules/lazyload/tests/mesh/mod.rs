@@ -285,12 +285,7 @@ fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
             Hosts::Only(&hosts)
         };
         let selector = fence.selector.clone().expect("a selector");
-        sidecar(
-            &Owner::of(fence),
-            &selector,
-            hosts,
-            &setup.config.revision,
-        )
+        sidecar(&Owner::of(fence), &selector, hosts, &setup.config.revision)
     });
     let entries: BTreeMap<&String, Vec<String>> =
         scope.entries.iter().map(|(e, r)| (e, texts(r))).collect();
