@@ -112,10 +112,14 @@
 - apiGroups: [dubbo.aeraki.io]
   resources: [dubboauthorizationpolicies/status]
   verbs: [patch]
-# What is refused of VirtualServices, Services and ServiceEntries.
+{{- end }}
+{{- if or $layer7 $lazyload }}
+# What is refused of VirtualServices, Services and ServiceEntries, and the steps of fences of mode Auto.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- end }}
+{{- if $layer7 }}
 # Generated objects that make gateways listen.
 - apiGroups: [networking.istio.io]
   resources: [virtualservices]

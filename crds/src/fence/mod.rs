@@ -9,7 +9,8 @@ pub use spec::{
     Strategy, WorkloadSelector,
 };
 pub use status::{
-    DEPENDENCIES_MAX, Dependency, DependencyState, Domain, DomainState, FenceStatus, ScopeSize,
+    AutoStatus, DEPENDENCIES_MAX, Dependency, DependencyState, Domain, DomainState, FenceStatus,
+    ScopeSize,
 };
 
 /// Label of Services and Namespaces that says whether they are fenced: `true` or `false`.

@@ -70,7 +70,7 @@ pub struct ServiceFenceSpec {
     /// True: write a Sidecar. False: learn and report only; a Sidecar that was written is removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub enable: bool,
-    /// `Observe`, `Exclude` or `Enforce`; default: the operator's configuration. `enable: false` is always `Observe`.
+    /// `Observe`, `Exclude`, `Enforce` or `Auto`; default: the operator's configuration. `enable: false` is always `Observe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// Static dependencies by host, or `namespace/*` for all services of a namespace.
@@ -108,11 +108,13 @@ pub struct ServiceFenceSpec {
 pub enum Mode {
     /// Learn and report; write no Sidecar.
     Observe,
-    /// Import everything but what is proven unused. Needs an Istio whose Sidecar knows exclusions.
+    /// Import everything but what is proven unused. Needs an Istio whose Sidecar knows exclusions: 1.31 or later.
     Exclude,
     /// Import only what is called.
     #[default]
     Enforce,
+    /// `Exclude` first, `Enforce` once it is proven that nothing is missed, and back when calls out of scope rise.
+    Auto,
 }
 
 impl Mode {
@@ -122,6 +124,7 @@ impl Mode {
             Self::Observe => "Observe",
             Self::Exclude => "Exclude",
             Self::Enforce => "Enforce",
+            Self::Auto => "Auto",
         }
     }
 }

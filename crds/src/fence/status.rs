@@ -23,9 +23,12 @@ pub struct FenceStatus {
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The mode that is in force.
+    /// The mode that is in force; of mode `Auto` the one that it has come to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
+    /// How far mode `Auto` has come: what a restart reads back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto: Option<AutoStatus>,
     /// Hosts of the scope, by the dependency that leads to them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
@@ -45,10 +48,36 @@ pub struct FenceStatus {
     /// Size of the scope against the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<ScopeSize>,
-    /// metav1 conditions: Accepted, FallbackReady, Programmed, Ready.
+    /// metav1 conditions: Accepted, FallbackReady, Programmed, Ready; of mode `Auto` also Tightened.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(transform = crate::schema::conditions)]
     pub conditions: Vec<Condition>,
+}
+
+/// How far mode `Auto` has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AutoStatus {
+    /// `Exclude` or `Enforce`; absent: `Exclude`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Mode>,
+    /// When this step began, RFC 3339 in UTC.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub since: String,
+    /// Watched time in this step, in coarse steps, e.g. `18h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched: Option<String>,
+    /// Watched time since the last call outside the scope, in coarse steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<String>,
+    /// Most calls to unknown hosts in one window while nothing was out of scope: what is usual here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0))]
+    pub usual: Option<i64>,
+    /// How often it went back from `Enforce`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0))]
+    pub returns: Option<i64>,
 }
 
 /// Hosts of one dependency.

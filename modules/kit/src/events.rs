@@ -1,9 +1,10 @@
-//! Kubernetes Events on objects of users whose status is not ours to write: what is refused of them is told there.
+//! Kubernetes Events on objects of users: what is refused of those whose status is not ours to write, and steps that an
+//! object of ours has taken.
 //!
-//! Each is published when it begins to hold, and again twice an hour while it holds, as the API server forgets Events after
-//! an hour.
+//! What is refused is published when it begins to hold, and again twice an hour while it holds, as the API server forgets
+//! Events after an hour. A step is published once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST: usize = 1024;
 /// What Trimtab does with the object.
 const ACTION: &str = "Translate";
+/// Steps that wait to be published, at most; the oldest goes for a new one.
+const MOST_STEPS: usize = 1000;
 
 /// What is told of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +63,17 @@ struct State {
     held: BTreeMap<Event, usize>,
     /// To be published.
     due: BTreeSet<Event>,
+    /// To be published once.
+    steps: VecDeque<Step>,
+}
+
+/// Something that an object has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What is told.
+    pub event: Event,
+    /// Whether somebody should look.
+    pub warning: bool,
 }
 
 impl Events {
@@ -95,8 +109,25 @@ impl Events {
         }
     }
 
-    fn next(&self) -> Option<Event> {
-        self.state.lock().due.pop_first()
+    /// Tells a step, once.
+    pub fn tell(&self, step: Step) {
+        let mut state = self.state.lock();
+        if state.steps.len() >= MOST_STEPS {
+            state.steps.pop_front();
+        }
+        state.steps.push_back(step);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    fn next(&self) -> Option<Step> {
+        let mut state = self.state.lock();
+        let refused = |event| Step {
+            event,
+            warning: true,
+        };
+        let step = state.steps.pop_front();
+        step.or_else(|| state.due.pop_first().map(refused))
     }
 
     fn repeat(&self) {
@@ -121,21 +152,18 @@ impl Events {
                     () = shutdown.cancelled() => return,
                     () = admission.led() => {}
                 }
-                let Some(event) = self.next() else { break };
-                if let Some(event) = publisher.publish(event, &admission).await {
-                    self.again(event);
+                let Some(step) = self.next() else { break };
+                if let Some(step) = publisher.publish(step, &admission).await {
+                    self.again(step);
                 }
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 
-    /// It was not published, and is due if it still holds.
-    fn again(&self, event: Event) {
-        let mut state = self.state.lock();
-        if state.held.contains_key(&event) {
-            state.due.insert(event);
-        }
+    /// It was not published, and is the next.
+    fn again(&self, step: Step) {
+        self.state.lock().steps.push_front(step);
     }
 }
 
@@ -163,14 +191,19 @@ impl Publisher {
         }
     }
 
-    /// Publishes an Event. Gives it back when this replica may not.
-    async fn publish(&mut self, event: Event, admission: &WriteAdmission) -> Option<Event> {
+    /// Publishes a step. Gives it back when this replica may not.
+    async fn publish(&mut self, step: Step, admission: &WriteAdmission) -> Option<Step> {
         let Ok(permit) = admission.admit() else {
-            return Some(event);
+            return Some(step);
         };
+        let Step { event, warning } = step;
         let reference = reference(&event);
         let published = events::Event {
-            type_: EventType::Warning,
+            type_: if warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: event.reason.to_owned(),
             note: Some(short(&event.note).to_owned()),
             action: ACTION.to_owned(),
@@ -245,7 +278,10 @@ mod tests {
     #[test]
     fn an_event_is_due_when_it_begins_and_while_it_holds() {
         let events = Events::default();
-        let due = || std::iter::from_fn(|| events.next()).collect::<Vec<_>>();
+        let due = || {
+            let all = std::iter::from_fn(|| events.next());
+            all.map(|step| step.event).collect::<Vec<_>>()
+        };
         let set = |owner: &str, notes: &[&str]| {
             events.set(owner, notes.iter().map(|note| event(note)).collect());
         };
@@ -262,6 +298,23 @@ mod tests {
         assert_eq!(due(), [], "it does not hold any more");
         set("b", &["x"]);
         assert_eq!(due(), [event("x")], "it holds again");
+    }
+
+    #[test]
+    fn a_step_is_told_once_and_there_is_room_for_the_newest() {
+        let events = Events::default();
+        for n in 0..=MOST_STEPS {
+            let event = event(&n.to_string());
+            events.tell(Step {
+                event,
+                warning: false,
+            });
+        }
+        events.repeat();
+        let told: Vec<Step> = std::iter::from_fn(|| events.next()).collect();
+        assert_eq!(told.len(), MOST_STEPS);
+        assert_eq!(told[0].event, event("1"));
+        assert!(told.iter().all(|step| !step.warning));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod events;
 pub mod generated;
 pub mod host;
 pub mod identity;
+pub mod istiod;
 pub mod lease;
 pub mod module;
 pub mod problem;

@@ -4,6 +4,7 @@
 //! are ours.
 
 mod learn;
+mod modes;
 mod selector;
 
 use regex::Regex;
@@ -15,6 +16,7 @@ use trimtab_kit::identity::PortSecurity;
 
 pub(crate) use learn::PROMETHEUS;
 pub use learn::{AccessLog, Learn, PrometheusLearning};
+pub use modes::{AutoMode, Exclusions};
 pub use selector::{LabelSelector, Operator, Requirement};
 
 /// Port of the Service that takes TCP with a PROXY protocol header; not for HTTP.
@@ -59,6 +61,10 @@ pub struct LazyloadConfig {
     pub learn: Learn,
     /// How long learned dependencies are kept.
     pub retention: Retention,
+    /// What mode `Exclude` needs of Istio.
+    pub exclusions: Exclusions,
+    /// When mode `Auto` takes its steps.
+    pub auto: AutoMode,
     /// What carries the calls to hosts that are not in scope.
     pub fallback: Fallback,
     /// Bounds of writes.
@@ -87,6 +93,8 @@ impl Default for LazyloadConfig {
             fences: AutoFence::default(),
             learn: Learn::default(),
             retention: Retention::default(),
+            exclusions: Exclusions::default(),
+            auto: AutoMode::default(),
             fallback: Fallback::default(),
             writes: Writes::default(),
             export_fences: 1000,
@@ -292,6 +300,8 @@ impl LazyloadConfig {
             }
         }
         self.check_fences()?;
+        self.auto.check()?;
+        self.exclusions.check()?;
         if let Some(prometheus) = &self.learn.prometheus {
             let checked = prometheus.access().check(&PROMETHEUS);
             checked.map_err(|e| e.to_string())?;

@@ -61,16 +61,11 @@ fn write(out: &mut String, view: &FenceView) -> std::fmt::Result {
         bytes(size.bytes),
         bytes(size.mesh_bytes)
     )?;
-    writeln!(out, "  hosts:")?;
-    let width = view
-        .entries
-        .keys()
-        .map(String::len)
-        .max()
-        .unwrap_or_default();
-    for (entry, reasons) in &view.entries {
-        writeln!(out, "    {entry:width$}  {}", reasons.join("; "))?;
-    }
+    entries(out, view)?;
+    dependencies(out, view)
+}
+
+fn dependencies(out: &mut String, view: &FenceView) -> std::fmt::Result {
     let mut by_caller: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for dependency in &view.dependencies {
         by_caller
@@ -95,6 +90,26 @@ fn write(out: &mut String, view: &FenceView) -> std::fmt::Result {
                 d.first_seen,
                 d.last_seen
             )?;
+        }
+    }
+    Ok(())
+}
+
+fn entries(out: &mut String, view: &FenceView) -> std::fmt::Result {
+    writeln!(out, "  hosts:")?;
+    let width = view
+        .entries
+        .keys()
+        .map(String::len)
+        .max()
+        .unwrap_or_default();
+    for (entry, reasons) in &view.entries {
+        writeln!(out, "    {entry:width$}  {}", reasons.join("; "))?;
+    }
+    if !view.excluded.is_empty() {
+        writeln!(out, "  left out:")?;
+        for entry in &view.excluded {
+            writeln!(out, "    {entry}")?;
         }
     }
     Ok(())

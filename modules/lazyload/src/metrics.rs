@@ -6,7 +6,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use trimtab_kit::series::{Labels, counter, counters, gauge, gauges};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, MeshView};
 use crate::learn::{Learned, Skip, Skipped};
 
 /// Collector of the module's series. Series with a fence's name are bounded in number.
@@ -42,6 +42,7 @@ impl LazyloadCollector {
             "ServiceFences by the reason of their condition Programmed",
             &by_reason,
         )?;
+        self.modes(encoder, &mesh)?;
         let scope = |own: i64, mesh: i64| {
             [
                 (vec![("of", "scope".to_owned())], own as f64),
@@ -73,6 +74,35 @@ impl LazyloadCollector {
             mesh.edges as f64,
         )?;
         self.each_fence(encoder)
+    }
+
+    fn modes(&self, encoder: &mut DescriptorEncoder<'_>, mesh: &MeshView) -> std::fmt::Result {
+        let by_mode = mesh.by_mode.iter();
+        let by_mode = by_mode.map(|(mode, n)| (vec![("mode", mode.clone())], *n as f64));
+        let by_mode: Vec<(Labels, f64)> = by_mode.collect();
+        gauges(
+            encoder,
+            "trimtab_lazyload_modes",
+            "ServiceFences by the mode in force; of mode Auto the one that it has come to",
+            &by_mode,
+        )?;
+        gauge(
+            encoder,
+            "trimtab_lazyload_excluded_services",
+            "Services that fences of mode Exclude leave out, summed over fences",
+            mesh.excluded as f64,
+        )?;
+        let turns = &self.engine.turns;
+        let to = |mode: &str| vec![("to", mode.to_owned())];
+        counters(
+            encoder,
+            "trimtab_lazyload_auto_steps",
+            "Steps of fences of mode Auto, by the mode that they went to",
+            &[
+                (to("Enforce"), turns.tightened()),
+                (to("Exclude"), turns.went_back()),
+            ],
+        )
     }
 
     fn each_fence(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {

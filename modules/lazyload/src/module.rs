@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1;
 use kube::ResourceExt;
@@ -10,6 +11,7 @@ use trimtab_crds::fence::ServiceFence;
 use trimtab_crds::istio::{self, EnvoyFilter};
 use trimtab_kit::apply::{Key, Ownership};
 use trimtab_kit::identity::PortSecurity;
+use trimtab_kit::istiod;
 use trimtab_kit::lease::while_leading;
 use trimtab_kit::listen::Tls;
 use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
@@ -39,6 +41,9 @@ use crate::object::FenceKey;
 /// Where access logs arrive.
 const ACCESS_LOGS: &str = "lazyload.learn.accessLog.address";
 
+/// istiod is asked for its version this often: it may be upgraded.
+const ASK_ISTIOD: Duration = Duration::from_secs(15);
+
 /// The lazyload module.
 #[derive(Debug)]
 pub struct Lazyload;
@@ -62,6 +67,7 @@ impl ModuleConfig for LazyloadConfig {
             ("enabled", self.enabled != new.enabled),
             ("learn", self.learn != new.learn),
             ("retention", self.retention != new.retention),
+            ("exclusions", self.exclusions != new.exclusions),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -105,6 +111,7 @@ impl Module for Lazyload {
         setup.engine(&engine);
         let learned = Arc::new(Learned::default());
         learners(&config, &engine, &learned, setup)?;
+        ask_istiod(&config, &engine, setup);
         setup.api(http::api(engine.clone()));
         let collector = LazyloadCollector::new(engine.clone(), learned, config.export_fences);
         setup.collector(Box::new(collector));
@@ -152,6 +159,9 @@ fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>)
     // After the index, in which Services are looked up.
     setup.follow::<Service>(engine);
     setup.follow::<Policy>(engine);
+    setup.follow::<Service>(&engine.since);
+    setup.follow::<ServiceEntry>(&engine.since);
+    setup.follow::<VirtualService>(&engine.since);
     setup.follow_mesh_defaults();
     setup.follow_mesh_config::<MeshConfig>(engine);
     if config.learn.hints {
@@ -186,6 +196,7 @@ fn outputs(engine: &Arc<Engine>, setup: &mut Setup<'_>) {
         Arc::new(move |_: &str, _: &str| queue(&touched).push(WorkItem::FallbackRouting));
     setup.generates::<EnvoyFilter>("EnvoyFilter", filters, on_change);
     setup.writes_status::<ServiceFence>();
+    setup.publishes_events(&engine.events);
     // Automatic fences, and the ports of the fallback.
     setup.creates::<ServiceFence>();
     setup.right(Right::on::<v1::Service>(&["patch"]).named(crate::fallback::NAME));
@@ -257,6 +268,36 @@ fn learners(
         setup.task("telemetry", ask(telemetry.clone(), backend, shutdown));
     }
     Ok(())
+}
+
+/// Asks istiod whether it knows exclusions, as long as a fence needs to know.
+fn ask_istiod(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>) {
+    let context = setup.context();
+    if context.offline || context.plain {
+        engine.without_istiod();
+        return;
+    }
+    let (namespace, revision) = (&config.istio_namespace, &config.revision);
+    let Some(address) = config.exclusions.address(namespace, revision) else {
+        return;
+    };
+    let (engine, shutdown) = (engine.clone(), context.shutdown.clone());
+    setup.task("istiod's version", async move {
+        let mut first = true;
+        loop {
+            // Once in any case, so that it is known when a fence needs it.
+            if std::mem::take(&mut first) || engine.asks_istiod() {
+                match istiod::release(&address).await {
+                    Ok(release) => engine.note_release(release),
+                    Err(error) => tracing::debug!(error, "istiod does not say its version"),
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(ASK_ISTIOD) => {}
+            }
+        }
+    });
 }
 
 /// The certificates of the port. Without them it must not open in plain text.

@@ -6,14 +6,16 @@
 //! | `FallbackReady` | calls to hosts out of scope are carried | by what they are not; no scope is made narrower then |
 //! | `Programmed` | the Sidecar is written | why not; what is there stays |
 //! | `FirstCallsRefused` | policies of hosts out of scope let the pods in and not the fallback | never: it is absent |
+//! | `Tightened` | mode `Auto` has come to `Enforce` | what it waits for |
 //! | `Ready` | the fence does what it asks for | the first of the others that it does not |
 
 mod fit;
+mod modes;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use trimtab_crds::fence::{Dependency, Domain, FenceStatus, Mode, ScopeSize};
+use trimtab_crds::fence::{AutoStatus, Dependency, Domain, FenceStatus, Mode, ScopeSize};
 use trimtab_kit::condition::{Draft, MAX_MESSAGE, listed, stamp};
 
 use crate::mesh::Problem;
@@ -29,6 +31,10 @@ const NEWS_SHARE: i64 = 10;
 pub enum ProgrammedState {
     /// The Sidecar is as it must be.
     Written,
+    /// The same; it has everything but so many services that are proven unused.
+    Excluding(usize),
+    /// Mode `Auto` where nothing can be excluded: no Sidecar before it tightens.
+    Open,
     /// The fence only learns.
     Observing,
     /// The Sidecar of another fence of the same pods has this fence's scope too.
@@ -85,6 +91,8 @@ pub struct Facts<'a> {
     pub entries: usize,
     /// How large the status may be.
     pub room: StatusRoom,
+    /// Of mode `Auto`: where it stands, and the condition that says it.
+    pub auto: Option<(AutoStatus, Draft)>,
 }
 
 /// The status. Transition times and what is no change are kept from `before`.
@@ -92,6 +100,7 @@ pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceS
     let mut out = FenceStatus {
         observed_generation: Some(facts.generation),
         mode: Some(facts.mode),
+        auto: facts.auto.as_ref().map(|(status, _)| status.clone()),
         domains: facts.domains.clone(),
         metric_status: facts.metric_status.clone(),
         visitor: before.visitor.clone(),
@@ -107,6 +116,7 @@ pub fn status(facts: &Facts<'_>, before: &FenceStatus, now: Timestamp) -> FenceS
     ];
     drafts.extend(first_calls(facts));
     drafts.push(ready(facts, &drafts));
+    drafts.extend(facts.auto.as_ref().map(|(_, draft)| draft.clone()));
     // Cut without the kit's sign of a cut: a stored message that was cut would differ from it, and be written again.
     for draft in &mut drafts {
         draft.message = draft.message.chars().take(MAX_MESSAGE).collect();
@@ -166,6 +176,9 @@ fn accepted(facts: &Facts<'_>, left_out: Option<String>) -> Draft {
 fn fallback(facts: &Facts<'_>) -> Draft {
     let draft =
         |status, reason, message: &str| Draft::new("FallbackReady", status, reason, message);
+    if facts.mode == Mode::Exclude {
+        return modes::no_fallback();
+    }
     match facts.fallback {
         FallbackState::Unused => draft(
             true,
@@ -205,6 +218,8 @@ fn programmed(facts: &Facts<'_>) -> Draft {
                 many => format!("the Sidecar names {many} hosts"),
             },
         ),
+        ProgrammedState::Excluding(services) => modes::excluding(*services),
+        ProgrammedState::Open => modes::open(),
         ProgrammedState::MergedInto(other) => draft(
             true,
             "Merged",
@@ -241,7 +256,10 @@ fn programmed(facts: &Facts<'_>) -> Draft {
 
 /// A fence that only learns does without a Sidecar and a fallback.
 fn ready(facts: &Facts<'_>, conditions: &[Draft]) -> Draft {
-    let observes = *facts.programmed_state == ProgrammedState::Observing;
+    let observes = matches!(
+        facts.programmed_state,
+        ProgrammedState::Observing | ProgrammedState::Open
+    );
     let matters = |c: &&Draft| c.is_false() && !(observes && c.kind != "Accepted");
     match conditions.iter().find(matters) {
         Some(bad) => Draft::new(
@@ -283,6 +301,7 @@ mod tests {
             size,
             entries: 2,
             room: StatusRoom::default(),
+            auto: None,
         }
     }
 
@@ -414,6 +433,8 @@ mod tests {
         };
         for (programmed_state, wanted, reason) in [
             (ProgrammedState::Written, "True", "Programmed"),
+            (ProgrammedState::Excluding(0), "True", "Programmed"),
+            (ProgrammedState::Open, "False", "Open"),
             (ProgrammedState::MergedInto(other), "True", "Merged"),
             (ProgrammedState::Observing, "False", "Observing"),
             (

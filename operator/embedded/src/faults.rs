@@ -52,6 +52,7 @@ struct Plan {
     delays: Vec<(Filter, Duration)>,
     failures: Vec<(Filter, usize, u16)>,
     losses: Vec<(Filter, usize)>,
+    denials: Vec<(Filter, String, String)>,
 }
 
 /// Faults to inject. All methods act on requests that arrive later, except those on running watches.
@@ -81,6 +82,13 @@ impl Faults {
         self.plan.lock().failures.push((filter, count, code));
     }
 
+    /// Denies matching requests whose body contains `text` until [`Faults::clear`], as a validating webhook does: with 400 and
+    /// `message`.
+    pub fn deny(&self, filter: Filter, text: &str, message: &str) {
+        let denial = (filter, text.to_owned(), message.to_owned());
+        self.plan.lock().denials.push(denial);
+    }
+
     /// Does the next `count` matching requests, but answers 504 as if the answer was lost.
     pub fn lose_next(&self, filter: Filter, count: usize) {
         self.plan.lock().losses.push((filter, count));
@@ -91,7 +99,7 @@ impl Faults {
         self.interrupt(filter, Interruption::Drop);
     }
 
-    /// Removes all delays, failures and losses that are still planned.
+    /// Removes all delays, failures, denials and losses that are still planned.
     pub fn clear(&self) {
         *self.plan.lock() = Plan::default();
     }
@@ -127,6 +135,14 @@ impl Faults {
             .find(|(f, left, _)| *left > 0 && f.matches(verb, plural))?;
         *left -= 1;
         Some(*code)
+    }
+
+    pub(crate) fn denial(&self, verb: &str, plural: &str, body: &[u8]) -> Option<String> {
+        let plan = self.plan.lock();
+        let has = |text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
+        let mut denials = plan.denials.iter();
+        let (_, _, message) = denials.find(|(f, text, _)| f.matches(verb, plural) && has(text))?;
+        Some(message.clone())
     }
 
     pub(crate) fn take_loss(&self, verb: &str, plural: &str) -> bool {

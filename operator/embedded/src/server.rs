@@ -173,6 +173,9 @@ impl Server {
         if let Some(code) = self.faults.take_failure(verb.name(), &plural) {
             return Err(ApiError::Injected(code));
         }
+        if let Some(message) = self.faults.denial(verb.name(), &plural, request.body()) {
+            return Err(ApiError::BadRequest(message));
+        }
         let lose = self.faults.take_loss(verb.name(), &plural);
         let reply = self.dispatch(verb, target, &query, &request);
         if lose {

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use trimtab_lab::ports::{free_address, free_port};
 
-use crate::child::{Child, Spec};
+use crate::child::{Child, Spec, wait_for};
 use crate::{Cluster, ClusterError, Result, tools};
 
 const START_BOUND: Duration = Duration::from_secs(60);
+const NAMESPACE: &str = "istio-system";
 
 /// The release line of istiod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub struct Istiod {
     grpc: SocketAddr,
     secure: SocketAddr,
     http: SocketAddr,
+    monitoring: SocketAddr,
     minor: Minor,
     _process: Child,
 }
@@ -53,13 +55,48 @@ impl Istiod {
 
     /// Starts istiod with `more` in its MeshConfig.
     pub async fn start_with(cluster: &Cluster, minor: Minor, more: &Value) -> Result<Self> {
+        Self::start_at(cluster, minor, more, None).await
+    }
+
+    /// Starts istiod with its webhook, which checks the Sidecars of the whole cluster from then on. Only for a cluster of a
+    /// test's own.
+    pub async fn start_checking(cluster: &Cluster, minor: Minor, more: &Value) -> Result<Self> {
+        let webhook = free_address()?;
+        let istiod = Self::start_at(cluster, minor, more, Some(webhook)).await?;
+        let authority = wait_for("istiod's root certificate", START_BOUND, || async {
+            let get = [
+                "-n",
+                NAMESPACE,
+                "get",
+                "configmap",
+                "istio-ca-root-cert",
+                "-o",
+                "jsonpath={.data.root-cert\\.pem}",
+            ];
+            let text = cluster.kubectl(&get, "").await;
+            text.map_err(|error| error.to_string())
+        })
+        .await?;
+        let objects = webhook_objects(webhook.port(), &authority);
+        cluster
+            .kubectl(&["apply", "-f", "-"], &objects.to_string())
+            .await?;
+        Ok(istiod)
+    }
+
+    async fn start_at(
+        cluster: &Cluster,
+        minor: Minor,
+        more: &Value,
+        webhook: Option<SocketAddr>,
+    ) -> Result<Self> {
         let (grpc, http, monitoring) = (free_address()?, free_address()?, free_address()?);
         let secure = free_address()?;
         let dir = cluster.dir().join(format!("istiod-{}", grpc.port()));
         std::fs::create_dir_all(&dir).map_err(ClusterError::file(&dir))?;
         let mesh = dir.join("mesh.json");
         std::fs::write(&mesh, mesh_config(more)?).map_err(ClusterError::file(&mesh))?;
-        let namespace = "istio-system";
+        let namespace = NAMESPACE;
         // It exists when another istiod or test made it.
         let _ = cluster
             .kubectl(&["create", "namespace", namespace], "")
@@ -79,7 +116,10 @@ impl Istiod {
                 format!("--grpcAddr={grpc}"),
                 format!("--secureGRPCAddr={secure}"),
                 format!("--httpAddr={http}"),
-                "--httpsAddr=".to_owned(),
+                format!(
+                    "--httpsAddr={}",
+                    webhook.map(|at| at.to_string()).unwrap_or_default()
+                ),
                 format!("--monitoringAddr={monitoring}"),
                 format!("--ctrlz_port={}", free_port()?),
                 "--log_output_level=default:warn".to_owned(),
@@ -102,6 +142,7 @@ impl Istiod {
             grpc,
             secure,
             http,
+            monitoring,
             minor,
             _process: process,
         })
@@ -122,6 +163,11 @@ impl Istiod {
         self.http
     }
 
+    /// Its monitoring port: `/metrics`, `/version`.
+    pub fn monitoring(&self) -> SocketAddr {
+        self.monitoring
+    }
+
     /// Its version as proxies report theirs.
     pub fn version(&self) -> &'static str {
         match self.minor {
@@ -129,6 +175,30 @@ impl Istiod {
             Minor::Previous => "1.30.4",
         }
     }
+}
+
+/// The API server finds the webhook as in a cluster, by the Service whose name its certificate has; this Service stands for
+/// this machine.
+fn webhook_objects(port: u16, authority: &str) -> Value {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "istiod", "namespace": NAMESPACE},
+        "spec": {"type": "ExternalName", "externalName": "localhost"},
+    });
+    let webhook = json!({
+        "name": "validation.istio.io",
+        "clientConfig": {
+            "service": {"name": "istiod", "namespace": NAMESPACE, "path": "/validate", "port": port},
+            "caBundle": k8s_openapi::ByteString(authority.as_bytes().to_vec()),
+        },
+        "rules": [{"operations": ["CREATE", "UPDATE"], "apiGroups": ["networking.istio.io"], "apiVersions": ["*"],
+            "resources": ["sidecars"]}],
+        "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+    });
+    let configuration = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "istio-validator"}, "webhooks": [webhook],
+    });
+    json!({"apiVersion": "v1", "kind": "List", "items": [service, configuration]})
 }
 
 fn mesh_config(more: &Value) -> Result<String> {

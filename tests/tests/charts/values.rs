@@ -68,7 +68,7 @@ const REFUSED: [(&str, &str); 22] = [
     ),
     (
         "config.lazyload.mode=enforce",
-        "at '/config/lazyload/mode': value must be one of 'Observe', 'Exclude', 'Enforce'",
+        "at '/config/lazyload/mode': value must be one of 'Observe', 'Exclude', 'Enforce', 'Auto'",
     ),
     (
         "fallback.enabled=true,config.lazyload.enabled=false",

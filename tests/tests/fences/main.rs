@@ -16,6 +16,7 @@ mod cases;
 mod compatibility;
 mod counted;
 mod defects;
+mod exclude;
 mod files;
 mod fixture;
 mod gate;

@@ -37,6 +37,8 @@ type Calls = Vec<(&'static str, &'static str, bool)>;
 #[derive(Clone)]
 pub(crate) struct Fake {
     pub(crate) calls: Arc<Mutex<Calls>>,
+    /// The same of TCP.
+    pub(crate) connections: Arc<Mutex<Calls>>,
     mood: Arc<Mutex<Mood>>,
     asked: Arc<AtomicUsize>,
     queries: Arc<Mutex<BTreeSet<String>>>,
@@ -51,6 +53,7 @@ impl Fake {
         let stop = CancellationToken::new();
         let fake = Self {
             calls: Arc::new(Mutex::new(calls.to_vec())),
+            connections: Arc::default(),
             mood: Arc::new(Mutex::new(Mood::Good)),
             asked: Arc::default(),
             address: listener.local_addr().unwrap(),
@@ -60,7 +63,7 @@ impl Fake {
         };
         // Without the guard, so that it goes with the test.
         let state = (
-            fake.calls.clone(),
+            [fake.calls.clone(), fake.connections.clone()],
             fake.mood.clone(),
             fake.asked.clone(),
             fake.queries.clone(),
@@ -72,6 +75,11 @@ impl Fake {
             stop.run_until_cancelled_owned(async move { axum::serve(listener, app).await }),
         );
         fake
+    }
+
+    /// Where it answers.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn config(&self) -> String {
@@ -92,7 +100,7 @@ impl Fake {
     }
 
     /// Waits until a whole round is answered and taken.
-    async fn round(&self) {
+    pub(crate) async fn round(&self) {
         let from = self.asked.load(Ordering::SeqCst);
         // The first query after the next full pair was sent after its answers were taken.
         wait_until("a round", BOUND, || async {
@@ -109,7 +117,7 @@ impl Fake {
 }
 
 type Shared = (
-    Arc<Mutex<Calls>>,
+    [Arc<Mutex<Calls>>; 2],
     Arc<Mutex<Mood>>,
     Arc<AtomicUsize>,
     Arc<Mutex<BTreeSet<String>>>,
@@ -120,7 +128,7 @@ async fn answer(State((calls, mood, asked, queries)): State<Shared>, query: Stri
     let n = asked.fetch_add(1, Ordering::SeqCst);
     let tcp = query.contains("tcp");
     let rows = |share: usize| -> Vec<Value> {
-        let calls = calls.lock();
+        let calls = calls[usize::from(tcp)].lock();
         let shown = calls.iter().take(calls.len() / share);
         let row = |(workload, host, moves): &(&str, &str, bool)| {
             let value = if *moves { n + 1 } else { 7 };
@@ -138,7 +146,6 @@ async fn answer(State((calls, mood, asked, queries)): State<Shared>, query: Stri
     let mood = *mood.lock();
     match mood {
         Mood::Half if tcp => (StatusCode::SERVICE_UNAVAILABLE, "down").into_response(),
-        Mood::Good if tcp => good(Vec::new()),
         Mood::Good | Mood::Half => good(rows(1)),
         Mood::Error => (StatusCode::INTERNAL_SERVER_ERROR, "down").into_response(),
         Mood::Refused => {

@@ -40,6 +40,8 @@ pub(super) struct Index {
     forgotten: HashMap<Caller, i64>,
     pub(super) changes: BTreeSet<Caller>,
     pub(super) refused: u64,
+    /// Callers of which a call to a known host was not kept.
+    pub(super) not_kept: BTreeSet<Caller>,
 }
 
 impl Index {
@@ -55,6 +57,7 @@ impl Index {
             forgotten: HashMap::new(),
             changes: BTreeSet::new(),
             refused: 0,
+            not_kept: BTreeSet::new(),
         }
     }
 
@@ -167,6 +170,9 @@ impl Index {
         }
         if !self.room(caller, seen.known) {
             self.refused += 1;
+            if seen.known && !self.not_kept.contains(&seen.caller) {
+                self.not_kept.insert(seen.caller.clone());
+            }
             return Seen::Refused;
         }
         let record = Record::new(evidence_set, seen.known, now);

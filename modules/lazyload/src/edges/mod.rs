@@ -15,12 +15,14 @@ mod laws;
 mod names;
 mod persist;
 mod rules;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -32,6 +34,8 @@ use crate::object::{Caller, Evidence};
 use index::Index;
 pub use persist::{host_of_metric, metric_key};
 pub use rules::{EdgeState, Limits};
+use telemetry::Telemetry;
+pub use telemetry::{Strays, Told, Window};
 
 /// A host name that was seen: shared already, or a piece of a message. Full, in lower case, without a port.
 #[derive(Clone, Debug)]
@@ -155,6 +159,7 @@ pub struct EdgeCounts {
 #[derive(Debug)]
 pub struct EdgeStore {
     index: Mutex<Index>,
+    telemetry: Mutex<Telemetry>,
     notify: Notify,
 }
 
@@ -163,6 +168,7 @@ impl EdgeStore {
     pub fn new(limits: Limits) -> Self {
         Self {
             index: Mutex::new(Index::new(limits)),
+            telemetry: Mutex::default(),
             notify: Notify::new(),
         }
     }
@@ -206,6 +212,34 @@ impl EdgeStore {
         }
     }
 
+    /// A window is over in which these callers' telemetry was complete; what was seen in it is reported before.
+    pub fn window(&self, callers: BTreeSet<Caller>, by: Duration) {
+        self.telemetry.lock().window(callers, by);
+        self.notify.notify_waiters();
+    }
+
+    /// Calls that went astray.
+    pub fn strays(&self, strays: BTreeMap<Caller, Strays>) {
+        if !strays.is_empty() {
+            self.telemetry.lock().strays(strays);
+            self.notify.notify_waiters();
+        }
+    }
+
+    /// How many windows are over.
+    pub fn windows(&self) -> Arc<AtomicU64> {
+        self.telemetry.lock().number()
+    }
+
+    /// What telemetry has told since the last time. Take it before [`Self::drain_changes`]: what was seen in its windows
+    /// must be among those.
+    pub fn drain_telemetry(&self) -> Told {
+        let mut told = self.telemetry.lock().drain();
+        let refused = std::mem::take(&mut self.index.lock().not_kept);
+        told.unproven.extend(refused);
+        told
+    }
+
     /// Ends graces. `monotonic` is a clock that never goes back; the answer is its value when the next grace may end.
     ///
     /// A grace begins at the first tick after the expiry, and does not end before the caller was watched once more.
@@ -236,6 +270,7 @@ impl EdgeStore {
     /// by [`Self::restore`]: an older status may still be on its way here.
     pub fn forget(&self, caller: &Caller, now: Timestamp) {
         self.change(|index| index.forget(caller, now.as_second()));
+        self.telemetry.lock().unproven([caller.clone()]);
     }
 
     /// The edges of a caller, remembered ones included, sorted by host.
@@ -266,11 +301,12 @@ impl EdgeStore {
         std::mem::take(&mut self.index.lock().changes)
     }
 
-    /// Waits until [`Self::drain_changes`] has something to give.
+    /// Waits until [`Self::drain_changes`] or [`Self::drain_telemetry`] has something to give.
     pub async fn changed(&self) {
         loop {
             let notified = self.notify.notified();
-            if !self.index.lock().changes.is_empty() {
+            let news = !self.telemetry.lock().is_empty();
+            if news || !self.index.lock().changes.is_empty() {
                 return;
             }
             notified.await;

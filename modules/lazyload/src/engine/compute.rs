@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use trimtab_crds::fence::{DependencyState, FenceStatus, Mode};
+use trimtab_crds::istio::Sidecar;
 
+use super::istiod::Istiod;
 use super::orphans::widen;
 use super::writes::hosts_of;
 use super::{Desired, Engine, Entry, Inner, WorkItem};
@@ -169,8 +171,11 @@ impl Engine {
             inner.timers.insert((next, key.clone()));
         }
         let entry = inner.fences.entry(key.clone()).or_default();
+        entry.mode = entry.modes.mode(resolved, self.clock.now());
+        entry.modes.watch(key, &resolved.callers);
+        let before = (entry.generation > 0).then_some(&entry.scope);
+        entry.modes.learned(before, &learned);
         entry.generation = resolved.generation;
-        entry.mode = resolved.mode;
         entry.room.rest = resolved.rest;
         entry.callers = callers;
         entry.accounts.clone_from(&resolved.accounts);
@@ -221,8 +226,19 @@ impl Engine {
         let users = resolved.user_sidecars.first().cloned();
         let users = users.or_else(|| foreign.then(|| key.name.clone()));
         entry.decided_on.clone_from(&live);
-        let (programmed_state, desired) =
-            outcome(resolved, entry, &role, &fallback, live, &config, users);
+        drop(inner);
+        self.leave_out(key, &role, &others);
+        let around = Around {
+            fallback,
+            live,
+            users,
+            istiod: self.istiod.lock().clone(),
+        };
+        let mut inner = self.inner.lock();
+        let Some(entry) = inner.fences.get_mut(key) else {
+            return;
+        };
+        let (programmed_state, desired) = outcome(resolved, entry, &role, &config, around);
         if let Desired::Write(sidecar) = &desired {
             entry.orphans.note_wanted(hosts_of(sidecar));
         }
@@ -255,49 +271,74 @@ fn warnings(entry: &Entry, role: &Role) -> Vec<String> {
     out
 }
 
+/// What a Sidecar depends on besides the fences.
+struct Around {
+    fallback: FallbackState,
+    /// Hosts of the live one.
+    live: Option<BTreeSet<String>>,
+    /// A user's that is in the way.
+    users: Option<String>,
+    istiod: Istiod,
+}
+
 /// Where the fence stands and what is written.
 fn outcome(
     resolved: &ResolvedFence,
     entry: &Entry,
     role: &Role,
-    fallback: &FallbackState,
-    live: Option<BTreeSet<String>>,
     config: &LazyloadConfig,
-    users: Option<String>,
+    around: Around,
 ) -> (ProgrammedState, Desired) {
-    if let Some(name) = users {
+    if let Some(name) = around.users {
         return (ProgrammedState::UserSidecar(name), Desired::None);
     }
-    match entry.mode {
-        Mode::Observe => return (ProgrammedState::Observing, Desired::None),
-        Mode::Exclude => {
-            let why = "mode Exclude needs a Sidecar that knows exclusions, which Istio up to 1.31 does not have: set mode to Observe or Enforce".to_owned();
-            return (ProgrammedState::Unsupported(why), Desired::None);
-        }
-        Mode::Enforce => {}
+    if entry.mode == Mode::Observe {
+        return (ProgrammedState::Observing, Desired::None);
     }
     if let Role::MergedInto(other) = role {
         return (ProgrammedState::MergedInto(other.clone()), Desired::None);
     }
+    if let Some(excluded) = &entry.modes.excluded {
+        let alone = matches!(role, Role::Writes { with, .. } if with.is_empty());
+        let auto = entry.modes.tighten.is_some();
+        match around.istiod.without_exclusions(auto).filter(|_| alone) {
+            // Nobody asked for a Sidecar, and without one there is everything.
+            Some(ProgrammedState::Open) => return (ProgrammedState::Open, Desired::None),
+            Some(state) => return (state, Desired::Keep),
+            None => {}
+        }
+        let sidecar = sidecar(resolved, entry, Hosts::AllBut(excluded), config);
+        let state = ProgrammedState::Excluding(excluded.len());
+        return (state, Desired::Write(Box::new(sidecar)));
+    }
     let mut hosts: BTreeSet<String> = entry.union.entries.keys().cloned().collect();
-    if let FallbackState::NotReady(_) = fallback {
-        let Some(live) = live else {
+    if let FallbackState::NotReady(_) = around.fallback {
+        let Some(live) = around.live else {
             return (ProgrammedState::WaitsForFallback, Desired::None);
         };
         // Wider is safe at any time, narrower only while unknown calls are carried.
         widen(&mut hosts, &live);
     }
     widen(&mut hosts, entry.orphans.kept());
+    let sidecar = sidecar(resolved, entry, Hosts::Only(&hosts), config);
+    (ProgrammedState::Written, Desired::Write(Box::new(sidecar)))
+}
+
+fn sidecar(
+    resolved: &ResolvedFence,
+    entry: &Entry,
+    hosts: Hosts<'_>,
+    config: &LazyloadConfig,
+) -> Sidecar {
     let selector = entry
         .claim
         .as_ref()
         .map(|c| c.selector.clone())
         .unwrap_or_default();
-    let sidecar = translate::sidecar(
+    translate::sidecar(
         &translate::Owner::of(resolved),
         &selector,
-        Hosts::Only(&hosts),
+        hosts,
         &config.revision,
-    );
-    (ProgrammedState::Written, Desired::Write(Box::new(sidecar)))
+    )
 }

@@ -73,6 +73,9 @@ impl Contract for Engine {
     /// Takes over what events, observed calls and time have changed, and queues what follows.
     fn absorb(&self) {
         self.edges.tick(self.clock.monotonic());
+        self.retry_exclusions();
+        // Before the calls that were seen, which belong to its windows.
+        let told = self.edges.drain_telemetry();
         let changes = self.index.drain_changes();
         let mut dirty = changes.fences;
         {
@@ -94,6 +97,8 @@ impl Contract for Engine {
         for key in changes.statuses.difference(&dirty) {
             self.reread(key);
         }
+        self.compute(&dirty);
+        let dirty = self.take_telemetry(&told);
         self.compute(&dirty);
         self.look_at_policies();
         for key in self.auto.drain_changes() {

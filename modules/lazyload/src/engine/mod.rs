@@ -2,11 +2,15 @@
 
 mod compute;
 mod contract;
+mod exclude;
 mod fallback_routing;
 mod first_calls;
+mod istiod;
+mod modes;
 mod orphans;
 mod ports;
 mod remarks;
+mod steps;
 mod view;
 mod writes;
 
@@ -22,6 +26,7 @@ use trimtab_crds::fence::{FenceStatus, Mode};
 use trimtab_crds::istio::Sidecar;
 use trimtab_kit::clock::Clock;
 use trimtab_kit::engine::WriteError;
+use trimtab_kit::events::Events;
 use trimtab_kit::queue::WorkQueue;
 use trimtab_mesh::Mesh;
 use trimtab_mesh::model::MeshConfig;
@@ -31,6 +36,7 @@ use crate::access::Policy;
 use crate::auto::AutoFences;
 use crate::config::LazyloadConfig;
 use crate::edges::{EdgeStore, Limits};
+use crate::exclude::KnownSince;
 use crate::hints::Hints;
 use crate::learn::Rules;
 use crate::mesh::{Index, Problem};
@@ -38,11 +44,14 @@ use crate::object::{Caller, FenceKey};
 use crate::scope::{Claim, Scope, Settings, Union};
 use crate::status::{ProgrammedState, StatusRoom};
 
+use istiod::Istiod;
+use modes::Modes;
 use orphans::Orphans;
 
 pub(crate) use contract::WIRING;
 pub use fallback_routing::{FallbackRouting, FallbackRoutingState};
 pub use ports::HttpPorts;
+pub use steps::Turns;
 pub use view::{ConditionView, DependencyView, EdgeView, FenceView, MeshView};
 
 /// Timers are not looked at more often.
@@ -79,7 +88,9 @@ pub enum Desired {
 #[derive(Debug, Default)]
 struct Entry {
     generation: i64,
+    /// In force: of mode `Auto` the one that it has come to.
     mode: Mode,
+    modes: Modes,
     callers: BTreeSet<Caller>,
     /// Service accounts of its pods.
     accounts: BTreeSet<String>,
@@ -143,6 +154,13 @@ pub struct Engine {
     pub auto: Arc<AutoFences>,
     /// HTTP ports of the mesh.
     pub ports: Arc<HttpPorts>,
+    /// Since when services are known.
+    pub since: Arc<KnownSince>,
+    /// What is told of fences.
+    pub events: Arc<Events>,
+    /// Steps of mode `Auto`.
+    pub turns: Turns,
+    istiod: Mutex<Istiod>,
     queue: WorkQueue<WorkItem>,
     /// The first look at the fallback is queued.
     begun: AtomicBool,
@@ -180,10 +198,15 @@ impl Engine {
         let wake = Arc::new(Notify::new());
         let limits = Limits::new(&config.retention, config.learn.hosts_per_caller);
         let index = Index::new(&config, mesh);
+        let edges = Arc::new(EdgeStore::new(limits));
         Arc::new(Self {
+            since: KnownSince::new(edges.windows(), wake.clone()),
+            events: Arc::default(),
+            turns: Turns::default(),
+            istiod: Mutex::default(),
+            edges,
             hints: Hints::new(index.clone(), mesh, wake.clone()),
             index,
-            edges: Arc::new(EdgeStore::new(limits)),
             auto: AutoFences::new(config.clone(), mesh, wake.clone()),
             ports: HttpPorts::new(&config.fallback, wake.clone()),
             queue: WorkQueue::default(),

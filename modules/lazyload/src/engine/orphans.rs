@@ -76,7 +76,9 @@ impl Orphans {
 
 /// Whether a list of entries has all that another entry imports. Slime's `*/host` is what we write with a namespace.
 fn explained(wanted: &BTreeSet<&str>, entry: &str) -> bool {
-    if entry == scope::NOTHING || wanted.contains(entry) || wanted.contains(scope::EVERYTHING) {
+    // An exclusion imports nothing, and `~/*` neither.
+    let nothing = entry.starts_with('~');
+    if nothing || wanted.contains(entry) || wanted.contains(scope::EVERYTHING) {
         return true;
     }
     match entry.split_once('/') {

@@ -25,8 +25,11 @@ pub struct FenceView {
     pub callers: BTreeSet<String>,
     /// Conditions, as in the status.
     pub conditions: Vec<ConditionView>,
-    /// Entries of the Sidecar, with why each is there.
+    /// Entries of the Sidecar, with why each is there. In mode `Exclude` those that it would have in mode `Enforce`.
     pub entries: BTreeMap<String, Vec<String>>,
+    /// Entries that the Sidecar leaves out in mode `Exclude`.
+    #[serde(default)]
+    pub excluded: BTreeSet<String>,
     /// What was learned.
     pub dependencies: Vec<DependencyView>,
     /// Size against the mesh.
@@ -101,6 +104,12 @@ pub struct MeshView {
     pub fences: usize,
     /// Fences by reason of `Programmed`.
     pub by_reason: BTreeMap<String, usize>,
+    /// Fences by the mode in force.
+    #[serde(default)]
+    pub by_mode: BTreeMap<String, usize>,
+    /// Services that are left out in mode `Exclude`, summed over fences.
+    #[serde(default)]
+    pub excluded: usize,
     /// Workloads with edges.
     pub callers: usize,
     /// Edges.
@@ -171,6 +180,7 @@ impl Engine {
             callers: entry.callers.iter().map(ToString::to_string).collect(),
             conditions: conditions.collect(),
             entries: entries.collect(),
+            excluded: entry.modes.excluded.clone().unwrap_or_default(),
             dependencies: dependencies.collect(),
             size: entry.union.size.clone(),
         })
@@ -289,6 +299,9 @@ impl Engine {
                 .find(|c| c.type_ == "Programmed");
             let reason = programmed.map_or("Pending", |c| c.reason.as_str());
             *out.by_reason.entry(reason.to_owned()).or_default() += 1;
+            let mode = entry.mode.as_str().to_owned();
+            *out.by_mode.entry(mode).or_default() += 1;
+            out.excluded += entry.modes.excluded.as_ref().map_or(0, BTreeSet::len);
             if reason == "Programmed" {
                 out.services_in_scope += entry.union.size.services;
                 out.services_in_mesh += entry.union.size.mesh_services;

@@ -9,16 +9,19 @@ use trimtab_crds::istio::Sidecar;
 use trimtab_kit::engine::WriteError;
 use trimtab_mesh::table::{Change, Follower};
 
-use super::{Desired, Engine, Inner, LiveSidecar, WorkItem};
+use super::istiod::unsupported;
+use super::{Desired, Engine, Inner, LiveSidecar, WorkItem, steps};
+use crate::exclude::is_refusal;
 use crate::mesh::{self, Name, SidecarOwner};
 use crate::object::FenceKey;
-use crate::status::{Facts, ProgrammedState, status};
+use crate::status::{Facts, FallbackState, ProgrammedState, status};
 
 impl Engine {
     /// The status of a fence, when it says something new. It goes before the Sidecar: what was learned must survive before a
     /// Sidecar relies on it.
     pub fn status_update(&self, key: &FenceKey) -> Option<FenceStatus> {
-        let fallback = self.fallback_state(&key.namespace);
+        let (config, fallback) = (self.config(), self.fallback_state(&key.namespace));
+        let carried = !matches!(fallback, FallbackState::NotReady(_));
         let mut inner = self.inner.lock();
         let entry = inner.fences.get_mut(key)?;
         let mut dependencies: Vec<Dependency> = entry
@@ -30,10 +33,14 @@ impl Engine {
             super::view::mark_unresolved(dependency, &entry.scope);
         }
         dependencies.sort_by(|a, b| (&a.host, &a.caller).cmp(&(&b.host, &b.caller)));
-        let failed = entry
-            .write_error
-            .clone()
-            .map(|(reason, message)| ProgrammedState::WriteFailed(reason, message));
+        let wide = entry.modes.excluded.is_some();
+        let failed = entry.write_error.clone().map(|(reason, message)| {
+            if wide && is_refusal(&message) {
+                let why = format!("the API server's check of Sidecars refuses them: {message}");
+                return ProgrammedState::Unsupported(unsupported(&why));
+            }
+            ProgrammedState::WriteFailed(reason, message)
+        });
         let programmed_state = failed
             .or_else(|| entry.programmed_state.clone())
             .unwrap_or(ProgrammedState::Refused);
@@ -56,6 +63,7 @@ impl Engine {
             size: &entry.union.size,
             entries: entry.union.named(),
             room: entry.room,
+            auto: steps::auto(entry, carried, &config, self.clock.now()),
         };
         let wanted = status(&facts, &entry.stored, self.clock.now());
         let status_update = (wanted != entry.stored).then(|| wanted.clone());
@@ -130,10 +138,23 @@ impl Engine {
         let Some(entry) = inner.fences.get_mut(key) else {
             return;
         };
+        // A Sidecar without exclusions, and none at all, says nothing of them.
+        let excluded = entry.modes.excluded.as_ref();
+        let excludes =
+            excluded.is_some_and(|e| !e.is_empty()) && matches!(entry.desired, Desired::Write(_));
+        let refused = error
+            .as_ref()
+            .is_some_and(|(_, message)| is_refusal(message));
+        let told = !entry.left && excludes && (error.is_none() || refused);
         if !entry.left && entry.write_error != error {
             entry.write_error = error;
             drop(inner);
             self.queue.push(WorkItem::Fence(key.clone()));
+        } else {
+            drop(inner);
+        }
+        if told {
+            self.note_refusal(refused);
         }
     }
 }

@@ -259,6 +259,10 @@ impl Learner {
         let seen = status_update.observed_calls.len() as u64;
         stats.observed_calls.fetch_add(seen, Ordering::Relaxed);
         stats.new_edges.fetch_add(tally.new, Ordering::Relaxed);
+        store.strays(status_update.strays);
+        if let Some((callers, by)) = status_update.watched {
+            store.window(callers.into_iter().collect(), by);
+        }
     }
 }
 

@@ -26,7 +26,7 @@ fn sorted(ports: impl Iterator<Item = Port>) -> Box<[Port]> {
 }
 
 /// The host of a Service.
-pub(super) fn of_service(service: &Service) -> HostEntry {
+pub(crate) fn of_service(service: &Service) -> HostEntry {
     let ports = service.ports.iter().filter_map(|p| {
         Some(Port {
             number: p.number,
@@ -71,7 +71,7 @@ fn network(text: &str) -> Option<IpNet> {
 }
 
 /// The hosts of a ServiceEntry, sorted; `*` alone is none, since istiod refuses it.
-pub(super) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
+pub(crate) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
     let spec = &entry.spec;
     let ports = spec.ports.iter().filter_map(|p| {
         Some(Port {

@@ -12,7 +12,7 @@ mod aliases;
 mod directory;
 mod fences;
 mod follow;
-mod hosts;
+pub(crate) mod hosts;
 mod marks;
 mod registry;
 mod resolve;

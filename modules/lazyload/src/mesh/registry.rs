@@ -303,6 +303,12 @@ impl Registry {
         self.services.keys()
     }
 
+    /// All VirtualServices of sidecars, by namespace and name.
+    pub fn all_routes(&self) -> Vec<Arc<VirtualService>> {
+        let routes = self.routes.values();
+        routes.filter(|route| route.mesh).cloned().collect()
+    }
+
     /// All hosts, in no order.
     pub fn all(&self) -> impl Iterator<Item = &Arc<HostEntry>> {
         let entries = self.entries.values().flatten();

@@ -81,13 +81,13 @@ pub struct ResolvedFence {
 }
 
 impl ResolvedFence {
-    /// For [`crate::scope::role`]; `None` without a selector. It writes in mode `Enforce`, unless a user's Sidecar is there.
+    /// For [`crate::scope::role`]; `None` without a selector. It writes unless its mode is `Observe`, or a user's Sidecar is there.
     pub fn claim(&self) -> Option<Claim> {
         Some(Claim {
             key: self.key.clone(),
             created: self.created,
             selector: self.selector.clone()?,
-            writes: self.mode == Mode::Enforce && self.user_sidecars.is_empty(),
+            writes: self.mode != Mode::Observe && self.user_sidecars.is_empty(),
         })
     }
 }
@@ -136,7 +136,7 @@ impl State {
                 let selector = row.selector.clone()?;
                 Some(Claim {
                     created: row.created,
-                    writes: self.mode_of(&row.spec) == Mode::Enforce
+                    writes: self.mode_of(&row.spec) != Mode::Observe
                         && self.users_sidecars(&key, &selector).is_empty(),
                     selector,
                     key,

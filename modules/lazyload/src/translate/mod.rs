@@ -43,8 +43,8 @@ impl<'a> Owner<'a> {
 pub enum Hosts<'a> {
     /// These and no others; [`NOTHING`] when empty.
     Only(&'a BTreeSet<String>),
-    /// All but these, `namespace/host` each. Only for an Istio whose Sidecar knows exclusions (after 1.31): an older
-    /// istiod refuses the object, or takes `~namespace` for a name.
+    /// All but these, `namespace/host` each. Only for an Istio whose Sidecar knows exclusions (1.31 or later): the webhook of
+    /// an older istiod refuses the object; without the webhook it takes `~namespace` for a name, and imports everything.
     AllBut(&'a BTreeSet<String>),
 }
 

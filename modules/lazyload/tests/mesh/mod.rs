@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use trimtab_crds::fence::FenceStatus;
+use trimtab_crds::fence::{DependencyState, FenceStatus, Mode};
 use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_lazyload::mesh::{Fence, Index, ResolvedFence, Sidecar};
 use trimtab_lazyload::object::{Evidence, FenceKey};
@@ -271,15 +271,25 @@ fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
 fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
     let (fence, scope) = (&part.fence, &part.scope);
     let (role, union) = written(part, parts);
+    // Nothing was watched here, so that nothing is excluded.
+    let nothing = BTreeSet::new();
+    let wide = match &role {
+        Some(Role::Writes { with, .. }) => {
+            let others = with.iter().map(|key| parts[key].fence.mode);
+            let mut modes = std::iter::once(fence.mode).chain(others);
+            modes.any(|mode| matches!(mode, Mode::Exclude | Mode::Auto))
+        }
+        _ => false,
+    };
     let object = union.as_ref().map(|union| {
         let hosts: BTreeSet<String> = union.entries.keys().cloned().collect();
+        let hosts = if wide {
+            Hosts::AllBut(&nothing)
+        } else {
+            Hosts::Only(&hosts)
+        };
         let selector = fence.selector.clone().expect("a selector");
-        sidecar(
-            &Owner::of(fence),
-            &selector,
-            Hosts::Only(&hosts),
-            &setup.config.revision,
-        )
+        sidecar(&Owner::of(fence), &selector, hosts, &setup.config.revision)
     });
     let entries: BTreeMap<&String, Vec<String>> =
         scope.entries.iter().map(|(e, r)| (e, texts(r))).collect();

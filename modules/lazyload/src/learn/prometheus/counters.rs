@@ -7,8 +7,9 @@ use trimtab_kit::prometheus::{Answer, Row};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::CALLER;
-use crate::edges::ObservedCall;
-use crate::learn::{Rules, Skip, Skipped, host};
+use crate::edges::{ObservedCall, Strays};
+use crate::learn::host::{self, Target};
+use crate::learn::{Rules, Skip, Skipped};
 use crate::object::{Caller, Directory, Evidence};
 
 /// Destinations that name no service.
@@ -37,6 +38,8 @@ pub(super) struct News {
     pub(super) observed_calls: Vec<ObservedCall<'static>>,
     /// Callers that were watched, and for how long.
     pub(super) watched: Option<(Vec<Caller>, Duration)>,
+    /// Calls that went to no service by its own cluster.
+    pub(super) strays: BTreeMap<Caller, Strays>,
     pub(super) skipped: Skipped,
 }
 
@@ -51,6 +54,8 @@ pub(super) struct Counters {
 /// Counters of one query.
 #[derive(Debug, Default)]
 struct Query {
+    /// Whether it counts connections.
+    tcp: bool,
     answered: bool,
     values: HashMap<u128, f64>,
     /// Callers with series of their own proxy, and how many.
@@ -77,8 +82,9 @@ impl Counters {
         let mut status_update = News::default();
         let before: Vec<_> = self.queries.iter().map(|q| q.present.clone()).collect();
         let mut steps = Vec::new();
-        for (query, answer) in self.queries.iter_mut().zip(answers) {
+        for (tcp, (query, answer)) in self.queries.iter_mut().zip(answers).enumerate() {
             if let Some(answer) = answer {
+                query.tcp = tcp == 1;
                 steps.push(query.absorb(answer, directory, rules, &mut status_update));
             }
         }
@@ -141,6 +147,15 @@ impl Query {
             }
             // Of the first answer nobody knows when the calls were.
             if old.is_none_or(|old| row.value.to_bits() != old.to_bits()) {
+                if self.answered && is_own(row) && is_stray(row, &caller, directory, rules) {
+                    let strays = status_update.strays.entry(caller.clone()).or_default();
+                    let count = if self.tcp {
+                        &mut strays.tcp
+                    } else {
+                        &mut strays.http
+                    };
+                    *count += risen(row.value, old);
+                }
                 observed_calls(row, &caller, self.answered, directory, rules, status_update);
             }
         }
@@ -192,6 +207,35 @@ fn observed_calls(
         observed_call.revives = revives;
         status_update.observed_calls.push(observed_call);
     }
+}
+
+/// Whether the calls went to the fallback or to a cluster of no service.
+fn is_stray(row: &Row, caller: &Caller, directory: &dyn Directory, rules: &Rules) -> bool {
+    let text = label(row, "destination_service");
+    if NOWHERE.contains(&text) {
+        return true;
+    }
+    match host::target(text) {
+        Some(Target::Name(name, _)) => match directory.host_of_name(&name, &caller.namespace) {
+            Some(host) => rules.is_fallback(&host),
+            None => true,
+        },
+        Some(Target::Address(address, port)) => {
+            directory.hosts_at(address, port.unwrap_or(0)).is_empty()
+        }
+        None => false,
+    }
+}
+
+/// By how much a counter has risen; one that began anew counts whole.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, and a negative rise is none"
+)]
+fn risen(value: f64, old: Option<f64>) -> u64 {
+    let before = old.filter(|old| *old <= value).unwrap_or(0.0);
+    (value - before) as u64
 }
 
 fn label<'r>(row: &'r Row, name: &str) -> &'r str {
