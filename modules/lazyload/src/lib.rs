@@ -26,6 +26,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod module;
 pub mod object;
+pub mod required;
 pub mod scope;
 pub mod status;
 pub mod translate;

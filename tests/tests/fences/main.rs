@@ -22,6 +22,7 @@ mod learning;
 mod logs;
 mod mesh_config;
 mod modes;
+mod needs;
 mod prometheus;
 mod reload;
 mod replicas;

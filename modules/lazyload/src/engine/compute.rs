@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use trimtab_crds::fence::{DependencyState, FenceStatus, Mode};
 
+use super::needs::remarks;
 use super::orphans::widen;
-use super::writes::hosts_of;
 use super::{Desired, Engine, Entry, Inner, WorkItem};
 use crate::config::LazyloadConfig;
 use crate::edges::{Edge, EdgeState};
-use crate::mesh::ResolvedFence;
+use crate::mesh::{ResolvedFence, hosts_of};
 use crate::object::{Caller, Directory, FenceKey};
-use crate::scope::{self, Claim, Learned, Role, ScopeInput};
+use crate::scope::{self, Claim, Learned, Required, Role, ScopeInput};
 use crate::status::{FallbackState, ProgrammedState};
 use crate::translate::{self, Hosts};
 
@@ -148,6 +148,8 @@ impl Engine {
                 |e| (e.scope.domains.clone(), e.scope.fading.clone()),
             )
         };
+        let needs = self.needs(key, resolved);
+        let required: Vec<Required> = needs.hosts.iter().cloned().collect();
         let scope = self.index.scope(&ScopeInput {
             fence: key,
             spec: &resolved.spec,
@@ -157,6 +159,7 @@ impl Engine {
             fading: &fading,
             now: self.clock.now(),
             settings: &settings,
+            required: &required,
         });
         let first_calls = self.refused_first_calls(key, &resolved.accounts, &scope.imports);
         let mut inner = self.inner.lock();
@@ -172,6 +175,9 @@ impl Engine {
         entry.first_calls = first_calls;
         entry.claim = resolved.claim();
         entry.refusals.clone_from(&resolved.problems);
+        entry.remarks = remarks(&needs, &scope);
+        entry.remarks.extend(outside(resolved));
+        entry.inherits.clone_from(&resolved.inherits);
         entry.scope = scope;
         entry.stored = sorted(&resolved.status);
     }
@@ -241,12 +247,47 @@ fn warnings(entry: &Entry, role: &Role) -> Vec<String> {
         .iter()
         .map(ToString::to_string)
         .collect();
+    out.extend(entry.remarks.iter().cloned());
     if let Role::Writes { partly, .. } = role {
         out.extend(partly.iter().map(|other| {
             format!("ServiceFence {other} selects some of the same pods: both Sidecars have the hosts of both; let one selector be part of the other")
         }));
     }
     out
+}
+
+/// A remark on pods that obey no Sidecar, beside others that do.
+fn outside(resolved: &ResolvedFence) -> Option<String> {
+    let standing = &resolved.standing;
+    (standing.outside() > 0 && standing.any_obeys()).then(|| {
+        format!(
+            "{} of {} pods obey no Sidecar: {}; choose workloadSelector.labels that only the others have",
+            standing.outside(),
+            standing.pods,
+            standing.text()
+        )
+    })
+}
+
+fn none_obeys(resolved: &ResolvedFence) -> ProgrammedState {
+    let standing = &resolved.standing;
+    let (reason, rule) = if standing.is_of_gateways() {
+        (
+            "Gateway",
+            "Istio gives gateways and waypoints no Sidecar, so that they see the whole mesh",
+        )
+    } else {
+        (
+            "NoSidecar",
+            "a Sidecar has no effect without a sidecar proxy",
+        )
+    };
+    let why = format!(
+        "none of the {} pods obeys a Sidecar: {}; {rule}: delete the fence, or change its workloadSelector",
+        standing.pods,
+        standing.text()
+    );
+    ProgrammedState::Outside(reason, why)
 }
 
 /// Where the fence stands and what is written.
@@ -269,6 +310,9 @@ fn outcome(
             return (ProgrammedState::Unsupported(why), Desired::None);
         }
         Mode::Enforce => {}
+    }
+    if !resolved.standing.any_obeys() {
+        return (none_obeys(resolved), Desired::None);
     }
     if let Role::MergedInto(other) = role {
         return (ProgrammedState::MergedInto(other.clone()), Desired::None);
@@ -293,5 +337,6 @@ fn outcome(
         Hosts::Only(&hosts),
         &config.revision,
     );
+    let sidecar = translate::inherit(sidecar, resolved.inherits.as_deref());
     (ProgrammedState::Written, Desired::Write(Box::new(sidecar)))
 }

@@ -4,6 +4,7 @@ mod compute;
 mod contract;
 mod fallback_routing;
 mod first_calls;
+mod needs;
 mod orphans;
 mod ports;
 mod view;
@@ -32,8 +33,9 @@ use crate::config::LazyloadConfig;
 use crate::edges::{EdgeStore, Limits};
 use crate::hints::Hints;
 use crate::learn::Rules;
-use crate::mesh::{Index, Problem};
+use crate::mesh::{Index, Inherited, Problem};
 use crate::object::{Caller, FenceKey};
+use crate::required::Requirements;
 use crate::scope::{Claim, Scope, Settings, Union};
 use crate::status::ProgrammedState;
 
@@ -87,6 +89,10 @@ struct Entry {
     claim: Option<Claim>,
     refusals: Vec<Problem>,
     warnings: Vec<String>,
+    /// What its pods need and do not get.
+    remarks: Vec<String>,
+    /// What its Sidecar takes over from another one.
+    inherits: Option<Arc<Inherited>>,
     scope: Scope,
     /// What the Sidecar has when other fences select the same pods.
     union: Union,
@@ -140,6 +146,8 @@ pub struct Engine {
     pub auto: Arc<AutoFences>,
     /// HTTP ports of the mesh.
     pub ports: Arc<HttpPorts>,
+    /// What pods need whatever they call.
+    pub required: Arc<Requirements>,
     queue: WorkQueue<WorkItem>,
     /// The first look at the fallback is queued.
     begun: AtomicBool,
@@ -183,6 +191,7 @@ impl Engine {
             edges: Arc::new(EdgeStore::new(limits)),
             auto: AutoFences::new(config.clone(), mesh, wake.clone()),
             ports: HttpPorts::new(&config.fallback, wake.clone()),
+            required: Requirements::new(&config, mesh, wake.clone()),
             queue: WorkQueue::default(),
             begun: AtomicBool::new(false),
             clock,
@@ -206,6 +215,7 @@ impl Engine {
         warn_of_config(&config);
         self.auto.reconfigure(config.clone());
         self.ports.reconfigure(&config.fallback);
+        self.required.reconfigure(&config);
         self.index.configure(&config);
         *self.settings.write() = Arc::new(fallback_routing::settings(&config));
         *self.config.write() = config;

@@ -1,15 +1,13 @@
 //! Statuses and Sidecars: what is to be written, how it went, and what is live.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use trimtab_crds::fence::{Dependency, FenceStatus};
-use trimtab_crds::istio::Sidecar;
 use trimtab_kit::engine::WriteError;
 use trimtab_mesh::table::{Change, Follower};
 
 use super::{Desired, Engine, Inner, LiveSidecar, WorkItem};
-use crate::mesh::{self, Name, SidecarOwner};
+use crate::mesh::{self, Inherited, Name, SidecarOwner};
 use crate::object::FenceKey;
 use crate::status::{Facts, ProgrammedState, status};
 
@@ -18,6 +16,7 @@ impl Engine {
     /// Sidecar relies on it.
     pub fn status_update(&self, key: &FenceKey) -> Option<FenceStatus> {
         let fallback = self.fallback_state(&key.namespace);
+        let not_carried = self.not_carried(key);
         let mut inner = self.inner.lock();
         let entry = inner.fences.get_mut(key)?;
         let mut dependencies: Vec<Dependency> = entry
@@ -49,11 +48,16 @@ impl Engine {
             programmed_state: &programmed_state,
             fallback: &fallback,
             first_calls: &first_calls,
+            not_carried: &not_carried,
             domains: &entry.scope.domains,
             metric_status: &self.edges.metric_status(&entry.callers),
             dependencies: &dependencies,
             size: &entry.union.size,
             entries: entry.union.entries.len(),
+            inherited: &entry
+                .inherits
+                .as_deref()
+                .map_or_else(String::new, taken_over),
         };
         let wanted = status(&facts, &entry.stored, self.clock.now());
         let status_update = (wanted != entry.stored).then(|| wanted.clone());
@@ -102,10 +106,10 @@ impl Engine {
     }
 }
 
-/// Hosts of a Sidecar.
-pub(super) fn hosts_of(sidecar: &Sidecar) -> BTreeSet<String> {
-    let egress = sidecar.spec.egress.iter();
-    egress.flat_map(|e| e.hosts.iter().cloned()).collect()
+/// What a Sidecar takes over, as the end of a message.
+fn taken_over(inherited: &Inherited) -> String {
+    let fields = inherited.fields().join(", ");
+    format!("; {fields} as in Sidecar {}", inherited.from)
 }
 
 /// The fence that a live Sidecar concerns: its owner, or the one that would write a Sidecar of this name.

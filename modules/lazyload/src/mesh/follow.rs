@@ -2,7 +2,7 @@
 
 use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, Namespace, Pod, Service, ServiceEntry, VirtualService,
 };
 use trimtab_mesh::table::{Change, Follower};
 
@@ -26,6 +26,7 @@ follow!(
     VirtualService => route,
     DestinationRule => rule,
     Pod => pod,
+    Namespace => of_namespace,
     Sidecar => sidecar,
 );
 

@@ -12,7 +12,9 @@ mod directory;
 mod fences;
 mod follow;
 mod hosts;
+mod inherit;
 mod marks;
+mod pods;
 mod registry;
 mod resolve;
 mod sidecars;
@@ -28,14 +30,16 @@ use crate::config::LazyloadConfig;
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Scope, ScopeInput, compute};
 pub use fences::Fence;
+pub use inherit::Inherited;
+pub use pods::Standing;
 pub use registry::Registry;
 pub use resolve::{Problem, ResolvedFence};
-pub use sidecars::{Sidecar, SidecarOwner};
+pub use sidecars::{Sidecar, SidecarOwner, hosts_of};
 use state::State;
 use trimtab_mesh::Mesh;
 pub use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, Namespace, Pod, Service, ServiceEntry, VirtualService,
 };
 
 /// What events have changed.
@@ -75,6 +79,7 @@ impl Index {
         mesh.table::<Fence>().follow(self);
         mesh.table::<Service>().follow(self);
         mesh.table::<Pod>().follow(self);
+        mesh.table::<Namespace>().follow(self);
         mesh.table::<EndpointSlice>().follow(self);
         mesh.table::<ServiceEntry>().follow(self);
         mesh.table::<VirtualService>().follow(self);
@@ -106,6 +111,17 @@ impl Index {
     /// All fences.
     pub fn fences(&self) -> Vec<FenceKey> {
         self.state.read().fences.keys().cloned().collect()
+    }
+
+    /// Namespaces of all fences.
+    pub fn namespaces(&self) -> BTreeSet<String> {
+        let state = self.state.read();
+        state.fences.keys().map(|k| k.namespace.clone()).collect()
+    }
+
+    /// Whether the Sidecar for a whole namespace rejects what the mesh does not know; `None`: it does not say.
+    pub fn registry_only(&self, namespace: &str) -> Option<bool> {
+        self.state.read().inherits(namespace)?.registry_only()
     }
 
     /// Fences whose pods a caller's are, or whose stored status names it; sorted.

@@ -33,6 +33,7 @@ pub fn compute(input: &ScopeInput<'_>, services: &dyn Services) -> Scope {
         out: Scope::default(),
     };
     builder.configured();
+    builder.required();
     builder.named();
     builder.selected();
     builder.learned();
@@ -43,11 +44,11 @@ pub fn compute(input: &ScopeInput<'_>, services: &dyn Services) -> Scope {
     out
 }
 
-struct Builder<'a> {
-    input: &'a ScopeInput<'a>,
-    services: &'a dyn Services,
+pub(super) struct Builder<'a> {
+    pub(super) input: &'a ScopeInput<'a>,
+    pub(super) services: &'a dyn Services,
     client: &'a str,
-    out: Scope,
+    pub(super) out: Scope,
 }
 
 /// What became of a host.
@@ -83,7 +84,7 @@ fn parse(text: &str, client: &str) -> Option<Named> {
 }
 
 impl Builder<'_> {
-    fn enter(&mut self, namespace: &str, host: &str, reason: &Reason) {
+    pub(super) fn enter(&mut self, namespace: &str, host: &str, reason: &Reason) {
         let reasons = self.out.entries.entry(format!("{namespace}/{host}"));
         reasons.or_default().insert(reason.clone());
     }
@@ -383,7 +384,7 @@ impl Builder<'_> {
     }
 
     /// One of the entries of a host, as istiod would choose.
-    fn choose(
+    pub(super) fn choose(
         &mut self,
         host: &str,
         namespace: Option<&str>,
@@ -417,7 +418,12 @@ impl Builder<'_> {
     }
 
     /// An entry with all that it brings: its VirtualServices, and the host that it stands for. Gives its redirects.
-    fn take(&mut self, entry: &HostEntry, reason: &Reason, depth: usize) -> BTreeSet<String> {
+    pub(super) fn take(
+        &mut self,
+        entry: &HostEntry,
+        reason: &Reason,
+        depth: usize,
+    ) -> BTreeSet<String> {
         self.out.consulted.hosts.insert(entry.host.to_string());
         self.enter(&entry.namespace, &entry.host, reason);
         self.hidden_rules(entry);

@@ -9,6 +9,7 @@ mod domains;
 mod merge;
 pub mod names;
 mod predict;
+mod required;
 pub mod services;
 mod settings;
 pub mod size;
@@ -27,6 +28,7 @@ use crate::object::{Evidence, FenceKey};
 pub use compute::compute;
 pub(crate) use merge::contains;
 pub use merge::{Claim, Role, Union, merge, role};
+pub use required::Required;
 pub use services::{Labels, Services};
 pub use settings::Settings;
 
@@ -67,6 +69,8 @@ pub struct ScopeInput<'a> {
     pub now: Timestamp,
     /// Configuration.
     pub settings: &'a Settings,
+    /// Hosts that the pods need whatever they call.
+    pub required: &'a [Required],
 }
 
 /// The scope of one fence.
@@ -139,6 +143,18 @@ pub enum Reason {
     Route(String, String),
     /// The host that an ExternalName stands for.
     Target(String),
+    /// An object that changes proxies names a cluster of the host: kind, namespace and name.
+    Filter(String),
+    /// The server of an extension provider: the provider, and who asks for it.
+    Provider(String, String),
+    /// Keys of JWTs, which proxies fetch: the RequestAuthentication.
+    Keys(String),
+    /// Only the proxies' DNS may know its name.
+    Dns,
+    /// TCP of a port that is HTTP in every scope.
+    TcpPort(u16),
+    /// The egress proxy of the Sidecar that is inherited.
+    EgressProxy(String),
 }
 
 impl fmt::Display for Reason {
@@ -158,6 +174,12 @@ impl fmt::Display for Reason {
             Self::Alias(of) => write!(f, "alias of {of}"),
             Self::Route(route, of) => write!(f, "VirtualService {route} of {of}"),
             Self::Target(of) => write!(f, "ExternalName {of}"),
+            Self::Filter(object) => write!(f, "cluster of {object}"),
+            Self::Provider(name, of) => write!(f, "provider {name} of {of}"),
+            Self::Keys(object) => write!(f, "keys of {object}"),
+            Self::Dns => write!(f, "DNS: only Istio's DNS may know this name"),
+            Self::TcpPort(port) => write!(f, "TCP of port {port}, which the fallback has as HTTP"),
+            Self::EgressProxy(of) => write!(f, "egressProxy of Sidecar {of}"),
         }
     }
 }
@@ -239,6 +261,16 @@ pub enum Warning {
         all: String,
         /// The one taken.
         chosen: String,
+    },
+    /// A host that the pods' proxies ask is none of the mesh.
+    #[error(
+        "{of}: there is no service {host}, so that proxies have no cluster for it: write the full host of a service"
+    )]
+    NoCluster {
+        /// Who names it.
+        of: String,
+        /// Host.
+        host: String,
     },
     /// A chain of ExternalNames that does not end.
     #[error("{host}: the ExternalName leads through more than {limit} names: shorten the chain")]

@@ -14,9 +14,10 @@ use trimtab_lazyload::object::{Evidence, FenceKey};
 use trimtab_lazyload::scope::{
     Learned, Role, Scope, ScopeInput, Settings, Union, compute, merge, role,
 };
-use trimtab_lazyload::translate::{Hosts, Owner, sidecar};
+use trimtab_lazyload::translate::{Hosts, Owner, inherit, sidecar};
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, MeshConfig, Namespace, Pod, Service, ServiceEntry,
+    VirtualService,
 };
 use trimtab_mesh::table::{Row, name_of};
 
@@ -101,7 +102,8 @@ pub fn apply(index: &Followed, object: &Value) {
         Some("DestinationRule") => feed::<DestinationRule>(index, object),
         Some("Sidecar") => feed::<Sidecar>(index, object),
         Some("ServiceFence") => feed::<Fence>(index, object),
-        Some("Namespace") => {}
+        Some("Namespace") => feed::<Namespace>(index, object),
+        Some("ConfigMap") => feed::<MeshConfig>(index, object),
         other => panic!("unknown kind {other:?}"),
     }
 }
@@ -118,7 +120,8 @@ pub fn delete(index: &Followed, object: &Value) {
         Some("DestinationRule") => gone::<DestinationRule>(index, object),
         Some("Sidecar") => gone::<Sidecar>(index, object),
         Some("ServiceFence") => gone::<Fence>(index, object),
-        Some("Namespace") => {}
+        Some("Namespace") => gone::<Namespace>(index, object),
+        Some("ConfigMap") => gone::<MeshConfig>(index, object),
         other => panic!("unknown kind {other:?}"),
     }
 }
@@ -126,6 +129,8 @@ pub fn delete(index: &Followed, object: &Value) {
 /// A list of every kind.
 #[allow(dead_code, reason = "not every test relists")]
 pub fn relist(index: &Followed, objects: &[Value]) {
+    replace::<Namespace>(index, "Namespace", objects);
+    replace::<MeshConfig>(index, "ConfigMap", objects);
     replace::<Pod>(index, "Pod", objects);
     replace::<Service>(index, "Service", objects);
     replace::<EndpointSlice>(index, "EndpointSlice", objects);
@@ -218,6 +223,7 @@ impl Mesh {
             fading: self.setup.fading.get(&key.to_string()).unwrap_or(&none),
             now: self.setup.now,
             settings: &settings,
+            required: &[],
         });
         Some(Part { fence, scope })
     }
@@ -270,12 +276,13 @@ fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
     let object = union.as_ref().map(|union| {
         let hosts: BTreeSet<String> = union.entries.keys().cloned().collect();
         let selector = fence.selector.clone().expect("a selector");
-        sidecar(
+        let sidecar = sidecar(
             &Owner::of(fence),
             &selector,
             Hosts::Only(&hosts),
             &setup.config.revision,
-        )
+        );
+        inherit(sidecar, fence.inherits.as_deref())
     });
     let entries: BTreeMap<&String, Vec<String>> =
         scope.entries.iter().map(|(e, r)| (e, texts(r))).collect();
@@ -308,6 +315,12 @@ fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
     }
     if let Some(name) = &fence.default_sidecar {
         out["defaultSidecar"] = json!(name);
+    }
+    if let Some(inherited) = &fence.inherits {
+        out["inherits"] = json!({"from": inherited.from, "fields": inherited.fields()});
+    }
+    if fence.standing.outside() > 0 {
+        out["outside"] = json!(fence.standing.text());
     }
     let empty = |v: &Value| {
         v.is_null()
