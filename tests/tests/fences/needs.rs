@@ -301,7 +301,7 @@ spec: {containers: [{name: app, image: app}]}
     assert_eq!(out.refused, [""; 0]);
     assert!(told(&out, "1 of 2 pods obey no Sidecar"), "{:?}", out.notes);
     let host = text
-        .replace("gateway.networking.k8s.io/gateway-name: desk", "x: y")
+        .replace("gateway.networking.k8s.io/gateway-name: desk", "part: two")
         .replace("{containers", "{hostNetwork: true, containers");
     let out = translated("host", &format!("{host}{SERVICES}"), OFF).await;
     assert!(
