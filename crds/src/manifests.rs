@@ -71,9 +71,13 @@ pub fn istio_crds() -> Vec<CustomResourceDefinition> {
         with_status(istio::DestinationRule::crd()),
         istio::EnvoyFilter::crd(),
         istio::Gateway::crd(),
+        istio::RequestAuthentication::crd(),
         with_status(istio::ServiceEntry::crd()),
         istio::Sidecar::crd(),
+        istio::Telemetry::crd(),
+        istio::TrafficExtension::crd(),
         with_status(istio::VirtualService::crd()),
+        istio::WasmPlugin::crd(),
     ];
     read.into_iter()
         .map(istio::as_served)

@@ -271,6 +271,7 @@ impl Run {
                 fading: &before.fading,
                 now,
                 settings: &self.settings,
+                required: &[],
             });
             self.computed += 1;
             if !scope.entries.keys().eq(before.entries.keys()) {

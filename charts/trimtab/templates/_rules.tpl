@@ -74,6 +74,19 @@
 - apiGroups: [security.istio.io]
   resources: [authorizationpolicies]
   verbs: [list, watch]
+# Servers that proxies ask for filters and telemetry, and that a scope must not lack.
+- apiGroups: [extensions.istio.io]
+  resources: [wasmplugins, trafficextensions]
+  verbs: [list, watch]
+- apiGroups: [telemetry.istio.io]
+  resources: [telemetries]
+  verbs: [list, watch]
+{{- if get (default dict .Values.config.lazyload) "remoteJwks" }}
+# config.lazyload.remoteJwks: servers of the keys of JWTs.
+- apiGroups: [security.istio.io]
+  resources: [requestauthentications]
+  verbs: [list, watch]
+{{- end }}
 {{- end }}
 {{- if include "trimtab.hasTokens" . }}
 # config.xds.tokens: whose ServiceAccount token a proxy shows.

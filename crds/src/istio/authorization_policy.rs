@@ -23,6 +23,10 @@ pub struct AuthorizationPolicySpec {
     /// `ALLOW` unless set; `DENY`, `AUDIT`, `CUSTOM`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
+    /// Who decides for `CUSTOM`, as JSON: `name` of an extension provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "open_object")]
+    pub provider: Option<Value>,
     /// Labels of the workloads in `matchLabels`, as JSON; absent: all of the namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "open_object")]
@@ -31,6 +35,10 @@ pub struct AuthorizationPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "open_items")]
     pub target_refs: Vec<Value>,
+    /// One such target, as older releases have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "open_object")]
+    pub target_ref: Option<Value>,
     /// `from`, `to` and `when` of each rule, as JSON.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "open_items")]

@@ -6,6 +6,7 @@
 mod authorization_policy;
 mod destination_rule;
 mod envoyfilter;
+mod extensions;
 mod fields;
 mod gateway;
 mod route_match;
@@ -24,6 +25,10 @@ pub use destination_rule::{
     ConsistentHash, DestinationRule, DestinationRuleSpec, LoadBalancer, Subset, TrafficPolicy,
 };
 pub use envoyfilter::{EnvoyFilter, EnvoyFilterSpec};
+pub use extensions::{
+    RequestAuthentication, RequestAuthenticationSpec, Telemetry, TelemetrySpec, TrafficExtension,
+    TrafficExtensionSpec, WasmPlugin, WasmPluginSpec,
+};
 pub use fields::{RELEASE, UnknownField, unknown_fields};
 pub use gateway::{Gateway, GatewaySpec, Server};
 pub use route_match::{ConnectionMatch, Redirect, SourceMatch};

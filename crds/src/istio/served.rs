@@ -7,19 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::core::ObjectMeta;
 
 /// Group, kind, plural, versions; the first is the stored one.
-const UNREAD: [(&str, &str, &str, &[&str]); 8] = [
-    (
-        "extensions.istio.io",
-        "TrafficExtension",
-        "trafficextensions",
-        &["v1alpha1"],
-    ),
-    (
-        "extensions.istio.io",
-        "WasmPlugin",
-        "wasmplugins",
-        &["v1alpha1"],
-    ),
+const UNREAD: [(&str, &str, &str, &[&str]); 4] = [
     (
         "networking.istio.io",
         "ProxyConfig",
@@ -44,24 +32,13 @@ const UNREAD: [(&str, &str, &str, &[&str]); 8] = [
         "peerauthentications",
         &["v1", "v1beta1"],
     ),
-    (
-        "security.istio.io",
-        "RequestAuthentication",
-        "requestauthentications",
-        &["v1", "v1beta1"],
-    ),
-    (
-        "telemetry.istio.io",
-        "Telemetry",
-        "telemetries",
-        &["v1", "v1alpha1"],
-    ),
 ];
 
 /// Versions of the kinds that Trimtab reads, besides the one of their type.
 fn other_versions(crd: &CustomResourceDefinition) -> &'static [&'static str] {
     match (crd.spec.group.as_str(), crd.spec.names.kind.as_str()) {
-        (_, "EnvoyFilter") => &[],
+        (_, "EnvoyFilter") | ("extensions.istio.io", _) => &[],
+        ("telemetry.istio.io", _) => &["v1", "v1alpha1"],
         ("security.istio.io", _) => &["v1", "v1beta1"],
         _ => &["v1", "v1beta1", "v1alpha3"],
     }

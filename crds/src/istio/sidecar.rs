@@ -37,6 +37,10 @@ pub struct SidecarSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "open_object")]
     pub outbound_traffic_policy: Option<Value>,
+    /// Limits of inbound connections, as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "open_object")]
+    pub inbound_connection_pool: Option<Value>,
     /// Fields that we do not write: seen, so that a hand edit of them is noticed.
     #[serde(flatten)]
     #[schemars(skip)]

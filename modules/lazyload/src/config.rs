@@ -28,6 +28,10 @@ const HOUR: u64 = 3600;
 /// `lazyload:` in the operator's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of its own in the file"
+)]
 pub struct LazyloadConfig {
     /// Whether the module runs.
     pub enabled: bool,
@@ -42,6 +46,10 @@ pub struct LazyloadConfig {
     pub namespace: String,
     /// Istio revision that generated objects get as label `istio.io/rev`; empty: the fence's own label, or none.
     pub revision: String,
+    /// Whether names that only Istio's DNS may know are in the scope of pods whose proxies answer DNS.
+    pub dns_hosts: bool,
+    /// Whether proxies fetch the keys of JWTs themselves (istiod's `PILOT_JWT_ENABLE_REMOTE_JWKS`): their servers are in scope.
+    pub remote_jwks: bool,
     /// Services that every scope has: hosts, or `namespace/*`. Istio's namespace and Trimtab's are always in.
     #[serde(alias = "stable_host")]
     pub stable_host: Vec<String>,
@@ -86,6 +94,8 @@ impl Default for LazyloadConfig {
             istio_namespace: "istio-system".to_owned(),
             namespace: trimtab_crds::NAMESPACE.to_owned(),
             revision: String::new(),
+            dns_hosts: true,
+            remote_jwks: false,
             stable_host: Vec::new(),
             domain_aliases: Vec::new(),
             enable_short_domain: false,

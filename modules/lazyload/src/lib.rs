@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod module;
 pub mod object;
 pub mod predict;
+pub mod required;
 pub mod scope;
 pub mod status;
 pub mod tighten;

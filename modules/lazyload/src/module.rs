@@ -18,8 +18,9 @@ use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::rights::Right;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, MeshConfig, Namespace, Pod, Service,
-    ServiceEntry, VirtualService,
+    CustomPolicy, DestinationRule, EndpointSlice, ExtensionClusters, FilterClusters, GrpcRoute,
+    HttpRoute, KeyServers, MeshConfig, Namespace, PluginClusters, Pod, Service, ServiceEntry,
+    Telemetry, VirtualService,
 };
 
 use crate::access::Policy;
@@ -66,6 +67,7 @@ impl ModuleConfig for LazyloadConfig {
         [
             ("enabled", self.enabled != new.enabled),
             ("learn", self.learn != new.learn),
+            ("remoteJwks", self.remote_jwks != new.remote_jwks),
             ("retention", self.retention != new.retention),
             ("exclusions", self.exclusions != new.exclusions),
         ]
@@ -147,6 +149,7 @@ fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>)
     setup.follow::<Namespace>(&engine.auto);
     setup.follow::<Pod>(&engine.index);
     setup.follow::<Pod>(&engine.auto);
+    setup.follow::<Namespace>(&engine.index);
     setup.follow::<EndpointSlice>(&engine.index);
     setup.follow::<ServiceEntry>(&engine.index);
     setup.follow::<ServiceEntry>(&engine.ports);
@@ -164,12 +167,28 @@ fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>)
     setup.follow::<VirtualService>(&engine.since);
     setup.follow_mesh_defaults();
     setup.follow_mesh_config::<MeshConfig>(engine);
+    needs(config, engine, setup);
     if config.learn.hints {
         // After the index, in which names are looked up.
         setup.follow::<PodTemplate>(&engine.hints);
         setup.follow::<Service>(&engine.hints);
         setup.follow::<ServiceEntry>(&engine.hints);
         setup.follow::<PolicyHint>(&engine.hints);
+    }
+}
+
+/// What pods need whatever they call.
+fn needs(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>) {
+    setup.follow_mesh_config::<MeshConfig>(&engine.required);
+    setup.follow::<Pod>(&engine.required);
+    setup.follow::<ServiceEntry>(&engine.required);
+    setup.follow::<FilterClusters>(&engine.required);
+    setup.follow::<PluginClusters>(&engine.required);
+    setup.follow::<ExtensionClusters>(&engine.required);
+    setup.follow::<CustomPolicy>(&engine.required);
+    setup.follow::<Telemetry>(&engine.required);
+    if config.remote_jwks {
+        setup.follow::<KeyServers>(&engine.required);
     }
 }
 

@@ -47,6 +47,8 @@ pub enum ProgrammedState {
     Refused,
     /// The mode needs what this Istio does not have.
     Unsupported(String),
+    /// None of the pods obeys a Sidecar: reason and message.
+    Outside(&'static str, String),
     /// A write failed: reason and message.
     WriteFailed(&'static str, String),
 }
@@ -79,6 +81,8 @@ pub struct Facts<'a> {
     pub fallback: &'a FallbackState,
     /// Hosts out of scope that let the pods in and not the fallback, with their policies.
     pub first_calls: &'a [String],
+    /// Services whose first calls are not carried, with the reasons.
+    pub not_carried: &'a [String],
     /// Hosts by dependency.
     pub domains: &'a BTreeMap<String, Domain>,
     /// Learned calls in Slime's form.
@@ -93,6 +97,8 @@ pub struct Facts<'a> {
     pub room: StatusRoom,
     /// Of mode `Auto`: where it stands, and the condition that says it.
     pub auto: Option<(AutoStatus, Draft)>,
+    /// What the Sidecar takes over from another one: the end of a message, or nothing.
+    pub inherited: &'a str,
 }
 
 /// The status. Transition times and what is no change are kept from `before`.
@@ -185,9 +191,19 @@ fn fallback(facts: &Facts<'_>) -> Draft {
             "NotUsed",
             "the configuration does without a fallback: calls to hosts out of scope go where outboundTrafficPolicy sends them",
         ),
+        FallbackState::Ready if !facts.not_carried.is_empty() => {
+            draft(true, "Ready", &not_carried(facts))
+        }
         FallbackState::Ready => draft(true, "Ready", "calls to hosts out of scope are carried"),
         FallbackState::NotReady(why) => draft(false, "NotReady", why),
     }
+}
+
+fn not_carried(facts: &Facts<'_>) -> String {
+    let services = listed(facts.not_carried);
+    format!(
+        "calls to hosts out of scope are carried, but not to {services}: declare them in spec.host when they are called"
+    )
 }
 
 /// Only of a fence whose first calls take the fallback.
@@ -213,9 +229,9 @@ fn programmed(facts: &Facts<'_>) -> Draft {
             true,
             "Programmed",
             match facts.entries {
-                0 => "the Sidecar names no host".to_owned(),
-                1 => "the Sidecar names 1 host".to_owned(),
-                many => format!("the Sidecar names {many} hosts"),
+                0 => format!("the Sidecar names no host{}", facts.inherited),
+                1 => format!("the Sidecar names 1 host{}", facts.inherited),
+                many => format!("the Sidecar names {many} hosts{}", facts.inherited),
             },
         ),
         ProgrammedState::Excluding(services) => modes::excluding(*services),
@@ -246,6 +262,7 @@ fn programmed(facts: &Facts<'_>) -> Draft {
             "see Accepted; a Sidecar that is there stays as it is".to_owned(),
         ),
         ProgrammedState::Unsupported(why) => draft(false, "Unsupported", why.clone()),
+        ProgrammedState::Outside(reason, why) => draft(false, reason, why.clone()),
         ProgrammedState::WriteFailed(reason, message) => draft(
             false,
             reason,
@@ -295,6 +312,7 @@ mod tests {
             programmed_state,
             fallback,
             first_calls: &[],
+            not_carried: &[],
             domains: &NONE,
             metric_status: &NOTHING,
             dependencies,
@@ -302,6 +320,7 @@ mod tests {
             entries: 2,
             room: StatusRoom::default(),
             auto: None,
+            inherited: "",
         }
     }
 

@@ -255,12 +255,15 @@ fn facts(part: &Part) -> (Scope, String) {
         overlaps,
         user_sidecars,
         default_sidecar,
+        inherits,
+        standing,
         problems,
         mode,
         ..
     } = &part.fence;
     let rest = format!(
-        "{spec:?} {selector:?} {callers:?} {overlaps:?} {user_sidecars:?} {default_sidecar:?} {problems:?} {mode:?}"
+        "{spec:?} {selector:?} {callers:?} {overlaps:?} {user_sidecars:?} {default_sidecar:?} {inherits:?} {:?} {problems:?} {mode:?}",
+        standing.outside
     );
     (scope, rest)
 }

@@ -26,6 +26,7 @@ mod learning;
 mod logs;
 mod mesh_config;
 mod modes;
+mod needs;
 mod prometheus;
 mod reload;
 mod replicas;

@@ -8,7 +8,7 @@ use trimtab_crds::fence::{
     ServiceFenceSpec, WorkloadSelector,
 };
 use trimtab_kit::generated::REVISION_LABEL;
-use trimtab_mesh::model::Labels;
+use trimtab_mesh::model::{Labels, Pod, selects};
 
 use super::{Action, State};
 use crate::config::LazyloadConfig;
@@ -79,7 +79,18 @@ fn service_wanted(config: &LazyloadConfig, state: &State, key: &FenceKey) -> boo
     let namespace = state.namespaces.get("", &key.namespace);
     let of_namespace = namespace.and_then(|n| fenced(&n.labels, config).or(lazy(&n.annotations)));
     let of_default = config.fences.auto_fence && config.fences.default_fence;
-    of_service.or(of_namespace).unwrap_or(of_default) && managed(config, state, &key.namespace)
+    of_service.or(of_namespace).unwrap_or(of_default)
+        && managed(config, state, &key.namespace)
+        && any_obeys(state, &key.namespace, &service.selector)
+}
+
+/// Whether a Sidecar has an effect on the pods of a selector, or will have when there are any: gateways obey none.
+fn any_obeys(state: &State, namespace: &str, selector: &Labels) -> bool {
+    let row = state.namespaces.get("", namespace);
+    let rows = state.rows.rows();
+    let pods = rows.of_groups(rows.index().select(namespace, selector));
+    let outside = |pod: &Pod| pod.capture.outside(pod.is_ambient(row.as_deref()));
+    pods.is_empty() || pods.iter().any(|pod| outside(pod).is_none())
 }
 
 /// Whether the configuration lets the namespace have automatic fences.

@@ -1,8 +1,9 @@
 //! Which names a change touches.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use trimtab_mesh::model::{Namespace, Pod, Service};
+use trimtab_mesh::model::{Namespace, Outside, Pod, PodGroup, Service, selects};
 use trimtab_mesh::table::{Change, Follower};
 
 use super::decide::{WORKLOAD_IDENTITY, label_key};
@@ -22,6 +23,38 @@ impl State {
                 .map(|(name, _)| FenceKey::of(name)),
         );
         out
+    }
+
+    /// Services whose pods may obey a Sidecar now, or no more: of pods that obey none, and of the first and the last of others.
+    fn serving(&self, change: &Change<'_, Pod>) -> Vec<FenceKey> {
+        let outside = |pod: &Pod| {
+            let row = self.namespaces.get("", &pod.group.workload.namespace);
+            pod.capture.outside(pod.is_ambient(row.as_deref()))
+        };
+        let part = |pod: Option<&Arc<Pod>>| pod.map(|pod| (pod.group.clone(), outside(pod)));
+        let (old, new) = (part(change.old), part(change.new));
+        if old == new {
+            return Vec::new();
+        }
+        let pods = self.rows.rows();
+        let matters = |(group, why): &&(Arc<PodGroup>, Option<Outside>)| {
+            why.is_some() || pods.index().count(group) < 2
+        };
+        let groups: BTreeSet<Arc<PodGroup>> = old
+            .iter()
+            .chain(&new)
+            .filter(matters)
+            .map(|(group, _)| group.clone())
+            .collect();
+        drop(pods);
+        let rows = self.services.rows();
+        let here = groups.iter().flat_map(|group| {
+            let services = rows.in_namespace(&group.workload.namespace);
+            services.filter(move |(_, service)| {
+                !service.selector.is_empty() && selects(&service.selector, &group.labels)
+            })
+        });
+        here.map(|(name, _)| FenceKey::of(name)).collect()
     }
 
     fn put_pod(&mut self, pod: &Pod, (key, value): (FenceKey, String)) -> Option<FenceKey> {
@@ -91,6 +124,7 @@ impl Follower<Pod> for AutoFences {
         if let Some((pod, asked)) = new {
             touched.extend(state.put_pod(&pod, asked));
         }
+        touched.extend(state.serving(&change));
         drop(state);
         self.mark(touched);
     }

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use trimtab_crds::fence::ServiceFence;
 use trimtab_mesh::Mesh;
-use trimtab_mesh::model::{Namespace, Service};
+use trimtab_mesh::model::{Namespace, Pod, Service};
 use trimtab_mesh::table::Table;
 
 use crate::config::LazyloadConfig;
@@ -50,6 +50,7 @@ struct State {
     services: Arc<Table<Service>>,
     namespaces: Arc<Table<Namespace>>,
     fences: Arc<Table<Fence>>,
+    rows: Arc<Table<Pod>>,
     /// Pods by the fence that their label asks for, with the label's value.
     pods: HashMap<FenceKey, (String, HashSet<Arc<str>>)>,
     dirty: BTreeSet<FenceKey>,
@@ -72,6 +73,7 @@ impl AutoFences {
                 services: mesh.table(),
                 namespaces: mesh.table(),
                 fences: mesh.table(),
+                rows: mesh.table(),
                 pods: HashMap::new(),
                 dirty: BTreeSet::new(),
             }),

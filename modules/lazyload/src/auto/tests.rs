@@ -240,3 +240,42 @@ fn a_pod_label_makes_a_fence_until_the_last_pod_is_gone() {
         Some(Action::Delete { .. })
     ));
 }
+
+#[test]
+fn fault_s18_no_fence_is_made_for_a_gateway() {
+    let auto = auto(json!({"fences": {"autoFence": true, "defaultFence": true}}));
+    auto.put::<Service>(service("gate", &json!({}), &json!({})));
+    auto.put::<Service>(service("web", &json!({}), &json!({})));
+    assert!(
+        applied(&auto, "gate").is_some(),
+        "nothing is known of its pods"
+    );
+    auto.drain_changes();
+    let pod = |name: &str, role: &str| {
+        let containers = json!([{"name": "app"}, {"name": "istio-proxy", "args": ["proxy", role]}]);
+        auto.put::<Pod>(json!({
+            "metadata": {"namespace": "shop", "name": name, "labels": {"app": "gate"}},
+            "spec": {"containers": containers},
+        }));
+    };
+    pod("gate-1", "router");
+    assert_eq!(auto.drain_changes(), [key("gate")].into());
+    assert_eq!(applied(&auto, "gate"), None);
+    let mut live = json!({"metadata": {"namespace": "shop", "name": "gate", "uid": "u",
+        "labels": {CREATED_BY_LABEL: CREATED_BY}}, "spec": {}});
+    auto.put::<Fence>(live.clone());
+    assert_eq!(
+        auto.decide(&key("gate")),
+        Some(Action::Delete {
+            uid: "u".to_owned()
+        }),
+        "one that was made goes"
+    );
+    live["metadata"]["labels"] = json!({});
+    auto.put::<Fence>(live);
+    auto.drain_changes();
+    pod("web-1", "sidecar");
+    assert_eq!(auto.drain_changes(), [key("gate")].into());
+    auto.mesh.remove::<Fence>("shop", "gate");
+    assert!(applied(&auto, "gate").is_some(), "one pod obeys it");
+}

@@ -6,14 +6,15 @@ use trimtab_crds::fence::{DependencyState, FenceStatus, Mode};
 use trimtab_crds::istio::Sidecar;
 
 use super::istiod::Istiod;
+use super::needs::remarks;
 use super::orphans::widen;
-use super::writes::hosts_of;
+use super::standing::{none_obeys, outside};
 use super::{Desired, Engine, Entry, Inner, WorkItem};
 use crate::config::LazyloadConfig;
 use crate::edges::{Edge, EdgeState};
-use crate::mesh::ResolvedFence;
+use crate::mesh::{ResolvedFence, hosts_of};
 use crate::object::{Caller, Directory, FenceKey};
-use crate::scope::{self, Claim, Learned, Role, ScopeInput};
+use crate::scope::{self, Claim, Learned, Required, Role, ScopeInput};
 use crate::status::{FallbackState, ProgrammedState};
 use crate::translate::{self, Hosts};
 
@@ -151,6 +152,8 @@ impl Engine {
                 |e| (e.scope.domains.clone(), e.scope.fading.clone()),
             )
         };
+        let needs = self.needs(key, resolved);
+        let required: Vec<Required> = needs.hosts.iter().cloned().collect();
         let scope = self.index.scope(&ScopeInput {
             fence: key,
             spec: &resolved.spec,
@@ -160,6 +163,7 @@ impl Engine {
             fading: &fading,
             now: self.clock.now(),
             settings: &settings,
+            required: &required,
         });
         for caller in &callers {
             self.edges.count_under(caller, &scope.counted);
@@ -182,6 +186,9 @@ impl Engine {
         entry.first_calls = first_calls;
         entry.claim = resolved.claim();
         entry.refusals.clone_from(&resolved.problems);
+        entry.remarks = remarks(&needs, &scope);
+        entry.remarks.extend(outside(resolved));
+        entry.inherits.clone_from(&resolved.inherits);
         entry.scope = scope;
         entry.stored = sorted(&resolved.status);
     }
@@ -263,6 +270,7 @@ fn warnings(entry: &Entry, role: &Role) -> Vec<String> {
         .iter()
         .map(ToString::to_string)
         .collect();
+    out.extend(entry.remarks.iter().cloned());
     if let Role::Writes { partly, .. } = role {
         out.extend(partly.iter().map(|other| {
             format!("ServiceFence {other} selects some of the same pods: both Sidecars have the hosts of both; let one selector be part of the other")
@@ -294,6 +302,9 @@ fn outcome(
     }
     if entry.mode == Mode::Observe {
         return (ProgrammedState::Observing, Desired::None);
+    }
+    if !resolved.standing.any_obeys() {
+        return (none_obeys(resolved), Desired::None);
     }
     if let Role::MergedInto(other) = role {
         return (ProgrammedState::MergedInto(other.clone()), Desired::None);
@@ -335,10 +346,11 @@ fn sidecar(
         .as_ref()
         .map(|c| c.selector.clone())
         .unwrap_or_default();
-    translate::sidecar(
+    let sidecar = translate::sidecar(
         &translate::Owner::of(resolved),
         &selector,
         hosts,
         &config.revision,
-    )
+    );
+    translate::inherit(sidecar, resolved.inherits.as_deref())
 }

@@ -86,6 +86,7 @@ impl Contract for Engine {
                 dirty.extend(inner.timers.pop_first().map(|(_, key)| key));
             }
         }
+        dirty.append(&mut self.absorb_needs());
         let mut restored = BTreeSet::new();
         for key in dirty.iter().chain(&changes.statuses) {
             restored.extend(self.restore(key));

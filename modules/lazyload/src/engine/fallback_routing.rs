@@ -31,6 +31,10 @@ struct Wired {
     ports: BTreeSet<u16>,
     /// Whether it leads to a fallback; one without pods gets no calls.
     to_fallback: bool,
+    /// Whether the fallback's own pods reject what the mesh does not know.
+    registry_only: bool,
+    /// Namespaces whose own Sidecars say otherwise of that, with what they say: their TCP is not carried.
+    apart: BTreeMap<String, bool>,
 }
 
 /// What must be there for the fallback.
@@ -69,39 +73,23 @@ fn namespaces(config: &LazyloadConfig) -> BTreeSet<String> {
     }
 }
 
-/// What is to be wired. Without a fallback, unknown calls go where Istio sends them, unless they are to pass by default.
-fn wanted(
-    config: &LazyloadConfig,
-    ready: &BTreeSet<String>,
-    ports: &BTreeSet<u16>,
-) -> BTreeMap<String, Wired> {
-    let all = namespaces(config).into_iter().filter_map(|namespace| {
-        let to_fallback = ready.contains(&namespace);
-        let wired = Wired {
-            ports: ports.clone(),
-            to_fallback,
-        };
-        (to_fallback || config.fallback.passthrough_by_default).then_some((namespace, wired))
-    });
-    all.collect()
+/// Namespace of the fallback that calls of a namespace are led to, if any are.
+pub(super) fn place(config: &LazyloadConfig, namespace: &str) -> Option<String> {
+    let mut places = places(config);
+    match config.fallback.global_sidecar_mode {
+        GlobalSidecarMode::Cluster => places.pop_first(),
+        GlobalSidecarMode::Namespace => places.take(namespace),
+    }
 }
 
-/// The configuration for the EnvoyFilters that lead to a fallback, or for the others.
-fn part(
-    config: &LazyloadConfig,
-    wired: &BTreeMap<String, Wired>,
-    to_fallback: bool,
-) -> LazyloadConfig {
-    let has = |namespace: &str| {
-        let wired = wired.get(namespace);
-        wired.is_some_and(|w| w.to_fallback == to_fallback)
-    };
+/// The configuration for the EnvoyFilter of one fallback, which leads to it or past it.
+fn part(config: &LazyloadConfig, namespace: &str, wired: &Wired) -> LazyloadConfig {
     let mut out = config.clone();
-    match config.fallback.global_sidecar_mode {
-        GlobalSidecarMode::Cluster => out.fallback.enabled = has(config.fallback_namespace()),
-        GlobalSidecarMode::Namespace => out.fallback.namespace.retain(|n| has(n)),
+    out.fallback.registry_only = Some(wired.registry_only);
+    if config.fallback.global_sidecar_mode == GlobalSidecarMode::Namespace {
+        out.fallback.namespace = vec![namespace.to_owned()];
     }
-    if !to_fallback {
+    if !wired.to_fallback {
         out.fallback = fallback::without_pods(&out.fallback);
     }
     out
@@ -121,15 +109,10 @@ impl Engine {
     /// What calls of a namespace to hosts out of scope meet.
     pub fn fallback_state(&self, namespace: &str) -> FallbackState {
         let config = self.config();
-        let places = places(&config);
-        if places.is_empty() {
+        if places(&config).is_empty() {
             return FallbackState::Unused;
         }
-        let place = match config.fallback.global_sidecar_mode {
-            GlobalSidecarMode::Cluster => places.first().map(String::as_str),
-            GlobalSidecarMode::Namespace => places.get(namespace).map(String::as_str),
-        };
-        let Some(place) = place else {
+        let Some(place) = place(&config, namespace) else {
             // Nothing is wired there, so that its calls pass as by default.
             if config.fallback.passthrough_by_default {
                 return FallbackState::Unused;
@@ -142,7 +125,7 @@ impl Engine {
         if let Some(error) = &inner.fallback_routing.error {
             return FallbackState::NotReady(format!("its EnvoyFilters cannot be written: {error}"));
         }
-        if !inner.fallback_routing.ready.contains(place) {
+        if !inner.fallback_routing.ready.contains(&place) {
             return FallbackState::NotReady(format!(
                 "there is no ready pod of Service {place}/{NAME}: install it with the chart's value fallback.enabled, or set lazyload.fallback.enabled to false"
             ));
@@ -151,7 +134,7 @@ impl Engine {
             .fallback_routing
             .written
             .as_ref()
-            .and_then(|written| written.get(place))
+            .and_then(|written| written.get(&place))
             .is_some_and(|wired| wired.to_fallback);
         if wired {
             FallbackState::Ready
@@ -185,9 +168,8 @@ impl Engine {
                 waiting.insert(namespace);
             }
         }
-        let ports = self.ports.all();
+        let wanted = self.wanted(&config, &ready);
         let mut inner = self.inner.lock();
-        let wanted = wanted(&config, &ready, &ports);
         let moved = inner.fallback_routing.ready != ready;
         inner.fallback_routing.ready = ready;
         if moved {
@@ -199,6 +181,28 @@ impl Engine {
             || inner.fallback_routing.written.as_ref() != Some(&wanted)
     }
 
+    /// What is to be wired. Without a fallback, unknown calls go where Istio sends them, unless they are to pass by default.
+    fn wanted(&self, config: &LazyloadConfig, ready: &BTreeSet<String>) -> BTreeMap<String, Wired> {
+        let all = namespaces(config).into_iter().filter_map(|namespace| {
+            let to_fallback = ready.contains(&namespace);
+            if !to_fallback && !config.fallback.passthrough_by_default {
+                return None;
+            }
+            let wired = Wired {
+                ports: self.found(config, &namespace),
+                to_fallback,
+                registry_only: self.registry_only(config, &namespace),
+                apart: if to_fallback {
+                    self.apart(config, &namespace)
+                } else {
+                    BTreeMap::new()
+                },
+            };
+            Some((namespace, wired))
+        });
+        all.collect()
+    }
+
     /// Hosts of the fallback's Services.
     pub fn fallback_hosts(&self) -> BTreeSet<String> {
         let config = self.config();
@@ -207,7 +211,7 @@ impl Engine {
 
     /// What must be there now.
     pub fn fallback_routing(&self) -> FallbackRouting {
-        let config = self.with_mesh_config();
+        let config = self.config();
         let (ready, waiting) = {
             let inner = self.inner.lock();
             (
@@ -215,20 +219,21 @@ impl Engine {
                 inner.fallback_routing.waiting.clone(),
             )
         };
-        let found = self.ports.all();
         let input = FallbackInput {
-            config: config.clone(),
-            ports: found.clone(),
+            config: (*config).clone(),
             ..FallbackInput::default()
         };
-        let all_ports = input.all_ports();
-        let state = wanted(&config, &ready, &found);
+        let state = self.wanted(&config, &ready);
         let mut filters = Vec::new();
-        for to_fallback in [true, false] {
-            filters.extend(fallback::filters(&FallbackInput {
-                config: part(&config, &state, to_fallback),
+        for (namespace, wired) in &state {
+            let input = FallbackInput {
+                config: part(&config, namespace, wired),
+                ports: wired.ports.clone(),
                 ..input.clone()
-            }));
+            };
+            filters.extend(fallback::filters(&input));
+            let apart = wired.apart.iter();
+            filters.extend(apart.map(|(own, only)| fallback::own_policy(&input, own, *only)));
         }
         filters.sort_by(|a, b| a.metadata.namespace.cmp(&b.metadata.namespace));
         let mut out = FallbackRouting {
@@ -248,8 +253,15 @@ impl Engine {
                 .iter()
                 .flat_map(|e| e.ports.iter().map(|p| p.number))
                 .collect();
-            if !all_ports.is_subset(&has) {
-                out.ports.insert(namespace.clone(), all_ports.clone());
+            let all_ports = FallbackInput {
+                ports: self.found(&config, namespace),
+                ..input.clone()
+            }
+            .all_ports();
+            // One that is HTTP no more must go: servers there may be the first to speak.
+            let wrong = self.not_http(&config, namespace);
+            if !all_ports.is_subset(&has) || !wrong.is_disjoint(&has) {
+                out.ports.insert(namespace.clone(), all_ports);
             }
         }
         out

@@ -10,7 +10,7 @@ use trimtab_mesh::table::{Change, Follower, Rows};
 
 use super::{Engine, WorkItem};
 use crate::access::{Peer, Policy, refusing};
-use crate::config::{GlobalSidecarMode, LazyloadConfig};
+use crate::config::GlobalSidecarMode;
 use crate::fallback;
 use crate::mesh::Registry;
 use crate::object::FenceKey;
@@ -20,16 +20,6 @@ use crate::scope::{Imports, Services};
 const MOST_HOSTS: usize = 20;
 
 impl Engine {
-    /// The configuration, with what the MeshConfig says where it says nothing.
-    pub(super) fn with_mesh_config(&self) -> LazyloadConfig {
-        let mut config = (*self.config()).clone();
-        if config.fallback.registry_only.is_none() {
-            let mesh = self.mesh_config.read();
-            config.fallback.registry_only = mesh.as_ref().map(|mesh| mesh.registry_only());
-        }
-        config
-    }
-
     fn peer(&self, namespace: &str, account: &str) -> Peer {
         let mesh = self.mesh_config.read();
         let domain = mesh.as_ref().map(|mesh| mesh.trust_domain.as_str());

@@ -7,9 +7,11 @@ mod fallback_routing;
 mod first_calls;
 mod istiod;
 mod modes;
+mod needs;
 mod orphans;
 mod ports;
 mod remarks;
+mod standing;
 mod steps;
 mod view;
 mod writes;
@@ -39,8 +41,9 @@ use crate::edges::{EdgeStore, Limits};
 use crate::exclude::KnownSince;
 use crate::hints::Hints;
 use crate::learn::Rules;
-use crate::mesh::{Index, Problem};
+use crate::mesh::{Index, Inherited, Problem};
 use crate::object::{Caller, FenceKey};
+use crate::required::Requirements;
 use crate::scope::{Claim, Scope, Settings, Union};
 use crate::status::{ProgrammedState, StatusRoom};
 
@@ -99,6 +102,10 @@ struct Entry {
     claim: Option<Claim>,
     refusals: Vec<Problem>,
     warnings: Vec<String>,
+    /// What its pods need and do not get.
+    remarks: Vec<String>,
+    /// What its Sidecar takes over from another one.
+    inherits: Option<Arc<Inherited>>,
     scope: Scope,
     /// What the Sidecar has when other fences select the same pods.
     union: Union,
@@ -160,6 +167,8 @@ pub struct Engine {
     pub events: Arc<Events>,
     /// Steps of mode `Auto`.
     pub turns: Turns,
+    /// What pods need whatever they call.
+    pub required: Arc<Requirements>,
     istiod: Mutex<Istiod>,
     queue: WorkQueue<WorkItem>,
     /// The first look at the fallback is queued.
@@ -209,6 +218,7 @@ impl Engine {
             index,
             auto: AutoFences::new(config.clone(), mesh, wake.clone()),
             ports: HttpPorts::new(&config.fallback, wake.clone()),
+            required: Requirements::new(&config, mesh, wake.clone()),
             queue: WorkQueue::default(),
             begun: AtomicBool::new(false),
             clock,
@@ -232,6 +242,7 @@ impl Engine {
         warn_of_config(&config);
         self.auto.reconfigure(config.clone());
         self.ports.reconfigure(&config.fallback);
+        self.required.reconfigure(&config);
         self.index.configure(&config);
         *self.settings.write() = Arc::new(fallback_routing::settings(&config));
         *self.config.write() = config;

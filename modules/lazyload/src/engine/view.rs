@@ -234,7 +234,11 @@ impl Engine {
             } = condition;
             let refused = match (kind.as_str(), status.as_str()) {
                 ("Accepted", "False") => true,
-                ("Programmed", "False") if reason == "Unsupported" => true,
+                ("Programmed", "False")
+                    if ["Gateway", "NoSidecar", "Unsupported"].contains(&reason.as_str()) =>
+                {
+                    true
+                }
                 ("Accepted", _) if reason == "Accepted" => continue,
                 ("FallbackReady" | "Ready", _) => continue,
                 _ => false,

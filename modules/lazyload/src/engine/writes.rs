@@ -1,18 +1,16 @@
 //! Statuses and Sidecars: what is to be written, how it went, and what is live.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use trimtab_crds::fence::{Dependency, FenceStatus};
-use trimtab_crds::istio::Sidecar;
 use trimtab_kit::engine::WriteError;
 use trimtab_mesh::table::{Change, Follower};
 
 use super::istiod::unsupported;
 use super::{Desired, Engine, Inner, LiveSidecar, WorkItem, steps};
 use crate::exclude::is_refusal;
-use crate::mesh::{self, Name, SidecarOwner};
+use crate::mesh::{self, Inherited, Name, SidecarOwner};
 use crate::object::FenceKey;
 use crate::status::{Facts, FallbackState, ProgrammedState, status};
 
@@ -22,6 +20,7 @@ impl Engine {
     pub fn status_update(&self, key: &FenceKey) -> Option<FenceStatus> {
         let (config, fallback) = (self.config(), self.fallback_state(&key.namespace));
         let carried = !matches!(fallback, FallbackState::NotReady(_));
+        let not_carried = self.not_carried(key);
         let mut inner = self.inner.lock();
         let entry = inner.fences.get_mut(key)?;
         let mut dependencies: Vec<Dependency> = entry
@@ -57,6 +56,7 @@ impl Engine {
             programmed_state: &programmed_state,
             fallback: &fallback,
             first_calls: &first_calls,
+            not_carried: &not_carried,
             domains: &entry.scope.domains,
             metric_status: &self.edges.metric_status(&entry.callers),
             dependencies: &dependencies,
@@ -64,6 +64,10 @@ impl Engine {
             entries: entry.union.named(),
             room: entry.room,
             auto: steps::auto(entry, carried, &config, self.clock.now()),
+            inherited: &entry
+                .inherits
+                .as_deref()
+                .map_or_else(String::new, taken_over),
         };
         let wanted = status(&facts, &entry.stored, self.clock.now());
         let status_update = (wanted != entry.stored).then(|| wanted.clone());
@@ -159,10 +163,10 @@ impl Engine {
     }
 }
 
-/// Hosts of a Sidecar.
-pub(super) fn hosts_of(sidecar: &Sidecar) -> BTreeSet<String> {
-    let egress = sidecar.spec.egress.iter();
-    egress.flat_map(|e| e.hosts.iter().cloned()).collect()
+/// What a Sidecar takes over, as the end of a message.
+fn taken_over(inherited: &Inherited) -> String {
+    let fields = inherited.fields().join(", ");
+    format!("; {fields} as in Sidecar {}", inherited.from)
 }
 
 /// The fence that a live Sidecar concerns: its owner, or the one that would write a Sidecar of this name.

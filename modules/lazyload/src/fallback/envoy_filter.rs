@@ -18,6 +18,17 @@ pub fn filters(input: &FallbackInput) -> Vec<EnvoyFilter> {
     places.iter().map(|place| filter(input, place)).collect()
 }
 
+/// The EnvoyFilter of a namespace whose own Sidecar says otherwise of unknown hosts than that of the fallback: its TCP is not
+/// carried, for the fallback would send it where the namespace may not, or reject what it may.
+pub fn own_policy(input: &FallbackInput, namespace: &str, registry_only: bool) -> EnvoyFilter {
+    let mut patches = Patches {
+        proxy_version: &input.config.fallback.proxy_version,
+        all: Vec::new(),
+    };
+    tcp::undo(input, registry_only, &mut patches);
+    object(input, namespace, patches.all)
+}
+
 fn filter(input: &FallbackInput, place: &Place) -> EnvoyFilter {
     let fallback = &input.config.fallback;
     let mut patches = Patches {
@@ -50,6 +61,11 @@ fn filter(input: &FallbackInput, place: &Place) -> EnvoyFilter {
     if fallback.tcp {
         tcp::patches(input, place, &mut patches);
     }
+    let namespace = &place.filter_namespace;
+    object(input, namespace, patches.all)
+}
+
+fn object(input: &FallbackInput, namespace: &str, config_patches: Vec<Value>) -> EnvoyFilter {
     let selector = &input.workload_selector;
     let mut object = EnvoyFilter::new(
         FILTER_NAME,
@@ -57,14 +73,14 @@ fn filter(input: &FallbackInput, place: &Place) -> EnvoyFilter {
             workload_selector: (!selector.is_empty()).then(|| WorkloadSelector {
                 labels: selector.clone(),
             }),
-            config_patches: patches.all,
+            config_patches,
             priority: Some(PRIORITY),
             ..EnvoyFilterSpec::default()
         },
     );
     object.metadata = ObjectMeta {
         name: Some(FILTER_NAME.to_owned()),
-        namespace: Some(place.filter_namespace.clone()),
+        namespace: Some(namespace.to_owned()),
         labels: Some(input.labels()),
         ..ObjectMeta::default()
     };

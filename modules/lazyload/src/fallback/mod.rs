@@ -37,7 +37,7 @@ use trimtab_mesh::names::service_host;
 use crate::config::{GlobalSidecarMode, LazyloadConfig};
 use proxy::ProxyOptions;
 
-pub use envoy_filter::filters;
+pub use envoy_filter::{filters, own_policy};
 pub use manifests::{Deploy, assumed, manifests, service_ports};
 pub use routes::{
     DESTINATION_HEADER, SOURCE_HEADER, SOURCE_NAMESPACE_HEADER, is_needed, without_pods,

@@ -1,16 +1,39 @@
-//! Which ports are HTTP somewhere in the mesh.
+//! What services speak on their ports, as far as the fallback is concerned.
 //!
 //! The fallback's Service lists these ports, which keeps Istio's HTTP listener and route configuration of each alive in
 //! every scope, and the EnvoyFilters put their routes there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use trimtab_crds::istio::ServiceEntryPort;
 use trimtab_mesh::Protocol;
 use trimtab_mesh::model::{Service, ServiceEntry, port_protocol};
 
 use super::{NAME, TCP_PORT};
 use crate::config::Fallback;
+
+/// What a service speaks on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Speaks {
+    /// HTTP that is carried.
+    Http,
+    /// Not said: Istio looks at the first bytes.
+    Auto,
+    /// TLS, or HTTP/2 where it is not wanted.
+    Tls,
+    /// TCP, where the server may be the first to speak.
+    Tcp,
+}
+
+impl Speaks {
+    /// Why such a port is not carried when it is not.
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP on a port that the fallback does not have",
+            Self::Auto => "a port without a protocol, which the fallback does not have",
+            Self::Tls | Self::Tcp => "no HTTP, see lazyload.fallback.tcp",
+        }
+    }
+}
 
 /// The ports of `wormholePort`.
 pub fn fixed(fallback: &Fallback) -> BTreeSet<u16> {
@@ -18,36 +41,42 @@ pub fn fixed(fallback: &Fallback) -> BTreeSet<u16> {
     usable(written.filter_map(|port| port.parse().ok()))
 }
 
-/// The HTTP ports of a Service: by `appProtocol`, else by the part of the name before the first `-`, `http` and with
-/// `supportH2` also `http2`, `grpc` and `grpc-web`, as Istio reads them.
+/// The ports of a Service: by `appProtocol`, else by the part of the name before the first `-`, as Istio reads them. With
+/// `supportH2` HTTP/2 counts as HTTP.
 ///
-/// Services of the fallback count for nothing: their ports are made of this result.
-pub fn of_service(service: &Service, fallback: &Fallback) -> BTreeSet<u16> {
-    if *service.id.name == *NAME {
-        return BTreeSet::new();
+/// Services of the fallback count for nothing: their ports are made of this result. An ExternalName has none of its own.
+pub fn of_service(service: &Service, fallback: &Fallback) -> BTreeMap<u16, Speaks> {
+    if *service.id.name == *NAME || service.external_name.is_some() {
+        return BTreeMap::new();
     }
     let ports = service.ports.iter();
-    let http = ports.filter(|port| counts(port.protocol(), fallback));
-    usable(http.map(|port| port.number))
+    let ports = ports.filter_map(|p| Some((p.number, speaks(p.protocol()?, fallback))));
+    ports.filter(|(port, _)| is_usable(*port)).collect()
 }
 
-/// The HTTP ports of a ServiceEntry, by their protocol.
-pub fn of_entry(entry: &ServiceEntry, fallback: &Fallback) -> BTreeSet<u16> {
+/// The ports of a ServiceEntry, by their protocol.
+pub fn of_entry(entry: &ServiceEntry, fallback: &Fallback) -> BTreeMap<u16, Speaks> {
     let ports = entry.spec.ports.iter();
-    let http = ports.filter(|port| counts(port_protocol(port), fallback));
-    usable(http.filter_map(ServiceEntryPort::number))
+    let ports = ports.filter_map(|p| Some((p.number()?, speaks(port_protocol(p)?, fallback))));
+    ports.filter(|(port, _)| is_usable(*port)).collect()
 }
 
-fn counts(protocol: Option<Protocol>, fallback: &Fallback) -> bool {
+fn speaks(protocol: Protocol, fallback: &Fallback) -> Speaks {
     match protocol {
-        Some(Protocol::Http) => true,
-        Some(Protocol::Http2) => fallback.support_h2,
-        _ => false,
+        Protocol::Http => Speaks::Http,
+        Protocol::Http2 if fallback.support_h2 => Speaks::Http,
+        Protocol::Auto => Speaks::Auto,
+        Protocol::Http2 | Protocol::Tls => Speaks::Tls,
+        Protocol::Tcp => Speaks::Tcp,
     }
+}
+
+fn is_usable(port: u16) -> bool {
+    port != 0 && port != TCP_PORT
 }
 
 fn usable(ports: impl Iterator<Item = u16>) -> BTreeSet<u16> {
-    ports.filter(|p| *p != 0 && *p != TCP_PORT).collect()
+    ports.filter(|port| is_usable(*port)).collect()
 }
 
 #[cfg(test)]
@@ -74,7 +103,12 @@ mod tests {
 
     fn found(ports: &Value, fallback: &Fallback) -> Vec<u16> {
         let service = row(json!({"metadata": {"name": "x"}, "spec": {"ports": ports}}));
-        of_service(&service, fallback).into_iter().collect()
+        http(of_service(&service, fallback))
+    }
+
+    fn http(ports: BTreeMap<u16, Speaks>) -> Vec<u16> {
+        let http = ports.into_iter().filter(|(_, s)| *s == Speaks::Http);
+        http.map(|(port, _)| port).collect()
     }
 
     #[test]
@@ -113,7 +147,8 @@ mod tests {
             {"number": 82, "name": "x", "protocol": "GRPC-Web"},
         ]));
         let ports = of_entry(&entry, &Fallback::default());
-        assert_eq!(ports, BTreeSet::from([80, 82]));
+        assert_eq!(ports[&81], Speaks::Tls);
+        assert_eq!(http(ports), [80, 82]);
     }
 
     #[test]

@@ -29,11 +29,7 @@ pub(super) fn patches(input: &FallbackInput, place: &Place, patches: &mut Patche
         &json!({}),
         &cluster(&input.host(&place.namespace)),
     );
-    let own = if input.config.fallback.registry_only == Some(true) {
-        "BlackHoleCluster"
-    } else {
-        "PassthroughCluster"
-    };
+    let own = own_cluster(input.config.fallback.registry_only == Some(true));
     let (listener, chain) = CATCH_ALL;
     patches.push(
         "FILTER_CHAIN",
@@ -56,6 +52,27 @@ pub(super) fn patches(input: &FallbackInput, place: &Place, patches: &mut Patche
             let not_http = filter_match(&json!({"portNumber": port}), NOT_HTTP);
             patches.push("NETWORK_FILTER", metadata, "MERGE", &not_http, &to(cluster));
         }
+    }
+}
+
+/// The patches that leave TCP of pods to Istio, by what their own Sidecar says of unknown hosts.
+pub(super) fn undo(input: &FallbackInput, registry_only: bool, patches: &mut Patches<'_>) {
+    let (listener, chain) = CATCH_ALL;
+    let own = to(own_cluster(registry_only));
+    let catch_all = filter_match(&json!({"name": listener}), chain);
+    patches.push("NETWORK_FILTER", None, "MERGE", &catch_all, &own);
+    for port in input.all_ports() {
+        let not_http = filter_match(&json!({"portNumber": port}), NOT_HTTP);
+        patches.push("NETWORK_FILTER", None, "MERGE", &not_http, &own);
+    }
+}
+
+/// Where Istio sends what it does not know.
+fn own_cluster(registry_only: bool) -> &'static str {
+    if registry_only {
+        "BlackHoleCluster"
+    } else {
+        "PassthroughCluster"
     }
 }
 

@@ -30,6 +30,7 @@ follow!(
     GrpcRoute => grpc_route,
     DestinationRule => rule,
     Pod => pod,
+    Namespace => of_namespace,
     Sidecar => sidecar,
 );
 

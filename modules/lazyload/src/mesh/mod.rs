@@ -13,7 +13,9 @@ mod directory;
 mod fences;
 mod follow;
 pub(crate) mod hosts;
+mod inherit;
 mod marks;
+mod pods;
 mod registry;
 mod resolve;
 mod sidecars;
@@ -29,9 +31,11 @@ use crate::config::LazyloadConfig;
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Scope, ScopeInput, compute};
 pub use fences::Fence;
+pub use inherit::Inherited;
+pub use pods::Standing;
 pub use registry::Registry;
 pub use resolve::{Problem, ResolvedFence};
-pub use sidecars::{Sidecar, SidecarOwner};
+pub use sidecars::{Sidecar, SidecarOwner, hosts_of};
 use state::State;
 use trimtab_mesh::Mesh;
 pub use trimtab_mesh::Name;
@@ -78,6 +82,7 @@ impl Index {
         mesh.table::<Service>().follow(self);
         mesh.table::<Namespace>().follow(self);
         mesh.table::<Pod>().follow(self);
+        mesh.table::<Namespace>().follow(self);
         mesh.table::<EndpointSlice>().follow(self);
         mesh.table::<ServiceEntry>().follow(self);
         mesh.table::<VirtualService>().follow(self);
@@ -111,6 +116,17 @@ impl Index {
     /// All fences.
     pub fn fences(&self) -> Vec<FenceKey> {
         self.state.read().fences.keys().cloned().collect()
+    }
+
+    /// Namespaces of all fences.
+    pub fn namespaces(&self) -> BTreeSet<String> {
+        let state = self.state.read();
+        state.fences.keys().map(|k| k.namespace.clone()).collect()
+    }
+
+    /// Whether the Sidecar for a whole namespace rejects what the mesh does not know; `None`: it does not say.
+    pub fn registry_only(&self, namespace: &str) -> Option<bool> {
+        self.state.read().inherits(namespace)?.registry_only()
     }
 
     /// Fences whose pods a caller's are, or whose stored status names it; sorted.

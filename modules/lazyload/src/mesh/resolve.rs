@@ -9,6 +9,8 @@ use trimtab_crds::fence::{FenceStatus, Mode, ServiceFenceSpec};
 
 use super::Name;
 use super::fences::FenceRow;
+use super::inherit::Inherited;
+use super::pods::Standing;
 use super::state::State;
 use crate::object::{Caller, FenceKey};
 use crate::scope::{Claim, Labels};
@@ -76,6 +78,10 @@ pub struct ResolvedFence {
     pub user_sidecars: Vec<String>,
     /// The user's Sidecar for the whole namespace; one of ours goes before it.
     pub default_sidecar: Option<String>,
+    /// What one of ours takes over from it, or from the one of Istio's root namespace.
+    pub inherits: Option<Arc<Inherited>>,
+    /// Which of its pods obey no Sidecar.
+    pub standing: Standing,
     /// What is wrong.
     pub problems: Vec<Problem>,
 }
@@ -87,7 +93,9 @@ impl ResolvedFence {
             key: self.key.clone(),
             created: self.created,
             selector: self.selector.clone()?,
-            writes: self.mode != Mode::Observe && self.user_sidecars.is_empty(),
+            writes: self.mode != Mode::Observe
+                && self.user_sidecars.is_empty()
+                && self.standing.any_obeys(),
         })
     }
 }
@@ -137,7 +145,8 @@ impl State {
                 Some(Claim {
                     created: row.created,
                     writes: self.mode_of(&row.spec) != Mode::Observe
-                        && self.users_sidecars(&key, &selector).is_empty(),
+                        && self.users_sidecars(&key, &selector).is_empty()
+                        && self.standing(&key.namespace, &selector).any_obeys(),
                     selector,
                     key,
                 })
@@ -158,15 +167,6 @@ impl State {
         out.into_iter().collect()
     }
 
-    /// The user's Sidecar without a selector in a namespace; of several the first by name.
-    fn default_sidecar(&self, namespace: &str) -> Option<String> {
-        let from: Name = (namespace.to_owned(), String::new());
-        let here = self.sidecars.range(from..);
-        let mut here = here.take_while(|((owner, _), _)| owner == namespace);
-        let found = here.find(|(_, row)| row.selector.is_none());
-        found.map(|((_, name), _)| name.clone())
-    }
-
     pub(super) fn resolve(&self, key: &FenceKey) -> Option<ResolvedFence> {
         let row = self.fences.get(key)?;
         let mut problems: Vec<Problem> = self.selector_of(key, row).err().into_iter().collect();
@@ -176,6 +176,7 @@ impl State {
         let mut pods = 0;
         let mut overlaps = Vec::new();
         let mut user_sidecars = Vec::new();
+        let mut standing = Standing::default();
         if let Some(selector) = &row.selector {
             let rows = self.pods.rows();
             let groups = rows.index();
@@ -187,7 +188,9 @@ impl State {
             drop(rows);
             overlaps = self.claims(key, selector);
             user_sidecars = self.users_sidecars(key, selector);
+            standing = self.standing(&key.namespace, selector);
         }
+        let default_sidecar = self.default_sidecar(&key.namespace);
         Some(ResolvedFence {
             key: key.clone(),
             spec: row.spec.clone(),
@@ -204,7 +207,9 @@ impl State {
             accounts,
             overlaps,
             user_sidecars,
-            default_sidecar: self.default_sidecar(&key.namespace),
+            default_sidecar: default_sidecar.map(|((_, name), _)| name.clone()),
+            inherits: self.inherits(&key.namespace),
+            standing,
             problems,
         })
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use trimtab_crds::fence::Mode;
 use trimtab_mesh::Mesh;
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, PodGroup, RouteKind,
-    Service, ServiceEntry, VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, MeshConfig, Namespace, Pod, PodGroup,
+    RouteKind, Service, ServiceEntry, VirtualService,
 };
 use trimtab_mesh::table::{Change, Table};
 
@@ -31,6 +31,9 @@ pub(super) struct State {
     pub(super) mode: Mode,
     pub(super) registry: Registry,
     pub(super) pods: Arc<Table<Pod>>,
+    pub(super) namespaces: Arc<Table<Namespace>>,
+    pub(super) mesh_config: Arc<Table<MeshConfig>>,
+    pub(super) istio_namespace: String,
     pub(super) addresses: Addresses,
     /// Addresses of a Service in all of its slices: version 4 and version 6.
     families: HashMap<Arc<str>, [usize; 2]>,
@@ -54,6 +57,9 @@ impl State {
             mode: config.mode,
             registry,
             pods: mesh.table(),
+            namespaces: mesh.table(),
+            mesh_config: mesh.table(),
+            istio_namespace: config.istio_namespace.clone(),
             addresses: Addresses::default(),
             families: HashMap::new(),
             fences: BTreeMap::new(),
@@ -70,6 +76,7 @@ impl State {
         self.workload_label.clone_from(&config.workload_label);
         self.mode = config.mode;
         self.registry.set_aliases(&config.domain_aliases);
+        self.istio_namespace.clone_from(&config.istio_namespace);
         let keys: Vec<FenceKey> = self.fences.keys().cloned().collect();
         for key in &keys {
             self.refresh(key);
@@ -280,6 +287,7 @@ impl State {
     /// thousand pods computes nothing again.
     pub(super) fn pod(&mut self, change: &Change<'_, Pod>) {
         let group = |pod: Option<&Arc<Pod>>| pod.map(|p| p.group.clone());
+        self.pod_outside(change);
         let (old, new) = (group(change.old), group(change.new));
         if old == new {
             return;
@@ -304,8 +312,11 @@ impl State {
     pub(super) fn sidecar(&mut self, change: &Change<'_, Sidecar>) {
         let users = |s: Option<&Arc<Sidecar>>| s.filter(|s| s.owner == SidecarOwner::User).cloned();
         let (old, new) = (users(change.old), users(change.new));
-        let selector = |s: &Option<Arc<Sidecar>>| s.as_ref().map(|s| s.selector.clone());
-        if selector(&old) == selector(&new) {
+        let part = |s: &Option<Arc<Sidecar>>| {
+            let part = |s: &Arc<Sidecar>| (s.selector.clone(), s.policy.clone(), s.created);
+            s.as_ref().map(part)
+        };
+        if part(&old) == part(&new) {
             return;
         }
         let name = change.name;
@@ -314,7 +325,7 @@ impl State {
         for row in [&old, &new].into_iter().flatten() {
             touched.extend(match &row.selector {
                 Some(labels) => self.overlapping(&name.0, labels),
-                None => self.fences_in(&name.0),
+                None => self.fences_below(&name.0),
             });
         }
         // A fence that may not write leaves the writing to others.
@@ -332,7 +343,7 @@ impl State {
         }
     }
 
-    fn fences_in(&self, namespace: &str) -> BTreeSet<FenceKey> {
+    pub(super) fn fences_in(&self, namespace: &str) -> BTreeSet<FenceKey> {
         let from = FenceKey {
             namespace: namespace.to_owned(),
             name: String::new(),

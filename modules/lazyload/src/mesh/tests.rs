@@ -400,6 +400,7 @@ fn scoped(index: &Index, key: &FenceKey) {
         fading: &BTreeMap::new(),
         now: jiff::Timestamp::UNIX_EPOCH,
         settings: &settings,
+        required: &[],
     });
 }
 

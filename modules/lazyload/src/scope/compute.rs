@@ -36,6 +36,7 @@ pub fn compute(input: &ScopeInput<'_>, services: &dyn Services) -> Scope {
         out: Scope::default(),
     };
     builder.configured();
+    builder.required();
     builder.named();
     builder.selected();
     builder.learned();

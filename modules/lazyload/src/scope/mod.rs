@@ -25,6 +25,7 @@ mod named;
 pub mod names;
 mod neighbours;
 mod remarks;
+mod required;
 mod routes;
 pub mod services;
 mod settings;
@@ -44,6 +45,7 @@ use crate::object::{Evidence, FenceKey};
 pub use compute::compute;
 pub(crate) use merge::contains;
 pub use merge::{Claim, Role, Union, merge, role};
+pub use required::Required;
 pub use services::{Labels, Services};
 pub use settings::Settings;
 pub(crate) use settings::once;
@@ -85,6 +87,8 @@ pub struct ScopeInput<'a> {
     pub now: Timestamp,
     /// Configuration.
     pub settings: &'a Settings,
+    /// Hosts that the pods need whatever they call.
+    pub required: &'a [Required],
 }
 
 /// The scope of one fence.
@@ -167,6 +171,18 @@ pub enum Reason {
     Listener(String),
     /// Its connections on a port would go to a host without an address.
     Neighbour(String, u16),
+    /// An object that changes proxies names a cluster of the host: kind, namespace and name.
+    Filter(String),
+    /// The server of an extension provider: the provider, and who asks for it.
+    Provider(String, String),
+    /// Keys of JWTs, which proxies fetch: the RequestAuthentication.
+    Keys(String),
+    /// Only the proxies' DNS may know its name.
+    Dns,
+    /// TCP of a port that is HTTP in every scope.
+    TcpPort(u16),
+    /// The egress proxy of the Sidecar that is inherited.
+    EgressProxy(String),
 }
 
 impl fmt::Display for Reason {
@@ -190,6 +206,12 @@ impl fmt::Display for Reason {
             Self::Neighbour(of, port) => {
                 write!(f, "TCP port {port}, whose connections {of} would take")
             }
+            Self::Filter(object) => write!(f, "cluster of {object}"),
+            Self::Provider(name, of) => write!(f, "provider {name} of {of}"),
+            Self::Keys(object) => write!(f, "keys of {object}"),
+            Self::Dns => write!(f, "DNS: only Istio's DNS may know this name"),
+            Self::TcpPort(port) => write!(f, "TCP of port {port}, which the fallback has as HTTP"),
+            Self::EgressProxy(of) => write!(f, "egressProxy of Sidecar {of}"),
         }
     }
 }
@@ -271,6 +293,16 @@ pub enum Warning {
         all: String,
         /// The one taken.
         chosen: String,
+    },
+    /// A host that the pods' proxies ask is none of the mesh.
+    #[error(
+        "{of}: there is no service {host}, so that proxies have no cluster for it: write the full host of a service"
+    )]
+    NoCluster {
+        /// Who names it.
+        of: String,
+        /// Host.
+        host: String,
     },
     /// ExternalNames in a circle.
     #[error("{host}: the ExternalName leads back to itself: name a service in externalName")]

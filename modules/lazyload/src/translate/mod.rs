@@ -1,5 +1,7 @@
 //! The Sidecar of a fence. Pure, and the same bytes for the same input.
 
+mod inherit;
+
 use std::collections::BTreeSet;
 
 use kube::Resource;
@@ -12,6 +14,8 @@ use crate::fallback::MODULE;
 use crate::mesh::ResolvedFence;
 use crate::object::FenceKey;
 use crate::scope::{EVERYTHING, Labels, NOTHING};
+
+pub use inherit::inherit;
 
 /// Value of the owner's kind on generated Sidecars.
 pub const OWNER_KIND: &str = "ServiceFence.microservice.slime.io";

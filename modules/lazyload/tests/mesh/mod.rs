@@ -14,10 +14,10 @@ use trimtab_lazyload::object::{Evidence, FenceKey};
 use trimtab_lazyload::scope::{
     Learned, Role, Scope, ScopeInput, Settings, Union, compute, merge, role,
 };
-use trimtab_lazyload::translate::{Hosts, Owner, sidecar};
+use trimtab_lazyload::translate::{Hosts, Owner, inherit, sidecar};
 use trimtab_mesh::model::{
-    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, Namespace, Pod, Service, ServiceEntry,
-    VirtualService,
+    DestinationRule, EndpointSlice, GrpcRoute, HttpRoute, MeshConfig, Namespace, Pod, Service,
+    ServiceEntry, VirtualService,
 };
 use trimtab_mesh::table::{Row, name_of};
 
@@ -105,6 +105,7 @@ pub fn apply(index: &Followed, object: &Value) {
         Some("Sidecar") => feed::<Sidecar>(index, object),
         Some("ServiceFence") => feed::<Fence>(index, object),
         Some("Namespace") => feed::<Namespace>(index, object),
+        Some("ConfigMap") => feed::<MeshConfig>(index, object),
         other => panic!("unknown kind {other:?}"),
     }
 }
@@ -124,6 +125,7 @@ pub fn delete(index: &Followed, object: &Value) {
         Some("Sidecar") => gone::<Sidecar>(index, object),
         Some("ServiceFence") => gone::<Fence>(index, object),
         Some("Namespace") => gone::<Namespace>(index, object),
+        Some("ConfigMap") => gone::<MeshConfig>(index, object),
         other => panic!("unknown kind {other:?}"),
     }
 }
@@ -132,6 +134,7 @@ pub fn delete(index: &Followed, object: &Value) {
 #[allow(dead_code, reason = "not every test relists")]
 pub fn relist(index: &Followed, objects: &[Value]) {
     replace::<Namespace>(index, "Namespace", objects);
+    replace::<MeshConfig>(index, "ConfigMap", objects);
     replace::<Pod>(index, "Pod", objects);
     replace::<Service>(index, "Service", objects);
     replace::<EndpointSlice>(index, "EndpointSlice", objects);
@@ -222,6 +225,7 @@ impl Mesh {
             fading: self.setup.fading.get(&key.to_string()).unwrap_or(&none),
             now: self.setup.now,
             settings: &settings,
+            required: &[],
         });
         Some(Part { fence, scope })
     }
@@ -289,7 +293,8 @@ fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
             Hosts::Only(&hosts)
         };
         let selector = fence.selector.clone().expect("a selector");
-        sidecar(&Owner::of(fence), &selector, hosts, &setup.config.revision)
+        let sidecar = sidecar(&Owner::of(fence), &selector, hosts, &setup.config.revision);
+        inherit(sidecar, fence.inherits.as_deref())
     });
     let entries: BTreeMap<&String, Vec<String>> =
         scope.entries.iter().map(|(e, r)| (e, texts(r))).collect();
@@ -322,6 +327,12 @@ fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
     }
     if let Some(name) = &fence.default_sidecar {
         out["defaultSidecar"] = json!(name);
+    }
+    if let Some(inherited) = &fence.inherits {
+        out["inherits"] = json!({"from": inherited.from, "fields": inherited.fields()});
+    }
+    if fence.standing.outside() > 0 {
+        out["outside"] = json!(fence.standing.text());
     }
     let empty = |v: &Value| {
         v.is_null()

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1;
 use kube::ResourceExt;
 
+use super::mesh_config::{DNS_CAPTURE, ProxyConfig, is_true};
 use super::service::TargetPort;
 
 /// Name of the proxy's container, in sidecars and in gateways.
@@ -15,6 +16,14 @@ const EXCLUDED: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 const INCLUDED: &str = "traffic.sidecar.istio.io/includeInboundPorts";
 /// Templates of the injector that a pod asks for.
 const TEMPLATES: &str = "inject.istio.io/templates";
+/// The template of gateways.
+const GATEWAY: &str = "gateway";
+/// Names the Gateway (of the Gateway API) that a pod is for.
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+/// Label or annotation of a pod that takes no sidecar, or asks for one.
+const INJECT: &str = "sidecar.istio.io/inject";
+/// Configuration of the proxy, as YAML.
+const PROXY_CONFIG: &str = "proxy.istio.io/config";
 /// Injects an agent without an Envoy.
 const AGENT_ONLY: &str = "grpc-agent";
 /// Set by Istio's CNI on a pod whose traffic the node's proxy carries.
@@ -42,6 +51,21 @@ pub enum Proxy {
     Any,
 }
 
+/// Why istiod gives a pod no Sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outside {
+    /// It is a gateway.
+    Gateway,
+    /// It is a waypoint of ambient mode.
+    Waypoint,
+    /// It is on the host's network, where no sidecar is injected.
+    HostNetwork,
+    /// It asks for no sidecar.
+    NotInjected,
+    /// The node's proxy carries its traffic.
+    Ambient,
+}
+
 /// What stands between a pod and its callers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capture {
@@ -51,6 +75,10 @@ pub struct Capture {
     pub on_host: bool,
     /// The node's proxy carries its traffic (ambient mode).
     pub ambient: bool,
+    /// It asks for no sidecar.
+    pub not_injected: bool,
+    /// Whether its proxy answers its DNS queries; `None`: the mesh's default decides.
+    pub dns: Option<bool>,
     /// Few pods choose ports.
     ports: Option<Box<Ports>>,
 }
@@ -75,7 +103,22 @@ impl Capture {
             proxy: proxy(pod),
             on_host: spec.and_then(|s| s.host_network).unwrap_or_default(),
             ambient: annotation(REDIRECTION) == Some("enabled") || mode == Some("ambient"),
+            not_injected: pod.labels().get(INJECT).map(String::as_str) == Some("false")
+                || annotation(INJECT) == Some("false"),
+            dns: dns(pod, annotation(PROXY_CONFIG)),
             ports: ports(pod, annotation(INCLUDED), annotation(EXCLUDED)).map(Box::new),
+        }
+    }
+
+    /// Why istiod gives the pod no Sidecar; `None`: it does, or will when one is injected. `ambient`: for its namespace too.
+    pub fn outside(&self, ambient: bool) -> Option<Outside> {
+        match self.proxy {
+            Proxy::Gateway => Some(Outside::Gateway),
+            Proxy::Waypoint => Some(Outside::Waypoint),
+            _ if self.on_host => Some(Outside::HostNetwork),
+            Proxy::None if self.not_injected => Some(Outside::NotInjected),
+            Proxy::None if ambient => Some(Outside::Ambient),
+            _ => None,
         }
     }
 
@@ -98,33 +141,48 @@ impl Capture {
 }
 
 /// A container of the proxy's name, or an init container of that name that goes on running.
-fn proxy(pod: &v1::Pod) -> Proxy {
-    let Some(spec) = &pod.spec else {
-        return Proxy::None;
-    };
+fn container(pod: &v1::Pod) -> Option<&v1::Container> {
+    let spec = pod.spec.as_ref()?;
     let native = spec.init_containers.iter().flatten();
     let native = native.filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let mut all = spec.containers.iter().chain(native);
-    let Some(container) = all.find(|c| c.name == PROXY) else {
-        return Proxy::None;
-    };
+    all.find(|c| c.name == PROXY)
+}
+
+/// By the arguments of its container; a gateway is known by its template and its labels too, also before the injection.
+fn proxy(pod: &v1::Pod) -> Proxy {
+    let container = container(pod);
     let templates = pod.annotations().get(TEMPLATES);
-    let mut templates = templates.iter().flat_map(|list| list.split(','));
-    if templates.any(|template| template.trim() == AGENT_ONLY) {
+    let templates = templates.iter().flat_map(|list| list.split(','));
+    let templates: Vec<&str> = templates.map(str::trim).collect();
+    if templates.contains(&AGENT_ONLY) {
         return Proxy::None;
     }
-    let managed = pod.labels().get(MANAGED).map(String::as_str);
-    let mut arguments = container.args.iter().flatten().map(String::as_str);
+    let label = |name: &str| pod.labels().get(name).map(String::as_str);
+    let arguments = container.iter().flat_map(|c| c.args.iter().flatten());
+    let mut arguments = arguments.map(String::as_str);
     let role = arguments.find(|a| ["sidecar", "router", "waypoint"].contains(a));
-    if managed == Some(MESH_CONTROLLER) {
+    if label(MANAGED) == Some(MESH_CONTROLLER) {
         return Proxy::Waypoint;
     }
     match role {
         Some("waypoint") => Proxy::Waypoint,
         Some("router") => Proxy::Gateway,
         Some("sidecar") => Proxy::Sidecar,
+        _ if templates.contains(&GATEWAY) || label(GATEWAY_NAME).is_some() => Proxy::Gateway,
+        _ if container.is_none() => Proxy::None,
         _ => Proxy::Any,
     }
+}
+
+/// What the proxy's environment says of DNS, else the pod's own configuration of it.
+fn dns(pod: &v1::Pod, config: Option<&str>) -> Option<bool> {
+    let environment = container(pod)
+        .into_iter()
+        .flat_map(|c| c.env.iter().flatten());
+    let mut values = environment.filter(|e| e.name == DNS_CAPTURE);
+    let said = values.find_map(|e| e.value.as_deref()).map(is_true);
+    said.or_else(|| ProxyConfig::parse(config?)?.captures_dns())
 }
 
 fn ports(pod: &v1::Pod, included: Option<&str>, excluded: Option<&str>) -> Option<Ports> {
@@ -222,6 +280,60 @@ mod tests {
         ] {
             assert_eq!(capture(metadata, &spec).proxy, wanted, "{what}");
         }
+    }
+
+    #[test]
+    fn fault_s18_pods_that_obey_no_sidecar() {
+        let app = json!({"containers": [{"name": "app"}]});
+        let meshed = json!({"containers": [{"name": "app"}, {"name": "istio-proxy", "args": ["proxy", "sidecar"]}]});
+        let router = json!({"containers": [{"name": "istio-proxy", "args": ["proxy", "router"]}]});
+        let auto = json!({"containers": [{"name": "istio-proxy", "image": "auto"}]});
+        let host = json!({"hostNetwork": true, "containers": [{"name": "app"}]});
+        let template = json!({"annotations": {"inject.istio.io/templates": "gateway"}});
+        let named = json!({"labels": {"gateway.networking.k8s.io/gateway-name": "edge"}});
+        let waypoint = json!({"labels": {"gateway.networking.k8s.io/gateway-name": "w", "gateway.istio.io/managed": "istio.io-mesh-controller"}});
+        let none = json!({});
+        let refused = json!({"labels": {"sidecar.istio.io/inject": "false"}});
+        let annotated = json!({"annotations": {"sidecar.istio.io/inject": "false"}});
+        let ambient = json!({"labels": {"istio.io/dataplane-mode": "ambient"}});
+        for (metadata, spec, wanted) in [
+            (&none, &app, None),
+            (&none, &meshed, None),
+            (&ambient, &meshed, None),
+            (&refused, &meshed, None),
+            (&none, &router, Some(Outside::Gateway)),
+            (&template, &auto, Some(Outside::Gateway)),
+            (&named, &auto, Some(Outside::Gateway)),
+            (&named, &meshed, None),
+            (&waypoint, &auto, Some(Outside::Waypoint)),
+            (&none, &host, Some(Outside::HostNetwork)),
+            (&refused, &app, Some(Outside::NotInjected)),
+            (&annotated, &app, Some(Outside::NotInjected)),
+            (&ambient, &app, Some(Outside::Ambient)),
+        ] {
+            let capture = capture(metadata, spec);
+            assert_eq!(
+                capture.outside(capture.ambient),
+                wanted,
+                "{metadata} {spec}"
+            );
+        }
+        assert_eq!(capture(&none, &app).outside(true), Some(Outside::Ambient));
+    }
+
+    #[test]
+    fn fault_s9_who_says_that_dns_is_captured() {
+        let config = |value: &str| json!({"annotations": {"proxy.istio.io/config": format!("proxyMetadata: {{ISTIO_META_DNS_CAPTURE: \"{value}\"}}")}});
+        let app = json!({"containers": [{"name": "app", "env": [{"name": "ISTIO_META_DNS_CAPTURE", "value": "true"}]}]});
+        let proxy = |value: &str| json!({"containers": [{"name": "istio-proxy", "env": [{"name": "ISTIO_META_DNS_CAPTURE", "value": value}]}]});
+        assert_eq!(capture(&json!({}), &app).dns, None, "of the application");
+        assert_eq!(capture(&config("true"), &app).dns, Some(true));
+        assert_eq!(capture(&json!({}), &proxy("true")).dns, Some(true));
+        assert_eq!(
+            capture(&config("true"), &proxy("false")).dns,
+            Some(false),
+            "as it was injected"
+        );
     }
 
     #[test]

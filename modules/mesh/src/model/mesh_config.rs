@@ -1,15 +1,21 @@
 //! Istio's MeshConfig: what modules take over from it where their own configuration says nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::ExportDefaults;
 use crate::table::{Known, Row};
 
 /// Key of the ConfigMap.
 const KEY: &str = "mesh";
+/// Key of the metadata of a proxy that captures DNS.
+pub(super) const DNS_CAPTURE: &str = "ISTIO_META_DNS_CAPTURE";
+/// Providers that every mesh has, and that have no server.
+const BUILT_IN: [&str; 3] = ["envoy", "prometheus", "stackdriver"];
 
 /// The fields of the MeshConfig that modules read; the others are left aside.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -37,6 +43,54 @@ pub struct MeshConfig {
     pub default_destination_rule_export_to: Vec<String>,
     /// Calls to what the mesh does not know.
     pub outbound_traffic_policy: OutboundTrafficPolicy,
+    /// Servers that proxies ask or report to.
+    pub extension_providers: Vec<ExtensionProvider>,
+    /// Those of whom nothing else is said.
+    pub default_providers: DefaultProviders,
+    /// The text cannot be read; the rest is as it was before.
+    #[serde(skip)]
+    pub unreadable: bool,
+}
+
+/// A server that proxies ask or report to, or a way to report without one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ExtensionProvider {
+    /// Name.
+    pub name: String,
+    /// By the kind of the provider.
+    #[serde(flatten)]
+    kinds: BTreeMap<String, Kind>,
+}
+
+/// What is said of a provider of one kind.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Kind {
+    Server { service: String },
+    Other(IgnoredAny),
+}
+
+impl ExtensionProvider {
+    /// Its server, `HOST` or `NAMESPACE/HOST`, as it is written.
+    pub fn service(&self) -> Option<&str> {
+        self.kinds.values().find_map(|kind| match kind {
+            Kind::Server { service } => Some(service.trim()).filter(|s| !s.is_empty()),
+            Kind::Other(_) => None,
+        })
+    }
+}
+
+/// Names of providers of whom nothing else is said.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultProviders {
+    /// Of traces; the first counts.
+    pub tracing: Vec<String>,
+    /// Of access logs.
+    pub access_logging: Vec<String>,
+    /// Of metrics.
+    pub metrics: Vec<String>,
 }
 
 /// Calls to what the mesh does not know.
@@ -53,6 +107,38 @@ pub struct OutboundTrafficPolicy {
 pub struct ProxyConfig {
     /// Tracing.
     pub tracing: Tracing,
+    /// Environment of proxies.
+    proxy_metadata: BTreeMap<String, Text>,
+}
+
+/// A text, which some write as a truth value.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Text(String),
+    Truth(bool),
+    Other(IgnoredAny),
+}
+
+/// Whether a text says yes, as Go reads it.
+pub(super) fn is_true(text: &str) -> bool {
+    ["1", "t", "T", "true", "TRUE", "True"].contains(&text)
+}
+
+impl ProxyConfig {
+    /// Reads the text of an annotation `proxy.istio.io/config`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        serde_saphyr::from_str(text).ok()
+    }
+
+    /// Whether proxies answer the DNS queries of their pods; `None`: nothing is said.
+    pub fn captures_dns(&self) -> Option<bool> {
+        Some(match self.proxy_metadata.get(DNS_CAPTURE)? {
+            Text::Text(text) => is_true(text),
+            Text::Truth(truth) => *truth,
+            Text::Other(_) => false,
+        })
+    }
 }
 
 /// Tracing of proxies.
@@ -86,6 +172,17 @@ impl MeshConfig {
         self.outbound_traffic_policy.mode == "REGISTRY_ONLY"
     }
 
+    /// The provider of a name; istiod does not mind its case.
+    pub fn provider(&self, name: &str) -> Option<&ExtensionProvider> {
+        let mut all = self.extension_providers.iter();
+        all.find(|p| p.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Whether every mesh has a provider of this name.
+    pub fn is_built_in(name: &str) -> bool {
+        BUILT_IN.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
     /// Percent of requests that are traced; `None`: none.
     pub fn sampling(&self) -> Option<f64> {
         let sampling = self.default_config.tracing.sampling.unwrap_or(SAMPLING);
@@ -100,7 +197,10 @@ impl Row for MeshConfig {
     /// What cannot be read leaves what was known, as in istiod.
     fn read(object: &Arc<v1::ConfigMap>, known: &Known<'_, Self>) -> Option<Self> {
         let text = object.data.as_ref()?.get(KEY)?;
-        Self::parse(text).or_else(|| known.old.map(|row| (**row).clone()))
+        Some(Self::parse(text).unwrap_or_else(|| Self {
+            unreadable: true,
+            ..known.old.map(|row| (**row).clone()).unwrap_or_default()
+        }))
     }
 }
 
@@ -138,5 +238,51 @@ outboundTrafficPolicy: {mode: REGISTRY_ONLY}
         assert_eq!(sampling("enableTracing: false"), None);
         assert_eq!(sampling("defaultConfig: {tracing: {sampling: 5}}"), None);
         assert_eq!(MeshConfig::parse("accessLogFile: ["), None);
+    }
+
+    #[test]
+    fn fault_s3_providers_with_a_server() {
+        let text = "
+extensionProviders:
+- {name: doorman, envoyExtAuthzHttp: {service: a.b.svc.cluster.local, port: 9000, includeRequestHeadersInCheck: [x]}}
+- {name: spans, opentelemetry: {service: watch/spans.watch.svc.cluster.local, port: 4317, http: {path: /v1}}}
+- {name: file, envoyFileAccessLog: {path: /dev/stdout, logFormat: {labels: {a: b}}}}
+- {name: prometheus, prometheus: {}}
+defaultProviders: {tracing: [spans], accessLogging: [file]}
+";
+        let config = MeshConfig::parse(text).unwrap();
+        let service = |name: &str| config.provider(name).unwrap().service();
+        assert_eq!(service("doorman"), Some("a.b.svc.cluster.local"));
+        assert_eq!(
+            service("Spans"),
+            Some("watch/spans.watch.svc.cluster.local")
+        );
+        assert_eq!(service("file"), None);
+        assert_eq!(service("prometheus"), None);
+        assert_eq!(config.provider("other"), None);
+        assert_eq!(config.default_providers.tracing, ["spans"]);
+        assert!(MeshConfig::is_built_in("prometheus") && !MeshConfig::is_built_in("spans"));
+    }
+
+    #[test]
+    fn fault_s9_whether_proxies_capture_dns() {
+        let of = |text: &str| ProxyConfig::parse(text).unwrap().captures_dns();
+        assert_eq!(
+            of("proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"true\"}"),
+            Some(true)
+        );
+        assert_eq!(
+            of("proxyMetadata: {ISTIO_META_DNS_CAPTURE: true}"),
+            Some(true)
+        );
+        assert_eq!(
+            of("proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"false\"}"),
+            Some(false)
+        );
+        assert_eq!(
+            of("{\"proxyMetadata\": {\"ISTIO_META_DNS_CAPTURE\": \"1\"}}"),
+            Some(true)
+        );
+        assert_eq!(of("holdApplicationUntilProxyStarts: true"), None);
     }
 }

@@ -1,12 +1,14 @@
 //! What is kept of each kind.
 
 mod capture;
+mod clusters;
 mod destination_rule;
 mod endpoint_slice;
 mod gateway_route;
 mod mesh_config;
 mod namespace;
 mod pod;
+mod providers;
 pub mod route;
 mod service;
 mod service_entry;
@@ -18,13 +20,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
-pub use capture::{Capture, Proxy};
+pub use capture::{Capture, Outside, Proxy};
+pub use clusters::{Clusters, ExtensionClusters, FilterClusters, PluginClusters};
 pub use destination_rule::{DestinationRule, in_order};
 pub use endpoint_slice::{Endpoint, EndpointSlice};
 pub use gateway_route::{GrpcRoute, HttpRoute};
-pub use mesh_config::MeshConfig;
+pub use mesh_config::{DefaultProviders, ExtensionProvider, MeshConfig, ProxyConfig};
 pub use namespace::Namespace;
 pub use pod::{PROXY, Pod, PodGroup, PodGroups, Resources, Workload};
+pub use providers::{CustomPolicy, KeyServers, Report, Side, Telemetry};
 pub use service::{Service, ServicePort, TargetPort, Transport};
 pub use service_entry::{ServiceEntry, port_protocol};
 pub use virtual_service::{RouteKind, VirtualService};

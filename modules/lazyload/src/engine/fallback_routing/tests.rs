@@ -238,3 +238,58 @@ fn registry_only_keeps_the_fallback_from_passing_connections_on() {
         assert_eq!(clusters, BTreeSet::from([own]));
     }
 }
+
+/// Clusters that the patches of TCP lead to, by the filter's namespace; of the first and the last patch of a place the last
+/// counts.
+fn tcp_of(engine: &Engine) -> Vec<(String, Vec<String>)> {
+    let of = |filter: &EnvoyFilter| {
+        let spec = serde_json::to_value(&filter.spec).unwrap();
+        let patches = spec["configPatches"].as_array().unwrap().clone();
+        let ours = |patch: &&Value| patch["match"]["listener"]["name"] == "virtualOutbound";
+        let patches = patches.iter().filter(ours);
+        let clusters = patches.filter_map(|p| {
+            let cluster = &p["patch"]["value"]["typed_config"]["cluster"];
+            cluster.as_str().map(str::to_owned)
+        });
+        clusters.collect()
+    };
+    let filters = engine.fallback_routing().filters;
+    filters
+        .iter()
+        .map(|filter| (filter.namespace().unwrap(), of(filter)))
+        .collect()
+}
+
+#[test]
+fn fault_s2_tcp_of_a_namespace_that_rejects_unknown_hosts_stays_there() {
+    let tcp = crate::fallback::TCP_CLUSTER.to_owned();
+    let sidecar = |namespace: &str, mode: &str| json!({"metadata": {"namespace": namespace, "name": "default"}, "spec": {"outboundTrafficPolicy": {"mode": mode}}});
+    let shared = engine("tcp: true");
+    fallback_in(&shared, "istio-system");
+    let root = [tcp.clone(), "PassthroughCluster".to_owned()];
+    assert_eq!(
+        tcp_of(&shared),
+        [("istio-system".to_owned(), root.to_vec())]
+    );
+    write(&shared);
+    shared.put::<crate::mesh::Sidecar>(sidecar("shop", "REGISTRY_ONLY"));
+    shared.absorb();
+    let own = ("shop".to_owned(), texts(&["BlackHoleCluster"]));
+    let wired = tcp_of(&shared);
+    assert_eq!(wired, [("istio-system".to_owned(), root.to_vec()), own]);
+    // The whole mesh says so: the fallback's own pods reject what is unknown, and carry what is known.
+    shared.put::<crate::mesh::Sidecar>(sidecar("istio-system", "REGISTRY_ONLY"));
+    let root = [tcp.clone(), "BlackHoleCluster".to_owned()];
+    assert_eq!(
+        tcp_of(&shared),
+        [("istio-system".to_owned(), root.to_vec())]
+    );
+    shared.put::<crate::mesh::Sidecar>(sidecar("shop", "ALLOW_ANY"));
+    assert_eq!(tcp_of(&shared)[1].1, texts(&["PassthroughCluster"]));
+    // A fallback of its own.
+    let own = engine("tcp: true, globalSidecarMode: namespace, namespace: [shop]");
+    fallback_in(&own, "shop");
+    own.put::<crate::mesh::Sidecar>(sidecar("shop", "REGISTRY_ONLY"));
+    let wanted = [tcp, "BlackHoleCluster".to_owned()];
+    assert_eq!(tcp_of(&own), [("shop".to_owned(), wanted.to_vec())]);
+}
