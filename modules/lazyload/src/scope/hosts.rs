@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trimtab_mesh::names::{covers, service_host};
 
-use super::compute::{Builder, Imported};
+use super::builder::{Builder, Imported};
 use super::named::Place;
 use super::names::find;
 use super::services::HostEntry;

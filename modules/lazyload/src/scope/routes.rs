@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trimtab_mesh::names::{covers, service_of};
 
-use super::compute::Builder;
+use super::builder::{Builder, Routed};
 use super::imported::client;
 use super::leads::Led;
 use super::services::{HostEntry, Listener, Resolution, VirtualService};
@@ -14,15 +14,6 @@ use crate::predict::unbrought;
 
 /// Port on which istiod has hosts that no service has.
 const FRONTS: u16 = 80;
-
-/// VirtualServices of a host.
-#[derive(Clone, Default)]
-pub(super) struct Routed {
-    /// Their namespaces.
-    pub(super) owners: BTreeSet<String>,
-    /// Hosts that they lead to.
-    pub(super) redirects: BTreeSet<String>,
-}
 
 impl Builder<'_> {
     /// An entry for each VirtualService of a host, for an import of the host from its own namespace does not bring those
