@@ -242,7 +242,21 @@ pub struct BackendReference {
     /// Share; absent: 1.
     pub weight: Option<i32>,
     /// What is done to requests on the way there.
-    pub filters: Vec<RouteFilter>,
+    pub filters: Vec<BackendFilter>,
+}
+
+/// What is done to requests of one backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(transform = open)]
+pub struct BackendFilter {
+    /// Which filter.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// Fields that we do not read.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub others: BTreeMap<String, Value>,
 }
 
 impl BackendReference {

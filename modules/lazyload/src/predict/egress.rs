@@ -60,10 +60,6 @@ impl Egress {
             && self.namespaces.values().all(|h| h.wild.is_empty())
     }
 
-    pub(super) fn of(&self, namespace: &str) -> Option<&Hosts> {
-        self.namespaces.get(namespace)
-    }
-
     pub(super) fn anywhere(&self) -> Option<&Hosts> {
         self.anywhere.as_ref()
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use trimtab_crds::gateway_api::{
-    self, BackendReference, GrpcMethodMatch, GrpcRouteMatch, HttpRouteMatch, ParentReference,
-    RequestMirror, RouteFilter, ValueMatch,
+    self, BackendFilter, BackendReference, GrpcMethodMatch, GrpcRouteMatch, HttpRouteMatch,
+    ParentReference, RequestMirror, RouteFilter, ValueMatch,
 };
 
 use super::route::{Destination, HttpMatch, HttpRule, Mirror, Part, Source, Test, Weighted};
@@ -141,7 +141,7 @@ impl Reader<'_> {
             |b: &BackendReference| b.weight.map_or(1, |w| u32::try_from(w).unwrap_or_default());
         let called = backends.iter().filter(|b| weight(b) > 0);
         let routes = called.map(|backend| {
-            let headers = |f: &RouteFilter| {
+            let headers = |f: &BackendFilter| {
                 ["RequestHeaderModifier", "ResponseHeaderModifier"].contains(&&*f.type_)
             };
             if !backend.filters.iter().all(headers) {
