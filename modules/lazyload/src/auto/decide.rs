@@ -8,7 +8,7 @@ use trimtab_crds::fence::{
     ServiceFenceSpec, WorkloadSelector,
 };
 use trimtab_kit::generated::REVISION_LABEL;
-use trimtab_mesh::model::{Labels, Pod, selects};
+use trimtab_mesh::model::{Labels, Pod};
 
 use super::{Action, State};
 use crate::config::LazyloadConfig;

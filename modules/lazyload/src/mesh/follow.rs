@@ -30,7 +30,6 @@ follow!(
     GrpcRoute => grpc_route,
     DestinationRule => rule,
     Pod => pod,
-    Namespace => of_namespace,
     Sidecar => sidecar,
 );
 

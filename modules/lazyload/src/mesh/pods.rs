@@ -98,7 +98,7 @@ impl State {
     }
 
     /// Its label says whether its pods are in ambient mode.
-    pub(super) fn of_namespace(&mut self, change: &Change<'_, Namespace>) {
+    pub(super) fn data_plane_mode(&mut self, change: &Change<'_, Namespace>) {
         let mode = |row: Option<&Arc<Namespace>>| {
             let mode = row.and_then(|row| row.dataplane_mode());
             mode.map(str::to_owned)

@@ -305,7 +305,7 @@ impl Registry {
 
     /// All VirtualServices of sidecars, by namespace and name.
     pub fn all_routes(&self) -> Vec<Arc<VirtualService>> {
-        let routes = self.routes.values();
+        let routes = self.routes.values().flatten();
         routes.filter(|route| route.mesh).cloned().collect()
     }
 

@@ -118,6 +118,7 @@ impl State {
         if change.old.is_some() != change.new.is_some() {
             self.marks.space(&change.name.1, &mut self.changes.fences);
         }
+        self.data_plane_mode(change);
     }
 
     pub(super) fn service(&mut self, change: &Change<'_, Service>) {

@@ -230,7 +230,7 @@ impl Builder<'_> {
     }
 
     /// One of the entries of a host, as istiod would choose.
-    fn choose(
+    pub(super) fn choose(
         &mut self,
         host: &str,
         namespace: Option<&str>,

@@ -2,7 +2,7 @@
 
 use trimtab_mesh::names::service_of;
 
-use super::compute::Builder;
+use super::builder::Builder;
 use super::{Reason, Warning};
 
 /// A host that pods need whatever they call.
