@@ -164,6 +164,12 @@ impl Writes {
     }
 }
 
+/// What is written only so that what others own goes.
+fn is_empty(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty)
+        || value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
 struct Objects<K> {
     owner: Name,
     desired: Vec<K>,
@@ -314,7 +320,8 @@ impl StatusPatch {
             let Some(live) = live.get(field).filter(|live| !live.is_null()) else {
                 continue;
             };
-            match (self.status.get(field), live) {
+            let wanted = self.status.get(field).filter(|wanted| !is_empty(wanted));
+            match (wanted, live) {
                 (None, _) => {
                     out.insert((*field).to_owned(), Value::Null);
                 }
@@ -410,6 +417,12 @@ mod tests {
             Some(json!({"list": null, "map": null}))
         );
         assert_eq!(none.surplus(&json!({"list": null})), None);
+        let empty = patch(json!({"list": [], "map": {}}));
+        let written = json!({"list": [], "map": {}});
+        assert_eq!(
+            empty.surplus(&written),
+            Some(json!({"list": null, "map": null}))
+        );
         assert_eq!(none.surplus(&Value::Null), None);
     }
 }
