@@ -1,6 +1,7 @@
 //! One API server with both releases of istiod, in which meshes come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,11 @@ impl Outcome {
 
 /// The API server and the judges.
 pub struct World {
+    /// Where all differences are written.
+    report: PathBuf,
     client: KubeClient,
+    /// The Service that an API server makes for itself.
+    own: Value,
     judges: Vec<(Release, Judge)>,
     _istiods: Vec<Istiod>,
 }
@@ -106,11 +111,28 @@ impl World {
             judges.push((release, Judge::new(&istiod).await));
             istiods.push(istiod);
         }
+        let client = cluster.client().await.unwrap();
+        let services: Api<k8s_openapi::api::core::v1::Service> =
+            Api::namespaced(client.clone(), "default");
+        let mut own = serde_json::to_value(services.get("kubernetes").await.unwrap()).unwrap();
+        own["kind"] = json!("Service");
         Self {
-            client: cluster.client().await.unwrap(),
+            own,
+            report: cluster.dir().join("differences.txt"),
+            client,
             judges,
             _istiods: istiods,
         }
+    }
+
+    /// Writes down what differs; where.
+    pub fn report(&self, outcome: &Outcome) -> String {
+        let all = [
+            outcome.differences.join("\n\n"),
+            outcome.changed.join("\n\n"),
+        ];
+        std::fs::write(&self.report, all.join("\n\n")).unwrap();
+        self.report.display().to_string()
     }
 
     /// Applies meshes, compares, and takes them away again.
@@ -120,7 +142,8 @@ impl World {
             .flat_map(|mesh| mesh.objects.clone())
             .collect();
         let made = self.create(objects).await;
-        let mesh = Registry::new(&made);
+        let all = std::iter::once(&self.own).chain(&made);
+        let mesh = Registry::new(all);
         let fences: Vec<Fence> = meshes.iter().map(|small| mesh.fence(small)).collect();
         let sidecars = meshes.iter().zip(&fences).flat_map(|(mesh, fence)| {
             let of = |app: &str, entries: &[String]| {
@@ -267,7 +290,7 @@ struct Registry {
 }
 
 impl Registry {
-    fn new(objects: &[Value]) -> Self {
+    fn new<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Self {
         let mesh = Mesh::new(DOMAIN);
         let index = Index::new(&config(), &mesh);
         index.attach(&mesh);
