@@ -3,6 +3,7 @@
 //! A live object is remembered as a hash of the fields that we own; an object whose hash is the desired one is not written,
 //! so a restart writes nothing. A hand edit changes the hash and is repaired.
 
+mod error;
 mod objects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::{NamespaceResourceScope, Status};
+use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -23,100 +24,11 @@ use crate::clock::Clock;
 use crate::context::Context;
 use crate::generated::{LABELS, MODULE_LABEL};
 use crate::watch::{Feed, not_installed};
+pub use error::ApplyError;
 use objects::{Live, Objects, is_ours, replacement};
 
 /// Time limit of one call to the API server: kube's client has none of its own and retries in silence.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Why a call failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// No answer in time.
-    #[error("{what}: no answer from the API server within {}s", CALL_TIMEOUT.as_secs())]
-    Timeout {
-        /// Verb and object.
-        what: String,
-    },
-    /// The API server refused.
-    #[error("{what}: {source}")]
-    Api {
-        /// Verb and object.
-        what: String,
-        /// Its answer.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// Somebody else's object has the name.
-    #[error(
-        "{what}: there is such an object that Trimtab has not made: it is left alone; delete or rename it"
-    )]
-    Foreign {
-        /// Verb and object.
-        what: String,
-    },
-    /// The API server does not serve the kind.
-    #[error("{what}: {remedy}")]
-    NotInstalled {
-        /// Verb and object.
-        what: String,
-        /// What to install.
-        remedy: String,
-    },
-    /// The object cannot be encoded.
-    #[error("{what}: {source}")]
-    Encode {
-        /// Verb and object.
-        what: String,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-}
-
-impl ApplyError {
-    /// PascalCase reason for conditions and metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Timeout { .. } => "ApiTimeout",
-            Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(s) if s.code == 403 => "Forbidden",
-                kube::Error::Api(s) if s.code == 404 => "NotFound",
-                kube::Error::Api(s) if s.code == 409 => "Conflict",
-                kube::Error::Api(s) if s.code == 422 => "Invalid",
-                kube::Error::Api(s) if is_too_large(s) => "RequestEntityTooLarge",
-                _ => "ApiError",
-            },
-            Self::Foreign { .. } => "Conflict",
-            Self::NotInstalled { .. } => "NotInstalled",
-            Self::Encode { .. } => "EncodeError",
-        }
-    }
-
-    /// Whether the object is larger than the API server or its store takes: it will not be taken later either.
-    pub fn is_too_large(&self) -> bool {
-        matches!(self, Self::Api { source, .. }
-            if matches!(source.as_ref(), kube::Error::Api(status) if is_too_large(status)))
-    }
-
-    /// HTTP status of the API server's answer.
-    pub fn code(&self) -> Option<u16> {
-        match self {
-            Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status.code),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-}
-
-/// The API server has a code for requests that it does not read, and passes on what etcd says of others.
-fn is_too_large(status: &Status) -> bool {
-    let says = |text: &str| status.message.contains(text);
-    status.code == 413
-        || says("etcdserver: request is too large")
-        || says("trying to send message larger than max")
-}
 
 /// Whether a 404 is about the API and not about an object or a namespace, which it would name.
 fn is_unknown_kind(error: &kube::Error) -> bool {

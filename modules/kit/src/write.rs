@@ -377,3 +377,39 @@ impl StatusPatch {
         unless(&[404], sent.map(drop))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_s22_what_others_put_into_whole_fields_is_surplus() {
+        let patch = |status: Value| StatusPatch {
+            resource: ApiResource::erase::<k8s_openapi::api::core::v1::ConfigMap>(&()),
+            namespace: String::new(),
+            name: String::new(),
+            status,
+            whole: &["list", "map"],
+        };
+        let ours = patch(json!({"list": ["a"], "map": {"a": 1}}));
+        for (live, surplus) in [
+            (json!({"list": ["a"], "map": {"a": 1}, "other": 1}), None),
+            (json!({"list": [], "map": {}}), None),
+            (json!({"list": ["a", "b"]}), Some(json!({"list": ["a"]}))),
+            (
+                json!({"map": {"a": 1, "b": 2, "c": 3}}),
+                Some(json!({"map": {"b": null, "c": null}})),
+            ),
+        ] {
+            assert_eq!(ours.surplus(&live), surplus, "{live}");
+        }
+        let none = patch(json!({"other": 1}));
+        let live = json!({"list": ["a"], "map": {"b": 2}, "other": 2});
+        assert_eq!(
+            none.surplus(&live),
+            Some(json!({"list": null, "map": null}))
+        );
+        assert_eq!(none.surplus(&json!({"list": null})), None);
+        assert_eq!(none.surplus(&Value::Null), None);
+    }
+}

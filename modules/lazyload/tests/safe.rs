@@ -17,14 +17,16 @@ mod meshes;
 mod random;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use calls::{Call, answer};
+use calls::{Answer, Call, answer};
 use mesh::{Followed, Mesh};
 use meshes::{SmallMesh, small};
 use random::{FIXED, Random};
 use serde_json::{Value, json};
 use trimtab_lazyload::object::FenceKey;
 use trimtab_lazyload::predict::{Client, Egress, Given, Release, predict};
+use trimtab_lazyload::scope::services::HostEntry;
 use trimtab_lazyload::scope::{Labels, Services};
 use trimtab_mesh::Protocol;
 
@@ -83,6 +85,8 @@ fn calls(index: &Followed, host: &str) -> BTreeSet<Call> {
     let mut entries = services.host(&of);
     if entries.is_empty() {
         entries = services.covering(&of);
+        let longest = entries.first().map(|e| e.host.clone());
+        entries.retain(|e| Some(&e.host) == longest.as_ref());
     }
     let call = |address, port, http| Call {
         host: host.to_owned(),
@@ -113,8 +117,38 @@ fn calls(index: &Followed, host: &str) -> BTreeSet<Call> {
     out
 }
 
-/// Calls that the scope changes.
-fn changed(small: &SmallMesh) -> Vec<String> {
+/// Whether the call of one host goes to another that has no address: what a scope leaves out of the way.
+fn is_taken(index: &Followed, answer: &Answer, call: &Call) -> bool {
+    let services = index.services();
+    let mut hosts = answer.connected();
+    let taker = |e: &Arc<HostEntry>| {
+        e.addresses.is_empty() && e.ports.iter().any(|p| p.number == call.port)
+    };
+    hosts.any(|host| host != call.host && services.host(host).iter().any(taker))
+}
+
+/// Whether several objects have one host. istiod looks an exact entry up and finds one of them, whatever else is in the
+/// Sidecar, and without a Sidecar it has them all.
+fn has_rivals(small: &SmallMesh) -> bool {
+    let mut hosts = BTreeSet::new();
+    let mut all = small.objects.iter().filter_map(|object| {
+        let meta = |field: &str| object["metadata"][field].as_str().expect("a name");
+        match object_kind(object) {
+            "Service" => Some(format!(
+                "{}.{}.svc.cluster.local",
+                meta("name"),
+                meta("namespace")
+            )),
+            "ServiceEntry" => object["spec"]["hosts"][0].as_str().map(ToOwned::to_owned),
+            _ => None,
+        }
+    });
+    !all.all(|host| hosts.insert(host))
+}
+
+/// Calls that the scope changes, and how many there are. One that is unknown without a Sidecar, or fails there, may become
+/// what it likes.
+fn changed(small: &SmallMesh) -> (Vec<String>, usize) {
     let mesh = mesh_of(small);
     let index = mesh.index();
     let key = FenceKey {
@@ -125,9 +159,14 @@ fn changed(small: &SmallMesh) -> Vec<String> {
     let entries: BTreeSet<String> = scope.entries.into_keys().collect();
     let free = given(&index, &small.client, None);
     let fenced = given(&index, &small.client, Some(&entries));
-    let mut out = Vec::new();
+    let (mut out, mut count) = (Vec::new(), 0);
     for call in small.calls.iter().flat_map(|host| calls(&index, host)) {
         let (without, with) = (answer(&free, &call), answer(&fenced, &call));
+        let open = without == Answer::default() || without.fails();
+        if open || is_taken(&index, &without, &call) {
+            continue;
+        }
+        count += 1;
         if without != with {
             out.push(format!(
                 "{call:?} of {}, scope {entries:?}\n  without {without:?}\n  in scope {with:?}",
@@ -135,16 +174,20 @@ fn changed(small: &SmallMesh) -> Vec<String> {
             ));
         }
     }
-    out
+    (out, count)
 }
 
 #[test]
 fn what_is_called_gets_in_scope_what_it_gets_without_a_sidecar() {
     let mut random = Random::new(FIXED);
-    let mut all = Vec::new();
+    let (mut all, mut calls) = (Vec::new(), 0);
     for number in 0..MESHES {
         let small = small(number % 200, &mut random);
-        let changed = changed(&small);
+        if has_rivals(&small) {
+            continue;
+        }
+        let (changed, count) = changed(&small);
+        calls += count;
         if let Some(first) = changed.first() {
             let objects = small.objects.iter().map(ToString::to_string);
             let objects: Vec<String> = objects.collect();
@@ -153,10 +196,11 @@ fn what_is_called_gets_in_scope_what_it_gets_without_a_sidecar() {
     }
     if std::env::var_os("ALL").is_some() {
         for text in &all {
-            println!("{}", text.lines().take(3).collect::<Vec<_>>().join("\n"));
+            println!("{text}\n");
         }
     }
     let few: Vec<&str> = all.iter().take(5).map(String::as_str).collect();
+    assert!(calls > MESHES, "{calls} calls");
     assert!(
         all.is_empty(),
         "{} of {MESHES}\n{}",

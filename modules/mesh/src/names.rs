@@ -20,6 +20,11 @@ pub fn service_host(name: &str, namespace: &str, domain: &str) -> String {
     format!("{name}.{namespace}.svc.{domain}")
 }
 
+/// What hosts of Services end with.
+pub fn service_suffix(domain: &str) -> String {
+    format!(".svc.{domain}")
+}
+
 /// The host as Istio reads it in its own objects (VirtualService, DestinationRule, Sidecar): a name without a dot is of
 /// the object's namespace, a name with a dot is full as it is. `reviews.shop` and `reviews.shop.svc` are no short forms.
 pub fn full_host(host: &str, namespace: &str, domain: &str) -> String {

@@ -80,7 +80,11 @@ async fn external_names_bring_what_they_stand_for_and_other_domains_nothing() {
     )
     .await;
     fixture
-        .scope("shop", "front", &["shop/api", "data/redis"])
+        .scope(
+            "shop",
+            "front",
+            &["data/api.shop.svc.cluster.local", "data/redis"],
+        )
         .await;
     let status = fixture.status("shop", "front").await;
     let outside = status

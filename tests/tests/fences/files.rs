@@ -322,69 +322,56 @@ async fn fault_s22_hints_count_in_files() {
     );
 }
 
-#[tokio::test]
-async fn fault_s21_objects_of_a_folder_stay_without_their_owners() {
-    let owner = |kind: &str| {
+/// A pod, a ConfigMap, a Service and an EndpointSlice whose owners are not there, and a fence of the pod.
+fn without_owners() -> String {
+    let metadata = |name: &str, kind: &str, labels: &str| {
         format!(
-            "ownerReferences: [{{apiVersion: apps/v1, kind: {kind}, name: gone, uid: 0e0e0e0e-1111-2222-3333-444444444444, controller: true}}]"
+            "metadata: {{name: {name}, namespace: home, labels: {{{labels}}}, ownerReferences: [{{apiVersion: apps/v1, kind: {kind}, name: gone, uid: 0e0e0e0e-1111-2222-3333-444444444444, controller: true}}]}}"
         )
     };
-    let text = service("hall", "lamp")
-        + &format!(
-            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: one-5d-x, namespace: home, labels: {{app: one, pod-template-hash: 5d}}, {}}}\nspec: {{containers: [{{name: one, image: one, env: [{{name: LAMP, value: 'http://lamp.hall:80'}}]}}]}}\nstatus: {{podIP: 10.1.0.5, phase: Running}}\n",
-            owner("ReplicaSet")
-        )
-        + &format!(
-            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: map, namespace: home, {}}}\n",
-            owner("Deployment")
-        )
-        + &format!(
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: owned, namespace: home, {}}}\nspec: {{ports: [{{name: http, port: 80}}]}}\n",
-            owner("Deployment")
-        )
-        + &format!(
-            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: slice, namespace: home, {}}}\naddressType: IPv4\nendpoints: []\n",
-            owner("Service")
-        )
-        + &fence("home", "one", "");
+    let pod = metadata("one-5d-x", "ReplicaSet", "app: one, pod-template-hash: 5d");
+    let map = metadata("map", "Deployment", "");
+    let owned = metadata("owned", "Deployment", "");
+    let slice = metadata("slice", "Service", "");
+    let all = [
+        service("hall", "lamp"),
+        format!(
+            "---\napiVersion: v1\nkind: Pod\n{pod}\nspec: {{containers: [{{name: one, image: one, env: [{{name: LAMP, value: 'http://lamp.hall:80'}}]}}]}}\nstatus: {{podIP: 10.1.0.5, phase: Running}}\n"
+        ),
+        format!("---\napiVersion: v1\nkind: ConfigMap\n{map}\n"),
+        format!(
+            "---\napiVersion: v1\nkind: Service\n{owned}\nspec: {{ports: [{{name: http, port: 80}}]}}\n"
+        ),
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n{slice}\naddressType: IPv4\nendpoints: []\n"
+        ),
+        fence("home", "one", ""),
+    ];
+    all.concat()
+}
+
+#[tokio::test]
+async fn fault_s21_objects_of_a_folder_stay_without_their_owners() {
+    let text = without_owners();
     assert_eq!(
         entries(&translated(&text, OFF).await, "one"),
         ["hall/lamp.hall.svc.cluster.local"]
     );
     let embedded = standalone::embedded().unwrap();
     let documents = manifests::parse(Path::new("in.yaml"), &text).unwrap();
-    for document in &documents {
-        standalone::load(&embedded, document).unwrap();
-    }
-    // Loaded again, as a file that was touched is.
-    for document in &documents {
+    // The second time as a file that was touched is.
+    for document in documents.iter().chain(&documents) {
         standalone::load(&embedded, document).unwrap();
     }
     let client = embedded.client();
-    let there = |found: bool| assert!(found);
-    there(
-        Api::<Pod>::namespaced(client.clone(), "home")
-            .get_opt("one-5d-x")
-            .await
-            .unwrap()
-            .is_some(),
-    );
-    there(
-        Api::<ConfigMap>::namespaced(client.clone(), "home")
-            .get_opt("map")
-            .await
-            .unwrap()
-            .is_some(),
-    );
-    there(
-        Api::<Service>::namespaced(client.clone(), "home")
-            .get_opt("owned")
-            .await
-            .unwrap()
-            .is_some(),
-    );
-    let slices = Api::<EndpointSlice>::namespaced(client.clone(), "home");
-    there(slices.get_opt("slice").await.unwrap().is_some());
+    let pods = Api::<Pod>::namespaced(client.clone(), "home");
+    assert!(pods.get_opt("one-5d-x").await.unwrap().is_some());
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), "home");
+    assert!(maps.get_opt("map").await.unwrap().is_some());
+    let services = Api::<Service>::namespaced(client.clone(), "home");
+    assert!(services.get_opt("owned").await.unwrap().is_some());
+    let slices = Api::<EndpointSlice>::namespaced(client, "home");
+    assert!(slices.get_opt("slice").await.unwrap().is_some());
     // It goes like any other when the folder has it no more.
     slices.delete("slice", &<_>::default()).await.unwrap();
     assert!(slices.get_opt("slice").await.unwrap().is_none());

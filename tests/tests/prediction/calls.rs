@@ -27,6 +27,26 @@ pub struct Answer {
     missing: BTreeSet<String>,
 }
 
+impl Answer {
+    /// Whether calls fail, as they lead where there is no cluster.
+    #[allow(dead_code, reason = "not every judge asks")]
+    pub fn fails(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    /// Hosts that a connection may go to.
+    #[allow(dead_code, reason = "not every judge asks")]
+    pub fn connected(&self) -> impl Iterator<Item = &str> {
+        let clusters = match &self.lead {
+            Some(Lead::Clusters(clusters)) => clusters.as_slice(),
+            _ => &[],
+        };
+        clusters
+            .iter()
+            .filter_map(|(name, _)| name.rsplit('|').next())
+    }
+}
+
 /// What a proxy does with a call; the default: it does not know of it.
 pub fn answer(given: &Given, call: &Call) -> Answer {
     let own = call
@@ -44,7 +64,7 @@ pub fn answer(given: &Given, call: &Call) -> Answer {
     };
     if call.http {
         let Some(Lead::Routes(name)) = chains.iter().find(|c| c.sniffed).map(|c| &c.lead) else {
-            return out;
+            return Answer::default();
         };
         let hosts = given.routes.get(name).map_or(&[][..], Vec::as_slice);
         out.routes = virtual_host(hosts, &call.host)

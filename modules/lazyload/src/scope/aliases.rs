@@ -1,7 +1,7 @@
 //! ExternalNames (R5, R6). One has no cluster: its names are domains of the service that it stands for in the end, and only
 //! the entries of that service's namespace keep them.
 
-use super::compute::Builder;
+use super::builder::Builder;
 use super::leads::{End, Led};
 use super::services::HostEntry;
 use super::{Reason, Warning};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trimtab_mesh::names::{covers, service_host};
 
-use super::compute::{Builder, Imported};
+use super::builder::{Builder, Imported};
 use super::named::Place;
 use super::names::find;
 use super::services::HostEntry;
@@ -91,15 +91,20 @@ impl Builder<'_> {
         }
     }
 
-    /// Entries that serve a host: its own, else those of the longest wildcard that the client sees.
+    /// Entries that serve a host: its own, else those of the longest wildcard that the client sees; what it may not see only
+    /// if there is nothing else.
     fn serving(&self, host: &str) -> Vec<Arc<HostEntry>> {
         let entries = self.services.host(host);
-        if !entries.is_empty() {
+        let visible = |e: &&Arc<HostEntry>| e.exports.visible(&e.namespace, self.client);
+        if entries.iter().any(|e| visible(&e)) {
             return entries;
         }
         let covering = self.services.covering(host);
-        let visible = |e: &&Arc<HostEntry>| e.exports.visible(&e.namespace, self.client);
-        let longest = covering.iter().find(visible).or(covering.first());
+        let seen = covering.iter().find(visible);
+        if seen.is_none() && !entries.is_empty() {
+            return entries;
+        }
+        let longest = seen.or(covering.first());
         let longest = longest.map(|e| e.host.clone());
         let of_it = covering.into_iter();
         of_it

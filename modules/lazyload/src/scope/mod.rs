@@ -15,6 +15,7 @@
 //! | listeners come from services that entries import | `routes`, `neighbours` |
 
 mod aliases;
+mod builder;
 mod compute;
 mod domains;
 mod hosts;

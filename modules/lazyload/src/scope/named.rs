@@ -2,6 +2,8 @@
 
 use trimtab_mesh::names::normal;
 
+use super::Labels;
+
 /// What a text names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Named {
@@ -38,4 +40,10 @@ pub(super) fn parse(text: &str, client: &str) -> Option<Named> {
         (namespace, "*") => Some(Named::Namespace(namespace.to_owned())),
         (namespace, host) => Some(Named::Host(Place::In(namespace.to_owned()), normal(host)?)),
     }
+}
+
+/// Labels in one line.
+pub(super) fn text_of(labels: &Labels) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    pairs.join(",")
 }

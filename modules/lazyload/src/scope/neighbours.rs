@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use trimtab_mesh::names::covers;
 
-use super::compute::Builder;
+use super::builder::Builder;
 use super::services::{HostEntry, Listener};
 use super::{EVERYTHING, Reason};
 

@@ -5,10 +5,9 @@
 use std::collections::BTreeSet;
 
 use trimtab_crds::fence::DomainState;
-use trimtab_mesh::names::{covers, normal, service_of};
+use trimtab_mesh::names::{covers, normal, service_of, service_suffix};
 
-use super::compute::text_of;
-use super::named::{Named, Place, parse};
+use super::named::{Named, Place, parse, text_of};
 use super::names::{find, owner_of};
 use super::services::{HostEntry, Services};
 use super::{Scope, ScopeInput, Warning};
@@ -214,7 +213,7 @@ impl Looker<'_> {
         let Some(name) = normal(name) else {
             return false;
         };
-        let suffix = format!(".svc.{}", self.input.settings.domain);
+        let suffix = service_suffix(&self.input.settings.domain);
         if name.starts_with('*') {
             let inside = name.ends_with(&suffix) && name.len() > suffix.len() + 1;
             if inside {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trimtab_mesh::names::{covers, service_of};
 
-use super::compute::Builder;
+use super::builder::{Builder, Routed};
 use super::imported::client;
 use super::leads::Led;
 use super::services::{HostEntry, Listener, Resolution, VirtualService};
@@ -14,15 +14,6 @@ use crate::predict::unbrought;
 
 /// Port on which istiod has hosts that no service has.
 const FRONTS: u16 = 80;
-
-/// VirtualServices of a host.
-#[derive(Clone, Default)]
-pub(super) struct Routed {
-    /// Their namespaces.
-    pub(super) owners: BTreeSet<String>,
-    /// Hosts that they lead to.
-    pub(super) redirects: BTreeSet<String>,
-}
 
 impl Builder<'_> {
     /// An entry for each VirtualService of a host, for an import of the host from its own namespace does not bring those
@@ -36,7 +27,7 @@ impl Builder<'_> {
         self.routed.insert(host.to_owned(), Routed::default());
         let mut out = Routed::default();
         for route in self.view().routes(host) {
-            if !self.reaches(&route, host) {
+            if !self.reaches(&route, host) || self.is_of_others(&route, host) {
                 continue;
             }
             let wide = |h: &Arc<str>| **h == *host || covers(h, host);
@@ -55,6 +46,29 @@ impl Builder<'_> {
         }
         self.routed.insert(host.to_owned(), out.clone());
         out
+    }
+
+    /// Whether istiod gives the host no virtual host for this VirtualService: a wildcard of it is for the services under it
+    /// when there are any, and for other hosts only when there is none.
+    fn is_of_others(&mut self, route: &VirtualService, host: &str) -> bool {
+        let exact = route.hosts.iter().any(|h| **h == *host);
+        if exact || host.starts_with('*') || self.kept(host).is_some() || self.served(host) {
+            return false;
+        }
+        let on_port = |e: &Arc<HostEntry>| {
+            let visible = e.exports.visible(&e.namespace, self.client);
+            visible && e.ports.iter().any(|port| port.number == FRONTS)
+        };
+        let mut wild = route.hosts.iter().filter(|h| covers(h, host));
+        let of_others = wild.all(|h| self.services.under(h).iter().any(on_port));
+        self.out.consulted.hosts.extend(
+            route
+                .hosts
+                .iter()
+                .filter(|h| covers(h, host))
+                .map(ToString::to_string),
+        );
+        of_others
     }
 
     /// Whether the routes of a host are for this client. Those of the Gateway API are for the namespace of the Service and
@@ -92,10 +106,14 @@ impl Builder<'_> {
         let services = self.services;
         self.out.consulted.hosts.insert(host.to_owned());
         let stated = |written: &String| written == host || covers(written, host);
+        let seen = |entries: Vec<Arc<HostEntry>>| {
+            let visible = |e: &Arc<HostEntry>| e.exports.visible(&e.namespace, self.client);
+            entries.iter().any(visible)
+        };
         self.stated.iter().any(stated)
-            || !services.host(host).is_empty()
-            || !services.covering(host).is_empty()
-            || (host.starts_with('*') && !services.under(host).is_empty())
+            || seen(services.host(host))
+            || seen(services.covering(host))
+            || (host.starts_with('*') && seen(services.under(host)))
     }
 
     /// A host that no service has gives no listener: its destinations do, unless the fallback has their ports. With a
@@ -123,10 +141,13 @@ impl Builder<'_> {
             .iter()
             .filter(|led| led.http && led.used && !led.copy)
             .collect();
-        if !beside.is_empty() || requests.is_empty() {
+        if !beside.is_empty() || route.http.is_empty() {
             return;
         }
         self.fronts.insert(host.to_owned());
+        if requests.is_empty() {
+            return;
+        }
         let carried = self.carried();
         let mut listens = !carried.is_empty();
         for led in requests {
