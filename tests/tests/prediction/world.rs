@@ -23,7 +23,7 @@ use trimtab_mesh::model::{
 };
 
 use crate::ads::{Judge, Sidecar, differences};
-use crate::calls::{Call, answer};
+use crate::calls::{Answer, Call, answer};
 use crate::meshes::{SmallMesh, namespaces};
 
 const DOMAIN: &str = "cluster.local";
@@ -365,6 +365,18 @@ impl Registry {
         }
     }
 
+    /// Whether the call of one host goes to another that has no address.
+    fn is_taken(&self, answer: &Answer, call: &Call) -> bool {
+        let services = self.index.services();
+        let takes = |host: &str| {
+            let entries = services.host(host).into_iter();
+            let mut open = entries.filter(|e| e.addresses.is_empty());
+            open.any(|e| e.ports.iter().any(|p| p.number == call.port))
+        };
+        let mut hosts = answer.connected();
+        hosts.any(|host| host != call.host && takes(host))
+    }
+
     /// Calls to a host, at the addresses and ports of what it is.
     fn calls(&self, host: &str) -> Vec<Call> {
         let services = self.index.services();
@@ -419,6 +431,21 @@ fn config() -> LazyloadConfig {
     }
 }
 
+/// Whether several objects have one host: istiod looks an exact entry up and finds one of them.
+fn has_rivals(mesh: &SmallMesh) -> bool {
+    let mut hosts = BTreeSet::new();
+    let mut all = mesh.objects.iter().filter_map(|object| {
+        let meta = |field: &str| object["metadata"][field].as_str().unwrap();
+        let (name, namespace) = (meta("name"), meta("namespace"));
+        match object["kind"].as_str().unwrap() {
+            "Service" => Some(format!("{name}.{namespace}.svc.{DOMAIN}")),
+            "ServiceEntry" => object["spec"]["hosts"][0].as_str().map(ToOwned::to_owned),
+            _ => None,
+        }
+    });
+    !all.all(|host| hosts.insert(host))
+}
+
 /// Whether calls get in scope what they get without a Sidecar.
 fn safe(
     meshes: &[SmallMesh],
@@ -429,10 +456,18 @@ fn safe(
     out: &mut Outcome,
 ) {
     for (small, fence) in meshes.iter().zip(fences) {
+        if has_rivals(small) {
+            continue;
+        }
         let free = &given[&(small.number, "free")];
         let fenced = &given[&(small.number, "fenced")];
         for call in small.calls.iter().flat_map(|host| mesh.calls(host)) {
             let (without, with) = (answer(free, &call), answer(fenced, &call));
+            // What is unknown without a Sidecar, fails there, or goes to another host, may become what it likes.
+            let open = without == Answer::default() || without.fails();
+            if open || mesh.is_taken(&without, &call) {
+                continue;
+            }
             out.calls += 1;
             if without != with {
                 out.changed.push(format!(
