@@ -112,3 +112,18 @@ fn with_status(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     }
     crd
 }
+
+#[cfg(test)]
+mod tests {
+    /// An API server takes no reference to another schema, nor to the same one.
+    #[test]
+    fn schemas_stand_for_themselves() {
+        let others = super::istio_crds()
+            .into_iter()
+            .chain(super::gateway_api_crds());
+        for crd in others {
+            let text = serde_json::to_string(&crd).unwrap();
+            assert!(!text.contains("$ref"), "{text}");
+        }
+    }
+}

@@ -6,6 +6,7 @@
     reason = "a broken test must stop with its reason"
 )]
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod mesh;
 
 use mesh::Mesh;

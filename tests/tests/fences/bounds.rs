@@ -160,16 +160,16 @@ async fn fault_s14_a_sidecar_does_not_wait_for_a_status_that_is_refused_as_too_l
 
 #[tokio::test]
 async fn fault_s15_names_that_nobody_has_keep_no_service_out() {
-    for (what, message) in [("clusters", None), ("authorities", Some(()))] {
+    for what in ["clusters", "authorities"] {
         let fixture = Fixture::shop();
         let operator = fixture.operator(PLAIN).await;
         fixture.fence("shop", "front", json!({})).await;
         let mut messages = Vec::new();
         for i in 0..2500 {
             let host = format!("h{i:05}.invented.svc.cluster.local");
-            messages.push(match message {
-                None => outbound("shop", "front-1", &format!("outbound|80||{host}"), "x"),
-                Some(()) => carried("shop", "front-1", &[&host]),
+            messages.push(match what {
+                "clusters" => outbound("shop", "front-1", &format!("outbound|80||{host}"), "x"),
+                _ => carried("shop", "front-1", &[&host]),
             });
         }
         log(&operator, messages).await;

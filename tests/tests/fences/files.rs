@@ -293,14 +293,8 @@ fn fault_s20_keys_of_slime_are_read_in_both_spellings() {
     let camel = "lazyload: {stableHost: [a.b], domainAliases: [{pattern: a, templates: [b]}], enableShortDomain: true, fences: {autoFence: true, defaultFence: true, blackNamespaceList: a, managementSelectors: [{a: b}], fenceLabelKeyAlias: 'a:b'}, fallback: {globalSidecarMode: cluster, clusterGsNamespace: a, wormholePort: ['80'], autoPort: false, cleanupWormholePort: true, supportH2: false, passthroughByDefault: true, addEnvHeaderViaLua: true, proxyVersion: a, dispatches: [{name: a, domainRegex: a, cluster: a}]}}";
     let snake = "lazyload: {stable_host: [a.b], domain_aliases: [{pattern: a, templates: [b]}], enable_short_domain: true, fences: {auto_fence: true, default_fence: true, black_namespace_list: a, management_selectors: [{match_labels: {a: b}}], fence_label_key_alias: 'a:b'}, fallback: {global_sidecar_mode: cluster, cluster_gs_namespace: a, wormhole_port: ['80'], auto_port: false, cleanup_wormhole_port: true, support_h2: false, passthrough_by_default: true, add_env_header_via_lua: true, proxy_version: a, dispatches: [{name: a, domain_regex: a, cluster: a}]}}";
     let read = |text: &str| {
-        let config = config(text);
-        serde_json::to_value(&config.modules["lazyload"])
-            .unwrap()
-            .to_string();
-        serde_json::from_value::<trimtab_lazyload::config::LazyloadConfig>(
-            serde_json::to_value(&config.modules["lazyload"]).unwrap(),
-        )
-        .unwrap()
+        let section = config(text).modules["lazyload"].clone();
+        serde_json::from_value::<trimtab_lazyload::config::LazyloadConfig>(section).unwrap()
     };
     assert_eq!(read(camel), read(snake));
 }

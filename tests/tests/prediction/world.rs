@@ -1,6 +1,7 @@
 //! One API server with both releases of istiod, in which meshes come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use trimtab_mesh::model::{
 };
 
 use crate::ads::{Judge, Sidecar, differences};
-use crate::calls::{Call, answer};
+use crate::calls::{Answer, Call, answer};
 use crate::meshes::{SmallMesh, namespaces};
 
 const DOMAIN: &str = "cluster.local";
@@ -61,7 +62,11 @@ impl Outcome {
 
 /// The API server and the judges.
 pub struct World {
+    /// Where all differences are written.
+    report: PathBuf,
     client: KubeClient,
+    /// The Service that an API server makes for itself.
+    own: Value,
     judges: Vec<(Release, Judge)>,
     _istiods: Vec<Istiod>,
 }
@@ -106,11 +111,28 @@ impl World {
             judges.push((release, Judge::new(&istiod).await));
             istiods.push(istiod);
         }
+        let client = cluster.client().await.unwrap();
+        let services: Api<k8s_openapi::api::core::v1::Service> =
+            Api::namespaced(client.clone(), "default");
+        let mut own = serde_json::to_value(services.get("kubernetes").await.unwrap()).unwrap();
+        own["kind"] = json!("Service");
         Self {
-            client: cluster.client().await.unwrap(),
+            own,
+            report: cluster.dir().join("differences.txt"),
+            client,
             judges,
             _istiods: istiods,
         }
+    }
+
+    /// Writes down what differs; where.
+    pub fn report(&self, outcome: &Outcome) -> String {
+        let all = [
+            outcome.differences.join("\n\n"),
+            outcome.changed.join("\n\n"),
+        ];
+        std::fs::write(&self.report, all.join("\n\n")).unwrap();
+        self.report.display().to_string()
     }
 
     /// Applies meshes, compares, and takes them away again.
@@ -120,7 +142,8 @@ impl World {
             .flat_map(|mesh| mesh.objects.clone())
             .collect();
         let made = self.create(objects).await;
-        let mesh = Registry::new(&made);
+        let all = std::iter::once(&self.own).chain(&made);
+        let mesh = Registry::new(all);
         let fences: Vec<Fence> = meshes.iter().map(|small| mesh.fence(small)).collect();
         let sidecars = meshes.iter().zip(&fences).flat_map(|(mesh, fence)| {
             let of = |app: &str, entries: &[String]| {
@@ -267,7 +290,7 @@ struct Registry {
 }
 
 impl Registry {
-    fn new(objects: &[Value]) -> Self {
+    fn new<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Self {
         let mesh = Mesh::new(DOMAIN);
         let index = Index::new(&config(), &mesh);
         index.attach(&mesh);
@@ -342,6 +365,18 @@ impl Registry {
         }
     }
 
+    /// Whether the call of one host goes to another that has no address.
+    fn is_taken(&self, answer: &Answer, call: &Call) -> bool {
+        let services = self.index.services();
+        let takes = |host: &str| {
+            let entries = services.host(host).into_iter();
+            let mut open = entries.filter(|e| e.addresses.is_empty());
+            open.any(|e| e.ports.iter().any(|p| p.number == call.port))
+        };
+        let mut hosts = answer.connected();
+        hosts.any(|host| host != call.host && takes(host))
+    }
+
     /// Calls to a host, at the addresses and ports of what it is.
     fn calls(&self, host: &str) -> Vec<Call> {
         let services = self.index.services();
@@ -396,6 +431,21 @@ fn config() -> LazyloadConfig {
     }
 }
 
+/// Whether several objects have one host: istiod looks an exact entry up and finds one of them.
+fn has_rivals(mesh: &SmallMesh) -> bool {
+    let mut hosts = BTreeSet::new();
+    let mut all = mesh.objects.iter().filter_map(|object| {
+        let meta = |field: &str| object["metadata"][field].as_str().unwrap();
+        let (name, namespace) = (meta("name"), meta("namespace"));
+        match object["kind"].as_str().unwrap() {
+            "Service" => Some(format!("{name}.{namespace}.svc.{DOMAIN}")),
+            "ServiceEntry" => object["spec"]["hosts"][0].as_str().map(ToOwned::to_owned),
+            _ => None,
+        }
+    });
+    !all.all(|host| hosts.insert(host))
+}
+
 /// Whether calls get in scope what they get without a Sidecar.
 fn safe(
     meshes: &[SmallMesh],
@@ -406,10 +456,18 @@ fn safe(
     out: &mut Outcome,
 ) {
     for (small, fence) in meshes.iter().zip(fences) {
+        if has_rivals(small) {
+            continue;
+        }
         let free = &given[&(small.number, "free")];
         let fenced = &given[&(small.number, "fenced")];
         for call in small.calls.iter().flat_map(|host| mesh.calls(host)) {
             let (without, with) = (answer(free, &call), answer(fenced, &call));
+            // What is unknown without a Sidecar, fails there, or goes to another host, may become what it likes.
+            let open = without == Answer::default() || without.fails();
+            if open || mesh.is_taken(&without, &call) {
+                continue;
+            }
             out.calls += 1;
             if without != with {
                 out.changed.push(format!(

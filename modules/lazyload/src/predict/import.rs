@@ -350,11 +350,19 @@ impl Import<'_> {
         };
         let own = object.kind.is_gateway_api() && owner == self.client.namespace;
         let name = match (object.kind.is_gateway_api(), object.hosts.first()) {
-            (true, Some(host)) => format!("{owner}~{host}"),
+            (true, Some(host)) => {
+                let port = port_of(object).map(|port| format!("{port}~"));
+                format!("{owner}~{}{host}", port.unwrap_or_default())
+            }
             _ => object.id.name.to_string(),
         };
         (list, Reverse(own), age(object.id.created, &name, owner))
     }
+}
+
+/// The port that a route of the Gateway API names for its Service.
+fn port_of(object: &VirtualService) -> Option<u16> {
+    object.http.first()?.matches.first()?.source.port
 }
 
 /// Routes with their rules. Those of the Gateway API of one namespace, host and port are one.
@@ -371,8 +379,7 @@ fn joined(
             out.push(Route { object, http });
             continue;
         }
-        let first = object.http.first().and_then(|rule| rule.matches.first());
-        let port = first.and_then(|m| m.source.port);
+        let port = port_of(&object);
         let key = (
             object.kind,
             object.id.namespace.clone(),

@@ -348,8 +348,8 @@ pub enum Warning {
     },
     /// A namespace that is not there.
     #[error(
-        "{field} \"{text}\": there is no namespace {namespace}: nothing of it is imported unless istiod has it from another \
-         cluster or registry: correct the name"
+        "{field} \"{text}\": there is no namespace {namespace}: it is imported if istiod has it from another cluster or registry, \
+         and else nothing is: correct the name"
     )]
     NoNamespace {
         /// Where it stands.

@@ -37,7 +37,7 @@ fn fault_s12_a_host_with_its_namespace_is_written_as_it_stands() {
 calls registry/shop.stock.api.counting overseas/*.sea.example books/far.books.svc.cluster.local
 service books/shelf http:80
 = books/far.books.svc overseas/*.sea.example registry/shop.stock.api.counting
-! istiod has it
+! imported if istiod has it
 
 calls */shop.stock.api.counting */shelf.books.svc.cluster.local
 service books/shelf http:80

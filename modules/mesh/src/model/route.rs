@@ -214,11 +214,11 @@ impl HttpMatch {
 
 impl Test {
     fn read(test: &StringMatch) -> Self {
-        let text =
+        let written =
             |text: &Option<String>| text.as_deref().filter(|t| !t.is_empty()).map(Into::into);
-        let exact = text(&test.exact).map(Self::Exact);
-        let prefix = || text(&test.prefix).map(Self::Prefix);
-        let regex = || text(&test.regex).map(Self::Regex);
+        let exact = written(&test.exact).map(Self::Exact);
+        let prefix = || written(&test.prefix).map(Self::Prefix);
+        let regex = || written(&test.regex).map(Self::Regex);
         exact
             .or_else(prefix)
             .or_else(regex)

@@ -40,7 +40,7 @@ impl Maker<'_> {
                 rule["filters"] =
                     json!([{"type": "RequestMirror", "requestMirror": {"backendRef": backend}}]);
             }
-            let path = *self.one(&["/", "/g", "/g/h"]);
+            let path = self.random.pick(&["/", "/g", "/g/h"]);
             if grpc {
                 if self.random.percent(50) {
                     rule["matches"] =

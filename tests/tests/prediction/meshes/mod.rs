@@ -105,7 +105,14 @@ impl Maker<'_> {
     }
 
     fn object(&mut self, api: &str, kind: &str, namespace: &str, name: &str, spec: Value) {
-        self.out.push(json!({"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec}));
+        let mut object = json!({"apiVersion": api, "kind": kind,
+            "metadata": {"name": name, "namespace": namespace}, "spec": spec});
+        if kind == "ServiceEntry" {
+            // Two istiods give addresses against each other, and crash.
+            object["metadata"]["labels"] =
+                json!({"networking.istio.io/enable-autoallocate-ip": "false"});
+        }
+        self.out.push(object);
     }
 
     fn exports(&mut self) -> Option<Vec<String>> {
@@ -176,6 +183,11 @@ impl Maker<'_> {
             let (namespace, name) = (self.namespace(), format!("e{at}"));
             let number = self.number;
             let host = self.entry_host(at);
+            let same =
+                |h: &Host| h.kind == HostKind::Entry && h.namespace == namespace && h.host == host;
+            if self.hosts.iter().any(same) {
+                continue;
+            }
             let wild = host.starts_with('*');
             let ports = self.ports();
             let listed: Vec<Value> = ports
@@ -196,13 +208,7 @@ impl Maker<'_> {
             let mut spec = json!({"hosts": [host], "ports": listed, "resolution": resolution, "location": "MESH_EXTERNAL"});
             let block = number % 200;
             match self.random.below(6) {
-                0 => spec["addresses"] = json!([format!("10.200.{block}.{at}")]),
-                1 => {
-                    spec["addresses"] = json!([
-                        format!("10.201.{block}.{at}"),
-                        format!("10.202.{block}.{at}")
-                    ])
-                }
+                0 | 1 => spec["addresses"] = json!([format!("10.200.{block}.{at}")]),
                 2 if resolution != "DNS" => {
                     spec["addresses"] = json!([format!("10.203.{block}.0/24")])
                 }
