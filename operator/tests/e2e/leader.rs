@@ -46,7 +46,7 @@ async fn of_two_replicas_one_writes_and_the_other_goes_on() {
     let series = http::get(second.http, "/metrics").await.unwrap();
     assert!(series.contains("\ntrimtab_leader 0\n"), "{series}");
     assert!(
-        series.contains("\ntrimtab_limiter_queue_depth 0\n"),
+        series.contains("\ntrimtab_limiter_queue_depth 0.0\n"),
         "{series}"
     );
     assert!(
