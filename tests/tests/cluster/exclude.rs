@@ -187,22 +187,31 @@ impl<'c> Fixture<'c> {
         }
     }
 
-    /// Waits until the proxy has a route and a cluster for a service, or has neither.
+    /// Waits until the proxy has a route, a cluster and an endpoint for a service, or has none of them.
     async fn knows(&self, name: &str, wanted: bool) {
         let what = format!("{name} known: {wanted}");
         let cluster = format!("outbound|{PORT}||{}", host(name));
+        let server = self.server.local().to_string();
         let found = self.proxy.wait_config(&what, |dump| {
             let section = |kind: &str| {
-                let all = dump["configs"].as_array().unwrap().iter();
-                let of_kind =
-                    all.filter(|s| s["@type"].as_str().is_some_and(|t| t.ends_with(kind)));
-                of_kind.map(Value::to_string).collect::<String>()
+                let mut all = dump["configs"].as_array().unwrap().iter();
+                let of_kind = all.find(|s| s["@type"].as_str().is_some_and(|t| t.ends_with(kind)));
+                of_kind.cloned().unwrap_or_default()
             };
-            let (clusters, routes) = (section("ClustersConfigDump"), section("RoutesConfigDump"));
-            let has = (clusters.contains(&cluster), routes.contains(&cluster));
-            (has == (wanted, wanted))
-                .then_some(())
-                .ok_or(format!("{has:?}"))
+            let any = |list: &Value, good: &dyn Fn(&Value) -> bool| {
+                list.as_array().is_some_and(|list| list.iter().any(good))
+            };
+            // One that is warm: a Service has its endpoints a moment after itself.
+            let clusters = section(".ClustersConfigDump")["dynamic_active_clusters"].clone();
+            let active = any(&clusters, &|c| c["cluster"]["name"] == cluster.as_str());
+            let endpoints = section(".EndpointsConfigDump")["dynamic_endpoint_configs"].clone();
+            let served = any(&endpoints, &|e| {
+                let of = &e["endpoint_config"];
+                of["cluster_name"] == cluster.as_str() && of.to_string().contains(&server)
+            });
+            let routed = section(".RoutesConfigDump").to_string().contains(&cluster);
+            let has = [active, served, routed];
+            (has == [wanted; 3]).then_some(()).ok_or(format!("{has:?}"))
         });
         if let Err(error) = found.await {
             panic!("{error}; {:#}", self.fence().await["status"]);

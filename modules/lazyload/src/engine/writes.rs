@@ -144,12 +144,12 @@ impl Engine {
         };
         // A Sidecar without exclusions, and none at all, says nothing of them.
         let excluded = entry.modes.excluded.as_ref();
-        let excludes =
+        let tried =
             excluded.is_some_and(|e| !e.is_empty()) && matches!(entry.desired, Desired::Write(_));
         let refused = error
             .as_ref()
             .is_some_and(|(_, message)| is_refusal(message));
-        let told = !entry.left && excludes && (error.is_none() || refused);
+        let told = !entry.left && tried && (error.is_none() || refused);
         if !entry.left && entry.write_error != error {
             entry.write_error = error;
             drop(inner);

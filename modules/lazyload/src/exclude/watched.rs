@@ -68,10 +68,10 @@ impl Watched {
         }
         // The oldest part goes when the others prove as much without it.
         while let Some(oldest) = self.parts.front()
-            && self.sum - oldest.sum >= min
+            && self.sum.saturating_sub(oldest.sum) >= min
             && self.parts.len() > 1
         {
-            self.sum -= oldest.sum;
+            self.sum = self.sum.saturating_sub(oldest.sum);
             self.parts.pop_front();
         }
         true

@@ -147,9 +147,9 @@ impl Tighten {
     pub fn waits_for(&self, carried: bool, config: &AutoMode, now: Timestamp) -> Wait {
         let held = self.held_until(config);
         if self.watched < *config.learn {
-            Wait::Learning(*config.learn - self.watched)
+            Wait::Learning(config.learn.saturating_sub(self.watched))
         } else if self.quiet < *config.quiet {
-            Wait::Quiet(*config.quiet - self.quiet)
+            Wait::Quiet(config.quiet.saturating_sub(self.quiet))
         } else if now < held {
             Wait::Hold(held)
         } else if carried {
