@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use trimtab_crds::fence::{DependencyState, FenceStatus, Mode};
+use trimtab_crds::fence::{FenceStatus, Mode};
 use trimtab_lazyload::config::LazyloadConfig;
 use trimtab_lazyload::mesh::{Fence, Index, ResolvedFence, Sidecar};
 use trimtab_lazyload::object::{Evidence, FenceKey};
