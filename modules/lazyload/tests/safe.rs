@@ -10,9 +10,12 @@
 
 #[path = "../../../tests/tests/prediction/calls.rs"]
 mod calls;
+#[allow(dead_code, reason = "not every test asks everything")]
 mod mesh;
+#[allow(dead_code, reason = "not every test asks everything")]
 #[path = "../../../tests/tests/prediction/meshes/mod.rs"]
 mod meshes;
+#[allow(dead_code, reason = "not every test asks everything")]
 #[path = "../../../tests/tests/validity/random.rs"]
 mod random;
 

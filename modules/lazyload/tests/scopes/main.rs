@@ -7,6 +7,7 @@
 )]
 
 mod case;
+#[allow(dead_code, reason = "not every test asks everything")]
 #[path = "../mesh/mod.rs"]
 mod mesh;
 
