@@ -105,16 +105,18 @@ async fn fault_s14_what_does_not_fit_is_said_and_stays_in_the_sidecar() {
     let fixture = Fixture::shop();
     long_services(&fixture, 2000);
     fixture.put(pod("shop", "front-b", &json!({"app": "front"}), "10.0.0.9"));
-    fixture.fence("shop", "front", json!({})).await;
-    // Two callers: more than one object may hold, so it comes by telemetry and not by a status.
+    // Two callers: more than one object may hold, so it comes by telemetry and not by a status; at once, before there is a
+    // fence to work out.
     let operator = fixture.operator(PLAIN).await;
-    for (caller, own) in [("front-1", 0..2000), ("front-b-1", 0..2000)] {
-        let names: Vec<String> = own.map(long_host).collect();
-        for part in names.chunks(250) {
+    let names: Vec<String> = (0..2000).map(long_host).collect();
+    let messages = ["front-1", "front-b-1"].iter().flat_map(|caller| {
+        names.chunks(250).map(move |part| {
             let part: Vec<&str> = part.iter().map(String::as_str).collect();
-            log(&operator, vec![carried("shop", caller, &part)]).await;
-        }
-    }
+            carried("shop", caller, &part)
+        })
+    });
+    log(&operator, messages.collect()).await;
+    fixture.fence("shop", "front", json!({})).await;
     fixture
         .hosts_where("shop", "front", "all hosts", |hosts| hosts.len() >= 2000)
         .await;
