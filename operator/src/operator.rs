@@ -45,6 +45,9 @@ const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/name
 /// Waiting for longer than this is worth a log line.
 const SLOW_START: Duration = Duration::from_secs(10);
 
+/// A part that ends with the operator.
+type Server = JoinHandle<anyhow::Result<()>>;
+
 /// A running operator.
 #[derive(Debug)]
 pub struct Operator {
@@ -67,7 +70,7 @@ pub struct Operator {
     parts: Parts,
     shutdown: CancellationToken,
     host: JoinHandle<Result<(), trimtab_kit::host::HostError>>,
-    servers: Vec<JoinHandle<anyhow::Result<()>>>,
+    servers: Vec<Server>,
     extra: Vec<(String, JoinHandle<anyhow::Result<()>>)>,
 }
 
@@ -129,13 +132,11 @@ impl Operator {
         let (http_address, xds_address) = (http_listener.local_addr()?, xds_listener.local_addr()?);
         let readiness = Readiness::new();
         let names = own_names(&config);
-        let mut servers = Vec::new();
         let candidate = elector(&config, (lease, client.clone()), &clock, &readiness);
-        let (admission, standing) = elect(candidate, &mut servers, &shutdown);
+        let (admission, standing, mut servers) = elect(candidate, &shutdown);
         let (pages, serving) = open_http(http_listener, &readiness, &standing, &names, &shutdown);
         servers.push(serving);
-        let mut sources = extra;
-        let answers = AnswerBudget::default();
+        let (mut sources, answers) = (extra, AnswerBudget::default());
         sources.extend(configured_sources(&config, &client, &answers)?);
         let mesh_tls = identity::mesh_tls(&config, &clock, &readiness, &shutdown).await?;
         let place = (admission.clone(), mesh_tls.clone(), &shutdown);
@@ -327,19 +328,18 @@ fn elector(
 /// Takes part in the election; without one this replica leads.
 fn elect(
     candidate: Option<Elector>,
-    servers: &mut Vec<JoinHandle<anyhow::Result<()>>>,
     shutdown: &CancellationToken,
-) -> (WriteAdmission, Standing) {
+) -> (WriteAdmission, Standing, Vec<Server>) {
     let Some(elector) = candidate else {
-        return (WriteAdmission::always(), Standing::default());
+        return (WriteAdmission::always(), Standing::default(), Vec::new());
     };
-    let out = (elector.admission(), elector.standing());
+    let (admission, standing) = (elector.admission(), elector.standing());
     let taking_part = elector.run(shutdown.clone());
-    servers.push(tokio::spawn(async move {
+    let taking_part = tokio::spawn(async move {
         taking_part.await;
         Ok(())
-    }));
-    out
+    });
+    (admission, standing, vec![taking_part])
 }
 
 /// Sets up the modules that the configuration switches on.
@@ -446,7 +446,7 @@ async fn add_mds(
     config: &Config,
     (admission, mesh_tls, shutdown): (WriteAdmission, Option<Arc<Tls>>, &CancellationToken),
     sources: &mut Vec<Arc<dyn MetricSource>>,
-    servers: &mut Vec<JoinHandle<anyhow::Result<()>>>,
+    servers: &mut Vec<Server>,
 ) -> anyhow::Result<Option<SocketAddr>> {
     let Some(mds) = &config.metrics.mds else {
         return Ok(None);

@@ -44,9 +44,9 @@ async fn of_two_replicas_one_writes_and_the_other_goes_on() {
     ready(&first, "leader: this replica").await;
     ready(&second, "leader: trimtab_").await;
     let series = http::get(second.http, "/metrics").await.unwrap();
-    assert!(series.contains("\ntrimtab_leader 0\n"), "{series}");
+    assert!(series.contains("\ntrimtab_leader{} 0\n"), "{series}");
     assert!(
-        series.contains("\ntrimtab_limiter_queue_depth 0.0\n"),
+        series.contains("\ntrimtab_limiter_queue_depth{} 0.0\n"),
         "{series}"
     );
     assert!(
@@ -54,7 +54,7 @@ async fn of_two_replicas_one_writes_and_the_other_goes_on() {
         "the leader has them"
     );
     let series = http::get(first.http, "/metrics").await.unwrap();
-    assert!(series.contains("\ntrimtab_leader 1\n"), "{series}");
+    assert!(series.contains("\ntrimtab_leader{} 1\n"), "{series}");
     assert!(series.contains("\ntrimtab_limiters{"), "{series}");
     let told = http::get(second.http, "/api/v1/leader").await.unwrap();
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();

@@ -208,12 +208,12 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    fn leadership(begin: u64, valid: u64) -> Option<Leadership> {
-        Some(Leadership {
+    fn leadership(begin: u64, valid: u64) -> Leadership {
+        Leadership {
             epoch: 1,
             begin_until: Duration::from_secs(begin),
             valid_until: Duration::from_secs(valid),
-        })
+        }
     }
 
     #[tokio::test]
@@ -223,16 +223,16 @@ mod tests {
         let timing = Timing::default();
         let admission = WriteAdmission::elected(receiver, &timing, Arc::new(clock.clone()));
         assert_eq!(admission.admit().err(), Some(NotLeading));
-        sender.send_replace(leadership(10, 15));
+        sender.send_replace(Some(leadership(10, 15)));
         admission.led().await;
         let permit = admission.admit().unwrap();
         assert_eq!(permit.limit(), timing.write_limit);
         // Nobody has said yet that it is over: a process that was stopped looks at the clock itself.
         clock.advance(Duration::from_secs(10));
         assert_eq!(admission.admit().err(), Some(NotLeading));
-        sender.send_replace(leadership(20, 13));
+        sender.send_replace(Some(leadership(20, 13)));
         assert!(!admission.leads(), "another may lead in three seconds");
-        sender.send_replace(leadership(20, 25));
+        sender.send_replace(Some(leadership(20, 25)));
         assert!(admission.leads());
         let closing = admission.close();
         let mut closing = std::pin::pin!(closing);

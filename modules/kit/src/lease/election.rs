@@ -101,10 +101,9 @@ impl Election {
         };
         let from = match step(observed, &self.me, now, self.timing.lease) {
             Step::Wait(until) => return Action::Wait(until),
-            Step::Renew => self.write_from,
             // A Lease that nobody has ever held is nobody's to wait for.
             Step::Acquire(free) if !ready && self.known => self.write_from.max(free + HANDICAP),
-            Step::Acquire(_) => self.write_from,
+            Step::Acquire(_) | Step::Renew => self.write_from,
         };
         later(now, from).unwrap_or_else(|| Action::Write(self.draft(observed, wall)))
     }
@@ -232,8 +231,8 @@ fn later(now: Duration, from: Duration) -> Option<Action> {
 /// A time for a renewal that differs from the one before, also on a clock that stands or went back: what does not change the
 /// object is no news to others.
 fn after(before: Option<&Record>, wall: Timestamp) -> Timestamp {
-    let last = before.and_then(|r| r.renewed);
-    let least = last.and_then(|last| last.checked_add(SignedDuration::from_micros(1)).ok());
+    let next = |t: Timestamp| t.checked_add(SignedDuration::from_micros(1)).ok();
+    let least = before.and_then(|r| r.renewed).and_then(next);
     let micros = |t: Timestamp| Timestamp::from_microsecond(t.as_microsecond()).unwrap_or(t);
     least.map_or(micros(wall), |least| micros(wall.max(least)))
 }

@@ -255,7 +255,7 @@ impl World {
             };
             let paused = of.map(|c| self.candidates[c].paused_until);
             match paused.filter(|until| *until > self.now) {
-                Some(until) => self.after(until - self.now, event),
+                Some(until) => self.after(until.saturating_sub(self.now), event),
                 None => self.take(event),
             }
         }
@@ -301,7 +301,7 @@ impl World {
             }
             return;
         }
-        match c.election.next(at, wall, c.born % 4 != 0) {
+        match c.election.next(at, wall, !c.born.is_multiple_of(4)) {
             Action::Read => self.send(candidate, Request::Read),
             Action::Write(draft) => self.send(candidate, Request::Write(draft)),
             Action::Wait(_) => {}
