@@ -324,7 +324,12 @@ fn a_module_that_is_off_has_no_rights() {
     let default = of(&[]);
     let layer7 = |r: &Right| r.0.ends_with("aeraki.io") || r.1 == "virtualservices";
     let scoping = |r: &Right| {
-        let names = ["sidecars", "authorizationpolicies", "httproutes", "grpcroutes"];
+        let names = [
+            "sidecars",
+            "authorizationpolicies",
+            "httproutes",
+            "grpcroutes",
+        ];
         r.1.starts_with("servicefences") || names.contains(&r.1.as_str())
     };
     assert!(default.iter().any(layer7) && default.iter().any(scoping));
