@@ -358,6 +358,7 @@ impl Registry {
             fading: &none,
             now: Timestamp::UNIX_EPOCH,
             settings: &settings,
+            required: &[],
         };
         let scope = compute(&input, &*self.index.services());
         Fence {
