@@ -165,6 +165,10 @@ spec: {selector: {matchLabels: {app: other}}, lua: {inlineCode: 'x(\"outbound|43
 }
 
 #[tokio::test]
+#[allow(
+    clippy::too_many_lines,
+    reason = "one mesh and what each of its parts must give"
+)]
 async fn fault_s2_the_sidecar_of_the_namespace_is_followed() {
     let fixture = Fixture::shop();
     let sidecar = |namespace: &str, spec: Value| {
@@ -369,6 +373,10 @@ async fn ports(fixture: &Fixture, wanted: &[i32]) {
 }
 
 #[tokio::test]
+#[allow(
+    clippy::too_many_lines,
+    reason = "one mesh and what each of its parts must give"
+)]
 async fn fault_s10_what_is_carried_and_what_is_not() {
     let fixture = Fixture::shop();
     let on = |namespace: &str, name: &str, exports: &str, port: Value| {

@@ -22,6 +22,10 @@ fn list(ports: &HttpPorts, client: Option<&str>) -> Vec<u16> {
 }
 
 #[test]
+#[allow(
+    clippy::too_many_lines,
+    reason = "one mesh and what each of its parts must give"
+)]
 fn fault_s10_ports_are_http_for_those_who_see_an_http_service() {
     let (mesh, ports) = ports(&Fallback::default());
     put(
