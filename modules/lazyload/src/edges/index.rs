@@ -99,7 +99,7 @@ impl Index {
         let Some(id) = self.callers.id(caller) else {
             return;
         };
-        let mut called: HashMap<Arc<str>, Vec<Arc<str>>> = HashMap::new();
+        let mut by_count: HashMap<Arc<str>, Vec<Arc<str>>> = HashMap::new();
         for (host, under) in counted {
             let Some(host) = self.hosts.id(host.as_str()) else {
                 continue;
@@ -108,14 +108,14 @@ impl Index {
                 continue;
             };
             for name in under {
-                let hosts = called.entry(name.as_str().into()).or_default();
+                let hosts = by_count.entry(name.as_str().into()).or_default();
                 hosts.push(host.clone());
             }
         }
-        if called.is_empty() {
+        if by_count.is_empty() {
             self.called.remove(&id);
         } else {
-            self.called.insert(id, called);
+            self.called.insert(id, by_count);
         }
     }
 
