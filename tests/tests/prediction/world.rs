@@ -18,6 +18,7 @@ use trimtab_lazyload::object::FenceKey;
 use trimtab_lazyload::predict::{Client, Egress, Given, Release, predict};
 use trimtab_lazyload::scope::{ScopeInput, Services, Settings, compute};
 use trimtab_mesh::Mesh;
+use trimtab_mesh::Protocol::{Auto, Tcp, Tls};
 use trimtab_mesh::model::{
     DestinationRule, GrpcRoute, HttpRoute, Labels, Service, ServiceEntry, VirtualService,
 };
@@ -136,7 +137,7 @@ impl World {
     }
 
     /// Applies meshes, compares, and takes them away again.
-    pub async fn judge(&self, meshes: Vec<SmallMesh>) -> Outcome {
+    pub async fn judge(&self, meshes: &[SmallMesh]) -> Outcome {
         let objects: Vec<Value> = meshes
             .iter()
             .flat_map(|mesh| mesh.objects.clone())
@@ -161,9 +162,9 @@ impl World {
         );
         for (release, judge) in &self.judges {
             let given = self
-                .compare(&meshes, &mesh, &fences, (*release, judge), &mut out)
+                .compare(meshes, &mesh, &fences, (*release, judge), &mut out)
                 .await;
-            safe(&meshes, &mesh, &fences, *release, &given, &mut out);
+            safe(meshes, &mesh, &fences, *release, &given, &mut out);
         }
         self.delete(sidecars.into_iter().chain(made).collect())
             .await;
@@ -395,7 +396,6 @@ impl Registry {
         for entry in &entries {
             let address = entry.addresses.first().map(ipnet::IpNet::addr);
             for port in &entry.ports {
-                use trimtab_mesh::Protocol::{Auto, Tcp, Tls};
                 for http in [true, false] {
                     let fits = match port.protocol {
                         Auto => true,

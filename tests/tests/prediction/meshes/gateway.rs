@@ -33,7 +33,7 @@ impl Maker<'_> {
                 rule["backendRefs"] = json!([to(1), {"name": parent.name, "namespace": parent.namespace, "port": port, "weight": 3}]);
             }
             // Only one kind for each mesh: istiod joins routes of both kinds of one Service in its own way.
-            let grpc = self.number % 4 == 0;
+            let grpc = self.number.is_multiple_of(4);
             if self.random.percent(30) {
                 let backend =
                     json!({"name": parent.name, "namespace": parent.namespace, "port": port});
@@ -52,7 +52,7 @@ impl Maker<'_> {
             }
             let kind = if grpc { "GRPCRoute" } else { "HTTPRoute" };
             let spec = json!({"parentRefs": [reference], "rules": [rule]});
-            self.object(GATEWAY_API, kind, &owner, &format!("g{at}"), spec);
+            self.object(GATEWAY_API, kind, &owner, &format!("g{at}"), &spec);
         }
     }
 }

@@ -104,7 +104,7 @@ impl Maker<'_> {
         self.namespaces[at].clone()
     }
 
-    fn object(&mut self, api: &str, kind: &str, namespace: &str, name: &str, spec: Value) {
+    fn object(&mut self, api: &str, kind: &str, namespace: &str, name: &str, spec: &Value) {
         let mut object = json!({"apiVersion": api, "kind": kind,
             "metadata": {"name": name, "namespace": namespace}, "spec": spec});
         if kind == "ServiceEntry" {
@@ -220,7 +220,7 @@ impl Maker<'_> {
             if let Some(exports) = self.exports() {
                 spec["exportTo"] = json!(exports);
             }
-            self.object(ISTIO, "ServiceEntry", &namespace, &name, spec);
+            self.object(ISTIO, "ServiceEntry", &namespace, &name, &spec);
             let ports = ports
                 .into_iter()
                 .map(|(n, kind)| (n, if kind == "x" { "tcp" } else { kind }))
@@ -251,7 +251,7 @@ impl Maker<'_> {
                     .collect();
                 spec["ports"] = json!(ports);
             }
-            self.object("v1", "Service", &namespace, &name, spec);
+            self.object("v1", "Service", &namespace, &name, &spec);
             let host = format!("{name}.{namespace}.svc.cluster.local");
             self.hosts.push(Host {
                 namespace,
@@ -338,7 +338,7 @@ impl Maker<'_> {
                 "DestinationRule",
                 &namespace,
                 &format!("r{at}"),
-                spec,
+                &spec,
             );
         }
     }

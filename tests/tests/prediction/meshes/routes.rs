@@ -91,7 +91,7 @@ impl Maker<'_> {
             if let Some(exports) = self.exports() {
                 spec["exportTo"] = json!(exports);
             }
-            self.object(ISTIO, "VirtualService", &namespace, &name, spec);
+            self.object(ISTIO, "VirtualService", &namespace, &name, &spec);
             delegates.push((namespace, name));
         }
         for at in 0..self.random.below(4) {
@@ -126,7 +126,7 @@ impl Maker<'_> {
             if let Some(exports) = self.exports() {
                 spec["exportTo"] = json!(exports);
             }
-            self.object(ISTIO, "VirtualService", &namespace, &name, spec);
+            self.object(ISTIO, "VirtualService", &namespace, &name, &spec);
         }
     }
 
