@@ -16,7 +16,6 @@ mod faults;
 mod folder;
 mod help;
 mod kubectl;
-mod leader;
 mod metaprotocol;
 mod offline;
 mod outage;
