@@ -272,19 +272,22 @@ fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
     items.into_iter().map(|i| i.to_string()).collect()
 }
 
+/// Whether the Sidecar has everything: one of its fences says so.
+fn is_wide(own: Mode, role: Option<&Role>, parts: &BTreeMap<FenceKey, Part>) -> bool {
+    let Some(Role::Writes { with, .. }) = role else {
+        return false;
+    };
+    let others = with.iter().map(|key| parts[key].fence.mode);
+    let mut modes = std::iter::once(own).chain(others);
+    modes.any(|mode| matches!(mode, Mode::Exclude | Mode::Auto))
+}
+
 fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
     let (fence, scope) = (&part.fence, &part.scope);
     let (role, union) = written(part, parts);
     // Nothing was watched here, so that nothing is excluded.
     let nothing = BTreeSet::new();
-    let wide = match &role {
-        Some(Role::Writes { with, .. }) => {
-            let others = with.iter().map(|key| parts[key].fence.mode);
-            let mut modes = std::iter::once(fence.mode).chain(others);
-            modes.any(|mode| matches!(mode, Mode::Exclude | Mode::Auto))
-        }
-        _ => false,
-    };
+    let wide = is_wide(fence.mode, role.as_ref(), parts);
     let object = union.as_ref().map(|union| {
         let hosts: BTreeSet<String> = union.entries.keys().cloned().collect();
         let hosts = if wide {
