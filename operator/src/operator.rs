@@ -103,7 +103,14 @@ impl Operator {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         let clock = Arc::new(SystemClock::new());
-        Self::assemble(config, (client, lease), Vec::new(), clock, shutdown).await
+        Box::pin(Self::assemble(
+            config,
+            (client, lease),
+            Vec::new(),
+            clock,
+            shutdown,
+        ))
+        .await
     }
 
     /// Starts with another clock too.
@@ -115,7 +122,14 @@ impl Operator {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         let lease = client.clone();
-        Self::assemble(config, (client, lease), extra, clock, shutdown).await
+        Box::pin(Self::assemble(
+            config,
+            (client, lease),
+            extra,
+            clock,
+            shutdown,
+        ))
+        .await
     }
 
     async fn assemble(
@@ -167,8 +181,7 @@ impl Operator {
         let options = config.xds.options(identity.security);
         let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, shutdown.clone());
         servers.push(tokio::spawn(async move { Ok(xds.await?) }));
-        let mds_text = mds.map_or_else(|| "off".to_owned(), |address| address.to_string());
-        tracing::info!(http = %http_address, xds = %xds_address, mds = mds_text, "trimtab is up");
+        tracing::info!(http = %http_address, xds = %xds_address, mds = ?mds, "trimtab is up");
         Ok(Self {
             http: http_address,
             xds: xds_address,
@@ -334,7 +347,7 @@ fn elect(
         return (WriteAdmission::always(), Standing::default(), Vec::new());
     };
     let (admission, standing) = (elector.admission(), elector.standing());
-    let taking_part = elector.run(shutdown.clone());
+    let taking_part = Box::pin(elector.run(shutdown.clone()));
     let taking_part = tokio::spawn(async move {
         taking_part.await;
         Ok(())

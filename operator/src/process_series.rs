@@ -29,19 +29,7 @@ impl Collector for ProcessCollector {
         )?;
         let ready = u64::from(self.0.missing().is_empty());
         gauge(encoder, "trimtab_ready", "1 while /readyz says ok", ready)?;
-        let standing = self.1.view();
-        gauge(
-            encoder,
-            "trimtab_leader",
-            "1 while this replica leads, or is the only one",
-            u64::from(standing.leads),
-        )?;
-        counter(
-            encoder,
-            "trimtab_leader_transitions",
-            "How often this replica has begun or ceased to lead",
-            standing.transitions,
-        )?;
+        leading(encoder, &self.1)?;
         let Some(used) = Used::now() else {
             return Ok(());
         };
@@ -86,6 +74,23 @@ impl Collector for ProcessCollector {
         }
         Ok(())
     }
+}
+
+/// Whether this replica leads.
+fn leading(encoder: &mut DescriptorEncoder<'_>, standing: &Standing) -> Result {
+    let standing = standing.view();
+    gauge(
+        encoder,
+        "trimtab_leader",
+        "1 while this replica leads, or is the only one",
+        u64::from(standing.leads),
+    )?;
+    counter(
+        encoder,
+        "trimtab_leader_transitions",
+        "How often this replica has begun or ceased to lead",
+        standing.transitions,
+    )
 }
 
 /// What `/proc` says of the process; there is none on other systems than Linux.

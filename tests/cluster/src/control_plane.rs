@@ -374,7 +374,7 @@ fn start_api_server(dir: &Path, port: u16, etcd: &str, audited: bool) -> Result<
     let tokens = dir.join("tokens.csv");
     let mut users = format!("{ADMIN_TOKEN},admin,admin,\"system:masters\"\n");
     for user in AUDITED_USERS.iter().filter(|_| audited) {
-        users.push_str(&format!("{user},{user},{user},\"system:masters\"\n"));
+        users += &[user, user, user, "\"system:masters\"\n"].join(",");
     }
     write(&tokens, &users)?;
     let audit = if audited { auditing(dir)? } else { Vec::new() };

@@ -187,23 +187,21 @@ fn of_declared(right: &trimtab_kit::rights::Right) -> Vec<Right> {
         .collect()
 }
 
+const ALL: &[&str] = &[
+    "--set-json",
+    METRICS,
+    "--set",
+    SECRETS,
+    "--set",
+    FALLBACK,
+    "--set-json",
+    ADDRESSES,
+];
+
 #[tokio::test]
 async fn the_operator_works_with_its_rights_and_needs_each_of_them() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let text = render(
-        "trimtab",
-        &[
-            "--set-json",
-            METRICS,
-            "--set",
-            SECRETS,
-            "--set",
-            FALLBACK,
-            "--set-json",
-            ADDRESSES,
-        ],
-    )
-    .unwrap();
+    let text = render("trimtab", ALL).unwrap();
     let granted = granted(&text);
     let embedded = mesh();
     let guard = Guard::new(embedded.client(), granted.clone());

@@ -205,7 +205,7 @@ impl<'c> Fixture<'c> {
             let clusters = section(".ClustersConfigDump")["dynamic_active_clusters"].clone();
             let active = any(&clusters, &|c| c["cluster"]["name"] == cluster.as_str());
             let endpoints = section(".EndpointsConfigDump")["dynamic_endpoint_configs"].clone();
-            let served = any(&endpoints, &|e| {
+            let has_endpoint = any(&endpoints, &|e| {
                 let of = &e["endpoint_config"];
                 of["cluster_name"] == cluster.as_str() && of.to_string().contains(&server)
             });

@@ -22,7 +22,7 @@ async fn translated(name: &str, text: &str, config: &str) -> Output {
     let file: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
     std::fs::write(&file, text).unwrap();
     let mut config: Config = serde_saphyr::from_str(config).unwrap();
-    config.xds.advertise = "x:15010".to_owned();
+    "x:15010".clone_into(&mut config.xds.advertise);
     let out = translate::run(&[file], "default", &BTreeMap::new(), &config).await;
     out.unwrap()
 }

@@ -137,16 +137,16 @@ impl Judge {
                 Lead::Routes(name) => Some(name.clone()),
                 _ => None,
             });
-        let names: BTreeSet<String> = named.collect();
-        if !names.is_empty() {
-            let routes = stream.ask(ROUTES, names.into_iter().collect()).await;
+        let wanted: BTreeSet<String> = named.collect();
+        if !wanted.is_empty() {
+            let routes = stream.ask(ROUTES, wanted.into_iter().collect()).await;
             given.routes = decoded::<RouteConfiguration>(&routes)
                 .into_iter()
                 .map(virtual_hosts)
                 .collect();
         }
-        let names = stream.ask(NAMES, Vec::new()).await;
-        for table in names
+        let tables = stream.ask(NAMES, Vec::new()).await;
+        for table in tables
             .iter()
             .map(|any| NameTable::decode(&*any.value).unwrap())
         {

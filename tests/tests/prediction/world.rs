@@ -301,10 +301,10 @@ impl Registry {
                 "Service" => mesh.put::<Service>(serde_json::from_value(object).unwrap()),
                 "ServiceEntry" => mesh.put::<ServiceEntry>(serde_json::from_value(object).unwrap()),
                 "VirtualService" => {
-                    mesh.put::<VirtualService>(serde_json::from_value(object).unwrap())
+                    mesh.put::<VirtualService>(serde_json::from_value(object).unwrap());
                 }
                 "DestinationRule" => {
-                    mesh.put::<DestinationRule>(serde_json::from_value(object).unwrap())
+                    mesh.put::<DestinationRule>(serde_json::from_value(object).unwrap());
                 }
                 "HTTPRoute" => mesh.put::<HttpRoute>(serde_json::from_value(object).unwrap()),
                 "GRPCRoute" => mesh.put::<GrpcRoute>(serde_json::from_value(object).unwrap()),
@@ -461,9 +461,9 @@ fn safe(
             continue;
         }
         let free = &given[&(small.number, "free")];
-        let fenced = &given[&(small.number, "fenced")];
+        let scoped = &given[&(small.number, "fenced")];
         for call in small.calls.iter().flat_map(|host| mesh.calls(host)) {
-            let (without, with) = (answer(free, &call), answer(fenced, &call));
+            let (without, with) = (answer(free, &call), answer(scoped, &call));
             // What is unknown without a Sidecar, fails there, or goes to another host, may become what it likes.
             let open = without == Answer::default() || without.fails();
             if open || mesh.is_taken(&without, &call) {

@@ -204,7 +204,7 @@ fn virtual_hosts(client: &Client<'_>, wrappers: Vec<Wrapper<'_>>, port: u16) -> 
                 continue;
             }
             let free = domains.into_iter().filter(|(domain, short)| {
-                !taken.contains(domain) && !(*short && full.contains(domain))
+                !(taken.contains(domain) || *short && full.contains(domain))
             });
             let mut domains = BTreeSet::new();
             domains.extend(free.map(|(domain, _)| domain));

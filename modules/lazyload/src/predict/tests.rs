@@ -22,10 +22,10 @@ fn of_release(objects: &[Value], entries: Option<&[&str]>, release: Release) -> 
         match object["kind"].as_str() {
             Some("Service") => mesh.put::<Service>(serde_json::from_value(object).unwrap()),
             Some("ServiceEntry") => {
-                mesh.put::<ServiceEntry>(serde_json::from_value(object).unwrap())
+                mesh.put::<ServiceEntry>(serde_json::from_value(object).unwrap());
             }
             Some("VirtualService") => {
-                mesh.put::<VirtualService>(serde_json::from_value(object).unwrap())
+                mesh.put::<VirtualService>(serde_json::from_value(object).unwrap());
             }
             Some("HTTPRoute") => mesh.put::<HttpRoute>(serde_json::from_value(object).unwrap()),
             other => panic!("{other:?}"),

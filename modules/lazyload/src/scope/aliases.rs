@@ -30,7 +30,7 @@ impl Builder<'_> {
 
     /// A route to an ExternalName is one to the service behind it when both are in by entries. One step: Istio does not
     /// follow an ExternalName that stands for another.
-    pub(super) fn to_alias(&mut self, led: &Led, reason: &Reason) {
+    pub(super) fn led_to_alias(&mut self, led: &Led, reason: &Reason) {
         let Some(alias) = self.view().entry(&led.host) else {
             return;
         };

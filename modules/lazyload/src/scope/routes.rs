@@ -85,7 +85,7 @@ impl Builder<'_> {
         let all = self.view().destinations(route);
         let reason = because(route, host);
         for led in all.iter().filter(|led| led.used) {
-            self.to_alias(led, &reason);
+            self.led_to_alias(led, &reason);
         }
         // istiod gives the client routes to these, and no cluster.
         let client = client(self.input);

@@ -187,7 +187,7 @@ proptest! {
                     prop_assert!(play.watched >= *play.config.learn, "watched {:?}", play.watched);
                     prop_assert!(play.quiet >= *play.config.quiet, "quiet {:?}", play.quiet);
                     if let Some((at, _)) = last {
-                        prop_assert!(play.at - at >= *play.config.hold, "hold");
+                        prop_assert!(play.at >= at + *play.config.hold, "hold");
                     }
                     missed.clear();
                 }

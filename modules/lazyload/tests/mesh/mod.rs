@@ -337,6 +337,10 @@ fn show(part: &Part, parts: &BTreeMap<FenceKey, Part>, setup: &Setup) -> Value {
     if fence.standing.outside() > 0 {
         out["outside"] = json!(fence.standing.text());
     }
+    without_empty(out)
+}
+
+fn without_empty(mut out: Value) -> Value {
     let empty = |v: &Value| {
         v.is_null()
             || v.as_array().is_some_and(Vec::is_empty)

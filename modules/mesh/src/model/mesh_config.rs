@@ -115,7 +115,7 @@ pub struct ProxyConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 enum Text {
-    Text(String),
+    Plain(String),
     Truth(bool),
     Other(IgnoredAny),
 }
@@ -134,7 +134,7 @@ impl ProxyConfig {
     /// Whether proxies answer the DNS queries of their pods; `None`: nothing is said.
     pub fn captures_dns(&self) -> Option<bool> {
         Some(match self.proxy_metadata.get(DNS_CAPTURE)? {
-            Text::Text(text) => is_true(text),
+            Text::Plain(text) => is_true(text),
             Text::Truth(truth) => *truth,
             Text::Other(_) => false,
         })

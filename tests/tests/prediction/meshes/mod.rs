@@ -57,6 +57,10 @@ pub fn small(number: usize, random: &mut Random) -> SmallMesh {
 
 /// A host that others may name.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::struct_field_names,
+    reason = "an object's name and the host that it gives are two things"
+)]
 struct Host {
     namespace: String,
     name: String,
@@ -210,7 +214,7 @@ impl Maker<'_> {
             match self.random.below(6) {
                 0 | 1 => spec["addresses"] = json!([format!("10.200.{block}.{at}")]),
                 2 if resolution != "DNS" => {
-                    spec["addresses"] = json!([format!("10.203.{block}.0/24")])
+                    spec["addresses"] = json!([format!("10.203.{block}.0/24")]);
                 }
                 _ => {}
             }

@@ -48,12 +48,14 @@ impl Maker<'_> {
             _ => rule["route"] = self.weighted(),
         }
         if shape > 3 {
-            if self.random.percent(15) {
+            let one = self.random.percent(15);
+            if one {
                 rule["mirror"] = self.destination(false);
                 if self.random.percent(40) {
                     rule["mirrorPercentage"] = json!({"value": *self.one(&[0, 50])});
                 }
-            } else if self.random.percent(15) {
+            }
+            if !one && self.random.percent(15) {
                 let to = self.destination(false);
                 rule["mirrors"] = json!([{"destination": to}]);
             }
