@@ -210,7 +210,7 @@ impl<'c> Fixture<'c> {
                 of["cluster_name"] == cluster.as_str() && of.to_string().contains(&server)
             });
             let routed = section(".RoutesConfigDump").to_string().contains(&cluster);
-            let has = [active, served, routed];
+            let has = [active, has_endpoint, routed];
             (has == [wanted; 3]).then_some(()).ok_or(format!("{has:?}"))
         });
         if let Err(error) = found.await {

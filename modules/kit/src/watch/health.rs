@@ -177,9 +177,12 @@ pub(super) fn classify<K: Resource<DynamicType = ()>>(error: &watcher::Error) ->
     }
 }
 
+/// The Gateway API comes as CRDs, though its group is one of Kubernetes' own.
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
 /// Whether a CRD brings the group: built-in APIs are never absent, a 404 there passes.
 fn is_custom(group: &str) -> bool {
-    group.contains('.') && !group.ends_with(".k8s.io")
+    group == GATEWAY_API || (group.contains('.') && !group.ends_with(".k8s.io"))
 }
 
 #[cfg(test)]
@@ -194,6 +197,7 @@ mod tests {
             ("apps", false),
             ("discovery.k8s.io", false),
             ("networking.istio.io", true),
+            ("gateway.networking.k8s.io", true),
         ] {
             assert_eq!(is_custom(group), custom, "{group}");
         }
