@@ -176,14 +176,17 @@ impl<'c> Fixture<'c> {
         let mut connection = self.proxy.outbound(destination).await.unwrap();
         let request = Request::get("/");
         let authority = format!("{host}:{PORT}");
-        connection.send(&authority, &request).await.unwrap().0
+        let (status, body) = connection.send(&authority, &request).await.unwrap();
+        if status != 200 {
+            eprintln!("a call to {name} is answered with {status}: {body}");
+        }
+        status
     }
 
     async fn must(&self, name: &str) {
         let status = self.call(name).await;
         if status != 200 {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            eprintln!("a call to {name} was lost: {status}");
         }
     }
 
@@ -294,7 +297,10 @@ async fn fault_s16_first_calls_arrive_without_a_fallback_while_services_come_and
     let all = [called.clone(), idle.clone()].concat();
     let more = format!("fallback: {{enabled: false}}, {}", asks(&istiod));
     let fixture = Fixture::new(&cluster, &istiod, &all, &more).await;
-    fixture.knows("idle0", true).await;
+    // Services have their endpoints one after the other.
+    for name in &all {
+        fixture.knows(name, true).await;
+    }
     apply(&cluster, &[fence("Exclude")]).await;
     let mut wanted = all_but(&idle);
     wanted.push("~default/kubernetes.default.svc.cluster.local".to_owned());
