@@ -1,4 +1,4 @@
-# The image for those who have Docker; `make image` builds a smaller, reproducible one without it.
+# The image for those who have Docker; `make image` builds one without it.
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .

@@ -68,7 +68,7 @@ deny:
 	@scripts/deps.sh cargo-deny
 	scripts/deny.sh
 
-image: ## a static binary, an OCI image and an archive for docker load, without Docker: the same bytes each time
+image: ## a static binary, an OCI image and an archive for docker load, without Docker
 	scripts/image.sh
 
 test-image: ## the end-to-end tests with the binary of the image

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the container image without Docker, and without root: a static binary, an OCI image layout, an archive for
-# `docker load`, `podman load` and `kind load image-archive`, and a bill of materials. The same sources give the same bytes.
+# `docker load`, `podman load` and `kind load image-archive`, and a bill of materials. The same sources should give the same bytes:
+# test-image.sh --twice compares two builds.
 #   image.sh [FOLDER]   writes FOLDER/{oci,trimtab-VERSION.tar,trimtab-VERSION.cdx.json}; default $CARGO_TARGET_DIR/image
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
