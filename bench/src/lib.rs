@@ -5,5 +5,6 @@ pub mod host;
 pub mod large;
 pub mod mesh;
 pub mod probe;
+pub mod savings;
 pub mod synthetic;
 pub mod usage;

@@ -34,7 +34,7 @@ pub struct HttpRouteSpec {
     /// What the rules are for.
     pub parent_refs: Vec<ParentReference>,
     /// Rules; the best match counts, of all routes of a parent.
-    pub rules: Vec<HttpRouteRule>,
+    pub rules: Vec<RouteRule<HttpRouteMatch>>,
     /// Fields that we do not read.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -59,7 +59,7 @@ pub struct GrpcRouteSpec {
     /// What the rules are for.
     pub parent_refs: Vec<ParentReference>,
     /// Rules; the best match counts, of all routes of a parent.
-    pub rules: Vec<GrpcRouteRule>,
+    pub rules: Vec<RouteRule<GrpcRouteMatch>>,
     /// Fields that we do not read.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -83,31 +83,14 @@ pub struct ParentReference {
     pub port: Option<i32>,
 }
 
-/// A rule for HTTP requests.
+/// A rule; `M` is what a request must be like.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = open)]
-pub struct HttpRouteRule {
+pub struct RouteRule<M> {
     /// Requests that it is for: those that meet any of these; empty: all.
-    pub matches: Vec<HttpRouteMatch>,
+    pub matches: Vec<M>,
     /// What is done to requests.
-    pub filters: Vec<RouteFilter>,
-    /// Where they go.
-    pub backend_refs: Vec<BackendReference>,
-    /// Fields that we do not read.
-    #[serde(flatten)]
-    #[schemars(skip)]
-    pub others: BTreeMap<String, Value>,
-}
-
-/// A rule for gRPC calls.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-#[schemars(transform = open)]
-pub struct GrpcRouteRule {
-    /// Calls that it is for: those that meet any of these; empty: all.
-    pub matches: Vec<GrpcRouteMatch>,
-    /// What is done to calls.
     pub filters: Vec<RouteFilter>,
     /// Where they go.
     pub backend_refs: Vec<BackendReference>,

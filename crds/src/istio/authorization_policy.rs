@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{open, open_items, open_object};
+use super::{PolicyTargets, open, open_items, open_object};
 
 /// `security.istio.io/v1` AuthorizationPolicy: who may call the workloads that it selects.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,18 +27,9 @@ pub struct AuthorizationPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "open_object")]
     pub provider: Option<Value>,
-    /// Labels of the workloads in `matchLabels`, as JSON; absent: all of the namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_object")]
-    pub selector: Option<Value>,
-    /// Services and gateways that it is for, as JSON.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "open_items")]
-    pub target_refs: Vec<Value>,
-    /// One such target, as older releases have it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_object")]
-    pub target_ref: Option<Value>,
+    /// The workloads that it is for.
+    #[serde(flatten)]
+    pub targets: PolicyTargets,
     /// `from`, `to` and `when` of each rule, as JSON.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "open_items")]

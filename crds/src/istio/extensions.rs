@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{open, open_items, open_object};
+use super::{PolicyTargets, open, open_items, open_object};
 
 /// `extensions.istio.io/v1alpha1` WasmPlugin: a Wasm filter of the workloads that it selects.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,18 +19,9 @@ use super::{open, open_items, open_object};
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = open)]
 pub struct WasmPluginSpec {
-    /// Labels of the workloads in `matchLabels`, as JSON; absent: all of the namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_object")]
-    pub selector: Option<Value>,
-    /// Gateways and Services that it is for, as JSON.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "open_items")]
-    pub target_refs: Vec<Value>,
-    /// One such target, as older releases have it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_object")]
-    pub target_ref: Option<Value>,
+    /// The workloads that it is for.
+    #[serde(flatten)]
+    pub targets: PolicyTargets,
     /// Configuration of the plugin, as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "open_object")]
@@ -49,18 +40,9 @@ pub struct WasmPluginSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = open)]
 pub struct TrafficExtensionSpec {
-    /// Labels of the workloads in `matchLabels`, as JSON; absent: all of the namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_object")]
-    pub selector: Option<Value>,
-    /// Gateways and Services that it is for, as JSON.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "open_items")]
-    pub target_refs: Vec<Value>,
-    /// One such target, as older releases have it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_object")]
-    pub target_ref: Option<Value>,
+    /// The workloads that it is for.
+    #[serde(flatten)]
+    pub targets: PolicyTargets,
     /// The Lua filter, as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "open_object")]
@@ -83,18 +65,9 @@ pub struct TrafficExtensionSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = open)]
 pub struct TelemetrySpec {
-    /// Labels of the workloads in `matchLabels`, as JSON; absent: all of the namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_object")]
-    pub selector: Option<Value>,
-    /// Gateways and Services that it is for, as JSON.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "open_items")]
-    pub target_refs: Vec<Value>,
-    /// One such target, as older releases have it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_object")]
-    pub target_ref: Option<Value>,
+    /// The workloads that it is for.
+    #[serde(flatten)]
+    pub targets: PolicyTargets,
     /// Traces, as JSON.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "open_items")]
@@ -122,18 +95,9 @@ pub struct TelemetrySpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = open)]
 pub struct RequestAuthenticationSpec {
-    /// Labels of the workloads in `matchLabels`, as JSON; absent: all of the namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_object")]
-    pub selector: Option<Value>,
-    /// Gateways and Services that it is for, as JSON.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "open_items")]
-    pub target_refs: Vec<Value>,
-    /// One such target, as older releases have it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "open_object")]
-    pub target_ref: Option<Value>,
+    /// The workloads that it is for.
+    #[serde(flatten)]
+    pub targets: PolicyTargets,
     /// Rules of the JWTs, as JSON.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "open_items")]

@@ -13,6 +13,7 @@ mod route_match;
 mod served;
 mod service_entry;
 mod sidecar;
+mod targets;
 mod virtual_service;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ pub use service_entry::{
     ServiceEntryStatus,
 };
 pub use sidecar::{Sidecar, SidecarEgress, SidecarSpec};
+pub use targets::PolicyTargets;
 pub use virtual_service::{
     Delegate, Destination, HttpMatchRequest, HttpRetry, HttpRule, MirrorPolicy, Percent,
     PortSelector, RouteDestination, StringMatch, TcpRule, VirtualService, VirtualServiceSpec,

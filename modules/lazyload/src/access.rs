@@ -181,11 +181,8 @@ impl Row for Policy {
             Some(_) => return None,
         };
         let id = Identity::of(object.as_ref());
-        let labels = spec.selector.as_ref().and_then(|s| s.get("matchLabels"));
-        let labels = labels.and_then(Value::as_object).into_iter().flatten();
-        let labels = labels.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())));
-        let services = spec.target_refs.iter();
-        let services = services
+        let references = spec.targets.references();
+        let services = references
             .filter(|target| target.get("kind").and_then(Value::as_str) == Some("Service"))
             .filter_map(|target| target.get("name")?.as_str().map(str::to_owned));
         let rules = spec
@@ -194,8 +191,8 @@ impl Row for Policy {
             .map(|rule| Rule::read(rule, &id.namespace));
         Some(Self {
             deny,
-            selector: labels.collect(),
-            services: (!spec.target_refs.is_empty()).then(|| services.collect()),
+            selector: spec.targets.labels(),
+            services: spec.targets.references().next().map(|_| services.collect()),
             rules: rules.collect(),
             id,
         })

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
-use trimtab_crds::istio::{EnvoyFilter, TrafficExtension, WasmPlugin};
+use trimtab_crds::istio::{EnvoyFilter, PolicyTargets, TrafficExtension, WasmPlugin};
 
-use super::providers::Selection;
 use super::{Identity, Labels};
 use crate::table::{Known, Row};
 
@@ -77,13 +76,9 @@ impl Row for PluginClusters {
 
     fn read(object: &Arc<WasmPlugin>, _: &Known<'_, Self>) -> Option<Self> {
         let spec = &object.spec;
-        let selection = Selection {
-            selector: spec.selector.as_ref(),
-            targets: spec.target_refs.iter().chain(&spec.target_ref).count(),
-        };
         let values = spec.plugin_config.iter();
         let id = Identity::of(object.as_ref());
-        Some(Self(extension(id, "WasmPlugin", &selection, values)?))
+        Some(Self(extension(id, "WasmPlugin", &spec.targets, values)?))
     }
 }
 
@@ -93,27 +88,28 @@ impl Row for ExtensionClusters {
 
     fn read(object: &Arc<TrafficExtension>, _: &Known<'_, Self>) -> Option<Self> {
         let spec = &object.spec;
-        let selection = Selection {
-            selector: spec.selector.as_ref(),
-            targets: spec.target_refs.iter().chain(&spec.target_ref).count(),
-        };
         let values = spec.lua.iter().chain(&spec.wasm);
         let id = Identity::of(object.as_ref());
-        Some(Self(extension(id, "TrafficExtension", &selection, values)?))
+        Some(Self(extension(
+            id,
+            "TrafficExtension",
+            &spec.targets,
+            values,
+        )?))
     }
 }
 
 fn extension<'a>(
     id: Identity,
     kind: &'static str,
-    selection: &Selection<'_>,
+    targets: &PolicyTargets,
     values: impl Iterator<Item = &'a Value>,
 ) -> Option<Clusters> {
     let mut hosts = BTreeSet::new();
     for value in values {
         collect(Some(value), &mut hosts);
     }
-    let selector = selection.labels()?;
+    let selector = targets.of_sidecars()?;
     (!hosts.is_empty()).then_some(Clusters {
         id,
         kind,

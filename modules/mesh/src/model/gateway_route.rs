@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trimtab_crds::gateway_api::{
     self, BackendFilter, BackendReference, GrpcMethodMatch, GrpcRouteMatch, HttpRouteMatch,
-    ParentReference, RequestMirror, RouteFilter, ValueMatch,
+    ParentReference, RequestMirror, RouteFilter, RouteRule, ValueMatch,
 };
 
 use super::route::{Destination, HttpMatch, HttpRule, Mirror, Part, Source, Test, Weighted};
@@ -43,6 +43,21 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// What is made of a route.
+    fn route<M>(
+        &self,
+        parents: &[ParentReference],
+        rules: &[RouteRule<M>],
+        request: fn(&M) -> BTreeMap<Part, Test>,
+    ) -> Box<[Arc<VirtualService>]> {
+        let rules = rules.iter().map(|rule| {
+            let matches = rule.matches.iter().map(request).collect();
+            self.rule(matches, &rule.filters, &rule.backend_refs)
+        });
+        let rules: Checked<Vec<_>> = rules.collect();
+        self.services(parents, &rules.map(|all| all.concat()))
+    }
+
     /// What is made for each parent. Rules of a parent that names a port are for that port.
     fn services(
         &self,
@@ -280,18 +295,12 @@ impl Row for HttpRoute {
     type Index = ();
 
     fn read(object: &Arc<gateway_api::HttpRoute>, known: &Known<'_, Self>) -> Option<Self> {
-        let id = Identity::of(object.as_ref());
         let reader = Reader {
-            id: &id,
+            id: &Identity::of(object.as_ref()),
             kind: RouteKind::HttpRoute,
             domain: known.domain,
         };
-        let rules = object.spec.rules.iter().map(|rule| {
-            let matches = rule.matches.iter().map(http_match).collect();
-            reader.rule(matches, &rule.filters, &rule.backend_refs)
-        });
-        let rules = rules.collect::<Checked<Vec<_>>>().map(|all| all.concat());
-        let services = reader.services(&object.spec.parent_refs, &rules);
+        let services = reader.route(&object.spec.parent_refs, &object.spec.rules, http_match);
         (!services.is_empty()).then_some(Self { services })
     }
 
@@ -305,18 +314,12 @@ impl Row for GrpcRoute {
     type Index = ();
 
     fn read(object: &Arc<gateway_api::GrpcRoute>, known: &Known<'_, Self>) -> Option<Self> {
-        let id = Identity::of(object.as_ref());
         let reader = Reader {
-            id: &id,
+            id: &Identity::of(object.as_ref()),
             kind: RouteKind::GrpcRoute,
             domain: known.domain,
         };
-        let rules = object.spec.rules.iter().map(|rule| {
-            let matches = rule.matches.iter().map(grpc_match).collect();
-            reader.rule(matches, &rule.filters, &rule.backend_refs)
-        });
-        let rules = rules.collect::<Checked<Vec<_>>>().map(|all| all.concat());
-        let services = reader.services(&object.spec.parent_refs, &rules);
+        let services = reader.route(&object.spec.parent_refs, &object.spec.rules, grpc_match);
         (!services.is_empty()).then_some(Self { services })
     }
 

@@ -9,25 +9,6 @@ use trimtab_crds::istio;
 use super::{Identity, Labels};
 use crate::table::{Known, Row};
 
-/// Labels that an object selects pods by, and how many gateways or Services it is for in their place.
-pub(super) struct Selection<'a> {
-    pub(super) selector: Option<&'a Value>,
-    pub(super) targets: usize,
-}
-
-impl Selection<'_> {
-    /// The labels; empty: all pods of the namespace. `None`: it is for no sidecar.
-    pub(super) fn labels(&self) -> Option<Labels> {
-        if self.targets > 0 {
-            return None;
-        }
-        let labels = self.selector.and_then(|s| s.get("matchLabels"));
-        let labels = labels.and_then(Value::as_object).into_iter().flatten();
-        let labels = labels.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())));
-        Some(labels.collect())
-    }
-}
-
 /// An AuthorizationPolicy that has a provider decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CustomPolicy {
@@ -49,14 +30,10 @@ impl Row for CustomPolicy {
         if spec.action.as_deref() != Some("CUSTOM") {
             return None;
         }
-        let selection = Selection {
-            selector: spec.selector.as_ref(),
-            targets: spec.target_refs.iter().chain(&spec.target_ref).count(),
-        };
         let provider = spec.provider.as_ref()?.get("name")?.as_str()?;
         Some(Self {
             id: Identity::of(object.as_ref()),
-            selector: selection.labels()?,
+            selector: spec.targets.of_sidecars()?,
             provider: provider.into(),
         })
     }
@@ -131,13 +108,9 @@ impl Row for Telemetry {
     /// `None`: for no sidecar.
     fn read(object: &Arc<istio::Telemetry>, _: &Known<'_, Self>) -> Option<Self> {
         let spec = &object.spec;
-        let selection = Selection {
-            selector: spec.selector.as_ref(),
-            targets: spec.target_refs.iter().chain(&spec.target_ref).count(),
-        };
         Some(Self {
             id: Identity::of(object.as_ref()),
-            selector: selection.labels()?,
+            selector: spec.targets.of_sidecars()?,
             tracing: Report::all(&spec.tracing, "disableSpanReporting"),
             logging: Report::all(&spec.access_logging, "disabled"),
             metrics: Report::all(&spec.metrics, ""),
@@ -163,14 +136,10 @@ impl Row for KeyServers {
     /// `None`: it has its keys in itself, or is for no sidecar.
     fn read(object: &Arc<istio::RequestAuthentication>, _: &Known<'_, Self>) -> Option<Self> {
         let spec = &object.spec;
-        let selection = Selection {
-            selector: spec.selector.as_ref(),
-            targets: spec.target_refs.iter().chain(&spec.target_ref).count(),
-        };
         let rules = spec.jwt_rules.iter();
         let addresses = rules.filter_map(|rule| rule.get("jwksUri")?.as_str());
         let hosts: BTreeSet<Arc<str>> = addresses.filter_map(host).collect();
-        let selector = selection.labels()?;
+        let selector = spec.targets.of_sidecars()?;
         (!hosts.is_empty()).then(|| Self {
             id: Identity::of(object.as_ref()),
             selector,
