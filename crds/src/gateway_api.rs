@@ -87,7 +87,7 @@ pub struct ParentReference {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = open)]
-pub struct RouteRule<M> {
+pub struct RouteRule<M: Default> {
     /// Requests that it is for: those that meet any of these; empty: all.
     pub matches: Vec<M>,
     /// What is done to requests.

@@ -26,7 +26,7 @@ use trimtab::config::Config;
 use trimtab::operator::Operator;
 use trimtab_bench::savings::Proxies;
 use trimtab_bench::synthetic::{Kind, Synthetic, synthetic};
-use trimtab_cluster::{Cluster, Istiod, Namespace, Pod, Proxy, wait_for};
+use trimtab_cluster::{Cluster, Istiod, Namespace, Pod, Proxy};
 use trimtab_crds::fence::{ScopeSize, ServiceFence};
 use trimtab_crds::istio::Sidecar;
 use trimtab_lab::http::get;
@@ -75,6 +75,7 @@ struct Figures {
     change_cpu: f64,
     change_bytes: u64,
     envoy_bytes: u64,
+    by_type: Vec<u64>,
     envoy_allocated: u64,
     envoy_physical: u64,
 }
@@ -192,8 +193,10 @@ impl World {
             }
             ensure!(
                 start.elapsed() < BOUND,
-                "{} Sidecars of mode {mode} in {BOUND:?}",
-                last.len()
+                "{} of {} Sidecars of mode {mode} in {BOUND:?}, {} of them as they should be",
+                last.len(),
+                self.services.len(),
+                last.values().filter(|hosts| right(hosts)).count()
             );
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -223,6 +226,7 @@ impl World {
             connect_cpu: cpu().await? - before,
             config: proxies.total(),
             envoy_bytes: proxies.each().next().unwrap_or_default(),
+            by_type: proxies.by_type(),
             ..Figures::default()
         };
         let envoy = Proxy::start(cluster, &istiod, &self.pods[0]).await?;
@@ -269,12 +273,29 @@ fn calls(mesh: &Synthetic) -> Calls {
         hosts.map(|h| {
             (
                 format!("{}-0", caller.workload),
-                caller.namespace.clone(),
+                caller.namespace.to_string(),
                 h.clone(),
             )
         })
     });
-    edges.collect()
+    let mut calls: Calls = edges.collect();
+    // A workload without calls has no series, so nothing is known of it: each calls the first Service at least.
+    let first = mesh
+        .services
+        .first()
+        .map(trimtab_bench::synthetic::Service::host);
+    for (caller, host) in mesh
+        .callers
+        .iter()
+        .filter_map(|(c, _)| Some((c, first.clone()?)))
+    {
+        calls.insert((
+            format!("{}-0", caller.workload),
+            caller.namespace.to_string(),
+            host,
+        ));
+    }
+    calls
 }
 
 async fn operator(
@@ -292,10 +313,8 @@ async fn operator(
     let mut config = Config::default();
     let lazyload = serde_json::from_value(text)?;
     config.modules.insert("lazyload".to_owned(), lazyload);
-    for module in ["limiter", "metaprotocol"] {
-        let off = serde_json::from_value(json!({"enabled": false}))?;
-        config.modules.insert(module.to_owned(), off);
-    }
+    let off = serde_json::from_value(json!({"enabled": false}))?;
+    config.modules.insert("metaprotocol".to_owned(), off);
     config.check()?;
     config.http.address.set_port(0);
     config.xds.address.set_port(0);
@@ -377,6 +396,13 @@ fn report(world: &World, table: &[Row]) -> anyhow::Result<()> {
             f.envoy_bytes as f64 / 1024.0,
             mib(f.envoy_allocated as f64),
             mib(f.envoy_physical as f64),
+        )?;
+    }
+    for (mode, f, _) in table {
+        writeln!(
+            out,
+            "{mode}: clusters, endpoints, listeners and routes of one proxy {:?} bytes",
+            f.by_type
         )?;
     }
     let Some((_, whole, _)) = table.first() else {

@@ -28,15 +28,20 @@ const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const LISTENERS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+/// Types that a proxy asks for.
+const TYPES: [&str; 4] = [CLUSTERS, ENDPOINTS, LISTENERS, ROUTES];
 const MAX_MESSAGE: usize = 256 << 20;
 /// Streams on one connection.
 const SHARE: usize = 10;
 
+/// Bytes by type, in the order of [`TYPES`].
+type Received = [AtomicU64; TYPES.len()];
+
 /// Connected proxies; dropping them ends their streams.
 #[derive(Debug)]
 pub struct Proxies {
-    /// Bytes that each got, in the order of the pods.
-    received: Vec<Arc<AtomicU64>>,
+    /// What each got, in the order of the pods.
+    received: Vec<Arc<Received>>,
     _stop: DropGuard,
 }
 
@@ -49,7 +54,7 @@ impl Proxies {
             let endpoint = Endpoint::from_shared(format!("http://{}", istiod.grpc()))?;
             let channel = endpoint.connect().await.context("istiod")?;
             for pod in share {
-                let bytes = Arc::new(AtomicU64::new(0));
+                let bytes = Arc::new(Received::default());
                 received.push(Arc::clone(&bytes));
                 let stream = follow(channel.clone(), node(pod, istiod.version()), bytes);
                 tokio::spawn(stop.clone().run_until_cancelled_owned(stream));
@@ -68,7 +73,15 @@ impl Proxies {
 
     /// Bytes that each got, in the order of the pods.
     pub fn each(&self) -> impl Iterator<Item = u64> {
-        self.received.iter().map(|b| b.load(Ordering::Relaxed))
+        let all = self.received.iter();
+        all.map(|bytes| bytes.iter().map(|b| b.load(Ordering::Relaxed)).sum())
+    }
+
+    /// Bytes of clusters, endpoints, listeners and routes that the first got.
+    pub fn by_type(&self) -> Vec<u64> {
+        let first = self.received.first();
+        let bytes = first.into_iter().flat_map(|bytes| bytes.iter());
+        bytes.map(|b| b.load(Ordering::Relaxed)).collect()
     }
 
     /// Waits until nothing came for `quiet`.
@@ -116,7 +129,7 @@ fn node(pod: &Pod, version: &str) -> Node {
 }
 
 /// One stream until it ends; the benchmark sees missing bytes if istiod ends it.
-async fn follow(channel: Channel, node: Node, bytes: Arc<AtomicU64>) {
+async fn follow(channel: Channel, node: Node, bytes: Arc<Received>) {
     let (requests, receiver) = mpsc::channel::<DeltaDiscoveryRequest>(64);
     let outgoing = futures::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|request| (request, receiver))
@@ -141,7 +154,9 @@ async fn follow(channel: Channel, node: Node, bytes: Arc<AtomicU64>) {
     };
     let mut answers = answers.into_inner();
     while let Ok(Some(answer)) = answers.message().await {
-        bytes.fetch_add(answer.encoded_len() as u64, Ordering::Relaxed);
+        if let Some(at) = TYPES.iter().position(|t| *t == answer.type_url) {
+            bytes[at].fetch_add(answer.encoded_len() as u64, Ordering::Relaxed);
+        }
         subscriber.take(&answer).await;
     }
 }

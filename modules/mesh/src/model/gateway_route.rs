@@ -44,7 +44,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// What is made of a route.
-    fn route<M>(
+    fn route<M: Default>(
         &self,
         parents: &[ParentReference],
         rules: &[RouteRule<M>],
