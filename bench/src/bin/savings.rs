@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,7 +121,7 @@ impl World {
         for name in names {
             namespaces.insert(name, Namespace::named(cluster, name).await?);
         }
-        let make = futures::stream::iter(&services).map(|s| {
+        let make = futures::stream::iter(services.iter().enumerate()).map(|(n, s)| {
             let (namespace, client) = (&namespaces[&*s.namespace], client.clone());
             async move {
                 let api: Api<Service> = Api::namespaced(client, &s.namespace);
@@ -129,7 +129,12 @@ impl World {
                     "spec": {"selector": {"app": s.name}, "ports": [{"name": "http", "port": PORT}]}});
                 api.create(&kube::api::PostParams::default(), &serde_json::from_value(object)?)
                     .await?;
-                let pod = namespace.pod(&format!("{}-0", s.name), &[("app", &s.name)]).await?;
+                let (name, labels) = (format!("{}-0", s.name), [("app", &*s.name)]);
+                // An Envoy stands for the first.
+                let pod = match n.checked_sub(1) {
+                    None => namespace.pod(&name, &labels).await?,
+                    Some(n) => namespace.pod_at(address(n)?, &name, &labels).await?,
+                };
                 anyhow::Ok(pod)
             }
         });
@@ -258,6 +263,12 @@ impl World {
             .await?;
         Ok(())
     }
+}
+
+/// An address that no process has.
+fn address(n: usize) -> anyhow::Result<Ipv4Addr> {
+    let (block, host) = (u8::try_from(n / 250)?, u8::try_from(n % 250)?);
+    Ok(Ipv4Addr::new(198, 19, block, host + 1))
 }
 
 fn calls(mesh: &Synthetic) -> Calls {

@@ -101,7 +101,11 @@ impl<'c> Namespace<'c> {
 
     /// Writes a running, ready pod with a new address.
     pub async fn pod(&self, name: &str, labels: &[(&str, &str)]) -> Result<Pod> {
-        let ip = net::pod_ip()?;
+        self.pod_at(net::pod_ip()?, name, labels).await
+    }
+
+    /// The same with an address that is the caller's to choose: no process can stand for such a pod.
+    pub async fn pod_at(&self, ip: Ipv4Addr, name: &str, labels: &[(&str, &str)]) -> Result<Pod> {
         let labels: BTreeMap<String, String> = labels
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
