@@ -84,7 +84,7 @@ unpack_debian() {
     cd "$work"
     mkdir -p lists/partial cache/archives/partial
     own=(-o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache")
-    apt-get download "$@" || { apt-get "${own[@]}" update && apt-get "${own[@]}" download "$@"; } || exit 1
+    apt-get -o "Dir::Cache=$work/cache" download "$@" || { apt-get "${own[@]}" update && apt-get "${own[@]}" download "$@"; } || exit 1
     for package in *.deb; do dpkg-deb -x "$package" "$TRIMTAB_CACHE/$folder" || exit 1; done
   ) >"$work.log" 2>&1 || result=$?
   [[ "$result" == 0 ]] || tail -n 5 "$work.log" >&2

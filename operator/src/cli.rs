@@ -12,6 +12,7 @@ use crate::bootstrap::BootstrapArgs;
 use crate::config::Config;
 use crate::describe::{self, DescribeArgs, XdsCommand};
 use crate::fallback::FallbackArgs;
+use crate::prove::ProveArgs;
 use crate::run::{RunArgs, run};
 use crate::{help, log, manifests, translate};
 
@@ -78,7 +79,13 @@ enum Command {
         /// Write the manifests to this folder instead
         #[arg(long, value_name = "DIR")]
         write: Option<PathBuf>,
+        /// Also the original SmartLimiter API, microservice.netease.com: kubectl then takes `smartlimiters` for that one
+        #[arg(long, conflicts_with_all = ["check", "write"])]
+        first_form: bool,
     },
+    /// Send requests until a limit holds; helm test runs it
+    #[command(after_help = help::PROVE)]
+    ProveLimit(ProveArgs),
     /// Print shell completions
     #[command(after_help = help::COMPLETIONS)]
     Completions {
@@ -204,8 +211,14 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             say(&text)?;
             Ok(ExitCode::from(u8::from(differs)))
         }
-        Command::Crds { check, write } => {
-            crds(check.as_deref(), write.as_deref()).map(|()| ExitCode::SUCCESS)
+        Command::Crds {
+            check,
+            write,
+            first_form,
+        } => crds(check.as_deref(), write.as_deref(), first_form).map(|()| ExitCode::SUCCESS),
+        Command::ProveLimit(args) => {
+            say(&args.prove().await?)?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -216,12 +229,13 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn crds(check: Option<&Path>, write: Option<&Path>) -> anyhow::Result<()> {
+fn crds(check: Option<&Path>, write: Option<&Path>, first_form: bool) -> anyhow::Result<()> {
     match (check, write) {
         (Some(dir), _) => manifests::check_crds(dir),
         (_, Some(dir)) => manifests::write_crds(dir),
         _ => manifests::crds()?
             .iter()
+            .filter(|(name, _)| first_form || !manifests::is_first_form(name))
             .try_for_each(|(_, text)| say(&format!("---\n{text}"))),
     }
 }

@@ -61,7 +61,17 @@ Examples:
 /// Of `crds`.
 pub const CRDS: &str = "\
 Example:
-  trimtab crds | kubectl apply --server-side -f -";
+  trimtab crds | kubectl apply --server-side -f -
+
+With --first-form, `smartlimiters` is the original API for kubectl, and `sml` the present one.";
+
+/// Of `prove-limit`.
+pub const PROVE: &str = "\
+Example:
+  trimtab prove-limit http://orders.shop/ --allowed 5 --within 1m
+
+Rounds of 20 requests, one after the other. The limit holds when requests passed before, no more than --allowed of a round
+pass, and the others are answered with 429. Exit code 1: not in time; the message says what was seen.";
 
 /// Of `completions`.
 pub const COMPLETIONS: &str = "\

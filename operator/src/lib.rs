@@ -19,6 +19,7 @@ pub mod nodes;
 pub mod operator;
 pub mod outputs;
 pub mod process_series;
+mod prove;
 pub mod reload;
 mod run;
 pub mod standalone;

@@ -270,6 +270,12 @@ pub fn crds() -> anyhow::Result<Vec<(&'static str, String)>> {
         .collect()
 }
 
+/// Whether the file of a CRD is that of the original SmartLimiter API. Its plural is that of the present one, and kubectl takes
+/// the plural for this group, which comes first.
+pub fn is_first_form(name: &str) -> bool {
+    name.starts_with("microservice.netease.com_")
+}
+
 /// Compares the manifests in `dir` with what the types say.
 pub fn check_crds(dir: &Path) -> anyhow::Result<()> {
     for (name, want) in crds()? {

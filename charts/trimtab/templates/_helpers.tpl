@@ -142,3 +142,14 @@ mds: {{ $config.metrics.mds.address | regexFind "[0-9]+$" }}
 accessLogs: {{ $config.lazyload.learn.accessLog.address | regexFind "[0-9]+$" }}
 {{- end }}
 {{- end -}}
+
+{{/*
+Fails when the cluster lacks a kind: (list . VALUE KIND-WITH-VERSION REMEDY). Only a cluster that was asked names its kinds, as
+`helm install` and `helm upgrade` do; `helm template` knows none of any cluster, and renders.
+*/}}
+{{- define "trimtab.needs" -}}
+{{- $versions := (index . 0).Capabilities.APIVersions -}}
+{{- if and ($versions.Has "apps/v1/Deployment") (not ($versions.Has (index . 2))) -}}
+{{- fail (printf "%s: the cluster has no %s: %s, or leave %s false" (index . 1) (index . 2) (index . 3) (index . 1)) -}}
+{{- end -}}
+{{- end -}}

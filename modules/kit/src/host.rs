@@ -21,7 +21,7 @@ pub use crate::context::Context;
 use crate::driver::{AnyDriver, writers_per_lane};
 use crate::module::{Installed, Setup, SetupError};
 use crate::series::HostCollector;
-use crate::watch::{self, Feed, Scope, Watch, WatchConfig, Watched, everywhere};
+use crate::watch::{self, AbsencesTold, Feed, Scope, Watch, WatchConfig, Watched, everywhere};
 
 /// How often answers of proxies are flushed into statuses.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -101,6 +101,7 @@ pub struct Host {
     /// In the order of declaration.
     watches: Vec<Box<dyn AnyWatch>>,
     by_kind: HashMap<(TypeId, WatchConfig), usize>,
+    absences_told: Arc<AbsencesTold>,
     /// Watches of tables, by row.
     tables: HashMap<TypeId, Arc<Watch>>,
     tasks: Vec<(String, Task)>,
@@ -125,6 +126,7 @@ impl Host {
             context,
             watches: Vec::new(),
             by_kind: HashMap::new(),
+            absences_told: Arc::default(),
             tables: HashMap::new(),
             tasks: Vec::new(),
             modules: Vec::new(),
@@ -216,7 +218,7 @@ impl Host {
                 config,
                 scope,
                 feeds: Vec::new(),
-                watch: Watch::new(&K::kind(&()), resource, blocker),
+                watch: Watch::new(&K::kind(&()), resource, blocker, &self.absences_told),
             }));
             self.watches.len() - 1
         });

@@ -43,6 +43,14 @@ impl LazyloadCollector {
             &by_reason,
         )?;
         self.modes(encoder, &mesh)?;
+        let fallbacks = self.engine.fallback_endpoints().into_iter();
+        let fallbacks = fallbacks.map(|(namespace, n)| (vec![("namespace", namespace)], n as f64));
+        gauges(
+            encoder,
+            "trimtab_lazyload_fallback_endpoints",
+            "Ready pods of the fallback in a namespace",
+            &fallbacks.collect::<Vec<_>>(),
+        )?;
         let scope = |own: i64, mesh: i64| {
             [
                 (vec![("of", "scope".to_owned())], own as f64),

@@ -67,6 +67,11 @@ impl Cluster {
         Self::start_with(&[tools::find("crds.yaml")?]).await
     }
 
+    /// Starts a control plane without Istio's CRDs, with ours.
+    pub async fn without_istio() -> Result<Self> {
+        Self::start_with(&[own_crds()?]).await
+    }
+
     /// Starts a control plane of its own that records all writes in [`Self::audit_log`], and knows the users `replica-0` to
     /// `replica-2`, whose tokens are their names and who may do everything.
     pub async fn audited() -> Result<Self> {

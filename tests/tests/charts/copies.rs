@@ -45,6 +45,7 @@ pub(crate) fn refresh() {
         }
         crate::fallback::write();
         crate::aeraki::write();
+        crate::documented::write();
         for (origin, copies, ending) in pairs() {
             for name in files(&copies, ending).keys() {
                 std::fs::remove_file(copies.join(name)).expect("a stale copy goes");

@@ -12,14 +12,18 @@
 )]
 
 mod aeraki;
+mod alerts;
 mod copies;
+mod defaults;
 mod degraded;
+mod documented;
 mod explain;
 mod fallback;
 mod fences;
 mod golden;
 mod guard;
 mod helm;
+mod install;
 mod mesh;
 mod protocols;
 mod rights;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use trimtab::config::Config;
 
 use crate::helm::{chart, render};
@@ -160,8 +160,9 @@ fn the_schema_knows_every_key_of_the_operators_configuration() {
 }
 
 /// Values that are given to Kubernetes, the operator or Grafana as they are: their keys are not the chart's.
-const PASSED_ON: [&str; 12] = [
+const PASSED_ON: [&str; 13] = [
     "config",
+    "rules",
     "resources",
     "podSecurityContext",
     "securityContext",
@@ -234,4 +235,60 @@ fn values_schema_and_readme_name_the_same_keys() {
             "{name}: left: values.yaml, right: the table in README.md"
         );
     }
+}
+
+/// A step from a schema to one inside it.
+#[derive(Clone)]
+enum Step {
+    Key(String),
+    Item,
+}
+
+/// Every place where a schema lists the values that are allowed.
+fn enumerations(schema: &Value, at: &[Step], out: &mut Vec<(Vec<Step>, Vec<Value>)>) {
+    if let Some(allowed) = schema["enum"].as_array() {
+        out.push((at.to_vec(), allowed.clone()));
+    }
+    let mut inner: Vec<(Step, &Value)> = Vec::new();
+    for (key, schema) in schema["properties"].as_object().into_iter().flatten() {
+        inner.push((Step::Key(key.clone()), schema));
+    }
+    inner.push((Step::Key("any".to_owned()), &schema["additionalProperties"]));
+    inner.push((Step::Item, &schema["items"]));
+    for (step, schema) in inner.iter().filter(|(_, s)| s.is_object()) {
+        let mut at = at.to_vec();
+        at.push(step.clone());
+        enumerations(schema, &at, out);
+    }
+}
+
+#[test]
+fn fault_o37_a_wrong_value_of_a_list_is_told_which_are_allowed() {
+    let mut all = Vec::new();
+    enumerations(&schema("trimtab"), &[], &mut all);
+    assert!(all.len() >= 18, "{}", all.len());
+    for (at, allowed) in all {
+        let wrong = at
+            .iter()
+            .skip(1)
+            .rev()
+            .fold(Value::from("Wrong"), |value, step| match step {
+                Step::Key(key) => json!({key: value}),
+                Step::Item => json!([value]),
+            });
+        let Some(Step::Key(first)) = at.first() else {
+            panic!("a schema of an object");
+        };
+        let set = format!("{first}={wrong}");
+        let error = render("trimtab", &["--set-json", &set]).unwrap_err();
+        assert!(error.contains("value must be one of"), "{set}: {error}");
+        for value in allowed.iter().filter_map(Value::as_str) {
+            assert!(
+                error.contains(&format!("'{value}'")),
+                "{set}: {value}: {error}"
+            );
+        }
+    }
+    let error = render("trimtab", &["--set", "logLevel=verbose"]).unwrap_err();
+    assert!(error.contains("off|error|warn|info|debug|trace"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! How a watch is doing: what a module waits for, and why it may wait in vain.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,6 +27,17 @@ pub enum WatchState {
     Failing(String),
 }
 
+/// What the log has said of absent APIs, for all watches: one step brings many kinds, and is asked for once.
+#[derive(Debug, Default)]
+pub struct AbsencesTold(Mutex<BTreeSet<String>>);
+
+impl AbsencesTold {
+    /// Whether nobody has said it before.
+    fn first(&self, remedy: &str) -> bool {
+        self.0.lock().insert(remedy.to_owned())
+    }
+}
+
 /// One watch of the process.
 #[derive(Debug)]
 pub struct Watch {
@@ -38,6 +50,7 @@ pub struct Watch {
     listed: watch::Sender<bool>,
     blocker: ReadinessGate,
     failures: Mutex<u64>,
+    told: Arc<AbsencesTold>,
     /// Whether a module cannot do its work while the API is absent.
     required: AtomicBool,
     /// Whether modules work as well without what it feeds: what may not be read counts as not there.
@@ -46,7 +59,12 @@ pub struct Watch {
 
 impl Watch {
     /// A watch that has not begun. `blocker` is released with the first complete list.
-    pub fn new(kind: &str, resource: &str, blocker: ReadinessGate) -> Arc<Self> {
+    pub fn new(
+        kind: &str,
+        resource: &str,
+        blocker: ReadinessGate,
+        told: &Arc<AbsencesTold>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             kind: kind.to_owned(),
             resource: resource.to_owned(),
@@ -54,6 +72,7 @@ impl Watch {
             listed: watch::Sender::new(false),
             blocker,
             failures: Mutex::new(0),
+            told: told.clone(),
             required: AtomicBool::new(false),
             optional: AtomicBool::new(false),
         })
@@ -136,7 +155,7 @@ impl Watch {
             WatchState::Absent => {
                 *failures += 1;
                 if *failures == 1 {
-                    tracing::info!(%resource, kind = %self.kind, "this API is not installed: there are no objects of the kind");
+                    self.log_absence();
                 }
             }
             WatchState::Forbidden(error) | WatchState::Failing(error) => {
@@ -148,14 +167,39 @@ impl Watch {
             }
         }
     }
+
+    /// One line for all kinds that one step brings: whoever lacks Istio's CRDs lacks a dozen kinds.
+    fn log_absence(&self) {
+        let Self { kind, resource, .. } = self;
+        if self.required.load(Ordering::Relaxed) {
+            if self.told.first(&remedy(resource)) {
+                let problem = not_installed(kind, resource);
+                tracing::warn!("{problem}; what needs it waits until then, see /readyz");
+            }
+        } else if is_of_istio(resource) {
+            tracing::debug!(%resource, %kind, "this API is not installed: there are no objects of the kind");
+        } else {
+            tracing::info!(%resource, %kind, "this API is not installed: there are no objects of the kind");
+        }
+    }
+}
+
+/// Whether Istio's CRDs bring the kind.
+fn is_of_istio(resource: &str) -> bool {
+    resource.ends_with(".istio.io")
 }
 
 /// What to do about a CRD that is not there, e.g. `envoyfilters.networking.istio.io`.
 pub(crate) fn not_installed(kind: &str, resource: &str) -> String {
-    if resource.ends_with(".istio.io") {
-        return format!("{kind} is not installed: install Istio's CRDs");
+    format!("{kind} is not installed: {}", remedy(resource))
+}
+
+fn remedy(resource: &str) -> String {
+    if is_of_istio(resource) {
+        "install Istio's CRDs".to_owned()
+    } else {
+        format!("install the CRD {resource}")
     }
-    format!("{kind} is not installed: install the CRD {resource}")
 }
 
 /// What an error of the watcher says of the API.
@@ -210,6 +254,7 @@ mod tests {
             "Namespace",
             "namespaces",
             readiness.block("watch of namespaces"),
+            &Arc::default(),
         );
         assert_eq!(readiness.missing(), ["watch of namespaces"]);
         watch.set(WatchState::Forbidden("no".to_owned()));
@@ -223,7 +268,12 @@ mod tests {
     #[test]
     fn nobody_waits_for_what_is_optional_and_forbidden() {
         let readiness = Readiness::new();
-        let watch = Watch::new("ConfigMap", "configmaps", readiness.block("configmaps"));
+        let watch = Watch::new(
+            "ConfigMap",
+            "configmaps",
+            readiness.block("configmaps"),
+            &Arc::default(),
+        );
         watch.make_optional();
         watch.set(WatchState::Forbidden("no".to_owned()));
         assert!(readiness.missing().is_empty() && readiness.degraded().is_empty());

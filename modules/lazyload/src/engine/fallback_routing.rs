@@ -143,6 +143,18 @@ impl Engine {
         }
     }
 
+    /// Ready pods of each fallback that calls are led to, by its namespace.
+    pub fn fallback_endpoints(&self) -> BTreeMap<String, usize> {
+        let config = self.config();
+        let mesh = self.index.services();
+        let places = places(&config).into_iter().map(|namespace| {
+            let entries = mesh.host(&host(&config, &namespace));
+            let endpoints = entries.iter().map(|entry| mesh.endpoints(entry)).sum();
+            (namespace, endpoints)
+        });
+        places.collect()
+    }
+
     /// Looks whether fallbacks have come or gone, or ports have changed. True: there is something to write.
     pub(super) fn wiring_changed(&self) -> bool {
         let config = self.config();
