@@ -5,6 +5,7 @@ mod contract;
 mod desired;
 mod facts;
 mod host;
+mod object_view;
 mod told;
 mod view;
 
@@ -29,6 +30,7 @@ use crate::vip::Ranges;
 pub use contract::WorkItem;
 pub use desired::{Desired, Held};
 use host::HostState;
+pub use object_view::{ObjectView, UsedPort};
 pub use view::{HostView, PortView, ResourceView, RouterSummary, RouterView, Tally};
 
 /// Hosts resolved under one hold of the lock.
