@@ -194,8 +194,9 @@ impl Holding {
         }
     }
 
-    fn is_good(self) -> bool {
-        matches!(self, Self::Accepted | Self::NotTold)
+    /// Whether it is what a proxy of ours has said, or has not.
+    fn is_told(self) -> bool {
+        !matches!(self, Self::NoProxy | Self::NotTold)
     }
 }
 
@@ -299,8 +300,13 @@ pub fn printable(text: &str) -> String {
 
 /// Lines of proxies under a head, those with a problem first.
 pub fn holders(all: &[Holder]) -> String {
-    let good = all.iter().filter(|h| h.holding.is_good()).count();
-    let mut out = format!("  proxies: {good} of {}\n", all.len());
+    let accepted = |h: &&Holder| h.holding == Holding::Accepted;
+    let have = all.iter().filter(accepted).count();
+    let mut out = if all.iter().any(|h| h.holding.is_told()) {
+        format!("  proxies: {have} of {} have it\n", all.len())
+    } else {
+        format!("  proxies: {}\n", all.len())
+    };
     let mut sorted: Vec<&Holder> = all.iter().collect();
     sorted.sort_by_key(|h| (h.holding, &h.proxy));
     for h in sorted.iter().take(LISTED) {

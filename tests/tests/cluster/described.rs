@@ -226,7 +226,7 @@ async fn a_host_that_no_proxy_has_is_told_and_the_one_to_write() {
         .await
         .unwrap()
     };
-    assert!(text.contains("proxies: 1 of 1"), "{text}");
+    assert!(text.contains("proxies: 1 of 1 have it"), "{text}");
 }
 
 #[tokio::test]

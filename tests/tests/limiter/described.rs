@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::Failure;
 use trimtab_limiter::describe::text;
-use trimtab_limiter::index::{FirstForm, V1alpha2};
+use trimtab_limiter::index::{FirstForm, Form, LimiterKey, V1alpha2};
 use trimtab_mesh::model::{
     DestinationRule, LimitPatches, Namespace, Pod, Service, ServiceEntry, VirtualService,
 };
@@ -186,6 +186,30 @@ async fn what_proxies_refuse_and_that_none_is_connected_is_the_answer() {
         some.starts_with("SmartLimiter shop/cart: PARTLY LIMITING: 5/1s for each proxy\n  but Rejected: 1 of 2 proxies refuse it"),
         "{some}"
     );
+}
+
+/// Somebody else's EnvoyFilter has the name of ours, or the API server refuses it.
+#[tokio::test]
+async fn what_cannot_be_written_is_the_answer() {
+    let (fixture, _, _) = connected().await;
+    let key = LimiterKey {
+        namespace: "shop".to_owned(),
+        name: "cart".to_owned(),
+        form: Form::V1alpha2,
+    };
+    let message =
+        "EnvoyFilter shop/cart.shop.ratelimit exists and is not Trimtab's: delete or rename it";
+    fixture
+        .engine
+        .written(&key, Some(("Conflict", message.to_owned())));
+    let told = text(
+        &fixture
+            .engine
+            .description("shop", "cart")
+            .expect("the limiter"),
+    );
+    let begin = format!("SmartLimiter shop/cart: NOT LIMITING: Conflict: {message}");
+    assert!(told.starts_with(&begin), "{told}");
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ fn many_proxies_are_cut_and_the_bad_ones_come_first() {
     all.push(holder(40, Holding::Refuses));
     let text = holders(&all);
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[0], "  proxies: 40 of 41");
+    assert_eq!(lines[0], "  proxies: 40 of 41 have it");
     assert_eq!(lines[1], "    a/040  REFUSES  d");
     assert_eq!(lines.last(), Some(&"    and 11 more"));
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use trimtab_crds::limiter::DescriptorState;
 use trimtab_kit::describe::{Words, conditions, holders};
 
 use super::view::{Description, RuleDescription, TargetDescription, ValueDescription};
@@ -99,7 +100,16 @@ fn rule(out: &mut String, rule: &RuleDescription) -> std::fmt::Result {
         "    condition {}, quota {}, strategy {}",
         rule.condition, rule.quota, rule.strategy
     )?;
-    if let Some(limit) = &rule.each_proxy {
+    if let Some(limit) = rule
+        .each_proxy
+        .as_ref()
+        .filter(|_| rule.state == DescriptorState::NoProxy)
+    {
+        writeln!(
+            out,
+            "    limit: {limit} for each proxy is decided, and in force at none"
+        )?;
+    } else if let Some(limit) = &rule.each_proxy {
         let all = rule.all_proxies.as_ref().map_or_else(String::new, |all| {
             format!(", {all} for all proxies together")
         });

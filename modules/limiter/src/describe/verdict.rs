@@ -18,6 +18,8 @@ pub(crate) struct Facts {
     pub gateway: bool,
     /// What is there in place of what was not found, by the reason of the condition.
     pub near: BTreeMap<&'static str, String>,
+    /// The other API group has an object of the same name, which this one keeps out.
+    pub other_form: bool,
 }
 
 /// The verdict.
@@ -59,6 +61,12 @@ pub(crate) fn verdict(description: &Description, facts: &Facts) -> Verdict {
         causes.extend(tighter(&limiting, &description.others));
         let remarks = condition(description, "Accepted").filter(|c| c.reason == REMARKS);
         causes.extend(remarks.map(|c| Cause::new(&c.reason, &c.message)));
+    }
+    if facts.other_form {
+        causes.push(Cause::new(
+            "Conflict",
+            "microservice.netease.com/v1alpha1 has a SmartLimiter of this name too, which is not in force beside this one: delete one of the two",
+        ));
     }
     let told = matches!(answer, Answer::Yes | Answer::Partly);
     Verdict {
@@ -148,8 +156,11 @@ fn of_rule(description: &Description, rule: &RuleDescription, facts: &Facts) -> 
             // Without a reason of its own it is refused with the whole object, which is told already.
             let reason = rule.refusal.as_deref().filter(|r| *r != "Refused")?;
             let cause = Cause::new(reason, at(&rule.reason));
-            Some(match facts.near.get(reason) {
-                Some(near) => cause.fix(near.clone()),
+            let near = rule.values.iter().find_map(|value| value.near.as_ref());
+            let near = near.map(|near| format!("did you mean {near}?"));
+            let near = near.filter(|_| reason == "UnknownMetric");
+            Some(match facts.near.get(reason).cloned().or(near) {
+                Some(near) => cause.fix(near),
                 None => cause,
             })
         }
@@ -164,9 +175,17 @@ fn of_rule(description: &Description, rule: &RuleDescription, facts: &Facts) -> 
                 None => cause,
             })
         }
-        DescriptorState::Unknown => Some(Cause::new("NoValue", at(&rule.reason)).fix(
-            "see values below for the source, and run its query there; spec.fallback says what holds after holdFor",
-        )),
+        DescriptorState::Unknown => {
+            let missing = rule.values.iter().find(|value| value.value.is_none());
+            let fix = missing.map(|value| {
+                let (name, source) = (&value.name, &value.source);
+                format!("{name} comes from {source}: ask for it there; spec.fallback says what holds without it")
+            });
+            Some(Cause {
+                fix,
+                ..Cause::new("NoValue", at(&rule.reason))
+            })
+        }
         _ if rule.each_proxy.is_some() => None,
         DescriptorState::Idle | DescriptorState::Held => Some(Cause::new(
             "Idle",

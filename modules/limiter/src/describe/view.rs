@@ -151,6 +151,9 @@ pub struct ValueDescription {
     /// Why there is no fresh one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// A name that is known and near to this one, which is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<String>,
 }
 
 /// Somebody else who limits the same requests, or changes how they are limited.

@@ -36,13 +36,13 @@ impl Engine {
     /// All that is known of a limiter; `None`: there is none.
     pub fn description(&self, namespace: &str, name: &str) -> Option<Description> {
         let nodes = self.xds.nodes();
-        let key = [Form::V1alpha2, Form::First].map(|form| LimiterKey {
+        let keys = [Form::V1alpha2, Form::First].map(|form| LimiterKey {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             form,
         });
         let mut entries = self.entries.lock();
-        let key = key.iter().find(|key| entries.contains_key(key))?;
+        let key = keys.iter().find(|key| entries.contains_key(key))?;
         let entry = entries.get_mut(key)?;
         entry.refresh_status(&self.answers, self.clock.now());
         let mut parts = entry.parts();
@@ -63,12 +63,14 @@ impl Engine {
             });
             keys.find_map(|key| entries.get(&key))
         });
+        let other_form = key.form == Form::V1alpha2 && entries.contains_key(&keys[1]);
         let input = entry.input.clone();
         let outputs = out.outputs.clone();
         drop(entries);
         let pods = self.pods(key, &input);
         out.proxies = holders(&input, &pods, &nodes, &parts, &outputs);
-        let facts = self.facts(key, &input);
+        let mut facts = self.facts(key, &input);
+        facts.other_form = other_form;
         out.verdict = verdict(&out, &facts);
         Some(out)
     }
@@ -105,6 +107,7 @@ impl Engine {
             gaps: gaps.collect(),
             gateway: input.spec.gateway,
             near,
+            other_form: false,
         }
     }
 
@@ -153,6 +156,7 @@ impl Engine {
             age_seconds: age.map(|age| age.as_secs_f64()),
             source: self.source(&entry.input, bare),
             failure: reading.and_then(|r| r.failure.clone()),
+            near: near(&entry.input, bare).filter(|_| reading.is_none()),
         }
     }
 
@@ -163,26 +167,29 @@ impl Engine {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         });
         if let Some((name, query)) = own {
-            return format!("spec.metrics.{name}: {}", query.query);
+            let words: Vec<&str> = query.query.split_whitespace().collect();
+            return format!("spec.metrics.{name}, query {}", words.join(" "));
         }
         let source = self
             .sources
             .iter()
             .find(|s| s.provides().iter().any(|n| n == bare));
         match source {
-            Some(source) => source.name().to_owned(),
+            Some(source) => source.origin(bare),
             None if bare == "pod" => "the Ready pods of the set".to_owned(),
             None if bare.starts_with('{') && input.settings.prometheus => "prometheus".to_owned(),
-            None => {
-                let known = &input.settings.known_metrics;
-                let near = nearest(bare, known.clone());
-                let hint = near
-                    .first()
-                    .map_or_else(String::new, |near| format!(", did you mean {near}?"));
-                format!("nowhere: no source has it{hint}")
-            }
+            None => "nowhere: no source has it".to_owned(),
         }
     }
+}
+
+/// The known name that is nearest to one that is not known.
+fn near(input: &LimiterInput, bare: &str) -> Option<String> {
+    let known = input.settings.known_metrics.iter();
+    let known = known.chain(input.spec.metrics.keys()).cloned();
+    let known: BTreeSet<String> = known.chain(["pod".to_owned()]).collect();
+    let unknown = !known.contains(bare);
+    nearest(bare, known).into_iter().next().filter(|_| unknown)
 }
 
 impl Entry {
@@ -385,8 +392,13 @@ fn holders(
     let of_pod = |pod: &PodProxy| {
         let (holding, detail) = if let Some(gap) = pod.gap {
             (Holding::NoProxy, gap.title(input.spec.gateway).to_owned())
-        } else if input.settings.proxies == Proxies::Offline || outputs.is_empty() {
-            (Holding::NotTold, "nobody was asked".to_owned())
+        } else if outputs.is_empty() {
+            (
+                Holding::NotTold,
+                "there is nothing for it to have".to_owned(),
+            )
+        } else if input.settings.proxies == Proxies::Offline {
+            (Holding::NotTold, "files do not tell what it has".to_owned())
         } else if input.delivery() == Delivery::EnvoyFilter {
             let detail = "the EnvoyFilter selects it; istiod does not tell whether it was accepted: istioctl proxy-status";
             (Holding::NotTold, detail.to_owned())
