@@ -41,21 +41,23 @@ pub(crate) async fn describe(
     Ok(text(&object, asked, installed.as_deref(), Timestamp::now()))
 }
 
-/// Resources that a word may mean, by the names in our CRDs.
+/// Resources that a word may mean, by the names in our CRDs. A kind may be in two groups, of which one has the short name.
 fn resources(word: &str) -> Vec<ApiResource> {
     let word = word.to_lowercase();
-    let mut out = Vec::new();
-    for (_, crd) in trimtab_crds() {
-        let names = &crd.spec.names;
+    let crds = trimtab_crds();
+    let named = crds.iter().map(|(_, crd)| &crd.spec.names).find(|names| {
         let short = names.short_names.iter().flatten();
-        let known = short
-            .chain([&names.plural])
-            .chain(names.singular.as_ref())
-            .any(|name| *name == word);
-        if !known && names.kind.to_lowercase() != word {
-            continue;
-        }
+        let mut all = short.chain([&names.plural]).chain(&names.singular);
+        all.any(|name| *name == word) || names.kind.to_lowercase() == word
+    });
+    let kind = named.map(|names| &names.kind);
+    let same = crds
+        .iter()
+        .filter(|(_, crd)| Some(&crd.spec.names.kind) == kind);
+    let mut out = Vec::new();
+    for (_, crd) in same {
         for version in crd.spec.versions.iter().filter(|v| v.served) {
+            let names = &crd.spec.names;
             let gvk = GroupVersionKind::gvk(&crd.spec.group, &version.name, &names.kind);
             out.push(ApiResource::from_gvk_with_plural(&gvk, &names.plural));
         }
@@ -308,10 +310,9 @@ mod tests {
             all.iter().map(|r| r.group.clone()).collect::<Vec<_>>()
         };
         let both = ["microservice.netease.com", "microservice.slime.io"].map(str::to_owned);
-        for word in ["smartlimiter", "smartlimiters", "SmartLimiter"] {
+        for word in ["smartlimiter", "smartlimiters", "SmartLimiter", "sml"] {
             assert_eq!(groups(word), both, "{word}");
         }
-        assert_eq!(groups("sml"), ["microservice.slime.io"]);
         assert_eq!(groups("rsvc"), ["redis.aeraki.io"]);
         assert_eq!(groups("dap"), ["dubbo.aeraki.io"]);
         assert!(groups("pod").is_empty());

@@ -57,6 +57,8 @@ pub struct Engine {
     pub(crate) events: Arc<Events>,
     /// Plain proxies listen where they are told, and need no addresses of services.
     plain: bool,
+    /// Objects come from files: there are no proxies.
+    offline: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -106,6 +108,7 @@ impl Engine {
             xds: context.xds.clone(),
             answers: context.answers.clone(),
             plain: context.plain,
+            offline: context.offline,
             gather,
             vips,
             secrets,

@@ -79,7 +79,7 @@ impl Engine {
             kind: kind.as_str().to_owned(),
             namespace: key.namespace.clone(),
             name: key.name.clone(),
-            verdict: verdict(&facts, &conditions, &used_by),
+            verdict: verdict(&facts, &conditions, &used_by, self.offline),
             configures: self.index.configured(&key),
             used_by,
             proxies: self.holders(&parts),
@@ -96,14 +96,20 @@ impl Engine {
     }
 }
 
-fn verdict(facts: &Facts, conditions: &[ConditionView], used_by: &[UsedPort]) -> Verdict {
+/// `offline`: nobody knows what proxies have.
+fn verdict(
+    facts: &Facts,
+    conditions: &[ConditionView],
+    used_by: &[UsedPort],
+    offline: bool,
+) -> Verdict {
     let wrong = conditions.iter().filter(|c| c.status != "True");
     let mut causes: Vec<Cause> = wrong.map(|c| Cause::new(&c.reason, &c.message)).collect();
     causes.dedup();
     let programmed = conditions.iter().find(|c| c.kind == "Programmed");
     let reason = programmed.map_or("", |c| &c.reason);
     let answer = match programmed.map_or("", |c| &c.status) {
-        "True" if reason == "NoProxies" => {
+        "True" if reason == "NoProxies" && !offline => {
             let message = programmed.map(|c| c.message.clone()).unwrap_or_default();
             let cause = Cause::new(reason, message);
             causes.insert(0, cause.fix(

@@ -44,7 +44,7 @@ spec:
           envoy.filters.http.local_ratelimit:
             '@type': type.googleapis.com/udpa.type.v1.TypedStruct
             type_url: type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-            value: {stat_prefix: other}
+            value: {stat_prefix: other, token_bucket: {max_tokens: 1000000, tokens_per_fill: 1000000, fill_interval: 1s}}
 ";
 
 fn limiter(delivery: &str, labels: &str) -> String {

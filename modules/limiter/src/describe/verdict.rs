@@ -14,6 +14,8 @@ use crate::status::{REMARKS, rank};
 pub(crate) struct Facts {
     /// Why Ready pods have no proxy for it.
     pub gaps: BTreeSet<Gap>,
+    /// Annotations of pods lead traffic around their proxies.
+    pub around: bool,
     /// It is for gateways.
     pub gateway: bool,
     /// What is there in place of what was not found, by the reason of the condition.
@@ -36,7 +38,7 @@ pub(crate) fn verdict(description: &Description, facts: &Facts) -> Verdict {
     }
     let limiting: Vec<&RuleDescription> = rules.iter().filter(|rule| limits(rule)).collect();
     let broken = rules.iter().any(|rule| !limits(rule) && !is_idle(rule));
-    let partly = partly(description, &mut causes);
+    let partly = partly(description, facts, &mut causes);
     let unknown = unknown(description, &mut causes);
     let shadow = description.mode == "Shadow";
     if shadow {
@@ -221,6 +223,9 @@ fn fix(reason: &str, facts: &Facts) -> Option<String> {
         ("NoProxy", Some(Gap::OtherRevision)) => {
             "set the label istio.io/rev of the limiter to the revision of the proxies, or take it away: then all revisions get the limit"
         }
+        ("NoProxy", None) if facts.around => {
+            "take the port out of the annotation, or list it in includeInboundPorts, and restart the pods"
+        }
         ("Rejected", _) => "correct the rule: proxies keep what they had before",
         ("PortNotHTTP", _) => {
             "if it is HTTP, name the port http-..., or set its appProtocol to http"
@@ -231,7 +236,7 @@ fn fix(reason: &str, facts: &Facts) -> Option<String> {
 }
 
 /// What lets it limit at some proxies only. Returns whether there is something.
-fn partly(description: &Description, causes: &mut Vec<Cause>) -> bool {
+fn partly(description: &Description, facts: &Facts, causes: &mut Vec<Cause>) -> bool {
     let before = causes.len();
     for kind in ["Applied", "Programmed"] {
         let found = condition(description, kind).filter(|c| c.status == "False");
@@ -240,7 +245,17 @@ fn partly(description: &Description, causes: &mut Vec<Cause>) -> bool {
                 && !causes.iter().any(|known| known.reason == c.reason)
         };
         let cause = found.filter(partial);
-        causes.extend(cause.map(|c| Cause::new(&c.reason, &c.message)));
+        causes.extend(cause.map(|c| {
+            let reason = if c.reason == "PartiallyProgrammed" {
+                "NoProxy"
+            } else {
+                &c.reason
+            };
+            Cause {
+                fix: fix(reason, facts),
+                ..Cause::new(&c.reason, &c.message)
+            }
+        }));
     }
     causes.len() > before
 }

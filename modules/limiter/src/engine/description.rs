@@ -85,6 +85,7 @@ impl Engine {
 
     fn facts(&self, key: &LimiterKey, input: &LimiterInput) -> Facts {
         let reaches = input.target.sets.values().filter_map(|s| s.reach.as_ref());
+        let around = reaches.clone().any(|reach| !reach.around.is_empty());
         let gaps = reaches.flat_map(|reach| reach.without.keys().copied());
         let mut near: BTreeMap<&'static str, String> = BTreeMap::new();
         if input.target.problem == Some(TargetProblem::ServiceNotFound) {
@@ -105,6 +106,7 @@ impl Engine {
         }
         Facts {
             gaps: gaps.collect(),
+            around,
             gateway: input.spec.gateway,
             near,
             other_form: false,
