@@ -26,13 +26,17 @@ pub(crate) enum Overridden {
 /// What others do to a rule; none: nothing that is known.
 pub(crate) fn overridden(input: &LimiterInput, rule: &Rule) -> Option<Overridden> {
     let own = filter_of(input, rule);
+    let own = Own {
+        filter: own.as_deref(),
+        actions: rule.matches.custom.is_none(),
+    };
     let (mut whole, mut partly, mut perhaps) = (Vec::new(), Vec::new(), Vec::new());
     for rival in &input.target.rivals {
         for patch in &rival.patches {
             let hits: Vec<Hit> = rule
                 .places
                 .iter()
-                .map(|place| hit(rival, patch, place, own.as_deref()))
+                .map(|place| hit(rival, patch, place, own))
                 .collect();
             let text = || said(rival, patch);
             if hits.iter().all(|hit| *hit == Hit::Yes) && !rival.some {
@@ -67,12 +71,21 @@ enum Hit {
     Yes,
 }
 
-fn hit(rival: &Rival, patch: &LimitPatch, place: &RoutePlace, own: Option<&str>) -> Hit {
+/// What a rule puts into proxies.
+#[derive(Clone, Copy, Debug)]
+struct Own<'a> {
+    /// Name of its filter, where others can name it.
+    filter: Option<&'a str>,
+    /// Actions; a rule with `custom_key` waits for those of others.
+    actions: bool,
+}
+
+fn hit(rival: &Rival, patch: &LimitPatch, place: &RoutePlace, own: Own<'_>) -> Hit {
     let context = patch.context.as_deref();
     if context.is_some_and(|context| context != place.context.as_str()) {
         return Hit::No;
     }
-    let is_own = |name: &String| own == Some(name.as_str());
+    let is_own = |name: &String| own.filter == Some(name.as_str());
     let later = match rival.order {
         Order::Before => Hit::No,
         Order::After => Hit::Yes,
@@ -90,7 +103,7 @@ fn hit(rival: &Rival, patch: &LimitPatch, place: &RoutePlace, own: Option<&str>)
             }
         }
         LimitChange::VirtualHosts(names) if names.iter().any(is_own) && !at_route => later,
-        LimitChange::RouteActions if !at_route => Hit::Yes,
+        LimitChange::RouteActions if !at_route && own.actions => Hit::Yes,
         _ => Hit::No,
     };
     if hit == Hit::No {

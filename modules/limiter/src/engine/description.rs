@@ -242,7 +242,11 @@ impl Entry {
         let limit = limits
             .iter()
             .find(|l| l.set == checked.set && usize::try_from(l.index) == Ok(checked.index));
-        let decision = decision.cloned().unwrap_or_default();
+        let undecided = || DescriptorStatus {
+            reason: "not decided yet: its metrics are sampled for the first time".to_owned(),
+            ..DescriptorStatus::default()
+        };
+        let decision = decision.cloned().unwrap_or_else(undecided);
         let places = checked.in_force().map(|rule| rule.places.as_slice());
         let interval = limit.map(|l| l.interval.clone()).unwrap_or_default();
         RuleDescription {
