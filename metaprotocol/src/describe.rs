@@ -1,58 +1,100 @@
-//! `trimtab describe metarouter`: what is made of a MetaRouter, as text.
+//! `trimtab describe`: what is made of MetaRouters, and of Redis and Dubbo objects, as text.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::engine::{HostView, RouterView};
+use trimtab_kit::describe::{Words, conditions, holders};
+
+use crate::engine::{HostView, ObjectView, PortView, RouterView};
 use crate::explain::{Explanation, explain};
+
+const WORDS: Words = Words {
+    yes: "IN FORCE",
+    partly: "PARTLY IN FORCE",
+    no: "NOT IN FORCE",
+};
+
+/// A Redis or Dubbo object, what is made of it, and who has it.
+pub fn object(view: &ObjectView) -> String {
+    let ObjectView {
+        kind,
+        namespace,
+        name,
+        ..
+    } = view;
+    let mut out = view
+        .verdict
+        .text(&format!("{kind} {namespace}/{name}"), WORDS);
+    // A string takes whatever is written to it.
+    let _ = writeln!(out, "  configures:");
+    for line in &view.configures {
+        let _ = writeln!(out, "    {line}");
+    }
+    for used in &view.used_by {
+        let _ = writeln!(out, "  host {}", used.host);
+        port(&used.port, &mut out);
+    }
+    if view.proxies.is_empty() {
+        out.push_str("  proxies: none asks Trimtab for it; istiod does not tell who accepts an EnvoyFilter (istioctl proxy-status)\n");
+    } else {
+        out.push_str(&holders(&view.proxies));
+    }
+    out.push_str(&conditions(&view.conditions));
+    out
+}
+
+fn port(port: &PortView, out: &mut String) {
+    let _ = writeln!(
+        out,
+        "  port {} {}: {}",
+        port.number,
+        port.name,
+        port.programs.join(", ")
+    );
+    for object in &port.objects {
+        let _ = writeln!(out, "    object {object}");
+    }
+    for resource in &port.resources {
+        let _ = writeln!(
+            out,
+            "    resource {} version {}",
+            resource.name, resource.version
+        );
+    }
+}
 
 /// A MetaRouter, what is made of it, and which way a call with `attributes` takes.
 pub fn text(view: &RouterView, attributes: &BTreeMap<String, String>) -> String {
     let mut out = format!("MetaRouter {}/{}\n", view.namespace, view.name);
     // A string takes whatever is written to it.
-    let mut say = |line: String| {
-        let _ = writeln!(out, "{line}");
-    };
     match &view.host {
-        None => say("  there is no host with a layer-7 port for it".to_owned()),
+        None => out.push_str("  there is no host with a layer-7 port for it\n"),
         Some(host) => {
-            say(whose(host));
+            let _ = writeln!(out, "{}", whose(host));
             if !view.in_force {
                 let other = host.router.as_deref().unwrap_or("none");
-                say(format!(
+                let _ = writeln!(
+                    out,
                     "  not in force: the MetaRouter of this host is {other}"
-                ));
+                );
             }
-            for port in &host.ports {
-                say(format!(
-                    "  port {} {}: {}",
-                    port.number,
-                    port.name,
-                    port.programs.join(", ")
-                ));
-                for object in &port.objects {
-                    say(format!("    object {object}"));
-                }
-                for resource in &port.resources {
-                    say(format!(
-                        "    resource {} version {}",
-                        resource.name, resource.version
-                    ));
-                }
+            for described in &host.ports {
+                port(described, &mut out);
             }
             for problem in &host.problems {
-                say(format!("  problem {problem}"));
+                let _ = writeln!(out, "  problem {problem}");
             }
         }
     }
     for condition in view.status["conditions"].as_array().into_iter().flatten() {
         let field = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
         let (kind, status) = (field("type"), field("status"));
-        say(format!(
+        let _ = writeln!(
+            out,
             "  {kind} {status} {}: {}",
             field("reason"),
             field("message")
-        ));
+        );
     }
     if attributes.is_empty() {
         return out;

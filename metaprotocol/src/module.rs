@@ -21,7 +21,7 @@ use crate::config::MetaprotocolConfig;
 use crate::engine::{Engine, WorkItem};
 use crate::index::{Index, Kept};
 use crate::metrics::MetaprotocolCollector;
-use crate::object::ServiceKey;
+use crate::object::{Kind, ServiceKey};
 use crate::secrets::SecretReader;
 use crate::translate::MODULE;
 use crate::vip::Ranges;
@@ -86,20 +86,49 @@ impl Module for Metaprotocol {
         setup.api(http::api(engine.clone()));
         let collector = MetaprotocolCollector::new(engine.clone(), config.export_routers);
         setup.collector(Box::new(collector));
-        let described = engine.clone();
-        setup.describe("metarouter", &["mr"], move |request| {
-            let (namespace, name) = (&request.namespace, &request.name);
-            match described.router_view(namespace, name) {
-                Some(view) => Ok(describe::text(&view, &request.attributes)),
-                None => Err(format!("there is no MetaRouter {namespace}/{name}")),
-            }
-        });
+        describes(setup, &engine);
         let found = engine.clone();
         setup.findings(move || found.findings());
         let served = engine.clone();
         setup.resources(move || served.resources());
         setup.expose(engine);
         Ok(())
+    }
+}
+
+fn describes(setup: &mut Setup<'_>, engine: &Arc<Engine>) {
+    let described = engine.clone();
+    let (singular, others) = names(Kind::MetaRouter);
+    setup.describe(singular, others, move |request| {
+        let (namespace, name) = (&request.namespace, &request.name);
+        match described.router_view(namespace, name) {
+            Some(view) => Ok(describe::text(&view, &request.attributes)),
+            None => Err(format!("there is no MetaRouter {namespace}/{name}")),
+        }
+    });
+    for kind in Kind::DESCRIBED {
+        let (singular, others) = names(kind);
+        let described = engine.clone();
+        setup.describe(singular, others, move |request| {
+            let (namespace, name) = (&request.namespace, &request.name);
+            let view = described.object_view(kind, namespace, name);
+            view.map(|view| describe::object(&view))
+                .ok_or_else(|| format!("there is no {} {namespace}/{name}", kind.as_str()))
+        });
+    }
+}
+
+/// Singular, plural and short name.
+fn names(kind: Kind) -> (&'static str, &'static [&'static str]) {
+    match kind {
+        Kind::RedisService => ("redisservice", &["redisservices", "rsvc"]),
+        Kind::RedisDestination => ("redisdestination", &["redisdestinations", "rd"]),
+        Kind::DubboAuthorizationPolicy => (
+            "dubboauthorizationpolicy",
+            &["dubboauthorizationpolicies", "dap"],
+        ),
+        Kind::MetaRouter => ("metarouter", &["metarouters", "mr"]),
+        Kind::ApplicationProtocol => ("applicationprotocol", &["applicationprotocols"]),
     }
 }
 

@@ -31,6 +31,13 @@ impl Kind {
         Self::RedisService,
     ];
 
+    /// Those of Redis and Dubbo, sorted: `trimtab describe` tells of them alike.
+    pub const DESCRIBED: [Self; 3] = [
+        Self::DubboAuthorizationPolicy,
+        Self::RedisDestination,
+        Self::RedisService,
+    ];
+
     /// The kind as objects write it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -201,10 +201,11 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Describe(args) => {
-            let (text, refused) = describe::describe(args).await?;
-            complain_of(&refused);
-            say(&text)?;
-            Ok(ExitCode::from(u8::from(!refused.is_empty())))
+            let described = describe::describe(args).await?;
+            complain_of(&described.refused);
+            say(&described.text)?;
+            let failed = described.unanswered || !described.refused.is_empty();
+            Ok(ExitCode::from(u8::from(failed)))
         }
         Command::Xds { command } => {
             let (text, differs) = describe::xds(command).await?;

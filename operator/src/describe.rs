@@ -13,7 +13,7 @@ use trimtab_kit::module::DescribeRequest;
 
 use crate::described::answer;
 use crate::nodes::{self, Node};
-use crate::{manifests, translate};
+use crate::{manifests, translate, unanswered};
 
 /// Time limit of a question to an operator.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,7 +29,8 @@ pub struct Server {
 /// What to describe.
 #[derive(Clone, Debug, Args)]
 pub struct DescribeArgs {
-    /// Kind: metarouter (mr), servicefence (svf) or pod
+    /// Kind: smartlimiter (sml), servicefence (svf), pod, metarouter (mr), redisservice (rsvc), redisdestination (rd) or
+    /// dubboauthorizationpolicy (dap)
     kind: String,
     /// Name
     name: String,
@@ -123,8 +124,43 @@ impl Server {
     }
 }
 
-/// Answers `trimtab describe`: the text, and the objects of the files that were refused.
-pub async fn describe(args: DescribeArgs) -> anyhow::Result<(String, Vec<String>)> {
+/// What `trimtab describe` tells.
+#[derive(Clone, Debug, Default)]
+pub struct Described {
+    /// The text.
+    pub text: String,
+    /// Objects of the files that were refused.
+    pub refused: Vec<String>,
+    /// No operator answered: the text is what the API server has.
+    pub unanswered: bool,
+}
+
+/// What the API server has of an object when no operator answers.
+async fn without_operator(
+    kind: &str,
+    request: &DescribeRequest,
+    server: &Server,
+    error: anyhow::Error,
+) -> anyhow::Result<Described> {
+    let nobody = error.chain().any(|cause| {
+        let cause = cause.downcast_ref::<reqwest::Error>();
+        cause.is_some_and(|e| e.is_connect() || e.is_timeout())
+    });
+    if !nobody {
+        return Err(error);
+    }
+    match unanswered::describe(kind, request, &server.server).await {
+        Ok(text) => Ok(Described {
+            text,
+            unanswered: true,
+            ..Described::default()
+        }),
+        Err(other) => Err(error.context(format!("nor is there a cluster to ask ({other:#})"))),
+    }
+}
+
+/// Answers `trimtab describe`.
+pub async fn describe(args: DescribeArgs) -> anyhow::Result<Described> {
     let request = DescribeRequest {
         namespace: args.namespace,
         name: args.name,
@@ -132,9 +168,17 @@ pub async fn describe(args: DescribeArgs) -> anyhow::Result<(String, Vec<String>
     };
     if args.files.is_empty() {
         let path = ["describe", &args.kind, &request.namespace, &request.name];
-        let answer = args.server.ask(&path, &request.attributes).await?;
+        let answer = match args.server.ask(&path, &request.attributes).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                return without_operator(&args.kind, &request, &args.server, error).await;
+            }
+        };
         let text = answer.map_err(anyhow::Error::msg)?.text().await?;
-        return Ok((text, Vec::new()));
+        return Ok(Described {
+            text,
+            ..Described::default()
+        });
     }
     let config = translate::configuration(args.config.as_deref())?;
     let mut input = manifests::read(&args.files)?;
@@ -144,7 +188,11 @@ pub async fn describe(args: DescribeArgs) -> anyhow::Result<(String, Vec<String>
     let mut refused = input.refused;
     refused.extend_from_slice(pass.not_loaded());
     match answer(pass.modules(), &args.kind, &request) {
-        Ok(text) => Ok((text, refused)),
+        Ok(text) => Ok(Described {
+            text,
+            refused,
+            unanswered: false,
+        }),
         Err(error) => {
             let refused = refused.iter().map(|r| format!("\nrefused: {r}"));
             let refused: Vec<String> = refused.collect();

@@ -25,4 +25,5 @@ mod run;
 pub mod standalone;
 pub mod state;
 pub mod translate;
+mod unanswered;
 pub mod xds_series;

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use trimtab_kit::describe::printable as shown;
 use trimtab_xds::{Awaits, Culprit, NodeInfo, ResourceInfo, Stamp, StreamInfo};
 
 /// A connected proxy.
@@ -296,18 +297,6 @@ impl Node {
 
 /// In the place of an id that a proxy did not give.
 pub const NO_ID: &str = "(no id)";
-
-/// A text of a proxy without what a terminal would obey.
-fn shown(text: &str) -> String {
-    let escaped = |c: char| -> String {
-        if matches!(c, '\'' | '"') {
-            c.to_string()
-        } else {
-            c.escape_debug().collect()
-        }
-    };
-    text.chars().map(escaped).collect()
-}
 
 /// One line a proxy.
 pub fn table(nodes: &[Node]) -> String {

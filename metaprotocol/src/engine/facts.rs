@@ -111,7 +111,7 @@ impl Inner {
 }
 
 /// Whether an object is in force on a port.
-fn has_part(key: &ObjectKey, input: &ServicePortInput) -> bool {
+pub(super) fn has_part(key: &ObjectKey, input: &ServicePortInput) -> bool {
     let is = |owner: &crate::owner::Owner| {
         owner.kind == key.kind.as_str()
             && owner.namespace == key.namespace

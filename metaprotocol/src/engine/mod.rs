@@ -5,6 +5,7 @@ mod contract;
 mod desired;
 mod facts;
 mod host;
+mod object_view;
 mod told;
 mod view;
 
@@ -29,6 +30,7 @@ use crate::vip::Ranges;
 pub use contract::WorkItem;
 pub use desired::{Desired, Held};
 use host::HostState;
+pub use object_view::{ObjectView, UsedPort};
 pub use view::{HostView, PortView, ResourceView, RouterSummary, RouterView, Tally};
 
 /// Hosts resolved under one hold of the lock.
@@ -55,6 +57,8 @@ pub struct Engine {
     pub(crate) events: Arc<Events>,
     /// Plain proxies listen where they are told, and need no addresses of services.
     plain: bool,
+    /// Objects come from files: there are no proxies.
+    offline: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -104,6 +108,7 @@ impl Engine {
             xds: context.xds.clone(),
             answers: context.answers.clone(),
             plain: context.plain,
+            offline: context.offline,
             gather,
             vips,
             secrets,

@@ -130,7 +130,7 @@ fn is_router(state: &HostState, namespace: &str, name: &str) -> bool {
     router.is_some_and(|r| in_short(&r.owner) == format!("{namespace}/{name}"))
 }
 
-fn port_view(port: &PortState) -> PortView {
+pub(super) fn port_view(port: &PortState) -> PortView {
     let programs = port.made.programs.iter();
     let programs =
         programs.map(|p| format!("{} by {}", p.target.title(), delivery_name(p.delivery)));

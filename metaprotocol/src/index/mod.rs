@@ -5,6 +5,7 @@
 //! on, by the same rules as a whole mesh.
 
 mod closure;
+mod configured;
 mod follow;
 mod rows;
 

@@ -13,6 +13,7 @@ pub mod budget;
 pub mod clock;
 pub mod condition;
 mod context;
+pub mod describe;
 mod driver;
 pub mod engine;
 pub mod envoy;

@@ -118,11 +118,11 @@ impl Module for Lazyload {
         let collector = LazyloadCollector::new(engine.clone(), learned, config.export_fences);
         setup.collector(Box::new(collector));
         let of = engine.clone();
-        setup.describe("servicefence", &["svf"], move |request| {
+        setup.describe("servicefence", &["servicefences", "svf"], move |request| {
             describe::fence(&of, &request.namespace, &request.name)
         });
         let of = engine.clone();
-        setup.describe("pod", &[], move |request| {
+        setup.describe("pod", &["pods", "po"], move |request| {
             describe::pod(&of, &request.namespace, &request.name)
         });
         let found = engine.clone();

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 
 /// The routes.
 pub(crate) fn api(engine: Arc<Engine>) -> Api {
-    let (all, one) = (engine.clone(), engine.clone());
+    let (all, one, described) = (engine.clone(), engine.clone(), engine.clone());
     Api::new()
         .get(
             "/api/v1/limiters",
@@ -23,6 +23,16 @@ pub(crate) fn api(engine: Arc<Engine>) -> Api {
             move |call| {
                 let (namespace, name) = call.object();
                 one.view(&namespace, &name).ok_or_else(|| missing(call))
+            },
+        )
+        .get(
+            "/api/v1/limiters/{namespace}/{name}/description",
+            "Whether a SmartLimiter limits now, why not, and what each proxy has of it",
+            &[],
+            move |call| {
+                let (namespace, name) = call.object();
+                let found = described.description(&namespace, &name);
+                found.ok_or_else(|| ApiError::missing(described.missing(&namespace, &name)))
             },
         )
         .with(

@@ -11,7 +11,7 @@ use trimtab_crds::Duration;
 use trimtab_crds::limiter::{Delivery, DescriptorStatus, LimiterSpec};
 use trimtab_kit::identity::XdsEndpoint;
 use trimtab_kit::problem::Problem;
-use trimtab_mesh::model::TargetPort;
+use trimtab_mesh::model::{LimitPatch, TargetPort};
 use trimtab_mesh::{Protocol, layer7_kinds};
 
 use trimtab_kit::sources::MetricSource;
@@ -70,9 +70,40 @@ pub struct TargetFacts {
     /// Outbound virtual hosts of the rules that no proxy has, as far as is known, with why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub no_virtual_host: BTreeMap<String, String>,
+    /// EnvoyFilters of others that limit the same pods, or change how they are limited, by namespace and name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rivals: Vec<Rival>,
     /// Why the target cannot be found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<TargetProblem>,
+}
+
+/// An EnvoyFilter that Trimtab has not made, for pods of the limiter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rival {
+    /// `namespace/name`.
+    pub name: String,
+    /// Its priority.
+    pub priority: i32,
+    /// Whether istiod applies it before or after the limiter's own.
+    pub order: Order,
+    /// It is for some of the pods only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub some: bool,
+    /// What it does.
+    pub patches: Vec<LimitPatch>,
+}
+
+/// Which of two EnvoyFilters istiod applies first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// The other one.
+    Before,
+    /// The limiter's.
+    After,
+    /// It depends on their age, or on the release of Istio.
+    Unknown,
 }
 
 /// Pods of one set.
@@ -103,6 +134,9 @@ pub struct Reach {
     /// By port of the Service: pods that have one, and get the port's traffic without it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub around: BTreeMap<u16, i64>,
+    /// Revisions of the proxies that are of another one than the limiter.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub revisions: BTreeSet<String>,
 }
 
 /// Why a pod cannot hold a limit.
@@ -118,6 +152,8 @@ pub enum Gap {
     Waypoint,
     /// A gateway's limit on a sidecar, or the other way round.
     OtherRole,
+    /// Its proxy is of another revision of Istio than the limiter's label says.
+    OtherRevision,
 }
 
 /// A port of a Service. istiod names inbound virtual hosts by `port`, not by `target`.

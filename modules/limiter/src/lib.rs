@@ -6,16 +6,18 @@
 //!                               └────────> status ───┴─> status (server-side apply)
 //! ```
 //!
-//! `validate`, `decide`, `translate` and `status` are pure; `engine` keeps state and does no I/O; `module` declares it all to the kit.
+//! `validate`, `decide`, `translate`, `status` and `describe` are pure; `engine` keeps state and does no I/O; `module` declares it all to the kit.
 
 pub mod config;
 pub mod decide;
+pub mod describe;
 pub mod engine;
 mod http;
 pub mod index;
 pub mod input;
 pub mod metrics;
 pub mod module;
+mod overridden;
 pub mod owner;
 mod programmed;
 pub mod status;

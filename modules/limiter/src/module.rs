@@ -11,14 +11,16 @@ use trimtab_crds::limiter::{first_form, v1alpha2};
 use trimtab_kit::apply::{Key, Ownership};
 use trimtab_kit::envoy::re2;
 use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
-use trimtab_mesh::model::{DestinationRule, Namespace, Pod, Service, ServiceEntry, VirtualService};
+use trimtab_mesh::model::{
+    DestinationRule, LimitPatches, Namespace, Pod, Service, ServiceEntry, VirtualService,
+};
 
 use crate::config::LimiterConfig;
 use crate::engine::Engine;
-use crate::http;
 use crate::index::{FirstForm, Index, V1alpha2};
 use crate::input::{Proxies, Settings};
 use crate::metrics::LimiterCollector;
+use crate::{describe, http};
 
 /// A limiter that waits for its first sample need not wait for the ticker; this keeps a storm of events from becoming a
 /// storm of queries.
@@ -92,6 +94,7 @@ impl Module for Limiter {
         setup.follow::<DestinationRule>(&index);
         setup.follow::<ServiceEntry>(&index);
         setup.follow::<VirtualService>(&index);
+        setup.follow::<LimitPatches>(&index);
         setup.writes_status::<v1alpha2::SmartLimiter>();
         setup.writes_status::<first_form::SmartLimiter>();
         let ownership = Ownership {
@@ -109,6 +112,14 @@ impl Module for Limiter {
         setup.api(http::api(engine.clone()));
         let collector = LimiterCollector::new(engine.clone(), config.export_limiters);
         setup.collector(Box::new(collector));
+        let described = engine.clone();
+        setup.describe("smartlimiter", &["smartlimiters", "sml"], move |request| {
+            let (namespace, name) = (&request.namespace, &request.name);
+            match described.description(namespace, name) {
+                Some(description) => Ok(describe::text(&description)),
+                None => Err(described.missing(namespace, name)),
+            }
+        });
         let found = engine.clone();
         setup.findings(move || found.findings());
         setup.expose(engine);

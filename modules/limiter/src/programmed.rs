@@ -10,6 +10,7 @@ use trimtab_kit::condition::{Draft, listed};
 use trimtab_kit::envoyfilter::{PatchContext, RoutePlace};
 
 use crate::input::{Gap, LimiterInput, Proxies, Reach};
+use crate::overridden::{Overridden, overridden};
 use crate::status::Report;
 use crate::validate::{Rule, Validated};
 
@@ -55,7 +56,8 @@ impl Standing {
 }
 
 impl Gap {
-    fn title(self, gateway: bool) -> &'static str {
+    /// In words.
+    pub(crate) fn title(self, gateway: bool) -> &'static str {
         match self {
             Self::NoSidecar => "without the container istio-proxy",
             Self::HostNetwork => "on the host's network, where no traffic is led to a sidecar",
@@ -63,15 +65,24 @@ impl Gap {
             Self::Waypoint => "a waypoint, which no EnvoyFilter with a workloadSelector reaches",
             Self::OtherRole if gateway => "a sidecar and no gateway",
             Self::OtherRole => "a gateway, which needs gateway: true",
+            Self::OtherRevision => "of another revision of Istio",
         }
     }
 }
 
-fn gaps(reach: &Reach, gateway: bool) -> String {
-    let all = reach.without.iter();
-    let texts: Vec<String> = all
-        .map(|(gap, pods)| format!("{pods} {}", gap.title(gateway)))
-        .collect();
+fn gaps(input: &LimiterInput, reach: &Reach) -> String {
+    let text = |(gap, pods): (&Gap, &i64)| {
+        if *gap != Gap::OtherRevision {
+            return format!("{pods} {}", gap.title(input.spec.gateway));
+        }
+        let theirs: Vec<&str> = reach.revisions.iter().map(String::as_str).collect();
+        let wanted = input.owner.revision.as_deref().unwrap_or_default();
+        format!(
+            "{pods} of revision {} of Istio, while the label istio.io/rev of the limiter is {wanted}",
+            theirs.join(" and ")
+        )
+    };
+    let texts: Vec<String> = reach.without.iter().map(text).collect();
     texts.join(", ")
 }
 
@@ -95,9 +106,8 @@ fn standing(input: &LimiterInput, rule: &Rule) -> Standing {
     if pods == 0 {
         return Standing::Unknown("NoPods", format!("set {} has no Ready pods", rule.set));
     }
-    let gateway = input.spec.gateway;
     if reach.proxies == 0 {
-        let why = gaps(reach, gateway);
+        let why = gaps(input, reach);
         let why = format!("no proxy can hold it: of {pods} Ready pods, {why}");
         return Standing::None("NoProxy", why);
     }
@@ -106,6 +116,10 @@ fn standing(input: &LimiterInput, rule: &Rule) -> Standing {
     }
     if let Some(why) = opaque(input, rule) {
         return Standing::None("PortNotHTTP", why);
+    }
+    let overridden = overridden(input, rule);
+    if let Some(Overridden::Whole(why)) = overridden {
+        return Standing::None("Overridden", why);
     }
     let reached = reach.proxies - around(input, rule, reach);
     if reached <= 0 {
@@ -116,7 +130,7 @@ fn standing(input: &LimiterInput, rule: &Rule) -> Standing {
     }
     if reached < pods {
         let excluded = reach.proxies - reached;
-        let mut why = vec![gaps(reach, gateway)];
+        let mut why = vec![gaps(input, reach)];
         if excluded > 0 {
             why.push(format!("{excluded} with the port excluded from the proxy"));
         }
@@ -124,7 +138,14 @@ fn standing(input: &LimiterInput, rule: &Rule) -> Standing {
         let why = why.join(", ");
         return Standing::Some(format!("{reached} of {pods} Ready pods limit; {why}"));
     }
-    Standing::All
+    match overridden {
+        Some(Overridden::Partly(why)) => Standing::Some(why),
+        Some(Overridden::Perhaps(why)) => {
+            let why = format!("what istiod makes of this is not known: {why}");
+            Standing::Unknown("Overridden", why)
+        }
+        _ => Standing::All,
+    }
 }
 
 fn no_host(input: &LimiterInput, rule: &Rule, missing: usize, why: &str) -> Standing {

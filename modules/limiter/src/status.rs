@@ -15,11 +15,12 @@ use trimtab_kit::problem::Problem;
 use crate::decide::plan::fills_others;
 use crate::decide::{metric_key, shown_metrics};
 use crate::input::{LimiterInput, ReadingState};
+use crate::overridden::limits_too;
 use crate::programmed::{programmed, shown};
 use crate::validate::Validated;
 
 /// Reason of a condition that holds, with something that was surely not meant.
-const REMARKS: &str = "AcceptedWithRemarks";
+pub(crate) const REMARKS: &str = "AcceptedWithRemarks";
 
 /// What is known besides input and decisions.
 #[derive(Clone, Debug, Default)]
@@ -147,8 +148,8 @@ fn accepted(
             "nothing is wrong with the object alone; its metrics and sets are looked at once the target is known: see Resolved",
         );
     }
-    let others = fills_others(input, validated);
-    let remarks: Vec<String> = (validated.remarks().chain(&others))
+    let others = [fills_others(input, validated), limits_too(input, validated)];
+    let remarks: Vec<String> = (validated.remarks().chain(others.iter().flatten()))
         .map(ToString::to_string)
         .collect();
     if remarks.is_empty() {
@@ -310,7 +311,7 @@ fn leading(decisions: &[DescriptorStatus]) -> Option<&DescriptorStatus> {
 }
 
 /// Order of states, the most broken one first.
-fn rank(state: DescriptorState) -> u8 {
+pub(crate) fn rank(state: DescriptorState) -> u8 {
     match state {
         DescriptorState::Refused => 0,
         DescriptorState::NoProxy => 1,

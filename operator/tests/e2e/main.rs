@@ -12,6 +12,7 @@ mod authority;
 mod chain;
 mod cli;
 mod crash;
+mod described;
 mod faults;
 mod folder;
 mod help;

@@ -19,6 +19,7 @@ mod peers;
 
 mod against_real;
 mod charts;
+mod described;
 mod exclude;
 mod exports;
 mod facts;

@@ -44,7 +44,7 @@ async fn ask(operator: &Operator, method: &str, path: &str) -> Answer {
     }
 }
 
-/// An operator with a limiter, fences and a MetaRouter.
+/// An operator with a limiter, fences, a MetaRouter and objects of Redis.
 async fn operator() -> Operator {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let embedded = standalone::embedded().unwrap();
@@ -52,6 +52,7 @@ async fn operator() -> Operator {
         "examples/quickstart",
         "examples/lazyload/bookinfo",
         "examples/metaprotocol/thrift",
+        "examples/metaprotocol/redis",
     ];
     let folders = folders.map(|name| repository().join(name));
     for document in manifests::read(&folders).unwrap().documents {
@@ -91,6 +92,8 @@ fn real(path: &str) -> String {
         ("default", "a", "")
     } else if path.contains("routers") {
         ("default", "thrift-demo", "")
+    } else if path.contains("objects") {
+        ("default", "redis-cache", "redisservice")
     } else if path.contains("pods") {
         ("bookinfo", "details-1", "")
     } else {
@@ -269,6 +272,24 @@ async fn fault_o24_every_error_is_json_and_names_the_fix() {
             "/api/v1/metaprotocol/routers/x/y",
             404,
             "no MetaRouter x/y",
+        ),
+        (
+            "GET",
+            "/api/v1/limiters/x/a/description",
+            404,
+            "no SmartLimiter x/a; there are default/a",
+        ),
+        (
+            "GET",
+            "/api/v1/metaprotocol/objects/redisservice/x/y",
+            404,
+            "no RedisService x/y",
+        ),
+        (
+            "GET",
+            "/api/v1/metaprotocol/objects/metarouter/x/y",
+            404,
+            "write redisservice",
         ),
         ("GET", "/api/v1/lazyload/fences/x/y", 404, "x/y"),
         ("GET", "/api/v1/xds/nodes/x", 404, "node id x"),

@@ -16,6 +16,7 @@ mod cases;
 mod compatibility;
 mod decisions;
 mod defects;
+mod described;
 mod ecds;
 mod fixture;
 mod golden;

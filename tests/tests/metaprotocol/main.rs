@@ -15,6 +15,7 @@
 mod addresses;
 mod aeraki;
 mod carrier;
+mod described;
 mod events;
 mod from_aeraki;
 mod gateways;

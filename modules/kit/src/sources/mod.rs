@@ -290,6 +290,10 @@ pub trait MetricSource: Send + Sync {
     fn overrides_queries(&self) -> bool {
         false
     }
+    /// Where the value of a name comes from, for people.
+    fn origin(&self, _name: &str) -> String {
+        self.name().to_owned()
+    }
     /// How the source is doing.
     fn health(&self) -> SourceHealth;
 }

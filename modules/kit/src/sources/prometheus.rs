@@ -229,6 +229,19 @@ impl MetricSource for PrometheusSource {
         names.into_iter().collect()
     }
 
+    fn origin(&self, name: &str) -> String {
+        let handlers = &self.config.handlers;
+        let base = name.rsplit_once('.').map_or(name, |(base, _)| base);
+        let handler = handlers.get(name).or_else(|| handlers.get(base));
+        handler.map_or_else(
+            || self.name().to_owned(),
+            |handler| {
+                let words: Vec<&str> = handler.query.split_whitespace().collect();
+                format!("prometheus, query {}", words.join(" "))
+            },
+        )
+    }
+
     async fn sample(&self, sample_requests: &[SampleRequest]) -> Samples {
         let start = Instant::now();
         let plan = plan::plan(&self.config, sample_requests);

@@ -120,6 +120,12 @@ impl Sampler {
         }
     }
 
+    /// The age of the last good value of a metric.
+    pub fn age(&self, key: &str, metric: &str, now: Duration) -> Option<Duration> {
+        let (_, at) = self.cells.get(key)?.get(metric)?.last?;
+        Some(now.saturating_sub(at))
+    }
+
     /// Releases all memory of a key.
     pub fn forget(&mut self, key: &str) {
         self.cells.remove(key);

@@ -5,6 +5,7 @@ use trimtab_kit::module::Finding;
 
 use super::entry::Entry;
 use crate::decide::plan::fills_others;
+use crate::overridden::limits_too;
 
 impl Entry {
     /// What is refused of the object, and the decisions.
@@ -39,8 +40,11 @@ impl Entry {
                 }
             });
         }
-        let others = fills_others(&self.input, &self.validated);
-        let remarks = self.validated.remarks().chain(&others);
+        let others = [
+            fills_others(&self.input, &self.validated),
+            limits_too(&self.input, &self.validated),
+        ];
+        let remarks = self.validated.remarks().chain(others.iter().flatten());
         out.extend(remarks.map(|remark| Finding {
             refused: false,
             message: format!("{owner}: {remark}"),

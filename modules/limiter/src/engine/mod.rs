@@ -2,6 +2,7 @@
 //! writers and the xDS cache. Synchronous and without I/O; the kit drives it.
 
 mod contract;
+mod description;
 mod entry;
 mod findings;
 mod leader;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use trimtab_mesh::Name;
 use trimtab_mesh::model::{
-    DestinationRule, Labels, Namespace, Pod, Service, ServiceEntry, VirtualService,
+    DestinationRule, Labels, LimitPatches, Namespace, Pod, Service, ServiceEntry, VirtualService,
 };
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::{Change, Follower};
@@ -175,12 +175,30 @@ impl Follower<Namespace> for Index {
         if mode(change.old) == mode(change.new) {
             return;
         }
-        let namespace = &change.name.1;
+        self.touch_namespace(&change.name.1);
+    }
+}
+
+impl Index {
+    /// Touches the limiters of pods of a namespace.
+    fn touch_namespace(&self, namespace: &str) {
         self.with(|s| {
             let keys = s.limiters.keys();
             let keys = keys.filter(|k| k.namespace == *namespace || self.is_root(&k.namespace));
             s.dirty.extend(keys.cloned());
         });
+    }
+}
+
+/// There are few of them.
+impl Follower<LimitPatches> for Index {
+    fn changed(&self, change: Change<'_, LimitPatches>) {
+        let namespace = &change.name.0;
+        if self.is_root(namespace) {
+            self.with(|s| s.dirty.extend(s.limiters.keys().cloned()));
+        } else {
+            self.touch_namespace(namespace);
+        }
     }
 }
 

@@ -8,6 +8,8 @@ mod neighbours;
 mod object;
 mod outbound;
 mod peers;
+mod proxies;
+mod rivals;
 mod rows;
 mod targets;
 
@@ -18,7 +20,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use trimtab_mesh::Mesh;
 use trimtab_mesh::model::{
-    DestinationRule, Labels, Namespace, Pod, Service, ServiceEntry, VirtualService, selects,
+    DestinationRule, Labels, LimitPatches, Namespace, Pod, Service, ServiceEntry, VirtualService,
+    selects,
 };
 use trimtab_mesh::names::full_host;
 
@@ -28,6 +31,8 @@ use neighbours::Place;
 pub use object::{LimiterObject, Resolved};
 use outbound::Outbound;
 use peers::Peers;
+pub use proxies::PodProxy;
+pub(crate) use proxies::nearest;
 pub use rows::{FirstForm, V1alpha2};
 use targets::Targets;
 
@@ -106,6 +111,7 @@ impl Index {
         mesh.table::<DestinationRule>().follow(self);
         mesh.table::<ServiceEntry>().follow(self);
         mesh.table::<VirtualService>().follow(self);
+        mesh.table::<LimitPatches>().follow(self);
     }
 
     /// Waits until a limiter is dirty or gone.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use trimtab_crds::limiter::{BASE_SET, LimiterSpec};
 use trimtab_kit::sources::PodFacts;
 use trimtab_mesh::model::{
-    DestinationRule, Labels, Namespace, Pod, PodGroup, Proxy, Service, ServiceEntry, in_order,
+    DestinationRule, Labels, LimitPatches, Namespace, Pod, PodGroup, Proxy, Service, ServiceEntry,
+    in_order,
 };
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::Table;
@@ -26,8 +27,9 @@ pub(super) struct Targets {
     rules: Arc<Table<DestinationRule>>,
     pub(super) entries: Arc<Table<ServiceEntry>>,
     namespaces: Arc<Table<Namespace>>,
+    pub(super) filters: Arc<Table<LimitPatches>>,
     /// Istio's root namespace: its DestinationRules count for all hosts.
-    root: Arc<str>,
+    pub(super) root: Arc<str>,
 }
 
 impl Targets {
@@ -39,6 +41,7 @@ impl Targets {
             rules: mesh.table(),
             entries: mesh.table(),
             namespaces: mesh.table(),
+            filters: mesh.table(),
             root: root.into(),
         }
     }
@@ -113,6 +116,7 @@ impl Targets {
         selector: Labels,
         out: &mut Resolved,
     ) {
+        out.target.rivals = self.rivals(key, scope, &selector);
         let mut sets = vec![(BASE_SET.to_owned(), Labels::new())];
         let spec = &out.object.spec;
         if !spec.gateway && spec.workload_selector.is_empty() {
@@ -121,7 +125,10 @@ impl Targets {
             out.target.misread = self.misread(&host);
             sets.extend(self.subsets(&host, &key.namespace));
         }
-        let gateway = spec.gateway;
+        let role = Role {
+            gateway: spec.gateway,
+            revision: out.object.owner.revision.clone(),
+        };
         let service = out.object.of_service();
         let service = service.then(|| self.services.get(&key.namespace, &key.name));
         let service = service.flatten();
@@ -141,7 +148,7 @@ impl Targets {
             let facts = SetFacts {
                 labels,
                 pods: ready,
-                reach: (!pods.is_empty()).then(|| self.reach(&pods, gateway, service.as_deref())),
+                reach: (!pods.is_empty()).then(|| self.reach(&pods, &role, service.as_deref())),
             };
             out.target.sets.insert(set.clone(), facts);
             let pods: Vec<PodFacts> = pods.iter().map(|pod| PodFacts::of(pod)).collect();
@@ -151,13 +158,14 @@ impl Targets {
     }
 
     /// Which Ready pods have a proxy that can hold a limit.
-    fn reach(&self, pods: &[Arc<Pod>], gateway: bool, service: Option<&Service>) -> Reach {
+    fn reach(&self, pods: &[Arc<Pod>], role: &Role, service: Option<&Service>) -> Reach {
         let mut out = Reach::default();
         for pod in pods.iter().filter(|p| p.ready) {
-            let namespace = self.namespaces.get("", &pod.group.workload.namespace);
-            let ambient = pod.is_ambient(namespace.as_deref());
-            if let Some(gap) = gap(pod, ambient, gateway) {
+            if let Some(gap) = self.gap(pod, role) {
                 *out.without.entry(gap).or_default() += 1;
+                if gap == Gap::OtherRevision {
+                    out.revisions.insert(pod.group.revision.to_string());
+                }
                 continue;
             }
             out.proxies += 1;
@@ -168,6 +176,13 @@ impl Targets {
             }
         }
         out
+    }
+
+    /// Why a pod cannot hold a limit.
+    pub(super) fn gap(&self, pod: &Pod, role: &Role) -> Option<Gap> {
+        let namespace = self.namespaces.get("", &pod.group.workload.namespace);
+        let ambient = pod.is_ambient(namespace.as_deref());
+        gap(pod, ambient, role)
     }
 
     /// Labels of groups of pods that a selector selects, with their namespaces.
@@ -186,7 +201,7 @@ impl Targets {
     }
 
     /// Pods with all of `labels`, by namespace and name. `*`: of all namespaces.
-    fn pods(&self, scope: &str, labels: &Labels) -> Vec<Arc<Pod>> {
+    pub(super) fn pods(&self, scope: &str, labels: &Labels) -> Vec<Arc<Pod>> {
         let rows = self.pods.rows();
         let groups = rows.index();
         if scope == "*" {
@@ -231,9 +246,18 @@ pub(super) fn ports(service: &Service) -> Vec<ServicePort> {
     out
 }
 
-/// Why a pod cannot hold a limit.
-fn gap(pod: &Pod, ambient: bool, gateway: bool) -> Option<Gap> {
+/// Which proxies a limiter is for.
+#[derive(Clone, Debug)]
+pub(super) struct Role {
+    /// Those of gateways, else sidecars.
+    pub(super) gateway: bool,
+    /// Those of this revision of Istio; none: of all.
+    pub(super) revision: Option<String>,
+}
+
+fn gap(pod: &Pod, ambient: bool, role: &Role) -> Option<Gap> {
     let capture = &pod.capture;
+    let gateway = role.gateway;
     let fits = match capture.proxy {
         Proxy::Waypoint => return Some(Gap::Waypoint),
         Proxy::None => false,
@@ -250,6 +274,11 @@ fn gap(pod: &Pod, ambient: bool, gateway: bool) -> Option<Gap> {
         Proxy::None => Gap::NoSidecar,
         _ => Gap::OtherRole,
     };
+    let own = &*pod.group.revision;
+    let wanted = role.revision.as_deref();
+    if fits && wanted.is_some_and(|wanted| !own.is_empty() && wanted != own) {
+        return Some(Gap::OtherRevision);
+    }
     (!fits).then_some(gap)
 }
 

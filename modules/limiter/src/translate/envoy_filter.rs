@@ -222,7 +222,7 @@ fn covers(wide: &RoutePlace, narrow: &RoutePlace) -> bool {
 /// Slime's name for the plain answer of a Service's limiter. Where several objects meet on one workload (subsets,
 /// gateways, selectors, Services of the same pods) or answers differ, a name of its own: two filters of one name would each count every request,
 /// and a route has one configuration for each name. The name in Slime's style also stays when users insert the filter.
-fn local_filter_name(input: &LimiterInput, set: &str, profile: &Profile) -> String {
+pub(super) fn local_filter_name(input: &LimiterInput, set: &str, profile: &Profile) -> String {
     let spec = &input.spec;
     let alone = set == BASE_SET
         && !input.target.shared
@@ -320,4 +320,4 @@ fn object(input: &LimiterInput, set: &str, patches: Vec<Value>) -> EnvoyFilter {
 /// Proxies of Istio 1.26 or later, which is Envoy 1.34. Older ones refuse a bucket without a value, and the routes with it.
 const MODERN: &str = "^(1[.](2[6-9]|[3-9][0-9])|[2-9][.])";
 /// Order of our EnvoyFilters among others.
-const PRIORITY: i32 = 10;
+pub const PRIORITY: i32 = 10;

@@ -16,6 +16,7 @@ use trimtab_crds::limiter::{Delivery, DescriptorStatus, Mode};
 use trimtab_kit::envoyfilter::RoutePlace;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use envoy_filter::PRIORITY;
 pub use extension_config::{EXTENSION_CONFIG_TYPE, ExtensionConfig};
 pub use names::envoy_filter_name;
 
@@ -126,6 +127,12 @@ fn own_filter(plan: &Plan, rule: &Rule, identity: &str) -> Option<(i64, String)>
         }
         Group::Rest(_) => Some((i64::MAX, "rest".to_owned())),
     }
+}
+
+/// Name of the filter of a rule, where it is one that EnvoyFilters of others can name: with delivery ECDS it has a name of its own.
+pub(crate) fn filter_of(input: &LimiterInput, rule: &Rule) -> Option<String> {
+    let by_object = input.delivery() == Delivery::EnvoyFilter;
+    by_object.then(|| envoy_filter::local_filter_name(input, &rule.set, &Profile::of(rule)))
 }
 
 /// The descriptor value of a rule at a place: `Service[name.namespace]-Id[n]`, with a number that depends on match and

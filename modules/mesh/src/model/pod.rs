@@ -18,6 +18,11 @@ use super::{Labels, Namespace, selects};
 use crate::quantity::parse_quantity;
 use crate::table::{Change, Index, Known, Row, Rows};
 
+/// Annotation with what the injector has done, as JSON.
+const INJECTED: &str = "sidecar.istio.io/status";
+/// Annotation with the revision of the injector.
+const REVISION: &str = "istio.io/rev";
+
 /// A workload as Istio's telemetry names it (`source_workload_namespace`, `source_workload`).
 ///
 /// It is the controller that a user wrote: the Deployment of a ReplicaSet's pods, the CronJob of a Job's, else the direct
@@ -60,6 +65,8 @@ pub struct PodGroup {
     pub labels: Labels,
     /// Their service account.
     pub account: Box<str>,
+    /// The revision of Istio that has injected their proxy; empty: not known.
+    pub revision: Box<str>,
 }
 
 /// Sums over the containers of a pod; `None`: no container says.
@@ -124,6 +131,7 @@ impl Row for Pod {
                 .filter(|a| !a.is_empty())
                 .unwrap_or("default")
                 .into(),
+            revision: revision(object),
         };
         let status = object.status.as_ref();
         let conditions = status.and_then(|s| s.conditions.as_ref());
@@ -138,6 +146,23 @@ impl Row for Pod {
             capture: Capture::of(object),
         })
     }
+}
+
+/// What the injector has noted of itself. The label of the name is not it: it may be a tag.
+fn revision(pod: &v1::Pod) -> Box<str> {
+    let annotation = |name: &str| pod.annotations().get(name).map(String::as_str);
+    let status: Option<Injected> = annotation(INJECTED).and_then(|s| serde_json::from_str(s).ok());
+    let own = status.and_then(|status| status.revision);
+    own.as_deref()
+        .or_else(|| annotation(REVISION))
+        .unwrap_or_default()
+        .into()
+}
+
+/// What the injector writes into [`INJECTED`].
+#[derive(Deserialize)]
+struct Injected {
+    revision: Option<String>,
 }
 
 fn addresses(pod: &v1::Pod) -> Box<[IpAddr]> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterStatus};
 use trimtab_kit::answers::{Answers, Outcome, Part};
 
@@ -50,8 +51,13 @@ impl Entry {
         }
     }
 
+    /// Conditions of now.
+    pub(in crate::engine) fn latest_conditions(&self) -> &[Condition] {
+        &self.latest.conditions
+    }
+
     /// Its values in the xDS cache.
-    fn parts(&self) -> Vec<Part> {
+    pub(in crate::engine) fn parts(&self) -> Vec<Part> {
         let resources = self.resources.iter();
         resources
             .map(|(name, version)| Part::new(EXTENSION_CONFIG_TYPE, name, version))
