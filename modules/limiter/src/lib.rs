@@ -14,6 +14,7 @@ pub mod engine;
 mod http;
 pub mod index;
 pub mod input;
+mod legacy;
 pub mod metrics;
 pub mod module;
 pub mod owner;

@@ -10,7 +10,7 @@ use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{first_form, v1alpha2};
 use trimtab_kit::apply::{Key, Ownership};
 use trimtab_kit::envoy::re2;
-use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
+use trimtab_kit::module::{LegacyKey, Module, ModuleConfig, Setup, SetupError};
 use trimtab_mesh::model::{DestinationRule, Namespace, Pod, Service, ServiceEntry, VirtualService};
 
 use crate::config::LimiterConfig;
@@ -32,6 +32,10 @@ const SHORTEST: trimtab_crds::Duration = trimtab_crds::Duration::from_millis(100
 pub struct Limiter;
 
 impl ModuleConfig for LimiterConfig {
+    fn legacy() -> &'static [LegacyKey] {
+        crate::legacy::SLIME
+    }
+
     fn check(&self) -> Result<(), String> {
         for (key, value) in [
             ("limiter.refresh", self.refresh),

@@ -22,6 +22,7 @@ mod golden;
 mod lab;
 mod leader;
 mod matches;
+mod migrated;
 mod programmed;
 mod protocols;
 mod proxies;
