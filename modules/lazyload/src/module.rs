@@ -201,6 +201,7 @@ fn outputs(engine: &Arc<Engine>, setup: &mut Setup<'_>) {
     let sidecars = Ownership {
         module: Some(MODULE),
         owner,
+        predecessor: None,
     };
     let on_change = Arc::new(move |namespace: &str, name: &str| {
         let key = FenceKey {
@@ -214,6 +215,7 @@ fn outputs(engine: &Arc<Engine>, setup: &mut Setup<'_>) {
     let filters = Ownership {
         module: Some(MODULE),
         owner: fallback_routing,
+        predecessor: None,
     };
     let on_change =
         Arc::new(move |_: &str, _: &str| queue(&touched).push(WorkItem::FallbackRouting));

@@ -101,6 +101,7 @@ impl Module for Limiter {
         let ownership = Ownership {
             module: None,
             owner,
+            predecessor: None,
         };
         let on_change = Arc::new(move |namespace: &str, owner: &str| index.touch(namespace, owner));
         setup.generates::<EnvoyFilter>("EnvoyFilter", ownership, on_change);

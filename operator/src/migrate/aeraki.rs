@@ -4,7 +4,9 @@ mod steps;
 
 use serde_json::Value;
 
-use super::objects::{Objects, annotation, items, label, name, namespace, namespaces, place, places, text};
+use super::objects::{
+    Objects, annotation, items, label, name, namespace, namespaces, place, places, text,
+};
 use super::report::{INSTALL, Report, titled};
 use super::values::Values;
 
@@ -30,7 +32,10 @@ pub fn report(objects: &Objects, refused: &[String]) -> Report {
     };
     let mut values = Values::default();
     for kind in KINDS {
-        report.stay(titled(kind, places(&objects.kind(kind))), "applies as it stands");
+        report.stay(
+            titled(kind, places(&objects.kind(kind))),
+            "applies as it stands",
+        );
     }
     let written = |o: &Value| label(o, MANAGER.0) == MANAGER.1;
     for kind in ["EnvoyFilter", "VirtualService"] {
@@ -43,13 +48,23 @@ pub fn report(objects: &Objects, refused: &[String]) -> Report {
     addresses(objects, &mut report);
     webhooks(objects, &mut report);
     for line in refused {
-        report.decide("Trimtab refuses", line.as_str(), &["change the object: proxies keep their last routes until then"]);
+        report.decide(
+            "Trimtab refuses",
+            line.as_str(),
+            &["change the object: proxies keep their last routes until then"],
+        );
     }
     values.set("aeraki.enabled", true.into());
     values.set("config.lazyload.enabled", false.into());
-    report.change(vec!["ServiceFences (config.lazyload)".to_owned()], "off, as Aeraki has none (lazyxds: trimtab migrate lazyxds)");
+    report.change(
+        vec!["ServiceFences (config.lazyload)".to_owned()],
+        "off, as Aeraki has none (lazyxds: trimtab migrate lazyxds)",
+    );
     values.set("config.metaprotocol.ports", "all".into());
-    report.stay(vec!["ports named tcp-dubbo, tcp-thrift, tcp-redis, ...".to_owned()], "all of them are managed, with config.metaprotocol.ports: all");
+    report.stay(
+        vec!["ports named tcp-dubbo, tcp-thrift, tcp-redis, ...".to_owned()],
+        "all of them are managed, with config.metaprotocol.ports: all",
+    );
     report.values = values.into_value();
     report.decide(
         "values.yaml: image.repository",
@@ -62,14 +77,23 @@ pub fn report(objects: &Objects, refused: &[String]) -> Report {
 
 /// The Deployment: its arguments and environment.
 fn installation(objects: &Objects, values: &mut Values, report: &mut Report) {
-    let found = objects.which("Deployment", |o| name(o) == "aeraki" || label(o, "app") == "aeraki");
+    let found = objects.which("Deployment", |o| {
+        name(o) == "aeraki" || label(o, "app") == "aeraki"
+    });
     if found.len() > 1 {
-        report.decide("Deployment aeraki", "there are several: instances with --master=false serve routes near their proxies", &["one Trimtab a cluster does both: give each cluster its own release"]);
+        report.decide(
+            "Deployment aeraki",
+            "there are several: instances with --master=false serve routes near their proxies",
+            &["one Trimtab a cluster does both: give each cluster its own release"],
+        );
     }
     for deployment in found {
         let at = format!("Deployment {}", place(deployment));
         for container in items(deployment, "/spec/template/spec/containers") {
-            for argument in items(container, "/args").iter().chain(items(container, "/command")) {
+            for argument in items(container, "/args")
+                .iter()
+                .chain(items(container, "/command"))
+            {
                 let argument = argument.as_str().unwrap_or_default();
                 let Some((flag, value)) = argument.trim_start_matches('-').split_once('=') else {
                     continue;
@@ -97,10 +121,16 @@ fn flags(at: &str, flag: &str, value: &str, values: &mut Values, report: &mut Re
         _ if value.is_empty() => {}
         "enable-envoy-filter-namespace-scope" if value == "true" => {
             values.set("config.metaprotocol.scope", "serviceNamespace".into());
-            report.stay(at_of(), "the same as config.metaprotocol.scope: serviceNamespace");
+            report.stay(
+                at_of(),
+                "the same as config.metaprotocol.scope: serviceNamespace",
+            );
         }
         "root-namespace" if value != "istio-system" => {
-            for path in ["config.metaprotocol.rootNamespace", "config.limiter.rootNamespace"] {
+            for path in [
+                "config.metaprotocol.rootNamespace",
+                "config.limiter.rootNamespace",
+            ] {
                 values.set(path, value.into());
             }
             values.set("config.mesh.configMap", format!("{value}/istio").into());
@@ -114,7 +144,11 @@ fn flags(at: &str, flag: &str, value: &str, values: &mut Values, report: &mut Re
             values.set("config.mesh.configMap", format!("{INSTALL}/{value}").into());
             report.stay(at_of(), "the same as config.mesh.configMap");
         }
-        "config-store-secret" => report.decide(at, "Istio's objects in another API server are not seen: Trimtab reads its own", &["install Trimtab in the cluster that has the objects"]),
+        "config-store-secret" => report.decide(
+            at,
+            "Istio's objects in another API server are not seen: Trimtab reads its own",
+            &["install Trimtab in the cluster that has the objects"],
+        ),
         "log-level" => report.change(at_of(), "left out: logLevel, info by default"),
         _ => report.change(at_of(), "left out: nothing depends on it"),
     }
@@ -127,14 +161,18 @@ fn bootstraps(objects: &Objects, values: &mut Values, report: &mut Report) {
         titled("ConfigMap", places(&maps)),
         "written by the chart from now on (aeraki.namespaces); delete it first, or Helm refuses to adopt it",
     );
-    let injected = objects.which("Namespace", |o| label(o, "istio-injection") == "enabled" || !label(o, "istio.io/rev").is_empty());
+    let injected = objects.which("Namespace", |o| {
+        label(o, "istio-injection") == "enabled" || !label(o, "istio.io/rev").is_empty()
+    });
     let mut all = namespaces(&maps);
     if all.is_empty() {
         all = injected.iter().map(|o| name(o).to_owned()).collect();
     }
     values.set("aeraki.namespaces", all.into());
     for map in &maps {
-        let content = map["data"]["custom_bootstrap.json"].as_str().unwrap_or_default();
+        let content = map["data"]["custom_bootstrap.json"]
+            .as_str()
+            .unwrap_or_default();
         let parsed: Value = serde_json::from_str(content).unwrap_or_default();
         for cluster in items(&parsed, "/static_resources/clusters") {
             dialled(map, cluster, values, report);
@@ -153,7 +191,8 @@ fn bootstraps(objects: &Objects, values: &mut Values, report: &mut Report) {
 
 /// The xDS server of one bootstrap.
 fn dialled(map: &Value, cluster: &Value, values: &mut Values, report: &mut Report) {
-    let address = cluster.pointer("/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address");
+    let address = cluster
+        .pointer("/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address");
     let Some(address) = address else {
         return;
     };
@@ -169,7 +208,11 @@ fn dialled(map: &Value, cluster: &Value, values: &mut Values, report: &mut Repor
         values.set("config.metaprotocol.aerakiXdsCluster", named.into());
     }
     report.stay(
-        vec![format!("ConfigMap {}: {host}:{}", place(map), address["port_value"])],
+        vec![format!(
+            "ConfigMap {}: {host}:{}",
+            place(map),
+            address["port_value"]
+        )],
         "proxies that run dial this Service: the chart makes it, in the namespace of the release",
     );
     if of != INSTALL {
@@ -194,14 +237,20 @@ fn data_plane(objects: &Objects, values: &mut Values, report: &mut Report) {
     workloads.extend(objects.kind("StatefulSet"));
     workloads.extend(objects.kind("DaemonSet"));
     let (have, others): (Vec<&Value>, Vec<&Value>) = workloads.into_iter().partition(with);
-    report.stay(titled("Workload", places(&have)), "its image and its annotation bootstrapOverride stay");
+    report.stay(
+        titled("Workload", places(&have)),
+        "its image and its annotation bootstrapOverride stay",
+    );
     let others: Vec<&Value> = others
         .into_iter()
         .filter(|o| !["aeraki", "istiod"].contains(&name(o)) && namespace(o) != INSTALL)
         .collect();
     if others.is_empty() && !have.is_empty() {
         values.set("config.metaprotocol.dataPlane", "Aeraki".into());
-        report.stay(vec!["config.metaprotocol.dataPlane".to_owned()], "Aeraki: every workload that was read has Aeraki's proxy");
+        report.stay(
+            vec!["config.metaprotocol.dataPlane".to_owned()],
+            "Aeraki: every workload that was read has Aeraki's proxy",
+        );
         return;
     }
     report.decide(
@@ -218,9 +267,14 @@ fn data_plane(objects: &Objects, values: &mut Values, report: &mut Report) {
 fn addresses(objects: &Objects, report: &mut Report) {
     let allocated = objects.which("ServiceEntry", |o| {
         let found = items(o, "/spec/addresses").iter();
-        found.filter_map(Value::as_str).any(|a| a.starts_with("240.240."))
+        found
+            .filter_map(Value::as_str)
+            .any(|a| a.starts_with("240.240."))
     });
-    report.stay(titled("ServiceEntry", places(&allocated)), "keeps the address that Aeraki gave it");
+    report.stay(
+        titled("ServiceEntry", places(&allocated)),
+        "keeps the address that Aeraki gave it",
+    );
     let none = objects.which("ServiceEntry", |o| {
         items(o, "/spec/addresses").is_empty() && text(o, "/spec/resolution") != "NONE"
     });
@@ -228,14 +282,19 @@ fn addresses(objects: &Objects, report: &mut Report) {
         report.decide(
             "addresses of ServiceEntries to come",
             "Aeraki gave each an address of 240.240.0.0/16, which istiod hands out too",
-            &["istiod assigns them (Istio 1.25 and later): leave config.metaprotocol.vips out", "config.metaprotocol.vips: {v4: 240.241.0.0/16}"],
+            &[
+                "istiod assigns them (Istio 1.25 and later): leave config.metaprotocol.vips out",
+                "config.metaprotocol.vips: {v4: 240.241.0.0/16}",
+            ],
         );
     }
 }
 
 fn webhooks(objects: &Objects, report: &mut Report) {
     let found = objects.which("ValidatingWebhookConfiguration", |o| {
-        items(o, "/webhooks").iter().any(|w| text(w, "/name") == "validation.aeraki.io")
+        items(o, "/webhooks")
+            .iter()
+            .any(|w| text(w, "/name") == "validation.aeraki.io")
     });
     report.change(
         titled("ValidatingWebhookConfiguration", places(&found)),

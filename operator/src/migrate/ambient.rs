@@ -14,12 +14,33 @@ pub fn report(objects: &Objects) -> Report {
         title: "To ambient mode, namespace by namespace.".to_owned(),
         ..Report::default()
     };
-    let kinds = ["SmartLimiter", "ServiceFence", "MetaRouter", "RedisService", "RedisDestination", "DubboAuthorizationPolicy", "Sidecar", "EnvoyFilter"];
+    let kinds = [
+        "SmartLimiter",
+        "ServiceFence",
+        "MetaRouter",
+        "RedisService",
+        "RedisDestination",
+        "DubboAuthorizationPolicy",
+        "Sidecar",
+        "EnvoyFilter",
+    ];
     let all: Vec<&Value> = kinds.iter().flat_map(|kind| objects.kind(kind)).collect();
     for of in namespaces(&all) {
-        let here = Objects(all.iter().filter(|o| namespace(o) == of).map(|o| (*o).clone()).collect());
-        let moved = objects.kind("Namespace").iter().any(|n| name(n) == of && label(n, MODE) == "ambient");
-        let at = if moved { format!("{of} (ambient already)") } else { of.clone() };
+        let here = Objects(
+            all.iter()
+                .filter(|o| namespace(o) == of)
+                .map(|o| (*o).clone())
+                .collect(),
+        );
+        let moved = objects
+            .kind("Namespace")
+            .iter()
+            .any(|n| name(n) == of && label(n, MODE) == "ambient");
+        let at = if moved {
+            format!("{of} (ambient already)")
+        } else {
+            of.clone()
+        };
         limiters(&at, &here, &mut report);
         fences(&at, &here, &mut report);
         routers(&at, &here, &mut report);
@@ -29,7 +50,10 @@ pub fn report(objects: &Objects) -> Report {
 
 fn limiters(at: &str, here: &Objects, report: &mut Report) {
     let of_gateway = here.which("SmartLimiter", |o| o["spec"]["gateway"] == true);
-    report.stay(titled("SmartLimiter", places(&of_gateway)), "goes on: its gateway keeps its own proxy");
+    report.stay(
+        titled("SmartLimiter", places(&of_gateway)),
+        "goes on: its gateway keeps its own proxy",
+    );
     for limiter in here.which("SmartLimiter", |o| o["spec"]["gateway"] != true) {
         let outbound = directions(limiter).any(|d| d == "outbound");
         let what = if outbound {
@@ -66,7 +90,12 @@ fn fences(at: &str, here: &Objects, report: &mut Report) {
 }
 
 fn routers(at: &str, here: &Objects, report: &mut Report) {
-    for kind in ["MetaRouter", "RedisService", "RedisDestination", "DubboAuthorizationPolicy"] {
+    for kind in [
+        "MetaRouter",
+        "RedisService",
+        "RedisDestination",
+        "DubboAuthorizationPolicy",
+    ] {
         for object in here.kind(kind) {
             report.decide(
                 format!("{at}: {kind} {}", place(object)),

@@ -14,29 +14,109 @@ const KINDS: &[(&str, &str, &str, &str)] = &[
     ("", "v1", "Namespace", "namespaces"),
     ("", "v1", "Pod", "pods"),
     ("", "v1", "Service", "services"),
-    ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
-    ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"),
+    (
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+    ),
+    (
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+    ),
     ("apps", "v1", "DaemonSet", "daemonsets"),
     ("apps", "v1", "Deployment", "deployments"),
     ("apps", "v1", "StatefulSet", "statefulsets"),
     ("config.netease.com", "v1alpha1", "SlimeBoot", "slimeboots"),
     ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
-    ("dubbo.aeraki.io", "v1alpha1", "DubboAuthorizationPolicy", "dubboauthorizationpolicies"),
-    ("metaprotocol.aeraki.io", "v1alpha1", "ApplicationProtocol", "applicationprotocols"),
-    ("metaprotocol.aeraki.io", "v1alpha1", "MetaRouter", "metarouters"),
-    ("microservice.netease.com", "v1alpha1", "SmartLimiter", "smartlimiters"),
-    ("microservice.slime.io", "v1alpha1", "EnvoyPlugin", "envoyplugins"),
-    ("microservice.slime.io", "v1alpha1", "PluginManager", "pluginmanagers"),
-    ("microservice.slime.io", "v1alpha1", "ServiceFence", "servicefences"),
-    ("microservice.slime.io", "v1alpha2", "SmartLimiter", "smartlimiters"),
-    ("networking.istio.io", "v1", "DestinationRule", "destinationrules"),
-    ("networking.istio.io", "v1alpha3", "EnvoyFilter", "envoyfilters"),
+    (
+        "dubbo.aeraki.io",
+        "v1alpha1",
+        "DubboAuthorizationPolicy",
+        "dubboauthorizationpolicies",
+    ),
+    (
+        "metaprotocol.aeraki.io",
+        "v1alpha1",
+        "ApplicationProtocol",
+        "applicationprotocols",
+    ),
+    (
+        "metaprotocol.aeraki.io",
+        "v1alpha1",
+        "MetaRouter",
+        "metarouters",
+    ),
+    (
+        "microservice.netease.com",
+        "v1alpha1",
+        "SmartLimiter",
+        "smartlimiters",
+    ),
+    (
+        "microservice.slime.io",
+        "v1alpha1",
+        "EnvoyPlugin",
+        "envoyplugins",
+    ),
+    (
+        "microservice.slime.io",
+        "v1alpha1",
+        "PluginManager",
+        "pluginmanagers",
+    ),
+    (
+        "microservice.slime.io",
+        "v1alpha1",
+        "ServiceFence",
+        "servicefences",
+    ),
+    (
+        "microservice.slime.io",
+        "v1alpha2",
+        "SmartLimiter",
+        "smartlimiters",
+    ),
+    (
+        "networking.istio.io",
+        "v1",
+        "DestinationRule",
+        "destinationrules",
+    ),
+    (
+        "networking.istio.io",
+        "v1alpha3",
+        "EnvoyFilter",
+        "envoyfilters",
+    ),
     ("networking.istio.io", "v1", "Gateway", "gateways"),
-    ("networking.istio.io", "v1", "ServiceEntry", "serviceentries"),
+    (
+        "networking.istio.io",
+        "v1",
+        "ServiceEntry",
+        "serviceentries",
+    ),
     ("networking.istio.io", "v1", "Sidecar", "sidecars"),
-    ("networking.istio.io", "v1", "VirtualService", "virtualservices"),
-    ("redis.aeraki.io", "v1alpha1", "RedisDestination", "redisdestinations"),
-    ("redis.aeraki.io", "v1alpha1", "RedisService", "redisservices"),
+    (
+        "networking.istio.io",
+        "v1",
+        "VirtualService",
+        "virtualservices",
+    ),
+    (
+        "redis.aeraki.io",
+        "v1alpha1",
+        "RedisDestination",
+        "redisdestinations",
+    ),
+    (
+        "redis.aeraki.io",
+        "v1alpha1",
+        "RedisService",
+        "redisservices",
+    ),
 ];
 
 /// Objects a page.
@@ -44,10 +124,9 @@ const PAGE: u32 = 500;
 
 /// Reads all of them. A kind that is not installed has none; one that may not be read is a line in the second list.
 pub async fn read(client: &Client) -> anyhow::Result<(Objects, Vec<String>)> {
-    client
-        .apiserver_version()
-        .await
-        .context("the cluster does not answer: name files with -f, or another cluster by KUBECONFIG")?;
+    client.apiserver_version().await.context(
+        "the cluster does not answer: name files with -f, or another cluster by KUBECONFIG",
+    )?;
     let (mut out, mut not_read) = (Vec::new(), Vec::new());
     for (group, version, kind, plural) in KINDS {
         let kind = GroupVersionKind::gvk(group, version, kind);
@@ -60,7 +139,9 @@ pub async fn read(client: &Client) -> anyhow::Result<(Objects, Vec<String>)> {
                     kube::Error::Api(error) => error.message,
                     other => other.to_string(),
                 };
-                not_read.push(format!("{plural}: {words}: may the account of this kubeconfig list them?"));
+                not_read.push(format!(
+                    "{plural}: {words}: may the account of this kubeconfig list them?"
+                ));
             }
         }
     }

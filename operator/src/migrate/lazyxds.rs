@@ -33,8 +33,14 @@ pub fn report(objects: &Objects) -> Report {
         let found = objects.which(kind, is_lazy);
         report.stay(titled(kind, places(&found)), "its annotation lazy-xds makes a ServiceFence for each Service with a selector; no switch is needed");
     }
-    if objects.which("Namespace", is_lazy).is_empty() && objects.which("Service", is_lazy).is_empty() {
-        report.decide("annotation lazy-xds", "no Service and no Namespace of the input has it", &["give the objects of the whole cluster"]);
+    if objects.which("Namespace", is_lazy).is_empty()
+        && objects.which("Service", is_lazy).is_empty()
+    {
+        report.decide(
+            "annotation lazy-xds",
+            "no Service and no Namespace of the input has it",
+            &["give the objects of the whole cluster"],
+        );
     }
     let sidecars = objects.which("Sidecar", is_written);
     report.change(
@@ -42,7 +48,10 @@ pub fn report(objects: &Objects) -> Report {
         "what it has learned becomes a ServiceFence (below); then it is deleted, as a Sidecar of others keeps Trimtab's away",
     );
     let filters = objects.which("EnvoyFilter", |o| is_written(o) && !is_part(o));
-    report.change(titled("EnvoyFilter", places(&filters)), "deleted: the fallback's one EnvoyFilter takes the place of one a Service");
+    report.change(
+        titled("EnvoyFilter", places(&filters)),
+        "deleted: the fallback's one EnvoyFilter takes the place of one a Service",
+    );
     let parts: Vec<String> = PARTS
         .iter()
         .flat_map(|(kind, part)| titled(kind, places(&objects.which(kind, |o| name(o) == *part))))
@@ -57,7 +66,11 @@ pub fn report(objects: &Objects) -> Report {
     report.decide(
         "values.yaml: config.lazyload.mode",
         "lazyxds narrows at once; ServiceFences can look on first",
-        &["Enforce, the default: as lazyxds", "Auto: learns 72h, then narrows", "Observe: learns and shows what it would do"],
+        &[
+            "Enforce, the default: as lazyxds",
+            "Auto: learns 72h, then narrows",
+            "Observe: learns and shows what it would do",
+        ],
     );
     report.decide(
         "values.yaml: image.repository",
@@ -77,7 +90,9 @@ fn is_written(object: &Value) -> bool {
 }
 
 fn is_part(object: &Value) -> bool {
-    PARTS.iter().any(|(kind, part)| object["kind"] == *kind && name(object) == *part)
+    PARTS
+        .iter()
+        .any(|(kind, part)| object["kind"] == *kind && name(object) == *part)
 }
 
 /// VirtualServices of users that name the egress gateway.
@@ -99,14 +114,21 @@ fn routes(objects: &Objects, report: &mut Report) {
 fn fence(sidecar: &Value) -> Option<Value> {
     let service = name(sidecar).strip_prefix(PREFIX)?;
     let egress = items(sidecar, "/spec/egress").iter();
-    let hosts = egress.flat_map(|e| items(e, "/hosts")).filter_map(Value::as_str);
+    let hosts = egress
+        .flat_map(|e| items(e, "/hosts"))
+        .filter_map(Value::as_str);
     let own = format!("{INSTALL}/*");
     let mut hosts: Vec<&str> = hosts.filter(|h| *h != own).collect();
     hosts.sort_unstable();
     // A host of any namespace is written without one.
     let hosts: serde_json::Map<String, Value> = hosts
         .into_iter()
-        .map(|host| (host.strip_prefix("*/").unwrap_or(host).to_owned(), json!({})))
+        .map(|host| {
+            (
+                host.strip_prefix("*/").unwrap_or(host).to_owned(),
+                json!({}),
+            )
+        })
         .collect();
     Some(json!({
         "apiVersion": "microservice.slime.io/v1alpha1",
@@ -130,8 +152,12 @@ fn steps(objects: &Objects, sidecars: &[&Value], filters: &[&Value], report: &mu
     report.step(
         "Stop lazyxds",
         "its Sidecars and routes stay in force; nothing new is learned",
-        vec![format!("kubectl --namespace {INSTALL} scale deployment lazyxds --replicas=0")],
-        &[&format!("kubectl --namespace {INSTALL} scale deployment lazyxds --replicas=1")],
+        vec![format!(
+            "kubectl --namespace {INSTALL} scale deployment lazyxds --replicas=0"
+        )],
+        &[&format!(
+            "kubectl --namespace {INSTALL} scale deployment lazyxds --replicas=1"
+        )],
     );
     let mut commands = vec![format!(
         "helm install trimtab-crds charts/trimtab-crds --namespace {INSTALL}"
@@ -156,7 +182,13 @@ fn steps(objects: &Objects, sidecars: &[&Value], filters: &[&Value], report: &mu
     let of = |kind: &str, found: &[&Value]| -> Vec<String> {
         let found = found.iter();
         found
-            .map(|o| format!("kubectl --namespace {} delete {kind} {}", namespace(o), name(o)))
+            .map(|o| {
+                format!(
+                    "kubectl --namespace {} delete {kind} {}",
+                    namespace(o),
+                    name(o)
+                )
+            })
             .collect()
     };
     let mut commands = of("envoyfilter", filters);
@@ -173,11 +205,22 @@ fn steps(objects: &Objects, sidecars: &[&Value], filters: &[&Value], report: &mu
         vec!["kubectl get servicefences --all-namespaces".to_owned()],
         &["as from step 5"],
     );
-    let found = |(kind, part): &&(&str, &str)| !objects.which(kind, |o| name(o) == *part).is_empty();
+    let found =
+        |(kind, part): &&(&str, &str)| !objects.which(kind, |o| name(o) == *part).is_empty();
     let commands = PARTS
         .iter()
         .filter(found)
-        .map(|(kind, part)| format!("kubectl --namespace {INSTALL} delete {} {part}", kind.to_lowercase()))
+        .map(|(kind, part)| {
+            format!(
+                "kubectl --namespace {INSTALL} delete {} {part}",
+                kind.to_lowercase()
+            )
+        })
         .collect();
-    report.step("Remove lazyxds", "only Trimtab is there", commands, &["none: install lazyxds anew"]);
+    report.step(
+        "Remove lazyxds",
+        "only Trimtab is there",
+        commands,
+        &["none: install lazyxds anew"],
+    );
 }

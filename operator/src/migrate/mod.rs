@@ -19,7 +19,6 @@ use anyhow::{Context, bail};
 use clap::{Args, FromArgMatches, ValueEnum};
 use serde_json::Value;
 
-use crate::config::Config;
 use crate::manifests::{self, Document};
 use crate::{modules, translate};
 use objects::Objects;
@@ -155,8 +154,17 @@ async fn refused(objects: &Objects) -> Vec<String> {
     if !objects.0.iter().any(mine) {
         return Vec::new();
     }
-    let surroundings = ["Service", "Pod", "EndpointSlice", "Namespace", "DestinationRule", "ServiceEntry", "Gateway"];
-    let wanted = |o: &Value| mine(o) || surroundings.contains(&o["kind"].as_str().unwrap_or_default());
+    let surroundings = [
+        "Service",
+        "Pod",
+        "EndpointSlice",
+        "Namespace",
+        "DestinationRule",
+        "ServiceEntry",
+        "Gateway",
+    ];
+    let wanted =
+        |o: &Value| mine(o) || surroundings.contains(&o["kind"].as_str().unwrap_or_default());
     let documents: Vec<Document> = objects
         .0
         .iter()

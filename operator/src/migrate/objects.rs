@@ -10,7 +10,8 @@ impl Objects {
     /// Those of a kind, sorted by namespace and name.
     pub fn kind(&self, kind: &str) -> Vec<&Value> {
         let mut found: Vec<&Value> = self.0.iter().filter(|o| o["kind"] == kind).collect();
-        found.sort_by_key(|o| (namespace(o), name(o), text(o, "/apiVersion")));
+        let key = |o: &Value| (place(o), text(o, "/apiVersion").to_owned());
+        found.sort_by_cached_key(|o| key(o));
         found
     }
 
@@ -19,12 +20,6 @@ impl Objects {
         let mut found = self.kind(kind);
         found.retain(|o| holds(o));
         found
-    }
-
-    /// The object of a kind, namespace and name.
-    pub fn find(&self, kind: &str, of: &str, named: &str) -> Option<&Value> {
-        let found = self.which(kind, |o| namespace(o) == of && name(o) == named);
-        found.first().copied()
     }
 }
 
@@ -59,7 +54,9 @@ pub fn places(objects: &[&Value]) -> Vec<String> {
 
 /// The value of a label; empty when it is not there.
 pub fn label<'a>(object: &'a Value, key: &str) -> &'a str {
-    object["metadata"]["labels"][key].as_str().unwrap_or_default()
+    object["metadata"]["labels"][key]
+        .as_str()
+        .unwrap_or_default()
 }
 
 /// The value of an annotation; empty when it is not there.

@@ -64,7 +64,11 @@ fn finish(done: &[(String, &Value, bool)], report: &mut Report) {
     if done.is_empty() {
         return;
     }
-    let whole: Vec<&Value> = done.iter().filter(|(_, _, more)| !more).map(|(_, f, _)| *f).collect();
+    let whole: Vec<&Value> = done
+        .iter()
+        .filter(|(_, _, more)| !more)
+        .map(|(_, f, _)| *f)
+        .collect();
     report.change(
         titled("EnvoyFilter", done.iter().map(|(_, f, _)| place(f)).collect()),
         "replaced by the SmartLimiters; series of Envoy have other names, and refused gRPC calls get RESOURCE_EXHAUSTED, which Istio does not repeat (action.response.grpcStatus: FromStatus is what Envoy does by itself)",
@@ -86,7 +90,13 @@ fn finish(done: &[(String, &Value, bool)], report: &mut Report) {
         "the SmartLimiters limit alone",
         whole
             .iter()
-            .map(|f| format!("kubectl --namespace {} delete envoyfilter {}", namespace(f), name(f)))
+            .map(|f| {
+                format!(
+                    "kubectl --namespace {} delete envoyfilter {}",
+                    namespace(f),
+                    name(f)
+                )
+            })
             .collect(),
         &["kubectl apply with the files that you gave"],
     );
@@ -120,14 +130,20 @@ fn convert(filter: &Value, read: &Found<'_>) -> Result<Vec<Value>, String> {
         return Err("it has no workloadSelector and limits every workload that it reaches, each with a bucket of its own: write one SmartLimiter a Service, or select the pods by a label".to_owned());
     }
     let several = groups.len() > 1;
-    let made = groups.into_iter().map(|(group, rules)| limiter(filter, group, &rules, several));
+    let made = groups
+        .into_iter()
+        .map(|(group, rules)| limiter(filter, group, &rules, several));
     Ok(made.collect())
 }
 
 fn limiter(filter: &Value, group: Group, rules: &[Value], several: bool) -> Value {
     let mut named = name(filter).to_owned();
     if several {
-        named.push_str(if group.gateway { "-gateway" } else { "-sidecar" });
+        named.push_str(if group.gateway {
+            "-gateway"
+        } else {
+            "-sidecar"
+        });
         named.push_str(if group.shadow { "-shadow" } else { "" });
     }
     let mut spec = json!({
@@ -161,30 +177,51 @@ fn limiter(filter: &Value, group: Group, rules: &[Value], several: bool) -> Valu
 }
 
 /// The descriptors of one bucket and of those of its descriptors.
-fn rules_of(bucket: &Bucket, rate_limits: &[RateLimit]) -> Result<Vec<Value>, String> {
+fn rules_of(bucket: &Bucket<'_>, rate_limits: &[RateLimit<'_>]) -> Result<Vec<Value>, String> {
     let mut out = Vec::new();
-    let Limit { default, descriptors, .. } = &bucket.limit;
+    let Limit {
+        default,
+        descriptors,
+        ..
+    } = &bucket.limit;
     if let Some(tokens) = default {
         out.push(rule(bucket, *tokens, &[], &bucket.place));
     }
     for descriptor in descriptors {
-        let here = rate_limits.iter().filter(|r| {
-            r.side == bucket.side && (bucket.of_filter || r.place == bucket.place)
-        });
-        let mut made = here.filter_map(|r| Some((r, r.makes(&descriptor.entries)?)));
+        let here: Vec<&RateLimit<'_>> = rate_limits
+            .iter()
+            .filter(|r| r.side == bucket.side && (bucket.of_filter || r.place == bucket.place))
+            .collect();
+        let mut made = here
+            .iter()
+            .filter_map(|r| Some((r, r.makes(&descriptor.entries)?)));
         let words = descriptor.words();
         let Some((rate_limit, matches)) = made.next() else {
-            return Err(format!("descriptor {words}: no rate_limits of the same place make it, so that its bucket is never used; if those of another EnvoyFilter do, put both into one"));
+            if here.iter().any(|r| r.is_beyond()) {
+                return Err(format!(
+                    "descriptor {words}: an action of its rate_limits has no match of a SmartLimiter: known are generic_key, header_value_match, query_parameter_value_match, request_headers, remote_address and masked_remote_address"
+                ));
+            }
+            return Err(format!(
+                "descriptor {words}: no rate_limits of the same place make it, so that its bucket is never used; if those of another EnvoyFilter do, put both into one"
+            ));
         };
         if made.next().is_some() {
-            return Err(format!("descriptor {words}: several rate_limits make it and share its bucket; rules of a SmartLimiter have one each"));
+            return Err(format!(
+                "descriptor {words}: several rate_limits make it and share its bucket; rules of a SmartLimiter have one each"
+            ));
         }
-        out.push(rule(bucket, descriptor.tokens, &matches?, &rate_limit.place));
+        out.push(rule(
+            bucket,
+            descriptor.tokens,
+            &matches?,
+            &rate_limit.place,
+        ));
     }
     Ok(out)
 }
 
-fn rule(bucket: &Bucket, tokens: bucket::Tokens, matches: &[Value], place: &Place) -> Value {
+fn rule(bucket: &Bucket<'_>, tokens: bucket::Tokens, matches: &[Value], place: &Place) -> Value {
     let mut action = json!({
         "quota": tokens.quota.to_string(),
         "fill_interval": tokens.interval(),

@@ -244,9 +244,7 @@ pub fn saved(kinds: &str, file: &str) -> String {
 /// The commands that install the chart with these values.
 pub fn install() -> Vec<String> {
     vec![
-        format!(
-            "helm install trimtab charts/trimtab --namespace {INSTALL} --values values.yaml"
-        ),
+        format!("helm install trimtab charts/trimtab --namespace {INSTALL} --values values.yaml"),
         format!("kubectl --namespace {INSTALL} rollout status deployment/trimtab"),
     ]
 }

@@ -33,7 +33,9 @@ pub fn report(objects: &Objects, modules: &[Factory], refused: &[String]) -> Rep
         out.boot(boot);
     }
     out.switches(&found);
-    let Work { values, mut report, .. } = out;
+    let Work {
+        values, mut report, ..
+    } = out;
     made::classify(objects, &mut report);
     for line in refused {
         report.decide("Trimtab refuses", line.as_str(), &["change the object before the step that installs Trimtab: its last limit stays in force until then"]);
@@ -50,7 +52,11 @@ fn checked(report: &mut Report) {
         return;
     };
     if let Err(error) = Config::parse(&text) {
-        report.decide("values.yaml", format!("config.{error:#}"), &["change the value before helm install: the chart or the operator refuses it"]);
+        report.decide(
+            "values.yaml",
+            format!("config.{error:#}"),
+            &["change the value before helm install: the chart or the operator refuses it"],
+        );
     }
 }
 
@@ -87,7 +93,11 @@ impl Work<'_> {
                 self.report.stay(vec![at], what);
                 continue;
             }
-            let became = factory.legacy().iter().find(|l| l.key == key).map(|l| l.became);
+            let became = factory
+                .legacy()
+                .iter()
+                .find(|l| l.key == key.as_str())
+                .map(|l| l.became);
             let became = match became {
                 Some(Became::Key(path)) => {
                     self.set(at, &format!("config.{}.{path}", factory.name), texts(value));
@@ -137,7 +147,8 @@ impl Work<'_> {
             let at = format!("{at}[{i}]");
             let address = text(source, "/address");
             if address.starts_with("k8s://") {
-                self.report.change(vec![at], "left out: the API server is read always");
+                self.report
+                    .change(vec![at], "left out: the API server is read always");
             } else {
                 self.report.decide(
                     at,
@@ -157,7 +168,10 @@ impl Work<'_> {
                 ("logLevel", "warning") => self.set(at, "logLevel", "warn".into()),
                 ("logLevel", "fatal" | "panic") => self.set(at, "logLevel", "error".into()),
                 ("logLevel", level) => self.set(at, "logLevel", level.into()),
-                _ => self.report.change(vec![at], "left out: logs go to standard error, at one level"),
+                _ => self.report.change(
+                    vec![at],
+                    "left out: logs go to standard error, at one level",
+                ),
             }
         }
     }
@@ -167,9 +181,13 @@ impl Work<'_> {
             let at = format!("{at}.{key}");
             match camel_case(&key.replace('-', "_")).as_str() {
                 "logSourcePort" => {
-                    let port = value.as_str().and_then(|v| v.rsplit(':').next()?.parse::<u16>().ok());
+                    let port = value
+                        .as_str()
+                        .and_then(|v| v.rsplit(':').next()?.parse::<u16>().ok());
                     match port {
-                        Some(8082) | None => self.report.stay(vec![at], "access logs arrive at port 8082"),
+                        Some(8082) | None => self
+                            .report
+                            .stay(vec![at], "access logs arrive at port 8082"),
                         Some(port) => self.set(at, "service.ports.accessLogs", port.into()),
                     }
                 }
@@ -183,7 +201,10 @@ impl Work<'_> {
     fn metric(&mut self, module: &Slime) {
         let at = format!("{}.metric", module.origin);
         if !module.metric["k8s"].is_null() {
-            self.report.change(vec![format!("{at}.k8s")], "left out: the number of pods is always there");
+            self.report.change(
+                vec![format!("{at}.k8s")],
+                "left out: the number of pods is always there",
+            );
         }
         let prometheus = &module.metric["prometheus"];
         let address = &prometheus["address"];
@@ -192,15 +213,29 @@ impl Work<'_> {
         }
         let learns = module.kind == "lazyload";
         if learns && module.general["metricSourceType"] == "accesslog" {
-            self.report.change(vec![format!("{at}.prometheus")], "left out: metricSourceType is accesslog");
+            self.report.change(
+                vec![format!("{at}.prometheus")],
+                "left out: metricSourceType is accesslog",
+            );
             return;
         }
         if module.general["disableAdaptive"] == true {
-            self.report.change(vec![format!("{at}.prometheus")], "left out: disableAdaptive is set");
+            self.report.change(
+                vec![format!("{at}.prometheus")],
+                "left out: disableAdaptive is set",
+            );
             return;
         }
-        let path = if learns { "config.lazyload.learn.prometheus" } else { "config.metrics.prometheus" };
-        self.set(format!("{at}.prometheus.address"), &format!("{path}.address"), address.clone());
+        let path = if learns {
+            "config.lazyload.learn.prometheus"
+        } else {
+            "config.metrics.prometheus"
+        };
+        self.set(
+            format!("{at}.prometheus.address"),
+            &format!("{path}.address"),
+            address.clone(),
+        );
         let handlers = &prometheus["handlers"];
         if handlers.is_null() {
             return;
@@ -231,7 +266,11 @@ impl Work<'_> {
     fn env(&mut self, at: &str, variables: &[Value]) {
         for variable in variables {
             let name = text(variable, "/name");
-            self.became(format!("{at}.{name}"), keys::find(ENV, name), &variable["value"]);
+            self.became(
+                format!("{at}.{name}"),
+                keys::find(ENV, name),
+                &variable["value"],
+            );
         }
     }
 
@@ -239,11 +278,16 @@ impl Work<'_> {
         for (name, component) in value.as_object().into_iter().flatten() {
             let at = format!("{at}.{name}");
             if name != "globalSidecar" {
-                self.report.change(vec![at], "left out: nothing of Trimtab needs it");
+                self.report
+                    .change(vec![at], "left out: nothing of Trimtab needs it");
                 continue;
             }
             self.table(&at, GLOBAL_SIDECAR, component);
-            self.table(&format!("{at}.sidecarInject"), INJECT, &component["sidecarInject"]);
+            self.table(
+                &format!("{at}.sidecarInject"),
+                INJECT,
+                &component["sidecarInject"],
+            );
         }
     }
 
@@ -287,7 +331,8 @@ impl Work<'_> {
         let off = "off, as it was: switch it on when you want it";
         if !on("lazyload") {
             self.values.set("config.lazyload.enabled", false.into());
-            self.report.change(vec!["ServiceFences (config.lazyload)".to_owned()], off);
+            self.report
+                .change(vec!["ServiceFences (config.lazyload)".to_owned()], off);
         } else if self.values.get("fallback.enabled") != Some(&Value::Bool(true)) {
             self.report.decide(
                 "values.yaml: fallback.enabled",
@@ -299,12 +344,19 @@ impl Work<'_> {
             );
         }
         self.values.set("config.metaprotocol.enabled", false.into());
-        self.report.change(vec!["MetaRouters (config.metaprotocol)".to_owned()], off);
+        self.report
+            .change(vec!["MetaRouters (config.metaprotocol)".to_owned()], off);
         if on("lazyload") {
-            for (key, what) in [("autoPort", "HTTP ports are found in the mesh"), ("supportH2", "ports named grpc and http2 are carried too")] {
+            for (key, what) in [
+                ("autoPort", "HTTP ports are found in the mesh"),
+                ("supportH2", "ports named grpc and http2 are carried too"),
+            ] {
                 let path = format!("config.lazyload.fallback.{key}");
                 if self.values.get(&path).is_none() {
-                    self.report.change(vec![format!("general.{key}")], format!("on by default here: {what}; {path}: false is what Slime does"));
+                    self.report.change(
+                        vec![format!("general.{key}")],
+                        format!("on by default here: {what}; {path}: false is what Slime does"),
+                    );
                 }
             }
         }

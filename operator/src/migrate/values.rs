@@ -13,9 +13,7 @@ impl Values {
         let last = keys.pop().unwrap_or_default();
         let mut at = &mut self.0;
         for key in keys {
-            let entry = at
-                .entry(key)
-                .or_insert_with(|| Value::Object(Map::new()));
+            let entry = at.entry(key).or_insert_with(|| Value::Object(Map::new()));
             match entry {
                 Value::Object(inner) => at = inner,
                 _ => return false,

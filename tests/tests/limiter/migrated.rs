@@ -68,8 +68,10 @@ async fn answers(what: &str, filters: &[Value], all: &[Calls]) -> Vec<BTreeMap<u
 }
 
 async fn same(case: &str, all: &[Calls], want: &[&[(u16, usize)]]) {
-    let want: Vec<BTreeMap<u16, usize>> =
-        want.iter().map(|counts| counts.iter().copied().collect()).collect();
+    let want: Vec<BTreeMap<u16, usize>> = want
+        .iter()
+        .map(|counts| counts.iter().copied().collect())
+        .collect();
     let before = answers(&format!("{case}-before"), &by_hand(case), all).await;
     assert_eq!(before, want, "{case}: the EnvoyFilters");
     let after = answers(&format!("{case}-after"), &by_limiters(case).await, all).await;
@@ -88,7 +90,12 @@ async fn a_bucket_of_the_whole_workload() {
         calls(|m| m.outbound, 3, get("/").header("host", RATINGS)),
     ];
     // Each port has a connection manager, and with it a bucket, of its own.
-    same("ratelimit-workload", &all, &[&[(200, 2), (429, 2)], &[(200, 2), (429, 1)], &[(200, 3)]]).await;
+    same(
+        "ratelimit-workload",
+        &all,
+        &[&[(200, 2), (429, 2)], &[(200, 2), (429, 1)], &[(200, 3)]],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -134,5 +141,10 @@ async fn buckets_of_hosts_of_a_gateway() {
         calls(|m| m.gateway, 3, to("a.example.com")),
         calls(|m| m.gateway, 3, to("b.example.com")),
     ];
-    same("ratelimit-gateway", &all, &[&[(200, 2), (429, 1)], &[(200, 3)]]).await;
+    same(
+        "ratelimit-gateway",
+        &all,
+        &[&[(200, 2), (429, 1)], &[(200, 3)]],
+    )
+    .await;
 }

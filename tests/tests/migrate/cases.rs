@@ -13,7 +13,12 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn names() -> Vec<String> {
     let entries = std::fs::read_dir(root()).expect("the folder of golden cases");
     let mut names: Vec<String> = entries
-        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .map(|e| {
+            e.expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     names.sort();
     assert!(names.len() > 10, "{names:?}");
@@ -34,7 +39,9 @@ pub(crate) async fn run(from: &str, file: &Path, more: &[&str]) -> Migration {
     let file = file.display().to_string();
     let args = [&[from, "-f", &file], more].concat();
     let args = MigrateArgs::of(&args).expect("arguments");
-    migrate(&args).await.unwrap_or_else(|e| panic!("{file}: {e:#}"))
+    migrate(&args)
+        .await
+        .unwrap_or_else(|e| panic!("{file}: {e:#}"))
 }
 
 /// The report of a case as JSON.

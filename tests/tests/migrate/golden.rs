@@ -40,12 +40,19 @@ async fn fault_o18_printed_objects_are_accepted_by_the_operator() {
         }
         let config = translate::configuration(None).unwrap();
         let files = [path, file];
-        let files = if from == "istio-ratelimit" { &files[..1] } else { &files[..] };
+        let files = if from == "istio-ratelimit" {
+            &files[..1]
+        } else {
+            &files[..]
+        };
         let output = translate::run(files, "default", &BTreeMap::new(), &config).await;
         let output = output.unwrap_or_else(|e| panic!("{name}: {e:#}"));
         assert_eq!(output.refused, Vec::<String>::new(), "{name}");
         if from == "istio-ratelimit" {
-            assert!(output.objects.len() >= objects.len(), "{name}: an EnvoyFilter each");
+            assert!(
+                output.objects.len() >= objects.len(),
+                "{name}: an EnvoyFilter each"
+            );
         }
         tried += 1;
     }
@@ -60,9 +67,17 @@ async fn what_a_smart_limiter_cannot_say_is_listed() {
     assert!(!done.complete);
     let printed = report("ratelimit-refused").await;
     assert!(printed["objects"].is_null(), "{printed}");
-    let count = std::fs::read_to_string(file).unwrap().matches("\"EnvoyFilter\"").count();
+    let count = std::fs::read_to_string(file)
+        .unwrap()
+        .matches("\"EnvoyFilter\"")
+        .count();
     let decisions = printed["decisions"].as_array().unwrap();
-    let stays: usize = printed["stays"].as_array().unwrap().iter().map(|l| l["what"].as_array().unwrap().len()).sum();
+    let stays: usize = printed["stays"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| l["what"].as_array().unwrap().len())
+        .sum();
     assert_eq!(decisions.len() + stays, count, "each once");
     assert_eq!(stays, 2, "{printed}");
 }

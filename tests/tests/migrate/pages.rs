@@ -11,7 +11,9 @@ fn repository() -> PathBuf {
 
 /// Lines without their indentation.
 fn lines(text: &str) -> Vec<String> {
-    let lines = text.lines().map(|l| l.trim().trim_end_matches('\\').trim_end());
+    let lines = text
+        .lines()
+        .map(|l| l.trim().trim_end_matches('\\').trim_end());
     lines.filter(|l| !l.is_empty()).map(str::to_owned).collect()
 }
 
@@ -32,7 +34,9 @@ async fn fault_o19_pages_and_reports_have_the_same_steps() {
             for command in step["commands"].as_array().unwrap() {
                 for line in lines(command.as_str().unwrap()) {
                     let found = page[at..].iter().position(|l| l.contains(&line));
-                    let found = found.unwrap_or_else(|| panic!("{product}: the page lacks, or has earlier: {line}"));
+                    let found = found.unwrap_or_else(|| {
+                        panic!("{product}: the page lacks, or has earlier: {line}")
+                    });
                     at += found;
                     count += 1;
                 }

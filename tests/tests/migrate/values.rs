@@ -26,9 +26,10 @@ fn render(values: &Path) -> Result<String, String> {
         .output()
         .expect("helm runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    match output.status.success() {
-        true => Ok(text(&output.stdout)),
-        false => Err(text(&output.stderr)),
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
     }
 }
 
@@ -72,9 +73,18 @@ async fn values_are_refused_where_there_are_none() {
     let (file, _) = input("ambient");
     let file = file.display().to_string();
     let values = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-values.yaml");
-    let args = ["ambient", "-f", &file, "--values", &values.display().to_string()];
+    let args = [
+        "ambient",
+        "-f",
+        &file,
+        "--values",
+        &values.display().to_string(),
+    ];
     let args = trimtab::migrate::MigrateArgs::of(&args).unwrap();
-    let error = trimtab::migrate::migrate(&args).await.unwrap_err().to_string();
+    let error = trimtab::migrate::migrate(&args)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("--values"), "{error}");
     assert!(!values.exists());
 }

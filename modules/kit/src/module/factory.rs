@@ -49,7 +49,8 @@ pub fn read<C: ModuleConfig>(section: &Value) -> Result<C, String> {
         let path = error.path().to_string();
         let inner = error.inner().to_string();
         // Only the section's own keys: a path with a dot is of a part of it.
-        let advice = advice(C::legacy(), &inner).filter(|_| !path.contains(['.', '[']) || path == ".");
+        let advice =
+            advice(C::legacy(), &inner).filter(|_| !path.contains(['.', '[']) || path == ".");
         let inner = advice.map_or_else(|| inner.clone(), |advice| format!("{inner}; {advice}"));
         match path.as_str() {
             "." => format!(": {inner}"),

@@ -9,7 +9,8 @@ use crate::migrate::report::{INSTALL, Report, install, saved};
 const PROTOCOLS: &str = "applicationprotocols.metaprotocol.aeraki.io";
 
 /// Saves ApplicationProtocols as objects of the whole cluster.
-const SAVE_PROTOCOLS: &str = "kubectl get applicationprotocols --all-namespaces -o go-template='{{range .items}}---
+const SAVE_PROTOCOLS: &str =
+    "kubectl get applicationprotocols --all-namespaces -o go-template='{{range .items}}---
 apiVersion: metaprotocol.aeraki.io/v1alpha1
 kind: ApplicationProtocol
 metadata: {name: {{.metadata.name}}}
@@ -81,19 +82,37 @@ fn stop(objects: &Objects, report: &mut Report) {
     let mut commands = Vec::new();
     let mut back = Vec::new();
     for deployment in objects.which("Deployment", |o| name(o) == "aeraki") {
-        let scale = format!("kubectl --namespace {} scale deployment aeraki", namespace(deployment));
+        let scale = format!(
+            "kubectl --namespace {} scale deployment aeraki",
+            namespace(deployment)
+        );
         commands.push(format!("{scale} --replicas=0"));
         back.push(format!("{scale} --replicas=1: it makes its webhook anew, and of the Service kubectl apply with aeraki-installation.yaml"));
     }
-    let of = |o: &Value| items(o, "/webhooks").iter().any(|w| text(w, "/name") == "validation.aeraki.io");
+    let of = |o: &Value| {
+        items(o, "/webhooks")
+            .iter()
+            .any(|w| text(w, "/name") == "validation.aeraki.io")
+    };
     for webhook in objects.which("ValidatingWebhookConfiguration", of) {
-        commands.push(format!("kubectl delete validatingwebhookconfiguration {}", name(webhook)));
+        commands.push(format!(
+            "kubectl delete validatingwebhookconfiguration {}",
+            name(webhook)
+        ));
     }
     for service in objects.which("Service", |o| name(o) == "aeraki") {
-        commands.push(format!("kubectl --namespace {} delete service aeraki", namespace(service)));
+        commands.push(format!(
+            "kubectl --namespace {} delete service aeraki",
+            namespace(service)
+        ));
     }
     let back: Vec<&str> = back.iter().map(String::as_str).collect();
-    report.step("Stop Aeraki", "proxies that run keep their last routes; new ones have none until Trimtab is there", commands, &back);
+    report.step(
+        "Stop Aeraki",
+        "proxies that run keep their last routes; new ones have none until Trimtab is there",
+        commands,
+        &back,
+    );
 }
 
 fn crds(objects: &Objects, report: &mut Report) {

@@ -38,7 +38,10 @@ enum Source<'a> {
 pub fn read(rate_limit: &Value, side: Side, place: Place) -> Result<RateLimit<'_>, String> {
     for (name, why) in [
         ("stage", "stages of rate limits: a SmartLimiter has one"),
-        ("disable_key", "a key of Envoy's runtime that switches it off: mode: Shadow does"),
+        (
+            "disable_key",
+            "a key of Envoy's runtime that switches it off: mode: Shadow does",
+        ),
         ("limit", "a limit that comes with the request"),
         ("hits_addend", "requests that count more than once"),
         ("apply_on_stream_done", "requests that count when they end"),
@@ -50,16 +53,15 @@ pub fn read(rate_limit: &Value, side: Side, place: Place) -> Result<RateLimit<'_
     }
     let actions = field(rate_limit, "actions").as_array();
     let entries = actions.into_iter().flatten().map(entry).collect();
-    Ok(RateLimit { side, place, entries })
+    Ok(RateLimit {
+        side,
+        place,
+        entries,
+    })
 }
 
 fn entry(action: &Value) -> Entry<'_> {
-    let of = |name| action.get(name).or_else(|| action.get(camel_case(name)));
-    let word = |of, name| field(of, name).as_str().unwrap_or_default();
-    let key = |of, otherwise| match word(of, "descriptor_key") {
-        "" => otherwise,
-        key => key,
-    };
+    let of = |name: &str| action.get(name).or_else(|| action.get(camel_case(name)));
     if let Some(generic) = of("generic_key") {
         return Entry {
             key: key(generic, "generic_key"),
@@ -104,7 +106,25 @@ fn entry(action: &Value) -> Entry<'_> {
     }
 }
 
+fn word<'a>(of: &'a Value, name: &str) -> &'a str {
+    field(of, name).as_str().unwrap_or_default()
+}
+
+fn key<'a>(of: &'a Value, otherwise: &'a str) -> &'a str {
+    match word(of, "descriptor_key") {
+        "" => otherwise,
+        key => key,
+    }
+}
+
 impl RateLimit<'_> {
+    /// Whether an action is of a kind that a SmartLimiter has no match for.
+    pub fn is_beyond(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|e| matches!(e.source, Source::Unknown))
+    }
+
     /// The matches of requests that get a descriptor with these entries; `None`: it never makes such a one.
     pub fn makes(&self, wanted: &[(&str, Option<&str>)]) -> Option<Result<Vec<Value>, String>> {
         if self.entries.len() != wanted.len() {
@@ -125,9 +145,9 @@ impl RateLimit<'_> {
                 (Source::Header(name), None) => {
                     Ok(vec![json!({"name": name, "present_match_separate": true})])
                 }
-                (Source::Address, Some(address)) => {
-                    Ok(vec![json!({"matchSource": "SourceIpMatch", "exact_match": address})])
-                }
+                (Source::Address, Some(address)) => Ok(vec![
+                    json!({"matchSource": "SourceIpMatch", "exact_match": address}),
+                ]),
                 (Source::Address, None) => Err(format!(
                     "descriptor {key}: a bucket for each address: a SmartLimiter has one for each address that it names"
                 )),
@@ -192,15 +212,19 @@ fn specifier(matcher: &Value, out: &mut Value) -> Result<(), String> {
         let value = field(string, new).as_str().or(field(matcher, old).as_str());
         if let Some(value) = value {
             let empty = value.is_empty() && ours == "exact_match";
-            let (key, value) = match empty {
-                true => ("is_exact_match_empty", true.into()),
-                false => (ours, Value::from(value)),
+            let (key, value) = if empty {
+                ("is_exact_match_empty", true.into())
+            } else {
+                (ours, Value::from(value))
             };
             out[key] = value;
             return Ok(());
         }
     }
-    for regex in [field(string, "safe_regex"), field(matcher, "safe_regex_match")] {
+    for regex in [
+        field(string, "safe_regex"),
+        field(matcher, "safe_regex_match"),
+    ] {
         if let Some(regex) = regex["regex"].as_str() {
             out["regex_match"] = regex.into();
             return Ok(());
@@ -208,7 +232,9 @@ fn specifier(matcher: &Value, out: &mut Value) -> Result<(), String> {
     }
     let present = field(matcher, "present_match");
     if present.is_null() && (!string.is_null() || has_other(matcher)) {
-        return Err(format!("the matcher of {name}: a SmartLimiter compares by exact, prefix, suffix, regex and presence: write regex_match by hand"));
+        return Err(format!(
+            "the matcher of {name}: a SmartLimiter compares by exact, prefix, suffix, regex and presence: write regex_match by hand"
+        ));
     }
     out["present_match"] = (*present != false).into();
     Ok(())

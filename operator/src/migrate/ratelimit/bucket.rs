@@ -69,7 +69,9 @@ impl Descriptor<'_> {
     /// For messages.
     pub fn words(&self) -> String {
         let entries = self.entries.iter();
-        let entries: Vec<String> = entries.map(|(k, v)| format!("{k}={}", v.unwrap_or("*"))).collect();
+        let entries: Vec<String> = entries
+            .map(|(k, v)| format!("{k}={}", v.unwrap_or("*")))
+            .collect();
         entries.join(", ")
     }
 }
@@ -104,17 +106,26 @@ pub fn limit(config: &Value) -> Result<Option<Limit<'_>>, String> {
         out.default = Some(tokens(bucket)?).filter(|t| t.quota < UNLIMITED);
     }
     for descriptor in descriptors.into_iter().flatten() {
-        let entries = field(descriptor, "entries").as_array().into_iter().flatten();
+        let entries = field(descriptor, "entries")
+            .as_array()
+            .into_iter()
+            .flatten();
         let entries = entries.map(|entry| {
-            let text = |key| entry[key].as_str();
-            (text("key").unwrap_or_default(), text("value").filter(|v| !v.is_empty()))
+            let text = |key: &str| entry[key].as_str();
+            (
+                text("key").unwrap_or_default(),
+                text("value").filter(|v| !v.is_empty()),
+            )
         });
         out.descriptors.push(Descriptor {
             entries: entries.collect(),
             tokens: tokens(field(descriptor, "token_bucket"))?,
         });
     }
-    if field(config, "always_consume_default_token_bucket") == false && !out.descriptors.is_empty() && out.default.is_some() {
+    if field(config, "always_consume_default_token_bucket") == false
+        && !out.descriptors.is_empty()
+        && out.default.is_some()
+    {
         return Err("always_consume_default_token_bucket: false: the default bucket is for requests that match no descriptor; of rules of a SmartLimiter all count: give the rest a rule of its own".to_owned());
     }
     answer(config, &mut out)?;
@@ -124,12 +135,27 @@ pub fn limit(config: &Value) -> Result<Option<Limit<'_>>, String> {
 /// Fields that a SmartLimiter has no word for.
 fn known(config: &Value) -> Result<(), String> {
     for (name, why) in [
-        ("local_rate_limit_per_downstream_connection", "each connection has a bucket; a SmartLimiter has one a pod"),
-        ("local_cluster_rate_limit", "the quota is shared by the pods: write strategy: average by hand"),
-        ("request_headers_to_add_when_not_enforced", "a SmartLimiter adds no header to requests that pass"),
-        ("rate_limits", "rate limits in the filter itself: put them at the route"),
+        (
+            "local_rate_limit_per_downstream_connection",
+            "each connection has a bucket; a SmartLimiter has one a pod",
+        ),
+        (
+            "local_cluster_rate_limit",
+            "the quota is shared by the pods: write strategy: average by hand",
+        ),
+        (
+            "request_headers_to_add_when_not_enforced",
+            "a SmartLimiter adds no header to requests that pass",
+        ),
+        (
+            "rate_limits",
+            "rate limits in the filter itself: put them at the route",
+        ),
         ("stage", "stages of rate limits: a SmartLimiter has one"),
-        ("max_dynamic_descriptors", "buckets by value: write present_match_separate and maxValues by hand"),
+        (
+            "max_dynamic_descriptors",
+            "buckets by value: write present_match_separate and maxValues by hand",
+        ),
     ] {
         let value = field(config, name);
         if !(value.is_null() || *value == false || *value == 0 || *value == json!([])) {
@@ -145,31 +171,41 @@ fn known(config: &Value) -> Result<(), String> {
 
 /// Whether requests over the limit pass.
 fn shadow(config: &Value) -> Result<bool, String> {
-    match percent(field(config, "filter_enabled")) {
-        Some(100.0) => {}
-        None => return Err("filter_enabled is absent: Envoy then limits nothing; there is nothing to take over".to_owned()),
-        Some(share) => return Err(format!("filter_enabled: {share} % of the requests: a SmartLimiter counts all")),
+    match share(field(config, "filter_enabled")) {
+        Some(ALL) => {}
+        None => return Err(
+            "filter_enabled is absent: Envoy then limits nothing; there is nothing to take over"
+                .to_owned(),
+        ),
+        Some(_) => {
+            return Err(
+                "filter_enabled: a share of the requests: a SmartLimiter counts all".to_owned(),
+            );
+        }
     }
-    match percent(field(config, "filter_enforced")) {
-        Some(100.0) => Ok(false),
-        None | Some(0.0) => Ok(true),
-        Some(share) => Err(format!("filter_enforced: {share} % of the requests: a SmartLimiter refuses all that are over the limit, or none (mode: Shadow)")),
+    match share(field(config, "filter_enforced")) {
+        Some(ALL) => Ok(false),
+        None | Some(0) => Ok(true),
+        Some(_) => Err("filter_enforced: a share of the requests: a SmartLimiter refuses all that are over the limit, or none (mode: Shadow)".to_owned()),
     }
 }
 
-/// The default value of a runtime fraction, in percent.
-fn percent(fraction: &Value) -> Option<f64> {
-    let value = field(fraction, "default_value");
-    if value.is_null() {
-        return (!fraction.is_null()).then_some(0.0);
+/// In millionths.
+const ALL: u64 = 1_000_000;
+
+/// The default value of a runtime fraction, in millionths; `None`: there is none.
+fn share(fraction: &Value) -> Option<u64> {
+    if fraction.is_null() {
+        return None;
     }
-    let numerator = value["numerator"].as_f64().unwrap_or_default();
+    let value = field(fraction, "default_value");
+    let numerator = value["numerator"].as_u64().unwrap_or_default();
     let whole = match value["denominator"].as_str() {
-        Some("TEN_THOUSAND") => 10_000.0,
-        Some("MILLION") => 1_000_000.0,
-        _ => 100.0,
+        Some("TEN_THOUSAND") => 10_000,
+        Some("MILLION") => ALL,
+        _ => 100,
     };
-    Some(numerator / whole * 100.0)
+    Some(numerator.saturating_mul(ALL / whole))
 }
 
 fn tokens(bucket: &Value) -> Result<Tokens, String> {
@@ -180,40 +216,64 @@ fn tokens(bucket: &Value) -> Result<Tokens, String> {
     let quota = number("max_tokens").unwrap_or_default();
     let fill = number("tokens_per_fill").unwrap_or(1);
     if quota != fill {
-        return Err(format!("token_bucket: {quota} tokens at most and {fill} a fill: the quota of a SmartLimiter is both: choose one of the two numbers"));
+        return Err(format!(
+            "token_bucket: {quota} tokens at most and {fill} a fill: the quota of a SmartLimiter is both: choose one of the two numbers"
+        ));
     }
     let interval = field(bucket, "fill_interval").as_str().unwrap_or_default();
-    let nanos = nanos(interval).ok_or_else(|| format!("token_bucket.fill_interval {interval:?} is no duration: write for example 60s"))?;
+    let nanos = nanos(interval).ok_or_else(|| {
+        format!("token_bucket.fill_interval {interval:?} is no duration: write for example 60s")
+    })?;
     if nanos < SECOND / 20 {
-        return Err(format!("token_bucket.fill_interval {interval}: Envoy takes nothing shorter than 50ms"));
+        return Err(format!(
+            "token_bucket.fill_interval {interval}: Envoy takes nothing shorter than 50ms"
+        ));
     }
     Ok(Tokens { quota, nanos })
 }
 
 /// A duration of protobuf's JSON: seconds, with a fraction.
 fn nanos(text: &str) -> Option<u64> {
-    let (seconds, part) = text.strip_suffix('s')?.split_once('.').unwrap_or((text.strip_suffix('s')?, "0"));
+    let (seconds, part) = text
+        .strip_suffix('s')?
+        .split_once('.')
+        .unwrap_or((text.strip_suffix('s')?, "0"));
     let part = format!("{part:0<9}");
     let nanos: u64 = part.get(..9)?.parse().ok()?;
-    seconds.parse::<u64>().ok()?.checked_mul(SECOND)?.checked_add(nanos)
+    seconds
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(SECOND)?
+        .checked_add(nanos)
 }
 
 /// What a refused request gets.
 fn answer(config: &Value, out: &mut Limit<'_>) -> Result<(), String> {
-    for added in field(config, "response_headers_to_add").as_array().into_iter().flatten() {
+    for added in field(config, "response_headers_to_add")
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         let header = &added["header"];
-        out.headers.push(json!({"key": header["key"], "value": header["value"]}));
+        out.headers
+            .push(json!({"key": header["key"], "value": header["value"]}));
     }
     let code = &field(config, "status")["code"];
     match (code.as_u64(), code.as_str()) {
-        (None | Some(429), None) | (_, Some("TooManyRequests")) => {}
+        // Envoy takes nothing below 400.
+        (None | Some(0..=399 | 429), None) | (_, Some("TooManyRequests")) => {}
         (Some(code @ 400..=599), _) => {
             out.response.insert("status".to_owned(), code.into());
         }
-        _ => return Err(format!("status.code {code}: write a number from 400 to 599")),
+        _ => {
+            return Err(format!(
+                "status.code {code}: write a number from 400 to 599"
+            ));
+        }
     }
     if field(config, "enable_x_ratelimit_headers") == "DRAFT_VERSION_03" {
-        out.response.insert("rateLimitHeaders".to_owned(), true.into());
+        out.response
+            .insert("rateLimitHeaders".to_owned(), true.into());
     }
     Ok(())
 }

@@ -75,7 +75,9 @@ impl Found<'_> {
 pub fn read(filter: &Value) -> Found<'_> {
     let mut found = Found::default();
     let patches = items(filter, "/spec/configPatches");
-    let limits = patches.iter().any(|p| concerns(p, TYPE) || concerns(p, FILTER));
+    let limits = patches
+        .iter()
+        .any(|p| concerns(p, TYPE) || concerns(p, FILTER));
     if limits && !items(filter, "/spec/targetRefs").is_empty() {
         found.refused.push("spec.targetRefs: a SmartLimiter selects pods by labels: write spec.workloadSelector with those of the gateway's pods".to_owned());
     }
@@ -95,7 +97,9 @@ fn concerns(patch: &Value, word: &str) -> bool {
     match patch {
         Value::String(text) => text.contains(word),
         Value::Array(all) => all.iter().any(|v| concerns(v, word)),
-        Value::Object(all) => all.iter().any(|(k, v)| k.contains(word) || concerns(v, word)),
+        Value::Object(all) => all
+            .iter()
+            .any(|(k, v)| k.contains(word) || concerns(v, word)),
         _ => false,
     }
 }
@@ -132,10 +136,19 @@ fn one<'a>(patch: &'a Value, limits: bool, found: &mut Found<'a>) -> Result<(), 
         "HTTP_FILTER" => {
             found.inserts += 1;
             let config = bucket::config(&value["typed_config"]);
-            let config = if config.is_null() { bucket::config(&value["typedConfig"]) } else { config };
+            let config = if config.is_null() {
+                bucket::config(&value["typedConfig"])
+            } else {
+                config
+            };
             if let Some(limit) = bucket::limit(config)? {
                 let place = of_filter(patch, side)?;
-                found.buckets.push(Bucket { side, place, of_filter: true, limit });
+                found.buckets.push(Bucket {
+                    side,
+                    place,
+                    of_filter: true,
+                    limit,
+                });
             }
         }
         "HTTP_ROUTE" | "VIRTUAL_HOST" => {
@@ -143,13 +156,24 @@ fn one<'a>(patch: &'a Value, limits: bool, found: &mut Found<'a>) -> Result<(), 
             if let Some((_, config)) = per_route("typed_per_filter_config")
                 && let Some(limit) = bucket::limit(bucket::config(config))?
             {
-                found.buckets.push(Bucket { side, place: place.clone(), of_filter: false, limit });
+                found.buckets.push(Bucket {
+                    side,
+                    place: place.clone(),
+                    of_filter: false,
+                    limit,
+                });
             }
             for rate_limit in routes.as_array().into_iter().flatten() {
-                found.rate_limits.push(actions::read(rate_limit, side, place.clone())?);
+                found
+                    .rate_limits
+                    .push(actions::read(rate_limit, side, place.clone())?);
             }
         }
-        other => return Err(format!("applyTo {other}: a SmartLimiter limits inbound ports, virtual hosts and routes: write HTTP_ROUTE or VIRTUAL_HOST")),
+        other => {
+            return Err(format!(
+                "applyTo {other}: a SmartLimiter limits inbound ports, virtual hosts and routes: write HTTP_ROUTE or VIRTUAL_HOST"
+            ));
+        }
     }
     Ok(())
 }
@@ -157,8 +181,18 @@ fn one<'a>(patch: &'a Value, limits: bool, found: &mut Found<'a>) -> Result<(), 
 /// Whether operation and match are such that a SmartLimiter can say the same.
 fn fits(patch: &Value) -> Result<(), String> {
     let operation = text(patch, "/patch/operation");
-    if !["INSERT_BEFORE", "INSERT_FIRST", "INSERT_AFTER", "ADD", "MERGE"].contains(&operation) {
-        return Err(format!("operation {operation}: a SmartLimiter only adds limits"));
+    if ![
+        "INSERT_BEFORE",
+        "INSERT_FIRST",
+        "INSERT_AFTER",
+        "ADD",
+        "MERGE",
+    ]
+    .contains(&operation)
+    {
+        return Err(format!(
+            "operation {operation}: a SmartLimiter only adds limits"
+        ));
     }
     let proxy = &patch["match"]["proxy"];
     if !proxy.is_null() {
@@ -172,7 +206,9 @@ fn side(patch: &Value) -> Result<Side, String> {
         "SIDECAR_INBOUND" => Ok(Side::Inbound),
         "SIDECAR_OUTBOUND" => Ok(Side::Outbound),
         "GATEWAY" => Ok(Side::Gateway),
-        other => Err(format!("match.context {other:?}: it acts on inbound and outbound requests and on gateways: write one EnvoyFilter for each that is meant")),
+        other => Err(format!(
+            "match.context {other:?}: it acts on inbound and outbound requests and on gateways: write one EnvoyFilter for each that is meant"
+        )),
     }
 }
 
@@ -185,14 +221,18 @@ fn of_filter(patch: &Value, side: Side) -> Result<Place, String> {
     let chain = &listener["filterChain"];
     for key in ["sni", "transportProtocol", "applicationProtocols", "name"] {
         if !chain[key].is_null() {
-            return Err(format!("match.listener.filterChain.{key}: a SmartLimiter limits all connections of a port"));
+            return Err(format!(
+                "match.listener.filterChain.{key}: a SmartLimiter limits all connections of a port"
+            ));
         }
     }
     let port = [&listener["portNumber"], &chain["destinationPort"]];
     let port = port.into_iter().find_map(Value::as_u64);
     match text(listener, "/name") {
         "" | "virtualInbound" => Ok(Place::Inbound(port)),
-        other => Err(format!("match.listener.name {other}: a SmartLimiter names a port: write match.listener.portNumber")),
+        other => Err(format!(
+            "match.listener.name {other}: a SmartLimiter names a port: write match.listener.portNumber"
+        )),
     }
 }
 
@@ -203,7 +243,9 @@ fn of_route(patch: &Value, side: Side, whole: bool) -> Result<Place, String> {
     let route = text(of, "/vhost/route/name");
     if side == Side::Inbound {
         if !matches!(route, "" | "default") {
-            return Err(format!("match.routeConfiguration.vhost.route.name {route}: inbound, Istio has one route a port, default"));
+            return Err(format!(
+                "match.routeConfiguration.vhost.route.name {route}: inbound, Istio has one route a port, default"
+            ));
         }
         return inbound_port(of, host).map(Place::Inbound);
     }
@@ -228,6 +270,8 @@ fn inbound_port(of: &Value, host: &str) -> Result<Option<u64>, String> {
     let port = host.strip_prefix("inbound|http|");
     match port.and_then(|port| port.parse().ok()) {
         Some(port) => Ok(Some(port)),
-        None => Err(format!("match.routeConfiguration.vhost.name {host}: inbound virtual hosts are named inbound|http|PORT")),
+        None => Err(format!(
+            "match.routeConfiguration.vhost.name {host}: inbound virtual hosts are named inbound|http|PORT"
+        )),
     }
 }

@@ -31,7 +31,12 @@ pub fn modules(objects: &Objects) -> Vec<Slime> {
     let mut out = Vec::new();
     for boot in objects.kind("SlimeBoot") {
         let origin = format!("SlimeBoot {}: spec.module", place(boot));
-        add(&mut out, &origin, namespace_of(boot), items(boot, "/spec/module"));
+        add(
+            &mut out,
+            &origin,
+            namespace_of(boot),
+            items(boot, "/spec/module"),
+        );
     }
     for map in objects.kind("ConfigMap") {
         let known = |m: &Slime| m.namespace == namespace(map) && m.name == name(map);
@@ -82,7 +87,12 @@ fn add(out: &mut Vec<Slime>, origin: &str, namespace: &str, written: &[Value]) {
         let (old, general) = old_form(module).unwrap_or_default();
         let of_bundle = bundle.map_or(&[][..], |b| items(b, "/bundle/modules"));
         let of_bundle = of_bundle.iter().find(|m| text(m, "/name") == named);
-        let kind = [text(module, "/kind"), of_bundle.map_or("", |m| text(m, "/kind")), old, named];
+        let kind = [
+            text(module, "/kind"),
+            of_bundle.map_or("", |m| text(m, "/kind")),
+            old,
+            named,
+        ];
         let kind = kind.into_iter().find(|k| !k.is_empty()).unwrap_or("?");
         let mut global = bundle.map_or(Value::Null, |b| b["global"].clone());
         merge(&mut global, &module["global"]);
@@ -109,7 +119,12 @@ fn add(out: &mut Vec<Slime>, origin: &str, namespace: &str, written: &[Value]) {
 
 /// Up to v0.3 a module's configuration stood under its own name.
 fn old_form(module: &Value) -> Option<(&'static str, Value)> {
-    let forms = [("limiter", "limiter"), ("fence", "lazyload"), ("lazyload", "lazyload"), ("plugin", "plugin")];
+    let forms = [
+        ("limiter", "limiter"),
+        ("fence", "lazyload"),
+        ("lazyload", "lazyload"),
+        ("plugin", "plugin"),
+    ];
     forms
         .into_iter()
         .find_map(|(key, kind)| Some((kind, module.get(key)?.clone())))
@@ -125,7 +140,7 @@ fn known_kind(kind: &str) -> &str {
         ("meshregistry", "meshregistry"),
     ];
     let found = kinds.iter().find(|(part, _)| kind.contains(part));
-    found.map_or(kind, |(_, kind)| kind)
+    found.map_or(kind, |(_, kind)| *kind)
 }
 
 /// The keys of a map in camelCase.

@@ -20,7 +20,10 @@ pub const FIRST_FORM: &str = "microservice.netease.com/v1alpha1";
 pub fn classify(objects: &Objects, report: &mut Report) {
     limiters(objects, report);
     let fences = objects.which("ServiceFence", |o| label(o, CREATED_BY_LABEL) != CREATED_BY);
-    report.stay(titled("ServiceFence", places(&fences)), "applies as it stands, with what its status has learned");
+    report.stay(
+        titled("ServiceFence", places(&fences)),
+        "applies as it stands, with what its status has learned",
+    );
     let automatic = objects.which("ServiceFence", |o| label(o, CREATED_BY_LABEL) == CREATED_BY);
     report.stay(
         titled("ServiceFence", places(&automatic)),
@@ -30,7 +33,10 @@ pub fn classify(objects: &Objects, report: &mut Report) {
     let own = objects.which("Sidecar", |o| owner_kind(o) == "ServiceFence");
     report.change(titled("Sidecar", places(&own)), "taken over in place: its ServiceFence owns it, so it stays in force until Trimtab has computed its own");
     let others = objects.which("Sidecar", |o| owner_kind(o) != "ServiceFence");
-    report.stay(titled("Sidecar", places(&others)), "not made by Slime: it is read and never changed");
+    report.stay(
+        titled("Sidecar", places(&others)),
+        "not made by Slime: it is read and never changed",
+    );
     for kind in ["PluginManager", "EnvoyPlugin"] {
         for object in places(&objects.kind(kind)) {
             report.decide(
@@ -45,9 +51,15 @@ pub fn classify(objects: &Objects, report: &mut Report) {
 fn limiters(objects: &Objects, report: &mut Report) {
     let of = |version: &'static str| move |o: &Value| text(o, "/apiVersion") == version;
     let now = objects.which("SmartLimiter", of("microservice.slime.io/v1alpha2"));
-    report.stay(titled("SmartLimiter", places(&now)), "applies as it stands; its limit stays in force all the time");
+    report.stay(
+        titled("SmartLimiter", places(&now)),
+        "applies as it stands; its limit stays in force all the time",
+    );
     let first = objects.which("SmartLimiter", of(FIRST_FORM));
-    report.stay(titled("SmartLimiter", places(&first)), "applies as it stands, with firstForm: true of the chart trimtab-crds");
+    report.stay(
+        titled("SmartLimiter", places(&first)),
+        "applies as it stands, with firstForm: true of the chart trimtab-crds",
+    );
     for at in places(&objects.which("SmartLimiter", of("microservice.slime.io/v1alpha1"))) {
         report.decide(
             format!("SmartLimiter {at}"),
@@ -84,10 +96,16 @@ fn envoy_filters(objects: &Objects, report: &mut Report) {
         "taken over in place: its SmartLimiter owns it, so it stays in force until Trimtab has decided, and is then written in Trimtab's form",
     );
     let of_fallback = objects.which("EnvoyFilter", |o| OF_GLOBAL_SIDECAR.contains(&name(o)));
-    report.change(titled("EnvoyFilter", places(&of_fallback)), "deleted when the fallback takes over");
+    report.change(
+        titled("EnvoyFilter", places(&of_fallback)),
+        "deleted when the fallback takes over",
+    );
     let others = objects.which("EnvoyFilter", |o| {
         let of_plugin = ["PluginManager", "EnvoyPlugin"].contains(&owner_kind(o));
         owner_kind(o) != "SmartLimiter" && !OF_GLOBAL_SIDECAR.contains(&name(o)) && !of_plugin
     });
-    report.stay(titled("EnvoyFilter", places(&others)), "not made by Slime: never changed");
+    report.stay(
+        titled("EnvoyFilter", places(&others)),
+        "not made by Slime: never changed",
+    );
 }

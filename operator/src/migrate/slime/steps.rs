@@ -16,7 +16,12 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
     let replaced: Vec<&Slime> = modules.iter().filter(kept).collect();
     let home = home(objects, &replaced);
     let mut deployments = vec![BOOT.to_owned()];
-    deployments.extend(replaced.iter().map(|m| m.name.clone()).filter(|n| !n.is_empty()));
+    deployments.extend(
+        replaced
+            .iter()
+            .map(|m| m.name.clone())
+            .filter(|n| !n.is_empty()),
+    );
     deployments.dedup();
     let deployments = deployments.join(" ");
     report.step(
@@ -30,7 +35,11 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
         &[],
     );
     let first = objects.which("SmartLimiter", |o| text(o, "/apiVersion") == FIRST_FORM);
-    let form = if first.is_empty() { "" } else { " --set firstForm=true" };
+    let form = if first.is_empty() {
+        ""
+    } else {
+        " --set firstForm=true"
+    };
     report.step(
         "Replace the CRDs",
         "Slime goes on working: the fields are the same, and none is pruned any more",
@@ -40,8 +49,12 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
     report.step(
         "Stop Slime",
         "limits and Sidecars stay in force, and do not follow metrics and calls",
-        vec![format!("kubectl --namespace {home} scale deployment {deployments} --replicas=0")],
-        &[&format!("kubectl --namespace {home} scale deployment {deployments} --replicas=1")],
+        vec![format!(
+            "kubectl --namespace {home} scale deployment {deployments} --replicas=0"
+        )],
+        &[&format!(
+            "kubectl --namespace {home} scale deployment {deployments} --replicas=1"
+        )],
     );
     report.step(
         "Install Trimtab",
@@ -79,10 +92,19 @@ fn fallback(objects: &Objects, report: &mut Report) {
     let found = objects.which("EnvoyFilter", there);
     let mut commands: Vec<String> = found
         .iter()
-        .map(|o| format!("kubectl --namespace {} delete envoyfilter {}", namespace(o), name(o)))
+        .map(|o| {
+            format!(
+                "kubectl --namespace {} delete envoyfilter {}",
+                namespace(o),
+                name(o)
+            )
+        })
         .collect();
     if commands.is_empty() {
-        commands.push(format!("kubectl --namespace {INSTALL} delete envoyfilter {} --ignore-not-found", OF_GLOBAL_SIDECAR[0]));
+        commands.push(format!(
+            "kubectl --namespace {INSTALL} delete envoyfilter {} --ignore-not-found",
+            OF_GLOBAL_SIDECAR[0]
+        ));
     }
     report.step(
         "Hand the first calls over",
@@ -98,18 +120,32 @@ fn removal(objects: &Objects, home: &str, deployments: &str, report: &mut Report
     for boot in objects.kind("SlimeBoot") {
         let (namespace, name) = (namespace(boot), name(boot));
         commands.push(format!("kubectl --namespace {namespace} patch slimeboot {name} --type merge --patch '{{\"metadata\":{{\"finalizers\":null}}}}'"));
-        commands.push(format!("kubectl --namespace {namespace} delete slimeboot {name}"));
+        commands.push(format!(
+            "kubectl --namespace {namespace} delete slimeboot {name}"
+        ));
     }
     commands.push(format!("kubectl --namespace {home} delete deployment,service,configmap,serviceaccount --ignore-not-found {deployments}"));
-    let sidecars = objects.which("Deployment", |o| name(o) == "global-sidecar" && namespace(o) != INSTALL);
+    let sidecars = objects.which("Deployment", |o| {
+        name(o) == "global-sidecar" && namespace(o) != INSTALL
+    });
     for sidecar in &sidecars {
         let namespace = namespace(sidecar);
         commands.push(format!("kubectl --namespace {namespace} delete deployment,service,configmap,serviceaccount,role,rolebinding --ignore-not-found global-sidecar"));
     }
     for filter in objects.which("EnvoyFilter", |o| OF_GLOBAL_SIDECAR[1..].contains(&name(o))) {
-        commands.push(format!("kubectl --namespace {} delete envoyfilter {}", namespace(filter), name(filter)));
+        commands.push(format!(
+            "kubectl --namespace {} delete envoyfilter {}",
+            namespace(filter),
+            name(filter)
+        ));
     }
-    if objects.which("Deployment", |o| name(o) == "global-sidecar" && namespace(o) == INSTALL).len() == 1 {
+    if objects
+        .which("Deployment", |o| {
+            name(o) == "global-sidecar" && namespace(o) == INSTALL
+        })
+        .len()
+        == 1
+    {
         report.decide(
             format!("Deployment {INSTALL}/global-sidecar"),
             "Slime's global-sidecar has the name and namespace that Trimtab's fallback wants",
@@ -123,7 +159,10 @@ fn removal(objects: &Objects, home: &str, deployments: &str, report: &mut Report
         commands.push("kubectl delete crd slimeboots.config.netease.com".to_owned());
     }
     let boots: Vec<String> = objects.kind("SlimeBoot").iter().map(|o| place(o)).collect();
-    report.change(titled("SlimeBoot", boots), "deleted in the last step: values.yaml takes its place");
+    report.change(
+        titled("SlimeBoot", boots),
+        "deleted in the last step: values.yaml takes its place",
+    );
     report.step(
         "Remove Slime",
         "only Trimtab is there; a finalizer of SlimeBoot is taken away because the program that it waits for is stopped",
