@@ -75,11 +75,14 @@ pub fn report(objects: &Objects, refused: &[String]) -> Report {
     report
 }
 
+/// A Deployment of Aeraki's own.
+fn is_aeraki(deployment: &Value) -> bool {
+    name(deployment) == "aeraki" || label(deployment, "app") == "aeraki"
+}
+
 /// The Deployment: its arguments and environment.
 fn installation(objects: &Objects, values: &mut Values, report: &mut Report) {
-    let found = objects.which("Deployment", |o| {
-        name(o) == "aeraki" || label(o, "app") == "aeraki"
-    });
+    let found = objects.which("Deployment", is_aeraki);
     if found.len() > 1 {
         report.decide(
             "Deployment aeraki",
@@ -243,7 +246,7 @@ fn data_plane(objects: &Objects, values: &mut Values, report: &mut Report) {
     );
     let others: Vec<&Value> = others
         .into_iter()
-        .filter(|o| !["aeraki", "istiod"].contains(&name(o)) && namespace(o) != INSTALL)
+        .filter(|o| !is_aeraki(o) && namespace(o) != INSTALL)
         .collect();
     if others.is_empty() && !have.is_empty() {
         values.set("config.metaprotocol.dataPlane", "Aeraki".into());

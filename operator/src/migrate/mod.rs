@@ -19,6 +19,7 @@ use anyhow::{Context, bail};
 use clap::{Args, FromArgMatches, ValueEnum};
 use serde_json::Value;
 
+use crate::config::Config;
 use crate::manifests::{self, Document};
 use crate::{modules, translate};
 use objects::Objects;
@@ -94,11 +95,17 @@ pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<Migration> {
         (Objects(found), [input.refused, input.remarks].concat())
     };
     let mut report = match args.from {
+        // Twice: what the operator refuses depends on the values, which the first report has.
         Source::Slime => {
-            let refused = refused(&objects).await;
+            let draft = slime::report(&objects, &modules::all(), &[]);
+            let refused = refused(&objects, &draft.values).await;
             slime::report(&objects, &modules::all(), &refused)
         }
-        Source::Aeraki => aeraki::report(&objects, &refused(&objects).await),
+        Source::Aeraki => {
+            let draft = aeraki::report(&objects, &[]);
+            let refused = refused(&objects, &draft.values).await;
+            aeraki::report(&objects, &refused)
+        }
         Source::Lazyxds => lazyxds::report(&objects),
         Source::IstioRatelimit => ratelimit::report(&objects),
         Source::Ambient => ambient::report(&objects),
@@ -149,8 +156,12 @@ const OURS: [&str; 7] = [
 
 /// What the operator would refuse: it runs once on the objects, as `translate` does. What it generated counts as not there,
 /// as do the objects of the product that goes.
-async fn refused(objects: &Objects) -> Vec<String> {
-    let mine = |o: &Value| OURS.contains(&o["kind"].as_str().unwrap_or_default());
+async fn refused(objects: &Objects, values: &Value) -> Vec<String> {
+    // Of a version that nobody serves the report says enough.
+    let old = |o: &Value| {
+        o["kind"] == "SmartLimiter" && o["apiVersion"] == "microservice.slime.io/v1alpha1"
+    };
+    let mine = |o: &Value| OURS.contains(&o["kind"].as_str().unwrap_or_default()) && !old(o);
     if !objects.0.iter().any(mine) {
         return Vec::new();
     }
@@ -181,14 +192,37 @@ async fn refused(objects: &Objects) -> Vec<String> {
                 let kept = ["name", "namespace", "labels", "annotations"];
                 metadata.retain(|key, _| kept.contains(&key.as_str()));
             }
-            Document::new("objects", object)
+            Document::new(INPUT, object)
         })
         .collect();
-    let Ok(config) = translate::configuration(None) else {
-        return Vec::new();
-    };
-    match Box::pin(translate::pass(&documents, &BTreeMap::new(), &config)).await {
-        Ok((_, output)) => output.refused,
+    match Box::pin(translate::pass(
+        &documents,
+        &BTreeMap::new(),
+        &installed(values),
+    ))
+    .await
+    {
+        Ok((_, output)) => {
+            let before = format!("{INPUT}: ");
+            let lines = output.refused.iter();
+            lines
+                .map(|line| line.strip_prefix(&before).unwrap_or(line).to_owned())
+                .collect()
+        }
         Err(error) => vec![format!("the objects could not be tried: {error:#}")],
     }
+}
+
+/// Stands for the file of an object.
+const INPUT: &str = "objects";
+
+/// The configuration that the chart makes of the values; without what is refused of them, which the report says.
+fn installed(values: &Value) -> Config {
+    let text = manifests::yaml(&values["config"]).unwrap_or_default();
+    let mut config = Config::parse(&text).unwrap_or_default();
+    if let Some(domain) = values["clusterDomain"].as_str() {
+        domain.clone_into(&mut config.mesh.domain);
+    }
+    config.xds.advertise = translate::xds_address();
+    config
 }

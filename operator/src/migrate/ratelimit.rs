@@ -85,19 +85,19 @@ fn finish(done: &[(String, &Value, bool)], report: &mut Report) {
         vec!["kubectl get smartlimiters.microservice.slime.io --all-namespaces".to_owned()],
         &[],
     );
+    let delete = |f: &&Value| {
+        let (namespace, name) = (namespace(f), name(f));
+        format!("kubectl --namespace {namespace} delete envoyfilter {name}")
+    };
+    let title = if whole.len() == done.len() {
+        "Delete the EnvoyFilters"
+    } else {
+        "Delete the EnvoyFilters, and of those with other patches take the limits out"
+    };
     report.step(
-        "Delete the EnvoyFilters",
+        title,
         "the SmartLimiters limit alone",
-        whole
-            .iter()
-            .map(|f| {
-                format!(
-                    "kubectl --namespace {} delete envoyfilter {}",
-                    namespace(f),
-                    name(f)
-                )
-            })
-            .collect(),
+        whole.iter().map(delete).collect(),
         &["kubectl apply with the files that you gave"],
     );
 }

@@ -129,17 +129,19 @@ impl Report {
 
     fn head(&self) -> String {
         let mut out = format!("{}\nNothing was changed.\n", self.title);
-        section(&mut out, "1. What stays as it is");
-        self.stays.iter().for_each(|line| line.print(&mut out));
-        section(&mut out, "2. What changes");
-        self.changes.iter().for_each(|line| line.print(&mut out));
+        let lines = [
+            ("1. What stays as it is", &self.stays),
+            ("2. What changes", &self.changes),
+        ];
+        for (title, lines) in lines {
+            section(&mut out, title);
+            lines.iter().for_each(|line| line.print(&mut out));
+            nothing(&mut out, lines.is_empty());
+        }
         section(&mut out, "3. What needs a decision");
-        for decision in &self.decisions {
-            decision.print(&mut out);
-        }
-        if self.decisions.is_empty() {
-            indent(&mut out, "nothing");
-        }
+        let decisions = &self.decisions;
+        decisions.iter().for_each(|d| d.print(&mut out));
+        nothing(&mut out, decisions.is_empty());
         out
     }
 
@@ -216,6 +218,12 @@ fn add(list: &mut Vec<Line>, what: Vec<String>, why: String) {
 fn section(out: &mut String, title: &str) {
     for part in ["\n", title, "\n"] {
         out.push_str(part);
+    }
+}
+
+fn nothing(out: &mut String, is_empty: bool) {
+    if is_empty {
+        indent(out, "nothing");
     }
 }
 

@@ -21,7 +21,10 @@ fn keys(heading: &str) -> BTreeSet<String> {
     let rows = section.split("\n## ").next().unwrap_or_default().lines();
     let cells = rows.filter_map(|row| row.strip_prefix("| ")?.split(" | ").next());
     let words = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
-    words.map(str::to_owned).collect()
+    // `key: value` is the key with one of its values.
+    words
+        .map(|word| word.split(':').next().unwrap_or(word).to_owned())
+        .collect()
 }
 
 /// The keys of a module that are known, by name.

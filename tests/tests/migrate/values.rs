@@ -53,15 +53,14 @@ async fn fault_o18_helm_and_the_operator_take_the_values() {
         }
         let values = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("values-{name}.yaml"));
         run(&from, &file, &["--values", &values.display().to_string()]).await;
-        let rendered = render(&values).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let text = configuration(&rendered);
-        let checked = Config::parse(&text);
         if name == "slime-decisions" {
-            // The report says that this value is a mistake, in the same words.
-            let error = format!("{:#}", checked.unwrap_err());
-            assert!(error.contains("lazyload.fallback.wormholePort"), "{error}");
+            // The report says that this value is a mistake.
+            let error = render(&values).unwrap_err();
+            assert!(error.contains("wormholePort"), "{error}");
         } else {
-            checked.unwrap_or_else(|e| panic!("{name}: {e:#}\n{text}"));
+            let rendered = render(&values).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let text = configuration(&rendered);
+            Config::parse(&text).unwrap_or_else(|e| panic!("{name}: {e:#}\n{text}"));
         }
         tried.push(name);
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{BOOTSTRAP, MANAGER};
+use super::{BOOTSTRAP, MANAGER, is_aeraki};
 use crate::migrate::objects::{Objects, items, name, namespace, text};
 use crate::migrate::report::{INSTALL, Report, install, saved};
 
@@ -19,12 +19,14 @@ spec: {protocol: {{.spec.protocol}}, codec: {{.spec.codec}}}
 
 /// Writes the steps for what is there.
 pub fn write(objects: &Objects, report: &mut Report) {
+    let home = objects.which("Deployment", is_aeraki);
+    let home = home.first().map_or(INSTALL, |o| namespace(o)).to_owned();
     report.step(
         "Save what is there",
         "nothing has changed",
         vec![
             saved("metarouters,applicationprotocols,envoyfilters,virtualservices,serviceentries", "aeraki-objects.yaml"),
-            format!("kubectl --namespace {INSTALL} get deployments,services,configmaps --output yaml > aeraki-installation.yaml"),
+            format!("kubectl --namespace {home} get deployments,services,configmaps --output yaml > aeraki-installation.yaml"),
         ],
         &[],
     );
@@ -72,7 +74,7 @@ pub fn write(objects: &Objects, report: &mut Report) {
         "objects of the same names belong to Trimtab by then",
         vec![
             format!("kubectl delete envoyfilters,virtualservices --all-namespaces --selector '{}={},app.kubernetes.io/managed-by!=trimtab'", MANAGER.0, MANAGER.1),
-            format!("kubectl --namespace {INSTALL} delete deployment,serviceaccount aeraki --ignore-not-found"),
+            format!("kubectl --namespace {home} delete deployment,serviceaccount aeraki --ignore-not-found"),
         ],
         &["none: install Aeraki anew"],
     );
@@ -81,10 +83,11 @@ pub fn write(objects: &Objects, report: &mut Report) {
 fn stop(objects: &Objects, report: &mut Report) {
     let mut commands = Vec::new();
     let mut back = Vec::new();
-    for deployment in objects.which("Deployment", |o| name(o) == "aeraki") {
+    for deployment in objects.which("Deployment", is_aeraki) {
         let scale = format!(
-            "kubectl --namespace {} scale deployment aeraki",
-            namespace(deployment)
+            "kubectl --namespace {} scale deployment {}",
+            namespace(deployment),
+            name(deployment)
         );
         commands.push(format!("{scale} --replicas=0"));
         back.push(format!("{scale} --replicas=1: it makes its webhook anew, and of the Service kubectl apply with aeraki-installation.yaml"));

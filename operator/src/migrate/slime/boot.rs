@@ -12,8 +12,8 @@ pub struct Slime {
     pub origin: String,
     /// Namespace of its Deployment.
     pub namespace: String,
-    /// Name of the module, which its Deployment and ConfigMap have.
-    pub name: String,
+    /// Name of the Deployment and of the ConfigMap: the module's, or that of the bundle that it is in.
+    pub deployment: String,
     /// `limiter`, `lazyload`, `plugin`, `meshregistry`, or what is written.
     pub kind: String,
     /// Whether it runs.
@@ -39,7 +39,7 @@ pub fn modules(objects: &Objects) -> Vec<Slime> {
         );
     }
     for map in objects.kind("ConfigMap") {
-        let known = |m: &Slime| m.namespace == namespace(map) && m.name == name(map);
+        let known = |m: &Slime| m.namespace == namespace(map) && m.deployment == name(map);
         if out.iter().any(known) {
             continue;
         }
@@ -61,8 +61,8 @@ pub fn modules(objects: &Objects) -> Vec<Slime> {
         let before = out.len();
         add(&mut out, &origin, namespace(map), &written);
         for module in &mut out[before..] {
-            if module.name.is_empty() {
-                name(map).clone_into(&mut module.name);
+            if module.deployment.is_empty() {
+                name(map).clone_into(&mut module.deployment);
             }
         }
     }
@@ -107,7 +107,7 @@ fn add(out: &mut Vec<Slime>, origin: &str, namespace: &str, written: &[Value]) {
         out.push(Slime {
             origin: format!("{origin}[{i}]"),
             namespace: namespace.to_owned(),
-            name: named.to_owned(),
+            deployment: bundle.map_or(named, |b| text(b, "/name")).to_owned(),
             kind: known_kind(kind).to_owned(),
             enabled: enabled.iter().any(|e| **e == true),
             general: all,

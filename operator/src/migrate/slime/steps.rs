@@ -19,7 +19,7 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
     deployments.extend(
         replaced
             .iter()
-            .map(|m| m.name.clone())
+            .map(|m| m.deployment.clone())
             .filter(|n| !n.is_empty()),
     );
     deployments.dedup();
@@ -58,7 +58,7 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
     );
     report.step(
         "Install Trimtab",
-        "it takes over the EnvoyFilters and Sidecars of your objects under their names; of a fallback it waits until the old one is gone",
+        "it takes over the EnvoyFilters and Sidecars of your objects, under their names",
         install(),
         &[&format!("helm uninstall trimtab --namespace {INSTALL}, then back from step 3: what Trimtab wrote stays in force until Slime writes it anew")],
     );
