@@ -3,6 +3,7 @@
 mod actions;
 mod bucket;
 mod patch;
+mod place;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,8 @@ use super::objects::{Objects, annotation, name, namespace, owner_kind, place};
 use super::report::{Report, titled};
 use actions::RateLimit;
 use bucket::{Bucket, Limit};
-use patch::{Found, Place, Side};
+use patch::Found;
+use place::{Place, Side};
 
 /// Label of what Trimtab made.
 const OURS: (&str, &str) = (trimtab_crds::MANAGED_BY_LABEL, trimtab_crds::MANAGED_BY);

@@ -5,7 +5,7 @@ mod keys;
 mod made;
 mod steps;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use trimtab_kit::module::{Became, Factory, camel_case};
 
 use super::objects::{Objects, items, place, text};
@@ -33,6 +33,12 @@ pub fn report(objects: &Objects, modules: &[Factory], refused: &[String]) -> Rep
         out.boot(boot);
     }
     out.switches(&found);
+    if !objects
+        .which("SmartLimiter", made::is_first_form)
+        .is_empty()
+    {
+        out.values.set("config.metrics.metricsServer", json!({}));
+    }
     let Work {
         values, mut report, ..
     } = out;

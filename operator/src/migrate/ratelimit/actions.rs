@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use trimtab_kit::module::camel_case;
 
 use super::bucket::field;
-use super::patch::{Place, Side};
+use super::place::{Place, Side};
 
 /// An item of `rate_limits`: it makes one descriptor of a request, or none.
 #[derive(Debug)]

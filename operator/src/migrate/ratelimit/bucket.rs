@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use trimtab_kit::module::camel_case;
 
-use super::patch::{Place, Side};
+use super::place::{Place, Side};
 
 /// A limit at a place.
 #[derive(Debug)]

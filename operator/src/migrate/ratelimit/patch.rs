@@ -1,9 +1,10 @@
 //! The patches of an EnvoyFilter that concern local rate limits, and where they apply.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::actions::{self, RateLimit};
 use super::bucket::{self, Bucket};
+use super::place::{Place, Side};
 use crate::migrate::objects::{items, text};
 
 /// Begins the names and is the type of the filter.
@@ -12,42 +13,6 @@ const TYPE: &str = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLi
 /// The filter that asks a rate limit service.
 const GLOBAL: &str = "envoy.extensions.filters.http.ratelimit.v3.RateLimit";
 const NETWORK: &str = "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit";
-
-/// Side of the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Requests to the workload.
-    Inbound,
-    /// Requests of the workload.
-    Outbound,
-    /// Requests through a gateway.
-    Gateway,
-}
-
-/// Where a limit applies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// All inbound ports, or one.
-    Inbound(Option<u64>),
-    /// A virtual host.
-    Host(String),
-    /// A route of a virtual host, or of any.
-    Route(String, String),
-}
-
-impl Place {
-    /// `target` of a descriptor; `None`: all inbound ports.
-    pub fn target(&self) -> Option<Value> {
-        match self {
-            Self::Inbound(None) => None,
-            Self::Inbound(Some(port)) => Some(json!({"port": port})),
-            Self::Host(host) => Some(json!({"direction": "outbound", "host": [host]})),
-            Self::Route(host, route) => {
-                Some(json!({"direction": "outbound", "route": [format!("{host}/{route}")]}))
-            }
-        }
-    }
-}
 
 /// What an EnvoyFilter has.
 #[derive(Debug, Default)]

@@ -13,8 +13,10 @@ pub const OF_GLOBAL_SIDECAR: [&str; 3] = [
     "global-sidecar-metadata-exchange-remove",
 ];
 
-/// Old groups and versions of SmartLimiter.
-pub const FIRST_FORM: &str = "microservice.netease.com/v1alpha1";
+/// Whether a SmartLimiter is of the first form, whose numbers are those of the metrics API.
+pub fn is_first_form(limiter: &Value) -> bool {
+    text(limiter, "/apiVersion") == "microservice.netease.com/v1alpha1"
+}
 
 /// Says of each object what becomes of it.
 pub fn classify(objects: &Objects, report: &mut Report) {
@@ -55,10 +57,10 @@ fn limiters(objects: &Objects, report: &mut Report) {
         titled("SmartLimiter", places(&now)),
         "applies as it stands; its limit stays in force all the time",
     );
-    let first = objects.which("SmartLimiter", of(FIRST_FORM));
+    let first = objects.which("SmartLimiter", is_first_form);
     report.stay(
         titled("SmartLimiter", places(&first)),
-        "applies as it stands, with firstForm: true of the chart trimtab-crds",
+        "applies as it stands, with firstForm: true of the chart trimtab-crds; its numbers come from the metrics API, config.metrics.metricsServer",
     );
     for at in places(&objects.which("SmartLimiter", of("microservice.slime.io/v1alpha1"))) {
         report.decide(

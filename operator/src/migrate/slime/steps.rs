@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::boot::Slime;
-use super::made::{FIRST_FORM, OF_GLOBAL_SIDECAR};
-use crate::migrate::objects::{Objects, name, namespace, place, text};
+use super::made::{OF_GLOBAL_SIDECAR, is_first_form};
+use crate::migrate::objects::{Objects, name, namespace, place};
 use crate::migrate::report::{INSTALL, Report, install, saved, titled};
 
 /// Deployment of the operator that turns SlimeBoots into Helm releases.
@@ -34,7 +34,7 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
         ],
         &[],
     );
-    let first = objects.which("SmartLimiter", |o| text(o, "/apiVersion") == FIRST_FORM);
+    let first = objects.which("SmartLimiter", is_first_form);
     let form = if first.is_empty() {
         ""
     } else {
@@ -43,7 +43,7 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
     report.step(
         "Replace the CRDs",
         "Slime goes on working: the fields are the same, and none is pruned any more",
-        vec![format!("helm install trimtab-crds charts/trimtab-crds --namespace {INSTALL} --take-ownership{form}")],
+        vec![format!("helm install trimtab-crds charts/trimtab-crds --namespace {INSTALL} --take-ownership --force-conflicts{form}")],
         &["nothing to undo: Slime works with these CRDs"],
     );
     report.step(
