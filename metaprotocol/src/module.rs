@@ -27,6 +27,9 @@ use crate::translate::MODULE;
 use crate::vip::Ranges;
 use crate::{describe, http};
 
+/// Label of what Aeraki wrote, under the same names.
+const AERAKI: (&str, &str) = ("manager", "Aeraki");
+
 /// The MetaProtocol module.
 #[derive(Debug)]
 pub struct Metaprotocol;
@@ -165,11 +168,13 @@ fn generates(setup: &mut Setup<'_>, engine: &Arc<Engine>) {
     let filters = Ownership {
         module: Some(MODULE),
         owner: owner::<EnvoyFilter>,
+        predecessor: Some(AERAKI),
     };
     setup.generates("EnvoyFilter", filters, touch(engine.clone()));
     let services = Ownership {
         module: Some(MODULE),
         owner: owner::<VirtualService>,
+        predecessor: Some(AERAKI),
     };
     setup.generates("VirtualService", services, touch(engine.clone()));
 }

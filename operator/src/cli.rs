@@ -12,6 +12,7 @@ use crate::bootstrap::BootstrapArgs;
 use crate::config::Config;
 use crate::describe::{self, DescribeArgs, XdsCommand};
 use crate::fallback::FallbackArgs;
+use crate::migrate::{self, MigrateArgs};
 use crate::prove::ProveArgs;
 use crate::run::{RunArgs, run};
 use crate::{help, log, manifests, translate};
@@ -70,6 +71,9 @@ enum Command {
         #[command(subcommand)]
         command: XdsCommand,
     },
+    /// Say what a migration to Trimtab is: what stays, what changes, what to decide, values of the chart, steps
+    #[command(after_help = help::MIGRATE)]
+    Migrate(MigrateArgs),
     /// Print the custom resource definitions
     #[command(after_help = help::CRDS)]
     Crds {
@@ -211,6 +215,12 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             let (text, differs) = describe::xds(command).await?;
             say(&text)?;
             Ok(ExitCode::from(u8::from(differs)))
+        }
+        Command::Migrate(args) => {
+            let done = migrate::migrate(&args).await?;
+            done.remarks.iter().for_each(|line| complain(line));
+            say(&done.text)?;
+            Ok(ExitCode::from(u8::from(!done.complete)))
         }
         Command::Crds {
             check,

@@ -2,6 +2,7 @@
 //!
 //! The sections of modules are kept as they are written; each module checks and reads its own.
 
+mod foreign;
 mod leader;
 mod mesh;
 mod place;
@@ -148,8 +149,13 @@ impl Config {
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-        let mut config =
-            Self::parse(&text).with_context(|| format!("configuration {}", path.display()))?;
+        let mut config = match Self::parse(&text) {
+            Ok(config) => config,
+            Err(error) => match foreign::advice(path, &text) {
+                Some(advice) => bail!(advice),
+                None => return Err(error.context(format!("configuration {}", path.display()))),
+            },
+        };
         config.file = Some(path.to_owned());
         Ok(config)
     }

@@ -58,6 +58,16 @@ Examples:
   trimtab xds nodes
   trimtab xds diff reviews-1.shop";
 
+/// Of `migrate`.
+pub const MIGRATE: &str = "\
+Examples:
+  trimtab migrate slime --values values.yaml                reads the cluster of the kubeconfig
+  trimtab migrate aeraki -f saved                           reads files
+  trimtab migrate istio-ratelimit -f limits > limiters.yaml
+  trimtab migrate ambient -f objects
+
+It reads, prints, and changes nothing. Exit code 1: something could not be read, or a limit could not be expressed.";
+
 /// Of `crds`.
 pub const CRDS: &str = "\
 Example:

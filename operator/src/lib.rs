@@ -14,6 +14,7 @@ pub mod http;
 mod identity;
 pub mod log;
 pub mod manifests;
+pub mod migrate;
 pub mod modules;
 pub mod nodes;
 pub mod operator;

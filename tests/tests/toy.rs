@@ -150,6 +150,7 @@ impl Module for Toy {
         let ownership = Ownership::<ConfigMap> {
             module: Some(Self::NAME),
             owner: |o| Some((o.namespace()?, o.labels().get(OWNER_NAME_LABEL)?.clone())),
+            predecessor: None,
         };
         let touched = engine.clone();
         let on_change = Arc::new(move |namespace: &str, name: &str| {

@@ -40,6 +40,9 @@ pub struct Ownership<K> {
     pub module: Option<&'static str>,
     /// Namespace and name of the owner as the module reads them; the owner may be in another namespace.
     pub owner: fn(&K) -> Option<Key>,
+    /// Label and value of what a predecessor made under the names that are ours now: it is taken over in place, so that
+    /// nothing stops being in force meanwhile.
+    pub predecessor: Option<(&'static str, &'static str)>,
 }
 
 /// A kind of generated objects.
@@ -271,10 +274,14 @@ impl<K: Kind> Applier<K> {
             Err(error) if error.code() == Some(404) => return Ok(()),
             found => found?,
         };
+        let before = |live: &K| {
+            let label = self.ownership.predecessor;
+            label.is_some_and(|(key, value)| live.labels().get(key).is_some_and(|v| v == value))
+        };
         let foreign = found
             .items
             .iter()
-            .any(|live| !is_ours(live, object, &self.manager));
+            .any(|live| !is_ours(live, object, &self.manager) && !before(live));
         if foreign {
             self.counts.failed.fetch_add(1, Ordering::Relaxed);
             return Err(ApplyError::Foreign { what: what() });

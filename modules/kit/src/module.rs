@@ -1,6 +1,7 @@
 //! What a module declares: its configuration, watches, generated kinds, engine, routes, series, descriptions and rights.
 
 mod factory;
+mod legacy;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::series::OfLeader;
 use crate::watch::{Watch, WatchConfig, Watched, everywhere, its_namespace};
 use crate::write::{Kind, Writers};
 pub use factory::{Factory, read};
+pub use legacy::{Became, LegacyKey, camel_case};
 use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use trimtab_mesh::model::MeshConfig;
 use trimtab_mesh::table::{Follower, Row};
@@ -58,6 +60,11 @@ pub trait ModuleConfig:
     /// Checks what types cannot say. The error names the key and the fix.
     fn check(&self) -> Result<(), String> {
         Ok(())
+    }
+
+    /// Keys that predecessors have for the same job, and where each went.
+    fn legacy() -> &'static [LegacyKey] {
+        &[]
     }
 
     /// Whether the module runs.

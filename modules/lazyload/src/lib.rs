@@ -23,6 +23,7 @@ pub mod fallback;
 pub mod hints;
 mod http;
 pub mod learn;
+mod legacy;
 pub mod mesh;
 pub mod metrics;
 pub mod module;

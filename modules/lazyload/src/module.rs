@@ -14,7 +14,7 @@ use trimtab_kit::identity::PortSecurity;
 use trimtab_kit::istiod;
 use trimtab_kit::lease::while_leading;
 use trimtab_kit::listen::Tls;
-use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
+use trimtab_kit::module::{LegacyKey, Module, ModuleConfig, Setup, SetupError};
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::rights::Right;
 use trimtab_mesh::model::{
@@ -50,6 +50,10 @@ const ASK_ISTIOD: Duration = Duration::from_secs(15);
 pub struct Lazyload;
 
 impl ModuleConfig for LazyloadConfig {
+    fn legacy() -> &'static [LegacyKey] {
+        crate::legacy::SLIME
+    }
+
     fn check(&self) -> Result<(), String> {
         LazyloadConfig::check(self)
     }
@@ -197,6 +201,7 @@ fn outputs(engine: &Arc<Engine>, setup: &mut Setup<'_>) {
     let sidecars = Ownership {
         module: Some(MODULE),
         owner,
+        predecessor: None,
     };
     let on_change = Arc::new(move |namespace: &str, name: &str| {
         let key = FenceKey {
@@ -210,6 +215,7 @@ fn outputs(engine: &Arc<Engine>, setup: &mut Setup<'_>) {
     let filters = Ownership {
         module: Some(MODULE),
         owner: fallback_routing,
+        predecessor: None,
     };
     let on_change =
         Arc::new(move |_: &str, _: &str| queue(&touched).push(WorkItem::FallbackRouting));

@@ -15,6 +15,7 @@ pub mod engine;
 mod http;
 pub mod index;
 pub mod input;
+mod legacy;
 pub mod metrics;
 pub mod module;
 mod overridden;

@@ -10,7 +10,7 @@ use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{first_form, v1alpha2};
 use trimtab_kit::apply::{Key, Ownership};
 use trimtab_kit::envoy::re2;
-use trimtab_kit::module::{Module, ModuleConfig, Setup, SetupError};
+use trimtab_kit::module::{LegacyKey, Module, ModuleConfig, Setup, SetupError};
 use trimtab_mesh::model::{
     DestinationRule, LimitPatches, Namespace, Pod, Service, ServiceEntry, VirtualService,
 };
@@ -34,6 +34,10 @@ const SHORTEST: trimtab_crds::Duration = trimtab_crds::Duration::from_millis(100
 pub struct Limiter;
 
 impl ModuleConfig for LimiterConfig {
+    fn legacy() -> &'static [LegacyKey] {
+        crate::legacy::SLIME
+    }
+
     fn check(&self) -> Result<(), String> {
         for (key, value) in [
             ("limiter.refresh", self.refresh),
@@ -100,6 +104,7 @@ impl Module for Limiter {
         let ownership = Ownership {
             module: None,
             owner,
+            predecessor: None,
         };
         let on_change = Arc::new(move |namespace: &str, owner: &str| index.touch(namespace, owner));
         setup.generates::<EnvoyFilter>("EnvoyFilter", ownership, on_change);

@@ -56,6 +56,18 @@ pub(crate) const LINES: &[Line] = &[
         reason: OPERATOR,
     },
     Line {
+        document: "docs/migrate/slime.md",
+        command: "kubectl --namespace istio-system rollout status deployment/trimtab",
+        instead: RUN,
+        reason: OPERATOR,
+    },
+    Line {
+        document: "docs/migrate/lazyxds.md",
+        command: "kubectl --namespace istio-system rollout status deployment/trimtab",
+        instead: RUN,
+        reason: OPERATOR,
+    },
+    Line {
         document: "docs/metaprotocol.md",
         command: "trimtab xds diff NODE",
         instead: None,
@@ -65,19 +77,57 @@ pub(crate) const LINES: &[Line] = &[
 
 /// Sections that another test walks.
 pub(crate) const SECTIONS: &[(&str, &str, &str)] = &[(
-    "docs/install.md",
-    "From Aeraki",
-    "it begins with what Aeraki left; tests/tests/cluster/from_aeraki.rs makes that and runs these commands",
+    "docs/migrate/aeraki.md",
+    "Steps",
+    "tests/tests/cluster/from_aeraki.rs runs them, and looks at what holds before and after each",
 )];
 
 const CRDS: &str = "helm install trimtab-crds charts/trimtab-crds --namespace istio-system";
 const CHART: &str = "helm install trimtab charts/trimtab --namespace istio-system";
 
-/// What pages say is there already: Trimtab, installed from its charts.
+/// Applies a fixture.
+macro_rules! apply {
+    ($file:literal) => {
+        concat!(
+            "kubectl apply -f ",
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/fixtures/",
+            $file
+        )
+    };
+}
+
+const ESTABLISHED: &str =
+    "kubectl wait --for=condition=established --timeout=60s crd --all > /dev/null";
+
+/// What pages say is there already: Trimtab, installed from its charts, or what another product left.
 pub(crate) const BEFORE: &[(&str, &[&str])] = &[
     ("docs/servicefence.md", &[CRDS, CHART]),
     ("docs/metaprotocol.md", &[CRDS, CHART]),
     ("examples/lazyload/README.md", &[CRDS, CHART]),
+    (
+        "docs/migrate/slime.md",
+        &[
+            apply!("slime/crds.yaml"),
+            ESTABLISHED,
+            apply!("slime/objects.yaml"),
+            "uid() { kubectl --namespace shop get \"$1\" \"$2\" -o jsonpath='{.metadata.uid}'; }",
+            concat!(
+                "sed -e \"s/LIMITER/$(uid smartlimiter reviews)/\" -e \"s/FENCE/$(uid servicefence productpage)/\" ",
+                env!("CARGO_MANIFEST_DIR"),
+                "/../tests/fixtures/slime/generated.yaml | kubectl apply -f -"
+            ),
+        ],
+    ),
+    (
+        "docs/migrate/aeraki.md",
+        &[
+            apply!("aeraki/crd.yaml"),
+            ESTABLISHED,
+            apply!("aeraki/objects.yaml"),
+        ],
+    ),
+    ("docs/migrate/lazyxds.md", &[apply!("lazyxds/objects.yaml")]),
 ];
 
 pub(crate) fn line(document: &str, command: &str) -> Option<&'static Line> {

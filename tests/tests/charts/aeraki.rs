@@ -63,7 +63,7 @@ fn fault_m19_aerakis_proxies_find_the_name_and_the_config_map() {
     assert!(!render("trimtab", &[]).unwrap().contains("aeraki-bootstrap"));
     let on = [
         "--set",
-        "aeraki.enabled=true",
+        "aeraki.enabled=true,config.xds.plaintext=true",
         "--set",
         "aeraki.namespaces={shop,edge}",
     ];
@@ -91,6 +91,14 @@ fn fault_m19_aerakis_proxies_find_the_name_and_the_config_map() {
         parsed(&maps[0]).pointer(address),
         Some(&json!({"address": "aeraki.istio-system", "port_value": 15010}))
     );
+}
+
+/// Otherwise the server would ask for TLS and a token, and the bootstrap would have neither.
+#[test]
+fn fault_o19_aerakis_proxies_need_a_transport_that_they_have() {
+    let error = render("trimtab", &["--set", "aeraki.enabled=true"]).unwrap_err();
+    assert!(error.contains("tls.secretName"), "{error}");
+    assert!(error.contains("config.xds.plaintext"), "{error}");
 }
 
 #[test]

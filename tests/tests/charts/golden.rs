@@ -161,8 +161,10 @@ fn packed_charts_render_the_same() {
 }
 
 #[test]
-fn the_examples_of_the_document_are_accepted() {
-    let text = std::fs::read_to_string(repository().join("docs/install.md")).unwrap();
+fn the_examples_of_the_documents_are_accepted() {
+    let pages = ["docs/install.md", "docs/migrate/aeraki.md"];
+    let text = pages.map(|page| std::fs::read_to_string(repository().join(page)).unwrap());
+    let text = text.concat();
     let blocks: Vec<&str> = text
         .split("```yaml\n")
         .skip(1)
@@ -186,7 +188,7 @@ fn the_examples_of_the_document_are_accepted() {
     };
     assert!(config(0).metrics.prometheus.is_some());
     object(&rendered[0], "Deployment", "trimtab");
-    assert!(config(1).xds.tls.is_some(), "from Aeraki");
-    object(&rendered[1], "Service", "aeraki");
-    object(&rendered[2], "NetworkPolicy", "trimtab");
+    object(&rendered[1], "NetworkPolicy", "trimtab");
+    assert!(config(2).xds.tls.is_some(), "from Aeraki");
+    object(&rendered[2], "Service", "aeraki");
 }

@@ -1,4 +1,4 @@
-//! The steps from Aeraki to Trimtab, as docs/install.md has them, on a control plane of their own.
+//! The steps from Aeraki to Trimtab, as docs/migrate/aeraki.md has them, on a control plane of their own.
 
 use std::path::{Path, PathBuf};
 
@@ -6,76 +6,20 @@ use trimtab_cluster::Cluster;
 
 use crate::conformance::eventually;
 
-const PAGE: &str = include_str!("../../../docs/install.md");
+const PAGE: &str = include_str!("../../../docs/migrate/aeraki.md");
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/trimtab");
 
-/// What an installation of Aeraki leaves, as far as its program is not needed: the CRD in the scope of its chart, its webhook,
-/// its Service, a ConfigMap and objects that it wrote.
-const AERAKI: &str = r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: v1
-kind: Service
-metadata: {name: aeraki, namespace: istio-system}
-spec: {selector: {app: aeraki}, ports: [{name: grpc-xds, port: 15010}]}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: aeraki-bootstrap-config, namespace: shop}
-data: {custom_bootstrap.json: "{}"}
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingWebhookConfiguration
-metadata: {name: aeraki-istio-system}
-webhooks:
-- name: validation.aeraki.io
-  admissionReviewVersions: [v1]
-  sideEffects: None
-  failurePolicy: Fail
-  timeoutSeconds: 2
-  clientConfig: {service: {name: aeraki, namespace: istio-system, path: /validate}}
-  rules: [{apiGroups: [metaprotocol.aeraki.io], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [metarouters]}]
----
-apiVersion: networking.istio.io/v1alpha3
-kind: EnvoyFilter
-metadata: {name: aeraki-inbound-a.shop.svc.cluster.local-9000, namespace: istio-system, labels: {manager: Aeraki}}
-spec: {}
----
-apiVersion: networking.istio.io/v1alpha3
-kind: EnvoyFilter
-metadata: {name: taken-over, namespace: istio-system, labels: {manager: Aeraki, app.kubernetes.io/managed-by: trimtab}}
-spec: {}
-"#;
+/// What an installation of Aeraki leaves, as far as its program is not needed.
+const AERAKI: &str = include_str!("../../fixtures/aeraki/objects.yaml");
 
-const CRD: &str = r"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: applicationprotocols.metaprotocol.aeraki.io}
-spec:
-  group: metaprotocol.aeraki.io
-  scope: Namespaced
-  names: {kind: ApplicationProtocol, listKind: ApplicationProtocolList, plural: applicationprotocols, singular: applicationprotocol}
-  versions:
-  - name: v1alpha1
-    served: true
-    storage: true
-    subresources: {status: {}}
-    schema:
-      openAPIV3Schema:
-        type: object
-        properties:
-          spec: {type: object, properties: {protocol: {type: string}, codec: {type: string}}}
-          status: {type: object, x-kubernetes-preserve-unknown-fields: true}
-";
+const CRD: &str = include_str!("../../fixtures/aeraki/crd.yaml");
 
 const PROTOCOL: &str = "{apiVersion: metaprotocol.aeraki.io/v1alpha1, kind: ApplicationProtocol, metadata: {name: own, namespace: istio-system}, spec: {protocol: own, codec: own.codec}}";
 const ROUTER: &str = "{apiVersion: metaprotocol.aeraki.io/v1alpha1, kind: MetaRouter, metadata: {name: a, namespace: shop}, spec: {hosts: [a.shop.svc.cluster.local], routes: [{route: [{destination: {host: a.shop.svc.cluster.local}}]}]}}";
 
 /// The commands of the blocks of a step, with the prompt's indentation taken away.
 fn commands(step: &str) -> String {
-    let section = PAGE.split("## From Aeraki").nth(1).expect("the section");
+    let section = PAGE.split("## Steps").nth(1).expect("the section");
     let section = section.split("\n## ").next().expect("its end");
     let text = section
         .split(&format!("\n{step}. "))
@@ -204,24 +148,22 @@ impl Work {
     }
 }
 
-/// Step 1: before it nobody can change a MetaRouter, after it everybody can.
+/// Steps 1 and 2: before them nobody can change a MetaRouter, after them everybody can.
 async fn aeraki_stops(work: &Work) {
     eventually("the webhook is asked", || async {
         let refused = work.apply(ROUTER).await.err()?;
         refused.contains("validation.aeraki.io").then_some(())
     })
     .await;
-    let scale = "kubectl --namespace istio-system scale deployment aeraki --replicas=0\n";
-    let stop = commands("1").replace(scale, "");
-    assert_ne!(stop, commands("1"), "there is no deployment here to scale");
-    work.sh(&stop).await.unwrap();
+    work.step("1").await;
+    work.step("2").await;
     eventually("nobody is asked", || async {
         work.apply(ROUTER).await.ok()
     })
     .await;
 }
 
-/// Step 2: the CRD of another scope.
+/// Step 3: the CRD of another scope.
 async fn crds_are_replaced(work: &Work) {
     let apply = "trimtab crds | kubectl apply --server-side --force-conflicts -f -";
     let refused = work.sh(apply).await.unwrap_err();
@@ -229,7 +171,7 @@ async fn crds_are_replaced(work: &Work) {
         refused.contains("spec.scope") && refused.contains("field is immutable"),
         "{refused}"
     );
-    work.step("2").await;
+    work.step("3").await;
     let path = "{.spec.protocol} {.spec.codec} {.metadata.namespace}";
     assert_eq!(
         work.get("applicationprotocols own", path).await,
@@ -237,12 +179,12 @@ async fn crds_are_replaced(work: &Work) {
     );
 }
 
-/// Steps 3 to 5: what proxies dial and start with.
+/// Steps 4 to 6: what proxies dial and start with.
 async fn proxies_find_it(work: &Work) {
     for (file, text) in [("tls.crt", "c"), ("tls.key", "k"), ("ca.crt", "a")] {
         std::fs::write(work.dir.join(file), text).unwrap();
     }
-    work.step("3").await;
+    work.step("4").await;
     work.sh("kubectl delete configmap aeraki-bootstrap-config --namespace shop")
         .await
         .unwrap();
@@ -261,7 +203,7 @@ async fn proxies_find_it(work: &Work) {
     assert_eq!(work.get(service, "{.spec.ports[*].port}").await, "15010");
 
     work.sh("kubectl create namespace edge").await.unwrap();
-    work.sh(&commands("5").replace("NAMESPACE", "edge"))
+    work.sh(&commands("6").replace("NAMESPACE", "edge"))
         .await
         .unwrap();
     for namespace in ["shop", "edge"] {
@@ -288,7 +230,7 @@ async fn fault_m19_the_steps_of_the_page_lead_from_aeraki_to_trimtab() {
     aeraki_stops(&work).await;
     crds_are_replaced(&work).await;
     proxies_find_it(&work).await;
-    work.step("6").await;
+    work.step("8").await;
     let left = work
         .get("envoyfilters --all-namespaces", "{.items[*].metadata.name}")
         .await;

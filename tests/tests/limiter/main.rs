@@ -23,6 +23,7 @@ mod golden;
 mod lab;
 mod leader;
 mod matches;
+mod migrated;
 mod programmed;
 mod protocols;
 mod proxies;

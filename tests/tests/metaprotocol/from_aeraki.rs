@@ -260,3 +260,46 @@ fn limits_on_sizes_are_those_of_the_page() {
         assert_eq!(bound(kind, path, keyword), limit, "{kind} {path:?}");
     }
 }
+
+/// What Aeraki wrote under the name that is ours now is taken over in place; what somebody else wrote is not.
+#[tokio::test]
+async fn fault_o19_objects_that_aeraki_wrote_are_taken_over() {
+    let embedded = with_aerakis_crd();
+    let outbound = "aeraki-outbound-a.default.svc.cluster.local-10.20.0.9-9000";
+    let inbound = "aeraki-inbound-a.default.svc.cluster.local-9000";
+    for object in [
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "default"},
+            "spec": {"clusterIP": "10.20.0.9", "selector": {"app": "a"}, "ports": [{"name": "tcp-metaprotocol-dubbo", "port": 9000}]}}),
+        json!({"apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter",
+            "metadata": {"name": outbound, "namespace": "istio-system", "labels": {"manager": "Aeraki"}}, "spec": {}}),
+        json!({"apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter",
+            "metadata": {"name": inbound, "namespace": "default", "labels": {"manager": "me"}}, "spec": {}}),
+    ] {
+        embedded.load(object).unwrap();
+    }
+    let operator = Operator::start(
+        config("metaprotocol: {dataPlane: Aeraki}"),
+        embedded.client(),
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap();
+    wait_until("the filter is Trimtab's", BOUND, || async {
+        let filters: Api<EnvoyFilter> = Api::namespaced(embedded.client(), "istio-system");
+        let filter = filters.get(outbound).await.map_err(|e| e.to_string())?;
+        let labels = filter.metadata.labels.unwrap_or_default();
+        if labels.get("app.kubernetes.io/managed-by").is_some()
+            && !filter.spec.config_patches.is_empty()
+        {
+            Ok(())
+        } else {
+            Err(format!("{labels:?}"))
+        }
+    })
+    .await
+    .unwrap();
+    let filters: Api<EnvoyFilter> = Api::namespaced(embedded.client(), "default");
+    let other = filters.get(inbound).await.unwrap();
+    assert!(other.spec.config_patches.is_empty(), "{other:?}");
+    operator.stop().await.unwrap();
+}

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use super::{Module, ModuleConfig, Setup, SetupError};
+use super::legacy::{advice, without_effect};
+use super::{LegacyKey, Module, ModuleConfig, Setup, SetupError};
 use crate::host::Host;
 
 /// A module, without its types: what the operator's list holds.
@@ -13,6 +14,7 @@ use crate::host::Host;
 pub struct Factory {
     /// [`Module::NAME`].
     pub name: &'static str,
+    legacy: fn() -> &'static [LegacyKey],
     check: fn(&Value) -> Result<(), String>,
     enabled: fn(&Value) -> bool,
     effective: fn(&Value) -> Value,
@@ -38,11 +40,21 @@ pub fn read<C: ModuleConfig>(section: &Value) -> Result<C, String> {
     if section.is_null() {
         return Ok(C::default());
     }
-    serde_path_to_error::deserialize(section).map_err(|error| {
+    let ignored = without_effect(C::legacy(), section);
+    let mut known = section.clone();
+    if let Some(keys) = known.as_object_mut() {
+        keys.retain(|key, _| ignored.iter().all(|(name, _)| name != key));
+    }
+    serde_path_to_error::deserialize(&known).map_err(|error| {
         let path = error.path().to_string();
+        let inner = error.inner().to_string();
+        // Only the section's own keys: a path with a dot is of a part of it.
+        let advice =
+            advice(C::legacy(), &inner).filter(|_| !path.contains(['.', '[']) || path == ".");
+        let inner = advice.map_or_else(|| inner.clone(), |advice| format!("{inner}; {advice}"));
         match path.as_str() {
-            "." => format!(": {}", error.inner()),
-            path => format!(".{path}: {}", error.inner()),
+            "." => format!(": {inner}"),
+            path => format!(".{path}: {inner}"),
         }
     })
 }
@@ -52,6 +64,7 @@ impl Factory {
     pub fn of<M: Module>() -> Self {
         Self {
             name: M::NAME,
+            legacy: M::Config::legacy,
             check: |section| {
                 let named = |error| format!("{}{error}", M::NAME);
                 read::<M::Config>(section).map_err(named)?.check()
@@ -75,6 +88,18 @@ impl Factory {
                 M::setup(config, setup)
             },
         }
+    }
+
+    /// Keys that predecessors have for the module's job.
+    pub fn legacy(&self) -> &'static [LegacyKey] {
+        (self.legacy)()
+    }
+
+    /// Keys of predecessors in a section that are taken and have no effect, a line each.
+    pub fn ignored(&self, section: &Value) -> Vec<String> {
+        let keys = without_effect(self.legacy(), section).into_iter();
+        keys.map(|(key, why)| format!("{}.{key} has no effect: {why}: remove it", self.name))
+            .collect()
     }
 
     /// Checks a section. The error names the key and the fix.
@@ -104,6 +129,9 @@ impl Factory {
 
     /// Sets the module up in a host.
     pub fn add(&self, section: &Value, host: &mut Host) -> Result<(), SetupError> {
+        for line in self.ignored(section) {
+            tracing::warn!("{line}");
+        }
         host.add(self.name, |setup| (self.setup)(section, setup))
     }
 }
