@@ -16,6 +16,7 @@ pub mod index;
 pub mod input;
 pub mod metrics;
 pub mod module;
+mod needs;
 pub mod owner;
 mod programmed;
 pub mod status;

@@ -19,6 +19,7 @@ use crate::http;
 use crate::index::{FirstForm, Index, V1alpha2};
 use crate::input::{Proxies, Settings};
 use crate::metrics::LimiterCollector;
+use crate::needs::needs;
 
 /// A limiter that waits for its first sample need not wait for the ticker; this keeps a storm of events from becoming a
 /// storm of queries.
@@ -111,6 +112,8 @@ impl Module for Limiter {
         setup.collector(Box::new(collector));
         let found = engine.clone();
         setup.findings(move || found.findings());
+        setup.needs(|limiter: &v1alpha2::SmartLimiter| needs(&(&limiter.spec).into()));
+        setup.needs(|limiter: &first_form::SmartLimiter| needs(&(&limiter.spec).into()));
         setup.expose(engine);
         Ok(())
     }

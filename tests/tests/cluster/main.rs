@@ -19,11 +19,13 @@ mod peers;
 
 mod against_real;
 mod charts;
+mod check;
 mod exclude;
 mod exports;
 mod facts;
 mod fallback;
 mod fixture;
+mod forward;
 mod from_aeraki;
 mod identity;
 mod istio_fields;
