@@ -365,6 +365,7 @@ mod tests {
 
     #[test]
     fn an_address_is_a_url() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         for wrong in ["here", "mailto:x", ""] {
             let error = format!("{:#}", Reached::at(wrong).unwrap_err());
             assert!(

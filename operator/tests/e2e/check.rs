@@ -69,7 +69,7 @@ fn kubeconfig(dir: &Path, server: &str) -> std::path::PathBuf {
     path
 }
 
-/// The embedded API has no reviews of rights, and no Istio runs there.
+/// No Istio runs beside the embedded API, which is all that is wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_and_its_objects_are_judged() {
     let embedded = mesh(true);
@@ -103,21 +103,8 @@ async fn an_operator_and_its_objects_are_judged() {
         .iter()
         .filter_map(|f| f["code"].as_str())
         .collect();
-    println!("{out}");
-    assert!(
-        codes.contains(&"TC102") && codes.contains(&"TC001"),
-        "{codes:?}"
-    );
-    assert!(
-        !codes.contains(&"TC505") && !codes.contains(&"TC504"),
-        "{codes:?}"
-    );
-    let errors = found["findings"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .any(|f| f["severity"] == "error");
-    assert_eq!(code, i32::from(errors), "{out}");
+    assert_eq!(codes, ["TC102"], "{out}");
+    assert_eq!(code, 0, "a warning is no error");
     let (code, text, _) = ask(&["check", "--failure-threshold", "warning"]).await;
     assert_eq!(code, 1, "{text}");
     assert!(

@@ -9,11 +9,13 @@ use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
     SubjectAccessReviewSpec,
 };
+use kube::api::{DynamicObject, ListParams};
+use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 use trimtab_kit::rights::Right;
 
 use super::super::facts::{Asked, Missing, Rights};
-use super::api::review;
+use super::api::{ask, review};
 
 /// Reviews that are under way at the same time.
 const AT_ONCE: usize = 16;
@@ -189,6 +191,9 @@ pub(super) async fn rights(
     let mut missing: BTreeMap<(String, String, BTreeSet<String>), BTreeSet<String>> =
         BTreeMap::new();
     for one in denied {
+        if is_void(client, &one).await? {
+            continue;
+        }
         let places = if one.is_write() {
             lacking(client, subject, &one, written).await?
         } else {
@@ -228,6 +233,18 @@ fn ones(scoped: &Scoped) -> Vec<One> {
             verb: (*verb).to_owned(),
         })
         .collect()
+}
+
+/// Whether the right is about one object that is not there, such as the Service of a fallback that is not installed.
+async fn is_void(client: &Client, one: &One) -> Result<bool, String> {
+    if one.name.is_empty() || one.namespace.is_some() || !one.group.is_empty() {
+        return Ok(false);
+    }
+    let kind = GroupVersionKind::gvk("", "v1", "");
+    let resource = ApiResource::from_gvk_with_plural(&kind, &one.resource);
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let named = ListParams::default().fields(&format!("metadata.name={}", one.name));
+    Ok(ask(api.list_metadata(&named)).await?.items.is_empty())
 }
 
 /// Where a right to write that is not held everywhere is lacking: empty: everywhere; `None`: nowhere that matters.

@@ -104,7 +104,6 @@ fn reached(facts: &Facts, namespaces: &[Namespace], report: &mut Report) -> Stri
         if any || namespace.injected || !known || namespace.pods == 0 {
             continue;
         }
-        let objects = count(namespace.objects, "object");
         let (why, fix) = if namespace.ambient {
             (
                 "it is in ambient mode, and no pod of it has a proxy of its own",
@@ -119,7 +118,10 @@ fn reached(facts: &Facts, namespaces: &[Namespace], report: &mut Report) -> Stri
         report.find(
             NO_PROXIES,
             (format!("Namespace {}", namespace.name), "metadata.labels"),
-            format!("{why}: its {objects} of Trimtab's kinds have no effect there"),
+            format!(
+                "{why}: Trimtab's objects there ({}) have no effect",
+                namespace.objects
+            ),
             fix,
         );
     }
