@@ -2,7 +2,9 @@
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --locked --profile dist --package trimtab
+# The commit, for `trimtab version`: --build-arg TRIMTAB_COMMIT="$(git rev-parse HEAD)"
+ARG TRIMTAB_COMMIT=
+RUN TRIMTAB_COMMIT="$TRIMTAB_COMMIT" cargo build --locked --profile dist --package trimtab
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="trimtab" \

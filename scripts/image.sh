@@ -41,7 +41,7 @@ build_binary() {
   say "trimtab $VERSION: building a static binary for $TARGET (some minutes)"
   (
     cd "$ROOT"
-    RUSTFLAGS="-C target-feature=+crt-static $maps" CFLAGS="-ffile-prefix-map=$home=/cargo -ffile-prefix-map=$CARGO_TARGET_DIR=/target" \
+    TRIMTAB_COMMIT="$REVISION" RUSTFLAGS="-C target-feature=+crt-static $maps" CFLAGS="-ffile-prefix-map=$home=/cargo -ffile-prefix-map=$CARGO_TARGET_DIR=/target" \
       cargo build --quiet --locked --profile dist --target "$TARGET" --package trimtab
   )
   BINARY="$CARGO_TARGET_DIR/$TARGET/dist/trimtab"

@@ -9,12 +9,14 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::aeraki::AerakiBootstrapArgs;
 use crate::bootstrap::BootstrapArgs;
+use crate::check::{self, CheckArgs};
 use crate::config::Config;
 use crate::describe::{self, DescribeArgs, XdsCommand};
 use crate::fallback::FallbackArgs;
 use crate::migrate::{self, MigrateArgs};
 use crate::prove::ProveArgs;
 use crate::run::{RunArgs, run};
+use crate::version::{self, VersionArgs};
 use crate::{help, log, manifests, translate};
 
 /// Trimtab: adaptive rate limits, routes of any layer-7 protocol and lazily scoped sidecars for Istio
@@ -65,6 +67,9 @@ enum Command {
     /// Say what applies to an object, and why
     #[command(after_help = help::DESCRIBE)]
     Describe(DescribeArgs),
+    /// Say what is wrong with a cluster, before Trimtab is installed and while it runs
+    #[command(after_help = help::CHECK)]
+    Check(CheckArgs),
     /// Show the proxies at the xDS server of a running operator
     #[command(after_help = help::XDS)]
     Xds {
@@ -90,6 +95,9 @@ enum Command {
     /// Send requests until a limit holds; helm test runs it
     #[command(after_help = help::PROVE)]
     ProveLimit(ProveArgs),
+    /// Print the version, and that of the operator
+    #[command(after_help = help::VERSION)]
+    Version(VersionArgs),
     /// Print shell completions
     #[command(after_help = help::COMPLETIONS)]
     Completions {
@@ -174,6 +182,12 @@ fn say(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// A text, and whether the exit code is 1.
+fn say_with_code((text, failed): &(String, bool)) -> anyhow::Result<ExitCode> {
+    say(text)?;
+    Ok(ExitCode::from(u8::from(*failed)))
+}
+
 async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run(args).await.map(|()| ExitCode::SUCCESS),
@@ -211,11 +225,16 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             let failed = described.unanswered || !described.refused.is_empty();
             Ok(ExitCode::from(u8::from(failed)))
         }
-        Command::Xds { command } => {
-            let (text, differs) = describe::xds(command).await?;
-            say(&text)?;
-            Ok(ExitCode::from(u8::from(differs)))
-        }
+        Command::Check(args) => match check::check(args).await {
+            Ok(answer) => say_with_code(&answer),
+            // Exit code 1 says that something was found.
+            Err(error) => {
+                complain(&format!("trimtab: {}", in_words(&error)));
+                Ok(ExitCode::from(2))
+            }
+        },
+        Command::Version(args) => say_with_code(&version::version(args).await?),
+        Command::Xds { command } => say_with_code(&describe::xds(command).await?),
         Command::Migrate(args) => {
             let done = migrate::migrate(&args).await?;
             done.remarks.iter().for_each(|line| complain(line));

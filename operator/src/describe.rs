@@ -1,30 +1,16 @@
 //! `trimtab describe` and `trimtab xds`: what applies and why, from a running operator or from files.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use trimtab_kit::api::ErrorBody;
 use trimtab_kit::module::DescribeRequest;
 
 use crate::described::answer;
 use crate::nodes::{self, Node};
+use crate::reach::{HERE, Reached, Server};
 use crate::{manifests, translate, unanswered};
-
-/// Time limit of a question to an operator.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Where the running operator is.
-#[derive(Clone, Debug, Args)]
-pub struct Server {
-    /// HTTP address of the operator; in a cluster forward its port first
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    server: String,
-}
 
 /// What to describe.
 #[derive(Clone, Debug, Args)]
@@ -82,48 +68,6 @@ fn attribute(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-impl Server {
-    /// What the operator answers at a path; the inner error says that there is no such thing.
-    async fn ask(
-        &self,
-        path: &[&str],
-        query: &BTreeMap<String, String>,
-    ) -> anyhow::Result<Result<reqwest::Response, String>> {
-        let mut url = reqwest::Url::parse(&self.server).with_context(|| {
-            format!(
-                "--server {}: write for example http://127.0.0.1:8080",
-                self.server
-            )
-        })?;
-        url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("--server {}: an http URL is needed", self.server))?
-            .pop_if_empty()
-            .extend(["api", "v1"])
-            .extend(path);
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
-        let answer = client.get(url).send().await.with_context(|| {
-            format!(
-                "no operator answers at {}: run one, or name its address with --server",
-                self.server
-            )
-        })?;
-        if answer.status() == reqwest::StatusCode::NOT_FOUND {
-            let text = answer.text().await?;
-            let body = serde_json::from_str::<ErrorBody>(&text);
-            return Ok(Err(body.map_or(text, |body| body.error)));
-        }
-        Ok(Ok(answer.error_for_status()?))
-    }
-
-    async fn json<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<T> {
-        let answer = self.ask(path, &BTreeMap::new()).await?;
-        Ok(answer.map_err(anyhow::Error::msg)?.json().await?)
-    }
-}
-
 /// What `trimtab describe` tells.
 #[derive(Clone, Debug, Default)]
 pub struct Described {
@@ -139,17 +83,10 @@ pub struct Described {
 async fn without_operator(
     kind: &str,
     request: &DescribeRequest,
-    server: &Server,
+    asked: &str,
     error: anyhow::Error,
 ) -> anyhow::Result<Described> {
-    let nobody = error.chain().any(|cause| {
-        let cause = cause.downcast_ref::<reqwest::Error>();
-        cause.is_some_and(|e| e.is_connect() || e.is_timeout())
-    });
-    if !nobody {
-        return Err(error);
-    }
-    match unanswered::describe(kind, request, &server.server).await {
+    match unanswered::describe(kind, request, asked).await {
         Ok(text) => Ok(Described {
             text,
             unanswered: true,
@@ -167,12 +104,20 @@ pub async fn describe(args: DescribeArgs) -> anyhow::Result<Described> {
         attributes: args.attributes.into_iter().collect(),
     };
     if args.files.is_empty() {
-        let path = ["describe", &args.kind, &request.namespace, &request.name];
-        let answer = match args.server.ask(&path, &request.attributes).await {
+        let reached = match args.server.open().await {
+            Ok(reached) => reached,
+            Err(error) if args.server.url().is_some() => return Err(error),
+            Err(error) => return without_operator(&args.kind, &request, HERE, error).await,
+        };
+        let (namespace, name) = (&request.namespace, &request.name);
+        let path = ["api", "v1", "describe", &args.kind, namespace, name];
+        let answer = match reached.ask(&path, &request.attributes).await {
             Ok(answer) => answer,
-            Err(error) => {
-                return without_operator(&args.kind, &request, &args.server, error).await;
+            Err(error) if reached.is_silence(&error) => {
+                let place = reached.place();
+                return without_operator(&args.kind, &request, &place, error).await;
             }
+            Err(error) => return Err(error),
         };
         let text = answer.map_err(anyhow::Error::msg)?.text().await?;
         return Ok(Described {
@@ -206,21 +151,25 @@ pub async fn describe(args: DescribeArgs) -> anyhow::Result<Described> {
 pub async fn xds(command: XdsCommand) -> anyhow::Result<(String, bool)> {
     match command {
         XdsCommand::Nodes { server } => {
-            let mut list: Value = server.json(&["xds", "nodes"]).await?;
-            let nodes: Vec<Node> = serde_json::from_value(list["items"].take())?;
+            let nodes = all_nodes(&server.open().await?).await?;
             Ok((nodes::table(&nodes), false))
         }
         XdsCommand::Diff { node, server } => {
+            let operator = server.open().await?;
             // As it is printed, an id that no path can have.
             if node != nodes::NO_ID && !node.contains('\\') {
-                let found: Node = server.json(&["xds", "nodes", &node]).await?;
+                let found: Node = operator.get(&["api", "v1", "xds", "nodes", &node]).await?;
                 return Ok(nodes::diff(&found));
             }
-            let mut list: Value = server.json(&["xds", "nodes"]).await?;
-            let all: Vec<Node> = serde_json::from_value(list["items"].take())?;
+            let all = all_nodes(&operator).await?;
             let found = all.iter().find(|found| found.shown_id() == node);
             let found = found.with_context(|| format!("no proxy is connected as {node}"))?;
             Ok(nodes::diff(found))
         }
     }
+}
+
+async fn all_nodes(operator: &Reached) -> anyhow::Result<Vec<Node>> {
+    let mut list: Value = operator.get(&["api", "v1", "xds", "nodes"]).await?;
+    Ok(serde_json::from_value(list["items"].take())?)
 }

@@ -6,6 +6,7 @@ Examples:
   trimtab run --config config.yaml                    in a cluster, or with KUBECONFIG
   trimtab run --standalone objects                    without one, on a folder of YAML files
   trimtab translate -f objects --metric cpu=0.85      what would be written, and why
+  trimtab check                                       what is wrong with a cluster
   trimtab describe servicefence reviews -n shop       what is in force, from a running operator
 
 Exit codes: 0 well; 1 an object is refused, differs, or something failed; 2 wrong usage.
@@ -46,11 +47,26 @@ Example:
 /// Of `describe`.
 pub const DESCRIBE: &str = "\
 Examples:
-  kubectl -n istio-system port-forward service/trimtab 8080 &
   trimtab describe metarouter thrift-demo -n shop --attribute method=sayHello
   trimtab describe pod front-5f6c -n shop -f objects          from files, without an operator
 
 Exit code 1: there is no such object, or a file has an object that is refused.";
+
+/// Of `check`.
+pub const CHECK: &str = "\
+Examples:
+  trimtab check                                before and after helm install, with a kubeconfig
+  trimtab check --config config.yaml -o json   also asks the metric sources of the file from here
+
+Exit codes: 0 nothing as bad as --failure-threshold was found; 1 something was; 2 there is nothing to check, or wrong usage.
+docs/check.md has each code: what it means and what to do.";
+
+/// Of `version`.
+pub const VERSION: &str = "\
+Example:
+  trimtab version --server                     also that of the operator, by a port-forward of the command's own
+
+Exit code 1: the operator does not answer.";
 
 /// Of `xds`.
 pub const XDS: &str = "\

@@ -11,6 +11,7 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -24,6 +25,8 @@ use trimtab_xds::ResourceCache;
 
 pub use guard::{OwnNames, REQUEST_HEADER};
 
+use crate::health::{Health, Watched};
+use crate::version::Version;
 use crate::{described, nodes};
 
 /// What handlers use.
@@ -39,6 +42,8 @@ pub struct State {
     pub cache: ResourceCache,
     /// Who leads.
     pub standing: Standing,
+    /// Metric sources and watches.
+    pub watched: Watched,
 }
 
 /// The page of limiters, MetaRouters and fences. Nothing comes from elsewhere.
@@ -154,14 +159,18 @@ fn own_api(state: &State) -> Api {
 
 /// Version, leader and proxies.
 fn of_process(state: &State) -> Api {
-    let [streamed, listed, shown] = [(); 3].map(|()| state.clone());
+    let [streamed, listed, shown, checked] = [(); 4].map(|()| state.clone());
     let standing = state.standing.clone();
     Api::new()
         .get("/version", "The version of the program", &[], |_| {
-            Ok(openapi::Version {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            })
+            Ok(Version::own())
         })
+        .get(
+            "/api/v1/health",
+            "What is wrong with the operator itself, for trimtab check",
+            &[],
+            move |_| -> Result<Health, ApiError> { Ok(health(&checked)) },
+        )
         .get(
             "/api/v1/leader",
             "Which replica leads, as far as this one knows",
@@ -254,6 +263,17 @@ fn describe(state: &State, call: &Call) -> Result<String, ApiError> {
         attributes: call.query.clone(),
     };
     described::answer(&state.modules, &call.path("kind"), &request).map_err(ApiError::missing)
+}
+
+fn health(state: &State) -> Health {
+    let State {
+        readiness,
+        standing,
+        modules,
+        ..
+    } = state;
+    let now = Timestamp::now();
+    state.watched.health(now, readiness, standing, modules)
 }
 
 fn one_node(state: &State, call: &Call) -> Result<nodes::Node, ApiError> {

@@ -28,6 +28,7 @@ use trimtab_mesh::Mesh;
 use trimtab_xds::{ResourceCache, Tls, Unresolved};
 
 use crate::config::Config;
+use crate::health::Watched;
 use crate::http;
 use crate::identity;
 use crate::modules;
@@ -177,7 +178,8 @@ impl Operator {
         let modules = host.modules().to_vec();
         follow_file(as_written, &modules, &mut host, &shutdown);
         host.spawn("xds: open", open(cache.clone(), context.clone()));
-        show(&context, &modules, standing, (&pages, names));
+        let watched = Watched::new(context.sources.clone(), host.watches());
+        show(&context, &modules, (standing, watched), (&pages, names));
         let options = config.xds.options(identity.security);
         let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, shutdown.clone());
         servers.push(tokio::spawn(async move { Ok(xds.await?) }));
@@ -287,6 +289,7 @@ fn open_http(
         modules: Vec::new(),
         cache: ResourceCache::new(),
         standing: standing.clone(),
+        watched: Watched::default(),
     };
     let (pages, shown) = watch::channel(http::pages(&state, names.clone()));
     let serving = http::serve(listener, shown, shutdown.clone());
@@ -297,7 +300,7 @@ fn open_http(
 fn show(
     context: &Context,
     modules: &[Arc<Installed>],
-    standing: Standing,
+    (standing, watched): (Standing, Watched),
     (pages, names): (&watch::Sender<Router>, Arc<http::OwnNames>),
 ) {
     let mut registry = context.registry.lock();
@@ -311,6 +314,7 @@ fn show(
         modules: modules.to_vec(),
         cache: context.xds.clone(),
         standing,
+        watched,
     };
     let _early = pages.send_replace(http::pages(&state, names));
 }

@@ -40,6 +40,8 @@ pub(crate) trait AnyDriver: Send + Sync {
     /// Keys that wait or are being processed; none while another replica writes.
     fn depth(&self) -> usize;
     fn writers(&self) -> &Writers;
+    /// Whether writes wait for the budget.
+    fn is_throttled(&self) -> bool;
 }
 
 /// The driver of one module.
@@ -260,6 +262,10 @@ impl<E: Engine> AnyDriver for Driver<E> {
 
     fn writers(&self) -> &Writers {
         &self.writers
+    }
+
+    fn is_throttled(&self) -> bool {
+        self.throttled.load(Ordering::Relaxed)
     }
 }
 

@@ -244,6 +244,11 @@ impl Host {
         self.tasks.push((name.into(), Box::pin(task)));
     }
 
+    /// Watches that are declared.
+    pub fn watches(&self) -> Vec<Arc<Watch>> {
+        self.watches.iter().map(|w| w.watch().clone()).collect()
+    }
+
     fn drivers(&self) -> Vec<(&'static str, Arc<dyn AnyDriver>)> {
         let modules = self.modules.iter();
         modules
@@ -265,7 +270,7 @@ impl Host {
             }
         }
         let collector = HostCollector {
-            watches: self.watches.iter().map(|w| w.watch().clone()).collect(),
+            watches: self.watches(),
             drivers: drivers.clone(),
         };
         let registry = self.context.registry.clone();

@@ -25,6 +25,7 @@ pub mod identity;
 pub mod istiod;
 pub mod lease;
 pub mod module;
+pub mod needs;
 pub mod problem;
 pub mod prometheus;
 pub mod queue;

@@ -2,6 +2,7 @@
 
 mod factory;
 mod legacy;
+mod needs;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::driver::{AnyDriver, Driver};
 use crate::engine::Engine;
 use crate::events::Events;
 use crate::host::{Context, Host};
+use crate::needs::{Dependency, Needs};
 use crate::rights::Right;
 use crate::series::OfLeader;
 use crate::watch::{Watch, WatchConfig, Watched, everywhere, its_namespace};
@@ -137,6 +139,10 @@ pub struct Installed {
     pub rights: Vec<Right>,
     /// Kinds that it generates.
     pub outputs: Vec<ApiResource>,
+    /// What objects of users need of the mesh.
+    pub needs: Vec<Needs>,
+    /// What it asks outside of the API server.
+    pub dependencies: Vec<Dependency>,
     pub(crate) resources: Option<Resources>,
     pub(crate) reload: Option<Reload>,
     pub(crate) findings: Option<Findings>,
@@ -161,6 +167,11 @@ impl Installed {
     /// What it says of the objects of users.
     pub fn findings(&self) -> Vec<Finding> {
         self.findings.as_ref().map_or_else(Vec::new, |f| f())
+    }
+
+    /// Whether its writes wait for the budget.
+    pub fn is_throttled(&self) -> bool {
+        self.driver.as_ref().is_some_and(|d| d.is_throttled())
     }
 
     /// Its xDS resources as documents that people can read, sorted.
@@ -212,6 +223,8 @@ impl<'a> Setup<'a> {
                 describes: Vec::new(),
                 rights: Vec::new(),
                 outputs: Vec::new(),
+                needs: Vec::new(),
+                dependencies: Vec::new(),
                 resources: None,
                 reload: None,
                 findings: None,

@@ -7,14 +7,15 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1;
 use kube::ResourceExt;
 use tokio_util::sync::CancellationToken;
-use trimtab_crds::fence::ServiceFence;
+use trimtab_crds::fence::{Mode, ServiceFence};
 use trimtab_crds::istio::{self, EnvoyFilter};
 use trimtab_kit::apply::{Key, Ownership};
 use trimtab_kit::identity::PortSecurity;
-use trimtab_kit::istiod;
+use trimtab_kit::istiod::{self, Release};
 use trimtab_kit::lease::while_leading;
 use trimtab_kit::listen::Tls;
 use trimtab_kit::module::{LegacyKey, Module, ModuleConfig, Setup, SetupError};
+use trimtab_kit::needs::{Need, Party};
 use trimtab_kit::queue::WorkQueue;
 use trimtab_kit::rights::Right;
 use trimtab_mesh::model::{
@@ -119,6 +120,8 @@ impl Module for Lazyload {
         learners(&config, &engine, &learned, setup)?;
         ask_istiod(&config, &engine, setup);
         setup.api(http::api(engine.clone()));
+        let telemetry = learned.prometheus.clone();
+        setup.depends("lazyload.learn.prometheus", move || telemetry.error());
         let collector = LazyloadCollector::new(engine.clone(), learned, config.export_fences);
         setup.collector(Box::new(collector));
         let of = engine.clone();
@@ -131,6 +134,8 @@ impl Module for Lazyload {
         });
         let found = engine.clone();
         setup.findings(move || found.findings());
+        let mode = config.mode;
+        setup.needs(move |fence: &ServiceFence| exclusions(fence, mode).into_iter().collect());
         let changed = engine.clone();
         setup.on_reload(move |config: LazyloadConfig| {
             changed.reconfigure(Arc::new(LazyloadConfig {
@@ -141,6 +146,18 @@ impl Module for Lazyload {
         setup.expose(engine);
         Ok(())
     }
+}
+
+/// What a fence whose mode leaves services out needs of istiod. `usual`: the mode of those that do not say.
+fn exclusions(fence: &ServiceFence, usual: Mode) -> Option<Need> {
+    let mode = fence.spec.mode.unwrap_or(usual);
+    (fence.spec.enable && mode == Mode::Exclude).then(|| Need {
+        party: Party::Istiod,
+        since: Release::EXCLUSIONS,
+        field: "spec.mode".to_owned(),
+        what: "mode Exclude".to_owned(),
+        instead: "set mode to Observe, Enforce or Auto".to_owned(),
+    })
 }
 
 fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>) {

@@ -19,6 +19,7 @@ mod legacy;
 pub mod metrics;
 pub mod module;
 mod overridden;
+mod needs;
 pub mod owner;
 mod programmed;
 pub mod status;

@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::index::{FirstForm, Index, V1alpha2};
 use crate::input::{Proxies, Settings};
 use crate::metrics::LimiterCollector;
+use crate::needs::needs;
 use crate::{describe, http};
 
 /// A limiter that waits for its first sample need not wait for the ticker; this keeps a storm of events from becoming a
@@ -127,6 +128,8 @@ impl Module for Limiter {
         });
         let found = engine.clone();
         setup.findings(move || found.findings());
+        setup.needs(|limiter: &v1alpha2::SmartLimiter| needs(&(&limiter.spec).into()));
+        setup.needs(|limiter: &first_form::SmartLimiter| needs(&(&limiter.spec).into()));
         setup.expose(engine);
         Ok(())
     }

@@ -35,13 +35,6 @@ pub(super) struct Entry {
     pub summary: String,
 }
 
-/// The version of the program.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub(super) struct Version {
-    /// As `trimtab --version` says it.
-    pub version: String,
-}
-
 /// The index.
 pub(super) fn index(operations: &[Operation]) -> Index {
     let entry = |o: &Operation| Entry {

@@ -10,6 +10,7 @@
 
 mod authority;
 mod chain;
+mod check;
 mod cli;
 mod crash;
 mod described;

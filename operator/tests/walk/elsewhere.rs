@@ -26,6 +26,12 @@ pub(crate) const LINES: &[Line] = &[
         reason: "cargo has built the program for this test, and a build takes minutes",
     },
     Line {
+        document: "docs/check.md",
+        command: "trimtab check",
+        instead: None,
+        reason: NO_KUBELET,
+    },
+    Line {
         document: "docs/install.md",
         command: "kubectl --namespace istio-system rollout status deployment/trimtab",
         instead: None,

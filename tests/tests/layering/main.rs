@@ -153,7 +153,7 @@ mod rules {
     }
 
     /// Rooms without effects, by the folder of their crate.
-    const PURE: [(&str, &[&str]); 6] = [
+    const PURE: [(&str, &[&str]); 7] = [
         (
             "modules/kit/src",
             &[
@@ -173,10 +173,21 @@ mod rules {
             ],
         ),
         (
+            "operator/src",
+            &[
+                "check/facts.rs",
+                "check/finding.rs",
+                "check/judge",
+                "check/judge.rs",
+                "check/print.rs",
+            ],
+        ),
+        (
             "modules/limiter/src",
             &[
                 "validate",
                 "decide",
+                "needs.rs",
                 "translate",
                 "status.rs",
                 "input.rs",

@@ -1,0 +1,71 @@
+//! What products before Trimtab have left, and webhooks that refuse what they cannot check.
+
+use super::super::facts::{Facts, Leftovers, Webhook};
+use super::super::finding::{RIVAL, Report, SLIME, WEBHOOK_CLOSED, WEBHOOK_OLD};
+use super::few;
+
+pub(super) fn judge(facts: &Facts, report: &mut Report) {
+    report.look("Leftovers", |report| match &facts.leftovers {
+        Ok(leftovers) => left(leftovers, report),
+        Err(why) => {
+            report.unknown("Leftovers", why);
+            String::new()
+        }
+    });
+}
+
+fn left(leftovers: &Leftovers, report: &mut Report) -> String {
+    let boots = &leftovers.slime_boots;
+    if let Some(first) = boots.first() {
+        report.find(
+            SLIME,
+            (first.clone(), ""),
+            format!("Slime's operator installs its modules from {}, which write the same objects as Trimtab", few(boots)),
+            "follow \"From Slime\" in docs/install.md: delete the SlimeBoot, then Slime's operator",
+        );
+    }
+    for rival in &leftovers.rivals {
+        report.find(
+            RIVAL,
+            (rival.clone(), ""),
+            "its controller writes the same objects as Trimtab",
+            "follow \"From Aeraki\" in docs/install.md: stop it",
+        );
+    }
+    leftovers
+        .webhooks
+        .iter()
+        .for_each(|webhook| checks(webhook, report));
+    "no SlimeBoot, no Aeraki, no webhook that cannot answer".to_owned()
+}
+
+fn checks(webhook: &Webhook, report: &mut Report) {
+    let resources: Vec<String> = webhook.resources.iter().cloned().collect();
+    let resources = few(&resources);
+    let is_old = ["aeraki", "slime"]
+        .iter()
+        .any(|old| webhook.name.contains(old));
+    let object = webhook.configuration.clone();
+    let delete = format!("kubectl delete {}", webhook.configuration.to_lowercase());
+    let service = &webhook.service;
+    if webhook.fails_closed && !service.is_empty() && !webhook.answers {
+        let fix = if is_old {
+            delete
+        } else {
+            format!("start what serves {service}, or delete the webhook with its product")
+        };
+        report.find(
+            WEBHOOK_CLOSED,
+            (object, webhook.name.as_str()),
+            format!("Service {service} has no ready endpoint, and failurePolicy is Fail: each {resources} is refused"),
+            fix,
+        );
+    } else if is_old {
+        report.find(
+            WEBHOOK_OLD,
+            (object, webhook.name.as_str()),
+            format!("it still checks {resources} by rules that are not Trimtab's"),
+            delete,
+        );
+    }
+}
