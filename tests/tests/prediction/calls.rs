@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use trimtab_lazyload::predict::{Action, Chain, Given, Lead, VirtualHost};
+use trimtab_lazyload::scope::Services;
+use trimtab_mesh::Protocol::{Auto, Tcp, Tls};
 
 /// A call: to a host, at the address that DNS gives for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,13 +31,11 @@ pub struct Answer {
 
 impl Answer {
     /// Whether calls fail, as they lead where there is no cluster.
-    #[allow(dead_code, reason = "not every judge asks")]
     pub fn fails(&self) -> bool {
         !self.missing.is_empty()
     }
 
     /// Hosts that a connection may go to.
-    #[allow(dead_code, reason = "not every judge asks")]
     pub fn connected(&self) -> impl Iterator<Item = &str> {
         let clusters = match &self.lead {
             Some(Lead::Clusters(clusters)) => clusters.as_slice(),
@@ -45,6 +45,58 @@ impl Answer {
             .iter()
             .filter_map(|(name, _)| name.rsplit('|').next())
     }
+}
+
+/// Calls to a host, at the addresses and ports of what it is, and of the wildcards that it is under.
+pub fn calls(services: &dyn Services, host: &str) -> BTreeSet<Call> {
+    let mut of = host.to_owned();
+    for _ in 0..8 {
+        let target = services.host(&of).iter().find_map(|e| e.target.clone());
+        let Some(target) = target else { break };
+        of = target.to_string();
+    }
+    let mut entries = services.host(&of);
+    if of == host {
+        entries.extend(services.covering(host));
+    }
+    let call = |address, port, http| Call {
+        host: host.to_owned(),
+        address,
+        port,
+        http,
+    };
+    if entries.is_empty() {
+        return BTreeSet::from([call(None, 80, true)]);
+    }
+    let mut out = BTreeSet::new();
+    for entry in &entries {
+        let addresses = entry.addresses.iter().map(|net| Some(net.addr()));
+        let none = entry.addresses.is_empty().then_some(None);
+        for address in addresses.chain(none) {
+            for port in &entry.ports {
+                let (http, other) = match port.protocol {
+                    Auto => (true, true),
+                    Tcp | Tls => (false, true),
+                    _ => (true, false),
+                };
+                let kinds = [(http, true), (other, false)].into_iter().filter(|k| k.0);
+                out.extend(kinds.map(|k| call(address, port.number, k.1)));
+            }
+        }
+    }
+    out
+}
+
+/// Whether without a Sidecar the call of one host goes to another one: that one has no address, so that its listener of the
+/// port takes connections to all.
+pub fn is_taken(services: &dyn Services, answer: &Answer, call: &Call) -> bool {
+    let takes = |host: &str| {
+        let entries = services.host(host).into_iter();
+        let mut open = entries.filter(|e| e.addresses.is_empty());
+        open.any(|e| e.ports.iter().any(|p| p.number == call.port))
+    };
+    let mut hosts = answer.connected();
+    hosts.any(|host| host != call.host && takes(host))
 }
 
 /// What a proxy does with a call; the default: it does not know of it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use trimtab_mesh::host_map::Named;
-use trimtab_mesh::model::{Service, ServiceEntry, port_protocol};
+use trimtab_mesh::model::{Labels, Service, ServiceEntry, port_protocol};
 
 use crate::scope::services::{HostEntry, Port, Registry, Resolution};
 
@@ -45,6 +45,7 @@ pub(crate) fn of_service(service: &Service) -> HostEntry {
         labels: service.labels.clone(),
         headless: service.headless,
         endpoints: 0,
+        instances: Box::default(),
         resolution: match service.external_name.as_deref() {
             _ if service.headless => Resolution::Passthrough,
             Some(target) if !target.is_empty() => Resolution::Alias,
@@ -101,12 +102,25 @@ pub(crate) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
             labels: Arc::default(),
             headless: spec.resolution.as_deref().is_none_or(|r| r == "NONE"),
             endpoints: spec.endpoints.len(),
+            instances: instances(entry),
             resolution: resolution(entry),
             addresses: addresses.clone(),
             selects: spec.workload_selector.is_some(),
         })
     });
     entries.collect()
+}
+
+/// Labels of the endpoints that it names, where a cluster comes with them.
+fn instances(entry: &ServiceEntry) -> Box<[Labels]> {
+    let spec = &entry.spec;
+    if resolution(entry) != Resolution::Dns {
+        return Box::default();
+    }
+    if spec.endpoints.is_empty() && spec.workload_selector.is_none() {
+        return Box::new([Labels::new()]);
+    }
+    spec.endpoints.iter().map(|e| e.labels.clone()).collect()
 }
 
 /// Networks of a ServiceEntry.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::import::{Imported, Service};
-use super::subsets::subsets;
+use super::import::Imported;
+use super::known::Service;
+use super::subsets::{Subset, subsets};
 use super::{Client, cluster};
-use crate::scope::services::{Protocol, Resolution, Services};
+use crate::scope::Labels;
+use crate::scope::services::{Protocol, Registry, Resolution, Services};
 
 /// Names of the outbound clusters of services.
 pub(super) fn names(
@@ -24,7 +26,7 @@ fn of_service(client: &Client<'_>, service: &Service, services: &dyn Services) -
     let host = &**service.host();
     let for_any_host = host.starts_with('*') && service.entry.resolution == Resolution::DynamicDns;
     let named = if for_any_host {
-        BTreeSet::new()
+        Vec::new()
     } else {
         subsets(client, service, services)
     };
@@ -36,9 +38,45 @@ fn of_service(client: &Client<'_>, service: &Service, services: &dyn Services) -
             )
     });
     let of_port = |port: u16| {
-        let all = std::iter::once("").chain(named.iter().map(String::as_str));
-        all.map(move |subset| cluster(host, subset, port))
-            .collect::<Vec<_>>()
+        let ends = endpoints(service, port, services);
+        let has = |labels: &Labels| {
+            let all = ends.as_ref();
+            all.is_none_or(|all| all.iter().any(|of| is_within(labels, of)))
+        };
+        let mut out = Vec::new();
+        if has(&Labels::new()) {
+            out.push(cluster(host, "", port));
+            let there = |subset: &&Subset| subset.passes || has(&subset.labels);
+            let there = named.iter().filter(there);
+            out.extend(there.map(|subset| cluster(host, &subset.name, port)));
+        }
+        out
     };
     carried.flat_map(|port| of_port(port.number)).collect()
+}
+
+fn is_within(labels: &Labels, of: &Labels) -> bool {
+    labels.iter().all(|(k, v)| of.get(k) == Some(v))
+}
+
+/// Labels of the endpoints of a port, where the cluster comes with them and is none without: those of all ServiceEntries of
+/// the host in the namespace. `None`: the cluster is there anyway, or nobody knows.
+fn endpoints(service: &Service, port: u16, services: &dyn Services) -> Option<Vec<Labels>> {
+    let entry = &service.entry;
+    if entry.resolution != Resolution::Dns {
+        return None;
+    }
+    let all = services.host(&entry.host);
+    let of_port = all.iter().filter(|e| {
+        let here = e.registry == Registry::ServiceEntry && e.namespace == entry.namespace;
+        here && e.ports.iter().any(|p| p.number == port)
+    });
+    let mut out = Vec::new();
+    for other in of_port {
+        if other.selects {
+            return None;
+        }
+        out.extend(other.instances.iter().cloned());
+    }
+    Some(out)
 }

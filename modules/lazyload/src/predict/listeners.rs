@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use trimtab_mesh::model::route::Weighted;
 
-use super::import::{Imported, Route, Service};
+use super::import::{Imported, Route};
+use super::known::Service;
 use super::names::overlap;
 use super::routes::destination;
 use super::{Chain, Client, Lead, cluster, hosts};
