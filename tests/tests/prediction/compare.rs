@@ -9,7 +9,7 @@ use trimtab_lazyload::predict::{Given, Release};
 use trimtab_lazyload::scope::Labels;
 
 use crate::ads::{Around, Difference, Judge, Sidecar, differences};
-use crate::calls::{Answer, Call, answer, calls, is_taken};
+use crate::calls::{Answer, Call, answer, calls, is_hidden, is_taken};
 use crate::meshes::SmallMesh;
 use crate::registry::{Asked, Registry, Scoped};
 use crate::world::{Outcome, WIDTH};
@@ -183,10 +183,12 @@ impl<'a> Batch<'a> {
             &told[&(mesh.number, "free")],
             &told[&(mesh.number, "fenced")],
         );
-        for call in mesh.calls.iter().flat_map(|host| calls(&*services, host)) {
+        let hosts = mesh.calls.iter();
+        let hosts = hosts.filter(|host| !is_hidden(&*services, &mesh.client, host));
+        for call in hosts.flat_map(|host| calls(&*services, &mesh.client, host)) {
             let (without, with) = (answer(&free.given, &call), answer(&scoped.given, &call));
-            // What fails without a Sidecar, or goes to another host, may become what it likes.
-            if without.fails() {
+            // What is unknown without a Sidecar, fails there, or goes to another host, may become what it likes.
+            if without == Answer::default() || without.fails() {
                 continue;
             }
             if is_taken(&*services, &without, &call) {

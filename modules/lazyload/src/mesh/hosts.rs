@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use trimtab_mesh::host_map::Named;
 use trimtab_mesh::model::{Labels, Service, ServiceEntry, port_protocol};
 
-use crate::scope::services::{HostEntry, Port, Registry, Resolution};
+use crate::scope::services::{HostEntry, Instance, Port, Registry, Resolution};
 
 impl Named for HostEntry {
     fn name(&self) -> (&str, &str) {
@@ -90,8 +90,10 @@ pub(crate) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
     hosts.sort();
     hosts.dedup();
     let entries = hosts.into_iter().map(|host| {
+        let host: Arc<str> = host.into();
         Arc::new(HostEntry {
-            host: host.into(),
+            instances: instances(entry, &host),
+            host,
             namespace: entry.id.namespace.clone(),
             name: entry.id.name.clone(),
             registry: Registry::ServiceEntry,
@@ -102,7 +104,6 @@ pub(crate) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
             labels: Arc::default(),
             headless: spec.resolution.as_deref().is_none_or(|r| r == "NONE"),
             endpoints: spec.endpoints.len(),
-            instances: instances(entry),
             resolution: resolution(entry),
             addresses: addresses.clone(),
             selects: spec.workload_selector.is_some(),
@@ -111,16 +112,19 @@ pub(crate) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
     entries.collect()
 }
 
-/// Labels of the endpoints that it names, where a cluster comes with them.
-fn instances(entry: &ServiceEntry) -> Box<[Labels]> {
+/// Endpoints that it names; of DNS without any, its host is one.
+fn instances(entry: &ServiceEntry, host: &Arc<str>) -> Box<[Instance]> {
     let spec = &entry.spec;
-    if resolution(entry) != Resolution::Dns {
-        return Box::default();
+    let itself = spec.workload_selector.is_none() && resolution(entry) == Resolution::Dns;
+    if spec.endpoints.is_empty() && itself {
+        let (address, labels) = (host.clone(), Labels::new());
+        return Box::new([Instance { address, labels }]);
     }
-    if spec.endpoints.is_empty() && spec.workload_selector.is_none() {
-        return Box::new([Labels::new()]);
-    }
-    spec.endpoints.iter().map(|e| e.labels.clone()).collect()
+    let named = spec.endpoints.iter().map(|end| Instance {
+        address: end.address.as_str().into(),
+        labels: end.labels.clone(),
+    });
+    named.collect()
 }
 
 /// Networks of a ServiceEntry.

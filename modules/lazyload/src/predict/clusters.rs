@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::import::Imported;
 use super::known::Service;
 use super::subsets::{Subset, subsets};
-use super::{Client, cluster};
+use super::{Client, cluster, endpoints};
 use crate::scope::Labels;
-use crate::scope::services::{Protocol, Registry, Resolution, Services};
+use crate::scope::services::{Protocol, Resolution, Services};
 
 /// Names of the outbound clusters of services.
 pub(super) fn names(
@@ -37,11 +37,14 @@ fn of_service(client: &Client<'_>, service: &Service, services: &dyn Services) -
                 Protocol::Http | Protocol::Http2 | Protocol::Tls
             )
     });
+    // Endpoints of DNS come with the cluster, which is none without.
+    let is_dns = service.entry.resolution == Resolution::Dns;
     let of_port = |port: u16| {
-        let ends = endpoints(service, port, services);
+        let ends = is_dns.then(|| endpoints::of_port(&service.entry, port, services));
+        let ends = ends.flatten();
         let has = |labels: &Labels| {
             let all = ends.as_ref();
-            all.is_none_or(|all| all.iter().any(|of| is_within(labels, of)))
+            all.is_none_or(|all| all.iter().any(|of| is_within(labels, &of.labels)))
         };
         let mut out = Vec::new();
         if has(&Labels::new()) {
@@ -57,26 +60,4 @@ fn of_service(client: &Client<'_>, service: &Service, services: &dyn Services) -
 
 fn is_within(labels: &Labels, of: &Labels) -> bool {
     labels.iter().all(|(k, v)| of.get(k) == Some(v))
-}
-
-/// Labels of the endpoints of a port, where the cluster comes with them and is none without: those of all ServiceEntries of
-/// the host in the namespace. `None`: the cluster is there anyway, or nobody knows.
-fn endpoints(service: &Service, port: u16, services: &dyn Services) -> Option<Vec<Labels>> {
-    let entry = &service.entry;
-    if entry.resolution != Resolution::Dns {
-        return None;
-    }
-    let all = services.host(&entry.host);
-    let of_port = all.iter().filter(|e| {
-        let here = e.registry == Registry::ServiceEntry && e.namespace == entry.namespace;
-        here && e.ports.iter().any(|p| p.number == port)
-    });
-    let mut out = Vec::new();
-    for other in of_port {
-        if other.selects {
-            return None;
-        }
-        out.extend(other.instances.iter().cloned());
-    }
-    Some(out)
 }

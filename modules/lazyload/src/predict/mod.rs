@@ -13,6 +13,7 @@
 mod clusters;
 mod dns;
 mod egress;
+mod endpoints;
 mod gateway;
 mod hosts;
 mod import;
@@ -163,7 +164,7 @@ fn decided(
     decisions: &Decisions,
 ) -> Given {
     let imported = import::decided(client, egress, services, decisions, &mut Unread);
-    let listeners = listeners::build(client, &imported);
+    let listeners = listeners::build(client, &imported, services);
     let mut routes = BTreeMap::new();
     for name in listeners::route_names(&listeners) {
         routes.insert(name.clone(), hosts::configuration(client, &imported, &name));

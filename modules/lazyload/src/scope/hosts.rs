@@ -160,6 +160,7 @@ impl Builder<'_> {
         self.enter(&entry.namespace, &entry.host, reason);
         self.hidden_rules(entry);
         self.widen(entry, reason);
+        self.connections(entry);
     }
 
     /// A service with all that belongs to it.

@@ -44,6 +44,15 @@ pub enum Resolution {
     Alias,
 }
 
+/// An endpoint of a ServiceEntry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Address, or a name.
+    pub address: Arc<str>,
+    /// Labels.
+    pub labels: Labels,
+}
+
 /// A host in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEntry {
@@ -69,8 +78,8 @@ pub struct HostEntry {
     pub headless: bool,
     /// Static endpoints of a ServiceEntry.
     pub endpoints: usize,
-    /// Labels of each of them, of one of DNS: without any, the host itself is one, without labels.
-    pub instances: Box<[Labels]>,
+    /// Each of them; of one of DNS without any, the host itself is one.
+    pub instances: Box<[Instance]>,
     /// How endpoints are found.
     pub resolution: Resolution,
     /// Virtual addresses as they are written: single ones are networks of one address.

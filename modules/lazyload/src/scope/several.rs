@@ -6,13 +6,14 @@
 //!
 //! Of a host under a wildcard, calls to ports that its own service has not go to the wildcard.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use trimtab_mesh::names::covers;
 
 use super::builder::Builder;
-use super::services::{HostEntry, Protocol, Registry};
+use super::services::{HostEntry, Port, Protocol, Registry};
 use super::{Reason, Warning};
 
 /// What takes calls to a port.
@@ -86,11 +87,9 @@ impl Builder<'_> {
         let Some(why) = self.several(entry) else {
             return;
         };
-        let all = self.services.host(&entry.host).into_iter();
-        let visible = all.filter(|e| e.exports.visible(&e.namespace, self.client));
-        let taken = visible.min_by_key(|e| e.preference(self.client));
+        let taken = self.taken(self.services.host(&entry.host));
         let (host, namespace) = (entry.host.to_string(), entry.namespace.to_string());
-        if taken.is_some_and(|taken| taken.namespace == entry.namespace) {
+        if taken.iter().any(|taken| taken.namespace == entry.namespace) {
             self.enter("*", &entry.host, reason);
             self.out.warnings.insert(Warning::Wide { host, why });
         } else {
@@ -102,14 +101,50 @@ impl Builder<'_> {
         }
     }
 
+    /// Of entries those that istiod takes: the client sees them, and of each host they are of one namespace.
+    pub(super) fn taken(&self, mut entries: Vec<Arc<HostEntry>>) -> Vec<Arc<HostEntry>> {
+        entries.retain(|e| e.exports.visible(&e.namespace, self.client));
+        let mut of: BTreeMap<Arc<str>, Arc<HostEntry>> = BTreeMap::new();
+        for entry in &entries {
+            let best = of
+                .entry(entry.host.clone())
+                .or_insert_with(|| entry.clone());
+            if entry.preference(self.client) < best.preference(self.client) {
+                *best = entry.clone();
+            }
+        }
+        let of_best =
+            |e: &Arc<HostEntry>| of.get(&e.host).is_some_and(|b| b.namespace == e.namespace);
+        entries.retain(of_best);
+        entries
+    }
+
+    /// Connections to a wildcard's listener follow the VirtualServices of whichever host under it: these count for all.
+    pub(super) fn connections(&mut self, entry: &HostEntry) {
+        let raw = |p: &Port| !p.protocol.is_http();
+        if !entry.host.starts_with('*') || !entry.ports.iter().any(raw) {
+            return;
+        }
+        for route in self.services.routes_under(&entry.host) {
+            let for_connections = !route.tcp.is_empty() || !route.tls.is_empty();
+            if !for_connections || !route.exports.visible(&route.id.namespace, self.client) {
+                continue;
+            }
+            for host in &route.hosts {
+                if covers(&entry.host, host) {
+                    self.follow(host);
+                }
+            }
+        }
+    }
+
     /// Wildcards that take calls to the host which nothing closer to it takes. `closest` is what the host has itself.
     pub(super) fn around(&mut self, host: &str, closest: Option<&HostEntry>, reason: &Reason) {
         if !names_host(reason) || closest.is_some_and(|e| e.target.is_some()) {
             return;
         }
         let mut taken = closest.map(takers).unwrap_or_default();
-        let mut wild: Vec<Arc<HostEntry>> = self.services.covering(host);
-        wild.retain(|e| e.exports.visible(&e.namespace, self.client));
+        let wild = self.taken(self.services.covering(host));
         let hosts: BTreeSet<Arc<str>> = wild.iter().map(|e| e.host.clone()).collect();
         let mut hosts: Vec<Arc<str>> = hosts.into_iter().collect();
         hosts.sort_by_key(|host| std::cmp::Reverse(host.len()));

@@ -97,13 +97,6 @@ struct Maker<'a> {
     later: Vec<Value>,
 }
 
-impl SmallMesh {
-    /// All objects but Sidecars.
-    pub fn all(&self) -> impl Iterator<Item = &Value> {
-        self.objects.iter().chain(&self.later)
-    }
-}
-
 /// Ports with their protocols, as names of Services' ports begin.
 const PORTS: [(u16, &str); 8] = [
     (80, "http"),
