@@ -186,6 +186,8 @@ fn watches(config: &LazyloadConfig, engine: &Arc<Engine>, setup: &mut Setup<'_>)
     setup.follow::<Service>(&engine.since);
     setup.follow::<ServiceEntry>(&engine.since);
     setup.follow::<VirtualService>(&engine.since);
+    setup.follow::<HttpRoute>(&engine.since);
+    setup.follow::<GrpcRoute>(&engine.since);
     setup.follow_mesh_defaults();
     setup.follow_mesh_config::<MeshConfig>(engine);
     needs(config, engine, setup);

@@ -33,6 +33,8 @@ const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfigurati
 const NAMES: &str = "type.googleapis.com/istio.networking.nds.v1.NameTable";
 const HTTP: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+/// The cluster of what nobody knows.
+const PASSES: &str = "PassthroughCluster";
 const MAX_MESSAGE: usize = 256 << 20;
 /// How long one answer may take.
 const BOUND: Duration = Duration::from_secs(60);
@@ -50,13 +52,25 @@ struct NameInfo {
     ips: Vec<String>,
 }
 
+/// Value of the label `app` of all pods.
+pub const APP: &str = "client";
+
 /// A proxy.
 #[derive(Clone, Debug)]
 pub struct Sidecar {
     /// Namespace of its pod.
     pub namespace: String,
-    /// Value of the pod's label `app`.
-    pub app: &'static str,
+    /// Value of the pod's label `role`, by which Sidecars select it.
+    pub role: &'static str,
+}
+
+/// What else a proxy gets of its Sidecar.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Around {
+    /// Clusters of what comes in, by name, with their endpoints.
+    pub inbound: BTreeMap<String, Vec<String>>,
+    /// Whether calls to what nobody knows go out.
+    pub allows_any: bool,
 }
 
 /// A connection to one istiod, for many proxies.
@@ -81,10 +95,10 @@ fn fields<'a>(all: impl IntoIterator<Item = (&'a str, Value)>) -> Struct {
 
 impl Sidecar {
     fn node(&self, version: &str) -> Node {
-        let Self { namespace, app } = self;
-        let labels = Kind::StructValue(fields([("app", text(app))]));
+        let Self { namespace, role } = self;
+        let labels = Kind::StructValue(fields([("app", text(APP)), ("role", text(role))]));
         let metadata = fields([
-            ("NAME", text(app)),
+            ("NAME", text(role)),
             ("NAMESPACE", text(namespace)),
             ("LABELS", Value { kind: Some(labels) }),
             ("INSTANCE_IPS", text("198.18.255.1")),
@@ -93,8 +107,8 @@ impl Sidecar {
             ("INTERCEPTION_MODE", text("REDIRECT")),
         ]);
         Node {
-            id: format!("sidecar~198.18.255.1~{app}.{namespace}~{namespace}.svc.cluster.local"),
-            cluster: format!("{app}.{namespace}"),
+            id: format!("sidecar~198.18.255.1~{role}.{namespace}~{namespace}.svc.cluster.local"),
+            cluster: format!("{role}.{namespace}"),
             metadata: Some(metadata),
             ..Node::default()
         }
@@ -110,20 +124,29 @@ impl Judge {
         }
     }
 
-    /// Outbound configuration of a proxy, as a new one gets it.
-    pub async fn given(&self, sidecar: &Sidecar) -> Given {
+    /// Configuration of a proxy, as a new one gets it.
+    pub async fn given(&self, sidecar: &Sidecar) -> (Given, Around) {
         let mut stream = Stream::open(self, sidecar).await;
         let clusters = stream.ask(CLUSTERS, Vec::new()).await;
         let listeners = stream.ask(LISTENERS, Vec::new()).await;
-        let mut given = Given::default();
+        let (mut given, mut around) = (Given::default(), Around::default());
         for cluster in decoded::<Cluster>(&clusters) {
             if cluster.name.starts_with("outbound|") {
                 given.clusters.insert(cluster.name);
+            } else if cluster.name.starts_with("inbound|") {
+                let ends = endpoints(&cluster);
+                around.inbound.insert(cluster.name, ends);
             }
         }
         for listener in decoded::<Listener>(&listeners) {
             let outbound = listener.traffic_direction == i32::from(TrafficDirection::Outbound);
-            if outbound && listener.name != "virtualOutbound" {
+            if listener.name == "virtualOutbound" {
+                let rest = listener.default_filter_chain.iter();
+                let filters = rest.chain(&listener.filter_chains).flat_map(|c| &c.filters);
+                let passes =
+                    |to: Lead| matches!(to, Lead::Clusters(to) if to.iter().any(|c| c.0 == PASSES));
+                around.allows_any = filters.filter_map(lead).any(passes);
+            } else if outbound {
                 given
                     .listeners
                     .insert(listener.name.clone(), chains(&listener));
@@ -155,8 +178,19 @@ impl Judge {
                 given.names.insert(host, addresses.collect());
             }
         }
-        given
+        (given, around)
     }
+}
+
+/// Addresses of a cluster that has them itself.
+fn endpoints(cluster: &Cluster) -> Vec<String> {
+    let groups = cluster
+        .load_assignment
+        .iter()
+        .flat_map(|all| &all.endpoints);
+    let ends = groups.flat_map(|group| &group.lb_endpoints);
+    ends.map(|end| format!("{:?}", end.host_identifier))
+        .collect()
 }
 
 struct Stream {
@@ -328,52 +362,62 @@ fn forwarded(to: &RouteAction) -> Action {
     }
 }
 
-/// What differs, a line each.
-pub fn differences(predicted: &Given, given: &Given) -> Vec<String> {
+/// What differs: the host or name that it is about, and a line.
+pub type Difference = (String, String);
+
+/// What differs from the prediction and from each of the others that istiod may give.
+pub fn differences(predicted: &Given, others: &[Given], given: &Given) -> Vec<Difference> {
     let mut out = Vec::new();
-    sets("cluster", &predicted.clusters, &given.clusters, &mut out);
-    maps("listener", &predicted.listeners, &given.listeners, &mut out);
-    maps("routes", &flat(predicted), &flat(given), &mut out);
-    maps("name", &predicted.names, &given.names, &mut out);
+    let all = || std::iter::once(predicted).chain(others);
+    let names: BTreeSet<&String> = all().chain([given]).flat_map(|g| &g.clusters).collect();
+    for name in names {
+        let there = given.clusters.contains(name);
+        if all().all(|g| g.clusters.contains(name) != there) {
+            let text = if there {
+                "given, not predicted"
+            } else {
+                "predicted, not given"
+            };
+            out.push((name.clone(), format!("cluster {name}: {text}")));
+        }
+    }
+    let maps = |g: &Given| g.listeners.clone();
+    differ("listener", all().map(maps), &given.listeners, &mut out);
+    differ("routes", all().map(flat), &flat(given), &mut out);
+    differ(
+        "name",
+        all().map(|g| g.names.clone()),
+        &given.names,
+        &mut out,
+    );
     out
 }
 
-fn flat(given: &Given) -> BTreeMap<String, &VirtualHost> {
+fn flat(given: &Given) -> BTreeMap<String, VirtualHost> {
     let all = given.routes.iter();
     let all = all.flat_map(|(name, hosts)| {
         hosts
             .iter()
-            .map(move |host| (format!("{name} {}", host.name), host))
+            .map(move |host| (format!("{name} {}", host.name), host.clone()))
     });
     all.collect()
 }
 
-fn sets(what: &str, predicted: &BTreeSet<String>, given: &BTreeSet<String>, out: &mut Vec<String>) {
-    out.extend(
-        predicted
-            .difference(given)
-            .map(|name| format!("{what} {name}: predicted, not given")),
-    );
-    out.extend(
-        given
-            .difference(predicted)
-            .map(|name| format!("{what} {name}: given, not predicted")),
-    );
-}
-
-fn maps<V: PartialEq + std::fmt::Debug>(
+fn differ<V: PartialEq + std::fmt::Debug>(
     what: &str,
-    predicted: &BTreeMap<String, V>,
+    expected: impl Iterator<Item = BTreeMap<String, V>>,
     given: &BTreeMap<String, V>,
-    out: &mut Vec<String>,
+    out: &mut Vec<Difference>,
 ) {
-    let names: BTreeSet<&String> = predicted.keys().chain(given.keys()).collect();
+    let expected: Vec<BTreeMap<String, V>> = expected.collect();
+    let names = expected.iter().flat_map(BTreeMap::keys);
+    let names: BTreeSet<&String> = names.chain(given.keys()).collect();
     for name in names {
-        let (predicted, given) = (predicted.get(name), given.get(name));
-        if predicted != given {
-            out.push(format!(
-                "{what} {name}:\n  predicted {predicted:?}\n  given     {given:?}"
-            ));
+        let given = given.get(name);
+        if expected.iter().all(|all| all.get(name) != given) {
+            let predicted = expected.first().and_then(|all| all.get(name));
+            let text = format!("{what} {name}:\n  predicted {predicted:?}\n  given     {given:?}");
+            out.push((format!("{name} {predicted:?} {given:?}"), text));
         }
     }
 }

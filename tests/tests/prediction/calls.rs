@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use trimtab_lazyload::predict::{Action, Chain, Given, Lead, VirtualHost};
+use trimtab_lazyload::scope::Services;
+use trimtab_mesh::Protocol::{Auto, Tcp, Tls};
 
 /// A call: to a host, at the address that DNS gives for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,13 +32,11 @@ pub struct Answer {
 
 impl Answer {
     /// Whether calls fail, as they lead where there is no cluster.
-    #[allow(dead_code, reason = "not every judge asks")]
     pub fn fails(&self) -> bool {
         !self.missing.is_empty()
     }
 
     /// Hosts that a connection may go to.
-    #[allow(dead_code, reason = "not every judge asks")]
     pub fn connected(&self) -> impl Iterator<Item = &str> {
         let clusters = match &self.lead {
             Some(Lead::Clusters(clusters)) => clusters.as_slice(),
@@ -45,6 +46,79 @@ impl Answer {
             .iter()
             .filter_map(|(name, _)| name.rsplit('|').next())
     }
+}
+
+/// The host behind an ExternalName.
+fn behind(services: &dyn Services, host: &str) -> String {
+    let mut of = host.to_owned();
+    for _ in 0..8 {
+        let target = services.host(&of).iter().find_map(|e| e.target.clone());
+        let Some(target) = target else { break };
+        of = target.to_string();
+    }
+    of
+}
+
+/// Whether the client's namespace has a service of the host that it may not see, and others have one that it sees. istiod
+/// takes the first, once any VirtualService of the mesh leads to the host, and loses the ports of the second.
+pub fn is_hidden(services: &dyn Services, client: &str, host: &str) -> bool {
+    let entries = services.host(&behind(services, host));
+    let (seen, hidden): (Vec<_>, Vec<_>) = entries
+        .iter()
+        .partition(|e| e.exports.visible(&e.namespace, client));
+    !seen.is_empty() && hidden.iter().any(|e| *e.namespace == *client)
+}
+
+/// Calls to a host, at the addresses and ports of what a client sees of it, and of the wildcards that it is under.
+pub fn calls(services: &dyn Services, client: &str, host: &str) -> BTreeSet<Call> {
+    let of = behind(services, host);
+    let mut entries = services.host(&of);
+    if of == host {
+        entries.extend(services.covering(host));
+    }
+    entries.retain(|e| e.exports.visible(&e.namespace, client));
+    let call = |address, port, http| Call {
+        host: host.to_owned(),
+        address,
+        port,
+        http,
+    };
+    if entries.is_empty() {
+        return BTreeSet::from([call(None, 80, true)]);
+    }
+    let mut out = BTreeSet::new();
+    for entry in &entries {
+        let addresses = entry.addresses.iter().map(|net| Some(net.addr()));
+        let none = entry.addresses.is_empty().then_some(None);
+        for address in addresses.chain(none) {
+            for port in &entry.ports {
+                let (http, other) = match port.protocol {
+                    Auto => (true, true),
+                    Tcp | Tls => (false, true),
+                    _ => (true, false),
+                };
+                let kinds = [(http, true), (other, false)].into_iter().filter(|k| k.0);
+                out.extend(kinds.map(|k| call(address, port.number, k.1)));
+            }
+        }
+    }
+    out
+}
+
+/// Whether without a Sidecar the call of one host goes to another one: that one has no address, or a range, so that its
+/// listener of the port takes connections to others.
+pub fn is_taken(services: &dyn Services, answer: &Answer, call: &Call) -> bool {
+    let takes = |host: &str| {
+        let entries = services.host(host).into_iter();
+        let within = |net: &IpNet| {
+            let range = net.prefix_len() < net.max_prefix_len();
+            range && call.address.is_some_and(|a| net.contains(&a))
+        };
+        let mut open = entries.filter(|e| e.addresses.is_empty() || e.addresses.iter().any(within));
+        open.any(|e| e.ports.iter().any(|p| p.number == call.port))
+    };
+    let mut hosts = answer.connected();
+    hosts.any(|host| host != call.host && takes(host))
 }
 
 /// What a proxy does with a call; the default: it does not know of it.

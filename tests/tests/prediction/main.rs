@@ -3,19 +3,29 @@
 //!
 //! Many meshes are in the API server at once, so that one push serves many and a client without a Sidecar has them all. The
 //! same meshes tell whether scopes are safe: what a workload calls gets in scope what it gets without a Sidecar, and istiod
-//! is the judge. `make test` tries 200 meshes, `make fuzz` 2,000 with two seeds, of which about 1 in 100
-//! still differs; `TRIMTAB_FUZZ_SEED` sets the seed.
+//! is the judge. `make test` tries 200 meshes, `make fuzz` 2,000 with two seeds; `TRIMTAB_FUZZ_SEED` sets the seed.
+//!
+//! What istiod decides by the order of a Go map it may decide anew with each push: the order of services that sort alike
+//! (addresses of one ServiceEntry; ServiceEntries with one host, namespace and second), and which ServiceEntry of one age in
+//! several namespaces a route leads to. There each of its answers is right, and no other (`predict::undecided`). A scope
+//! does not depend on it: it names such hosts itself.
+//!
+//! | not compared | because |
+//! |---|---|
+//! | calls that nobody takes without a Sidecar | they go out as they came; in scope a wildcard may take them, where without a Sidecar a VirtualService of another host under it hides the rest |
+//! | calls that fail without a Sidecar | they lead to a cluster that is not there |
+//! | TCP calls that go to another host without a Sidecar | the listener of a host without an address, or with a range, takes them; in scope they may reach their own |
+//! | calls to a host of which the client's namespace has a service that it does not export to itself, and another namespace one that the client sees | any VirtualService of the mesh that leads there brings the first in place of the second |
 //!
 //! | not generated | because |
 //! |---|---|
-//! | ServiceEntries with several addresses | istiod's order of them is not determined, and of those of one host it takes one for look-ups and for domains |
-//! | several ServiceEntries with one host in one namespace, of one age | the same |
-//! | routes of both kinds of the Gateway API for one Service | istiod joins them in a way of its own |
-//! | subsets of ServiceEntries | their endpoints have labels of their own; a subset without endpoints has no cluster |
-//! | endpoints of headless services | there is a listener for each, with and without a Sidecar |
+//! | routes of the Gateway API for ServiceEntries | they are not read |
+//! | DestinationRules with `workloadSelector` | it is not read |
+//! | pods and endpoints of headless services | there is a listener for each, with and without a Sidecar |
 //! | ports of MONGO and MYSQL | istiod keeps them apart from others on one port |
 //! | ExternalNames with a dot at the end | istiod takes them for other hosts, the index here does not |
 //! | addresses that Istio gives to ServiceEntries | only proxies that capture DNS use them |
+//! | egress listeners with a port of their own | they are taken over as they are |
 
 #![allow(
     clippy::expect_used,
@@ -26,9 +36,11 @@
 
 mod ads;
 mod calls;
+mod compare;
 mod meshes;
 #[path = "../validity/random.rs"]
 mod random;
+mod registry;
 mod world;
 
 use std::collections::BTreeSet;
@@ -51,16 +63,12 @@ async fn run(seed: u64, meshes: usize) -> Outcome {
         let batch: Vec<meshes::SmallMesh> = (0..BATCH)
             .map(|slot| meshes::small(slot, &mut random))
             .collect();
-        out.add(world.judge(&batch).await, first);
-        println!(
-            "{} meshes of seed {seed}: {} differ, {} calls of {} are changed by their scopes, see {}",
-            first + BATCH,
-            out.differences.len(),
-            out.changed.len(),
-            out.calls,
-            world.report(&out)
-        );
+        let root = random.percent(40);
+        let root = root.then(|| meshes::sidecars::of_root(BATCH, &mut random));
+        out.add(world.judge(&batch, root).await, first);
+        println!("{} meshes of seed {seed}: {}", first + BATCH, out.summary());
     }
+    println!("see {}", world.report(&out));
     out
 }
 
@@ -91,6 +99,7 @@ async fn istiod_gives_what_is_predicted() {
         "DestinationRule",
         "HTTPRoute",
         "GRPCRoute",
+        "Sidecar",
     ] {
         assert!(kinds.contains(kind), "{kinds:?}");
     }
@@ -107,14 +116,12 @@ async fn calls_get_in_scope_what_they_get_without_a_sidecar() {
 #[ignore = "minutes: make fuzz"]
 async fn two_thousand_meshes_are_predicted() {
     let mut differences = Vec::new();
-    let (mut changed, mut calls) = (Vec::new(), 0);
+    let mut changed = Vec::new();
     for seed in random::seeds() {
         let tried = run(seed, 1000).await;
         differences.extend(tried.differences);
         changed.extend(tried.changed);
-        calls += tried.calls;
     }
     assert!(differences.is_empty(), "{}", shown(&differences));
-    // Not yet all: of wildcards that overlap, the address of a call may belong to the wider one, which the scope does not have.
-    assert!(changed.len() * 50 < calls, "{}", shown(&changed));
+    assert!(changed.is_empty(), "{}", shown(&changed));
 }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use trimtab_mesh::model::{Service, ServiceEntry, VirtualService};
+use trimtab_mesh::model::{GrpcRoute, HttpRoute, Service, ServiceEntry, VirtualService};
 use trimtab_mesh::names::covers;
 use trimtab_mesh::table::{Change, Follower};
 
-use crate::mesh::hosts;
+use crate::mesh::{Name, hosts};
 use crate::scope::services::{Exports, HostEntry, Protocol};
 
 /// Namespace and host.
@@ -257,24 +257,25 @@ fn catching(entry: &ServiceEntry, hosts: &[Arc<HostEntry>]) -> Option<Catching> 
     })
 }
 
-impl Follower<VirtualService> for KnownSince {
-    /// Calls to its hosts are counted elsewhere from now on. Weights and matches make no difference.
-    fn changed(&self, change: Change<'_, VirtualService>) {
-        let leads = |row: Option<&Arc<VirtualService>>| {
-            row.map(|r| {
+impl KnownSince {
+    /// Calls to hosts of routes are counted elsewhere from now on. Weights and matches make no difference.
+    fn rerouted(&self, name: &Name, old: &[Arc<VirtualService>], new: &[Arc<VirtualService>]) {
+        let leads = |rows: &[Arc<VirtualService>]| -> Vec<_> {
+            let of = |r: &Arc<VirtualService>| {
                 (
                     (r.hosts.clone(), r.mesh, r.exports.clone()),
                     (r.destinations.clone(), r.delegates.clone()),
                 )
-            })
+            };
+            rows.iter().map(of).collect()
         };
-        if leads(change.old) == leads(change.new) {
+        if leads(old) == leads(new) {
             return;
         }
         let window = self.window();
         let mut state = self.state.lock();
-        for (row, there) in [(change.old, false), (change.new, true)] {
-            let Some(row) = row else { continue };
+        let rows = old.iter().map(|row| (row, false));
+        for (row, there) in rows.chain(new.iter().map(|row| (row, true))) {
             for host in &row.hosts {
                 state.reroute(host, window);
                 for delegate in &row.delegates {
@@ -287,10 +288,36 @@ impl Follower<VirtualService> for KnownSince {
                 }
             }
         }
-        let place = (change.name.0.as_str().into(), change.name.1.as_str().into());
-        for host in state.roots.get(&place).cloned().unwrap_or_default() {
-            state.reroute(&host, window);
+        let all = old.iter().chain(new);
+        if all.into_iter().any(|row| !row.kind.is_gateway_api()) {
+            let place = (name.0.as_str().into(), name.1.as_str().into());
+            for host in state.roots.get(&place).cloned().unwrap_or_default() {
+                state.reroute(&host, window);
+            }
         }
         self.told(state);
+    }
+}
+
+impl Follower<VirtualService> for KnownSince {
+    fn changed(&self, change: Change<'_, VirtualService>) {
+        let rows = |row: Option<&Arc<VirtualService>>| Vec::from_iter(row.cloned());
+        self.rerouted(change.name, &rows(change.old), &rows(change.new));
+    }
+}
+
+impl Follower<HttpRoute> for KnownSince {
+    fn changed(&self, change: Change<'_, HttpRoute>) {
+        let rows =
+            |row: Option<&Arc<HttpRoute>>| row.map_or_else(Vec::new, |r| r.services.to_vec());
+        self.rerouted(change.name, &rows(change.old), &rows(change.new));
+    }
+}
+
+impl Follower<GrpcRoute> for KnownSince {
+    fn changed(&self, change: Change<'_, GrpcRoute>) {
+        let rows =
+            |row: Option<&Arc<GrpcRoute>>| row.map_or_else(Vec::new, |r| r.services.to_vec());
+        self.rerouted(change.name, &rows(change.old), &rows(change.new));
     }
 }

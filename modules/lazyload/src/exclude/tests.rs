@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use trimtab_crds::fence::ScopeSize;
-use trimtab_mesh::model::{Service, ServiceEntry, VirtualService};
+use trimtab_mesh::model::{GrpcRoute, HttpRoute, Service, ServiceEntry, VirtualService};
 
 use super::*;
 use crate::config::LazyloadConfig;
@@ -35,6 +35,8 @@ impl Fixture {
         mesh.table::<Service>().follow(&since);
         mesh.table::<ServiceEntry>().follow(&since);
         mesh.table::<VirtualService>().follow(&since);
+        mesh.table::<HttpRoute>().follow(&since);
+        mesh.table::<GrpcRoute>().follow(&since);
         Self {
             mesh,
             index,
@@ -357,6 +359,68 @@ fn fault_s16_a_service_is_known_since_it_is_what_it_is() {
         Some(21),
         "by a delegate"
     );
+}
+
+#[test]
+fn fault_s16_routes_of_the_gateway_api_lead_elsewhere_too() {
+    let fixture = shop();
+    let archive = "archive.attic.svc.cluster.local";
+    let route = |to: &str| {
+        let parent =
+            json!({"group": "", "kind": "Service", "name": "archive", "namespace": "attic"});
+        json!({"metadata": meta("try.attic"), "spec": {"parentRefs": [parent],
+            "rules": [{"backendRefs": [{"name": to, "namespace": "books", "port": 80}]}]}})
+    };
+    let http = |to: &str| {
+        let object = serde_json::from_value(route(to)).unwrap();
+        fixture.mesh.put::<HttpRoute>(object);
+    };
+    fixture.since.watch();
+    fixture.windows.store(5, Ordering::Relaxed);
+    http("shelf");
+    assert_eq!(fixture.known_since(archive), Some(6), "it leads elsewhere");
+    assert!(fixture.since.drain_changes().has(archive));
+    fixture.windows.store(7, Ordering::Relaxed);
+    http("shelf");
+    assert_eq!(fixture.known_since(archive), Some(6), "the same");
+    http("other");
+    assert_eq!(fixture.known_since(archive), Some(8));
+    fixture.windows.store(9, Ordering::Relaxed);
+    let object = serde_json::from_value(route("shelf")).unwrap();
+    fixture.mesh.put::<GrpcRoute>(object);
+    assert_eq!(fixture.known_since(archive), Some(10));
+    fixture.windows.store(11, Ordering::Relaxed);
+    fixture.mesh.remove::<HttpRoute>("attic", "try");
+    assert_eq!(fixture.known_since(archive), Some(12), "it is gone");
+}
+
+/// A call that is copied to a service in use may be one to a host that nobody counts.
+#[test]
+fn fault_s16_a_host_that_is_mirrored_to_a_used_one_stays() {
+    let to = |name: &str| json!({"host": format!("{name}.svc.cluster.local")});
+    for mirror in [
+        json!({"mirror": to("shelf.books")}),
+        json!({"mirrors": [{"destination": to("shelf.books")}]}),
+    ] {
+        let fixture = shop();
+        let mut rule = mirror;
+        rule["route"] = json!([{"destination": to("archive.attic")}]);
+        let spec = json!({"hosts": ["archive.attic.svc.cluster.local"], "http": [rule]});
+        fixture.route_of("archive.attic", &spec);
+        assert_eq!(fixture.unused(&[SHELF]), [STOCKDB]);
+        assert_eq!(fixture.unused(&[]).len(), 3, "nothing of it is used");
+    }
+    // So does a copy by a route of the Gateway API, and by a delegate.
+    let fixture = shop();
+    let parent = json!({"group": "", "kind": "Service", "name": "archive", "namespace": "attic"});
+    let copy = json!({"name": "shelf", "namespace": "books", "port": 80});
+    let filter = json!({"type": "RequestMirror", "requestMirror": {"backendRef": copy}});
+    let back = json!({"name": "archive", "namespace": "attic", "port": 80});
+    let route = json!({"metadata": meta("copy.attic"), "spec": {"parentRefs": [parent],
+        "rules": [{"filters": [filter], "backendRefs": [back]}]}});
+    let object = serde_json::from_value(route).unwrap();
+    fixture.mesh.put::<HttpRoute>(object);
+    assert_eq!(fixture.unused(&[SHELF]), [STOCKDB]);
 }
 
 #[test]

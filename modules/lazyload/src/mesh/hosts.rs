@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use trimtab_mesh::host_map::Named;
-use trimtab_mesh::model::{Service, ServiceEntry, port_protocol};
+use trimtab_mesh::model::{Labels, Service, ServiceEntry, port_protocol};
 
-use crate::scope::services::{HostEntry, Port, Registry, Resolution};
+use crate::scope::services::{HostEntry, Instance, Port, Registry, Resolution};
 
 impl Named for HostEntry {
     fn name(&self) -> (&str, &str) {
@@ -45,6 +45,7 @@ pub(crate) fn of_service(service: &Service) -> HostEntry {
         labels: service.labels.clone(),
         headless: service.headless,
         endpoints: 0,
+        instances: Box::default(),
         resolution: match service.external_name.as_deref() {
             _ if service.headless => Resolution::Passthrough,
             Some(target) if !target.is_empty() => Resolution::Alias,
@@ -89,8 +90,10 @@ pub(crate) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
     hosts.sort();
     hosts.dedup();
     let entries = hosts.into_iter().map(|host| {
+        let host: Arc<str> = host.into();
         Arc::new(HostEntry {
-            host: host.into(),
+            instances: instances(entry, &host),
+            host,
             namespace: entry.id.namespace.clone(),
             name: entry.id.name.clone(),
             registry: Registry::ServiceEntry,
@@ -107,6 +110,21 @@ pub(crate) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
         })
     });
     entries.collect()
+}
+
+/// Endpoints that it names; of DNS without any, its host is one.
+fn instances(entry: &ServiceEntry, host: &Arc<str>) -> Box<[Instance]> {
+    let spec = &entry.spec;
+    let itself = spec.workload_selector.is_none() && resolution(entry) == Resolution::Dns;
+    if spec.endpoints.is_empty() && itself {
+        let (address, labels) = (host.clone(), Labels::new());
+        return Box::new([Instance { address, labels }]);
+    }
+    let named = spec.endpoints.iter().map(|end| Instance {
+        address: end.address.as_str().into(),
+        labels: end.labels.clone(),
+    });
+    named.collect()
 }
 
 /// Networks of a ServiceEntry.

@@ -124,6 +124,12 @@ impl Index {
         state.fences.keys().map(|k| k.namespace.clone()).collect()
     }
 
+    /// The user's Sidecar that counts for pods of a namespace which no Sidecar selects: of the namespace, else of Istio's
+    /// root namespace.
+    pub fn default_sidecar(&self, namespace: &str) -> Option<Arc<Sidecar>> {
+        self.state.read().counting_sidecar(namespace).cloned()
+    }
+
     /// Whether the Sidecar for a whole namespace rejects what the mesh does not know; `None`: it does not say.
     pub fn registry_only(&self, namespace: &str) -> Option<bool> {
         self.state.read().inherits(namespace)?.registry_only()

@@ -135,10 +135,15 @@ impl State {
         here.min_by_key(|(name, row)| (row.created.is_none(), row.created, *name))
     }
 
-    /// What the Sidecar says that would count without ours.
-    pub(super) fn inherits(&self, namespace: &str) -> Option<Arc<Inherited>> {
+    /// The Sidecar that would count without ours.
+    pub(super) fn counting_sidecar(&self, namespace: &str) -> Option<&Arc<Sidecar>> {
         let own = self.default_sidecar(namespace);
         let (_, row) = own.or_else(|| self.default_sidecar(&self.root()))?;
-        row.policy.clone()
+        Some(row)
+    }
+
+    /// What it says besides which hosts are seen.
+    pub(super) fn inherits(&self, namespace: &str) -> Option<Arc<Inherited>> {
+        self.counting_sidecar(namespace)?.policy.clone()
     }
 }

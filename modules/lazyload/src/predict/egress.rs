@@ -53,6 +53,11 @@ impl Egress {
         Self::new(["*/*"], "")
     }
 
+    /// One host, of any namespace.
+    pub(super) fn of_host(host: &str) -> Self {
+        Self::new([format!("*/{host}").as_str()], "")
+    }
+
     /// Whether istiod can look everything up, without a walk through all services.
     pub(super) fn is_exact(&self) -> bool {
         let named = |hosts: &Hosts| !hosts.exact.is_empty() || !hosts.wild.is_empty();

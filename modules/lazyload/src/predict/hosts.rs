@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use trimtab_mesh::model::RouteKind;
 
-use super::import::{Imported, Route, Service};
+use super::import::{Imported, Route};
+use super::known::Service;
 use super::names::{closest, overlap};
 use super::routes::{OnPort, actions};
 use super::{Action, Client, Lead, VirtualHost, cluster};

@@ -1,32 +1,21 @@
 //! Which services and routes a proxy gets (`SidecarScope` of istiod's push context).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use trimtab_mesh::Exports;
 use trimtab_mesh::model::VirtualService;
-use trimtab_mesh::model::route::{HttpRule, Part, Test};
+use trimtab_mesh::model::route::HttpRule;
 
 use super::egress::{Egress, Hosts};
-use super::merge::{Ports, brought, merged};
-use super::{Client, Reads, Release};
-use crate::scope::services::{HostEntry, Port, Registry, RouteKind, Services};
-
-/// A host as a proxy has it.
-#[derive(Clone, Debug)]
-pub struct Service {
-    /// The host.
-    pub entry: Arc<HostEntry>,
-    /// Its addresses; of a ServiceEntry, which istiod takes for a service for each, one.
-    pub addresses: Vec<IpNet>,
-    /// Ports that the proxy has.
-    pub ports: Vec<Port>,
-    /// Hosts of ExternalNames that stand for it and that the proxy knows; sorted.
-    pub aliases: Vec<Arc<HostEntry>>,
-}
+use super::gateway::{joined, port_of};
+use super::known::{Known, Service};
+use super::merge::{Ports, brought};
+use super::order::{Decisions, Undecided, places};
+use super::{Client, Reads, Release, Unread};
+use crate::scope::services::{HostEntry, Port, Registry, Services};
 
 /// A VirtualService as a proxy has it.
 #[derive(Clone, Debug)]
@@ -55,11 +44,23 @@ pub fn import(
     services: &dyn Services,
     reads: &mut dyn Reads,
 ) -> Imported {
+    decided(client, egress, services, &Decisions::default(), reads)
+}
+
+/// The same with what istiod may decide in several ways decided in one of them.
+pub(super) fn decided(
+    client: &Client<'_>,
+    egress: Option<&Egress>,
+    services: &dyn Services,
+    decisions: &Decisions,
+    reads: &mut dyn Reads,
+) -> Imported {
     let everything = Egress::everything();
     let import = Import {
         client,
         egress: egress.unwrap_or(&everything),
         services,
+        decisions,
     };
     let mut out = Imported {
         listed: import.listed(reads),
@@ -82,14 +83,66 @@ pub fn import(
     out
 }
 
+/// Whether a route to a host leads, whatever else is imported and whatever istiod decides, to what a client has of the host
+/// without a Sidecar.
+pub(super) fn leads_alike(
+    client: &Client<'_>,
+    host: &str,
+    ports: &Ports,
+    services: &dyn Services,
+) -> bool {
+    if services.host(host).len() < 2 {
+        return true;
+    }
+    let any = Egress::of_host(host);
+    let decisions = Decisions::default();
+    let import = Import {
+        client,
+        egress: &any,
+        services,
+        decisions: &decisions,
+    };
+    let mut known = Known::default();
+    for service in import.listed(&mut Unread) {
+        known.add(service);
+    }
+    let Some(without) = known.services.into_iter().next() else {
+        return true;
+    };
+    let Some(brought) = import.destination(host, ports) else {
+        return false;
+    };
+    let named = |port: &&Port| ports.contains(&None) || ports.contains(&Some(port.number));
+    let numbers = |ports: &[Port]| -> BTreeSet<u16> {
+        ports.iter().filter(named).map(|p| p.number).collect()
+    };
+    let alike = Arc::ptr_eq(&brought.entry, &without.entry)
+        && numbers(&brought.ports) == numbers(&without.ports);
+    // Addresses of one ServiceEntry are the same to a route.
+    let asked = decisions.into_asked().into_keys();
+    let several = |what: &Undecided| match what {
+        Undecided::Namespace(_) => true,
+        Undecided::Order(namespace, host) => {
+            let entries = services.host(host);
+            entries.iter().filter(|e| e.namespace == *namespace).count() > 1
+        }
+    };
+    alike && !asked.into_iter().any(|what| several(&what))
+}
+
 struct Import<'a> {
     client: &'a Client<'a>,
     egress: &'a Egress,
     services: &'a dyn Services,
+    decisions: &'a Decisions,
 }
 
 /// In this order istiod goes through what is of one list.
-fn age(created: Option<Timestamp>, name: &str, namespace: &str) -> (Timestamp, String, String) {
+pub(super) fn age(
+    created: Option<Timestamp>,
+    name: &str,
+    namespace: &str,
+) -> (Timestamp, String, String) {
     (
         created.unwrap_or(Timestamp::MAX),
         name.to_owned(),
@@ -105,53 +158,63 @@ fn age_of(entry: &HostEntry) -> (Timestamp, String, String) {
     age(entry.created, name, &entry.namespace)
 }
 
-/// Of the services of a host in one namespace, that which a look-up finds.
-fn first(entries: impl IntoIterator<Item = Arc<HostEntry>>) -> Option<Arc<HostEntry>> {
-    entries.into_iter().min_by_key(|e| (e.registry, age_of(e)))
-}
-
 impl Import<'_> {
     fn sees(&self, exports: &Exports, owner: &str) -> bool {
         exports.visible(owner, self.client.namespace)
     }
 
+    /// Services of entries as istiod sorts them.
+    fn sorted(&self, entries: impl IntoIterator<Item = Arc<HostEntry>>) -> Vec<Service> {
+        let services = entries.into_iter().flat_map(|entry| {
+            let places = places(&entry, self.services, self.decisions);
+            places.into_iter().zip(Service::of(&entry))
+        });
+        let mut all: Vec<(usize, Service)> = services.collect();
+        all.sort_by_cached_key(|(place, service)| (age_of(&service.entry), *place));
+        all.into_iter().map(|(_, service)| service).collect()
+    }
+
+    /// Of the services of a host in one namespace, that which a look-up finds.
+    fn first(&self, entries: impl IntoIterator<Item = Arc<HostEntry>>) -> Option<Service> {
+        // Of a group that sorts alike all are asked, so that none goes before its place.
+        let sorted = self.sorted(entries).into_iter();
+        sorted.min_by_key(|service| service.entry.registry)
+    }
+
     /// Services of the host by namespace, as look-ups find them, also those that the client may not see.
-    fn by_namespace(&self, host: &str) -> BTreeMap<Arc<str>, Arc<HostEntry>> {
+    fn by_namespace(&self, host: &str) -> BTreeMap<Arc<str>, Service> {
         let mut all: BTreeMap<Arc<str>, Vec<Arc<HostEntry>>> = BTreeMap::new();
         for entry in self.services.host(host) {
             all.entry(entry.namespace.clone()).or_default().push(entry);
         }
         let found = all
             .into_iter()
-            .filter_map(|(namespace, entries)| Some((namespace, first(entries)?)));
+            .filter_map(|(namespace, entries)| Some((namespace, self.first(entries)?)));
         found.collect()
     }
 
     /// Services that entries name.
     fn listed(&self, reads: &mut dyn Reads) -> Vec<Service> {
         let exact = self.client.release >= Release::V1_31 && self.egress.is_exact();
-        let mut entries = if exact {
+        let mut services = if exact {
             self.looked_up(reads)
         } else {
-            self.walked(reads)
+            self.sorted(self.walked(reads))
         };
-        entries.retain(|e| self.sees(&e.exports, &e.namespace));
-        let public = |e: &HostEntry| e.exports.clients("").is_none();
-        entries.sort_by_cached_key(|e| (!exact && public(e), age_of(e)));
+        services.retain(|s| self.sees(&s.entry.exports, &s.entry.namespace));
+        if exact {
+            services.sort_by_cached_key(|s| age_of(&s.entry));
+        } else {
+            services.sort_by_key(|s| s.entry.exports.clients("").is_none());
+        }
         let mut out: Vec<Service> = Vec::new();
-        for entry in entries {
-            let Some(list) = self.importing(&entry) else {
+        for mut service in services {
+            let Some(list) = self.importing(&service.entry) else {
                 continue;
             };
-            let aliases = self.aliases(&entry.host).into_iter();
-            let service = Service {
-                addresses: entry.addresses.to_vec(),
-                ports: entry.ports.to_vec(),
-                aliases: aliases.filter(|alias| list.import(&alias.host)).collect(),
-                entry: entry.clone(),
-            };
-            let each = service.each_address();
-            out.extend(each.into_iter().take(if exact { 1 } else { usize::MAX }));
+            let aliases = self.aliases(service.host()).into_iter();
+            service.aliases = aliases.filter(|alias| list.import(&alias.host)).collect();
+            out.push(service);
         }
         self.one_namespace(out)
     }
@@ -167,13 +230,13 @@ impl Import<'_> {
         lists.find(|list| list.import(&entry.host))
     }
 
-    fn looked_up(&self, reads: &mut dyn Reads) -> Vec<Arc<HostEntry>> {
+    fn looked_up(&self, reads: &mut dyn Reads) -> Vec<Service> {
         let mut out = Vec::new();
         for (namespace, hosts) in self.egress.namespaces() {
             for host in &hosts.exact {
                 reads.host(host);
                 let here = self.services.host(host).into_iter();
-                out.extend(first(here.filter(|e| &*e.namespace == namespace)));
+                out.extend(self.first(here.filter(|e| &*e.namespace == namespace)));
             }
         }
         out
@@ -261,28 +324,28 @@ impl Import<'_> {
 
     /// The service that a route's destination is, with the ports that the route names.
     fn destination(&self, host: &str, ports: &Ports) -> Option<Service> {
-        let found = self.by_namespace(host);
-        let own = found.get(self.client.namespace).cloned();
-        let best = || {
-            let visible = found
-                .values()
-                .filter(|e| self.sees(&e.exports, &e.namespace));
-            first(visible.cloned())
-        };
-        let entry = own.or_else(best)?;
-        let named = |port: &&Port| ports.contains(&None) || ports.contains(&Some(port.number));
-        let of_route: Vec<Port> = entry.ports.iter().filter(named).copied().collect();
-        if of_route.is_empty() && !ports.contains(&None) {
+        let mut found = self.by_namespace(host);
+        let own = found.remove(self.client.namespace);
+        let mut service = own.or_else(|| self.best(host, found.into_values()))?;
+        let named = |port: &Port| ports.contains(&None) || ports.contains(&Some(port.number));
+        service.ports.retain(named);
+        if service.ports.is_empty() && !ports.contains(&None) {
             return None;
         }
-        let aliases = self.aliases(host);
-        let service = Service {
-            addresses: entry.addresses.to_vec(),
-            ports: of_route,
-            aliases,
-            entry,
-        };
-        service.each_address().into_iter().next()
+        service.aliases = self.aliases(host);
+        Some(service)
+    }
+
+    /// Of services of a host in several namespaces the one of Kubernetes, else one of the oldest.
+    fn best(&self, host: &str, found: impl Iterator<Item = Service>) -> Option<Service> {
+        let age = |s: &Service| (s.entry.registry, s.entry.created.unwrap_or(Timestamp::MAX));
+        let visible = found.filter(|s| self.sees(&s.entry.exports, &s.entry.namespace));
+        let mut visible: Vec<Service> = visible.collect();
+        let oldest = visible.iter().map(age).min()?;
+        visible.retain(|s| age(s) == oldest);
+        let what = Undecided::Namespace(host.into());
+        let way = self.decisions.way(what, visible.len());
+        visible.into_iter().nth(way)
     }
 
     fn routes(&self, reads: &mut dyn Reads) -> Vec<Route> {
@@ -357,139 +420,5 @@ impl Import<'_> {
             _ => object.id.name.to_string(),
         };
         (list, Reverse(own), age(object.id.created, &name, owner))
-    }
-}
-
-/// The port that a route of the Gateway API names for its Service.
-fn port_of(object: &VirtualService) -> Option<u16> {
-    object.http.first()?.matches.first()?.source.port
-}
-
-/// Routes with their rules. Those of the Gateway API of one namespace, host and port are one.
-fn joined(
-    routes: Vec<Arc<VirtualService>>,
-    services: &dyn Services,
-    reads: &mut dyn Reads,
-) -> Vec<Route> {
-    let mut out = Vec::new();
-    let mut of_services: BTreeMap<_, Vec<Arc<VirtualService>>> = BTreeMap::new();
-    for object in routes {
-        if object.kind == RouteKind::VirtualService {
-            let http = merged(&object, services, reads);
-            out.push(Route { object, http });
-            continue;
-        }
-        let port = port_of(&object);
-        let key = (
-            object.kind,
-            object.id.namespace.clone(),
-            object.hosts.first().cloned(),
-            port,
-        );
-        of_services.entry(key).or_default().push(object);
-    }
-    for mut objects in of_services.into_values() {
-        objects.sort_by_cached_key(|o| age(o.id.created, &o.id.name, &o.id.namespace));
-        let mut http: Vec<HttpRule> = objects
-            .iter()
-            .flat_map(|o| o.http.iter().cloned())
-            .collect();
-        http.sort_by_key(precedence);
-        if let Some(object) = objects.into_iter().next() {
-            out.push(Route { object, http });
-        }
-    }
-    out
-}
-
-/// Order of the rules of the Gateway API: the closest path, then a method, more headers, more parameters.
-fn precedence(rule: &HttpRule) -> impl Ord + use<> {
-    let Some(first) = rule.matches.first() else {
-        return (true, Reverse(0), Reverse(0), false, Reverse(0), Reverse(0));
-    };
-    let (kind, length) = match first.request.get(&Part::Uri) {
-        Some(Test::Exact(text)) => (4, text.len()),
-        Some(Test::Prefix(text)) => (3, text.len()),
-        Some(Test::Regex(text)) => (2, text.len()),
-        Some(Test::Present) | None => (0, 0),
-    };
-    let count = |of: fn(&Part) -> bool| first.request.keys().filter(|part| of(part)).count();
-    let headers = count(|part| matches!(part, Part::Header(_)));
-    let parameters = count(|part| matches!(part, Part::Query(_)));
-    let any_method = !first.request.contains_key(&Part::Method);
-    (
-        false,
-        Reverse(kind),
-        Reverse(length),
-        any_method,
-        Reverse(headers),
-        Reverse(parameters),
-    )
-}
-
-impl Service {
-    /// Its host.
-    pub fn host(&self) -> &Arc<str> {
-        &self.entry.host
-    }
-
-    /// One for each address of a ServiceEntry.
-    fn each_address(self) -> Vec<Self> {
-        if self.entry.registry == Registry::Kubernetes || self.addresses.len() < 2 {
-            return vec![self];
-        }
-        let each = self.addresses.iter().map(|address| Self {
-            addresses: vec![*address],
-            ..self.clone()
-        });
-        each.collect()
-    }
-
-    fn can_join(&self, other: &Self) -> bool {
-        let key = |e: &HostEntry| {
-            (
-                e.namespace.clone(),
-                e.resolution,
-                e.registry,
-                e.labels.clone(),
-                e.selects,
-                e.exports.written(),
-            )
-        };
-        key(&self.entry) == key(&other.entry)
-    }
-}
-
-/// Services that a proxy knows; of one host there is one, with the ports of all that are alike.
-#[derive(Default)]
-struct Known {
-    services: Vec<Service>,
-    by_host: HashMap<Arc<str>, usize>,
-}
-
-impl Known {
-    fn add(&mut self, service: Service) {
-        let at = self.by_host.get(&service.entry.host);
-        let Some(old) = at.and_then(|at| self.services.get_mut(*at)) else {
-            self.by_host
-                .insert(service.entry.host.clone(), self.services.len());
-            self.services.push(service);
-            return;
-        };
-        let (before, now) = (old.entry.registry, service.entry.registry);
-        if before == Registry::Kubernetes && now != Registry::Kubernetes {
-            return;
-        }
-        if before != Registry::Kubernetes && now == Registry::Kubernetes {
-            *old = service;
-            return;
-        }
-        if old.ports != service.ports && old.can_join(&service) {
-            let more = service.ports.into_iter();
-            let more: Vec<Port> = more
-                .filter(|p| old.ports.iter().all(|o| o.number != p.number))
-                .collect();
-            old.ports.extend(more);
-        }
     }
 }

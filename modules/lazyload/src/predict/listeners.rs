@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use trimtab_mesh::model::route::Weighted;
 
-use super::import::{Imported, Route, Service};
+use super::import::{Imported, Route};
+use super::known::Service;
 use super::names::overlap;
 use super::routes::destination;
-use super::{Chain, Client, Lead, cluster, hosts};
-use crate::scope::services::{Port, Protocol, Registry, Resolution};
+use super::{Chain, Client, Lead, cluster, endpoints, hosts};
+use crate::scope::services::{Port, Protocol, Registry, Resolution, Services};
 
 /// The address of listeners for all addresses.
 const ANY: &str = "0.0.0.0";
@@ -38,10 +39,15 @@ pub(super) fn route_names(listeners: &BTreeMap<String, BTreeSet<Chain>>) -> BTre
     named.collect()
 }
 
-pub(super) fn build(client: &Client<'_>, imported: &Imported) -> BTreeMap<String, BTreeSet<Chain>> {
+pub(super) fn build(
+    client: &Client<'_>,
+    imported: &Imported,
+    services: &dyn Services,
+) -> BTreeMap<String, BTreeSet<Chain>> {
     let mut builder = Builder {
         client,
         imported,
+        services,
         known: imported.known.iter().map(|s| (&**s.host(), s)).collect(),
         out: BTreeMap::new(),
     };
@@ -59,6 +65,7 @@ pub(super) fn build(client: &Client<'_>, imported: &Imported) -> BTreeMap<String
 struct Builder<'a> {
     client: &'a Client<'a>,
     imported: &'a Imported,
+    services: &'a dyn Services,
     known: BTreeMap<&'a str, &'a Service>,
     out: BTreeMap<(String, u16), Listener>,
 }
@@ -93,25 +100,39 @@ impl Builder<'_> {
             return;
         }
         let address = address(service);
-        // A headless service has a listener for each endpoint; a ServiceEntry without any has one for all addresses.
-        let by_endpoint =
-            entry.resolution == Resolution::Passthrough && matches!(address, Address::Any);
-        if by_endpoint
-            && (entry.registry == Registry::Kubernetes || entry.endpoints > 0 || entry.selects)
-        {
-            return;
-        }
         let (bind, networks) = match address {
             Address::Any => (ANY.to_owned(), BTreeSet::new()),
             Address::Single(address) => (address, BTreeSet::new()),
             Address::Network(network) => (ANY.to_owned(), BTreeSet::from([network])),
         };
+        if entry.resolution != Resolution::Passthrough || bind != ANY || !networks.is_empty() {
+            self.listen(service, port, bind, &networks);
+            return;
+        }
+        // A headless service has a listener for each endpoint; a ServiceEntry without any has one for all addresses.
+        if entry.registry == Registry::Kubernetes || entry.selects {
+            return;
+        }
+        let Some(ends) = endpoints::of_port(entry, port.number, self.services) else {
+            return;
+        };
+        if ends.is_empty() {
+            self.listen(service, port, bind, &networks);
+        }
+        for end in ends {
+            if end.address.parse::<std::net::IpAddr>().is_ok() {
+                self.listen(service, port, end.address.to_string(), &networks);
+            }
+        }
+    }
+
+    fn listen(&mut self, service: &Service, port: Port, bind: String, networks: &BTreeSet<String>) {
         let key = (bind, port.number);
         let old = self.out.get(&key).map(|l| l.kind);
         if port.protocol == Protocol::Auto && old == Some(Kind::Sniffed) {
             return;
         }
-        let mut chains = self.tcp(service, port, &key.0, &networks);
+        let mut chains = self.tcp(service, port, &key.0, networks);
         let auto = port.protocol == Protocol::Auto;
         if auto {
             let shared = key.0 == ANY;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use trimtab_mesh::model::VirtualService;
-use trimtab_mesh::model::route::{Destination, HttpMatch, HttpRule, Part, Source, Test};
+use trimtab_mesh::model::route::{Destination, HttpMatch, HttpRule, Part, Source, TcpRule, Test};
 
+use super::import::leads_alike;
 use super::{Client, Reads};
 use crate::scope::services::Services;
 
@@ -189,7 +190,16 @@ pub fn applies(rule: &HttpRule, client: &Client<'_>) -> (bool, bool) {
     (some, applied.any(ends))
 }
 
-/// Hosts to which a client has routes and that do not come with them: calls would be answered with 503.
+/// Whether a proxy of the client may have chains of the rule.
+pub fn applies_to_connections(rule: &TcpRule, client: &Client<'_>) -> bool {
+    let mut sources = rule.matches.iter().map(|m| &m.source);
+    let applied =
+        |s: &Source| s.tcp_applies(client.namespace, client.labels, s.port.unwrap_or_default());
+    rule.matches.is_empty() || sources.any(applied)
+}
+
+/// Hosts to which a client has routes and of which these do not bring what the client has of them without a Sidecar: calls
+/// would be answered with 503, or by another service.
 pub fn unbrought(
     client: &Client<'_>,
     route: &VirtualService,
@@ -202,16 +212,24 @@ pub fn unbrought(
     for rule in &http {
         let (applied, ends) = applies(rule, client);
         if applied {
-            let reached = rule.called().chain(rule.copied()).map(|to| &to.host);
-            out.extend(
-                reached
-                    .filter(|host| !host.is_empty() && !brought.contains_key(*host))
-                    .cloned(),
-            );
+            let reached = rule.called().chain(rule.copied());
+            out.extend(reached.map(|to| to.host.clone()));
         }
         if ends {
             break;
         }
     }
+    for rule in route.tls.iter().chain(&route.tcp) {
+        if applies_to_connections(rule, client) {
+            let alone = rule.routes.len() == 1;
+            let called = rule.routes.iter().filter(|r| alone || r.weight > 0);
+            out.extend(called.map(|r| r.to.host.clone()));
+        }
+    }
+    out.retain(|host| {
+        reads.host(host);
+        let comes = |ports: &Ports| leads_alike(client, host, ports, services);
+        !host.is_empty() && !brought.get(host).is_some_and(comes)
+    });
     out
 }

@@ -4,17 +4,24 @@
 //! what comes of them: clusters, virtual hosts, listeners and names. Both follow istiod 1.30 and 1.31 (`model/sidecar.go`,
 //! `networking/core`); `tests/tests/prediction` holds them against both.
 //!
+//! What istiod decides by the order of a Go map is predicted in one way; [`undecided`] says what that is.
+//!
 //! Not predicted: inbound configuration, gateways, policy of clusters, endpoints (so no listener for each pod of a headless
-//! service), egress listeners with a port of their own, services of other clusters.
+//! service), DestinationRules with a `workloadSelector`, egress listeners with a port of their own, services of other
+//! clusters.
 
 mod clusters;
 mod dns;
 mod egress;
+mod endpoints;
+mod gateway;
 mod hosts;
 mod import;
+mod known;
 mod listeners;
 mod merge;
 mod names;
+mod order;
 mod routes;
 mod subsets;
 
@@ -25,8 +32,11 @@ use crate::scope::Labels;
 use crate::scope::services::Services;
 
 pub use egress::Egress;
-pub use import::{Imported, Route, Service, import};
-pub use merge::{applies, merged, unbrought};
+pub use import::{Imported, Route, import};
+pub use known::Service;
+pub use merge::{applies, applies_to_connections, merged, unbrought};
+use order::Decisions;
+pub use order::Undecided;
 
 /// Whose configuration is predicted.
 #[derive(Clone, Copy, Debug)]
@@ -123,8 +133,38 @@ pub struct Chain {
 
 /// Predicts what a proxy gets. `egress`: `None`: there is no Sidecar.
 pub fn predict(client: &Client<'_>, egress: Option<&Egress>, services: &dyn Services) -> Given {
-    let imported = import(client, egress, services, &mut Unread);
-    let listeners = listeners::build(client, &imported);
+    decided(client, egress, services, &Decisions::default())
+}
+
+/// What istiod decides by the order of a Go map for such a proxy, and in how many ways each.
+pub fn undecided(
+    client: &Client<'_>,
+    egress: Option<&Egress>,
+    services: &dyn Services,
+) -> BTreeMap<Undecided, usize> {
+    let decisions = Decisions::default();
+    import::decided(client, egress, services, &decisions, &mut Unread);
+    decisions.into_asked()
+}
+
+/// The prediction with one thing that istiod may decide in several ways decided in another than the first.
+pub fn otherwise(
+    client: &Client<'_>,
+    egress: Option<&Egress>,
+    services: &dyn Services,
+    (what, way): (Undecided, usize),
+) -> Given {
+    decided(client, egress, services, &Decisions::but(what, way))
+}
+
+fn decided(
+    client: &Client<'_>,
+    egress: Option<&Egress>,
+    services: &dyn Services,
+    decisions: &Decisions,
+) -> Given {
+    let imported = import::decided(client, egress, services, decisions, &mut Unread);
+    let listeners = listeners::build(client, &imported, services);
     let mut routes = BTreeMap::new();
     for name in listeners::route_names(&listeners) {
         routes.insert(name.clone(), hosts::configuration(client, &imported, &name));

@@ -2,7 +2,8 @@
 
 use trimtab_mesh::model::route::{Destination, HttpRule};
 
-use super::import::{Route, Service};
+use super::import::Route;
+use super::known::Service;
 use super::{Action, Client, Lead, cluster};
 use crate::scope::services::HostEntry;
 

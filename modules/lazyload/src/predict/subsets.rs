@@ -3,18 +3,30 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use trimtab_crds::istio::TrafficPolicy;
 use trimtab_mesh::model::DestinationRule;
 
 use super::Client;
-use super::import::Service;
+use super::known::Service;
+use crate::scope::Labels;
 use crate::scope::services::Services;
 
-/// Names of the subsets.
+/// A subset.
+#[derive(Clone, Debug)]
+pub(super) struct Subset {
+    pub(super) name: String,
+    /// Labels of its endpoints.
+    pub(super) labels: Labels,
+    /// Connections go where the client said, whatever endpoints there are.
+    pub(super) passes: bool,
+}
+
+/// The subsets that a client has of a service.
 pub(super) fn subsets(
     client: &Client<'_>,
     service: &Service,
     services: &dyn Services,
-) -> BTreeSet<String> {
+) -> Vec<Subset> {
     let rules = services.rules(service.host());
     let own = || local(client, &rules);
     let of_service = || exported(client, &rules, &service.entry.namespace);
@@ -28,7 +40,7 @@ pub(super) fn subsets(
 type Rules = [Arc<DestinationRule>];
 
 /// Rules of the client's own namespace.
-fn local(client: &Client<'_>, rules: &Rules) -> Option<BTreeSet<String>> {
+fn local(client: &Client<'_>, rules: &Rules) -> Option<Vec<Subset>> {
     let own = rules
         .iter()
         .filter(|r| *r.id.namespace == *client.namespace);
@@ -38,17 +50,18 @@ fn local(client: &Client<'_>, rules: &Rules) -> Option<BTreeSet<String>> {
     } else {
         own.collect()
     };
-    chosen(closest(&own))
+    let last = merged(closest(&own)).pop()?;
+    Some(last.subsets)
 }
 
 /// Rules that a namespace exports; of those with the closest host the client may see some.
-fn exported(client: &Client<'_>, rules: &Rules, owner: &str) -> Option<BTreeSet<String>> {
+fn exported(client: &Client<'_>, rules: &Rules, owner: &str) -> Option<Vec<Subset>> {
     let theirs = rules
         .iter()
         .filter(|r| *r.id.namespace == *owner && !is_private(r));
-    let mut closest = closest(&theirs.collect::<Vec<_>>());
-    closest.retain(|r| r.exports.visible(owner, client.namespace));
-    chosen(closest)
+    let mut all = merged(closest(&theirs.collect::<Vec<_>>()));
+    all.retain(|merged| merged.first.exports.visible(owner, client.namespace));
+    Some(all.pop()?.subsets)
 }
 
 /// Whether only its own namespace sees it.
@@ -75,18 +88,51 @@ fn closest<'a>(rules: &[&'a Arc<DestinationRule>]) -> Vec<&'a Arc<DestinationRul
     same
 }
 
-/// Rules that the same namespaces see are one; of several of these the last counts.
-fn chosen(rules: Vec<&Arc<DestinationRule>>) -> Option<BTreeSet<String>> {
-    let mut joined: Vec<(&DestinationRule, BTreeSet<String>)> = Vec::new();
+/// Rules that count as one; the first says who sees it.
+struct Merged<'a> {
+    first: &'a DestinationRule,
+    subsets: Vec<Subset>,
+}
+
+/// Of several the last counts. A rule goes into each before it that as many namespaces see, or some of those that see it,
+/// and stands alone only when it went not into the last one (`mergeDestinationRule`).
+fn merged(rules: Vec<&Arc<DestinationRule>>) -> Vec<Merged<'_>> {
+    let mut out: Vec<Merged<'_>> = Vec::new();
     for rule in rules {
-        let subsets = rule.spec.subsets.iter().map(|s| s.name.clone());
-        match joined
-            .iter_mut()
-            .find(|(first, _)| first.exports == rule.exports)
-        {
-            Some((_, all)) => all.extend(subsets),
-            None => joined.push((rule, subsets.collect())),
+        let policy = rule.spec.traffic_policy.as_ref();
+        let passes = passes(policy);
+        let subsets = rule.spec.subsets.iter().map(|subset| Subset {
+            name: subset.name.clone(),
+            labels: subset.labels.clone(),
+            passes: passes || self::passes(subset.traffic_policy.as_ref()),
+        });
+        let subsets: Vec<Subset> = subsets.collect();
+        let mut alone = true;
+        for merged in &mut out {
+            alone = !goes_into(rule, merged.first);
+            if !alone {
+                for subset in &subsets {
+                    if merged.subsets.iter().all(|s| s.name != subset.name) {
+                        merged.subsets.push(subset.clone());
+                    }
+                }
+            }
+        }
+        if alone {
+            let first = &**rule;
+            out.push(Merged { first, subsets });
         }
     }
-    joined.pop().map(|(_, subsets)| subsets)
+    out
+}
+
+fn goes_into(rule: &DestinationRule, first: &DestinationRule) -> bool {
+    let (theirs, own) = (first.exports.written(), rule.exports.written());
+    let own: BTreeSet<String> = own.into_iter().collect();
+    rule.exports == first.exports || !theirs.is_empty() && theirs.iter().all(|n| own.contains(n))
+}
+
+fn passes(policy: Option<&TrafficPolicy>) -> bool {
+    let balancer = policy.and_then(|p| p.load_balancer.as_ref());
+    balancer.is_some_and(|b| b.simple == "PASSTHROUGH")
 }

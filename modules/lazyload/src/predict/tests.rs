@@ -1,10 +1,13 @@
 use serde_json::{Value, json};
 use trimtab_mesh::Mesh;
-use trimtab_mesh::model::{HttpRoute, Service, ServiceEntry, VirtualService};
+use trimtab_mesh::model::{
+    DestinationRule, GrpcRoute, HttpRoute, Service, ServiceEntry, VirtualService,
+};
 
-use super::{Client, Egress, Given, Lead, Release, VirtualHost, predict};
+use super::{Client, Egress, Given, Lead, Release, VirtualHost, otherwise, predict, undecided};
 use crate::config::LazyloadConfig;
 use crate::mesh::Index;
+use crate::scope::Services;
 
 const DOMAIN: &str = "cluster.local";
 
@@ -14,6 +17,15 @@ fn given(objects: &[Value], entries: Option<&[&str]>) -> Given {
 }
 
 fn of_release(objects: &[Value], entries: Option<&[&str]>, release: Release) -> Given {
+    asked(objects, entries, release, predict)
+}
+
+fn asked<T>(
+    objects: &[Value],
+    entries: Option<&[&str]>,
+    release: Release,
+    ask: impl Fn(&Client<'_>, Option<&Egress>, &dyn Services) -> T,
+) -> T {
     let mesh = Mesh::new(DOMAIN);
     let index = Index::new(&LazyloadConfig::default(), &mesh);
     index.attach(&mesh);
@@ -28,6 +40,10 @@ fn of_release(objects: &[Value], entries: Option<&[&str]>, release: Release) -> 
                 mesh.put::<VirtualService>(serde_json::from_value(object).unwrap());
             }
             Some("HTTPRoute") => mesh.put::<HttpRoute>(serde_json::from_value(object).unwrap()),
+            Some("GRPCRoute") => mesh.put::<GrpcRoute>(serde_json::from_value(object).unwrap()),
+            Some("DestinationRule") => {
+                mesh.put::<DestinationRule>(serde_json::from_value(object).unwrap());
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -39,7 +55,7 @@ fn of_release(objects: &[Value], entries: Option<&[&str]>, release: Release) -> 
         release,
     };
     let egress = entries.map(|entries| Egress::new(entries.iter().copied(), "home"));
-    predict(&client, egress.as_ref(), &*index.services())
+    ask(&client, egress.as_ref(), &*index.services())
 }
 
 fn object(api: &str, kind: &str, namespace: &str, name: &str, spec: &Value) -> Value {
@@ -283,4 +299,92 @@ fn exclusions_take_away_what_everything_brings() {
 
 fn given_nothing(mesh: &[Value]) -> Given {
     given(mesh, Some(&["*/*", "~/*"]))
+}
+
+/// A cluster of DNS comes with its endpoints: without any of the subset's labels there is none.
+#[test]
+fn subsets_of_dns_hosts_have_clusters_only_with_endpoints() {
+    let bank = |resolution: &str, endpoints: &Value| {
+        let ports = json!([{"number": 80, "name": "http", "protocol": "HTTP"}]);
+        let spec = json!({"hosts": ["bank.example"], "resolution": resolution, "ports": ports, "endpoints": endpoints});
+        entry("home", "bank", &spec)
+    };
+    let subsets = json!([{"name": "v1", "labels": {"version": "v1"}}, {"name": "v2", "labels": {"version": "v2"}}, {"name": "all"}]);
+    let rule = object(
+        "networking.istio.io/v1",
+        "DestinationRule",
+        "home",
+        "bank",
+        &json!({"host": "bank.example", "subsets": subsets}),
+    );
+    let first = json!([{"address": "192.0.2.1", "labels": {"version": "v1"}}]);
+    for (resolution, endpoints, wanted) in [
+        ("DNS", json!([]), &["", "all"][..]),
+        ("DNS", first.clone(), &["", "all", "v1"]),
+        ("STATIC", first, &["", "all", "v1", "v2"]),
+    ] {
+        let given = given(&[bank(resolution, &endpoints), rule.clone()], None);
+        let wanted = wanted
+            .iter()
+            .map(|s| format!("outbound|80|{s}|bank.example"));
+        assert_eq!(given.clusters, wanted.collect(), "{resolution} {endpoints}");
+    }
+}
+
+/// Of services that sort alike istiod finds one or the other first.
+#[test]
+fn what_a_map_decides_is_undecided() {
+    let ledger = json!({"hosts": ["ledger.bank.example"], "addresses": ["10.1.0.1", "10.1.0.2"], "resolution": "STATIC",
+        "ports": [{"number": 5432, "name": "tcp", "protocol": "TCP"}]});
+    let mesh = [entry("home", "ledger", &ledger)];
+    let exact = ["home/ledger.bank.example"];
+    let all = |client: &Client<'_>, egress: Option<&Egress>, services: &dyn Services| {
+        let undecided = undecided(client, egress, services).into_iter();
+        let ways = undecided.flat_map(|(what, ways)| (1..ways).map(move |way| (what.clone(), way)));
+        let other = |way| otherwise(client, egress, services, way);
+        ways.map(other).collect::<Vec<Given>>()
+    };
+    let others = asked(&mesh, Some(&exact), Release::V1_31, all);
+    let [other] = &others[..] else {
+        panic!("{others:?}")
+    };
+    assert_eq!(listeners(other), ["10.1.0.2_5432"]);
+    let back = |namespace: &str| {
+        let ports = json!([{"number": 80, "name": "http", "protocol": "HTTP"}]);
+        let spec = json!({"hosts": ["back.example"], "resolution": "DNS", "ports": ports});
+        entry(namespace, "back", &spec)
+    };
+    let to = json!({"hosts": ["front.example"], "http": [{"route": [{"destination": {"host": "back.example"}}]}]});
+    let mesh = [back("left"), back("right"), routes("home", "front", &to)];
+    let scoped = Some(&["home/front.example"][..]);
+    let others = asked(&mesh, scoped, Release::V1_31, |c, e, s| {
+        undecided(c, e, s).len()
+    });
+    assert_eq!(others, 1);
+}
+
+#[test]
+fn routes_of_both_kinds_of_the_gateway_api_are_one() {
+    let route = |kind: &str, to: &str, matches: &Value| {
+        let parent = json!({"group": "", "kind": "Service", "name": "shelf", "namespace": "books"});
+        let rule = json!({"matches": matches, "backendRefs": [{"name": to, "namespace": "books", "port": 80}]});
+        let spec = json!({"parentRefs": [parent], "rules": [rule]});
+        object("gateway.networking.k8s.io/v1", kind, "books", to, &spec)
+    };
+    let path = json!([{"path": {"type": "PathPrefix", "value": "/a"}}]);
+    let method = json!([{"method": {"type": "Exact", "service": "G", "method": "H"}}]);
+    let mesh = [
+        service("books", "shelf"),
+        service("books", "next"),
+        service("books", "last"),
+        route("HTTPRoute", "next", &path),
+        route("GRPCRoute", "last", &method),
+    ];
+    assert_eq!(
+        leads(&given(&mesh, None), "shelf.books.svc.cluster.local:80"),
+        [
+            "outbound|80||last.books.svc.cluster.local",
+            "outbound|80||next.books.svc.cluster.local"
+        ]
+    );
 }

@@ -63,6 +63,7 @@ impl Builder<'_> {
                 self.enter(&entry.namespace, &entry.host, reason);
             }
             self.hidden_rules(entry);
+            self.widen(entry, reason);
             if entry.target.is_some() {
                 self.alias(entry, reason);
             }
@@ -136,6 +137,7 @@ impl Builder<'_> {
             Some(entry) => self.service(entry, reason),
             None => {}
         }
+        self.around(&called, chosen.as_deref(), reason);
         let kept = self.kept(&host).map(ToOwned::to_owned);
         if let Some(owner) = kept.as_ref().filter(|_| !alias) {
             self.enter(owner, &host, reason);
@@ -157,6 +159,8 @@ impl Builder<'_> {
         self.out.consulted.hosts.insert(entry.host.to_string());
         self.enter(&entry.namespace, &entry.host, reason);
         self.hidden_rules(entry);
+        self.widen(entry, reason);
+        self.connections(entry);
     }
 
     /// A service with all that belongs to it.
@@ -191,6 +195,11 @@ impl Builder<'_> {
                 self.service(entry, reason);
             }
         }
+        let own = entries
+            .iter()
+            .filter(|e| covers(&e.host, pattern) || *e.host == *pattern);
+        let own = own.max_by_key(|e| e.host.len()).cloned();
+        self.around(pattern, own.as_deref(), reason);
         let routed = self.follow(pattern);
         out.found |= !routed.owners.is_empty();
         out.redirects = routed.redirects;

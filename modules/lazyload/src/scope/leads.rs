@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use trimtab_mesh::model::route::{HttpRule, TcpRule, Weighted};
+use trimtab_mesh::model::route::{HttpRule, Weighted};
 use trimtab_mesh::names::service_host;
 
 use super::ScopeReads;
 use super::names::find;
 use super::services::{HostEntry, Services, VirtualService};
-use crate::predict::{Client, applies, merged};
+use crate::predict::{Client, applies, applies_to_connections, merged};
 
 /// A destination of a VirtualService, as a client in a namespace has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,7 +66,7 @@ impl View<'_> {
             }
         }
         for rule in route.tls.iter().chain(&route.tcp) {
-            if self.is_for_connections(rule) {
+            if applies_to_connections(rule, &self.client) {
                 weighted(&rule.routes, false, &mut out);
             }
         }
@@ -86,13 +86,6 @@ impl View<'_> {
             out.extend(seen.iter().flat_map(|d| d.destinations.iter().map(text)));
         }
         out
-    }
-
-    fn is_for_connections(&self, rule: &TcpRule) -> bool {
-        let mut matches = rule.matches.iter().map(|m| &m.source);
-        rule.matches.is_empty()
-            || matches
-                .any(|s| s.tcp_applies(self.client.namespace, None, s.port.unwrap_or_default()))
     }
 
     /// The entry that istiod takes for a host: of the client's namespace, else the first that the client sees.

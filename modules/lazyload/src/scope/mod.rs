@@ -13,6 +13,7 @@
 //! | its destinations have clusters without entries, but nothing else | `routes` |
 //! | an ExternalName is a name of its target, and of itself only as a destination | `aliases` |
 //! | listeners come from services that entries import | `routes`, `neighbours` |
+//! | of several services of a host an exact entry finds one | `several` |
 
 mod aliases;
 mod builder;
@@ -30,6 +31,7 @@ mod required;
 mod routes;
 pub mod services;
 mod settings;
+mod several;
 pub mod size;
 mod strategy;
 
@@ -334,6 +336,30 @@ pub enum Warning {
         host: String,
         /// Kind, namespace and name.
         route: String,
+    },
+    /// A host of which istiod finds one service of several by an exact entry.
+    #[error(
+        "{host} {why}, of which istiod finds one by an entry of the namespace: it is imported from any namespace, for which \
+         istiod goes through all services: write one ServiceEntry, with one address, for each host to avoid that"
+    )]
+    Wide {
+        /// The host.
+        host: String,
+        /// What it has several of.
+        why: String,
+    },
+    /// The same of a namespace that istiod does not take by itself.
+    #[error(
+        "{host} {why}, of which istiod 1.31 finds one by an entry of namespace {namespace}, and without a Sidecar takes \
+         another namespace: write one ServiceEntry, with one address, for the host in {namespace}"
+    )]
+    OneOfSeveral {
+        /// The host.
+        host: String,
+        /// What it has several of.
+        why: String,
+        /// The namespace.
+        namespace: String,
     },
     /// A host of any namespace that none has.
     #[error(

@@ -80,7 +80,8 @@ impl Builder<'_> {
             let entries = &self.out.entries;
             entries.contains_key(&format!("{namespace}/{host}"))
         };
-        if has(&entry.namespace, &entry.host) || has(&entry.namespace, "*") {
+        let own = has(&entry.namespace, &entry.host) || has(&entry.namespace, "*");
+        if own || has("*", &entry.host) {
             return true;
         }
         let entries = self.out.entries.keys().filter_map(|e| e.split_once('/'));

@@ -44,8 +44,24 @@ impl Builder<'_> {
             }
             out.owners.insert(route.id.namespace.to_string());
         }
+        self.shadows(host);
         self.routed.insert(host.to_owned(), out.clone());
         out
+    }
+
+    /// A route of the Gateway API that is for other clients gives this one nothing, and takes the host away from the
+    /// VirtualServices of wildcards all the same.
+    fn shadows(&mut self, host: &str) {
+        let routes = self.view().routes(host);
+        let exact = |r: &Arc<VirtualService>| r.hosts.iter().any(|h| **h == *host);
+        let (own, others): (Vec<_>, Vec<_>) =
+            routes.into_iter().partition(|r| self.reaches(r, host));
+        if own.is_empty() || own.iter().any(exact) {
+            return;
+        }
+        for route in others.iter().filter(|r| exact(r)) {
+            self.enter(&route.id.namespace, host, &because(route, host));
+        }
     }
 
     /// Whether istiod gives the host no virtual host for this VirtualService: a wildcard of it is for the services under it
@@ -55,12 +71,9 @@ impl Builder<'_> {
         if exact || host.starts_with('*') || self.kept(host).is_some() || self.served(host) {
             return false;
         }
-        let on_port = |e: &Arc<HostEntry>| {
-            let visible = e.exports.visible(&e.namespace, self.client);
-            visible && e.ports.iter().any(|port| port.number == FRONTS)
-        };
+        let on_port = |e: &Arc<HostEntry>| e.ports.iter().any(|port| port.number == FRONTS);
         let mut wild = route.hosts.iter().filter(|h| covers(h, host));
-        let of_others = wild.all(|h| self.services.under(h).iter().any(on_port));
+        let of_others = wild.all(|h| self.taken(self.services.under(h)).iter().any(on_port));
         self.out.consulted.hosts.extend(
             route
                 .hosts
@@ -97,8 +110,35 @@ impl Builder<'_> {
         }
         if !self.served(host) {
             self.listeners(route, host, &all, &reason);
+        } else if self.is_beside_wildcards(route, host) {
+            self.beside(route, host);
+            self.fronts.insert(host.to_owned());
         }
         self.view().named(route)
+    }
+
+    /// Whether only wildcards serve a host that the VirtualService names: these do not give it the virtual host.
+    fn is_beside_wildcards(&self, route: &VirtualService, host: &str) -> bool {
+        let named = route.hosts.iter().any(|h| **h == *host) && !host.starts_with('*');
+        let stated = |written: &String| written == host;
+        let exact = !self.taken(self.services.host(host)).is_empty();
+        named && !exact && !route.http.is_empty() && !self.stated.iter().any(stated)
+    }
+
+    /// Services among the other hosts of the VirtualService: istiod has this one on their ports. Whether one has the port of
+    /// hosts without a service; `None`: there is no such service.
+    fn beside(&mut self, route: &VirtualService, host: &str) -> Option<bool> {
+        let because = Reason::Listener(host.to_owned());
+        let mut out = None;
+        for other in route.hosts.iter().filter(|other| ***other != *host) {
+            let entry = self.view().entry(other);
+            let ports: BTreeSet<u16> = entry.iter().flat_map(|e| e.http_ports()).collect();
+            if !ports.is_empty() {
+                self.import(other, &because);
+                out = Some(out == Some(true) || ports.contains(&FRONTS));
+            }
+        }
+        out
     }
 
     /// Whether a service has the host, or may have it.
@@ -126,25 +166,18 @@ impl Builder<'_> {
         reason: &Reason,
     ) {
         let because = Reason::Listener(host.to_owned());
-        let beside = route.hosts.iter().filter(|other| ***other != *host);
-        let beside: Vec<&Arc<str>> = beside
-            .filter(|other| {
-                self.view()
-                    .entry(other)
-                    .is_some_and(|e| e.http_ports().next().is_some())
-            })
-            .collect();
-        for other in &beside {
-            self.import(other, &because);
-        }
+        let beside = self.beside(route, host);
         let requests: Vec<&Led> = all
             .iter()
             .filter(|led| led.http && led.used && !led.copy)
             .collect();
-        if !beside.is_empty() || route.http.is_empty() {
+        if beside == Some(true) || route.http.is_empty() {
             return;
         }
         self.fronts.insert(host.to_owned());
+        if beside.is_some() {
+            return;
+        }
         if requests.is_empty() {
             return;
         }
@@ -174,8 +207,13 @@ impl Builder<'_> {
             return;
         };
         let has = |e: &Arc<HostEntry>| e.http_ports().any(|port| port == FRONTS);
+        let gives = |e: &Arc<HostEntry>| {
+            // Of a host in several namespaces one counts.
+            let mut taken = self.taken(self.services.host(&e.host)).into_iter();
+            has(e) && taken.any(|t| t.namespace == e.namespace)
+        };
         let mut entries = self.out.entries.keys();
-        if entries.any(|entry| self.imported(entry).iter().any(has)) {
+        if entries.any(|entry| self.imported(entry).iter().any(gives)) {
             return;
         }
         let listener = Listener::Shared(FRONTS);

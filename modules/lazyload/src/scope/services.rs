@@ -44,6 +44,15 @@ pub enum Resolution {
     Alias,
 }
 
+/// An endpoint of a ServiceEntry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Address, or a name.
+    pub address: Arc<str>,
+    /// Labels.
+    pub labels: Labels,
+}
+
 /// A host in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEntry {
@@ -69,6 +78,8 @@ pub struct HostEntry {
     pub headless: bool,
     /// Static endpoints of a ServiceEntry.
     pub endpoints: usize,
+    /// Each of them; of one of DNS without any, the host itself is one.
+    pub instances: Box<[Instance]>,
     /// How endpoints are found.
     pub resolution: Resolution,
     /// Virtual addresses as they are written: single ones are networks of one address.
@@ -185,11 +196,13 @@ impl HostEntry {
         })
     }
 
-    /// Order in which one of several entries of a host is taken: the client's namespace, Services, the oldest.
+    /// Order in which one of several entries of a host is taken: the client's namespace, Services, those that only some
+    /// namespaces see, the oldest.
     pub fn preference(&self, client: &str) -> impl Ord + use<> {
         (
             &*self.namespace != client,
             self.registry,
+            self.exports.clients("").is_none(),
             self.created.unwrap_or(Timestamp::MAX),
             self.namespace.clone(),
             self.name.clone(),

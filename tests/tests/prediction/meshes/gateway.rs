@@ -32,8 +32,8 @@ impl Maker<'_> {
             if self.random.percent(30) {
                 rule["backendRefs"] = json!([to(1), {"name": parent.name, "namespace": parent.namespace, "port": port, "weight": 3}]);
             }
-            // Only one kind for each mesh: istiod joins routes of both kinds of one Service in its own way.
-            let grpc = self.number.is_multiple_of(4);
+            // istiod joins routes of both kinds.
+            let grpc = self.random.percent(30);
             if self.random.percent(30) {
                 let backend =
                     json!({"name": parent.name, "namespace": parent.namespace, "port": port});

@@ -1,7 +1,9 @@
 //! Small odd meshes, and the Sidecar of one client in each.
 
+mod entries;
 mod gateway;
 mod routes;
+pub mod sidecars;
 
 use serde_json::{Value, json};
 
@@ -18,6 +20,10 @@ pub struct SmallMesh {
     pub client: String,
     /// All objects but Sidecars, as they are applied.
     pub objects: Vec<Value>,
+    /// Objects that are younger, by a second at least.
+    pub later: Vec<Value>,
+    /// Sidecars for the whole of the clients' namespace; the first is the oldest.
+    pub defaults: Vec<Value>,
     /// Entries of the Sidecar of one client.
     pub entries: Vec<String>,
     /// Hosts that another client calls.
@@ -37,6 +43,7 @@ pub fn small(number: usize, random: &mut Random) -> SmallMesh {
         random,
         hosts: Vec::new(),
         out: Vec::new(),
+        later: Vec::new(),
     };
     maker.services();
     maker.entries();
@@ -46,12 +53,15 @@ pub fn small(number: usize, random: &mut Random) -> SmallMesh {
     maker.gateway_routes();
     let entries = maker.sidecar();
     let calls = maker.calls();
+    let defaults = maker.defaults();
     SmallMesh {
         number,
         client: maker.namespaces[0].clone(),
         entries,
         calls,
+        defaults,
         objects: maker.out,
+        later: maker.later,
     }
 }
 
@@ -84,6 +94,7 @@ struct Maker<'a> {
     random: &'a mut Random,
     hosts: Vec<Host>,
     out: Vec<Value>,
+    later: Vec<Value>,
 }
 
 /// Ports with their protocols, as names of Services' ports begin.
@@ -116,15 +127,20 @@ impl Maker<'_> {
             object["metadata"]["labels"] =
                 json!({"networking.istio.io/enable-autoallocate-ip": "false"});
         }
-        self.out.push(object);
+        if self.random.percent(25) {
+            self.later.push(object);
+        } else {
+            self.out.push(object);
+        }
     }
 
     fn exports(&mut self) -> Option<Vec<String>> {
         match self.random.below(12) {
             0 => Some(vec![".".to_owned()]),
             1 => Some(vec![self.namespaces[0].clone()]),
-            2 => Some(vec![self.namespaces[1].clone(), self.namespaces[2].clone()]),
+            2 => Some(self.namespaces[1..].to_vec()),
             3 => Some(vec!["*".to_owned()]),
+            5 if self.random.percent(50) => Some(self.namespaces[..2].to_vec()),
             4 if self.random.percent(30) => Some(vec!["~".to_owned()]),
             _ => None,
         }
@@ -166,74 +182,6 @@ impl Maker<'_> {
                 name,
                 host,
                 kind: HostKind::Service,
-                ports,
-            });
-        }
-    }
-
-    fn entry_host(&mut self, at: usize) -> String {
-        let number = self.number;
-        match self.random.below(6) {
-            0 => format!("*.m{number}.example"),
-            1 => format!("*.deep.m{number}.example"),
-            2 => format!("e0.m{number}.example"),
-            3 => self.any().host,
-            _ => format!("e{at}.deep.m{number}.example"),
-        }
-    }
-
-    fn entries(&mut self) {
-        for at in 0..self.random.below(4) {
-            let (namespace, name) = (self.namespace(), format!("e{at}"));
-            let number = self.number;
-            let host = self.entry_host(at);
-            let same =
-                |h: &Host| h.kind == HostKind::Entry && h.namespace == namespace && h.host == host;
-            if self.hosts.iter().any(same) {
-                continue;
-            }
-            let wild = host.starts_with('*');
-            let ports = self.ports();
-            let listed: Vec<Value> = ports
-                .iter()
-                .map(|(number, kind)| {
-                    let protocol = match *kind {
-                        "x" => "TCP".to_owned(),
-                        kind => kind.to_uppercase(),
-                    };
-                    json!({"number": number, "name": format!("{kind}-{number}"), "protocol": protocol})
-                })
-                .collect();
-            let resolution = if wild {
-                "NONE"
-            } else {
-                *self.one(&["NONE", "STATIC", "DNS", "DNS"])
-            };
-            let mut spec = json!({"hosts": [host], "ports": listed, "resolution": resolution, "location": "MESH_EXTERNAL"});
-            let block = number % 200;
-            match self.random.below(6) {
-                0 | 1 => spec["addresses"] = json!([format!("10.200.{block}.{at}")]),
-                2 if resolution != "DNS" => {
-                    spec["addresses"] = json!([format!("10.203.{block}.0/24")]);
-                }
-                _ => {}
-            }
-            if resolution == "STATIC" {
-                spec["endpoints"] = json!([{"address": format!("10.204.{block}.{at}")}]);
-            }
-            if let Some(exports) = self.exports() {
-                spec["exportTo"] = json!(exports);
-            }
-            self.object(ISTIO, "ServiceEntry", &namespace, &name, &spec);
-            let ports = ports
-                .into_iter()
-                .map(|(n, kind)| (n, if kind == "x" { "tcp" } else { kind }))
-                .collect();
-            self.hosts.push(Host {
-                namespace,
-                name,
-                host,
-                kind: HostKind::Entry,
                 ports,
             });
         }
@@ -288,7 +236,7 @@ impl Maker<'_> {
             to["port"] = json!({"number": 7777});
         }
         if subset && self.random.percent(15) {
-            to["subset"] = json!(*self.one(&["v1", "v2"]));
+            to["subset"] = json!(*self.one(&["v1", "v2", "all"]));
         }
         to
     }
@@ -322,18 +270,18 @@ impl Maker<'_> {
                 0 => format!("*.{}.svc.cluster.local", host.namespace),
                 _ => host.host.clone(),
             };
-            // Endpoints of a ServiceEntry have labels of their own, so that its subsets may be empty and have no cluster.
-            let none = host.kind == HostKind::Entry;
-            let subsets = if none {
-                &[][..]
-            } else {
-                *self.one(&[&["v1"][..], &["v1", "v2"], &[]])
-            };
+            let subsets = *self.one(&[&["v1"][..], &["v1", "v2"], &["v2", "all"], &[]]);
             let subsets: Vec<Value> = subsets
                 .iter()
-                .map(|s| json!({"name": s, "labels": {"version": s}}))
+                .map(|s| match *s {
+                    "all" => json!({"name": s}),
+                    s => json!({"name": s, "labels": {"version": s}}),
+                })
                 .collect();
             let mut spec = json!({"host": name, "subsets": subsets});
+            if self.random.percent(8) {
+                spec["trafficPolicy"] = json!({"loadBalancer": {"simple": "PASSTHROUGH"}});
+            }
             if let Some(exports) = self.exports() {
                 spec["exportTo"] = json!(exports);
             }
@@ -345,32 +293,6 @@ impl Maker<'_> {
                 &spec,
             );
         }
-    }
-
-    fn sidecar(&mut self) -> Vec<String> {
-        let mut out = Vec::new();
-        for _ in 0..self.random.between(1, 4) {
-            let host = self.any();
-            let foreign = self.namespace();
-            out.push(match self.random.below(16) {
-                0 => format!("{}/*", host.namespace),
-                1 => "./*".to_owned(),
-                2 => format!("*/{}", host.host),
-                3 => format!("*/*.m{}.example", self.number),
-                4 => format!("{}/*.svc.cluster.local", host.namespace),
-                5 => format!("~{}/{}", host.namespace, host.host),
-                6 if self.random.percent(20) => "*/*".to_owned(),
-                7 | 8 => format!("{foreign}/{}", host.host),
-                9 => format!("{foreign}/*.deep.m{}.example", self.number),
-                _ => format!("{}/{}", host.namespace, host.host),
-            });
-        }
-        if out.iter().all(|entry| entry.starts_with('~')) {
-            out.push("./*".to_owned());
-        }
-        out.sort();
-        out.dedup();
-        out
     }
 
     fn calls(&mut self) -> Vec<String> {

@@ -16,7 +16,7 @@ impl Maker<'_> {
         }
         match self.random.below(8) {
             0 | 1 => out["sourceNamespace"] = json!(self.namespace()),
-            2 => out["sourceLabels"] = json!({"app": *self.one(&["client", "other", "free"])}),
+            2 => out["sourceLabels"] = json!({"app": *self.one(&["client", "other"])}),
             3 => out["port"] = json!(*self.one(&[80, 8080])),
             4 => out["gateways"] = json!([*self.one(&["mesh", "other/gate"])]),
             _ => {}
@@ -139,7 +139,9 @@ impl Maker<'_> {
             0 => rule["match"] = json!([{"port": 5432}]),
             1 => rule["match"] = json!([{"sourceNamespace": self.namespace()}]),
             2 => rule["match"] = json!([{"destinationSubnets": ["10.9.0.0/16"]}]),
-            3 => rule["match"] = json!([{"sourceLabels": {"app": *self.one(&["client", "free"])}}]),
+            3 => {
+                rule["match"] = json!([{"sourceLabels": {"app": *self.one(&["client", "other"])}}])
+            }
             _ => {}
         }
         json!([rule])
