@@ -15,6 +15,7 @@ mod crash;
 mod faults;
 mod folder;
 mod help;
+mod install;
 mod kubectl;
 mod metaprotocol;
 mod offline;
