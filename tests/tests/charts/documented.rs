@@ -129,7 +129,7 @@ fn table(name: &str) -> String {
         let (path, kind, text) = (&entry.path, kind(value), linked(&entry.text));
         format!("| `{path}` | {kind} | {shown} | {text} |\n")
     });
-    head + &rows.collect::<String>()
+    head + &rows.collect::<Vec<String>>().concat()
 }
 
 /// README.md with its table made anew.
