@@ -24,6 +24,7 @@ use trimtab_kit::readiness::Readiness;
 use trimtab_kit::sources::{
     MdsPushers, MdsSource, MdsStore, MetricSource, MetricsServerSource, PrometheusSource, mds_serve,
 };
+use trimtab_kit::watch::is_absence;
 use trimtab_mesh::Mesh;
 use trimtab_xds::{ResourceCache, Tls, Unresolved};
 
@@ -394,7 +395,9 @@ async fn open(cache: ResourceCache, context: Context) {
         }
     }
     for (what, reason) in context.readiness.degraded() {
-        tracing::warn!(what, reason, "degraded");
+        if !is_absence(&reason) {
+            tracing::warn!(what, reason, "degraded");
+        }
     }
     tracing::info!("ready");
     let is_partial = || {

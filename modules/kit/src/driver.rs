@@ -169,8 +169,15 @@ impl<E: Engine> Driver<E> {
         let Some(backoff) = self.engine.queue().done(&key, result.is_ok()) else {
             return;
         };
-        if let Err(error) = result {
-            tracing::warn!(module = self.module, %key, %error, backoff_ms = backoff.as_millis(), "write failed; backing off");
+        match result {
+            Ok(()) => {}
+            // Its watch has said it once, for all keys.
+            Err(error @ ApplyError::NotInstalled { .. }) => {
+                tracing::debug!(module = self.module, %key, %error, "write waits for the CRD");
+            }
+            Err(error) => {
+                tracing::warn!(module = self.module, %key, %error, backoff_ms = backoff.as_millis(), "write failed; backing off");
+            }
         }
         let driver = self.clone();
         tokio::spawn(async move {

@@ -16,7 +16,7 @@ use trimtab_mesh::Name;
 use trimtab_mesh::table::{Row, Table, name_of};
 
 pub(crate) use health::not_installed;
-pub use health::{AbsencesTold, Watch, WatchState};
+pub use health::{AbsencesTold, Watch, WatchState, is_absence};
 
 /// Takes the events of one kind. Calls are synchronous and must be fast.
 ///

@@ -125,11 +125,26 @@ fn bad_input_names_object_field_and_fix() {
     refused("empty", &[("s.yaml", SERVICE)], &["no SmartLimiter"]);
 }
 
+/// kubectl takes `smartlimiters` for the first of two groups, so only whoever asks gets the other one.
+#[test]
+fn fault_o16_crds_prints_the_first_form_only_when_asked() {
+    let print = |arguments: &[&str]| {
+        let output = run(arguments);
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let first = "name: smartlimiters.microservice.netease.com";
+    let present = "name: smartlimiters.microservice.slime.io";
+    let text = print(&["crds"]);
+    assert!(text.contains(present) && !text.contains("netease"));
+    let both = print(&["crds", "--first-form"]);
+    assert!(both.contains(present) && both.contains(first));
+    let wrong = run(&["crds", "--first-form", "--check", "crds/manifests"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
 #[test]
 fn crds_and_completions_print() {
-    let output = run(&["crds"]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && text.contains("smartlimiters.microservice.slime.io"));
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/manifests");
     let output = run(&["crds", "--check", manifests.to_str().unwrap()]);
     assert!(

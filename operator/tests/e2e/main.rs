@@ -17,6 +17,7 @@ mod described;
 mod faults;
 mod folder;
 mod help;
+mod install;
 mod kubectl;
 mod metaprotocol;
 mod offline;

@@ -116,8 +116,9 @@ fn kind(value: &Value) -> &'static str {
 fn table(name: &str) -> String {
     let text = read(name, "values.yaml");
     let values: Value = serde_saphyr::from_str(&text).unwrap();
-    let mut out = "| key | type | default | meaning |\n|---|---|---|---|\n".to_owned();
-    for entry in entries(&text).iter().filter(|e| e.is_value) {
+    let head = "| key | type | default | meaning |\n|---|---|---|---|\n".to_owned();
+    let entries = entries(&text);
+    let rows = entries.iter().filter(|e| e.is_value).map(|entry| {
         let value = &values[entry.path.split('.').next().unwrap()];
         let value = entry.path.split('.').skip(1).fold(value, |v, key| &v[key]);
         let shown = match (&entry.default, value) {
@@ -126,9 +127,9 @@ fn table(name: &str) -> String {
             (None, value) => format!("`{value}`"),
         };
         let (path, kind, text) = (&entry.path, kind(value), linked(&entry.text));
-        out.push_str(&format!("| `{path}` | {kind} | {shown} | {text} |\n"));
-    }
-    out
+        format!("| `{path}` | {kind} | {shown} | {text} |\n")
+    });
+    head + &rows.collect::<Vec<String>>().concat()
 }
 
 /// README.md with its table made anew.

@@ -194,6 +194,11 @@ pub(crate) fn not_installed(kind: &str, resource: &str) -> String {
     format!("{kind} is not installed: {}", remedy(resource))
 }
 
+/// Whether what degrades is an absent API, which the log has told when it was found.
+pub fn is_absence(reason: &str) -> bool {
+    reason.contains(" is not installed: ")
+}
+
 fn remedy(resource: &str) -> String {
     if is_of_istio(resource) {
         "install Istio's CRDs".to_owned()

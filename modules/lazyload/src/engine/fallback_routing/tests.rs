@@ -197,6 +197,8 @@ fn in_namespace_mode_each_namespace_waits_for_its_own() {
         ]
     );
     assert_eq!(engine.fallback_state("shop"), FallbackState::Ready);
+    let ready = engine.fallback_endpoints();
+    assert!(ready["shop"] > 0 && ready["data"] == 0, "{ready:?}");
     let data = engine.fallback_state("data");
     assert!(matches!(data, FallbackState::NotReady(_)), "{data:?}");
     assert_eq!(engine.fallback_state("other"), FallbackState::Unused);
