@@ -45,12 +45,12 @@ pub(crate) async fn describe(
 fn resources(word: &str) -> Vec<ApiResource> {
     let word = word.to_lowercase();
     let crds = trimtab_crds();
-    let named = crds.iter().map(|(_, crd)| &crd.spec.names).find(|names| {
+    let found = crds.iter().map(|(_, crd)| &crd.spec.names).find(|names| {
         let short = names.short_names.iter().flatten();
         let mut all = short.chain([&names.plural]).chain(&names.singular);
         all.any(|name| *name == word) || names.kind.to_lowercase() == word
     });
-    let kind = named.map(|names| &names.kind);
+    let kind = found.map(|names| &names.kind);
     let same = crds
         .iter()
         .filter(|(_, crd)| Some(&crd.spec.names.kind) == kind);

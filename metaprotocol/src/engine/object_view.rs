@@ -52,9 +52,8 @@ impl Engine {
         };
         let seen = self.index.seen(&key)?;
         let facts = self.facts(&key, &seen);
-        let status = object_status(&facts, &[], self.clock.now());
-        let conditions: Vec<ConditionView> =
-            status.conditions.iter().map(ConditionView::from).collect();
+        let told = object_status(&facts, &[], self.clock.now()).conditions;
+        let conditions: Vec<ConditionView> = told.iter().map(ConditionView::from).collect();
         let mut parts = self.answers.parts_of(&key.to_string());
         let mut used_by = Vec::new();
         let inner = self.inner.lock();
@@ -62,17 +61,17 @@ impl Engine {
             let Some(state) = inner.hosts.get(host) else {
                 continue;
             };
-            let ports = state.ports.values().filter(|p| has_part(&key, &p.input));
-            let ports: Vec<UsedPort> = ports
+            let here = state.ports.values().filter(|p| has_part(&key, &p.input));
+            let here: Vec<UsedPort> = here
                 .map(|port| UsedPort {
                     host: host.clone(),
                     port: port_view(port),
                 })
                 .collect();
-            if !ports.is_empty() {
+            if !here.is_empty() {
                 parts.extend(state.parts());
             }
-            used_by.extend(ports);
+            used_by.extend(here);
         }
         drop(inner);
         Some(ObjectView {

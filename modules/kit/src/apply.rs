@@ -18,6 +18,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Clock;
@@ -130,9 +131,10 @@ impl<K: Kind> Applier<K> {
         })
     }
 
-    /// Whether an object is of this applier's module: modules share the watch.
+    /// Whether an object is of this applier's module: modules share the watch, which may have objects of others too.
     fn is_ours(&self, object: &K) -> bool {
-        object.labels().get(MODULE_LABEL).map(String::as_str) == self.ownership.module
+        let label = |name: &str| object.labels().get(name).map(String::as_str);
+        label(MANAGED_BY_LABEL) == Some(MANAGED_BY) && label(MODULE_LABEL) == self.ownership.module
     }
 
     /// Hash of what we own: labels of ours, owner references, everything but metadata and status.

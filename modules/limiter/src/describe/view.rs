@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use trimtab_crds::limiter::DescriptorState;
 use trimtab_kit::describe::{ConditionView, Holder, Verdict};
 
-use crate::input::{Opaque, ReadingState};
+use crate::input::{Opaque, ReadingState, ServicePort};
 
 /// All that is known of a limiter.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -70,7 +70,7 @@ pub struct PortDescription {
 }
 
 impl PortDescription {
-    pub(crate) fn of(port: &crate::input::ServicePort) -> Self {
+    pub(crate) fn of(port: ServicePort) -> Self {
         Self {
             port: port.port,
             target: port.target,

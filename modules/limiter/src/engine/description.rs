@@ -316,10 +316,12 @@ fn target(input: &LimiterInput) -> TargetDescription {
         pods: set.pods,
         proxies: set.reach.as_ref().map(|reach| reach.proxies),
     });
+    let ports = input.target.ports.iter().copied();
+    let ports = ports.map(PortDescription::of);
     TargetDescription {
         what,
         selector: labels.join(","),
-        ports: input.target.ports.iter().map(PortDescription::of).collect(),
+        ports: ports.collect(),
         sets: sets.collect(),
     }
 }

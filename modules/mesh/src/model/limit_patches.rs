@@ -229,78 +229,48 @@ mod tests {
         json!({key: {"envoy.filters.http.local_ratelimit": {"@type": "x"}, "envoy.filters.http.cors": {"@type": "y"}}})
     }
 
+    const LOCAL: &str = "envoy.filters.http.local_ratelimit";
+
+    fn told(apply: &str, matched: &Value, patch: &Value, wanted: &[LimitChange]) {
+        let whole = json!({"applyTo": apply, "match": matched, "patch": patch});
+        assert_eq!(done(&whole), wanted, "{whole}");
+    }
+
     #[test]
-    fn what_patches_do_to_limits() {
-        let local = "envoy.filters.http.local_ratelimit";
-        let named = BTreeSet::from([local.to_owned()]);
-        let sub = json!({"filterChain": {"filter": {"name": CONNECTION_MANAGER, "subFilter": {"name": local}}}});
-        for (apply, matched, patch, wanted) in [
-            (
-                "HTTP_FILTER",
-                json!({}),
-                json!({"operation": "INSERT_BEFORE", "value": {"name": "mine", "typed_config":
-                {"@type": "type.googleapis.com/udpa.type.v1.TypedStruct", "type_url": "x/envoy.extensions.filters.http.ratelimit.v3.RateLimit"}}}),
-                vec![LimitChange::Inserts("mine".to_owned())],
-            ),
-            (
-                "HTTP_FILTER",
-                json!({}),
-                json!({"operation": "INSERT_FIRST", "value": {"name": "envoy.filters.http.lua"}}),
-                vec![],
-            ),
-            (
-                "HTTP_FILTER",
-                json!({"listener": sub}),
-                json!({"operation": "REMOVE"}),
-                vec![LimitChange::Removes(local.to_owned())],
-            ),
-            (
-                "HTTP_FILTER",
-                json!({"listener": sub}),
-                json!({"operation": "MERGE", "value": {"name": local}}),
-                vec![],
-            ),
-            (
-                "NETWORK_FILTER",
-                json!({}),
-                json!({"operation": "REMOVE"}),
-                vec![LimitChange::RemovesAll],
-            ),
-            (
-                "NETWORK_FILTER",
-                json!({}),
-                json!({"operation": "MERGE", "value": {}}),
-                vec![],
-            ),
-            (
-                "HTTP_ROUTE",
-                json!({}),
-                json!({"operation": "MERGE", "value": per_filter("typedPerFilterConfig")}),
-                vec![LimitChange::Routes(named.clone())],
-            ),
-            (
-                "VIRTUAL_HOST",
-                json!({}),
-                json!({"operation": "MERGE", "value": per_filter("typed_per_filter_config")}),
-                vec![LimitChange::VirtualHosts(named)],
-            ),
-            (
-                "HTTP_ROUTE",
-                json!({}),
-                json!({"operation": "MERGE", "value": {"route": {"rate_limits": [{"actions": []}]}}}),
-                vec![LimitChange::RouteActions],
-            ),
-            (
-                "HTTP_ROUTE",
-                json!({}),
-                json!({"operation": "MERGE", "value": {"route": {"timeout": "1s"}}}),
-                vec![],
-            ),
-            ("CLUSTER", json!({}), json!({"operation": "REMOVE"}), vec![]),
-        ] {
-            let whole = json!({"applyTo": apply, "match": matched, "patch": patch});
-            assert_eq!(done(&whole), wanted, "{whole}");
-        }
+    fn what_patches_do_to_filters() {
+        let any = json!({});
+        let sub = json!({"listener": {"filterChain": {"filter": {"name": CONNECTION_MANAGER, "subFilter": {"name": LOCAL}}}}});
+        let global = json!({"operation": "INSERT_BEFORE", "value": {"name": "mine", "typed_config":
+            {"@type": "type.googleapis.com/udpa.type.v1.TypedStruct", "type_url": "x/envoy.extensions.filters.http.ratelimit.v3.RateLimit"}}});
+        let lua = json!({"operation": "INSERT_FIRST", "value": {"name": "envoy.filters.http.lua"}});
+        let merge = json!({"operation": "MERGE", "value": {"name": LOCAL}});
+        let remove = json!({"operation": "REMOVE"});
+        let mine = LimitChange::Inserts("mine".to_owned());
+        let gone = LimitChange::Removes(LOCAL.to_owned());
+        told("HTTP_FILTER", &any, &global, &[mine]);
+        told("HTTP_FILTER", &any, &lua, &[]);
+        told("HTTP_FILTER", &sub, &remove, &[gone]);
+        told("HTTP_FILTER", &sub, &merge, &[]);
+        told("NETWORK_FILTER", &any, &remove, &[LimitChange::RemovesAll]);
+        told("NETWORK_FILTER", &any, &merge, &[]);
+        told("CLUSTER", &any, &remove, &[]);
+    }
+
+    #[test]
+    fn what_patches_do_to_routes() {
+        let any = json!({});
+        let merge = |value: Value| json!({"operation": "MERGE", "value": value});
+        let named = BTreeSet::from([LOCAL.to_owned()]);
+        let camel = merge(per_filter("typedPerFilterConfig"));
+        let snake = merge(per_filter("typed_per_filter_config"));
+        let actions = merge(json!({"route": {"rate_limits": [{"actions": []}]}}));
+        let timeout = merge(json!({"route": {"timeout": "1s"}}));
+        let routes = LimitChange::Routes(named.clone());
+        told("HTTP_ROUTE", &any, &camel, &[routes]);
+        let hosts = LimitChange::VirtualHosts(named);
+        told("VIRTUAL_HOST", &any, &snake, &[hosts]);
+        told("HTTP_ROUTE", &any, &actions, &[LimitChange::RouteActions]);
+        told("HTTP_ROUTE", &any, &timeout, &[]);
     }
 
     #[test]
