@@ -167,7 +167,7 @@ async fn rights(installed: &Installed) {
         )
         .await;
     let fewer = |role: &mut Value| {
-        role["rules"] = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}])
+        role["rules"] = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
     };
     installed
         .changed(
@@ -382,7 +382,7 @@ async fn replicas(installed: &Installed) {
     .await;
     patch_status(cluster, "deployment", "trimtab", &ready(2)).await;
     let mixed = |pod: &mut Value| {
-        pod["spec"]["containers"][0]["image"] = json!("registry.example.com/trimtab:0.2.0")
+        pod["spec"]["containers"][0]["image"] = json!("registry.example.com/trimtab:0.2.0");
     };
     installed
         .changed(

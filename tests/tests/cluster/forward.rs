@@ -179,7 +179,7 @@ async fn a_command_reaches_the_operator_by_a_port_forward_of_its_own() {
     let target = operator().await;
     let cluster = cluster().await;
     let namespace = Namespace::create(cluster, "forward").await.unwrap();
-    let node = node(cluster, target).await;
+    let kubelet = node(cluster, target).await;
     let labels = json!({"app": "trimtab"});
     let container = json!({"name": "trimtab", "image": "trimtab", "ports": [{"name": "http", "containerPort": 8080}]});
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment",
@@ -188,14 +188,15 @@ async fn a_command_reaches_the_operator_by_a_port_forward_of_its_own() {
             "spec": {"containers": [container]}}}});
     namespace.apply(&deployment.to_string()).await.unwrap();
     let client = namespace.client().clone();
-    let none = reach::in_cluster(client.clone(), Some(namespace.name())).await;
+    let nobody = reach::in_cluster(client.clone(), Some(namespace.name())).await;
     assert!(
-        none.unwrap_err()
+        nobody
+            .unwrap_err()
             .to_string()
             .contains("has no pod that runs")
     );
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "trimtab-0", "labels": labels},
-        "spec": {"nodeName": node, "containers": [container]}});
+        "spec": {"nodeName": kubelet, "containers": [container]}});
     namespace.apply(&pod.to_string()).await.unwrap();
     let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}).to_string();
     let patch = [
