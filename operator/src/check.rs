@@ -54,7 +54,7 @@ pub async fn report(
     config: Option<&Path>,
     server: &Server,
 ) -> anyhow::Result<Report> {
-    let facts = gather::gather(client, namespace, config, server).await?;
+    let facts = Box::pin(gather::gather(client, namespace, config, server)).await?;
     Ok(judge::judge(&facts))
 }
 
@@ -64,7 +64,7 @@ pub(crate) async fn check(args: CheckArgs) -> anyhow::Result<(String, bool)> {
     let access = kube::Config::infer().await;
     let access = access.context("no cluster: set KUBECONFIG, or run in a pod")?;
     let client = Client::try_from(access)?;
-    let facts = gather::gather(client, namespace, config, &args.server).await?;
+    let facts = Box::pin(gather::gather(client, namespace, config, &args.server)).await?;
     let report = judge::judge(&facts);
     let answer = Answer {
         installed: facts.operator.is_some(),

@@ -179,8 +179,7 @@ impl Operator {
         let modules = host.modules().to_vec();
         follow_file(as_written, &modules, &mut host, &shutdown);
         host.spawn("xds: open", open(cache.clone(), context.clone()));
-        let watched = Watched::new(context.sources.clone(), host.watches());
-        show(&context, &modules, (standing, watched), (&pages, names));
+        show(&context, &host, standing, (&pages, names));
         let options = config.xds.options(identity.security);
         let xds = trimtab_xds::serve_with(cache.clone(), xds_listener, options, shutdown.clone());
         servers.push(tokio::spawn(async move { Ok(xds.await?) }));
@@ -300,8 +299,8 @@ fn open_http(
 /// Shows what there is: series that are no module's, and the pages.
 fn show(
     context: &Context,
-    modules: &[Arc<Installed>],
-    (standing, watched): (Standing, Watched),
+    host: &Host,
+    standing: Standing,
     (pages, names): (&watch::Sender<Router>, Arc<http::OwnNames>),
 ) {
     let mut registry = context.registry.lock();
@@ -312,10 +311,10 @@ fn show(
     let state = http::State {
         registry: context.registry.clone(),
         readiness: context.readiness.clone(),
-        modules: modules.to_vec(),
+        modules: host.modules().to_vec(),
         cache: context.xds.clone(),
         standing,
-        watched,
+        watched: Watched::new(context.sources.clone(), host.watches()),
     };
     let _early = pages.send_replace(http::pages(&state, names));
 }

@@ -28,7 +28,12 @@ fn webhook(service: &str) -> Value {
                 "resources": ["metarouters"]}]}]})
 }
 
-fn meshed_pod(name: &str, containers: &Value, labels: &Value) -> Value {
+/// A pod in the namespace default, with or without a proxy.
+fn pod_with(name: &str, proxy: bool, labels: &Value) -> Value {
+    let mut containers = vec![json!({"name": "app", "image": "app"})];
+    if proxy {
+        containers.push(json!({"name": "istio-proxy", "image": "docker.io/istio/proxyv2:1.31.0"}));
+    }
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "labels": labels},
         "spec": {"nodeName": NODE, "containers": containers}})
 }
@@ -55,7 +60,7 @@ async fn before_the_installation_the_users_rights_count_and_a_missing_crd_is_nam
         "applicationprotocols.metaprotocol.aeraki.io",
     )
     .unwrap();
-    assert!(one.message.contains("and 2 more"), "{one:?}");
+    assert!(one.message.contains("and 1 more"), "{one:?}");
     let chart = format!("{CHARTS}/trimtab-crds");
     let install = ["install", "trimtab-crds", &chart, "-n", NAMESPACE];
     cluster.helm(&install).await.unwrap();
@@ -99,10 +104,13 @@ async fn planted_faults_are_named_and_a_healthy_cluster_is_only_ok() {
     println!("{text}");
     assert!(text.lines().all(|line| line.starts_with("ok ")), "{text}");
     installation(&installed).await;
+    rights(&installed).await;
     leftovers(&installed).await;
     metrics(&installed).await;
     mesh(&installed).await;
-    services_and_pods(&installed).await;
+    releases(&installed).await;
+    services(&installed).await;
+    replicas(&installed).await;
     installed.healthy().await;
     lease(installed).await;
 }
@@ -136,7 +144,9 @@ async fn installation(installed: &Installed) {
     };
     let name = "smartlimiters.microservice.slime.io";
     installed.changed("crd", name, old, "TC202", name).await;
+}
 
+async fn rights(installed: &Installed) {
     let fewer = |role: &mut Value| {
         let rules = role["rules"].as_array_mut().unwrap();
         let filters = json!(["envoyfilters"]);
@@ -157,7 +167,7 @@ async fn installation(installed: &Installed) {
         )
         .await;
     let fewer = |role: &mut Value| {
-        role["rules"] = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}])
+        role["rules"] = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
     };
     installed
         .changed(
@@ -246,19 +256,8 @@ async fn metrics(installed: &Installed) {
 }
 
 async fn mesh(installed: &Installed) {
-    let app = json!([{"name": "app", "image": "app"}]);
-    let proxy = |version: &str| {
-        json!([{"name": "app", "image": "app"},
-        {"name": "istio-proxy", "image": format!("docker.io/istio/proxyv2:{version}")}])
-    };
-    let none = json!({});
-    installed
-        .planted(
-            &meshed_pod("gone", &proxy("1.31.0"), &json!({"istio.io/rev": "gone"})),
-            "TC604",
-            "Namespace default",
-        )
-        .await;
+    let gone = pod_with("gone", true, &json!({"istio.io/rev": "gone"}));
+    installed.planted(&gone, "TC604", "Namespace default").await;
 
     let cluster = &installed.cluster;
     apply(cluster, &limiter("nobody")).await;
@@ -270,16 +269,19 @@ async fn mesh(installed: &Installed) {
         "{found:?}"
     );
     kubectl(cluster, &["-n", "default", "delete", "sml", "nobody"], "").await;
+}
 
+async fn releases(installed: &Installed) {
+    let cluster = &installed.cluster;
     // A fence that watches only is well without pods.
     let fence = |mode: &str, enable: bool| {
         json!({"apiVersion": "microservice.slime.io/v1alpha1", "kind": "ServiceFence",
         "metadata": {"name": "web", "namespace": "default"}, "spec": {"enable": enable, "mode": mode}})
     };
-    apply(cluster, &meshed_pod("web", &app, &none)).await;
+    apply(cluster, &pod_with("web", false, &json!({}))).await;
     apply(cluster, &fence("Observe", true)).await;
     installed.finds("TC602", "Namespace default").await;
-    apply(cluster, &meshed_pod("proxy", &proxy("1.31.0"), &none)).await;
+    apply(cluster, &pod_with("proxy", true, &json!({}))).await;
     installed.healthy().await;
     apply(cluster, &istiod("1.30.4")).await;
     installed.healthy().await;
@@ -314,8 +316,7 @@ async fn mesh(installed: &Installed) {
     installed.healthy().await;
 }
 
-async fn services_and_pods(installed: &Installed) {
-    let cluster = &installed.cluster;
+async fn services(installed: &Installed) {
     let renamed = |service: &mut Value| service["spec"]["ports"][1]["name"] = json!("xds");
     installed
         .changed(
@@ -353,7 +354,10 @@ async fn services_and_pods(installed: &Installed) {
         )
         .await;
     installed.healthy().await;
+}
 
+async fn replicas(installed: &Installed) {
+    let cluster = &installed.cluster;
     let ready = |number: i32| json!({"readyReplicas": number, "availableReplicas": number});
     let waiting = |reason: &str| {
         json!({"containerStatuses": [{"name": "trimtab", "image": IMAGE, "imageID": "", "ready": false,
@@ -378,7 +382,7 @@ async fn services_and_pods(installed: &Installed) {
     .await;
     patch_status(cluster, "deployment", "trimtab", &ready(2)).await;
     let mixed = |pod: &mut Value| {
-        pod["spec"]["containers"][0]["image"] = json!("registry.example.com/trimtab:0.2.0")
+        pod["spec"]["containers"][0]["image"] = json!("registry.example.com/trimtab:0.2.0");
     };
     installed
         .changed(

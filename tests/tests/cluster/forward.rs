@@ -8,7 +8,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 use tokio::io::{
-    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+    AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite,
+    AsyncWriteExt as _, BufReader,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -16,7 +17,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use trimtab::reach;
 use trimtab::version::Version;
-use trimtab_cluster::Namespace;
+use trimtab_cluster::{Cluster, Namespace};
 
 use crate::fixture::{cluster, operator};
 
@@ -53,9 +54,8 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Carries one connection to `target`, whatever port of the pod is asked for.
-async fn carry(stream: TcpStream, tls: TlsAcceptor, target: SocketAddr) -> std::io::Result<String> {
-    let mut stream = BufReader::new(tls.accept(stream).await?);
+/// Takes the request for a WebSocket; the port of the pod that it asks for.
+async fn accepted(stream: &mut (impl AsyncBufRead + AsyncWrite + Unpin)) -> std::io::Result<u16> {
     let (mut request, mut key) = (String::new(), String::new());
     loop {
         let mut line = String::new();
@@ -84,6 +84,13 @@ async fn carry(stream: TcpStream, tls: TlsAcceptor, target: SocketAddr) -> std::
          Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
     );
     stream.write_all(answer.as_bytes()).await?;
+    Ok(port)
+}
+
+/// Carries one connection to `target`, whatever port of the pod is asked for.
+async fn carry(stream: TcpStream, tls: TlsAcceptor, target: SocketAddr) -> std::io::Result<u16> {
+    let mut stream = BufReader::new(tls.accept(stream).await?);
+    let port = accepted(&mut stream).await?;
     // Each of the two channels, data and errors, begins with the port.
     for channel in [0, 1] {
         let [low, high] = port.to_le_bytes();
@@ -117,7 +124,7 @@ async fn carry(stream: TcpStream, tls: TlsAcceptor, target: SocketAddr) -> std::
         done = back => done?,
         done = forth => done?,
     }
-    Ok(request)
+    Ok(port)
 }
 
 /// Starts the stand-in; its port.
@@ -143,11 +150,8 @@ async fn kubelet(target: SocketAddr) -> u16 {
     port
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_command_reaches_the_operator_by_a_port_forward_of_its_own() {
-    let target = operator().await;
-    let cluster = cluster().await;
-    let namespace = Namespace::create(cluster, "forward").await.unwrap();
+/// A node whose kubelet is the stand-in; its name.
+async fn node(cluster: &Cluster, target: SocketAddr) -> String {
     let node = format!("kubelet-{}", std::process::id());
     let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}});
     cluster
@@ -167,6 +171,15 @@ async fn a_command_reaches_the_operator_by_a_port_forward_of_its_own() {
         &status,
     ];
     cluster.kubectl(&patch, "").await.unwrap();
+    node
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_reaches_the_operator_by_a_port_forward_of_its_own() {
+    let target = operator().await;
+    let cluster = cluster().await;
+    let namespace = Namespace::create(cluster, "forward").await.unwrap();
+    let kubelet = node(cluster, target).await;
     let labels = json!({"app": "trimtab"});
     let container = json!({"name": "trimtab", "image": "trimtab", "ports": [{"name": "http", "containerPort": 8080}]});
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment",
@@ -175,14 +188,15 @@ async fn a_command_reaches_the_operator_by_a_port_forward_of_its_own() {
             "spec": {"containers": [container]}}}});
     namespace.apply(&deployment.to_string()).await.unwrap();
     let client = namespace.client().clone();
-    let none = reach::in_cluster(client.clone(), Some(namespace.name())).await;
+    let nobody = reach::in_cluster(client.clone(), Some(namespace.name())).await;
     assert!(
-        none.unwrap_err()
+        nobody
+            .unwrap_err()
             .to_string()
             .contains("has no pod that runs")
     );
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "trimtab-0", "labels": labels},
-        "spec": {"nodeName": node, "containers": [container]}});
+        "spec": {"nodeName": kubelet, "containers": [container]}});
     namespace.apply(&pod.to_string()).await.unwrap();
     let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}).to_string();
     let patch = [

@@ -9,7 +9,9 @@ use super::count;
 pub(super) fn judge(facts: &Facts, report: &mut Report) {
     report.look("Metrics", |report| match &facts.metrics {
         Some(Ok(queries)) => {
-            queries.iter().for_each(|query| asked(query, report));
+            for query in queries {
+                asked(query, report);
+            }
             count(queries.len(), "query").replace("querys", "queries") + " asked from here"
         }
         Some(Err(why)) => {

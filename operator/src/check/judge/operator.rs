@@ -115,7 +115,7 @@ fn silent(operator: &Operator, why: &str, report: &mut Report) {
             SILENT,
             (format!("Deployment {}", operator.place), "http.address"),
             format!("pods are ready, and none answers: {why}"),
-            "name its address with --server; kubectl port-forward needs create on pods/portforward",
+            "the command needs create on pods/portforward; or forward a port and name it with --server",
         );
     }
 }
