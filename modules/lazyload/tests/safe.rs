@@ -21,7 +21,7 @@ mod random;
 
 use std::collections::BTreeSet;
 
-use calls::{Answer, answer, calls, is_hidden, is_taken};
+use calls::{Answer, answer, calls, is_hidden, is_shared};
 use mesh::{Followed, Mesh};
 use meshes::{SmallMesh, small};
 use random::{FIXED, Random};
@@ -72,8 +72,8 @@ fn given(index: &Followed, namespace: &str, entries: Option<&BTreeSet<String>>) 
     predict(&client, egress.as_ref(), &*index.services())
 }
 
-/// Calls that the scope changes, and how many there are. One that is unknown without a Sidecar, fails there, or goes to
-/// another host, may become what it likes.
+/// Calls that the scope changes, and how many there are. One that is unknown without a Sidecar, fails there, or shares its
+/// connections, may become what it likes.
 fn changed(small: &SmallMesh) -> (Vec<String>, usize) {
     let mesh = mesh_of(small);
     let index = mesh.index();
@@ -93,7 +93,7 @@ fn changed(small: &SmallMesh) -> (Vec<String>, usize) {
     for call in hosts.flat_map(|host| calls(&*services, client, host)) {
         let (without, with) = (answer(&free, &call), answer(&fenced, &call));
         let open = without == Answer::default() || without.fails();
-        if open || is_taken(&*services, &without, &call) {
+        if open || is_shared(&*services, client, &without, &call) {
             continue;
         }
         count += 1;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use trimtab_lazyload::predict::{Action, Chain, Given, Lead, VirtualHost};
 use trimtab_lazyload::scope::Services;
+use trimtab_lazyload::scope::services::HostEntry;
 use trimtab_mesh::Protocol::{Auto, Tcp, Tls};
 
 /// A call: to a host, at the address that DNS gives for it.
@@ -34,17 +36,6 @@ impl Answer {
     /// Whether calls fail, as they lead where there is no cluster.
     pub fn fails(&self) -> bool {
         !self.missing.is_empty()
-    }
-
-    /// Hosts that a connection may go to.
-    pub fn connected(&self) -> impl Iterator<Item = &str> {
-        let clusters = match &self.lead {
-            Some(Lead::Clusters(clusters)) => clusters.as_slice(),
-            _ => &[],
-        };
-        clusters
-            .iter()
-            .filter_map(|(name, _)| name.rsplit('|').next())
     }
 }
 
@@ -77,6 +68,13 @@ pub fn calls(services: &dyn Services, client: &str, host: &str) -> BTreeSet<Call
         entries.extend(services.covering(host));
     }
     entries.retain(|e| e.exports.visible(&e.namespace, client));
+    // Of a host in several namespaces istiod takes one.
+    let all = entries.clone();
+    entries.retain(|e| {
+        let of_host = all.iter().filter(|o| o.host == e.host);
+        let best = of_host.min_by_key(|o| o.preference(client));
+        best.is_some_and(|best| best.namespace == e.namespace)
+    });
     let call = |address, port, http| Call {
         host: host.to_owned(),
         address,
@@ -105,20 +103,24 @@ pub fn calls(services: &dyn Services, client: &str, host: &str) -> BTreeSet<Call
     out
 }
 
-/// Whether without a Sidecar the call of one host goes to another one: that one has no address, or a range, so that its
-/// listener of the port takes connections to others.
-pub fn is_taken(services: &dyn Services, answer: &Answer, call: &Call) -> bool {
-    let takes = |host: &str| {
-        let entries = services.host(host).into_iter();
-        let within = |net: &IpNet| {
-            let range = net.prefix_len() < net.max_prefix_len();
-            range && call.address.is_some_and(|a| net.contains(&a))
-        };
-        let mut open = entries.filter(|e| e.addresses.is_empty() || e.addresses.iter().any(within));
-        open.any(|e| e.ports.iter().any(|p| p.number == call.port))
+/// Whether another host has the listener on which the connections of a call come, too: one without an address, or with a
+/// range that the call's address is in. One of both has them, and which one depends on what else is imported.
+pub fn is_shared(services: &dyn Services, client: &str, answer: &Answer, call: &Call) -> bool {
+    let shared = answer.listener.as_deref() == Some(&format!("0.0.0.0_{}", call.port));
+    let within = |net: &IpNet| {
+        let range = net.prefix_len() < net.max_prefix_len();
+        range && call.address.is_some_and(|a| net.contains(&a))
     };
-    let mut hosts = answer.connected();
-    hosts.any(|host| host != call.host && takes(host))
+    let has = |e: &Arc<HostEntry>| {
+        let mut ports = e.ports.iter().filter(|p| p.number == call.port);
+        let open = e.addresses.is_empty() || e.addresses.iter().any(within);
+        open && e.target.is_none() && ports.any(|p| !p.protocol.is_http())
+    };
+    let mut others = services
+        .all()
+        .into_iter()
+        .filter(|e| *e.host != *call.host && e.exports.visible(&e.namespace, client));
+    shared && !call.http && others.any(|e| has(&e))
 }
 
 /// What a proxy does with a call; the default: it does not know of it.

@@ -9,7 +9,7 @@ use trimtab_lazyload::predict::{Given, Release};
 use trimtab_lazyload::scope::Labels;
 
 use crate::ads::{Around, Difference, Judge, Sidecar, differences};
-use crate::calls::{Answer, Call, answer, calls, is_hidden, is_taken};
+use crate::calls::{Answer, Call, answer, calls, is_hidden, is_shared};
 use crate::meshes::SmallMesh;
 use crate::registry::{Asked, Registry, Scoped};
 use crate::world::{Outcome, WIDTH};
@@ -187,12 +187,12 @@ impl<'a> Batch<'a> {
         let hosts = hosts.filter(|host| !is_hidden(&*services, &mesh.client, host));
         for call in hosts.flat_map(|host| calls(&*services, &mesh.client, host)) {
             let (without, with) = (answer(&free.given, &call), answer(&scoped.given, &call));
-            // What is unknown without a Sidecar, fails there, or goes to another host, may become what it likes.
+            // What is unknown without a Sidecar, fails there, or shares its connections, may become what it likes.
             if without == Answer::default() || without.fails() {
                 continue;
             }
-            if is_taken(&*services, &without, &call) {
-                out.taken += 1;
+            if is_shared(&*services, &mesh.client, &without, &call) {
+                out.shared += 1;
                 continue;
             }
             out.calls += 1;

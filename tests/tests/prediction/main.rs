@@ -14,7 +14,7 @@
 //! |---|---|
 //! | calls that nobody takes without a Sidecar | they go out as they came; in scope a wildcard may take them, where without a Sidecar a VirtualService of another host under it hides the rest |
 //! | calls that fail without a Sidecar | they lead to a cluster that is not there |
-//! | TCP calls that go to another host without a Sidecar | the listener of a host without an address, or with a range, takes them; in scope they may reach their own |
+//! | TCP calls to a host without an address (or to a range), where another such host has the port | both have one listener, and which one gets the connections depends on what is imported; in scope it may be the right one |
 //! | calls to a host of which the client's namespace has a service that it does not export to itself, and another namespace one that the client sees | any VirtualService of the mesh that leads there brings the first in place of the second |
 //!
 //! | not generated | because |

@@ -29,8 +29,8 @@ pub struct Outcome {
     pub changed: Vec<String>,
     /// Calls that were compared.
     pub calls: usize,
-    /// Calls that go without a Sidecar to another host, which takes connections to all addresses.
-    pub taken: usize,
+    /// Calls whose listener another host has too, so that one of both gets the connections.
+    pub shared: usize,
     /// Differences that are another decision of istiod's, of what it decides by the order of a map.
     pub otherwise: usize,
     /// Kinds of the objects.
@@ -41,12 +41,12 @@ impl Outcome {
     pub fn summary(&self) -> String {
         format!(
             "{} clients differ (besides {} differences that istiod decides by chance), {} calls of {} are changed by their \
-             scopes (and {} go to another host without a Sidecar)",
+             scopes (and {} share their connections with another host)",
             self.differences.len(),
             self.otherwise,
             self.changed.len(),
             self.calls,
-            self.taken
+            self.shared
         )
     }
 
@@ -56,7 +56,7 @@ impl Outcome {
             .extend(other.differences.into_iter().map(from));
         self.changed.extend(other.changed.into_iter().map(from));
         self.calls += other.calls;
-        self.taken += other.taken;
+        self.shared += other.shared;
         self.otherwise += other.otherwise;
         self.kinds.extend(other.kinds);
     }

@@ -361,7 +361,14 @@ impl Services for Registry {
     fn on_http_port(&self, port: u16, client: &str) -> Option<Arc<HostEntry>> {
         let there = self.by_listener.get(&Listener::Shared(port))?;
         let mut entries = there.values();
-        let found = entries.find(|e| e.exports.visible(&e.namespace, client));
+        // Of a host in several namespaces istiod takes one.
+        let taken = |e: &Arc<HostEntry>| {
+            let all = self.hosts.get(&e.host).iter();
+            let visible = all.filter(|o| o.exports.visible(&o.namespace, client));
+            let best = visible.min_by_key(|o| o.preference(client));
+            best.is_some_and(|best| best.namespace == e.namespace)
+        };
+        let found = entries.find(|e| e.exports.visible(&e.namespace, client) && taken(e));
         found.cloned()
     }
 

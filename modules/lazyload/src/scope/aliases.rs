@@ -10,8 +10,9 @@ impl Builder<'_> {
     /// Calls to an ExternalName: its host by an entry of the namespace of the service behind it. Its own namespace counts
     /// only where a VirtualService is for the ExternalName, which then has a virtual host of its own.
     pub(super) fn alias(&mut self, alias: &HostEntry, reason: &Reason) {
-        let own = self.view().routes(&alias.host);
-        if own.iter().any(|route| self.reaches(route, &alias.host)) {
+        let mut own = self.view().routes(&alias.host);
+        own.retain(|route| self.reaches(route, &alias.host));
+        if !own.is_empty() {
             self.enter(&alias.namespace, &alias.host, reason);
         }
         match self.view().end(alias) {
@@ -19,6 +20,11 @@ impl Builder<'_> {
                 let because = Reason::Target(alias.host.to_string());
                 if let Some(owner) = self.import(&host, &because).owner {
                     self.enter(&owner, &alias.host, reason);
+                }
+                // Without a service behind it, it is like a host of VirtualServices alone.
+                let behind = self.taken(self.services.host(&host));
+                if behind.is_empty() && own.iter().any(|route| !route.http.is_empty()) {
+                    self.fronts.insert(alias.host.to_string());
                 }
             }
             End::Circle => {

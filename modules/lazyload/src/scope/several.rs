@@ -138,12 +138,24 @@ impl Builder<'_> {
         }
     }
 
+    /// What takes calls to a host. Where several services of it have a port, that of another protocol may hide the one of HTTP.
+    fn takers_of(&self, entry: &HostEntry) -> BTreeSet<Taker> {
+        let all = self.taken(self.services.host(&entry.host));
+        let mut out: BTreeSet<Taker> = all.iter().flat_map(|e| takers(e)).collect();
+        for port in all.iter().flat_map(|e| &*e.ports) {
+            if !port.protocol.is_http() && port.protocol != Protocol::Auto {
+                out.remove(&Taker::Http(port.number));
+            }
+        }
+        out
+    }
+
     /// Wildcards that take calls to the host which nothing closer to it takes. `closest` is what the host has itself.
     pub(super) fn around(&mut self, host: &str, closest: Option<&HostEntry>, reason: &Reason) {
         if !names_host(reason) || closest.is_some_and(|e| e.target.is_some()) {
             return;
         }
-        let mut taken = closest.map(takers).unwrap_or_default();
+        let mut taken = closest.map(|e| self.takers_of(e)).unwrap_or_default();
         let wild = self.taken(self.services.covering(host));
         let hosts: BTreeSet<Arc<str>> = wild.iter().map(|e| e.host.clone()).collect();
         let mut hosts: Vec<Arc<str>> = hosts.into_iter().collect();
@@ -153,7 +165,7 @@ impl Builder<'_> {
             let Some(entry) = of_host.min_by_key(|e| e.preference(self.client)).cloned() else {
                 continue;
             };
-            let takers = takers(&entry);
+            let takers = self.takers_of(&entry);
             if closest.is_none_or(|c| c.host != host) && !takers.is_subset(&taken) {
                 self.service(&entry, reason);
             }
