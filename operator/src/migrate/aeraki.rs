@@ -256,15 +256,54 @@ fn data_plane(objects: &Objects, values: &mut Values, report: &mut Report) {
         );
         return;
     }
+    let selected = match common_label(&have, &others) {
+        Some((key, value)) => format!(
+            "aerakiProxies: {{labels: {{{key}: {value}}}}}, which all of them have and no other workload; the others get Envoy's own filters"
+        ),
+        None => "aerakiProxies: {labels: {LABEL: VALUE}}, with a label that you give the pods with Aeraki's proxy; the others get Envoy's own filters".to_owned(),
+    };
     report.decide(
         "config.metaprotocol.dataPlane",
-        format!("{} workloads have Aeraki's proxy and {} have not: a proxy that lacks the filter refuses the listeners that name it", have.len(), others.len()),
+        format!(
+            "with Aeraki's proxy: {}; without: {}; a proxy that lacks the filter refuses the listeners that name it",
+            listed(&have),
+            listed(&others)
+        ),
         &[
-            "aerakiProxies: {labels: {LABEL: VALUE}} of pods that all have Aeraki's proxy; the others get Envoy's own filters",
+            &selected,
             "dataPlane: Aeraki, if the workloads without it call no service with such ports",
             "leave both out: all proxies get Envoy's own filters, which ignore what only Aeraki's can do (docs/metaprotocol-features.md)",
         ],
     );
+}
+
+/// Places of workloads, as many as somebody reads.
+fn listed(workloads: &[&Value]) -> String {
+    let places = places(workloads);
+    let named = places
+        .iter()
+        .take(8)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match places.len() {
+        0 => "none".to_owned(),
+        1..=8 => named,
+        more => format!("{named}, and {} more", more - 8),
+    }
+}
+
+/// A label of the pods of all of the first workloads and of none of the others.
+fn common_label<'a>(have: &[&'a Value], others: &[&Value]) -> Option<(&'a str, &'a str)> {
+    let labels = |o: &'a Value| o["spec"]["template"]["metadata"]["labels"].as_object();
+    let has = |o: &Value, key: &str, value: &str| {
+        o["spec"]["template"]["metadata"]["labels"][key].as_str() == Some(value)
+    };
+    let first = labels(have.first()?)?;
+    let mut pairs = first
+        .iter()
+        .filter_map(|(k, v)| Some((k.as_str(), v.as_str()?)));
+    pairs.find(|(k, v)| have.iter().all(|o| has(o, k, v)) && !others.iter().any(|o| has(o, k, v)))
 }
 
 fn addresses(objects: &Objects, report: &mut Report) {

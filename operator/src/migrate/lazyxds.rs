@@ -58,7 +58,7 @@ pub fn report(objects: &Objects) -> Report {
         .collect();
     report.change(parts, "deleted in the last step: the fallback takes its place, learns TCP too, and keeps what it learned in the status of the fences");
     routes(objects, &mut report);
-    report.objects = sidecars.iter().filter_map(|s| fence(s)).collect();
+    learned(&sidecars, &mut report);
     let mut values = Values::default();
     values.set("fallback.enabled", true.into());
     values.set("config.metaprotocol.enabled", false.into());
@@ -79,6 +79,24 @@ pub fn report(objects: &Objects) -> Report {
     );
     steps(objects, &sidecars, &filters, &mut report);
     report
+}
+
+/// The fences of Sidecars.
+fn learned(sidecars: &[&Value], report: &mut Report) {
+    for sidecar in sidecars {
+        match fence(sidecar) {
+            Some(fence) if hosts(&fence) <= MOST_HOSTS => report.objects.push(fence),
+            Some(fence) => report.decide(
+                format!("Sidecar {}", place(sidecar)),
+                format!("it has {} hosts, and a ServiceFence names {MOST_HOSTS} at most", hosts(&fence)),
+                &[
+                    "leave it to the annotation: calls are learned anew, by the fallback",
+                    "write a ServiceFence by hand, with spec.host: {NAMESPACE/*: {}} for whole namespaces",
+                ],
+            ),
+            None => {}
+        }
+    }
 }
 
 fn is_lazy(object: &Value) -> bool {
@@ -108,6 +126,15 @@ fn routes(objects: &Objects, report: &mut Report) {
             &["take the gateway out of spec.gateways at the end: the fallback has a sidecar, which follows the rules of mesh"],
         );
     }
+}
+
+/// Hosts that a ServiceFence may name.
+const MOST_HOSTS: usize = 1024;
+
+fn hosts(fence: &Value) -> usize {
+    fence["spec"]["host"]
+        .as_object()
+        .map_or(0, serde_json::Map::len)
 }
 
 /// The fence of a Sidecar: same pods, and the hosts that were learned. Others come by the annotation.
@@ -179,6 +206,10 @@ fn steps(objects: &Objects, sidecars: &[&Value], filters: &[&Value], report: &mu
             "helm uninstall trimtab --namespace {INSTALL}, then back from step 3"
         )],
     );
+    hand_over(objects, sidecars, filters, report);
+}
+
+fn hand_over(objects: &Objects, sidecars: &[&Value], filters: &[&Value], report: &mut Report) {
     let of = |kind: &str, found: &[&Value]| -> Vec<String> {
         let found = found.iter();
         found

@@ -127,7 +127,7 @@ pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<Migration> {
     };
     Ok(Migration {
         text,
-        complete: report.not_read.is_empty() && !(limits && !report.decisions.is_empty()),
+        complete: report.not_read.is_empty() && (!limits || report.decisions.is_empty()),
         remarks: report.not_read,
     })
 }

@@ -118,8 +118,11 @@ impl Report {
     pub fn commented(&self) -> anyhow::Result<String> {
         let mut words = self.head();
         self.tail(&mut words);
-        let lines = words.lines().map(|line| format!("# {line}"));
-        let mut out: String = lines.map(|line| format!("{}\n", line.trim_end())).collect();
+        let mut out = String::new();
+        for line in words.lines() {
+            out.push_str(format!("# {line}").trim_end());
+            out.push('\n');
+        }
         for object in &self.objects {
             out.push_str("---\n");
             out.push_str(&manifests::yaml(object)?);
@@ -135,12 +138,16 @@ impl Report {
         ];
         for (title, lines) in lines {
             section(&mut out, title);
-            lines.iter().for_each(|line| line.print(&mut out));
+            for line in lines {
+                line.print(&mut out);
+            }
             nothing(&mut out, lines.is_empty());
         }
         section(&mut out, "3. What needs a decision");
         let decisions = &self.decisions;
-        decisions.iter().for_each(|d| d.print(&mut out));
+        for decision in decisions {
+            decision.print(&mut out);
+        }
         nothing(&mut out, decisions.is_empty());
         out
     }
@@ -154,7 +161,9 @@ impl Report {
         }
         if !self.not_read.is_empty() {
             section(out, "Not read, so that this may lack something");
-            self.not_read.iter().for_each(|line| indent(out, line));
+            for line in &self.not_read {
+                indent(out, line);
+            }
         }
     }
 }

@@ -145,7 +145,7 @@ impl Work<'_> {
             self.set(at.clone(), path, value.clone());
         }
         let istiod = format!("{}/istio", value.as_str().unwrap_or_default());
-        self.set(at, "config.mesh.configMap", istiod.into());
+        self.set(at, "config.mesh.configMap", istiod);
     }
 
     fn config_sources(&mut self, at: &str, value: &Value) {
@@ -171,9 +171,9 @@ impl Work<'_> {
             let level = value.as_str().unwrap_or_default();
             match (key.as_str(), level) {
                 ("logLevel", "" | "info") => {}
-                ("logLevel", "warning") => self.set(at, "logLevel", "warn".into()),
-                ("logLevel", "fatal" | "panic") => self.set(at, "logLevel", "error".into()),
-                ("logLevel", level) => self.set(at, "logLevel", level.into()),
+                ("logLevel", "warning") => self.set(at, "logLevel", "warn"),
+                ("logLevel", "fatal" | "panic") => self.set(at, "logLevel", "error"),
+                ("logLevel", level) => self.set(at, "logLevel", level),
                 _ => self.report.change(
                     vec![at],
                     "left out: logs go to standard error, at one level",
@@ -194,7 +194,7 @@ impl Work<'_> {
                         Some(8082) | None => self
                             .report
                             .stay(vec![at], "access logs arrive at port 8082"),
-                        Some(port) => self.set(at, "service.ports.accessLogs", port.into()),
+                        Some(port) => self.set(at, "service.ports.accessLogs", port),
                     }
                 }
                 "seLabelSelectorKeys" if value == "app" => {}
@@ -318,7 +318,8 @@ impl Work<'_> {
         }
     }
 
-    fn set(&mut self, at: String, path: &str, value: Value) {
+    fn set(&mut self, at: String, path: &str, value: impl Into<Value>) {
+        let value = value.into();
         if self.values.set(path, value.clone()) {
             self.report.stay(vec![at], format!("the same as {path}"));
             return;

@@ -245,6 +245,22 @@ mod rules {
             ],
         ),
         (
+            "operator/src",
+            &[
+                "migrate/aeraki",
+                "migrate/aeraki.rs",
+                "migrate/ambient.rs",
+                "migrate/lazyxds.rs",
+                "migrate/objects.rs",
+                "migrate/ratelimit",
+                "migrate/ratelimit.rs",
+                "migrate/report.rs",
+                "migrate/slime",
+                "migrate/slime.rs",
+                "migrate/values.rs",
+            ],
+        ),
+        (
             "modules/lazyload/src",
             &[
                 "auto",

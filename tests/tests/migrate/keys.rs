@@ -122,113 +122,58 @@ fn fault_o18_a_slime_boot_as_configuration_names_the_command() {
     assert!(!error.contains("unknown"), "{error}");
 }
 
-/// Each key that the reference of Slime has, in one SlimeBoot.
+/// Keys with values of no meaning.
+fn all<'a>(names: impl IntoIterator<Item = &'a str>) -> Value {
+    let keys = names.into_iter().map(|name| (name.to_owned(), json!("x")));
+    Value::Object(keys.collect())
+}
+
+/// `global` of a module.
+fn global() -> Value {
+    let words = "service istioNamespace slimeNamespace multicluster istioRev strictRev selfResourceRev configRev deployRev \
+                 istioConfigSource enableConvertSeToIstioRes masterUrl clientGoTokenBucket";
+    let log = "logLevel klogLevel ilogLevel enableQuote logRotate logRotateConfig";
+    let misc = "metrics-addr aux-addr logSourcePort enableLeaderElection seLabelSelectorKeys xdsSourceEnableIncPush \
+                pathRedirect global_sidecar_mode";
+    let mut global = all(words.split_whitespace());
+    global["configSources"] = json!([{"address": "k8s://"}]);
+    global["log"] = all(log.split_whitespace());
+    global["misc"] = all(misc.split_whitespace());
+    global
+}
+
+/// Each key that Slime's documents and code have, in one SlimeBoot.
+fn everything() -> Value {
+    let words = "namespace istioNamespace image replicaCount resources args volumes volumeMounts nodeSelector tolerations \
+                 affinity imagePullSecrets podSecurityContext containerSecurityContext serviceAccount";
+    let service = "type port auxiliaryPort logSourcePort mcpOverXdsPort";
+    let sidecar =
+        "enable port probePort replicas image resources legacyFilterName affinity tolerations";
+    let mut spec = all(words.split_whitespace());
+    spec["service"] = all(service.split_whitespace());
+    spec["env"] = json!([{"name": "WATCH_NAMESPACE"}, {"name": "POD_NAME"}, {"name": "SLIME_PASS_LBL_REG"},
+        {"name": "ENVOY_FILTER_NAME_LEGACY"}]);
+    let mut sidecar = all(sidecar.split_whitespace());
+    sidecar["sidecarInject"] = all(["enable", "mode", "labels", "annotations"]);
+    spec["component"] = json!({"globalSidecar": sidecar});
+    let module = |kind: &str| {
+        let keys = known(kind);
+        let general = all(keys.iter().map(String::as_str));
+        json!({"name": kind, "kind": kind, "enable": true, "general": general, "global": global()})
+    };
+    spec["module"] = json!([module("limiter"), module("lazyload")]);
+    json!({"apiVersion": "config.netease.com/v1alpha1", "kind": "SlimeBoot",
+        "metadata": {"name": "all", "namespace": "mesh-operator"}, "spec": spec})
+}
+
 #[tokio::test]
 async fn fault_o18_no_documented_key_is_unknown() {
-    let all = |names: &[&str]| -> Value {
-        names
-            .iter()
-            .map(|n| ((*n).to_owned(), json!("x")))
-            .collect::<serde_json::Map<_, _>>()
-            .into()
-    };
-    let general = |module: &str| -> Value {
-        known(module)
-            .into_iter()
-            .map(|k| (k, json!("x")))
-            .collect::<serde_json::Map<_, _>>()
-            .into()
-    };
-    let mut global = all(&[
-        "service",
-        "istioNamespace",
-        "slimeNamespace",
-        "multicluster",
-        "istioRev",
-        "strictRev",
-        "selfResourceRev",
-        "configRev",
-        "deployRev",
-        "istioConfigSource",
-        "enableConvertSeToIstioRes",
-        "masterUrl",
-        "clientGoTokenBucket",
-    ]);
-    global["configSources"] = json!([{"address": "k8s://"}]);
-    global["log"] = all(&[
-        "logLevel",
-        "klogLevel",
-        "ilogLevel",
-        "enableQuote",
-        "logRotate",
-        "logRotateConfig",
-    ]);
-    global["misc"] = all(&[
-        "metrics-addr",
-        "aux-addr",
-        "logSourcePort",
-        "enableLeaderElection",
-        "seLabelSelectorKeys",
-        "xdsSourceEnableIncPush",
-        "pathRedirect",
-        "global_sidecar_mode",
-    ]);
-    let mut spec = all(&[
-        "namespace",
-        "istioNamespace",
-        "image",
-        "replicaCount",
-        "resources",
-        "args",
-        "volumes",
-        "volumeMounts",
-        "nodeSelector",
-        "tolerations",
-        "affinity",
-        "imagePullSecrets",
-        "podSecurityContext",
-        "containerSecurityContext",
-        "serviceAccount",
-    ]);
-    spec["service"] = all(&[
-        "type",
-        "port",
-        "auxiliaryPort",
-        "logSourcePort",
-        "mcpOverXdsPort",
-    ]);
-    spec["env"] = json!([{"name": "WATCH_NAMESPACE"}, {"name": "POD_NAME"}, {"name": "SLIME_PASS_LBL_REG"}, {"name": "ENVOY_FILTER_NAME_LEGACY"}]);
-    let mut sidecar = all(&[
-        "enable",
-        "port",
-        "probePort",
-        "replicas",
-        "image",
-        "resources",
-        "legacyFilterName",
-        "affinity",
-        "tolerations",
-    ]);
-    sidecar["sidecarInject"] = all(&["enable", "mode", "labels", "annotations"]);
-    spec["component"] = json!({"globalSidecar": sidecar});
-    spec["module"] = json!([
-        {"name": "limiter", "kind": "limiter", "enable": true, "general": general("limiter"), "global": global.clone()},
-        {"name": "lazyload", "kind": "lazyload", "enable": true, "general": general("lazyload"), "global": global},
-    ]);
-    let boot = json!({"apiVersion": "config.netease.com/v1alpha1", "kind": "SlimeBoot", "metadata": {"name": "all", "namespace": "mesh-operator"}, "spec": spec});
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("all-keys.yaml");
-    std::fs::write(&file, boot.to_string()).unwrap();
+    let boot = everything().to_string();
+    std::fs::write(&file, &boot).unwrap();
     let done = run("slime", &file, &[]).await;
-    let unknown: Vec<&str> = done
-        .text
-        .lines()
-        .filter(|l| l.contains("no key of Slime"))
-        .collect();
-    assert!(unknown.is_empty(), "{}", done.text);
-    let wrong = std::fs::read_to_string(&file)
-        .unwrap()
-        .replace("\"refresh\"", "\"refesh\"");
-    std::fs::write(&file, wrong).unwrap();
+    assert!(!done.text.contains("no key of Slime"), "{}", done.text);
+    std::fs::write(&file, boot.replace("\"refresh\"", "\"refesh\"")).unwrap();
     let done = run("slime", &file, &[]).await;
     assert!(done.text.contains("general.refesh"), "{}", done.text);
 }

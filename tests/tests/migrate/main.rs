@@ -14,4 +14,5 @@ mod cases;
 mod golden;
 mod keys;
 mod pages;
+mod total;
 mod values;

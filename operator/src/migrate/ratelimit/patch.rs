@@ -69,6 +69,23 @@ fn concerns(patch: &Value, word: &str) -> bool {
     }
 }
 
+/// The configuration of the filter at a route or virtual host.
+fn per_route(value: &Value) -> Option<&Value> {
+    let configs = bucket::field(value, "typed_per_filter_config").as_object();
+    let mut configs = configs.into_iter().flatten();
+    let found = configs.find(|(name, config)| name.starts_with(FILTER) || concerns(config, TYPE));
+    found.map(|(_, config)| config)
+}
+
+/// What makes descriptors at a route or virtual host.
+fn rate_limits<'a>(apply_to: &str, value: &'a Value) -> &'a Value {
+    let of = match apply_to {
+        "HTTP_ROUTE" => bucket::field(value, "route"),
+        _ => value,
+    };
+    bucket::field(of, "rate_limits")
+}
+
 fn one<'a>(patch: &'a Value, limits: bool, found: &mut Found<'a>) -> Result<(), String> {
     if concerns(patch, NETWORK) {
         return Err("a limit of connections (network filter): a SmartLimiter limits requests; keep the EnvoyFilter".to_owned());
@@ -77,68 +94,60 @@ fn one<'a>(patch: &'a Value, limits: bool, found: &mut Found<'a>) -> Result<(), 
         return Err("a limit by a rate limit service: the strategy global is not available; keep the EnvoyFilter, or write a limit with strategy average".to_owned());
     }
     let value = &patch["patch"]["value"];
-    let per_route = |key: &str| {
-        let configs = bucket::field(value, key);
-        let mut configs = configs.as_object().into_iter().flatten();
-        configs.find(|(name, config)| name.starts_with(FILTER) || concerns(config, TYPE))
-    };
     let apply_to = text(patch, "/applyTo");
     let own = match apply_to {
         "HTTP_FILTER" => concerns(value, TYPE) || text(value, "/name").starts_with(FILTER),
-        _ => per_route("typed_per_filter_config").is_some(),
+        _ => per_route(value).is_some(),
     };
-    let routes = match apply_to {
-        "HTTP_ROUTE" => bucket::field(bucket::field(value, "route"), "rate_limits"),
-        _ => bucket::field(value, "rate_limits"),
-    };
-    if !own && (routes.is_null() || !limits) {
+    if !own && (rate_limits(apply_to, value).is_null() || !limits) {
         found.others += 1;
         return Ok(());
     }
     fits(patch)?;
-    let side = side(patch)?;
     match apply_to {
-        "HTTP_FILTER" => {
-            found.inserts += 1;
-            let config = bucket::config(&value["typed_config"]);
-            let config = if config.is_null() {
-                bucket::config(&value["typedConfig"])
-            } else {
-                config
-            };
-            if let Some(limit) = bucket::limit(config)? {
-                let place = of_filter(patch, side)?;
-                found.buckets.push(Bucket {
-                    side,
-                    place,
-                    of_filter: true,
-                    limit,
-                });
-            }
-        }
-        "HTTP_ROUTE" | "VIRTUAL_HOST" => {
-            let place = of_route(patch, side, apply_to == "VIRTUAL_HOST")?;
-            if let Some((_, config)) = per_route("typed_per_filter_config")
-                && let Some(limit) = bucket::limit(bucket::config(config))?
-            {
-                found.buckets.push(Bucket {
-                    side,
-                    place: place.clone(),
-                    of_filter: false,
-                    limit,
-                });
-            }
-            for rate_limit in routes.as_array().into_iter().flatten() {
-                found
-                    .rate_limits
-                    .push(actions::read(rate_limit, side, place.clone())?);
-            }
-        }
-        other => {
-            return Err(format!(
-                "applyTo {other}: a SmartLimiter limits inbound ports, virtual hosts and routes: write HTTP_ROUTE or VIRTUAL_HOST"
-            ));
-        }
+        "HTTP_FILTER" => filter(patch, found),
+        "HTTP_ROUTE" | "VIRTUAL_HOST" => route(patch, apply_to, found),
+        other => Err(format!(
+            "applyTo {other}: a SmartLimiter limits inbound ports, virtual hosts and routes: write HTTP_ROUTE or VIRTUAL_HOST"
+        )),
+    }
+}
+
+/// The filter itself, with or without a bucket.
+fn filter<'a>(patch: &'a Value, found: &mut Found<'a>) -> Result<(), String> {
+    let side = side(patch)?;
+    found.inserts += 1;
+    let typed = bucket::field(&patch["patch"]["value"], "typed_config");
+    if let Some(limit) = bucket::limit(bucket::config(typed))? {
+        found.buckets.push(Bucket {
+            side,
+            place: of_filter(patch, side)?,
+            of_filter: true,
+            limit,
+        });
+    }
+    Ok(())
+}
+
+/// The bucket of a route or virtual host, and what makes descriptors there.
+fn route<'a>(patch: &'a Value, apply_to: &str, found: &mut Found<'a>) -> Result<(), String> {
+    let value = &patch["patch"]["value"];
+    let side = side(patch)?;
+    let place = of_route(patch, side, apply_to == "VIRTUAL_HOST")?;
+    if let Some(config) = per_route(value)
+        && let Some(limit) = bucket::limit(bucket::config(config))?
+    {
+        found.buckets.push(Bucket {
+            side,
+            place: place.clone(),
+            of_filter: false,
+            limit,
+        });
+    }
+    let all = rate_limits(apply_to, value).as_array();
+    for rate_limit in all.into_iter().flatten() {
+        let read = actions::read(rate_limit, side, place.clone())?;
+        found.rate_limits.push(read);
     }
     Ok(())
 }

@@ -24,37 +24,15 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
     );
     deployments.dedup();
     let deployments = deployments.join(" ");
-    report.step(
-        "Save what is there",
-        "nothing has changed",
-        vec![
-            saved("smartlimiters.microservice.slime.io,servicefences", "slime-objects.yaml"),
-            saved("envoyfilters,sidecars", "slime-generated.yaml"),
-            format!("kubectl --namespace {home} get slimeboots,deployments,services,configmaps --output yaml > slime-installation.yaml"),
-        ],
-        &[],
-    );
-    let first = objects.which("SmartLimiter", is_first_form);
-    let form = if first.is_empty() {
-        ""
-    } else {
-        " --set firstForm=true"
-    };
-    report.step(
-        "Replace the CRDs",
-        "Slime goes on working: the fields are the same, and none is pruned any more",
-        vec![format!("helm install trimtab-crds charts/trimtab-crds --namespace {INSTALL} --take-ownership --force-conflicts{form}")],
-        &["nothing to undo: Slime works with these CRDs"],
-    );
+    let scopes = |m: &&Slime| m.kind == "lazyload";
+    save(objects, &home, replaced.iter().any(scopes), report);
+    crds(objects, report);
+    let scale = format!("kubectl --namespace {home} scale deployment {deployments} --replicas");
     report.step(
         "Stop Slime",
         "limits and Sidecars stay in force, and do not follow metrics and calls",
-        vec![format!(
-            "kubectl --namespace {home} scale deployment {deployments} --replicas=0"
-        )],
-        &[&format!(
-            "kubectl --namespace {home} scale deployment {deployments} --replicas=1"
-        )],
+        vec![format!("{scale}=0")],
+        &[&format!("{scale}=1")],
     );
     report.step(
         "Install Trimtab",
@@ -75,6 +53,39 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
         &["as from step 4"],
     );
     removal(objects, &home, &deployments, report);
+}
+
+/// Only kinds that are there can be asked for.
+fn save(objects: &Objects, home: &str, scopes: bool, report: &mut Report) {
+    let fences = scopes || !objects.kind("ServiceFence").is_empty();
+    let own = if fences { ",servicefences" } else { "" };
+    let boots = !objects.kind("SlimeBoot").is_empty();
+    let boots = if boots { "slimeboots," } else { "" };
+    report.step(
+        "Save what is there",
+        "nothing has changed",
+        vec![
+            saved(&format!("smartlimiters.microservice.slime.io{own}"), "slime-objects.yaml"),
+            saved("envoyfilters,sidecars", "slime-generated.yaml"),
+            format!("kubectl --namespace {home} get {boots}deployments,services,configmaps --output yaml > slime-installation.yaml"),
+        ],
+        &[],
+    );
+}
+
+fn crds(objects: &Objects, report: &mut Report) {
+    let first = objects.which("SmartLimiter", is_first_form);
+    let form = if first.is_empty() {
+        ""
+    } else {
+        " --set firstForm=true"
+    };
+    report.step(
+        "Replace the CRDs",
+        "Slime goes on working: the fields are the same, and none is pruned any more",
+        vec![format!("helm install trimtab-crds charts/trimtab-crds --namespace {INSTALL} --take-ownership --force-conflicts{form}")],
+        &["nothing to undo: Slime works with these CRDs"],
+    );
 }
 
 /// Where Slime is installed.
