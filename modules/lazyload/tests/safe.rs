@@ -89,10 +89,11 @@ fn changed(small: &SmallMesh) -> (Vec<String>, usize) {
     let services = index.services();
     let client = &small.client;
     let hosts = small.calls.iter();
-    let hosts = hosts.filter(|host| !is_hidden(&*services, client, host));
     for call in hosts.flat_map(|host| calls(&*services, client, host)) {
         let (without, with) = (answer(&free, &call), answer(&fenced, &call));
-        let open = without == Answer::default() || without.fails();
+        let open = without == Answer::default()
+            || without.fails()
+            || is_hidden(&*services, client, &without, &call);
         if open || is_shared(&*services, client, &without, &call) {
             continue;
         }

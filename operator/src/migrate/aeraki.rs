@@ -83,6 +83,13 @@ fn is_aeraki(deployment: &Value) -> bool {
 /// The Deployment: its arguments and environment.
 fn installation(objects: &Objects, values: &mut Values, report: &mut Report) {
     let found = objects.which("Deployment", is_aeraki);
+    if found.is_empty() {
+        report.decide(
+            "the installation of Aeraki",
+            "no Deployment aeraki was read, so that values.yaml has nothing of its flags",
+            &["read the cluster (no -f), or give the objects of its namespace too"],
+        );
+    }
     if found.len() > 1 {
         report.decide(
             "Deployment aeraki",

@@ -26,6 +26,13 @@ pub fn report(objects: &Objects, modules: &[Factory], refused: &[String]) -> Rep
         },
     };
     let found = boot::modules(objects);
+    if found.is_empty() {
+        out.report.decide(
+            "the installation of Slime",
+            "no SlimeBoot and no ConfigMap of a module was read, so that values.yaml has nothing of it",
+            &["read the cluster (no -f), or give the objects of Slime's namespace too"],
+        );
+    }
     for module in &found {
         out.module(module);
     }

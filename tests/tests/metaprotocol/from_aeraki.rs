@@ -288,7 +288,7 @@ async fn fault_o19_objects_that_aeraki_wrote_are_taken_over() {
         let filters: Api<EnvoyFilter> = Api::namespaced(embedded.client(), "istio-system");
         let filter = filters.get(outbound).await.map_err(|e| e.to_string())?;
         let labels = filter.metadata.labels.unwrap_or_default();
-        if labels.get("app.kubernetes.io/managed-by").is_some()
+        if labels.contains_key("app.kubernetes.io/managed-by")
             && !filter.spec.config_patches.is_empty()
         {
             Ok(())

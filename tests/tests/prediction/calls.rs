@@ -50,14 +50,29 @@ fn behind(services: &dyn Services, host: &str) -> String {
     of
 }
 
-/// Whether the client's namespace has a service of the host that it may not see, and others have one that it sees. istiod
-/// takes the first, once any VirtualService of the mesh leads to the host, and loses the ports of the second.
-pub fn is_hidden(services: &dyn Services, client: &str, host: &str) -> bool {
-    let entries = services.host(&behind(services, host));
-    let (seen, hidden): (Vec<_>, Vec<_>) = entries
+/// Whether the client's namespace has a service of the host of a call, or of one to which the call goes, that it may not see.
+/// No entry imports that one, and any VirtualService of the mesh that leads there brings it.
+pub fn is_hidden(services: &dyn Services, client: &str, answer: &Answer, call: &Call) -> bool {
+    let leads = answer
+        .routes
         .iter()
-        .partition(|e| e.exports.visible(&e.namespace, client));
-    !seen.is_empty() && hidden.iter().any(|e| *e.namespace == *client)
+        .map(|route| &route.lead)
+        .chain(&answer.lead);
+    let clusters = leads.flat_map(|lead| match lead {
+        Lead::Clusters(clusters) => clusters.as_slice(),
+        _ => &[],
+    });
+    let clusters = clusters.map(|(name, _)| name);
+    let copies = answer.routes.iter().flat_map(|route| &route.mirrors);
+    let hosts = clusters
+        .chain(copies)
+        .filter_map(|name| name.rsplit('|').next());
+    let hidden = |host: &str| {
+        let entries = services.host(host);
+        let mut own = entries.iter().filter(|e| *e.namespace == *client);
+        own.any(|e| !e.exports.visible(&e.namespace, client))
+    };
+    hosts.chain([&*behind(services, &call.host)]).any(hidden)
 }
 
 /// Calls to a host, at the addresses and ports of what a client sees of it, and of the wildcards that it is under.

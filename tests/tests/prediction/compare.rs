@@ -184,11 +184,11 @@ impl<'a> Batch<'a> {
             &told[&(mesh.number, "fenced")],
         );
         let hosts = mesh.calls.iter();
-        let hosts = hosts.filter(|host| !is_hidden(&*services, &mesh.client, host));
         for call in hosts.flat_map(|host| calls(&*services, &mesh.client, host)) {
             let (without, with) = (answer(&free.given, &call), answer(&scoped.given, &call));
             // What is unknown without a Sidecar, fails there, or shares its connections, may become what it likes.
-            if without == Answer::default() || without.fails() {
+            let open = without == Answer::default() || without.fails();
+            if open || is_hidden(&*services, &mesh.client, &without, &call) {
                 continue;
             }
             if is_shared(&*services, &mesh.client, &without, &call) {

@@ -3,7 +3,8 @@
 //!
 //! Many meshes are in the API server at once, so that one push serves many and a client without a Sidecar has them all. The
 //! same meshes tell whether scopes are safe: what a workload calls gets in scope what it gets without a Sidecar, and istiod
-//! is the judge. `make test` tries 200 meshes, `make fuzz` 2,000 with two seeds; `TRIMTAB_FUZZ_SEED` sets the seed.
+//! is the judge. `make test` tries 200 meshes, `make fuzz` 2,000 with two seeds; `TRIMTAB_FUZZ_SEED` sets the
+//! seed, `TRIMTAB_FUZZ_MESHES` the number of meshes of each.
 //!
 //! What istiod decides by the order of a Go map it may decide anew with each push: the order of services that sort alike
 //! (addresses of one ServiceEntry; ServiceEntries with one host, namespace and second), and which ServiceEntry of one age in
@@ -15,7 +16,7 @@
 //! | calls that nobody takes without a Sidecar | they go out as they came; in scope a wildcard may take them, where without a Sidecar a VirtualService of another host under it hides the rest |
 //! | calls that fail without a Sidecar | they lead to a cluster that is not there |
 //! | TCP calls to a host without an address (or to a range), where another such host has the port | both have one listener, and which one gets the connections depends on what is imported; in scope it may be the right one |
-//! | calls to a host of which the client's namespace has a service that it does not export to itself, and another namespace one that the client sees | any VirtualService of the mesh that leads there brings the first in place of the second |
+//! | calls to, or led to, a host of which the client's namespace has a service that it does not export to itself | no entry imports it; any VirtualService of the mesh that leads there brings it, in place of one that the client sees |
 //!
 //! | not generated | because |
 //! |---|---|
@@ -72,10 +73,15 @@ async fn run(seed: u64, meshes: usize) -> Outcome {
     out
 }
 
+fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(variable: &str, default: T) -> T {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
+
 /// What the tests of `make test` share.
 async fn tried() -> &'static Outcome {
-    let seed = std::env::var("TRIMTAB_FUZZ_SEED").map_or(FIXED, |text| text.parse().unwrap());
-    TRIED.get_or_init(|| run(seed, 200)).await
+    let seed = number("TRIMTAB_FUZZ_SEED", FIXED);
+    let meshes = number("TRIMTAB_FUZZ_MESHES", 200);
+    TRIED.get_or_init(|| run(seed, meshes)).await
 }
 
 fn shown(all: &[String]) -> String {
@@ -118,7 +124,7 @@ async fn two_thousand_meshes_are_predicted() {
     let mut differences = Vec::new();
     let mut changed = Vec::new();
     for seed in random::seeds() {
-        let tried = run(seed, 1000).await;
+        let tried = run(seed, number("TRIMTAB_FUZZ_MESHES", 1000)).await;
         differences.extend(tried.differences);
         changed.extend(tried.changed);
     }

@@ -109,14 +109,12 @@ impl Builder<'_> {
             self.listen(service, port, bind, &networks);
             return;
         }
-        // A headless service has a listener for each endpoint; a ServiceEntry without any has one for all addresses.
-        if entry.registry == Registry::Kubernetes || entry.selects {
-            return;
-        }
+        // A headless service has a listener for each endpoint, also those of ServiceEntries with its host; a ServiceEntry
+        // without any has one for all addresses.
         let Some(ends) = endpoints::of_port(entry, port.number, self.services) else {
             return;
         };
-        if ends.is_empty() {
+        if ends.is_empty() && entry.registry == Registry::ServiceEntry {
             self.listen(service, port, bind, &networks);
         }
         for end in ends {
