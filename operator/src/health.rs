@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use trimtab_kit::lease::{Standing, StandingView};
 use trimtab_kit::module::Installed;
 use trimtab_kit::readiness::Readiness;
-use trimtab_kit::sources::MetricSource;
+use trimtab_kit::sources::{Answered, Failure, MetricSource};
 use trimtab_kit::watch::{Watch, WatchState};
 
 use crate::version::Version;
@@ -32,6 +32,9 @@ pub struct Health {
     pub leader: StandingView,
     /// Metric sources with an error.
     pub sources: Vec<Source>,
+    /// Names of metrics that no limiter that asks for them has a value of.
+    #[serde(default)]
+    pub queries: Vec<Query>,
     /// Modules whose writes wait for their budget.
     pub throttled: Vec<String>,
     /// Objects of users that are refused, in whole or in part: object, field, fix.
@@ -58,6 +61,37 @@ pub struct Source {
     pub answers: bool,
     /// The newest error.
     pub error: String,
+}
+
+/// How the name of a metric is answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Query {
+    /// Path of the key of the configuration that names the source.
+    pub key: String,
+    /// The name that expressions use.
+    pub name: String,
+    /// How many services have a value.
+    pub values: usize,
+    /// PascalCase reason where none has one.
+    #[serde(default)]
+    pub reason: String,
+    /// The same in words.
+    #[serde(default)]
+    pub error: String,
+}
+
+impl Query {
+    /// Of an answer.
+    pub fn of(key: &str, answered: Answered) -> Self {
+        let failure = answered.failure.filter(|_| answered.values == 0);
+        Self {
+            key: key.to_owned(),
+            name: answered.name,
+            values: answered.values,
+            reason: failure.as_ref().map_or("", Failure::reason).to_owned(),
+            error: failure.map_or_else(String::new, |failure| failure.to_string()),
+        }
+    }
 }
 
 /// What there is to look at; filled when the modules are set up.
@@ -108,6 +142,7 @@ impl Watched {
             watches,
             leader: standing.view(),
             sources: sources(&parts.sources, modules),
+            queries: queries(&parts.sources),
             throttled: throttled.map(|m| m.name.to_owned()).collect(),
             refused,
         }
@@ -138,16 +173,32 @@ fn sources(own: &[Arc<dyn MetricSource>], modules: &[Arc<Installed>]) -> Vec<Sou
     own.chain(of_modules).collect()
 }
 
-fn source(source: &dyn MetricSource) -> Option<Source> {
-    let health = source.health();
-    let answers = health.ok();
-    let error = health.last_error.filter(|error| !error.is_empty());
+/// Path of the key of a source.
+fn key_of(source: &dyn MetricSource) -> String {
     let key = match source.name() {
         "metrics-server" => "metricsServer",
         name => name,
     };
+    format!("metrics.{key}")
+}
+
+/// Names without a value. Those of a source that does not answer at all have the cause there.
+fn queries(own: &[Arc<dyn MetricSource>]) -> Vec<Query> {
+    let answering = own.iter().filter(|source| source.health().ok());
+    let queries = answering.flat_map(|source| {
+        let key = key_of(source.as_ref());
+        let answered = source.answered().into_iter();
+        answered.map(move |answered| Query::of(&key, answered))
+    });
+    queries.filter(|query| query.values == 0).collect()
+}
+
+fn source(source: &dyn MetricSource) -> Option<Source> {
+    let health = source.health();
+    let answers = health.ok();
+    let error = health.last_error.filter(|error| !error.is_empty());
     (!answers || error.is_some()).then(|| Source {
-        key: format!("metrics.{key}"),
+        key: key_of(source),
         answers,
         error: error.unwrap_or_default(),
     })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::health::Health;
+use crate::health::{Health, Query};
 use crate::version::Version;
 
 /// What was asked for, or why it is not known.
@@ -123,24 +123,6 @@ pub struct Missing {
     pub namespaces: BTreeSet<String>,
     /// Verbs.
     pub verbs: BTreeSet<String>,
-}
-
-/// A query of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Query {
-    /// Source, e.g. `prometheus`.
-    pub source: String,
-    /// Name that expressions use; empty: the source as a whole.
-    pub name: String,
-    /// How many services have a value.
-    pub values: usize,
-    /// PascalCase reason of the failure where no service has one.
-    #[serde(default)]
-    pub reason: String,
-    /// The failure in words.
-    #[serde(default)]
-    pub error: String,
 }
 
 /// The operator.

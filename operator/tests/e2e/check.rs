@@ -121,3 +121,72 @@ async fn an_operator_and_its_objects_are_judged() {
     stop.cancel();
     let _ = serving.await;
 }
+
+/// Answers a query by the words in it, as Prometheus does.
+async fn answer(query: String) -> (axum::http::StatusCode, axum::Json<Value>) {
+    let series = |pod: &str| json!({"metric": {"namespace": "default", "pod": pod}, "value": [1_700_000_000, "1"]});
+    let result =
+        |all: Value| json!({"status": "success", "data": {"resultType": "vector", "result": all}});
+    if query.contains("bad") {
+        let refused = json!({"status": "error", "errorType": "bad_data", "error": "parse error"});
+        return (axum::http::StatusCode::BAD_REQUEST, axum::Json(refused));
+    }
+    let answer = if query.contains("empty") {
+        result(json!([]))
+    } else {
+        result(json!([series("a-0"), series("a-1")]))
+    };
+    (axum::http::StatusCode::OK, axum::Json(answer))
+}
+
+async fn prometheus() -> std::net::SocketAddr {
+    let router = axum::Router::new().route("/api/v1/query", axum::routing::post(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_query_of_a_configuration_is_asked() {
+    let embedded = mesh(false);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let serving = tokio::spawn(async move { embedded.serve(listener, stopped).await });
+    let dir = folder("check-queries");
+    let cluster = kubeconfig(&dir, &format!("http://{address}"));
+    let config = dir.join("config.yaml");
+    let text = format!(
+        "metrics: {{prometheus: {{address: 'http://{}', handlers: {{\
+         good: {{query: good, type: PerPod}}, empty: {{query: empty}}, many: {{query: many}}, wrong: {{query: bad}}}}}}}}",
+        prometheus().await
+    );
+    std::fs::write(&config, text).unwrap();
+    let asked = tokio::task::spawn_blocking(move || {
+        let file = config.to_str().unwrap();
+        run(&cluster, &["check", "-o", "json", "--config", file])
+    });
+    let (_, out, error) = asked.await.unwrap();
+    let found: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out} {error}"));
+    let of = |f: &Value| {
+        let text = |field: &str| f[field].as_str().unwrap().to_owned();
+        (text("code"), text("field"))
+    };
+    let findings = found["findings"].as_array().unwrap();
+    let named: Vec<(String, String)> = findings
+        .iter()
+        .map(of)
+        .filter(|f| f.1.starts_with("handlers"))
+        .collect();
+    let wanted = [
+        ("TC402", "handlers.wrong"),
+        ("TC403", "handlers.empty"),
+        ("TC404", "handlers.many"),
+    ];
+    let wanted = wanted.map(|(code, field)| (code.to_owned(), field.to_owned()));
+    assert_eq!(named, wanted, "{out}");
+    stop.cancel();
+    let _ = serving.await;
+}

@@ -77,12 +77,20 @@ async fn before_the_installation_the_users_rights_count_and_a_missing_crd_is_nam
         .await;
     let role = [
         "create",
-        "clusterrolebinding",
+        "clusterrole",
         "jane",
-        "--clusterrole=view",
-        "--serviceaccount=default:jane",
+        "--verb=list",
+        "--resource=deployments.apps,pods,services,namespaces",
     ];
     kubectl(&cluster, &role, "").await;
+    let binding = [
+        "create",
+        "clusterrolebinding",
+        "jane",
+        "--clusterrole=jane",
+        "--serviceaccount=default:jane",
+    ];
+    kubectl(&cluster, &binding, "").await;
     let token = service_account_token(&cluster, "default", "jane", &[])
         .await
         .unwrap();

@@ -219,6 +219,34 @@ impl Samples {
         self.values.get(&(id, name.to_owned()))
     }
 
+    /// How the names were answered, sorted by name.
+    pub fn by_name(&self) -> Vec<Answered> {
+        let mut out: BTreeMap<&str, Answered> = BTreeMap::new();
+        for ((_, name), sample) in &self.values {
+            let answered = out.entry(name).or_default();
+            match sample {
+                Ok(_) => answered.values += 1,
+                // Services without series are many, also where one has another fault.
+                Err(failure)
+                    if answered
+                        .failure
+                        .as_ref()
+                        .is_none_or(|f| *f == Failure::Empty) =>
+                {
+                    answered.failure = Some(failure.clone());
+                }
+                Err(_) => {}
+            }
+        }
+        let named = out.into_iter();
+        named
+            .map(|(name, answered)| Answered {
+                name: name.to_owned(),
+                ..answered
+            })
+            .collect()
+    }
+
     /// Adds what `other` has and `self` lacks, so that merging in the order of the sources lets the first one win.
     pub fn merge(&mut self, other: Self) {
         for (key, sample) in other.values {
@@ -227,6 +255,17 @@ impl Samples {
         self.queries += other.queries;
         self.elapsed = self.elapsed.max(other.elapsed);
     }
+}
+
+/// How one name was answered in a tick.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answered {
+    /// The name.
+    pub name: MetricName,
+    /// How many demands have a value.
+    pub values: usize,
+    /// Why another has none.
+    pub failure: Option<Failure>,
 }
 
 /// How a source is doing, for the status page and readiness.
@@ -296,6 +335,10 @@ pub trait MetricSource: Send + Sync {
     }
     /// How the source is doing.
     fn health(&self) -> SourceHealth;
+    /// How the names were answered in the newest tick, where the source keeps it.
+    fn answered(&self) -> Vec<Answered> {
+        Vec::new()
+    }
 }
 
 /// A source that cannot be built from its configuration.

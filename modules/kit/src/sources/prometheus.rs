@@ -23,7 +23,9 @@ pub use config::{Aggregate, Handler, HandlerType, Labels, OwnQueries, Prometheus
 use self::config::SECTION;
 use self::plan::{Plan, Query};
 use self::series::Answer;
-use super::{Failure, MetricName, MetricSource, SampleRequest, Samples, SourceError, SourceHealth};
+use super::{
+    Answered, Failure, MetricName, MetricSource, SampleRequest, Samples, SourceError, SourceHealth,
+};
 use crate::prometheus::{AnswerBudget, AskError, Bounds, Client, Connection, Held};
 
 /// Enough to hide latency; few enough not to trip Prometheus' own limit of 20 concurrent queries.
@@ -34,6 +36,7 @@ pub struct PrometheusSource {
     config: PrometheusConfig,
     client: Client,
     health: Mutex<SourceHealth>,
+    answered: Mutex<Vec<Answered>>,
 }
 
 /// Without the configuration, in whose address a password may be.
@@ -64,6 +67,7 @@ impl PrometheusSource {
             config,
             client,
             health: Mutex::new(SourceHealth::default()),
+            answered: Mutex::default(),
         })
     }
 
@@ -253,14 +257,20 @@ impl MetricSource for PrometheusSource {
         let values = join::evaluate(&plan, &answers, sample_requests);
         // Their memory is in use until here.
         drop((answers, held));
-        Samples {
+        let samples = Samples {
             values,
             queries: usize::try_from(queries).unwrap_or(usize::MAX),
             elapsed: start.elapsed(),
-        }
+        };
+        *self.answered.lock() = samples.by_name();
+        samples
     }
 
     fn health(&self) -> SourceHealth {
         self.health.lock().clone()
+    }
+
+    fn answered(&self) -> Vec<Answered> {
+        self.answered.lock().clone()
     }
 }

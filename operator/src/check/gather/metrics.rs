@@ -1,24 +1,25 @@
 //! Metric sources of a configuration, asked from here; and the metrics API.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::{Api, Client, ResourceExt};
 use trimtab_kit::sources::{
-    Failure, MetricSource as _, PodFacts, PrometheusConfig, PrometheusSource, SampleRequest,
-    SampleRequestId, Samples,
+    Failure, MetricSource as _, PodFacts, PrometheusConfig, PrometheusSource, Sample,
+    SampleRequest, SampleRequestId,
 };
 
-use super::super::facts::{Asked, Query};
+use super::super::facts::Asked;
 use super::api::{ask, each};
 use super::mesh::Mesh;
 use crate::config::Config;
+use crate::health::Query;
 use crate::reach::is_ready;
 
 /// Namespaces whose services are asked for, and services.
 const NAMESPACES: usize = 5;
 const SERVICES: usize = 50;
+/// Key of the source.
+const KEY: &str = "metrics.prometheus";
 /// The API of metrics-server.
 const API: &str = "v1beta1.metrics.k8s.io";
 
@@ -85,21 +86,18 @@ async fn asked(config: &PrometheusConfig, mut targets: Vec<SampleRequest>) -> As
     }
     let samples = source.sample(&targets).await;
     let health = source.health();
-    if !health.ok()
-        && samples
-            .values
-            .values()
-            .all(|value| is_silent(value.as_ref().err()))
-    {
+    let silent = |value: &Sample| is_silent(value.as_ref().err());
+    if !health.ok() && samples.values.values().all(silent) {
         return Ok(vec![Query {
-            source: source.name().to_owned(),
+            key: KEY.to_owned(),
             error: health.last_error.unwrap_or_default(),
             ..Query::default()
         }]);
     }
-    let names = config.handlers.keys();
-    let of = |name: &String| of_handler(source.name(), name, &samples);
-    Ok(names.filter_map(of).collect())
+    let answered = samples.by_name().into_iter();
+    // Others are derived from them.
+    let own = answered.filter(|answered| config.handlers.contains_key(&answered.name));
+    Ok(own.map(|answered| Query::of(KEY, answered)).collect())
 }
 
 /// Whether the source, and not the query, is the cause.
@@ -111,42 +109,6 @@ fn is_silent(failure: Option<&Failure>) -> bool {
         }
         _ => false,
     }
-}
-
-/// `None`: its series have names of their own.
-fn of_handler(source: &str, name: &str, samples: &Samples) -> Option<Query> {
-    let own = samples
-        .values
-        .iter()
-        .filter(|((_, metric), _)| metric == name);
-    let (mut values, mut failures) = (0, BTreeMap::<(String, String), usize>::new());
-    for (_, value) in own {
-        match value {
-            Ok(_) => values += 1,
-            Err(failure) => {
-                let told = (failure.reason().to_owned(), failure.to_string());
-                *failures.entry(told).or_default() += 1;
-            }
-        }
-    }
-    // Services without series are many where one has another fault.
-    let told =
-        |entry: &(&(String, String), &usize)| (entry.0.0 != Failure::Empty.reason(), *entry.1);
-    let worst = failures
-        .iter()
-        .max_by_key(told)
-        .map(|(told, _)| told.clone());
-    if values == 0 && worst.is_none() {
-        return None;
-    }
-    let (reason, error) = worst.filter(|_| values == 0).unwrap_or_default();
-    Some(Query {
-        source: source.to_owned(),
-        name: name.to_owned(),
-        values,
-        reason,
-        error,
-    })
 }
 
 /// Whether the metrics API is there, where the configuration asks it.

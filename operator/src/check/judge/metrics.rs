@@ -1,10 +1,11 @@
 //! Metric sources.
 
-use super::super::facts::{Facts, Query};
+use super::super::facts::Facts;
 use super::super::finding::{
     METRICS_API, QUERY_EMPTY, QUERY_FAILS, QUERY_UNUSABLE, Report, SOURCE_DOWN,
 };
 use super::count;
+use crate::health::Query;
 
 pub(super) fn judge(facts: &Facts, report: &mut Report) {
     report.look("Metrics", |report| match &facts.metrics {
@@ -37,20 +38,20 @@ pub(super) fn judge(facts: &Facts, report: &mut Report) {
 
 fn asked(query: &Query, report: &mut Report) {
     let Query {
-        source,
+        key,
         name,
         values,
         reason,
         error,
     } = query;
     if name.is_empty() {
-        down(&format!("metrics.{source}"), error, report);
+        down(key, error, report);
         return;
     }
     if *values > 0 {
         return;
     }
-    let object = format!("Configuration metrics.{source}");
+    let object = format!("Configuration {key}");
     let field = format!("handlers.{name}");
     let place = (object, field.as_str());
     match reason.as_str() {
@@ -79,7 +80,7 @@ fn down(key: &str, error: &str, report: &mut Report) {
     report.find(
         SOURCE_DOWN,
         (format!("Configuration {key}"), "address"),
-        format!("it does not answer: {error}"),
+        format!("it gives no answer that can be used: {error}"),
         format!("correct {key}, and see that what it names runs and may be asked"),
     );
 }
@@ -90,6 +91,11 @@ fn of_operator(facts: &Facts, report: &mut Report) -> String {
         return String::new();
     };
     for source in &health.sources {
+        let fails = |q: &Query| q.key == source.key && q.reason == "MetricError";
+        if source.answers && health.queries.iter().any(fails) {
+            // Told below, with its name.
+            continue;
+        }
         if source.answers {
             report.find(
                 QUERY_FAILS,
@@ -100,6 +106,9 @@ fn of_operator(facts: &Facts, report: &mut Report) -> String {
         } else {
             down(&source.key, &source.error, report);
         }
+    }
+    for query in &health.queries {
+        asked(query, report);
     }
     "the operator's sources answer".to_owned()
 }
