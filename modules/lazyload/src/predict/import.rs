@@ -328,8 +328,10 @@ impl Import<'_> {
         let own = found.remove(self.client.namespace);
         let mut service = own.or_else(|| self.best(host, found.into_values()))?;
         let named = |port: &Port| ports.contains(&None) || ports.contains(&Some(port.number));
+        // One without ports comes as it is.
+        let all = service.ports.len();
         service.ports.retain(named);
-        if service.ports.is_empty() && !ports.contains(&None) {
+        if service.ports.is_empty() && all > 0 {
             return None;
         }
         service.aliases = self.aliases(host);
