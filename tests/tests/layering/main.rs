@@ -153,7 +153,7 @@ mod rules {
     }
 
     /// Rooms without effects, by the folder of their crate.
-    const PURE: [(&str, &[&str]); 7] = [
+    const PURE: [(&str, &[&str]); 8] = [
         (
             "modules/kit/src",
             &[
