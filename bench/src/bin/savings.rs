@@ -26,7 +26,7 @@ use trimtab::config::Config;
 use trimtab::operator::Operator;
 use trimtab_bench::savings::Proxies;
 use trimtab_bench::synthetic::{Kind, Synthetic, synthetic};
-use trimtab_cluster::{Cluster, Istiod, Namespace, Pod, Proxy};
+use trimtab_cluster::{Cluster, Istiod, Minor, Namespace, Pod, Proxy};
 use trimtab_crds::fence::{ScopeSize, ServiceFence};
 use trimtab_crds::istio::Sidecar;
 use trimtab_lab::http::get;
@@ -104,7 +104,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
         let sizes = world.fence(&cluster, telemetry, mode).await?;
         table.push((mode, world.measure(&cluster).await?, Some(sizes)));
     }
-    report(&world, &table)
+    report(&world, &table)?;
+    world.with_mtls(&cluster).await
 }
 
 impl World {
@@ -224,13 +225,13 @@ impl World {
         let proxies = Proxies::connect(&istiod, &self.pods).await?;
         proxies.settle(QUIET).await;
         ensure!(
-            proxies.each().all(|bytes| bytes > 0),
+            proxies.held().all(|bytes| bytes > 0),
             "istiod refused a proxy"
         );
         let mut figures = Figures {
             connect_cpu: cpu().await? - before,
-            config: proxies.total(),
-            envoy_bytes: proxies.each().next().unwrap_or_default(),
+            config: proxies.held().sum(),
+            envoy_bytes: proxies.held().next().unwrap_or_default(),
             by_type: proxies.by_type(),
             ..Figures::default()
         };
@@ -238,16 +239,40 @@ impl World {
         proxies.settle(QUIET).await;
         figures.envoy_allocated = envoy.envoy().stat("server.memory_allocated").await?;
         figures.envoy_physical = envoy.envoy().stat("server.memory_physical_size").await?;
-        let (before, received) = (cpu().await?, proxies.total());
+        let (before, received) = (cpu().await?, proxies.pushed());
         for n in 0..self.args.changes {
             self.change(n).await?;
             proxies.settle(QUIET).await;
         }
         let changes = self.args.changes as f64;
         figures.change_cpu = (cpu().await? - before) / changes;
-        figures.change_bytes = (proxies.total() - received) / self.args.changes as u64;
+        figures.change_bytes = (proxies.pushed() - received) / self.args.changes as u64;
         figures.istiod_rss = metric(istiod.monitoring(), "process_resident_memory_bytes").await?;
         Ok(figures)
+    }
+
+    /// What mutual TLS adds to a proxy's clusters. Envoys of this benchmark have no certificates, so that one does not start.
+    async fn with_mtls(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        let sidecars = ["delete", "sidecars.networking.istio.io", "--all", "-A"];
+        cluster.kubectl(&sidecars, "").await?;
+        let istiod =
+            Istiod::start_with(cluster, Minor::Newest, &json!({"enableAutoMtls": true})).await?;
+        let plain = [
+            "delete",
+            "peerauthentication",
+            "default",
+            "-n",
+            "istio-system",
+        ];
+        cluster.kubectl(&plain, "").await?;
+        let proxies = Proxies::connect(&istiod, &self.pods[..1]).await?;
+        proxies.settle(QUIET).await;
+        writeln!(
+            std::io::stdout(),
+            "no fences, automatic mTLS: clusters, endpoints, listeners and routes of one proxy {:?} bytes",
+            proxies.by_type()
+        )?;
+        Ok(())
     }
 
     /// Gives one Service another target port, and later the old one again.
