@@ -26,7 +26,7 @@ use trimtab::config::Config;
 use trimtab::operator::Operator;
 use trimtab_bench::savings::Proxies;
 use trimtab_bench::synthetic::{Kind, Synthetic, synthetic};
-use trimtab_cluster::{Cluster, Istiod, Namespace, Pod, Proxy};
+use trimtab_cluster::{Cluster, Istiod, Minor, Namespace, Pod, Proxy};
 use trimtab_crds::fence::{ScopeSize, ServiceFence};
 use trimtab_crds::istio::Sidecar;
 use trimtab_lab::http::get;
@@ -126,7 +126,7 @@ impl World {
             async move {
                 let api: Api<Service> = Api::namespaced(client, &s.namespace);
                 let object = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": s.name},
-                    "spec": {"selector": {"app": s.name}, "ports": [{"name": "http", "port": PORT}]}});
+                    "spec": {"selector": {"app": s.name}, "ports": [port_of(n)]}});
                 api.create(&kube::api::PostParams::default(), &serde_json::from_value(object)?)
                     .await?;
                 let (name, labels) = (format!("{}-0", s.name), [("app", &*s.name)]);
@@ -216,45 +216,62 @@ impl World {
         Ok(sizes)
     }
 
-    /// A new istiod, a proxy for each pod, an Envoy for the first; then changes of Services.
+    /// A new istiod with a proxy for each pod, and changes of Services; then one Envoy.
     async fn measure(&self, cluster: &Cluster) -> anyhow::Result<Figures> {
+        let mut figures = self.measure_istiod(cluster).await?;
+        // Envoys of this machine have no certificates: this istiod configures none.
         let istiod = Istiod::start(cluster).await?;
+        let envoy = Proxy::start(cluster, &istiod, &self.pods[0]).await?;
+        figures.envoy_allocated = envoy.envoy().stat("server.memory_allocated").await?;
+        figures.envoy_physical = envoy.envoy().stat("server.memory_physical_size").await?;
+        Ok(figures)
+    }
+
+    /// With automatic mutual TLS, which is Istio's default.
+    async fn measure_istiod(&self, cluster: &Cluster) -> anyhow::Result<Figures> {
+        let mtls = json!({"enableAutoMtls": true});
+        let istiod = Istiod::start_with(cluster, Minor::Newest, &mtls).await?;
+        let policy = [
+            "-n",
+            "istio-system",
+            "delete",
+            "peerauthentication",
+            "default",
+        ];
+        cluster.kubectl(&policy, "").await?;
         let cpu = || async { metric(istiod.monitoring(), "process_cpu_seconds_total").await };
         let before = cpu().await?;
         let proxies = Proxies::connect(&istiod, &self.pods).await?;
         proxies.settle(QUIET).await;
         ensure!(
-            proxies.each().all(|bytes| bytes > 0),
+            proxies.held().all(|bytes| bytes > 0),
             "istiod refused a proxy"
         );
         let mut figures = Figures {
             connect_cpu: cpu().await? - before,
-            config: proxies.total(),
-            envoy_bytes: proxies.each().next().unwrap_or_default(),
+            config: proxies.held().sum(),
+            envoy_bytes: proxies.held().next().unwrap_or_default(),
             by_type: proxies.by_type(),
             ..Figures::default()
         };
-        let envoy = Proxy::start(cluster, &istiod, &self.pods[0]).await?;
-        proxies.settle(QUIET).await;
-        figures.envoy_allocated = envoy.envoy().stat("server.memory_allocated").await?;
-        figures.envoy_physical = envoy.envoy().stat("server.memory_physical_size").await?;
-        let (before, received) = (cpu().await?, proxies.total());
+        let (before, received) = (cpu().await?, proxies.pushed());
         for n in 0..self.args.changes {
             self.change(n).await?;
             proxies.settle(QUIET).await;
         }
         let changes = self.args.changes as f64;
         figures.change_cpu = (cpu().await? - before) / changes;
-        figures.change_bytes = (proxies.total() - received) / self.args.changes as u64;
+        figures.change_bytes = (proxies.pushed() - received) / self.args.changes as u64;
         figures.istiod_rss = metric(istiod.monitoring(), "process_resident_memory_bytes").await?;
         Ok(figures)
     }
 
     /// Gives one Service another target port, and later the old one again.
     async fn change(&self, n: usize) -> anyhow::Result<()> {
-        let (namespace, name) = &self.services[n / 2 * 37 % self.services.len()];
+        let at = n / 2 * 37 % self.services.len();
+        let (namespace, name) = &self.services[at];
         let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
-        let mut ports = vec![json!({"name": "http", "port": PORT})];
+        let mut ports = vec![port_of(at)];
         if n % 2 == 0 {
             ports.push(json!({"name": "http-more", "port": 9090}));
         }
@@ -262,6 +279,15 @@ impl World {
         api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
             .await?;
         Ok(())
+    }
+}
+
+/// The port of a Service: every tenth speaks a protocol that istiod does not know.
+fn port_of(n: usize) -> Value {
+    if n % 10 == 9 {
+        json!({"name": "tcp", "port": 5432})
+    } else {
+        json!({"name": "http", "port": PORT})
     }
 }
 

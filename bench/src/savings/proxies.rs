@@ -34,8 +34,14 @@ const MAX_MESSAGE: usize = 256 << 20;
 /// Streams on one connection.
 const SHARE: usize = 10;
 
-/// Bytes by type, in the order of [`TYPES`].
-type Received = [AtomicU64; TYPES.len()];
+/// What one proxy got.
+#[derive(Debug, Default)]
+struct Received {
+    /// Bytes of all answers.
+    pushed: AtomicU64,
+    /// Bytes of the resources that it holds, in the order of [`TYPES`].
+    held: [AtomicU64; TYPES.len()],
+}
 
 /// Connected proxies; dropping them ends their streams.
 #[derive(Debug)]
@@ -66,29 +72,30 @@ impl Proxies {
         })
     }
 
-    /// Bytes that all got.
-    pub fn total(&self) -> u64 {
-        self.each().sum()
-    }
-
-    /// Bytes that each got, in the order of the pods.
-    pub fn each(&self) -> impl Iterator<Item = u64> {
+    /// Bytes of all answers to all.
+    pub fn pushed(&self) -> u64 {
         let all = self.received.iter();
-        all.map(|bytes| bytes.iter().map(|b| b.load(Ordering::Relaxed)).sum())
+        all.map(|r| r.pushed.load(Ordering::Relaxed)).sum()
     }
 
-    /// Bytes of clusters, endpoints, listeners and routes that the first got.
+    /// Bytes of the configuration that each holds, in the order of the pods.
+    pub fn held(&self) -> impl Iterator<Item = u64> {
+        let all = self.received.iter();
+        all.map(|r| r.held.iter().map(|b| b.load(Ordering::Relaxed)).sum())
+    }
+
+    /// Bytes of clusters, endpoints, listeners and routes that the first holds.
     pub fn by_type(&self) -> Vec<u64> {
         let first = self.received.first();
-        let bytes = first.into_iter().flat_map(|bytes| bytes.iter());
+        let bytes = first.into_iter().flat_map(|r| r.held.iter());
         bytes.map(|b| b.load(Ordering::Relaxed)).collect()
     }
 
     /// Waits until nothing came for `quiet`.
     pub async fn settle(&self, quiet: Duration) {
         let mut last = u64::MAX;
-        while last != self.total() {
-            last = self.total();
+        while last != self.pushed() {
+            last = self.pushed();
             tokio::time::sleep(quiet).await;
         }
     }
@@ -129,7 +136,7 @@ fn node(pod: &Pod, version: &str) -> Node {
 }
 
 /// One stream until it ends; the benchmark sees missing bytes if istiod ends it.
-async fn follow(channel: Channel, node: Node, bytes: Arc<Received>) {
+async fn follow(channel: Channel, node: Node, received: Arc<Received>) {
     let (requests, receiver) = mpsc::channel::<DeltaDiscoveryRequest>(64);
     let outgoing = futures::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|request| (request, receiver))
@@ -138,6 +145,7 @@ async fn follow(channel: Channel, node: Node, bytes: Arc<Received>) {
         requests,
         endpoints: BTreeSet::new(),
         routes: BTreeSet::new(),
+        held: Default::default(),
     };
     for (type_url, node) in [(CLUSTERS, Some(node)), (LISTENERS, None)] {
         let first = DeltaDiscoveryRequest {
@@ -154,8 +162,12 @@ async fn follow(channel: Channel, node: Node, bytes: Arc<Received>) {
     };
     let mut answers = answers.into_inner();
     while let Ok(Some(answer)) = answers.message().await {
+        received
+            .pushed
+            .fetch_add(answer.encoded_len() as u64, Ordering::Relaxed);
         if let Some(at) = TYPES.iter().position(|t| *t == answer.type_url) {
-            bytes[at].fetch_add(answer.encoded_len() as u64, Ordering::Relaxed);
+            let bytes = subscriber.hold(at, &answer);
+            received.held[at].store(bytes, Ordering::Relaxed);
         }
         subscriber.take(&answer).await;
     }
@@ -165,12 +177,26 @@ struct Subscriber {
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     endpoints: BTreeSet<String>,
     routes: BTreeSet<String>,
+    /// Bytes of each resource, by type.
+    held: [HashMap<String, usize>; TYPES.len()],
 }
 
 impl Subscriber {
     async fn send(&self, request: DeltaDiscoveryRequest) {
         // A stream that has ended takes nothing.
         let _ = self.requests.send(request).await;
+    }
+
+    /// Notes what an answer changes; the bytes of all resources of the type.
+    fn hold(&mut self, at: usize, answer: &DeltaDiscoveryResponse) -> u64 {
+        for name in &answer.removed_resources {
+            self.held[at].remove(name);
+        }
+        for resource in &answer.resources {
+            let bytes = resource.resource.as_ref().map_or(0, |any| any.value.len());
+            self.held[at].insert(resource.name.clone(), bytes);
+        }
+        self.held[at].values().sum::<usize>() as u64
     }
 
     /// Accepts an answer, and asks for what it refers to.
