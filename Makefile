@@ -7,7 +7,7 @@ LINTERS = $(or $(TRIMTAB_CACHE),$(HOME)/.cache/trimtab)/linters/bin
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree scripts image test-image release clippy doc generated deny bench bench-floods bench-xds bench-scale bench-lazyload update-golden clean clean-cache
+.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree scripts image test-image release clippy doc generated deny bench bench-savings bench-floods bench-xds bench-scale bench-lazyload update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -90,6 +90,10 @@ bench-scale: ## the operator with 10,000 limiters; memory in a mesh of 10,000 Se
 bench-floods: ## the shipped program under floods of connections, streams, logs and answers, against the chart's memory limit
 	cargo build --release -p trimtab -p trimtab-bench --bin trimtab --bin floods
 	$(CARGO_TARGET_DIR)/release/floods --trimtab $(CARGO_TARGET_DIR)/release/trimtab
+
+bench-savings: ## what scoping saves on a real istiod and Envoy, and whether Trimtab predicts it
+	@scripts/cluster-tools.sh
+	$(WITH_TOOLS) cargo run -p trimtab-bench --bin savings -- $(BENCH_SAVINGS)
 
 bench-lazyload: ## lazy scoping: scopes of synthetic meshes against the truth, cost of learning, into target/bench
 	cargo run --release -p trimtab-bench --bin scope -- $(BENCH_LAZYLOAD)

@@ -248,7 +248,9 @@ impl Reached {
 
     /// Whether an error of [`Self::ask`] means that nobody answers.
     pub(crate) fn is_silence(&self, error: &anyhow::Error) -> bool {
-        let mut causes = error.chain().filter_map(|e| e.downcast_ref::<reqwest::Error>());
+        let mut causes = error
+            .chain()
+            .filter_map(|e| e.downcast_ref::<reqwest::Error>());
         self.forward.is_some() || causes.any(|e| e.is_connect() || e.is_timeout())
     }
 

@@ -119,6 +119,8 @@ fn verdict(
         "True" if causes.is_empty() => Answer::Yes,
         "True" => Answer::Partly,
         _ if facts.answers.holding > 0 && facts.in_force => Answer::Partly,
+        // What proxies had before is left, if there was anything.
+        _ if facts.in_force && (facts.retained || facts.write_error.is_some()) => Answer::Unknown,
         _ => Answer::No,
     };
     let told = matches!(answer, Answer::Yes | Answer::Partly);

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use crate::engine::{Engine, FenceView};
 use crate::object::FenceKey;
+use crate::scope::size;
 
 pub(crate) fn no_fence(key: &FenceKey) -> String {
     format!("there is no ServiceFence {key}")
@@ -52,14 +53,16 @@ fn write(out: &mut String, view: &FenceView) -> std::fmt::Result {
     for condition in &view.conditions {
         writeln!(out, "  {condition}")?;
     }
-    let size = &view.size;
+    let scope = &view.size;
     writeln!(
         out,
-        "  scope:     {} of {} services, about {} of {} of configuration",
-        size.services,
-        size.mesh_services,
-        bytes(size.bytes),
-        bytes(size.mesh_bytes)
+        "  scope:     {} of {} services, about {} of {} of configuration; a proxy takes about {} of {} of memory for them",
+        scope.services,
+        scope.mesh_services,
+        bytes(scope.bytes),
+        bytes(scope.mesh_bytes),
+        bytes(size::memory(scope.services)),
+        bytes(size::memory(scope.mesh_services)),
     )?;
     entries(out, view)?;
     dependencies(out, view)

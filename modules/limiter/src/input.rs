@@ -88,9 +88,8 @@ pub struct Rival {
     pub priority: i32,
     /// Whether istiod applies it before or after the limiter's own.
     pub order: Order,
-    /// It is for some of the pods only.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub some: bool,
+    /// Sets with pods that it is for, and whether it is for all pods of the set.
+    pub sets: BTreeMap<String, bool>,
     /// What it does.
     pub patches: Vec<LimitPatch>,
 }

@@ -128,8 +128,8 @@ impl Module for Limiter {
         });
         let found = engine.clone();
         setup.findings(move || found.findings());
-        setup.needs(|limiter: &v1alpha2::SmartLimiter| needs(&(&limiter.spec).into()));
-        setup.needs(|limiter: &first_form::SmartLimiter| needs(&(&limiter.spec).into()));
+        setup.needs(|limiter: &v1alpha2::SmartLimiter| needs(&(&limiter.spec).into(), false));
+        setup.needs(|limiter: &first_form::SmartLimiter| needs(&(&limiter.spec).into(), true));
         setup.expose(engine);
         Ok(())
     }

@@ -4,6 +4,8 @@ use trimtab_crds::limiter::{Descriptor, GrpcStatus, LimiterSpec};
 use trimtab_kit::istiod::Release;
 use trimtab_kit::needs::{Need, Party};
 
+use crate::owner::descriptor_path;
+
 /// The first whose proxies have a bucket for each value of a header.
 const SEPARATE: Release = Release {
     major: 1,
@@ -15,12 +17,12 @@ const EXHAUSTED: Release = Release {
     minor: 18,
 };
 
-/// What the proxies of a limiter must be able to do: each field once, the newest first.
-pub(crate) fn needs(spec: &LimiterSpec) -> Vec<Need> {
+/// What the proxies of a limiter must be able to do: each release once, with its first field, the newest first.
+pub(crate) fn needs(spec: &LimiterSpec, first_form: bool) -> Vec<Need> {
     let mut out: Vec<Need> = Vec::new();
     for (set, descriptors) in &spec.sets {
         for (index, descriptor) in descriptors.iter().enumerate() {
-            let path = format!("spec.sets.{set}.descriptor[{index}]");
+            let path = descriptor_path(first_form, set, index);
             out.extend(of_descriptor(descriptor, &path));
         }
     }
@@ -74,7 +76,10 @@ mod tests {
     fn fields(descriptors: &str) -> Vec<String> {
         let text = format!("{{sets: {{_base: {descriptors}}}}}");
         let spec: LimiterSpec = serde_saphyr::from_str(&text).unwrap();
-        needs(&spec).into_iter().map(|need| need.field).collect()
+        needs(&spec, false)
+            .into_iter()
+            .map(|need| need.field)
+            .collect()
     }
 
     #[test]

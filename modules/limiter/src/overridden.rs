@@ -32,6 +32,9 @@ pub(crate) fn overridden(input: &LimiterInput, rule: &Rule) -> Option<Overridden
     };
     let (mut whole, mut partly, mut perhaps) = (Vec::new(), Vec::new(), Vec::new());
     for rival in &input.target.rivals {
+        let Some(all) = rival.sets.get(&rule.set).copied() else {
+            continue;
+        };
         for patch in &rival.patches {
             let hits: Vec<Hit> = rule
                 .places
@@ -39,7 +42,8 @@ pub(crate) fn overridden(input: &LimiterInput, rule: &Rule) -> Option<Overridden
                 .map(|place| hit(rival, patch, place, own))
                 .collect();
             let text = || said(rival, patch);
-            if hits.iter().all(|hit| *hit == Hit::Yes) && !rival.some {
+            let everywhere = !hits.is_empty() && hits.iter().all(|hit| *hit == Hit::Yes);
+            if everywhere && all {
                 whole.push(text());
             } else if hits.iter().any(|hit| matches!(hit, Hit::Yes | Hit::Some)) {
                 partly.push(text());
@@ -93,7 +97,11 @@ fn hit(rival: &Rival, patch: &LimitPatch, place: &RoutePlace, own: Own<'_>) -> H
     };
     let at_route = place.route.is_some();
     let hit = match &patch.does {
-        LimitChange::Removes(name) if is_own(name) => Hit::Yes,
+        // Of filters that are inserted after the patch, older releases remove those too, and newer ones do not.
+        LimitChange::Removes(name) if is_own(name) => match rival.order {
+            Order::After => Hit::Yes,
+            Order::Before | Order::Unknown => Hit::Perhaps,
+        },
         LimitChange::RemovesAll => Hit::Yes,
         LimitChange::Routes(names) if names.iter().any(is_own) => {
             if at_route {

@@ -45,11 +45,16 @@ impl Owner {
 
     /// Path of a descriptor in the object as the user wrote it.
     pub fn descriptor_path(&self, set: &str, index: usize) -> String {
-        if self.is_first_form() {
-            format!("spec.descriptors[{index}]")
-        } else {
-            format!("spec.sets.{set}.descriptor[{index}]")
-        }
+        descriptor_path(self.is_first_form(), set, index)
+    }
+}
+
+/// Path of a descriptor in an object of either form, as users write it.
+pub(crate) fn descriptor_path(first_form: bool, set: &str, index: usize) -> String {
+    if first_form {
+        format!("spec.descriptors[{index}]")
+    } else {
+        format!("spec.sets.{set}.descriptor[{index}]")
     }
 }
 

@@ -124,7 +124,9 @@ async fn an_operator_and_its_objects_are_judged() {
 
 /// Answers a query by the words in it, as Prometheus does.
 async fn answer(query: String) -> (axum::http::StatusCode, axum::Json<Value>) {
-    let series = |pod: &str| json!({"metric": {"namespace": "default", "pod": pod}, "value": [1_700_000_000, "1"]});
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let series =
+        |pod: &str| json!({"metric": {"namespace": "default", "pod": pod}, "value": [now, "1"]});
     let result =
         |all: Value| json!({"status": "success", "data": {"resultType": "vector", "result": all}});
     if query.contains("bad") {

@@ -19,8 +19,8 @@ mod peers;
 
 mod against_real;
 mod charts;
-mod described;
 mod check;
+mod described;
 mod exclude;
 mod exports;
 mod facts;

@@ -36,6 +36,11 @@ impl AbsencesTold {
     fn first(&self, remedy: &str) -> bool {
         self.0.lock().insert(remedy.to_owned())
     }
+
+    /// It is no longer so: the next time it is said again.
+    fn over(&self, remedy: &str) {
+        self.0.lock().remove(remedy);
+    }
 }
 
 /// One watch of the process.
@@ -149,12 +154,14 @@ impl Watch {
             WatchState::Listing => {}
             WatchState::Synced => {
                 if std::mem::take(&mut *failures) > 0 {
+                    self.told.over(&remedy(resource));
                     tracing::info!(%resource, "watch works again");
                 }
             }
             WatchState::Absent => {
                 *failures += 1;
-                if *failures == 1 {
+                // The state is still the one before.
+                if *self.state.borrow() != WatchState::Absent {
                     self.log_absence();
                 }
             }

@@ -45,7 +45,7 @@ pub(crate) fn of_service(service: &Service) -> HostEntry {
         labels: service.labels.clone(),
         headless: service.headless,
         endpoints: 0,
-        instances: Box::default(),
+        instances: Arc::default(),
         resolution: match service.external_name.as_deref() {
             _ if service.headless => Resolution::Passthrough,
             Some(target) if !target.is_empty() => Resolution::Alias,
@@ -89,10 +89,11 @@ pub(crate) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
         .collect();
     hosts.sort();
     hosts.dedup();
+    let named = named_instances(entry);
     let entries = hosts.into_iter().map(|host| {
         let host: Arc<str> = host.into();
         Arc::new(HostEntry {
-            instances: instances(entry, &host),
+            instances: instances(entry, &named, &host),
             host,
             namespace: entry.id.namespace.clone(),
             name: entry.id.name.clone(),
@@ -112,19 +113,23 @@ pub(crate) fn of_entry(entry: &ServiceEntry) -> Vec<Arc<HostEntry>> {
     entries.collect()
 }
 
-/// Endpoints that it names; of DNS without any, its host is one.
-fn instances(entry: &ServiceEntry, host: &Arc<str>) -> Box<[Instance]> {
-    let spec = &entry.spec;
-    let itself = spec.workload_selector.is_none() && resolution(entry) == Resolution::Dns;
-    if spec.endpoints.is_empty() && itself {
-        let (address, labels) = (host.clone(), Labels::new());
-        return Box::new([Instance { address, labels }]);
-    }
-    let named = spec.endpoints.iter().map(|end| Instance {
+/// Endpoints that it names, the same for all of its hosts.
+fn named_instances(entry: &ServiceEntry) -> Arc<[Instance]> {
+    let named = entry.spec.endpoints.iter().map(|end| Instance {
         address: end.address.as_str().into(),
         labels: end.labels.clone(),
     });
     named.collect()
+}
+
+/// Endpoints that it names; of DNS without any, its host is one.
+fn instances(entry: &ServiceEntry, named: &Arc<[Instance]>, host: &Arc<str>) -> Arc<[Instance]> {
+    let itself = entry.spec.workload_selector.is_none() && resolution(entry) == Resolution::Dns;
+    if named.is_empty() && itself {
+        let (address, labels) = (host.clone(), Labels::new());
+        return Arc::from([Instance { address, labels }]);
+    }
+    named.clone()
 }
 
 /// Networks of a ServiceEntry.

@@ -444,7 +444,10 @@ impl Services for Registry {
     }
 
     fn totals(&self, client: &str) -> Totals {
-        let mut out = Totals::default();
+        let mut out = Totals {
+            bytes: size::PROXY,
+            ..Totals::default()
+        };
         for key in [None, Some(client.to_owned())] {
             let sum = self.totals.get(&key).copied().unwrap_or_default();
             out.services += u64::try_from(sum.services).unwrap_or_default();

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use trimtab_crds::fence::ScopeSize;
 use trimtab_mesh::names::covers;
 
-use super::{EVERYTHING, Imports, Labels, NOTHING, Reason, Scope};
+use super::{EVERYTHING, Imports, Labels, NOTHING, Reason, Scope, size};
 use crate::object::FenceKey;
 
 /// What is written for several fences.
@@ -97,7 +97,8 @@ impl Imports {
                 ..mesh.clone()
             };
         }
-        let bytes: u64 = self.services.values().chain(self.routes.values()).sum();
+        let imported = self.services.values().chain(self.routes.values());
+        let bytes = size::PROXY + imported.sum::<u64>();
         ScopeSize {
             services: i64::try_from(self.services.len()).unwrap_or(i64::MAX),
             bytes: i64::try_from(bytes).unwrap_or(i64::MAX),

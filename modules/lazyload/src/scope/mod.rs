@@ -339,7 +339,7 @@ pub enum Warning {
     },
     /// A host of which istiod finds one service of several by an exact entry.
     #[error(
-        "{host} {why}, of which istiod finds one by an entry of the namespace: it is imported from any namespace, for which \
+        "{host} {why}, of which istiod 1.31 finds one by an entry of the namespace: it is imported from any namespace, for which \
          istiod goes through all services: write one ServiceEntry, with one address, for each host to avoid that"
     )]
     Wide {

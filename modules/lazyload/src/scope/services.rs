@@ -79,7 +79,7 @@ pub struct HostEntry {
     /// Static endpoints of a ServiceEntry.
     pub endpoints: usize,
     /// Each of them; of one of DNS without any, the host itself is one.
-    pub instances: Box<[Instance]>,
+    pub instances: Arc<[Instance]>,
     /// How endpoints are found.
     pub resolution: Resolution,
     /// Virtual addresses as they are written: single ones are networks of one address.

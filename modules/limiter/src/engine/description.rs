@@ -348,11 +348,8 @@ fn others<'a>(entry: &'a Entry, find: impl Fn(&str) -> Option<&'a Entry>) -> Vec
     let rivals = entry.input.target.rivals.iter().map(|rival| {
         let mut texts: Vec<String> = rival.patches.iter().map(|p| does(&p.does)).collect();
         texts.dedup();
-        let some = if rival.some {
-            " (some of the pods)"
-        } else {
-            ""
-        };
+        let all = rival.sets.get(BASE_SET).copied().unwrap_or_default();
+        let some = if all { "" } else { " (some of the pods)" };
         OtherLimit {
             object: format!("EnvoyFilter {}", rival.name),
             does: format!("{}, priority {}{some}", listed(&texts), rival.priority),

@@ -75,24 +75,32 @@ impl Index {
         found.into_iter().take(LISTED).collect()
     }
 
-    /// Services of a namespace with a name like this one; of none: some of them.
+    /// Services of a namespace with a name like this one. Names are compared when no lock is held.
     pub(crate) fn services_like(&self, namespace: &str, name: &str) -> Vec<String> {
-        let state = self.state.lock();
-        let rows = state.targets.services.rows();
-        let names = rows.in_namespace(namespace).map(|((_, n), _)| n.clone());
-        nearest(name, names.collect())
+        let services = self.state.lock().targets.services.clone();
+        let names: BTreeSet<String> = {
+            let rows = services.rows();
+            let names = rows.in_namespace(namespace);
+            names.map(|((_, n), _)| n.clone()).collect()
+        };
+        nearest(name, names)
     }
 
     /// Namespaces with a limiter of this name, and limiters of this namespace with a name like it.
     pub(crate) fn limiters_like(&self, namespace: &str, name: &str) -> Vec<String> {
-        let state = self.state.lock();
-        let keys = state.limiters.keys();
-        let elsewhere = keys.clone().filter(|k| k.name == name);
-        let mut out: Vec<String> = elsewhere
-            .map(|k| format!("{}/{}", k.namespace, k.name))
-            .collect();
-        let here = keys.filter(|k| k.namespace == namespace);
-        let near = nearest(name, here.map(|k| k.name.clone()).collect());
+        let (mut out, here): (Vec<String>, BTreeSet<String>) = {
+            let state = self.state.lock();
+            let keys = state.limiters.keys();
+            let elsewhere = keys.clone().filter(|k| k.name == name);
+            let here = keys.filter(|k| k.namespace == namespace);
+            (
+                elsewhere
+                    .map(|k| format!("{}/{}", k.namespace, k.name))
+                    .collect(),
+                here.map(|k| k.name.clone()).collect(),
+            )
+        };
+        let near = nearest(name, here);
         out.extend(near.iter().map(|near| format!("{namespace}/{near}")));
         out.sort();
         out.dedup();
@@ -104,7 +112,10 @@ impl Index {
 /// The names that are nearest to a word, at most as many edits away as a third of its letters.
 pub(crate) fn nearest(word: &str, names: BTreeSet<String>) -> Vec<String> {
     let most = (word.chars().count() / 3).max(1);
-    let far = names.into_iter().map(|name| (edits(word, &name), name));
+    let length = word.chars().count();
+    let close = |name: &String| name.chars().count().abs_diff(length) <= most;
+    let far = names.into_iter().filter(close);
+    let far = far.map(|name| (edits(word, &name), name));
     let mut near: Vec<(usize, String)> = far.filter(|(n, _)| *n <= most).collect();
     near.sort();
     near.into_iter()

@@ -1,5 +1,7 @@
 //! EnvoyFilters of others that are for pods of a limiter.
 
+use std::collections::BTreeMap;
+
 use trimtab_mesh::model::{Labels, LimitPatches, PodGroup, selects};
 
 use super::LimiterKey;
@@ -9,7 +11,13 @@ use crate::translate::PRIORITY;
 
 impl Targets {
     /// EnvoyFilters of others that limit pods of a limiter, or change how they are limited, by namespace and name.
-    pub(super) fn rivals(&self, key: &LimiterKey, scope: &str, selector: &Labels) -> Vec<Rival> {
+    pub(super) fn rivals(
+        &self,
+        key: &LimiterKey,
+        scope: &str,
+        selector: &Labels,
+        sets: &[(String, Labels)],
+    ) -> Vec<Rival> {
         let filters = self.filters.rows();
         if filters.is_empty() {
             return Vec::new();
@@ -25,16 +33,22 @@ impl Targets {
         };
         let mut out = Vec::new();
         for (_, filter) in filters.iter() {
-            let reached = groups.iter().filter(|group| self.is_for(filter, group));
-            let reached = reached.count();
-            if reached == 0 {
+            let mut of_sets = BTreeMap::new();
+            for (set, labels) in sets {
+                let pods = groups.iter().filter(|group| selects(labels, &group.labels));
+                let hits: Vec<bool> = pods.map(|group| self.is_for(filter, group)).collect();
+                if hits.contains(&true) {
+                    of_sets.insert(set.clone(), !hits.contains(&false));
+                }
+            }
+            if of_sets.is_empty() {
                 continue;
             }
             out.push(Rival {
                 name: format!("{}/{}", filter.id.namespace, filter.id.name),
                 priority: filter.priority,
                 order: self.order(key, filter),
-                some: reached < groups.len(),
+                sets: of_sets,
                 patches: filter.patches.clone(),
             });
         }

@@ -116,7 +116,6 @@ impl Targets {
         selector: Labels,
         out: &mut Resolved,
     ) {
-        out.target.rivals = self.rivals(key, scope, &selector);
         let mut sets = vec![(BASE_SET.to_owned(), Labels::new())];
         let spec = &out.object.spec;
         if !spec.gateway && spec.workload_selector.is_empty() {
@@ -125,6 +124,7 @@ impl Targets {
             out.target.misread = self.misread(&host);
             sets.extend(self.subsets(&host, &key.namespace));
         }
+        out.target.rivals = self.rivals(key, scope, &selector, &sets);
         let role = Role {
             gateway: spec.gateway,
             revision: out.object.owner.revision.clone(),
