@@ -92,7 +92,7 @@ async fn without_operator(
             unanswered: true,
             ..Described::default()
         }),
-        Err(other) => Err(error.context(format!("nor is there a cluster to ask ({other:#})"))),
+        Err(other) => Err(error.context(format!("nor does the cluster tell of it ({other:#})"))),
     }
 }
 

@@ -108,17 +108,25 @@ pub(crate) async fn deployments(
     client: &Client,
     namespace: Option<&str>,
 ) -> anyhow::Result<Vec<Deployment>> {
-    let list = async |api: Api<Deployment>| {
-        let asked = ListParams::default().labels(CHART);
-        soon(api.list(&asked)).await?.context("list Deployments")
+    match deployments_in(client, namespace).await {
+        Err(_) if namespace.is_none() => {
+            deployments_in(client, Some(trimtab_crds::NAMESPACE)).await
+        }
+        found => found,
+    }
+}
+
+/// As [`deployments`], of this namespace, or of all, and an error where they may not be listed.
+pub(crate) async fn deployments_in(
+    client: &Client,
+    namespace: Option<&str>,
+) -> anyhow::Result<Vec<Deployment>> {
+    let api: Api<Deployment> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
     };
-    let found = match namespace {
-        Some(namespace) => list(Api::namespaced(client.clone(), namespace)).await?,
-        None => match list(Api::all(client.clone())).await {
-            Ok(found) => found,
-            Err(_) => list(Api::namespaced(client.clone(), trimtab_crds::NAMESPACE)).await?,
-        },
-    };
+    let asked = ListParams::default().labels(CHART);
+    let found = soon(api.list(&asked)).await?.context("list Deployments")?;
     let mut found: Vec<Deployment> = found.items.into_iter().filter(is_operator).collect();
     found.sort_by_key(|d| (d.namespace(), d.name_any()));
     Ok(found)
@@ -248,10 +256,14 @@ impl Reached {
 
     /// Whether an error of [`Self::ask`] means that nobody answers.
     pub(crate) fn is_silence(&self, error: &anyhow::Error) -> bool {
-        let mut causes = error
-            .chain()
-            .filter_map(|e| e.downcast_ref::<reqwest::Error>());
-        self.forward.is_some() || causes.any(|e| e.is_connect() || e.is_timeout())
+        let causes = || {
+            error
+                .chain()
+                .filter_map(|e| e.downcast_ref::<reqwest::Error>())
+        };
+        // A status is an answer, also through a port-forward.
+        let answered = causes().any(reqwest::Error::is_status);
+        !answered && (self.forward.is_some() || causes().any(|e| e.is_connect() || e.is_timeout()))
     }
 
     fn silent(&self, error: reqwest::Error) -> anyhow::Error {

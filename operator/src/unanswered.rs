@@ -7,17 +7,17 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{DynamicObject, ListParams};
+use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 use trimtab_crds::manifests::trimtab_crds;
 use trimtab_kit::describe::{ConditionView, conditions};
 use trimtab_kit::module::DescribeRequest;
 
+use crate::reach::{self, CHART, CONTAINER};
+
 /// Time limit of each question to the API server.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Label of what the chart installs.
-const INSTALLED: &str = "app.kubernetes.io/name=trimtab";
 
 /// An installation of Trimtab, as its Deployment says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,7 +73,12 @@ async fn find(
     let DescribeRequest {
         namespace, name, ..
     } = request;
-    for resource in resources(kind).iter().rev() {
+    let resources = resources(kind);
+    anyhow::ensure!(
+        !resources.is_empty(),
+        "without an operator only objects of Trimtab's own kinds are told, such as smartlimiter, and not {kind}"
+    );
+    for resource in resources.iter().rev() {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource);
         let answer = tokio::time::timeout(TIMEOUT, api.get_opt(name)).await;
         let answer = answer.context("the API server does not answer")?;
@@ -95,12 +100,13 @@ async fn find(
     anyhow::bail!("the API server has no {kind} {namespace}/{name} either")
 }
 
-/// Deployments of Trimtab; none: they may not be read.
+/// Deployments of Trimtab, as all commands find them; none: they may not be read.
 async fn installations(client: &Client) -> Option<Vec<Installation>> {
-    let api: Api<Deployment> = Api::all(client.clone());
-    let params = ListParams::default().labels(INSTALLED);
-    let listed = tokio::time::timeout(TIMEOUT, api.list(&params)).await;
-    let list = listed.ok()?.ok()?;
+    let found = reach::deployments(client, None).await.ok()?;
+    // That the usual namespace has none says nothing of those that may not be listed.
+    if found.is_empty() {
+        reach::deployments_in(client, None).await.ok()?;
+    }
     let installation = |deployment: &Deployment| Installation {
         name: format!(
             "{}/{}",
@@ -118,7 +124,7 @@ async fn installations(client: &Client) -> Option<Vec<Installation>> {
             .and_then(|spec| spec.replicas)
             .unwrap_or(1),
     };
-    Some(list.items.iter().map(installation).collect())
+    Some(found.iter().map(installation).collect())
 }
 
 /// Who wrote the status last, and when, as the API server has noted it.
@@ -174,9 +180,11 @@ fn text(
     if observed.is_some() && observed != generation {
         out.push_str("  the object was changed since: its newest version was never looked at\n");
     }
-    out.push_str(
-        "  proxies keep what they have; those that start now have no limits over ECDS, and changes reach nobody\n",
-    );
+    out.push_str(match installed {
+        Some(all) if all.iter().any(|i| i.ready > 0) => "",
+        Some(_) => "  proxies keep what they have; those that start now have no limits over ECDS, and changes reach nobody\n",
+        None => "  where it does not run, proxies keep what they have; those that start then have no limits over ECDS, and changes reach nobody\n",
+    });
     let all: Vec<Condition> =
         serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
     let all: Vec<ConditionView> = all.iter().map(ConditionView::from).collect();
@@ -209,7 +217,9 @@ fn whether_it_runs(
     let Some(first) = installed.first() else {
         return (
             "TRIMTAB DOES NOT RUN",
-            "nobody decides or changes anything; no Deployment has the label app.kubernetes.io/name=trimtab".to_owned(),
+            format!(
+                "nobody decides or changes anything; no Deployment with the label {CHART} has a container {CONTAINER}"
+            ),
             format!("install the chart; if Trimtab runs in another way, {FORWARD}"),
         );
     };
@@ -289,6 +299,7 @@ mod tests {
         let text = told(Some(&[running]));
         assert!(text.contains("NOBODY ANSWERS HERE: Trimtab runs"), "{text}");
         assert!(text.contains("port-forward deployment/trimtab"), "{text}");
+        assert!(!text.contains("changes reach nobody"), "{text}");
         assert!(
             told(None).contains("NOBODY ANSWERS: no operator answers at http://127.0.0.1:8080")
         );

@@ -137,6 +137,9 @@ pub struct Operator {
     pub ready: i32,
     /// Its pods.
     pub pods: Vec<Replica>,
+    /// Why they are not known; empty: they are.
+    #[serde(default)]
+    pub pods_unread: String,
     /// What it says.
     pub health: Asked<Health>,
     /// How many seconds its clock is ahead of the API server's.

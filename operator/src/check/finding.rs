@@ -86,7 +86,7 @@ codes! {
     REFUSED "TC605" Warning "The operator refuses an object";
     SLIME "TC701" Warning "Slime is still installed";
     RIVAL "TC702" Warning "Aeraki is still installed";
-    WEBHOOK_OLD "TC703" Warning "A webhook of Aeraki or Slime still checks objects";
+    WEBHOOK_OLD "TC703" Warning "A webhook of Aeraki still checks objects";
     WEBHOOK_CLOSED "TC704" Error "A webhook that does not answer refuses objects";
 }
 

@@ -1,5 +1,7 @@
 //! The objects of a cluster, as far as a migration is about them.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -121,39 +123,41 @@ const KINDS: &[(&str, &str, &str, &str)] = &[
 
 /// Objects a page.
 const PAGE: u32 = 500;
+/// Time limit of each question to the API server.
+const LIMIT: Duration = Duration::from_secs(20);
+const SILENT: &str =
+    "the cluster does not answer: name files with -f, or another cluster by KUBECONFIG";
 
 /// Reads all of them. A kind that is not installed has none; one that may not be read is a line in the second list.
 pub async fn read(client: &Client) -> anyhow::Result<(Objects, Vec<String>)> {
-    client.apiserver_version().await.context(
-        "the cluster does not answer: name files with -f, or another cluster by KUBECONFIG",
-    )?;
+    let asked = tokio::time::timeout(LIMIT, client.apiserver_version());
+    asked.await.context(SILENT)?.context(SILENT)?;
     let (mut out, mut not_read) = (Vec::new(), Vec::new());
     for (group, version, kind, plural) in KINDS {
         let kind = GroupVersionKind::gvk(group, version, kind);
         let resource = ApiResource::from_gvk_with_plural(&kind, plural);
         match list(client, &resource).await {
             Ok(found) => out.extend(found),
-            Err(kube::Error::Api(error)) if error.code == 404 => {}
-            Err(error) => {
-                let words = match error {
-                    kube::Error::Api(error) => error.message,
-                    other => other.to_string(),
-                };
-                not_read.push(format!(
-                    "{plural}: {words}: may the account of this kubeconfig list them?"
-                ));
-            }
+            Err(words) => not_read.push(format!(
+                "{plural}: {words}: may the account of this kubeconfig list them?"
+            )),
         }
     }
     Ok((Objects(out), not_read))
 }
 
-async fn list(client: &Client, resource: &ApiResource) -> kube::Result<Vec<Value>> {
+async fn list(client: &Client, resource: &ApiResource) -> Result<Vec<Value>, String> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
     let mut params = ListParams::default().limit(PAGE);
     let mut out = Vec::new();
     loop {
-        let page = api.list(&params).await?;
+        let page = match tokio::time::timeout(LIMIT, api.list(&params)).await {
+            Ok(Ok(page)) => page,
+            Ok(Err(kube::Error::Api(error))) if error.code == 404 => return Ok(out),
+            Ok(Err(kube::Error::Api(error))) => return Err(error.message),
+            Ok(Err(other)) => return Err(other.to_string()),
+            Err(_) => return Err(format!("no answer within {} s", LIMIT.as_secs())),
+        };
         for mut object in page.items {
             object.metadata.managed_fields = None;
             let mut value = serde_json::to_value(&object).unwrap_or_default();

@@ -91,7 +91,8 @@ pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<Migration> {
         cluster::read(&kube::Client::try_from(access)?).await?
     } else {
         let input = manifests::read(&args.files)?;
-        let found = input.documents.into_iter().map(|d| d.object).collect();
+        let found = input.documents.into_iter().map(|d| placed(d.object));
+        let found = found.collect();
         (Objects(found), [input.refused, input.remarks].concat())
     };
     let mut report = match args.from {
@@ -130,6 +131,26 @@ pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<Migration> {
         complete: report.not_read.is_empty() && (!limits || report.decisions.is_empty()),
         remarks: report.not_read,
     })
+}
+
+/// Kinds of the whole cluster, or of either scope.
+const OF_CLUSTER: [&str; 4] = [
+    "ApplicationProtocol",
+    "CustomResourceDefinition",
+    "Namespace",
+    "ValidatingWebhookConfiguration",
+];
+
+/// An object of a file in the namespace where kubectl puts it: commands name it.
+fn placed(mut object: Value) -> Value {
+    if !OF_CLUSTER.contains(&objects::text(&object, "/kind"))
+        && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        metadata
+            .entry("namespace")
+            .or_insert_with(|| "default".into());
+    }
+    object
 }
 
 /// Writes documents of YAML.

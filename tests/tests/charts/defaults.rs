@@ -75,7 +75,7 @@ fn ports_are_the_same_in_the_program_the_chart_and_the_documents() {
         );
     }
     let status = format!("http://127.0.0.1:{}", port(&program["http"]["address"]));
-    for page in ["README.md", "docs/install.md", "operator/src/describe.rs"] {
+    for page in ["README.md", "docs/install.md", "operator/src/reach.rs"] {
         assert!(text(page).contains(&status), "{page}: {status}");
     }
     let logs = "trimtab-leader.istio-system.svc.cluster.local, port: 8082";

@@ -21,6 +21,13 @@ use super::place;
 const AERAKI: &str = "app=aeraki";
 /// Istio's kinds that Trimtab writes.
 const ISTIO: &str = "networking.istio.io";
+const ISTIO_PLURALS: [&str; 5] = [
+    "destinationrules",
+    "envoyfilters",
+    "serviceentries",
+    "sidecars",
+    "virtualservices",
+];
 
 /// What is left.
 pub(super) async fn leftovers(client: &Client) -> Asked<Leftovers> {
@@ -131,7 +138,13 @@ fn resources(rule: &RuleWithOperations) -> Vec<String> {
     if !rule.operations.iter().flatten().any(writes) {
         return Vec::new();
     }
-    let plurals = rule.resources.iter().flatten();
+    // With the group "*" a rule may be about kinds of others alone, such as pods.
+    let matters = |resource: &&String| {
+        let plural = resource.split('/').next().unwrap_or_default();
+        let mut plurals = own.iter().map(|(_, crd)| crd.spec.names.plural.as_str());
+        plural == "*" || ISTIO_PLURALS.contains(&plural) || plurals.any(|own| own == plural)
+    };
+    let plurals = rule.resources.iter().flatten().filter(matters);
     plurals
         .flat_map(|plural| asked.iter().map(move |group| format!("{plural}.{group}")))
         .collect()
@@ -176,5 +189,7 @@ mod tests {
         assert!(rule("*", "*").is_some());
         assert_eq!(rule("apps", "CREATE"), None);
         assert_eq!(rule("metaprotocol.aeraki.io", "DELETE"), None);
+        let pods = json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["pods"]});
+        assert_eq!(of(&pods), None);
     }
 }

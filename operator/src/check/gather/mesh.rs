@@ -85,14 +85,17 @@ fn proxy(pod: &Pod) -> Option<(String, String)> {
         .iter()
         .chain(init)
         .find(|c| c.name == PROXY)?;
-    let label = pod.labels().get(REVISION).cloned();
     let told = || {
         let status = pod.annotations().get(STATUS)?;
         let status: Value = serde_json::from_str(status).ok()?;
         Some(status["revision"].as_str()?.to_owned())
     };
+    // The injector writes what it is. A label may be of the pod's template, and then have the name of a tag.
+    let revision = told()
+        .or_else(|| pod.annotations().get(REVISION).cloned())
+        .or_else(|| pod.labels().get(REVISION).cloned());
     let version = proxy.image.as_deref().and_then(version_of);
-    let revision = label.or_else(told).unwrap_or_default();
+    let revision = revision.unwrap_or_default();
     Some((revision, version.unwrap_or_default()))
 }
 
@@ -147,6 +150,9 @@ mod tests {
         let told = json!({"metadata": {"annotations": {"sidecar.istio.io/status": "{\"revision\": \"default\"}"}},
             "spec": {"containers": [app], "initContainers": [image]}});
         assert_eq!(of(&told), Some(("default".to_owned(), "1.30.4".to_owned())));
+        let by_tag = json!({"metadata": {"labels": {"istio.io/rev": "stable"}, "annotations": {"istio.io/rev": "1-30"}},
+            "spec": {"containers": [image]}});
+        assert_eq!(of(&by_tag), Some(("1-30".to_owned(), "1.30.4".to_owned())));
         assert_eq!(of(&json!({"spec": {"containers": [app]}})), None);
     }
 }

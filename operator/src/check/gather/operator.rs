@@ -41,6 +41,7 @@ pub(super) async fn operator(
         wanted: 1,
         ready: 1,
         pods: Vec::new(),
+        pods_unread: String::new(),
         clock_ahead: now.and_then(|now| clock.compared(now)),
         health,
         lease: None,
@@ -53,8 +54,10 @@ pub(super) async fn operator(
         out.place = place(deployment);
         out.wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
         out.ready = status.and_then(|s| s.ready_replicas).unwrap_or_default();
-        let pods = reach::pods_of(client, deployment).await.unwrap_or_default();
-        out.pods = pods.iter().map(replica).collect();
+        match reach::pods_of(client, deployment).await {
+            Ok(pods) => out.pods = pods.iter().map(replica).collect(),
+            Err(error) => out.pods_unread = format!("{error:#}"),
+        }
         let election = &config.leader_election;
         if election.enabled {
             out.lease = Some(lease(client, election).await);

@@ -4,6 +4,9 @@ use super::super::facts::{Facts, Leftovers, Webhook};
 use super::super::finding::{RIVAL, Report, SLIME, WEBHOOK_CLOSED, WEBHOOK_OLD};
 use super::few;
 
+/// Aeraki's webhook. Slime has none, and that of somebody else may have the name of our groups.
+const AERAKI: &str = "validation.aeraki.io";
+
 pub(super) fn judge(facts: &Facts, report: &mut Report) {
     report.look("Leftovers", |report| match &facts.leftovers {
         Ok(leftovers) => left(leftovers, report),
@@ -21,7 +24,7 @@ fn left(leftovers: &Leftovers, report: &mut Report) -> String {
             SLIME,
             (first.clone(), ""),
             format!("Slime's operator installs its modules from {}, which write the same objects as Trimtab", few(boots)),
-            "follow \"From Slime\" in docs/install.md: delete the SlimeBoot, then Slime's operator",
+            "run trimtab migrate slime, and follow its steps (docs/migrate/slime.md): Slime's operator is stopped before the SlimeBoot is deleted",
         );
     }
     for rival in &leftovers.rivals {
@@ -29,7 +32,7 @@ fn left(leftovers: &Leftovers, report: &mut Report) -> String {
             RIVAL,
             (rival.clone(), ""),
             "its controller writes the same objects as Trimtab",
-            "follow \"From Aeraki\" in docs/install.md: stop it",
+            "run trimtab migrate aeraki, and follow its steps (docs/migrate/aeraki.md)",
         );
     }
     leftovers
@@ -42,9 +45,7 @@ fn left(leftovers: &Leftovers, report: &mut Report) -> String {
 fn checks(webhook: &Webhook, report: &mut Report) {
     let resources: Vec<String> = webhook.resources.iter().cloned().collect();
     let resources = few(&resources);
-    let is_old = ["aeraki", "slime"]
-        .iter()
-        .any(|old| webhook.name.contains(old));
+    let is_old = webhook.name == AERAKI;
     let object = webhook.configuration.clone();
     let delete = format!("kubectl delete {}", webhook.configuration.to_lowercase());
     let service = &webhook.service;

@@ -119,7 +119,7 @@ fn reached(facts: &Facts, namespaces: &[Namespace], report: &mut Report) -> Stri
             NO_PROXIES,
             (format!("Namespace {}", namespace.name), "metadata.labels"),
             format!(
-                "{why}: Trimtab's objects there ({}) have no effect",
+                "{why}: Trimtab's objects there ({}) do nothing in its pods",
                 namespace.objects
             ),
             fix,

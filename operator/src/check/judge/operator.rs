@@ -46,9 +46,13 @@ fn replicas(operator: &Operator, report: &mut Report) -> String {
         wanted,
         ready,
         pods,
+        pods_unread,
         ..
     } = operator;
     let object = format!("Deployment {place}");
+    if !pods_unread.is_empty() {
+        report.unknown(&format!("Pods of {object}"), pods_unread);
+    }
     let unpulled = pods.iter().find(|pod| pod.waits.contains("Image"));
     if let Some(pod) = unpulled {
         image(place, pod, report);
@@ -57,15 +61,7 @@ fn replicas(operator: &Operator, report: &mut Report) -> String {
             .iter()
             .filter(|pod| !pod.ready || !pod.waits.is_empty());
         let waiting: Vec<String> = waiting.map(named).collect();
-        report.find(
-            NOT_READY,
-            (object.clone(), "status.readyReplicas"),
-            format!(
-                "{ready} of {wanted} replicas are ready; not ready: {}",
-                few(&waiting)
-            ),
-            "see kubectl describe and kubectl logs of the pod",
-        );
+        not_ready(operator, &waiting, report);
     }
     let images: BTreeSet<&str> = pods.iter().map(|pod| pod.image.as_str()).collect();
     if images.len() > 1 {
@@ -78,6 +74,35 @@ fn replicas(operator: &Operator, report: &mut Report) -> String {
         );
     }
     format!("Deployment {place}, {ready} of {wanted} replicas are ready")
+}
+
+fn not_ready(operator: &Operator, waiting: &[String], report: &mut Report) {
+    let Operator {
+        place,
+        wanted,
+        ready,
+        pods,
+        pods_unread,
+        ..
+    } = operator;
+    let (why, fix) = if pods.is_empty() && pods_unread.is_empty() {
+        (
+            "; it has no pod".to_owned(),
+            "see the Events of its ReplicaSet: a quota, a Pod Security Standard or a webhook may refuse pods",
+        )
+    } else {
+        let why = match waiting {
+            [] => String::new(),
+            waiting => format!("; not ready: {}", few(waiting)),
+        };
+        (why, "see kubectl describe and kubectl logs of the pod")
+    };
+    report.find(
+        NOT_READY,
+        (format!("Deployment {place}"), "status.readyReplicas"),
+        format!("{ready} of {wanted} replicas are ready{why}"),
+        fix,
+    );
 }
 
 fn named(pod: &Replica) -> String {
@@ -208,6 +233,7 @@ fn leader(operator: &Operator, lease: &Lease, report: &mut Report) -> String {
         .rsplit_once('_')
         .map_or(holder.as_str(), |(pod, _)| pod);
     let lives = operator.pods.iter().any(|replica| replica.name == pod);
+    let known = operator.pods_unread.is_empty();
     if holder.is_empty() {
         report.find(
             NO_LEADER,
@@ -216,17 +242,21 @@ fn leader(operator: &Operator, lease: &Lease, report: &mut Report) -> String {
             "see /readyz of a replica: it names what the API server says; the operator needs get, list, watch, create and update on it",
         );
     } else if !lease.renewed {
-        let who = if lives { "that runs" } else { "that is gone" };
+        let who = match (lives, known) {
+            (true, _) => ", a pod that runs,",
+            (false, true) => ", a pod that is gone,",
+            (false, false) => "",
+        };
         report.find(
             LEASE_STALE,
             (object, "spec.renewTime"),
             format!(
-                "it did not change in {} seconds: its holder {holder}, a pod {who}, does not renew it, and nobody takes it over",
+                "it did not change in {} seconds: its holder {holder}{who} does not renew it, and nobody takes it over",
                 lease.watched
             ),
             "see the logs of the replicas: the API server is slow for them, or refuses update on the Lease",
         );
-    } else if !lives {
+    } else if !lives && known {
         report.find(
             NO_LEADER,
             (object, "spec.holderIdentity"),

@@ -38,7 +38,16 @@ pub fn modules(objects: &Objects) -> Vec<Slime> {
             items(boot, "/spec/module"),
         );
     }
-    for map in objects.kind("ConfigMap") {
+    // Other programs have a `cfg` too: it is Slime's where Slime is, as far as that was read.
+    let mut homes: Vec<&str> = objects
+        .kind("SlimeBoot")
+        .into_iter()
+        .map(namespace_of)
+        .collect();
+    let boots = objects.which("Deployment", |o| name(o) == "slime-boot");
+    homes.extend(boots.into_iter().map(namespace));
+    let at_home = |map: &Value| homes.is_empty() || homes.contains(&namespace(map));
+    for map in objects.which("ConfigMap", at_home) {
         let known = |m: &Slime| m.namespace == namespace(map) && m.deployment == name(map);
         if out.iter().any(known) {
             continue;

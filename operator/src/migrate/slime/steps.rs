@@ -15,25 +15,11 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
     let kept = |m: &&Slime| matches!(m.kind.as_str(), "limiter" | "lazyload");
     let replaced: Vec<&Slime> = modules.iter().filter(kept).collect();
     let home = home(objects, &replaced);
-    let mut deployments = vec![BOOT.to_owned()];
-    deployments.extend(
-        replaced
-            .iter()
-            .map(|m| m.deployment.clone())
-            .filter(|n| !n.is_empty()),
-    );
-    deployments.dedup();
-    let deployments = deployments.join(" ");
+    let deployments = deployments(&home, &replaced);
     let scopes = |m: &&Slime| m.kind == "lazyload";
     save(objects, &home, replaced.iter().any(scopes), report);
     crds(objects, report);
-    let scale = format!("kubectl --namespace {home} scale deployment {deployments} --replicas");
-    report.step(
-        "Stop Slime",
-        "limits and Sidecars stay in force, and do not follow metrics and calls",
-        vec![format!("{scale}=0")],
-        &[&format!("{scale}=1")],
-    );
+    stop(&deployments, report);
     report.step(
         "Install Trimtab",
         "it takes over the EnvoyFilters and Sidecars of your objects, under their names",
@@ -52,7 +38,42 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
         ],
         &["as from step 4"],
     );
-    removal(objects, &home, &deployments, report);
+    removal(objects, &deployments, report);
+}
+
+/// Namespaces, and what runs there: Slime's operator, and modules, which a `SlimeBoot` may have elsewhere.
+fn deployments(home: &str, modules: &[&Slime]) -> Vec<(String, String)> {
+    let mut out = vec![(home.to_owned(), BOOT.to_owned())];
+    for module in modules.iter().filter(|m| !m.deployment.is_empty()) {
+        let namespace = match module.namespace.as_str() {
+            "" => home,
+            written => written,
+        };
+        match out.iter_mut().find(|(at, _)| at == namespace) {
+            Some((_, names)) if names.split(' ').any(|n| n == module.deployment) => {}
+            Some((_, names)) => *names = format!("{names} {}", module.deployment),
+            None => out.push((namespace.to_owned(), module.deployment.clone())),
+        }
+    }
+    out
+}
+
+fn stop(deployments: &[(String, String)], report: &mut Report) {
+    let scale = |replicas: u8| -> Vec<String> {
+        let all = deployments.iter();
+        all.map(|(namespace, names)| {
+            format!(
+                "kubectl --namespace {namespace} scale deployment {names} --replicas={replicas}"
+            )
+        })
+        .collect()
+    };
+    report.step(
+        "Stop Slime",
+        "limits and Sidecars stay in force, and do not follow metrics and calls",
+        scale(0),
+        &[&scale(1).join("; ")],
+    );
 }
 
 /// Only kinds that are there can be asked for.
@@ -126,7 +147,7 @@ fn fallback(objects: &Objects, report: &mut Report) {
 }
 
 /// The end: from here there is no way back but a new installation.
-fn removal(objects: &Objects, home: &str, deployments: &str, report: &mut Report) {
+fn removal(objects: &Objects, deployments: &[(String, String)], report: &mut Report) {
     let mut commands = Vec::new();
     for boot in objects.kind("SlimeBoot") {
         let (namespace, name) = (namespace(boot), name(boot));
@@ -135,7 +156,9 @@ fn removal(objects: &Objects, home: &str, deployments: &str, report: &mut Report
             "kubectl --namespace {namespace} delete slimeboot {name}"
         ));
     }
-    commands.push(format!("kubectl --namespace {home} delete deployment,service,configmap,serviceaccount --ignore-not-found {deployments}"));
+    for (namespace, names) in deployments {
+        commands.push(format!("kubectl --namespace {namespace} delete deployment,service,configmap,serviceaccount --ignore-not-found {names}"));
+    }
     let sidecars = objects.which("Deployment", |o| {
         name(o) == "global-sidecar" && namespace(o) != INSTALL
     });
