@@ -103,6 +103,7 @@ fn input(delivery: Delivery) -> LimiterInput {
         target: TargetFacts {
             misread: <_>::default(),
             neighbours: <_>::default(),
+            rivals: Vec::new(),
             no_virtual_host: <_>::default(),
             selector,
             sets,

@@ -225,22 +225,10 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             let failed = described.unanswered || !described.refused.is_empty();
             Ok(ExitCode::from(u8::from(failed)))
         }
-        Command::Check(args) => match check::check(args).await {
-            Ok(answer) => say_with_code(&answer),
-            // Exit code 1 says that something was found.
-            Err(error) => {
-                complain(&format!("trimtab: {}", in_words(&error)));
-                Ok(ExitCode::from(2))
-            }
-        },
+        Command::Check(args) => checked(args).await,
         Command::Version(args) => say_with_code(&version::version(args).await?),
         Command::Xds { command } => say_with_code(&describe::xds(command).await?),
-        Command::Migrate(args) => {
-            let done = migrate::migrate(&args).await?;
-            done.remarks.iter().for_each(|line| complain(line));
-            say(&done.text)?;
-            Ok(ExitCode::from(u8::from(!done.complete)))
-        }
+        Command::Migrate(args) => migrated(&args).await,
         Command::Crds {
             check,
             write,
@@ -257,6 +245,24 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+async fn checked(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    match check::check(args).await {
+        Ok(answer) => say_with_code(&answer),
+        // Exit code 1 says that something was found.
+        Err(error) => {
+            complain(&format!("trimtab: {}", in_words(&error)));
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+async fn migrated(args: &MigrateArgs) -> anyhow::Result<ExitCode> {
+    let done = migrate::migrate(args).await?;
+    done.remarks.iter().for_each(|line| complain(line));
+    say(&done.text)?;
+    Ok(ExitCode::from(u8::from(!done.complete)))
 }
 
 fn crds(check: Option<&Path>, write: Option<&Path>, first_form: bool) -> anyhow::Result<()> {

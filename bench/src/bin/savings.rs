@@ -272,7 +272,7 @@ impl World {
         let (namespace, name) = &self.services[at];
         let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
         let mut ports = vec![port_of(at)];
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             ports.push(json!({"name": "http-more", "port": 9090}));
         }
         let patch = json!({"spec": {"ports": ports}});
@@ -360,7 +360,8 @@ async fn operator(
         .kubectl(&["create", "namespace", "trimtab-system"], "")
         .await;
     let client = cluster.client().await?;
-    Ok(Operator::start(config, client, CancellationToken::new()).await?)
+    let operator = Operator::start(config, client, CancellationToken::new()).await;
+    operator.context("the operator")
 }
 
 struct Telemetry {

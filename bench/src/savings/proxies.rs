@@ -137,9 +137,9 @@ fn node(pod: &Pod, version: &str) -> Node {
 
 /// One stream until it ends; the benchmark sees missing bytes if istiod ends it.
 async fn follow(channel: Channel, node: Node, received: Arc<Received>) {
-    let (requests, receiver) = mpsc::channel::<DeltaDiscoveryRequest>(64);
-    let outgoing = futures::stream::unfold(receiver, |mut receiver| async {
-        receiver.recv().await.map(|request| (request, receiver))
+    let (requests, outbox) = mpsc::channel::<DeltaDiscoveryRequest>(64);
+    let outgoing = futures::stream::unfold(outbox, |mut outbox| async {
+        outbox.recv().await.map(|request| (request, outbox))
     });
     let mut subscriber = Subscriber {
         requests,

@@ -231,7 +231,8 @@ fn has<T>(entries: &BTreeMap<String, T>, entry: &str) -> bool {
     let (namespace, host) = entry.split_once('/').expect("a namespace");
     let wide = |other: &String| {
         let (owner, pattern) = other.split_once('/').expect("a namespace");
-        owner == namespace
+        // Of a host in any namespace the wildcards of those that have it say the same.
+        (owner == namespace || namespace == "*")
             && pattern
                 .strip_prefix('*')
                 .is_some_and(|suffix| host.ends_with(suffix))

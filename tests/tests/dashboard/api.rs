@@ -260,66 +260,69 @@ async fn fault_o24_every_answer_is_as_the_document_says() {
     operator.stop().await.unwrap();
 }
 
+/// Requests that are wrong, the status of their answers, and words of the error.
+const ERRORS: &[(&str, &str, u16, &str)] = &[
+    ("GET", "/nothing", 404, "there is nothing at /nothing"),
+    ("GET", "/api/v2", 404, "/api/v1 has all paths"),
+    ("GET", "/api/v1/limiters/x/y", 404, "no SmartLimiter x/y"),
+    (
+        "GET",
+        "/api/v1/metaprotocol/routers/x/y",
+        404,
+        "no MetaRouter x/y",
+    ),
+    (
+        "GET",
+        "/api/v1/limiters/x/a/description",
+        404,
+        "no SmartLimiter x/a; there are default/a",
+    ),
+    (
+        "GET",
+        "/api/v1/metaprotocol/objects/redisservice/x/y",
+        404,
+        "no RedisService x/y",
+    ),
+    (
+        "GET",
+        "/api/v1/metaprotocol/objects/metarouter/x/y",
+        404,
+        "write redisservice",
+    ),
+    ("GET", "/api/v1/lazyload/fences/x/y", 404, "x/y"),
+    ("GET", "/api/v1/xds/nodes/x", 404, "node id x"),
+    (
+        "GET",
+        "/api/v1/describe/cow/x/y",
+        404,
+        "cannot be described",
+    ),
+    ("GET", "/api/v1/limiters?limit=0", 400, "limit: \"0\""),
+    (
+        "GET",
+        "/api/v1/lazyload/edges?limit=99999999",
+        400,
+        "from 1 to 10000",
+    ),
+    ("GET", "/api/v1/lazyload/edges?limit=x", 400, "limit: \"x\""),
+    ("GET", "/api/v1/limiters?limt=1", 400, "known here: limit"),
+    ("GET", "/api/v1/limiters/%ff/y", 400, "UTF-8"),
+    ("POST", "/lazyload/debug/svfReset", 400, "ns: it is missing"),
+    ("POST", "/api/v1/limiters", 405, "use GET"),
+    ("DELETE", "/", 405, "use GET"),
+    (
+        "GET",
+        "/lazyload/debug/svfReset?ns=x",
+        405,
+        "use POST (curl -X POST -H",
+    ),
+    ("GET", "/api/v1/lazyload/fences/x/y/forget", 405, "use POST"),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_o24_every_error_is_json_and_names_the_fix() {
     let operator = operator().await;
-    for (method, path, status, words) in [
-        ("GET", "/nothing", 404, "there is nothing at /nothing"),
-        ("GET", "/api/v2", 404, "/api/v1 has all paths"),
-        ("GET", "/api/v1/limiters/x/y", 404, "no SmartLimiter x/y"),
-        (
-            "GET",
-            "/api/v1/metaprotocol/routers/x/y",
-            404,
-            "no MetaRouter x/y",
-        ),
-        (
-            "GET",
-            "/api/v1/limiters/x/a/description",
-            404,
-            "no SmartLimiter x/a; there are default/a",
-        ),
-        (
-            "GET",
-            "/api/v1/metaprotocol/objects/redisservice/x/y",
-            404,
-            "no RedisService x/y",
-        ),
-        (
-            "GET",
-            "/api/v1/metaprotocol/objects/metarouter/x/y",
-            404,
-            "write redisservice",
-        ),
-        ("GET", "/api/v1/lazyload/fences/x/y", 404, "x/y"),
-        ("GET", "/api/v1/xds/nodes/x", 404, "node id x"),
-        (
-            "GET",
-            "/api/v1/describe/cow/x/y",
-            404,
-            "cannot be described",
-        ),
-        ("GET", "/api/v1/limiters?limit=0", 400, "limit: \"0\""),
-        (
-            "GET",
-            "/api/v1/lazyload/edges?limit=99999999",
-            400,
-            "from 1 to 10000",
-        ),
-        ("GET", "/api/v1/lazyload/edges?limit=x", 400, "limit: \"x\""),
-        ("GET", "/api/v1/limiters?limt=1", 400, "known here: limit"),
-        ("GET", "/api/v1/limiters/%ff/y", 400, "UTF-8"),
-        ("POST", "/lazyload/debug/svfReset", 400, "ns: it is missing"),
-        ("POST", "/api/v1/limiters", 405, "use GET"),
-        ("DELETE", "/", 405, "use GET"),
-        (
-            "GET",
-            "/lazyload/debug/svfReset?ns=x",
-            405,
-            "use POST (curl -X POST -H",
-        ),
-        ("GET", "/api/v1/lazyload/fences/x/y/forget", 405, "use POST"),
-    ] {
+    for &(method, path, status, words) in ERRORS {
         let answer = ask(&operator, method, path).await;
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
         let error = answer.json()["error"].as_str().unwrap().to_owned();

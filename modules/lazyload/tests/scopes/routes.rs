@@ -45,11 +45,6 @@ SUPPLIER
 tls outside/orders orders.paper.example -> door.exit.svc.cluster.local
 = outside/*.paper.example
 
-calls shop.paper.example
-SUPPLIER
-tls third/orders orders.paper.example -> door.exit.svc.cluster.local
-= outside/*.paper.example
-
 learned *.paper.example
 SUPPLIER
 tls third/orders orders.ink.example -> door.exit.svc.cluster.local
@@ -66,6 +61,18 @@ http third/one orders.paper.example -> door.exit.svc.cluster.local
 calls *.ink.paper.example
 SUPPLIER
 = outside/*.paper.example",
+    );
+}
+
+/// Rules of TLS take the wildcard's own chain away, whichever of its hosts they are for.
+#[test]
+fn fault_s4_rules_of_another_host_change_the_connections_of_a_wildcard() {
+    suppliers(
+        "
+calls shop.paper.example
+SUPPLIER
+tls third/orders orders.paper.example -> door.exit.svc.cluster.local
+= outside/*.paper.example third/orders.paper.example",
     );
 }
 

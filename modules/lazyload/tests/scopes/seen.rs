@@ -63,7 +63,7 @@ calls overseas/*.sea.example
 service books/shelf http:80
 http hub/sea a.sea.example -> shelf.books.svc.cluster.local
 http overseas/sea b.sea.example -> shelf.books.svc.cluster.local
-= hub/a.sea.example overseas/*.sea.example
+= books/shelf.books.svc hub/a.sea.example overseas/*.sea.example
 
 learned shop.stock.api.counting
 = ~/*",

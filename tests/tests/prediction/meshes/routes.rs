@@ -140,7 +140,7 @@ impl Maker<'_> {
             1 => rule["match"] = json!([{"sourceNamespace": self.namespace()}]),
             2 => rule["match"] = json!([{"destinationSubnets": ["10.9.0.0/16"]}]),
             3 => {
-                rule["match"] = json!([{"sourceLabels": {"app": *self.one(&["client", "other"])}}])
+                rule["match"] = json!([{"sourceLabels": {"app": *self.one(&["client", "other"])}}]);
             }
             _ => {}
         }
