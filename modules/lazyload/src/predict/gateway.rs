@@ -8,8 +8,8 @@ use trimtab_mesh::model::VirtualService;
 use trimtab_mesh::model::route::{HttpRule, Part, Test};
 
 use super::Reads;
-use super::import::{Route, age};
 use super::merge::merged;
+use super::route::{Route, age};
 use crate::scope::services::{RouteKind, Services};
 
 /// The port that a route of the Gateway API names for its Service.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use trimtab_mesh::model::RouteKind;
 
-use super::import::{Imported, Route};
+use super::import::Imported;
 use super::known::Service;
 use super::names::{closest, overlap};
+use super::route::Route;
 use super::routes::{OnPort, actions};
 use super::{Action, Client, Lead, VirtualHost, cluster};
 use crate::scope::services::{Protocol, Registry, Resolution};

@@ -14,17 +14,9 @@ use super::gateway::{joined, port_of};
 use super::known::{Known, Service};
 use super::merge::{Ports, brought};
 use super::order::{Decisions, Undecided, places};
+use super::route::{Route, age};
 use super::{Client, Reads, Release, Unread};
 use crate::scope::services::{HostEntry, Port, Registry, Services};
-
-/// A VirtualService as a proxy has it.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// The object; the oldest of those of the Gateway API that are joined.
-    pub object: Arc<VirtualService>,
-    /// Its rules for HTTP, with those of delegates.
-    pub http: Vec<HttpRule>,
-}
 
 /// What a proxy gets, in istiod's order.
 #[derive(Clone, Debug, Default)]
@@ -135,19 +127,6 @@ struct Import<'a> {
     egress: &'a Egress,
     services: &'a dyn Services,
     decisions: &'a Decisions,
-}
-
-/// In this order istiod goes through what is of one list.
-pub(super) fn age(
-    created: Option<Timestamp>,
-    name: &str,
-    namespace: &str,
-) -> (Timestamp, String, String) {
-    (
-        created.unwrap_or(Timestamp::MAX),
-        name.to_owned(),
-        namespace.to_owned(),
-    )
 }
 
 fn age_of(entry: &HostEntry) -> (Timestamp, String, String) {

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use trimtab_mesh::model::route::Weighted;
 
-use super::import::{Imported, Route};
+use super::import::Imported;
 use super::known::Service;
 use super::names::overlap;
+use super::route::Route;
 use super::routes::destination;
 use super::{Chain, Client, Lead, cluster, endpoints, hosts};
 use crate::scope::services::{Port, Protocol, Registry, Resolution, Services};

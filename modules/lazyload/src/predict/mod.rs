@@ -22,8 +22,10 @@ mod listeners;
 mod merge;
 mod names;
 mod order;
+mod route;
 mod routes;
 mod subsets;
+mod unbrought;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -32,11 +34,13 @@ use crate::scope::Labels;
 use crate::scope::services::Services;
 
 pub use egress::Egress;
-pub use import::{Imported, Route, import};
+pub use import::{Imported, import};
 pub use known::Service;
-pub use merge::{applies, applies_to_connections, merged, unbrought};
+pub use merge::{applies, applies_to_connections, merged};
 use order::Decisions;
 pub use order::Undecided;
+pub use route::Route;
+pub use unbrought::unbrought;
 
 /// Whose configuration is predicted.
 #[derive(Clone, Copy, Debug)]

@@ -2,8 +2,8 @@
 
 use trimtab_mesh::model::route::{Destination, HttpRule};
 
-use super::import::Route;
 use super::known::Service;
+use super::route::Route;
 use super::{Action, Client, Lead, cluster};
 use crate::scope::services::HostEntry;
 

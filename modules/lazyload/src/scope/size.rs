@@ -18,7 +18,7 @@ pub const ENDPOINT: u64 = 85;
 /// A virtual host with its domains and the default route, in bytes.
 pub const VIRTUAL_HOST: u64 = 480;
 /// An outbound listener or filter chain, in bytes.
-pub const LISTENER: u64 = 1000;
+pub const LISTENER: u64 = 350;
 /// A rule of a VirtualService, in bytes.
 pub const ROUTE: u64 = 500;
 /// Memory that a stock Envoy 1.40 allocates for a service of one port, its series included, in bytes; without certificates.
