@@ -1,6 +1,6 @@
 //! `trimtab check`: what is wrong with a cluster, before Trimtab is installed and beside one that runs.
 //!
-//! [`gather`] asks the cluster, [`judge`] decides, [`print`] shows. Only the first has effects.
+//! The file `gather` asks the cluster, `judge` decides, `print` shows. Only the first has effects.
 
 pub mod facts;
 pub mod finding;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use trimtab_mesh::Exports;
 use trimtab_mesh::model::VirtualService;
-use trimtab_mesh::model::route::HttpRule;
 
 use super::egress::{Egress, Hosts};
 use super::gateway::{joined, port_of};
