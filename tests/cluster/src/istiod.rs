@@ -101,7 +101,9 @@ impl Istiod {
         let _ = cluster
             .kubectl(&["create", "namespace", namespace], "")
             .await;
-        cluster.kubectl(&["apply", "-f", "-"], PLAIN_TEXT).await?;
+        // Another istiod may start at this moment: a server-side apply does not mind.
+        let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        cluster.kubectl(&apply, PLAIN_TEXT).await?;
         let mut process = Child::start(Spec {
             name: "istiod",
             program: tools::find(match minor {
