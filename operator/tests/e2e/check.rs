@@ -41,7 +41,7 @@ fn without_a_cluster_there_is_nothing_to_check() {
 }
 
 #[test]
-fn the_version_is_told_without_anybody() {
+fn fault_o21_the_version_is_told_without_anybody() {
     let nowhere = Path::new("/nonexistent/kubeconfig");
     let (code, out, _) = run(nowhere, &["version"]);
     let version = env!("CARGO_PKG_VERSION");
@@ -71,7 +71,7 @@ fn kubeconfig(dir: &Path, server: &str) -> std::path::PathBuf {
 
 /// No Istio runs beside the embedded API, which is all that is wrong.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_and_its_objects_are_judged() {
+async fn fault_o21_an_operator_and_its_objects_are_judged() {
     let embedded = mesh(true);
     let dial = Dial::default();
     dial.set(0.9);

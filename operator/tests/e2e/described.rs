@@ -26,7 +26,7 @@ fn example(name: &str) -> PathBuf {
 }
 
 #[test]
-fn limiters_are_described_from_files_by_all_their_names() {
+fn fault_o21_limiters_are_described_from_files_by_all_their_names() {
     let dir = folder("described-files");
     let files = examples();
     let files = files.to_str().unwrap();

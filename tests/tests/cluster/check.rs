@@ -105,7 +105,7 @@ async fn before_the_installation_the_users_rights_count_and_a_missing_crd_is_nam
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn planted_faults_are_named_and_a_healthy_cluster_is_only_ok() {
+async fn fault_o21_planted_faults_are_named_and_a_healthy_cluster_is_only_ok() {
     let installed = Installed::start().await;
     let healthy = installed.healthy().await;
     let text = print::text(&healthy);
