@@ -1,0 +1,40 @@
+//! What a user states of a service.
+
+use serde::{Deserialize, Serialize};
+
+/// What the law is told of a service. Only `slo_s` and `floor` have to be thought about; all have defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Time within which a call must be answered, in seconds. An answer after it is of no use to the client.
+    pub slo_s: f64,
+    /// Requests per second, over all pods, that are never refused.
+    pub floor: f64,
+    /// Largest share of the offered requests that may be refused, 0 to 1.
+    pub max_shed: f64,
+    /// How long the last limit stays in force when measurements are missing, in seconds.
+    pub hold_s: f64,
+    /// Limit after `hold_s` without measurements, in requests per second; `None` is no limit.
+    pub fallback: Option<f64>,
+    /// Time between two ticks, in seconds.
+    pub interval_s: f64,
+    /// Window over which the rates of a tick are averages, in seconds.
+    pub window_s: f64,
+    /// Priority tiers from the lowest, which is shed first, to the highest.
+    pub tiers: Vec<serde_json::Value>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            slo_s: 1.0,
+            floor: 1.0,
+            max_shed: 0.95,
+            hold_s: 60.0,
+            fallback: None,
+            interval_s: 5.0,
+            window_s: 15.0,
+            tiers: Vec::new(),
+        }
+    }
+}
