@@ -4,3 +4,5 @@
 //! limits, which act through Envoy's token buckets. Everything follows from one seed.
 
 pub mod law;
+pub mod peers;
+pub mod plant_b;
