@@ -1,73 +1,152 @@
 //! Plant B and Plant C, and the tuning of the peers in them.
 
-use anyhow::{Result, bail};
-use clap::{Parser, Subcommand};
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 use trimtab_law::Config;
-use trimtab_overload::peers;
-use trimtab_overload::plant_b::{self, Placement, judge::Contestant};
+use trimtab_overload::peers::{self, grid};
+use trimtab_overload::plant_b::{self, Factory, Placement, judge, judge::Contestant};
+use trimtab_overload::plant_c;
 
 #[derive(Parser)]
 struct Args {
+    /// The plant.
+    plant: Plant,
+    /// Laws; all by default.
+    #[arg(long, num_args = 1.., global = true)]
+    law: Vec<String>,
+    /// First seed.
+    #[arg(long, default_value_t = 1001, global = true)]
+    seed: u64,
+    /// Number of seeds.
+    #[arg(long, default_value_t = 2, global = true)]
+    seeds: u64,
+    /// Runs at the same time.
+    #[arg(long, default_value_t = 2, global = true)]
+    threads: usize,
+    /// Folder of the tuned parameters.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/tuned"), global = true)]
+    tuned: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Plant {
+    /// Several APIs over shared services.
+    B,
+    /// The closed form of TopFull's training.
+    C,
+}
+
 #[derive(Subcommand)]
 enum Command {
-    /// Several APIs over shared services.
-    B {
-        /// Laws to run.
-        #[arg(long, num_args = 1.., default_values = ["none", "static"])]
-        law: Vec<String>,
+    /// Prints the table.
+    Run {
         /// Parameters, in place of the tuned ones.
-        #[arg(long, default_value = "null")]
-        params: Value,
-        /// First seed.
-        #[arg(long, default_value_t = 1001)]
-        seed: u64,
-        /// Number of seeds.
-        #[arg(long, default_value_t = 2)]
-        seeds: u64,
+        #[arg(long)]
+        params: Option<Value>,
+        /// Writes the rows here too.
+        #[arg(long)]
+        json: Option<PathBuf>,
     },
+    /// Finds the best parameters of the grid and writes them.
+    Tune,
+}
+
+/// Laws that make sense in Plant B, and in Plant C, which has no requests.
+const IN_B: [&str; 15] = [
+    "none", "static", "bang-bang", "aimd", "gradient2", "vegas", "cl-aimd", "cl-gradient", "cl-vegas", "breakwater", "dagor",
+    "aperture", "bbr", "mimd", "mimd-fast",
+];
+const IN_C: [&str; 8] = [
+    "none", "static", "bang-bang", "aimd-tick", "gradient2-tick", "vegas-tick", "aperture", "mimd",
+];
+
+fn factory(law: &str, params: &Value) -> Box<Factory> {
+    let (law, params) = (law.to_owned(), params.clone());
+    Box::new(move |place| peers::by_name(&law, &params, place).unwrap_or_else(peers::none))
+}
+
+/// TopFull's rule acts at the entry, as published; `mimd-fast` also with its own fast measurements. Others act in each service.
+fn contestant(law: &str, params: &Value) -> Contestant {
+    Contestant {
+        name: law.to_owned(),
+        placement: if law.starts_with("mimd") { Placement::Entry } else { Placement::Services },
+        telemetry: if law == "mimd-fast" { plant_b::TOPFULL } else { plant_b::PROMETHEUS },
+        factory: factory(law, params),
+    }
 }
 
 fn main() -> Result<()> {
-    match Args::parse().command {
-        Command::B {
-            law,
-            params,
-            seed,
-            seeds,
-        } => {
-            let config = Config::default();
-            let mut contestants = Vec::new();
-            for name in law {
-                let params = params.clone();
-                let probe = peers::Place {
-                    service: None,
-                    pods: 1,
-                    capacity: 1.0,
-                    config: &config,
-                    seed: 0,
-                    users: true,
-                };
-                if peers::by_name(&name, &params, &probe).is_none() {
-                    bail!("law {name} is not known");
-                }
-                let law = name.clone();
-                contestants.push(Contestant {
-                    name,
-                    placement: Placement::Services,
-                    telemetry: plant_b::PROMETHEUS,
-                    factory: Box::new(move |place| {
-                        peers::by_name(&law, &params, place).unwrap_or_else(peers::none)
-                    }),
-                });
+    let mut args = Args::parse();
+    if args.law.is_empty() {
+        let all: &[&str] = match args.plant {
+            Plant::B => &IN_B,
+            Plant::C => &IN_C,
+        };
+        args.law = all.iter().map(|l| (*l).to_owned()).collect();
+    }
+    if let Some(law) = args.law.iter().find(|l| !peers::NAMES.contains(&l.as_str())) {
+        bail!("law {law} is not known; known are {}", peers::NAMES.join(", "));
+    }
+    let seeds: Vec<u64> = (args.seed..args.seed + args.seeds).collect();
+    let path = args.tuned.join(match args.plant {
+        Plant::B => "plant-b.json",
+        Plant::C => "plant-c.json",
+    });
+    let tuned: grid::Table = match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{} is not as written by tune", path.display()))?,
+        Err(_) => grid::Table::new(),
+    };
+    match &args.command {
+        Command::Run { params, json } => {
+            let params_of = |law: &str| {
+                params.clone().or_else(|| tuned.get(law).map(|t| t.params.clone())).unwrap_or_default()
+            };
+            let (text, rows) = report(&args, &seeds, &params_of)?;
+            print!("{text}");
+            if let Some(path) = json {
+                fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
             }
-            let seeds: Vec<u64> = (seed..seed + seeds).collect();
-            print!("{}", plant_b::judge::print(&plant_b::judge::table(&contestants, &seeds, &config)));
+            Ok(())
         }
+        Command::Tune => tune(&args, &seeds, &path, tuned),
+    }
+}
+
+fn report(args: &Args, seeds: &[u64], params_of: &dyn Fn(&str) -> Value) -> Result<(String, Value)> {
+    Ok(match args.plant {
+        Plant::B => {
+            let all: Vec<Contestant> = args.law.iter().map(|l| contestant(l, &params_of(l))).collect();
+            let rows = judge::table(&all, seeds, &Config::default(), args.threads);
+            (judge::print(&rows), serde_json::to_value(rows)?)
+        }
+        Plant::C => {
+            let row = |l: &String| plant_c::row(l, factory(l, &params_of(l)).as_ref(), seeds);
+            let rows: Vec<plant_c::Row> = args.law.iter().map(row).collect();
+            (plant_c::print(&rows), serde_json::to_value(rows)?)
+        }
+    })
+}
+
+/// Tunes law by law, and writes after each.
+fn tune(args: &Args, seeds: &[u64], path: &PathBuf, mut tuned: grid::Table) -> Result<()> {
+    fs::create_dir_all(&args.tuned)?;
+    let range = [args.seed, args.seed + args.seeds - 1];
+    for law in args.law.iter().filter(|l| *l != "none") {
+        let best = grid::tune(law, range, args.threads, |params| match args.plant {
+            Plant::B => judge::score(&contestant(law, params), seeds, &Config::default()),
+            Plant::C => plant_c::row(law, factory(law, params).as_ref(), seeds).goodput_of_target,
+        });
+        println!("{law}: {:.3} with {} (published {:.3}, {} tried)", best.score, best.params, best.published, best.tried);
+        tuned.insert(law.clone(), best);
+        let mut text = serde_json::to_string_pretty(&tuned)?;
+        text.push('\n');
+        fs::write(path, text)?;
     }
     Ok(())
 }

@@ -1,9 +1,16 @@
 //! Laws of others, to be compared with.
 //!
-//! Each is tuned over a stated grid in the plant it is compared in ([`grid`]). Concurrency limits come from the crates
+//! Each is tuned over a stated grid ([`grid::of`]) in the plant it is compared in. Concurrency limits come from the crates
 //! `tower-acc` and `congestion-limiter` as they are; the others are written from their published formulas.
 
+mod acc;
+mod bbr;
+mod breakwater;
+mod congestion;
+mod dagor;
+pub mod grid;
 mod none;
+mod rates;
 
 use serde_json::Value;
 use trimtab_law::Config;
@@ -17,7 +24,7 @@ pub struct Place<'a> {
     pub service: Option<&'a str>,
     /// Number of its pods.
     pub pods: usize,
-    /// Calls per second that the place can answer. For static limits only: a law that reads it is no law.
+    /// Calls per second that the place can answer. For fixed limits only: a law that reads it is no law.
     pub capacity: f64,
     /// What the law is told.
     pub config: &'a Config,
@@ -27,11 +34,53 @@ pub struct Place<'a> {
     pub users: bool,
 }
 
-/// A law by its name, with parameters as one of [`grid`]; what they lack has the published value.
+/// All laws of this module.
+pub const NAMES: [&str; 18] = [
+    "none",
+    "static",
+    "bang-bang",
+    "aimd",
+    "gradient2",
+    "vegas",
+    "aimd-tick",
+    "gradient2-tick",
+    "vegas-tick",
+    "cl-aimd",
+    "cl-gradient",
+    "cl-vegas",
+    "breakwater",
+    "dagor",
+    "aperture",
+    "bbr",
+    "mimd",
+    "mimd-fast",
+];
+
+/// A law by its name, with parameters as one of its grid; what they lack has the published value.
 pub fn by_name(name: &str, params: &Value, place: &Place<'_>) -> Option<Box<dyn Law>> {
+    use acc::{AtTicks, Concurrency, Name};
+    use congestion::{Congestion, Name as Crate};
+    let gates = |name| Box::new(Concurrency::new(name, params)) as Box<dyn Law>;
+    let ticks = |name| Box::new(AtTicks::new(name, params, place.config.slo_s)) as Box<dyn Law>;
+    let timed = |name| Congestion::new(name, params).map(|law| Box::new(law) as Box<dyn Law>);
     Some(match name {
-        "none" => Box::new(none::None),
+        "none" => none(),
         "static" => Box::new(none::Static::new(number(params, "share", 0.9), place)),
+        "bang-bang" => Box::new(rates::BangBang::new(params, place)),
+        "aimd" => gates(Name::Aimd),
+        "gradient2" => gates(Name::Gradient2),
+        "vegas" => gates(Name::Vegas),
+        "aimd-tick" => ticks(Name::Aimd),
+        "gradient2-tick" => ticks(Name::Gradient2),
+        "vegas-tick" => ticks(Name::Vegas),
+        "cl-aimd" => timed(Crate::Aimd)?,
+        "cl-gradient" => timed(Crate::Gradient)?,
+        "cl-vegas" => timed(Crate::Vegas)?,
+        "breakwater" => Box::new(breakwater::Breakwater::new(params, place)),
+        "dagor" => Box::new(dagor::Dagor::new(params, place)),
+        "aperture" => Box::new(rates::Aperture::new(params, place)),
+        "bbr" => Box::new(bbr::Bbr::new(params)),
+        "mimd" | "mimd-fast" => Box::new(rates::Mimd::new(params, place)),
         _ => return None,
     })
 }

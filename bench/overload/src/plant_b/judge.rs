@@ -92,8 +92,8 @@ fn figures(contestant: &Contestant, scenario: Scenario, retries: bool, seed: u64
     }
 }
 
-/// All laws in all scenarios with retries off and on. Two runs at a time; the result does not depend on that.
-pub fn table(contestants: &[Contestant], seeds: &[u64], config: &Config) -> Vec<Row> {
+/// All laws in all scenarios with retries off and on. The result does not depend on the number of threads.
+pub fn table(contestants: &[Contestant], seeds: &[u64], config: &Config, threads: usize) -> Vec<Row> {
     let mut cases = Vec::new();
     for law in 0..contestants.len() {
         for scenario in SCENARIOS {
@@ -105,7 +105,7 @@ pub fn table(contestants: &[Contestant], seeds: &[u64], config: &Config) -> Vec<
     let rows = Mutex::new(Vec::new());
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..threads() {
+        for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while let Some((law, scenario, retries)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let row = row(&contestants[*law], *scenario, *retries, seeds, config);
@@ -119,10 +119,6 @@ pub fn table(contestants: &[Contestant], seeds: &[u64], config: &Config) -> Vec<
     let mut rows = rows.into_inner().unwrap_or_default();
     rows.sort_by_key(|(law, row): &(usize, Row)| (*law, row.scenario, row.retries));
     rows.into_iter().map(|(_, row)| row).collect()
-}
-
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn row(contestant: &Contestant, scenario: Scenario, retries: bool, seeds: &[u64], config: &Config) -> Row {
