@@ -1,0 +1,143 @@
+//! What a pod can do, in requests per second.
+
+use serde::{Deserialize, Serialize};
+
+use crate::group::{Context, Evidence};
+use crate::signal::{Rates, Signal};
+use crate::tuning as t;
+
+/// What is known of the capacity of a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Capacity {
+    /// Requests per second that a pod can answer in time.
+    pub value: Option<f64>,
+    /// Whether `value` was measured in an overload.
+    pub proven: bool,
+    /// Whether CPU use says how busy a pod is.
+    pub cpu_tells: bool,
+    /// Time of an answer without a queue, in seconds.
+    pub base_s: Option<f64>,
+    /// Requests in the pods per requests per second at which the base was taken are a plain minimum; this counts its ticks.
+    cpu_work: f64,
+    cpu_weight: f64,
+    cpu_ticks: u32,
+    /// The largest rate that was answered in time.
+    best: f64,
+    /// Raising is not tried before this time.
+    quiet_until: f64,
+    /// How often raising was in vain.
+    in_vain: u32,
+    /// Clean ticks without a wait.
+    easy: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self {
+            value: None,
+            proven: false,
+            cpu_tells: true,
+            base_s: None,
+            cpu_work: 0.0,
+            cpu_weight: 0.0,
+            cpu_ticks: 0,
+            best: 0.0,
+            quiet_until: 0.0,
+            in_vain: 0,
+            easy: 0,
+        }
+    }
+}
+
+impl Capacity {
+    /// Learns what can be learned whatever the phase: the time of an answer, work per CPU, the best rate.
+    pub fn learn(&mut self, signal: &Signal, rates: &Rates, e: &Evidence, calm: bool) {
+        let raw = &signal.rates;
+        if raw.late_share() > 0.02 || rates.late_share() > t::LATE_SHARE || raw.done() < 0.1 {
+            return;
+        }
+        let time = signal.inflight.map(|n| n / raw.done().max(raw.accepted)).or(signal.mean_s);
+        if let Some(time) = time {
+            self.base_s = Some(self.base_s.map_or(time, |base| (base * t::BASE_DRIFT).min(time)));
+        }
+        self.best = self.best.max(raw.ok);
+        let Some(cpu) = e.cpu else { return };
+        if (0.1..0.93).contains(&cpu) && self.cpu_tells {
+            let keep = if calm { 0.9 } else { 0.7 };
+            self.cpu_work = keep * self.cpu_work + raw.done() * cpu;
+            self.cpu_weight = keep * self.cpu_weight + cpu * cpu;
+            self.cpu_ticks += 1;
+        }
+    }
+
+    /// Capacity by work per CPU.
+    pub fn by_cpu(&self) -> Option<f64> {
+        (self.cpu_tells && self.cpu_ticks >= 3).then(|| self.cpu_work / self.cpu_weight)
+    }
+
+    /// The capacity that a ceiling may rest on.
+    pub fn trusted(&self) -> Option<f64> {
+        if self.proven {
+            return self.value;
+        }
+        self.by_cpu().filter(|_| self.cpu_ticks >= 6 && self.cpu_weight > 0.5).and(self.value)
+    }
+
+    /// In calm, the capacity follows the work per CPU; without that, an old value is forgotten slowly upwards.
+    pub fn follow_calm(&mut self, rates: &Rates) {
+        self.value = match (self.value, self.by_cpu()) {
+            (Some(value), Some(by_cpu)) => Some(value + 0.2 * (by_cpu - value)),
+            (None, by_cpu) => by_cpu,
+            (Some(value), None) => Some((value * t::FORGET).max(rates.ok)),
+        };
+    }
+
+    /// The capacity when an overload begins.
+    pub fn guess(&self, rates: &Rates, _e: &Evidence) -> f64 {
+        let accepted = rates.accepted.max(0.1);
+        let known = self.value.or(self.by_cpu());
+        match known {
+            Some(known) if accepted > 0.93 * known => known,
+            Some(_) => (t::FELL * accepted).max(rates.ok.min(accepted)),
+            None if accepted > 1.3 * self.best && self.best > 0.0 => (self.best * accepted).sqrt(),
+            None => 0.7 * accepted,
+        }
+    }
+
+    /// While limiting: measures the capacity where the pods are busy, raises it where they are not.
+    pub fn correct(&mut self, signal: &Signal, rates: &Rates, e: &Evidence, c: &Context) {
+        let Some(value) = self.value else { return };
+        let raw = &signal.rates;
+        let wait = e.wait_s.unwrap_or(0.0);
+        let cpu = e.cpu.filter(|_| self.cpu_tells);
+        let shedding = raw.offered > 1.02 * raw.accepted;
+        if e.late_share > t::LATE_SHARE || wait > t::WAIT_SHARE * c.slo {
+            let done = raw.served().min(value * 1.05);
+            let new = (0.5 * value + 0.5 * done).min(0.97 * value);
+            self.value = Some(new.max(0.5 * value));
+            self.lowered(c.now);
+        } else if let Some(cpu) = cpu {
+            if cpu > 0.2 && shedding && cpu < t::ROOM {
+                self.value = Some((value * (0.99 / cpu).min(t::MOST_RAISE)).max(value));
+            }
+        } else if shedding && wait < t::QUEUE_SHARE * c.slo && c.now >= self.quiet_until {
+            self.easy += 1;
+            let raise = if self.easy > 2 { 1.10 } else { 1.05 };
+            self.value = Some(value * raise);
+        }
+    }
+
+    /// The capacity was lowered at `now`: raising waits, twice as long each time.
+    pub fn lowered(&mut self, now: f64) {
+        self.easy = 0;
+        self.in_vain = (self.in_vain + 1).min(4);
+        self.quiet_until = now + 30.0 * f64::from(1_u32 << self.in_vain);
+    }
+}
+
+impl Capacity {
+    /// A rate that was answered in time.
+    pub fn answered(&mut self, ok: f64) {
+        self.best = self.best.max(ok);
+    }
+}

@@ -1,0 +1,263 @@
+//! The law for one group of pods that share their fate: the pods of a service, or one pod that differs from the others.
+//!
+//! All rates are per pod, so that more pods mean more of everything at once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::Capacity;
+use crate::signal::{Rates, Signal, share};
+use crate::tuning as t;
+
+/// What a group is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    /// Not overloaded; a ceiling may be armed.
+    #[default]
+    Calm,
+    /// Admits less than the capacity, so that the queue empties.
+    Drain,
+    /// Admits the capacity.
+    Hold,
+}
+
+/// Memory of a group between ticks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Group {
+    pub phase: Phase,
+    pub capacity: Capacity,
+    /// Requests in the queue of a pod, as estimated at the last tick.
+    pub backlog: f64,
+    /// Limit of a pod, in requests per second.
+    pub limit: Option<f64>,
+    /// Since when the limit is what it is.
+    changed_at: f64,
+    /// Ticks in a row that were overloaded, that were not, that had requests to spare, and that had room to raise the limit.
+    overloaded: u32,
+    fine: u32,
+    idle: u32,
+    /// Ticks in which the estimated queue was empty, and answers were late all the same.
+    stuck: u32,
+    /// Rates of the tick before, as they were measured.
+    before: Option<Rates>,
+}
+
+/// What a group is told besides its measurements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context {
+    /// The time of the law, in seconds; it only grows.
+    pub now: f64,
+    /// Since the tick before, in seconds.
+    pub dt: f64,
+    /// Age of the measurements, in seconds.
+    pub age: f64,
+    /// Time between ticks, in seconds.
+    pub interval: f64,
+    /// Window of the rates, in seconds.
+    pub window: f64,
+    /// The SLO, in seconds.
+    pub slo: f64,
+    /// The limit of a pod that is in force.
+    pub in_force: Option<f64>,
+    /// 95th percentile of the times of answers, in seconds.
+    pub p95: Option<f64>,
+    /// Whether another service on the path explains late answers.
+    pub excused: bool,
+}
+
+/// The values that a decision rests on, for its reason.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Evidence {
+    pub late_share: f64,
+    pub wait_s: Option<f64>,
+    pub cpu: Option<f64>,
+    pub offered: f64,
+    pub accepted: f64,
+    pub overloaded: bool,
+}
+
+impl Group {
+    /// One tick: looks at `signal` and sets `self.limit`.
+    pub fn tick(&mut self, signal: &Signal, c: &Context) -> Evidence {
+        let lead = ((c.window / c.interval - 1.0) / 2.0).clamp(0.0, t::MOST_LEAD);
+        let rates = self.before.map_or(signal.rates, |before| signal.rates.ahead(&before, lead));
+        self.before = Some(signal.rates);
+        let mut evidence = self.evidence(signal, &rates, c);
+        self.capacity.learn(signal, &rates, &evidence, self.phase == Phase::Calm);
+        evidence.overloaded = self.is_overloaded(signal, &rates, &evidence, c);
+        if evidence.overloaded {
+            self.overloaded += 1;
+            self.fine = 0;
+        } else {
+            self.overloaded = 0;
+            self.fine += 1;
+        }
+        self.advance_backlog(&rates, c);
+        let phase = self.phase;
+        match phase {
+            Phase::Calm => self.calm(&rates, &evidence, c),
+            Phase::Drain | Phase::Hold => self.limiting(signal, &rates, &evidence, c),
+        }
+        evidence
+    }
+
+    fn evidence(&self, signal: &Signal, rates: &Rates, c: &Context) -> Evidence {
+        let late = rates.late * signal.pods * c.interval;
+        let late_share = if late < t::FEW_CALLS { 0.0 } else { rates.late_share() };
+        let base = self.capacity.base_s;
+        let time = signal
+            .inflight
+            .filter(|_| signal.rates.done() > 0.1)
+            .map(|n| n / signal.rates.done().max(signal.rates.accepted))
+            .or(signal.mean_s);
+        Evidence {
+            late_share,
+            wait_s: time.zip(base).map(|(time, base)| (time - base).max(0.0)),
+            cpu: signal.cpu,
+            offered: rates.offered,
+            accepted: rates.accepted,
+            overloaded: false,
+        }
+    }
+
+    /// Whether answers are late for want of capacity. Late answers of pods that have CPU to spare are not, unless it lasts: then
+    /// the bottleneck is behind the pods.
+    fn is_overloaded(&mut self, signal: &Signal, rates: &Rates, e: &Evidence, c: &Context) -> bool {
+        let waits = e.wait_s.is_some_and(|wait| wait > t::WAIT_SHARE * c.slo);
+        let slow = c.p95.is_some_and(|p95| p95 > c.slo) && rates.late_share() > t::LATE_SHARE;
+        let symptom = e.late_share > t::LATE_SHARE || slow || waits;
+        let busy = match signal.cpu {
+            Some(cpu) if self.capacity.cpu_tells => cpu > t::BUSY,
+            _ => true,
+        };
+        if symptom && !busy && !c.excused && e.late_share > t::MANY_LATE {
+            self.stuck += 1;
+            if self.stuck >= 2 {
+                self.capacity.cpu_tells = false;
+                self.stuck = 0;
+                return true;
+            }
+        }
+        symptom && busy
+    }
+
+    /// The queue grows by what is let in, and shrinks by what the pods can do.
+    fn advance_backlog(&mut self, rates: &Rates, c: &Context) {
+        if self.phase == Phase::Calm {
+            self.backlog = 0.0;
+            return;
+        }
+        let Some(capacity) = self.capacity.value else { return };
+        let admitted = c.in_force.map_or(rates.offered, |limit| limit.min(rates.offered));
+        self.backlog = (self.backlog + (admitted - capacity) * c.dt).max(0.0);
+    }
+
+    fn calm(&mut self, rates: &Rates, e: &Evidence, c: &Context) {
+        let binding = self
+            .limit
+            .zip(c.in_force)
+            .is_some_and(|(limit, _)| rates.offered > t::AIM * limit);
+        if e.overloaded {
+            let capacity = self.capacity.guess(rates, e);
+            let age = c.age + c.interval;
+            let queued = match e.wait_s {
+                Some(wait) if e.late_share < t::MANY_LATE => wait * capacity,
+                _ => (c.slo * capacity).max((rates.accepted - capacity) * age),
+            };
+            self.capacity.value = Some(capacity);
+            self.backlog = queued;
+            self.stuck = 0;
+            self.enter_limiting(c);
+        } else if binding && self.capacity.value.is_some() {
+            self.backlog = 0.0;
+            self.enter_limiting(c);
+        } else {
+            self.capacity.follow_calm(rates);
+            self.arm_ceiling(c);
+        }
+    }
+
+    /// A ceiling above the known capacity, so that an overload finds a limit in force.
+    fn arm_ceiling(&mut self, c: &Context) {
+        let ceiling = self.capacity.trusted().map(|capacity| capacity * t::CEILING);
+        match (ceiling, self.limit) {
+            (Some(new), Some(old)) if (new - old).abs() < t::CEILING_BAND * old => {}
+            (None, _) => {}
+            (Some(new), _) => self.set(new, c),
+        }
+    }
+
+    fn enter_limiting(&mut self, c: &Context) {
+        self.idle = 0;
+        self.fine = 0;
+        self.aim(c, true);
+    }
+
+    fn limiting(&mut self, signal: &Signal, rates: &Rates, e: &Evidence, c: &Context) {
+        let Some(capacity) = self.capacity.value else {
+            self.phase = Phase::Calm;
+            return;
+        };
+        let seen = c.now - c.age - self.changed_at;
+        let clean = seen >= t::CLEAN * c.window;
+        if e.late_share < t::MANY_LATE && clean {
+            if let Some(wait) = e.wait_s {
+                self.backlog = 0.5 * self.backlog + 0.5 * wait * capacity;
+            } else if e.late_share < t::LATE_SHARE {
+                self.backlog = 0.0;
+            }
+        }
+        let drained = self.backlog < 0.3 * c.slo * capacity;
+        if e.late_share > t::MANY_LATE && clean && drained {
+            self.stuck(rates, c);
+        } else if clean {
+            self.stuck = 0;
+            self.capacity.correct(signal, rates, e, c);
+        }
+        let spare = rates.offered < t::SPARE * self.capacity.value.unwrap_or(capacity) && !e.overloaded && drained;
+        self.idle = if spare { self.idle + 1 } else { 0 };
+        if self.idle >= t::IDLE_TICKS {
+            self.phase = Phase::Calm;
+            self.capacity.proven = true;
+            self.limit = None;
+            self.arm_ceiling(c);
+        } else {
+            self.aim(c, false);
+        }
+    }
+
+    /// Late answers although the queue should be empty: there is less capacity than was thought. Where much is answered in time
+    /// all the same (newest first, or work of clients that left is dropped), that is the capacity.
+    fn stuck(&mut self, rates: &Rates, c: &Context) {
+        let Some(capacity) = self.capacity.value else { return };
+        let served = if rates.ok > 0.35 * rates.accepted { rates.ok } else { 0.0 };
+        let less = (t::CUT * capacity.min(rates.accepted.max(0.2 * capacity))).max(served.min(0.97 * capacity));
+        self.capacity.value = Some(less);
+        self.capacity.lowered(c.now);
+        self.stuck += 1;
+        self.backlog = c.slo * less + (capacity - less) * c.interval;
+    }
+
+    /// The limit that empties the queue within a tick and admits what the pods can do.
+    fn aim(&mut self, c: &Context, first: bool) {
+        let Some(capacity) = self.capacity.value else { return };
+        let in_force = c.in_force.unwrap_or(capacity * 2.0);
+        let at_effect = (self.backlog + (in_force - capacity).clamp(-capacity, capacity) * t::DELIVERY).max(0.0);
+        let spared = if at_effect > t::QUEUE_SHARE * c.slo * capacity { at_effect / c.interval } else { 0.0 };
+        let target = (t::AIM * capacity - spared).max(t::LEAST * capacity);
+        self.phase = if spared > 0.0 { Phase::Drain } else { Phase::Hold };
+        let far = self.limit.is_none_or(|limit| (target - limit).abs() > t::BAND * limit);
+        if first || far {
+            self.set(target, c);
+        }
+    }
+
+    fn set(&mut self, limit: f64, c: &Context) {
+        self.limit = Some(limit);
+        self.changed_at = c.now + t::DELIVERY;
+    }
+
+    /// The share of the offered requests that the limit refuses.
+    pub fn shed(&self, e: &Evidence) -> f64 {
+        self.limit.map_or(0.0, |limit| share(e.offered - limit, e.offered))
+    }
+}
