@@ -27,7 +27,9 @@ pub(crate) struct Capacity {
     quiet_until: f64,
     /// How often raising was in vain.
     in_vain: u32,
-    /// Clean ticks without a wait.
+    /// A rate that was too much, until `quiet_until`.
+    too_much: Option<f64>,
+    /// Raises in a row.
     easy: u32,
 }
 
@@ -44,6 +46,7 @@ impl Default for Capacity {
             best: 0.0,
             quiet_until: 0.0,
             in_vain: 0,
+            too_much: None,
             easy: 0,
         }
     }
@@ -105,33 +108,45 @@ impl Capacity {
     }
 
     /// While limiting: measures the capacity where the pods are busy, raises it where they are not.
-    pub fn correct(&mut self, signal: &Signal, rates: &Rates, e: &Evidence, c: &Context) {
+    pub fn correct(&mut self, signal: &Signal, e: &Evidence, c: &Context) {
         let Some(value) = self.value else { return };
         let raw = &signal.rates;
         let wait = e.wait_s.unwrap_or(0.0);
         let cpu = e.cpu.filter(|_| self.cpu_tells);
         let shedding = raw.offered > 1.02 * raw.accepted;
         if e.late_share > t::LATE_SHARE || wait > t::WAIT_SHARE * c.slo {
-            let done = raw.served().min(value * 1.05);
-            let new = (0.5 * value + 0.5 * done).min(0.97 * value);
-            self.value = Some(new.max(0.5 * value));
-            self.lowered(c.now);
-        } else if let Some(cpu) = cpu {
-            if cpu > 0.2 && shedding && cpu < t::ROOM {
-                self.value = Some((value * (0.99 / cpu).min(t::MOST_RAISE)).max(value));
+            let new = (0.5 * value + 0.5 * raw.served()).clamp(0.5 * value, 0.97 * value);
+            self.lowered(value, c.now);
+            self.value = Some(new);
+        } else if let Some(cpu) = cpu.filter(|cpu| *cpu > 0.1) {
+            if shedding && cpu < t::ROOM {
+                self.value = Some((0.99 * raw.done() / cpu).clamp(value, value * t::MOST_RAISE));
             }
-        } else if shedding && wait < t::QUEUE_SHARE * c.slo && c.now >= self.quiet_until {
-            self.easy += 1;
-            let raise = if self.easy > 2 { 1.10 } else { 1.05 };
-            self.value = Some(value * raise);
+        } else if shedding && wait < t::QUEUE_SHARE * c.slo {
+            self.raise(value, c.now);
         }
     }
 
-    /// The capacity was lowered at `now`: raising waits, twice as long each time.
-    pub fn lowered(&mut self, now: f64) {
+    /// Without CPU use to go by: half the way to what proved too much, and no further for a time that doubles.
+    fn raise(&mut self, value: f64, now: f64) {
+        if now >= self.quiet_until {
+            self.too_much = None;
+        }
+        self.easy += 1;
+        let raise = match self.too_much {
+            Some(too_much) if too_much < 1.06 * value => return,
+            Some(too_much) => (too_much / value).sqrt().min(t::BLIND_RAISE),
+            None => t::BLIND_RAISE,
+        };
+        self.value = Some(value * raise);
+    }
+
+    /// `capacity` proved too much at `now`.
+    pub fn lowered(&mut self, capacity: f64, now: f64) {
         self.easy = 0;
-        self.in_vain = (self.in_vain + 1).min(4);
-        self.quiet_until = now + 30.0 * f64::from(1_u32 << self.in_vain);
+        self.too_much = Some(capacity);
+        self.in_vain = (self.in_vain + 1).min(5);
+        self.quiet_until = now + t::QUIET * f64::from(1_u32 << self.in_vain);
     }
 }
 

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Capacity;
-use crate::signal::{Rates, Signal, share};
+use crate::signal::{Rates, Signal};
 use crate::tuning as t;
 
 /// What a group is doing.
@@ -31,9 +31,7 @@ pub(crate) struct Group {
     pub limit: Option<f64>,
     /// Since when the limit is what it is.
     changed_at: f64,
-    /// Ticks in a row that were overloaded, that were not, that had requests to spare, and that had room to raise the limit.
-    overloaded: u32,
-    fine: u32,
+    /// Ticks in a row in which the limit was not needed.
     idle: u32,
     /// Ticks in which the estimated queue was empty, and answers were late all the same.
     stuck: u32,
@@ -78,23 +76,17 @@ pub(crate) struct Evidence {
 impl Group {
     /// One tick: looks at `signal` and sets `self.limit`.
     pub fn tick(&mut self, signal: &Signal, c: &Context) -> Evidence {
-        let lead = ((c.window / c.interval - 1.0) / 2.0).clamp(0.0, t::MOST_LEAD);
-        let rates = self.before.map_or(signal.rates, |before| signal.rates.ahead(&before, lead));
+        let lead = (c.window / c.interval - 1.0).clamp(0.0, 2.0 * t::MOST_LEAD);
+        let rates = self.before.map_or(signal.rates, |before| signal.rates.ahead(&before, lead / 2.0));
+        let newest = self.before.map_or(signal.rates, |before| signal.rates.ahead(&before, lead));
         self.before = Some(signal.rates);
         let mut evidence = self.evidence(signal, &rates, c);
         self.capacity.learn(signal, &rates, &evidence, self.phase == Phase::Calm);
         evidence.overloaded = self.is_overloaded(signal, &rates, &evidence, c);
-        if evidence.overloaded {
-            self.overloaded += 1;
-            self.fine = 0;
-        } else {
-            self.overloaded = 0;
-            self.fine += 1;
-        }
         self.advance_backlog(&rates, c);
         let phase = self.phase;
         match phase {
-            Phase::Calm => self.calm(&rates, &evidence, c),
+            Phase::Calm => self.calm(&rates, &newest, &evidence, c),
             Phase::Drain | Phase::Hold => self.limiting(signal, &rates, &evidence, c),
         }
         evidence
@@ -151,29 +143,30 @@ impl Group {
         self.backlog = (self.backlog + (admitted - capacity) * c.dt).max(0.0);
     }
 
-    fn calm(&mut self, rates: &Rates, e: &Evidence, c: &Context) {
-        let binding = self
-            .limit
-            .zip(c.in_force)
-            .is_some_and(|(limit, _)| rates.offered > t::AIM * limit);
+    fn calm(&mut self, rates: &Rates, newest: &Rates, e: &Evidence, c: &Context) {
+        let since = c.age + c.interval;
         if e.overloaded {
             let capacity = self.capacity.guess(rates, e);
-            let age = c.age + c.interval;
             let queued = match e.wait_s {
                 Some(wait) if e.late_share < t::MANY_LATE => wait * capacity,
-                _ => (c.slo * capacity).max((rates.accepted - capacity) * age),
+                _ => t::MARGIN * (c.slo * capacity).max((newest.accepted - capacity) * since),
             };
             self.capacity.value = Some(capacity);
-            self.backlog = queued;
-            self.stuck = 0;
-            self.enter_limiting(c);
-        } else if binding && self.capacity.value.is_some() {
-            self.backlog = 0.0;
-            self.enter_limiting(c);
-        } else {
-            self.capacity.follow_calm(rates);
-            self.arm_ceiling(c);
+            self.enter_limiting(queued, c);
+            return;
         }
+        let ceiling = self.limit.zip(c.in_force).map(|(own, in_force)| own.min(in_force));
+        let binding = ceiling.filter(|ceiling| rates.offered > t::AIM * ceiling);
+        if let Some((ceiling, capacity)) = binding.zip(self.capacity.value) {
+            // What the ceiling may have let in above the capacity since the overload began.
+            let burst = t::CALM_BUCKET * ceiling;
+            let queued = (ceiling.min(rates.offered) - capacity).max(0.0) * since + burst;
+            let queued = e.wait_s.map_or(queued, |wait| queued.min(2.0 * wait * capacity + (ceiling - capacity).max(0.0) * since));
+            self.enter_limiting(queued, c);
+            return;
+        }
+        self.capacity.follow_calm(rates);
+        self.arm_ceiling(c);
     }
 
     /// A ceiling above the known capacity, so that an overload finds a limit in force.
@@ -186,9 +179,10 @@ impl Group {
         }
     }
 
-    fn enter_limiting(&mut self, c: &Context) {
+    fn enter_limiting(&mut self, queued: f64, c: &Context) {
+        self.backlog = queued;
         self.idle = 0;
-        self.fine = 0;
+        self.stuck = 0;
         self.aim(c, true);
     }
 
@@ -211,7 +205,7 @@ impl Group {
             self.stuck(rates, c);
         } else if clean {
             self.stuck = 0;
-            self.capacity.correct(signal, rates, e, c);
+            self.capacity.correct(signal, e, c);
         }
         let spare = rates.offered < t::SPARE * self.capacity.value.unwrap_or(capacity) && !e.overloaded && drained;
         self.idle = if spare { self.idle + 1 } else { 0 };
@@ -225,16 +219,19 @@ impl Group {
         }
     }
 
-    /// Late answers although the queue should be empty: there is less capacity than was thought. Where much is answered in time
-    /// all the same (newest first, or work of clients that left is dropped), that is the capacity.
+    /// Late answers although the queue should be empty. The first time the queue was longer than thought, and empties once more.
+    /// After that there is less capacity than was thought. Where much is answered in time all the same (newest first, or work of
+    /// clients that left is dropped), that is the capacity.
     fn stuck(&mut self, rates: &Rates, c: &Context) {
         let Some(capacity) = self.capacity.value else { return };
-        let served = if rates.ok > 0.35 * rates.accepted { rates.ok } else { 0.0 };
-        let less = (t::CUT * capacity.min(rates.accepted.max(0.2 * capacity))).max(served.min(0.97 * capacity));
-        self.capacity.value = Some(less);
-        self.capacity.lowered(c.now);
         self.stuck += 1;
-        self.backlog = c.slo * less + (capacity - less) * c.interval;
+        let served = if rates.ok > 0.35 * rates.accepted { rates.ok } else { 0.0 };
+        if self.stuck > 1 || served > 0.0 {
+            let less = (t::CUT * capacity).max(served.min(0.97 * capacity));
+            self.capacity.lowered(capacity, c.now);
+            self.capacity.value = Some(less);
+        }
+        self.backlog = 2.0 * c.slo * capacity;
     }
 
     /// The limit that empties the queue within a tick and admits what the pods can do.
@@ -242,7 +239,8 @@ impl Group {
         let Some(capacity) = self.capacity.value else { return };
         let in_force = c.in_force.unwrap_or(capacity * 2.0);
         let at_effect = (self.backlog + (in_force - capacity).clamp(-capacity, capacity) * t::DELIVERY).max(0.0);
-        let spared = if at_effect > t::QUEUE_SHARE * c.slo * capacity { at_effect / c.interval } else { 0.0 };
+        let small = if self.phase == Phase::Drain { t::QUEUE_SHARE } else { 2.0 * t::QUEUE_SHARE };
+        let spared = if at_effect > small * c.slo * capacity { at_effect / c.interval } else { 0.0 };
         let target = (t::AIM * capacity - spared).max(t::LEAST * capacity);
         self.phase = if spared > 0.0 { Phase::Drain } else { Phase::Hold };
         let far = self.limit.is_none_or(|limit| (target - limit).abs() > t::BAND * limit);
@@ -254,10 +252,5 @@ impl Group {
     fn set(&mut self, limit: f64, c: &Context) {
         self.limit = Some(limit);
         self.changed_at = c.now + t::DELIVERY;
-    }
-
-    /// The share of the offered requests that the limit refuses.
-    pub fn shed(&self, e: &Evidence) -> f64 {
-        self.limit.map_or(0.0, |limit| share(e.offered - limit, e.offered))
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct View<'a> {
 
 impl Service {
     /// One tick. `None`: there is nothing to go by.
-    pub fn tick(&mut self, view: &View, context: &Context) -> Option<Evidence> {
+    pub fn tick(&mut self, view: &View<'_>, context: &Context) -> Option<Evidence> {
         let ready: BTreeMap<&str, &Pod> =
             view.pods.iter().filter(|(_, pod)| pod.ready != Some(false)).map(|(name, pod)| (*name, *pod)).collect();
         self.ready = (ready.len() as f64).max(1.0);

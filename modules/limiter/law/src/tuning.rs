@@ -29,7 +29,7 @@ pub(crate) const CUT: f64 = 0.75;
 /// Offered share of the capacity below which a limit is not needed.
 pub(crate) const SPARE: f64 = 0.92;
 /// Ticks without need after which the limit is lifted.
-pub(crate) const IDLE_TICKS: u32 = 6;
+pub(crate) const IDLE_TICKS: u32 = 3;
 /// Share of the window that must lie after a change, before measurements are taken for its effect.
 pub(crate) const CLEAN: f64 = 0.67;
 /// Time from a decision to its effect, in seconds.
@@ -41,9 +41,9 @@ pub(crate) const FORGET: f64 = 1.003;
 /// Capacity as a share of the accepted rate, when less is overload than was known to be fine.
 pub(crate) const FELL: f64 = 0.6;
 /// CPU use below which a limit leaves room.
-pub(crate) const ROOM: f64 = 0.94;
+pub(crate) const ROOM: f64 = 0.93;
 /// Largest raise in one tick.
-pub(crate) const MOST_RAISE: f64 = 1.2;
+pub(crate) const MOST_RAISE: f64 = 1.5;
 /// Share of late answers of a single pod that makes it differ from the others.
 pub(crate) const OUTLIER_LATE: f64 = 0.2;
 /// Ticks in a row that a pod must differ.
@@ -58,3 +58,9 @@ pub(crate) const CALM_BUCKET: f64 = 0.25;
 pub(crate) const BUCKET: f64 = 0.1;
 /// Time from the held limit to the fallback, in seconds.
 pub(crate) const RAMP: f64 = 60.0;
+/// Raise where nothing but the absence of a queue says that there is room.
+pub(crate) const BLIND_RAISE: f64 = 1.12;
+/// Time without raises after one was in vain, doubled each time, in seconds.
+pub(crate) const QUIET: f64 = 20.0;
+/// By how much a queue that nobody measured is taken longer than it was estimated: a rest of it costs more than a pause.
+pub(crate) const MARGIN: f64 = 1.4;
