@@ -114,10 +114,18 @@ impl Capacity {
         let wait = e.wait_s.unwrap_or(0.0);
         let cpu = e.cpu.filter(|_| self.cpu_tells);
         let shedding = raw.offered > 1.02 * raw.accepted;
+        let queued = wait > 2.0 * t::QUEUE_SHARE * c.slo && raw.served() < value;
         if e.late_share > t::LATE_SHARE || wait > t::WAIT_SHARE * c.slo {
-            let new = (0.5 * value + 0.5 * raw.served()).clamp(0.5 * value, 0.97 * value);
+            let new = (0.3 * value + 0.7 * raw.served()).clamp(0.5 * value, 0.97 * value);
             self.lowered(value, c.now);
             self.value = Some(new);
+        } else if queued {
+            // Busy pods with a queue that is short enough: what they answer is what they can do.
+            let new = 0.3 * value + 0.7 * raw.served();
+            if new < 0.98 * value {
+                self.lowered(value, c.now);
+            }
+            self.value = Some(new.max(0.9 * value));
         } else if let Some(cpu) = cpu.filter(|cpu| *cpu > 0.1) {
             if shedding && cpu < t::ROOM {
                 self.value = Some((0.99 * raw.done() / cpu).clamp(value, value * t::MOST_RAISE));
@@ -129,16 +137,16 @@ impl Capacity {
 
     /// Without CPU use to go by: half the way to what proved too much, and no further for a time that doubles.
     fn raise(&mut self, value: f64, now: f64) {
-        if now >= self.quiet_until {
-            self.too_much = None;
+        if now >= self.quiet_until && self.too_much.take().is_some() {
+            self.easy = 0;
         }
-        self.easy += 1;
         let raise = match self.too_much {
             Some(too_much) if too_much < 1.06 * value => return,
-            Some(too_much) => (too_much / value).sqrt().min(t::BLIND_RAISE),
-            None => t::BLIND_RAISE,
+            Some(too_much) => (too_much / value).sqrt(),
+            None => 1.0 + t::FIRST_RAISE * f64::from(1_u32 << self.easy.min(4)),
         };
-        self.value = Some(value * raise);
+        self.easy += 1;
+        self.value = Some(value * raise.min(t::BLIND_RAISE));
     }
 
     /// `capacity` proved too much at `now`.

@@ -45,7 +45,7 @@ pub(crate) const ROOM: f64 = 0.93;
 /// Largest raise in one tick.
 pub(crate) const MOST_RAISE: f64 = 1.5;
 /// Share of late answers of a single pod that makes it differ from the others.
-pub(crate) const OUTLIER_LATE: f64 = 0.2;
+pub(crate) const OUTLIER_LATE: f64 = 0.5;
 /// Ticks in a row that a pod must differ.
 pub(crate) const OUTLIER_TICKS: u32 = 2;
 /// Ticks in a row after which it is one of many again.
@@ -59,7 +59,9 @@ pub(crate) const BUCKET: f64 = 0.1;
 /// Time from the held limit to the fallback, in seconds.
 pub(crate) const RAMP: f64 = 60.0;
 /// Raise where nothing but the absence of a queue says that there is room.
-pub(crate) const BLIND_RAISE: f64 = 1.12;
+pub(crate) const BLIND_RAISE: f64 = 1.15;
+/// The first of such raises; each further one in a row is twice as large.
+pub(crate) const FIRST_RAISE: f64 = 0.03;
 /// Time without raises after one was in vain, doubled each time, in seconds.
 pub(crate) const QUIET: f64 = 20.0;
 /// By how much a queue that nobody measured is taken longer than it was estimated: a rest of it costs more than a pause.
