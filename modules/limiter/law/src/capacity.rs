@@ -128,7 +128,12 @@ impl Capacity {
             self.value = Some(new.max(0.9 * value));
         } else if let Some(cpu) = cpu.filter(|cpu| *cpu > 0.1) {
             if shedding && cpu < t::ROOM {
-                self.value = Some((0.99 * raw.done() / cpu).clamp(value, value * t::MOST_RAISE));
+                let room = 0.99 * raw.done() / cpu;
+                let bound = match self.too_much.filter(|_| c.now < self.quiet_until) {
+                    Some(too_much) => (0.97 * too_much).max(value),
+                    None => value * t::MOST_RAISE,
+                };
+                self.value = Some(room.min(bound).max(value));
             }
         } else if shedding && wait < t::QUEUE_SHARE * c.slo {
             self.raise(value, c.now);

@@ -33,10 +33,16 @@ pub(crate) struct Group {
     changed_at: f64,
     /// Ticks in a row in which the limit was not needed.
     idle: u32,
-    /// Ticks in which the estimated queue was empty, and answers were late all the same.
+    /// How often the estimated queue was empty, and answers were late all the same.
     stuck: u32,
-    /// Rates of the tick before, as they were measured.
+    /// Admits little until answers are seen to come in time.
+    until_seen: bool,
+    /// Ticks in a row with a long queue, and ticks with late answers of pods that were not busy.
+    queued: u32,
+    elsewhere: u32,
+    /// Rates and CPU use of the tick before, as they were measured.
     before: Option<Rates>,
+    cpu_before: Option<f64>,
 }
 
 /// What a group is told besides its measurements.
@@ -79,15 +85,18 @@ impl Group {
         let lead = (c.window / c.interval - 1.0).clamp(0.0, 2.0 * t::MOST_LEAD);
         let rates = self.before.map_or(signal.rates, |before| signal.rates.ahead(&before, lead / 2.0));
         let newest = self.before.map_or(signal.rates, |before| signal.rates.ahead(&before, lead));
+        let carried = |cpu: f64, before: f64| (cpu + lead * (cpu - before)).clamp(0.0, 1.0);
+        let cpu = signal.cpu.map(|cpu| self.cpu_before.map_or(cpu, |before| carried(cpu, before)));
         self.before = Some(signal.rates);
+        self.cpu_before = signal.cpu;
         let mut evidence = self.evidence(signal, &rates, c);
         self.capacity.learn(signal, &rates, &evidence, self.phase == Phase::Calm);
-        evidence.overloaded = self.is_overloaded(signal, &rates, &evidence, c);
+        evidence.overloaded = self.is_overloaded(cpu, &rates, &evidence, c);
         self.advance_backlog(&rates, c);
         let phase = self.phase;
         match phase {
             Phase::Calm => self.calm(&rates, &newest, &evidence, c),
-            Phase::Drain | Phase::Hold => self.limiting(signal, &rates, &evidence, c),
+            Phase::Drain | Phase::Hold => self.limiting(signal, &newest, &evidence, c),
         }
         evidence
     }
@@ -113,23 +122,25 @@ impl Group {
 
     /// Whether answers are late for want of capacity. Late answers of pods that have CPU to spare are not, unless it lasts: then
     /// the bottleneck is behind the pods.
-    fn is_overloaded(&mut self, signal: &Signal, rates: &Rates, e: &Evidence, c: &Context) -> bool {
+    fn is_overloaded(&mut self, cpu: Option<f64>, rates: &Rates, e: &Evidence, c: &Context) -> bool {
         let waits = e.wait_s.is_some_and(|wait| wait > t::WAIT_SHARE * c.slo);
+        self.queued = if waits { self.queued + 1 } else { 0 };
         let slow = c.p95.is_some_and(|p95| p95 > c.slo) && rates.late_share() > t::LATE_SHARE;
-        let symptom = e.late_share > t::LATE_SHARE || slow || waits;
-        let busy = match signal.cpu {
+        // A queue alone may be the work of a pause; that it lasts is an overload.
+        let symptom = e.late_share > t::LATE_SHARE || slow || self.queued >= 2;
+        let busy = match cpu {
             Some(cpu) if self.capacity.cpu_tells => cpu > t::BUSY,
             _ => true,
         };
-        if symptom && !busy && !c.excused && e.late_share > t::MANY_LATE {
-            self.stuck += 1;
-            if self.stuck >= 2 {
-                self.capacity.cpu_tells = false;
-                self.stuck = 0;
-                return true;
-            }
+        if !symptom || busy || c.excused || e.late_share < t::MANY_LATE {
+            self.elsewhere = 0;
+            return symptom && busy;
         }
-        symptom && busy
+        self.elsewhere += 1;
+        if self.elsewhere >= 2 {
+            self.capacity.cpu_tells = false;
+        }
+        self.elsewhere >= 2
     }
 
     /// The queue grows by what is let in, and shrinks by what the pods can do.
@@ -183,32 +194,36 @@ impl Group {
         self.backlog = queued;
         self.idle = 0;
         self.stuck = 0;
+        self.until_seen = false;
         self.aim(c, true);
     }
 
-    fn limiting(&mut self, signal: &Signal, rates: &Rates, e: &Evidence, c: &Context) {
+    fn limiting(&mut self, signal: &Signal, newest: &Rates, e: &Evidence, c: &Context) {
         let Some(capacity) = self.capacity.value else {
             self.phase = Phase::Calm;
             return;
         };
         let seen = c.now - c.age - self.changed_at;
         let clean = seen >= t::CLEAN * c.window;
-        if e.late_share < t::MANY_LATE && clean {
-            if let Some(wait) = e.wait_s {
-                self.backlog = 0.5 * self.backlog + 0.5 * wait * capacity;
-            } else if e.late_share < t::LATE_SHARE {
+        let recent = seen >= t::RECENT * c.interval;
+        if self.until_seen {
+            if recent && newest.ok > 2.0 * newest.late {
+                self.until_seen = false;
                 self.backlog = 0.0;
             }
-        }
-        let drained = self.backlog < 0.3 * c.slo * capacity;
-        if e.late_share > t::MANY_LATE && clean && drained {
-            self.stuck(rates, c);
-        } else if clean {
-            self.stuck = 0;
+        } else if recent && newest.late_share() > t::MOST_LATE && self.drained(c) {
+            self.stuck(newest, c);
+        } else if clean && e.late_share < t::MANY_LATE {
+            match e.wait_s {
+                Some(wait) => self.backlog = 0.5 * self.backlog + 0.5 * wait * capacity,
+                None if e.late_share < t::LATE_SHARE => self.backlog = 0.0,
+                None => {}
+            }
             self.capacity.correct(signal, e, c);
         }
-        let spare = rates.offered < t::SPARE * self.capacity.value.unwrap_or(capacity) && !e.overloaded && drained;
-        self.idle = if spare { self.idle + 1 } else { 0 };
+        let capacity = self.capacity.value.unwrap_or(capacity);
+        let spare = signal.rates.offered.max(e.offered) < t::SPARE * capacity && !e.overloaded && self.drained(c);
+        self.idle = if spare && !self.until_seen { self.idle + 1 } else { 0 };
         if self.idle >= t::IDLE_TICKS {
             self.phase = Phase::Calm;
             self.capacity.proven = true;
@@ -219,19 +234,24 @@ impl Group {
         }
     }
 
-    /// Late answers although the queue should be empty. The first time the queue was longer than thought, and empties once more.
-    /// After that there is less capacity than was thought. Where much is answered in time all the same (newest first, or work of
-    /// clients that left is dropped), that is the capacity.
-    fn stuck(&mut self, rates: &Rates, c: &Context) {
+    fn drained(&self, c: &Context) -> bool {
+        self.capacity.value.is_none_or(|capacity| self.backlog < 0.3 * c.slo * capacity)
+    }
+
+    /// Late answers although the queue should be empty: it was longer than thought, or there is less capacity. Little is admitted
+    /// until answers are seen to come in time. Where much is answered in time all the same (newest first, or work of clients that
+    /// left is dropped), that is the capacity.
+    fn stuck(&mut self, newest: &Rates, c: &Context) {
         let Some(capacity) = self.capacity.value else { return };
         self.stuck += 1;
-        let served = if rates.ok > 0.35 * rates.accepted { rates.ok } else { 0.0 };
-        if self.stuck > 1 || served > 0.0 {
-            let less = (t::CUT * capacity).max(served.min(0.97 * capacity));
-            self.capacity.lowered(capacity, c.now);
-            self.capacity.value = Some(less);
+        self.capacity.lowered(capacity, c.now);
+        if newest.ok > 0.35 * newest.accepted {
+            self.capacity.value = Some(newest.ok.min(0.97 * capacity));
+            return;
         }
-        self.backlog = 2.0 * c.slo * capacity;
+        let factor = if self.stuck > 1 { t::CUT } else { t::FIRST_CUT };
+        self.capacity.value = Some(factor * capacity);
+        self.until_seen = true;
     }
 
     /// The limit that empties the queue within a tick and admits what the pods can do.
@@ -241,8 +261,9 @@ impl Group {
         let at_effect = (self.backlog + (in_force - capacity).clamp(-capacity, capacity) * t::DELIVERY).max(0.0);
         let small = if self.phase == Phase::Drain { t::QUEUE_SHARE } else { 2.0 * t::QUEUE_SHARE };
         let spared = if at_effect > small * c.slo * capacity { at_effect / c.interval } else { 0.0 };
-        let target = (t::AIM * capacity - spared).max(t::LEAST * capacity);
-        self.phase = if spared > 0.0 { Phase::Drain } else { Phase::Hold };
+        let target = if self.until_seen { 0.0 } else { t::AIM * capacity - spared };
+        let target = target.max(t::LEAST * capacity);
+        self.phase = if spared > 0.0 || self.until_seen { Phase::Drain } else { Phase::Hold };
         let far = self.limit.is_none_or(|limit| (target - limit).abs() > t::BAND * limit);
         if first || far {
             self.set(target, c);

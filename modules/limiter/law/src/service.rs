@@ -88,11 +88,9 @@ impl Service {
             let others_late = if served > 0.0 { late / served } else { 0.0 };
             let others_cpu = others.filter_map(|(_, signal)| signal.cpu).sum::<f64>() / count;
             let many = own.rates.late * c.window > t::FEW_CALLS;
-            let late = many && own.rates.late_share() > t::OUTLIER_LATE && others_late < t::OUTLIER_LATE / 5.0;
-            let busy = self.main.phase == Phase::Hold
-                && own.rates.late_share() > t::LATE_SHARE
-                && own.cpu.is_some_and(|cpu| cpu > 0.98 && others_cpu < 0.85);
-            if late || busy {
+            let busier = own.cpu.is_some_and(|cpu| cpu > 0.98 && others_cpu < t::BUSY);
+            let worse = others_late < t::OUTLIER_LATE / 5.0 || busier;
+            if many && own.rates.late_share() > t::OUTLIER_LATE && worse {
                 let ticks = self.suspects.entry((*name).to_owned()).or_insert(0);
                 *ticks += 1;
                 if *ticks >= t::OUTLIER_TICKS {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::tuning as t;
 use crate::{Api, Pod, Tick};
 
 /// Requests per second of one pod, a mean over the group.
@@ -82,15 +83,18 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    /// Means over `pods`; `None` where none of them has rates.
+    /// Means over `pods`; `None` where none of them has rates. A pod that mostly fails says nothing about the others, unless all
+    /// of them do.
     pub fn of_pods<'a>(pods: impl Iterator<Item = &'a Pod>) -> Option<Signal> {
+        let known: Vec<(&Pod, Rates)> = pods.filter_map(|pod| of_pod(pod).map(|rates| (pod, rates))).collect();
+        let failing = |rates: &Rates| share(rates.errors, rates.done()) > t::FAILING;
+        let all_fail = known.iter().all(|(_, rates)| failing(rates));
         let mut sum = Rates::default();
         let mut count = 0.0;
         let mut inflight = Mean::default();
         let mut cpu = Mean::default();
-        for pod in pods {
-            let Some(rates) = of_pod(pod) else { continue };
-            sum.add(&rates);
+        for (pod, rates) in known.iter().filter(|(_, rates)| all_fail || !failing(rates)) {
+            sum.add(rates);
             count += 1.0;
             inflight.add(valid(pod.inflight));
             cpu.add(valid(pod.cpu));

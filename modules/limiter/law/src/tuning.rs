@@ -23,7 +23,7 @@ pub(crate) const CEILING_BAND: f64 = 0.1;
 /// Change of the limit that is worth a write.
 pub(crate) const BAND: f64 = 0.03;
 /// What is admitted at least while the queue empties, as a share of the capacity.
-pub(crate) const LEAST: f64 = 0.05;
+pub(crate) const LEAST: f64 = 0.1;
 /// Factor of a capacity that proved too high.
 pub(crate) const CUT: f64 = 0.75;
 /// Offered share of the capacity below which a limit is not needed.
@@ -66,3 +66,11 @@ pub(crate) const FIRST_RAISE: f64 = 0.03;
 pub(crate) const QUIET: f64 = 20.0;
 /// By how much a queue that nobody measured is taken longer than it was estimated: a rest of it costs more than a pause.
 pub(crate) const MARGIN: f64 = 1.4;
+/// Share of late answers that says that nothing is answered in time.
+pub(crate) const MOST_LATE: f64 = 0.6;
+/// Intervals after a change from which the newest measurements are of its effect.
+pub(crate) const RECENT: f64 = 1.4;
+/// Factor of the capacity when a queue did not empty as was thought, before `CUT`.
+pub(crate) const FIRST_CUT: f64 = 0.93;
+/// Share of errors that makes a pod no measure of the others.
+pub(crate) const FAILING: f64 = 0.5;
