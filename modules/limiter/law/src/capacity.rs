@@ -31,6 +31,10 @@ pub(crate) struct Capacity {
     too_much: Option<f64>,
     /// Raises in a row.
     easy: u32,
+    /// Whether it was raised since it was lowered.
+    raised: bool,
+    /// Mean wait while limiting, in seconds.
+    usual_wait: f64,
 }
 
 impl Default for Capacity {
@@ -48,6 +52,8 @@ impl Default for Capacity {
             in_vain: 0,
             too_much: None,
             easy: 0,
+            raised: false,
+            usual_wait: 0.0,
         }
     }
 }
@@ -95,12 +101,11 @@ impl Capacity {
         };
     }
 
-    /// The capacity when an overload begins.
-    pub fn guess(&self, rates: &Rates, _e: &Evidence) -> f64 {
-        let accepted = rates.accepted.max(0.1);
-        let known = self.value.or(self.by_cpu());
-        match known {
-            Some(known) if accepted > 0.93 * known => known,
+    /// The capacity when an overload begins, with `accepted` requests per second.
+    pub fn guess(&self, rates: &Rates, accepted: f64) -> f64 {
+        let accepted = accepted.max(0.1);
+        match self.value.or(self.by_cpu()) {
+            Some(known) if accepted > 0.9 * known => known,
             Some(_) => (t::FELL * accepted).max(rates.ok.min(accepted)),
             None if accepted > 1.3 * self.best && self.best > 0.0 => (self.best * accepted).sqrt(),
             None => 0.7 * accepted,
@@ -126,18 +131,22 @@ impl Capacity {
                 self.lowered(value, c.now);
             }
             self.value = Some(new.max(0.9 * value));
-        } else if let Some(cpu) = cpu.filter(|cpu| *cpu > 0.1) {
+        } else if let Some(cpu) = cpu.filter(|cpu| *cpu > 0.01) {
             if shedding && cpu < t::ROOM {
                 let room = 0.99 * raw.done() / cpu;
                 let bound = match self.too_much.filter(|_| c.now < self.quiet_until) {
-                    Some(too_much) => (0.97 * too_much).max(value),
+                    Some(too_much) => (0.95 * too_much).max(value),
                     None => value * t::MOST_RAISE,
                 };
                 self.value = Some(room.min(bound).max(value));
             }
         } else if shedding && wait < t::QUEUE_SHARE * c.slo {
+            if wait < 0.3 * self.usual_wait {
+                self.quiet_until = c.now;
+            }
             self.raise(value, c.now);
         }
+        self.usual_wait += 0.15 * (wait - self.usual_wait);
     }
 
     /// Without CPU use to go by: half the way to what proved too much, and no further for a time that doubles.
@@ -151,21 +160,23 @@ impl Capacity {
             None => 1.0 + t::FIRST_RAISE * f64::from(1_u32 << self.easy.min(4)),
         };
         self.easy += 1;
+        self.raised = true;
         self.value = Some(value * raise.min(t::BLIND_RAISE));
     }
 
-    /// `capacity` proved too much at `now`.
+    /// `capacity` proved too much at `now`. If it had been raised to that, the next raise waits twice as long.
     pub fn lowered(&mut self, capacity: f64, now: f64) {
         self.easy = 0;
         self.too_much = Some(capacity);
-        self.in_vain = (self.in_vain + 1).min(5);
+        self.in_vain = if self.raised { (self.in_vain + 1).min(4) } else { self.in_vain.min(1) };
+        self.raised = false;
         self.quiet_until = now + t::QUIET * f64::from(1_u32 << self.in_vain);
     }
 }
 
 impl Capacity {
-    /// A rate that was answered in time.
-    pub fn answered(&mut self, ok: f64) {
-        self.best = self.best.max(ok);
+    /// What is known of a pod that answers `ok` and is slower than the usual one.
+    pub fn of_slow_pod(ok: f64, usual: Option<f64>) -> Self {
+        Self { best: ok, value: usual.map(|usual| usual * t::FELL), ..Self::default() }
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Group {
     stuck: u32,
     /// Admits little until answers are seen to come in time.
     until_seen: bool,
+    /// Nearly all was late, so that the length of the queue is a guess: the capacity is admitted in two steps.
+    deep: bool,
     /// Ticks in a row with a long queue, and ticks with late answers of pods that were not busy.
     queued: u32,
     elsewhere: u32,
@@ -157,12 +159,13 @@ impl Group {
     fn calm(&mut self, rates: &Rates, newest: &Rates, e: &Evidence, c: &Context) {
         let since = c.age + c.interval;
         if e.overloaded {
-            let capacity = self.capacity.guess(rates, e);
+            let capacity = self.capacity.guess(rates, newest.accepted.max(rates.accepted));
             let queued = match e.wait_s {
                 Some(wait) if e.late_share < t::MANY_LATE => wait * capacity,
                 _ => t::MARGIN * (c.slo * capacity).max((newest.accepted - capacity) * since),
             };
             self.capacity.value = Some(capacity);
+            self.deep = e.late_share >= t::MANY_LATE;
             self.enter_limiting(queued, c);
             return;
         }
@@ -205,7 +208,7 @@ impl Group {
         };
         let seen = c.now - c.age - self.changed_at;
         let clean = seen >= t::CLEAN * c.window;
-        let recent = seen >= t::RECENT * c.interval;
+        let recent = seen >= t::RECENT * c.interval + c.slo;
         if self.until_seen {
             if recent && newest.ok > 2.0 * newest.late {
                 self.until_seen = false;
@@ -261,7 +264,11 @@ impl Group {
         let at_effect = (self.backlog + (in_force - capacity).clamp(-capacity, capacity) * t::DELIVERY).max(0.0);
         let small = if self.phase == Phase::Drain { t::QUEUE_SHARE } else { 2.0 * t::QUEUE_SHARE };
         let spared = if at_effect > small * c.slo * capacity { at_effect / c.interval } else { 0.0 };
-        let target = if self.until_seen { 0.0 } else { t::AIM * capacity - spared };
+        let mut target = if self.until_seen { 0.0 } else { t::AIM * capacity - spared };
+        if self.deep && spared == 0.0 && !first {
+            target = t::HALF * capacity;
+            self.deep = false;
+        }
         let target = target.max(t::LEAST * capacity);
         self.phase = if spared > 0.0 || self.until_seen { Phase::Drain } else { Phase::Hold };
         let far = self.limit.is_none_or(|limit| (target - limit).abs() > t::BAND * limit);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::Capacity;
 use crate::group::{Context, Evidence, Group, Phase};
 use crate::signal::{Signal, valid};
 use crate::tuning as t;
@@ -75,7 +76,7 @@ impl Service {
             .filter(|(name, _)| !self.outliers.contains_key(**name))
             .filter_map(|(name, pod)| Signal::of_pods(std::iter::once(*pod)).map(|signal| (*name, signal)))
             .collect();
-        if normal.len() < 2 {
+        if normal.len() < 2 || self.main.phase == Phase::Drain {
             return;
         }
         let mut found = Vec::new();
@@ -107,7 +108,7 @@ impl Service {
         for (name, ok) in found {
             self.suspects.remove(&name);
             let mut outlier = Outlier::default();
-            outlier.group.capacity.answered(ok);
+            outlier.group.capacity = Capacity::of_slow_pod(ok, self.main.capacity.value);
             self.outliers.insert(name, outlier);
         }
     }

@@ -47,7 +47,7 @@ pub(crate) const MOST_RAISE: f64 = 1.5;
 /// Share of late answers of a single pod that makes it differ from the others.
 pub(crate) const OUTLIER_LATE: f64 = 0.5;
 /// Ticks in a row that a pod must differ.
-pub(crate) const OUTLIER_TICKS: u32 = 2;
+pub(crate) const OUTLIER_TICKS: u32 = 3;
 /// Ticks in a row after which it is one of many again.
 pub(crate) const OUTLIER_WELL_TICKS: u32 = 18;
 /// Calm tokens of a bucket at least, so that chance refuses nobody below the ceiling.
@@ -63,14 +63,16 @@ pub(crate) const BLIND_RAISE: f64 = 1.15;
 /// The first of such raises; each further one in a row is twice as large.
 pub(crate) const FIRST_RAISE: f64 = 0.03;
 /// Time without raises after one was in vain, doubled each time, in seconds.
-pub(crate) const QUIET: f64 = 20.0;
+pub(crate) const QUIET: f64 = 15.0;
 /// By how much a queue that nobody measured is taken longer than it was estimated: a rest of it costs more than a pause.
 pub(crate) const MARGIN: f64 = 1.4;
 /// Share of late answers that says that nothing is answered in time.
 pub(crate) const MOST_LATE: f64 = 0.6;
-/// Intervals after a change from which the newest measurements are of its effect.
-pub(crate) const RECENT: f64 = 1.4;
+/// Intervals after a change, and the SLO, from which the newest measurements are of its effect.
+pub(crate) const RECENT: f64 = 0.5;
+/// First step after a queue of unknown length, as a share of the capacity.
+pub(crate) const HALF: f64 = 0.6;
 /// Factor of the capacity when a queue did not empty as was thought, before `CUT`.
-pub(crate) const FIRST_CUT: f64 = 0.93;
+pub(crate) const FIRST_CUT: f64 = 0.9;
 /// Share of errors that makes a pod no measure of the others.
 pub(crate) const FAILING: f64 = 0.5;
