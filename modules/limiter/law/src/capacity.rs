@@ -21,6 +21,8 @@ pub(crate) struct Capacity {
     cpu_work: f64,
     cpu_weight: f64,
     cpu_ticks: u32,
+    /// What part of the CPU can be used before answers are late: waiting grows before the CPU is full.
+    cpu_part: f64,
     /// The largest rate that was answered in time.
     best: f64,
     /// Raising is not tried before this time.
@@ -47,6 +49,7 @@ impl Default for Capacity {
             cpu_work: 0.0,
             cpu_weight: 0.0,
             cpu_ticks: 0,
+            cpu_part: 1.0,
             best: 0.0,
             quiet_until: 0.0,
             in_vain: 0,
@@ -81,7 +84,7 @@ impl Capacity {
 
     /// Capacity by work per CPU.
     pub fn by_cpu(&self) -> Option<f64> {
-        (self.cpu_tells && self.cpu_ticks >= 3).then(|| self.cpu_work / self.cpu_weight)
+        (self.cpu_tells && self.cpu_ticks >= 3).then(|| self.cpu_part * self.cpu_work / self.cpu_weight)
     }
 
     /// The capacity that a ceiling may rest on.
@@ -122,6 +125,9 @@ impl Capacity {
         let queued = wait > 2.0 * t::QUEUE_SHARE * c.slo && raw.served() < value;
         if e.late_share > t::LATE_SHARE || wait > t::WAIT_SHARE * c.slo {
             let new = (0.3 * value + 0.7 * raw.served()).clamp(0.5 * value, 0.97 * value);
+            if e.late_share > t::LATE_SHARE {
+                self.not_by_cpu(value, 0.98);
+            }
             self.lowered(value, c.now);
             self.value = Some(new);
         } else if queued {
@@ -132,8 +138,8 @@ impl Capacity {
             }
             self.value = Some(new.max(0.9 * value));
         } else if let Some(cpu) = cpu.filter(|cpu| *cpu > 0.01) {
-            if shedding && cpu < t::ROOM {
-                let room = 0.99 * raw.done() / cpu;
+            if shedding && cpu < t::ROOM * self.cpu_part {
+                let room = 0.99 * self.cpu_part * raw.done() / cpu;
                 let bound = match self.too_much.filter(|_| c.now < self.quiet_until) {
                     Some(too_much) => (0.95 * too_much).max(value),
                     None => value * t::MOST_RAISE,
@@ -146,6 +152,7 @@ impl Capacity {
             }
             self.raise(value, c.now);
         }
+        self.cpu_part = (self.cpu_part * t::FORGET_PART).min(1.0);
         self.usual_wait += 0.15 * (wait - self.usual_wait);
     }
 
@@ -162,6 +169,13 @@ impl Capacity {
         self.easy += 1;
         self.raised = true;
         self.value = Some(value * raise.min(t::BLIND_RAISE));
+    }
+
+    /// `capacity` proved too much although the CPU should have been enough: only `part` of what it seemed can be used.
+    pub fn not_by_cpu(&mut self, capacity: f64, part: f64) {
+        if let Some(by_cpu) = self.by_cpu().filter(|by_cpu| (0.85..1.15).contains(&(capacity / by_cpu))) {
+            self.cpu_part = (self.cpu_part * part * capacity / by_cpu).clamp(t::LEAST_CPU_PART, self.cpu_part);
+        }
     }
 
     /// `capacity` proved too much at `now`. If it had been raised to that, the next raise waits twice as long.

@@ -98,7 +98,7 @@ impl Group {
         let phase = self.phase;
         match phase {
             Phase::Calm => self.calm(&rates, &newest, &evidence, c),
-            Phase::Drain | Phase::Hold => self.limiting(signal, &newest, &evidence, c),
+            Phase::Drain | Phase::Hold => self.limiting(signal, &newest, cpu, &evidence, c),
         }
         evidence
     }
@@ -107,11 +107,12 @@ impl Group {
         let late = rates.late * signal.pods * c.interval;
         let late_share = if late < t::FEW_CALLS { 0.0 } else { rates.late_share() };
         let base = self.capacity.base_s;
-        let time = signal
-            .inflight
-            .filter(|_| signal.rates.done() > 0.1)
-            .map(|n| n / signal.rates.done().max(signal.rates.accepted))
-            .or(signal.mean_s);
+        // Requests in the pods are of now, rates are of a window: where a limit is in force, it is what is admitted now.
+        let admitted = match c.in_force {
+            Some(limit) if self.phase != Phase::Calm => limit.min(rates.offered),
+            _ => signal.rates.done().max(signal.rates.accepted),
+        };
+        let time = signal.inflight.filter(|_| admitted > 0.1).map(|n| n / admitted).or(signal.mean_s);
         Evidence {
             late_share,
             wait_s: time.zip(base).map(|(time, base)| (time - base).max(0.0)),
@@ -201,7 +202,7 @@ impl Group {
         self.aim(c, true);
     }
 
-    fn limiting(&mut self, signal: &Signal, newest: &Rates, e: &Evidence, c: &Context) {
+    fn limiting(&mut self, signal: &Signal, newest: &Rates, cpu: Option<f64>, e: &Evidence, c: &Context) {
         let Some(capacity) = self.capacity.value else {
             self.phase = Phase::Calm;
             return;
@@ -210,11 +211,15 @@ impl Group {
         let clean = seen >= t::CLEAN * c.window;
         let recent = seen >= t::RECENT * c.interval + c.slo;
         if self.until_seen {
-            if recent && newest.ok > 2.0 * newest.late {
+            let in_time = match e.wait_s {
+                Some(wait) => wait < t::WAIT_SHARE * c.slo,
+                None => newest.ok > 2.0 * newest.late,
+            };
+            if recent && (in_time || cpu.is_some_and(|cpu| self.capacity.cpu_tells && cpu < t::IDLE_CPU)) {
                 self.until_seen = false;
                 self.backlog = 0.0;
             }
-        } else if recent && newest.late_share() > t::MOST_LATE && self.drained(c) {
+        } else if self.drained(c) && self.still_late(newest, e, c, recent, seen >= c.window) {
             self.stuck(newest, c);
         } else if clean && e.late_share < t::MANY_LATE {
             match e.wait_s {
@@ -237,6 +242,12 @@ impl Group {
         }
     }
 
+    /// Whether too much is late although the limit had time to act. Soon after a change only the plainest case counts.
+    fn still_late(&self, newest: &Rates, e: &Evidence, c: &Context, recent: bool, whole: bool) -> bool {
+        let waits = e.wait_s.is_none_or(|wait| wait > 0.5 * c.slo);
+        (recent && waits && newest.late_share() > t::MOST_LATE) || (whole && newest.late_share() >= t::MANY_LATE)
+    }
+
     fn drained(&self, c: &Context) -> bool {
         self.capacity.value.is_none_or(|capacity| self.backlog < 0.3 * c.slo * capacity)
     }
@@ -247,6 +258,7 @@ impl Group {
     fn stuck(&mut self, newest: &Rates, c: &Context) {
         let Some(capacity) = self.capacity.value else { return };
         self.stuck += 1;
+        self.capacity.not_by_cpu(capacity, t::FIRST_CUT);
         self.capacity.lowered(capacity, c.now);
         if newest.ok > 0.35 * newest.accepted {
             self.capacity.value = Some(newest.ok.min(0.97 * capacity));

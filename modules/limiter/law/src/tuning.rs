@@ -21,7 +21,7 @@ pub(crate) const CEILING: f64 = 1.06;
 /// Change of the ceiling that is worth a write.
 pub(crate) const CEILING_BAND: f64 = 0.1;
 /// Change of the limit that is worth a write.
-pub(crate) const BAND: f64 = 0.03;
+pub(crate) const BAND: f64 = 0.04;
 /// What is admitted at least while the queue empties, as a share of the capacity.
 pub(crate) const LEAST: f64 = 0.1;
 /// Factor of a capacity that proved too high.
@@ -76,3 +76,9 @@ pub(crate) const HALF: f64 = 0.6;
 pub(crate) const FIRST_CUT: f64 = 0.9;
 /// Share of errors that makes a pod no measure of the others.
 pub(crate) const FAILING: f64 = 0.5;
+/// CPU use that says that the queue is empty.
+pub(crate) const IDLE_CPU: f64 = 0.8;
+/// Growth of the usable part of the CPU in each tick without harm.
+pub(crate) const FORGET_PART: f64 = 1.001;
+/// The usable part of the CPU at least.
+pub(crate) const LEAST_CPU_PART: f64 = 0.6;
