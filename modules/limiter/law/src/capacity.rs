@@ -31,6 +31,8 @@ pub(crate) struct Capacity {
     in_vain: u32,
     /// A rate that was too much, until `quiet_until`.
     too_much: Option<f64>,
+    /// The largest capacity that was admitted without harm in this overload.
+    held: Option<f64>,
     /// Raises in a row.
     easy: u32,
     /// Whether it was raised since it was lowered.
@@ -54,6 +56,7 @@ impl Default for Capacity {
             quiet_until: 0.0,
             in_vain: 0,
             too_much: None,
+            held: None,
             easy: 0,
             raised: false,
             usual_wait: 0.0,
@@ -121,7 +124,6 @@ impl Capacity {
         let raw = &signal.rates;
         let wait = e.wait_s.unwrap_or(0.0);
         let cpu = e.cpu.filter(|_| self.cpu_tells);
-        let shedding = raw.offered > 1.02 * raw.accepted;
         let queued = wait > 2.0 * t::QUEUE_SHARE * c.slo && raw.served() < value;
         if e.late_share > t::LATE_SHARE || wait > t::WAIT_SHARE * c.slo {
             let new = (0.3 * value + 0.7 * raw.served()).clamp(0.5 * value, 0.97 * value);
@@ -129,7 +131,7 @@ impl Capacity {
                 self.not_by_cpu(value, 0.98);
             }
             self.lowered(value, c.now);
-            self.value = Some(new);
+            self.value = Some(self.held.unwrap_or(new).max(new));
         } else if queued {
             // Busy pods with a queue that is short enough: what they answer is what they can do.
             let new = 0.3 * value + 0.7 * raw.served();
@@ -137,7 +139,20 @@ impl Capacity {
                 self.lowered(value, c.now);
             }
             self.value = Some(new.max(0.9 * value));
-        } else if let Some(cpu) = cpu.filter(|cpu| *cpu > 0.01) {
+        } else {
+            self.held = Some(self.held.map_or(value, |held| held.max(value)));
+            self.make_use_of_room(signal, cpu, c, wait);
+        }
+        self.cpu_part = (self.cpu_part * t::FORGET_PART).min(1.0);
+        self.usual_wait += 0.15 * (wait - self.usual_wait);
+    }
+
+    /// Nothing waits: raises the capacity where requests are refused and the pods could do more.
+    fn make_use_of_room(&mut self, signal: &Signal, cpu: Option<f64>, c: &Context, wait: f64) {
+        let Some(value) = self.value else { return };
+        let raw = &signal.rates;
+        let shedding = raw.offered > 1.02 * raw.accepted;
+        if let Some(cpu) = cpu.filter(|cpu| *cpu > 0.01) {
             if shedding && cpu < t::ROOM * self.cpu_part {
                 let room = 0.99 * self.cpu_part * raw.done() / cpu;
                 let bound = match self.too_much.filter(|_| c.now < self.quiet_until) {
@@ -152,8 +167,28 @@ impl Capacity {
             }
             self.raise(value, c.now);
         }
-        self.cpu_part = (self.cpu_part * t::FORGET_PART).min(1.0);
-        self.usual_wait += 0.15 * (wait - self.usual_wait);
+    }
+
+    /// A queue grows soon after a raise: back to what was fine before. Answers whether there is such a capacity.
+    pub fn take_back(&mut self, now: f64) -> bool {
+        let Some((value, held)) = self.value.zip(self.held) else { return false };
+        if !self.raised || held > 0.99 * value {
+            return false;
+        }
+        self.lowered(value, now);
+        self.value = Some(held);
+        true
+    }
+
+    /// What was admitted without harm in this overload.
+    pub fn held(&self) -> Option<f64> {
+        self.held
+    }
+
+    /// A new overload: what was fine before says nothing.
+    pub fn begin(&mut self) {
+        self.held = None;
+        self.easy = 0;
     }
 
     /// Without CPU use to go by: half the way to what proved too much, and no further for a time that doubles.
@@ -181,6 +216,7 @@ impl Capacity {
     /// `capacity` proved too much at `now`. If it had been raised to that, the next raise waits twice as long.
     pub fn lowered(&mut self, capacity: f64, now: f64) {
         self.easy = 0;
+        self.held = self.held.filter(|held| *held < 0.98 * capacity);
         self.too_much = Some(capacity);
         self.in_vain = if self.raised { (self.in_vain + 1).min(4) } else { self.in_vain.min(1) };
         self.raised = false;

@@ -196,6 +196,7 @@ impl Group {
 
     fn enter_limiting(&mut self, queued: f64, c: &Context) {
         self.backlog = queued;
+        self.capacity.begin();
         self.idle = 0;
         self.stuck = 0;
         self.until_seen = false;
@@ -221,6 +222,8 @@ impl Group {
             }
         } else if self.drained(c) && self.still_late(newest, e, c, recent, seen >= c.window) {
             self.stuck(newest, c);
+        } else if recent && e.wait_s.is_some_and(|wait| wait > t::WAIT_SHARE * c.slo) && self.capacity.take_back(c.now) {
+            self.backlog = e.wait_s.unwrap_or(0.0) * capacity;
         } else if clean && e.late_share < t::MANY_LATE {
             match e.wait_s {
                 Some(wait) => self.backlog = 0.5 * self.backlog + 0.5 * wait * capacity,
@@ -261,7 +264,8 @@ impl Group {
         self.capacity.not_by_cpu(capacity, t::FIRST_CUT);
         self.capacity.lowered(capacity, c.now);
         if newest.ok > 0.35 * newest.accepted {
-            self.capacity.value = Some(newest.ok.min(0.97 * capacity));
+            let least = self.capacity.held().unwrap_or(0.6 * capacity);
+            self.capacity.value = Some(newest.ok.clamp(least.min(0.97 * capacity), 0.97 * capacity));
             return;
         }
         let factor = if self.stuck > 1 { t::CUT } else { t::FIRST_CUT };

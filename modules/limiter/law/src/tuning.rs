@@ -61,7 +61,7 @@ pub(crate) const RAMP: f64 = 60.0;
 /// Raise where nothing but the absence of a queue says that there is room.
 pub(crate) const BLIND_RAISE: f64 = 1.15;
 /// The first of such raises; each further one in a row is twice as large.
-pub(crate) const FIRST_RAISE: f64 = 0.03;
+pub(crate) const FIRST_RAISE: f64 = 0.045;
 /// Time without raises after one was in vain, doubled each time, in seconds.
 pub(crate) const QUIET: f64 = 15.0;
 /// By how much a queue that nobody measured is taken longer than it was estimated: a rest of it costs more than a pause.
