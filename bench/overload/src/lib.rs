@@ -7,3 +7,4 @@ pub mod law;
 pub mod peers;
 pub mod plant_b;
 pub mod plant_c;
+pub mod trimtab;

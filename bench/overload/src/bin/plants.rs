@@ -58,11 +58,13 @@ enum Command {
 }
 
 /// Laws that make sense in Plant B, and in Plant C, which has no requests.
-const IN_B: [&str; 15] = [
+const IN_B: [&str; 17] = [
+    "trimtab", "trimtab-entry",
     "none", "static", "bang-bang", "aimd", "gradient2", "vegas", "cl-aimd", "cl-gradient", "cl-vegas", "breakwater", "dagor",
     "aperture", "bbr", "mimd", "mimd-fast",
 ];
-const IN_C: [&str; 8] = [
+const IN_C: [&str; 9] = [
+    "trimtab",
     "none", "static", "bang-bang", "aimd-tick", "gradient2-tick", "vegas-tick", "aperture", "mimd",
 ];
 
@@ -75,7 +77,7 @@ fn factory(law: &str, params: &Value) -> Box<Factory> {
 fn contestant(law: &str, params: &Value) -> Contestant {
     Contestant {
         name: law.to_owned(),
-        placement: if law.starts_with("mimd") { Placement::Entry } else { Placement::Services },
+        placement: if law.starts_with("mimd") || law == "trimtab-entry" { Placement::Entry } else { Placement::Services },
         telemetry: if law == "mimd-fast" { plant_b::TOPFULL } else { plant_b::PROMETHEUS },
         factory: factory(law, params),
     }
