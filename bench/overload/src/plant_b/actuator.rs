@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use trimtab_law::{Config, Outputs};
 
-use super::bucket::Bucket;
+use crate::bucket::Bucket;
 use super::meter::{self, Meter};
 use super::pods::{Buckets, Pods};
 use super::topology::{APIS, SERVICES};

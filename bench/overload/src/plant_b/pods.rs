@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::bucket::Bucket;
+use crate::bucket::Bucket;
 use super::meter::Meter;
-use super::random::Random;
+use crate::random::Random;
 use super::topology::{N_APIS, SERVICES};
 use crate::law::Gate;
 

@@ -8,7 +8,7 @@ use trimtab_law::Config;
 use super::actuator::Actuator;
 use super::meter::{End, Meter};
 use super::pods::{Buckets, Pods, QUEUE, SIGMA};
-use super::random::Random;
+use crate::random::Random;
 use super::topology::{APIS, N_APIS, SERVICES};
 use super::{Factory, Outcome, Setup};
 use crate::law;
