@@ -85,6 +85,14 @@ impl Capacity {
         }
     }
 
+    /// Answers are late while the CPU is idle: the bottleneck is behind the pods, and what CPU use said is void.
+    pub fn cpu_misleads(&mut self) {
+        self.cpu_tells = false;
+        if !self.proven {
+            self.value = None;
+        }
+    }
+
     /// Capacity by work per CPU.
     pub fn by_cpu(&self) -> Option<f64> {
         (self.cpu_tells && self.cpu_ticks >= 3).then(|| self.cpu_part * self.cpu_work / self.cpu_weight)

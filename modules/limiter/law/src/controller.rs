@@ -132,11 +132,14 @@ fn outputs(service: &Service, config: &Config, evidence: &Evidence) -> Outputs {
     let ready = service.ready.max(1.0);
     let least = (config.floor / ready).max((1.0 - config.max_shed) * evidence.offered);
     let limit = service.main.limit.map(|limit| limit.max(least));
-    let per_pod = service
+    let mut per_pod: BTreeMap<String, f64> = service
         .outliers
         .iter()
         .filter_map(|(name, outlier)| outlier.group.limit.map(|limit| (name.clone(), limit.max(config.floor / ready))))
         .collect();
+    if let Some(limit) = limit.filter(|_| service.main.phase != Phase::Calm) {
+        per_pod.extend(service.warming.keys().map(|name| (name.clone(), limit * t::WARM_SHARE)));
+    }
     let bucket_s = limit.map(|limit| match service.main.phase {
         Phase::Calm => t::CALM_BUCKET.max(t::CALM_TOKENS / limit),
         Phase::Drain | Phase::Hold => t::BUCKET.max(2.0 / limit),

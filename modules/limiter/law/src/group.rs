@@ -141,7 +141,7 @@ impl Group {
         }
         self.elsewhere += 1;
         if self.elsewhere >= 2 {
-            self.capacity.cpu_tells = false;
+            self.capacity.cpu_misleads();
         }
         self.elsewhere >= 2
     }
@@ -225,6 +225,7 @@ impl Group {
         } else if recent && e.wait_s.is_some_and(|wait| wait > t::WAIT_SHARE * c.slo) && self.capacity.take_back(c.now) {
             self.backlog = e.wait_s.unwrap_or(0.0) * capacity;
         } else if clean && e.late_share < t::MANY_LATE {
+            self.stuck = 0;
             match e.wait_s {
                 Some(wait) => self.backlog = 0.5 * self.backlog + 0.5 * wait * capacity,
                 None if e.late_share < t::LATE_SHARE => self.backlog = 0.0,

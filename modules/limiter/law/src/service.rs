@@ -1,6 +1,6 @@
 //! The pods of one service: most of them as one group, those that differ from the others each for itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,10 @@ pub(crate) struct Service {
     pub outliers: BTreeMap<String, Outlier>,
     /// Ticks in a row in which a pod did worse than the others.
     suspects: BTreeMap<String, u32>,
+    /// New pods, and since when they are there. They are no measure of the others until they are as fast.
+    pub warming: BTreeMap<String, f64>,
+    /// Pods of the last tick.
+    known: BTreeSet<String>,
     /// Ready pods at the last tick.
     pub ready: f64,
 }
@@ -49,7 +53,9 @@ impl Service {
         self.ready = (ready.len() as f64).max(1.0);
         self.outliers.retain(|name, _| ready.contains_key(name.as_str()));
         self.suspects.retain(|name, _| ready.contains_key(name.as_str()));
-        let normal = ready.iter().filter(|(name, _)| !self.outliers.contains_key(**name)).map(|(_, pod)| *pod);
+        self.follow_new_pods(&ready, context);
+        let usual = |name: &str| !self.outliers.contains_key(name) && !self.warming.contains_key(name);
+        let normal = ready.iter().filter(|(name, _)| usual(name)).map(|(_, pod)| *pod);
         let mut signal = Signal::of_pods(normal).or_else(|| view.instead.clone())?;
         signal.mean_s = view.mean_s;
         if let Some(offered) = view.offered {
@@ -69,11 +75,32 @@ impl Service {
         Some(evidence)
     }
 
+    /// A new pod is slower than the others until it proves to be as fast, or for a time. When all pods are new, none is.
+    fn follow_new_pods(&mut self, ready: &BTreeMap<&str, &Pod>, c: &Context) {
+        self.warming.retain(|name, _| ready.contains_key(name.as_str()));
+        let usual = self.main.capacity.value;
+        self.warming.retain(|name, since| {
+            let signal = ready.get(name.as_str()).and_then(|pod| Signal::of_pods(std::iter::once(*pod)));
+            let by_cpu = signal.and_then(|s| s.cpu.filter(|cpu| *cpu > 0.05).map(|cpu| s.rates.done() / cpu));
+            let fast = usual.zip(by_cpu).is_some_and(|(usual, by_cpu)| by_cpu > 0.85 * usual);
+            c.now - *since < t::WARM_S && !fast
+        });
+        let is_new = |name: &&&str| !self.known.contains(**name);
+        let new: Vec<String> = ready.keys().filter(is_new).map(|name| (*name).to_owned()).collect();
+        if new.len() < ready.len() {
+            self.warming.extend(new.into_iter().map(|name| (name, c.now)));
+        }
+        self.known = ready.keys().map(|name| (*name).to_owned()).collect();
+        if self.warming.len() >= ready.len() {
+            self.warming.clear();
+        }
+    }
+
     /// A pod is an outlier when its answers are late, or it is busy, while the others are fine, for some ticks.
     fn find_outliers(&mut self, ready: &BTreeMap<&str, &Pod>, c: &Context) {
         let normal: Vec<(&str, Signal)> = ready
             .iter()
-            .filter(|(name, _)| !self.outliers.contains_key(**name))
+            .filter(|(name, _)| !self.outliers.contains_key(**name) && !self.warming.contains_key(**name))
             .filter_map(|(name, pod)| Signal::of_pods(std::iter::once(*pod)).map(|signal| (*name, signal)))
             .collect();
         if normal.len() < 2 || self.main.phase == Phase::Drain {

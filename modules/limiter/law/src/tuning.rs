@@ -17,7 +17,7 @@ pub(crate) const BUSY: f64 = 0.85;
 /// Limit in overload, as a share of the capacity.
 pub(crate) const AIM: f64 = 0.97;
 /// Ceiling in calm, as a share of the capacity.
-pub(crate) const CEILING: f64 = 1.06;
+pub(crate) const CEILING: f64 = 1.07;
 /// Change of the ceiling that is worth a write.
 pub(crate) const CEILING_BAND: f64 = 0.1;
 /// Change of the limit that is worth a write.
@@ -53,7 +53,7 @@ pub(crate) const OUTLIER_WELL_TICKS: u32 = 18;
 /// Calm tokens of a bucket at least, so that chance refuses nobody below the ceiling.
 pub(crate) const CALM_TOKENS: f64 = 20.0;
 /// Time that a full bucket lasts below an armed ceiling, and in an overload, in seconds.
-pub(crate) const CALM_BUCKET: f64 = 0.25;
+pub(crate) const CALM_BUCKET: f64 = 0.3;
 /// See `CALM_BUCKET`.
 pub(crate) const BUCKET: f64 = 0.1;
 /// Time from the held limit to the fallback, in seconds.
@@ -73,7 +73,7 @@ pub(crate) const RECENT: f64 = 0.5;
 /// First step after a queue of unknown length, as a share of the capacity.
 pub(crate) const HALF: f64 = 0.6;
 /// Factor of the capacity when a queue did not empty as was thought, before `CUT`.
-pub(crate) const FIRST_CUT: f64 = 0.9;
+pub(crate) const FIRST_CUT: f64 = 0.95;
 /// Share of errors that makes a pod no measure of the others.
 pub(crate) const FAILING: f64 = 0.5;
 /// CPU use that says that the queue is empty.
@@ -82,3 +82,7 @@ pub(crate) const IDLE_CPU: f64 = 0.8;
 pub(crate) const FORGET_PART: f64 = 1.001;
 /// The usable part of the CPU at least.
 pub(crate) const LEAST_CPU_PART: f64 = 0.6;
+/// Time for which a new pod is taken to be slower than the others, in seconds.
+pub(crate) const WARM_S: f64 = 40.0;
+/// Limit of a new pod, as a share of the limit of the others.
+pub(crate) const WARM_SHARE: f64 = 0.45;
