@@ -1,8 +1,11 @@
-//! AIMD, Gradient and Vegas of the crate `congestion-limiter`: a limit of the requests in each pod.
+//! AIMD and Vegas of the crate `congestion-limiter`: a limit of the requests in each pod.
 //!
 //! The crate times requests itself with tokio's clock, and takes a sample only from a token of its own. So each law has a
 //! tokio runtime whose clock is paused, and its gates move that clock to the time of the plant before each call: the crate runs
 //! as it is, in virtual time.
+//!
+//! Its Gradient is left out: version 0.1.0 subtracts an average from a sample as durations, and panics when a request is faster
+//! than the average.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -11,7 +14,7 @@ use std::time::Duration;
 
 use congestion_limiter::aggregation::Percentile;
 use congestion_limiter::limiter::{self, DefaultLimiter, Limiter, Token};
-use congestion_limiter::limits::{Aimd, Gradient, LimitAlgorithm, Vegas, Windowed};
+use congestion_limiter::limits::{Aimd, LimitAlgorithm, Vegas, Windowed};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use trimtab_law::{Outputs, Tick};
@@ -24,8 +27,6 @@ use crate::law::{Gate, Law, Outcome};
 pub enum Name {
     /// Loss-based.
     Aimd,
-    /// Long against short response time.
-    Gradient,
     /// Queue estimated from the lowest response time.
     Vegas,
 }
@@ -105,7 +106,6 @@ impl Law for Congestion {
                 let by = number(&self.params, "backoff", 0.9);
                 self.limited(Aimd::new_with_initial_limit(20).decrease_factor(by))
             }
-            Name::Gradient => self.limited(Gradient::new_with_initial_limit(20)),
             Name::Vegas => self.limited(Vegas::new_with_initial_limit(20)),
         })
     }

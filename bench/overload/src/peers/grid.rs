@@ -40,7 +40,6 @@ pub fn axes(law: &str) -> Value {
         "vegas" => json!({ "smoothing": [0.1, 1.0], "queue": [1, 3, 6], "probe": [30, 300] }),
         "vegas-tick" => json!({ "smoothing": [0.2, 1.0], "queue": [1, 3, 6], "probe": [30, 300], "times": [1, 5, 20] }),
         "cl-aimd" => json!({ "timeout_s": [0.05, 0.1, 0.25, 1.0], "backoff": [0.9, 0.98] }),
-        "cl-gradient" => json!({ "percentile": [0.0, 0.5, 0.9] }),
         "cl-vegas" => json!({ "percentile": [0.0, 0.5, 0.9], "timeout_s": [0.25, 1.0] }),
         "breakwater" => json!({ "target": [0.02, 0.1, 0.4], "alpha": [0.001, 0.01], "beta": [0.02, 0.2], "round_s": [0.01, 0.05] }),
         "dagor" => json!({ "threshold_s": [0.005, 0.02, 0.05, 0.1], "alpha": [0.05, 0.2], "beta": [0.01, 0.05] }),

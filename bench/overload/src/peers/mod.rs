@@ -35,7 +35,7 @@ pub struct Place<'a> {
 }
 
 /// All laws of this module.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 17] = [
     "none",
     "static",
     "bang-bang",
@@ -46,7 +46,6 @@ pub const NAMES: [&str; 18] = [
     "gradient2-tick",
     "vegas-tick",
     "cl-aimd",
-    "cl-gradient",
     "cl-vegas",
     "breakwater",
     "dagor",
@@ -74,7 +73,6 @@ pub fn by_name(name: &str, params: &Value, place: &Place<'_>) -> Option<Box<dyn 
         "gradient2-tick" => ticks(Name::Gradient2),
         "vegas-tick" => ticks(Name::Vegas),
         "cl-aimd" => timed(Crate::Aimd)?,
-        "cl-gradient" => timed(Crate::Gradient)?,
         "cl-vegas" => timed(Crate::Vegas)?,
         "breakwater" => Box::new(breakwater::Breakwater::new(params, place)),
         "dagor" => Box::new(dagor::Dagor::new(params, place)),
