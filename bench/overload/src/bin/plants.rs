@@ -59,11 +59,30 @@ enum Command {
 
 /// Laws that make sense in Plant B, and in Plant C, which has no requests.
 const IN_B: [&str; 14] = [
-    "none", "static", "bang-bang", "aimd", "gradient2", "vegas", "cl-aimd", "cl-vegas", "breakwater", "dagor",
-    "aperture", "bbr", "mimd", "mimd-fast",
+    "none",
+    "static",
+    "bang-bang",
+    "aimd",
+    "gradient2",
+    "vegas",
+    "cl-aimd",
+    "cl-vegas",
+    "breakwater",
+    "dagor",
+    "aperture",
+    "bbr",
+    "mimd",
+    "mimd-fast",
 ];
 const IN_C: [&str; 8] = [
-    "none", "static", "bang-bang", "aimd-tick", "gradient2-tick", "vegas-tick", "aperture", "mimd",
+    "none",
+    "static",
+    "bang-bang",
+    "aimd-tick",
+    "gradient2-tick",
+    "vegas-tick",
+    "aperture",
+    "mimd",
 ];
 
 fn factory(law: &str, params: &Value) -> Box<Factory> {
@@ -75,8 +94,16 @@ fn factory(law: &str, params: &Value) -> Box<Factory> {
 fn contestant(law: &str, params: &Value) -> Contestant {
     Contestant {
         name: law.to_owned(),
-        placement: if law.starts_with("mimd") { Placement::Entry } else { Placement::Services },
-        telemetry: if law == "mimd-fast" { plant_b::TOPFULL } else { plant_b::PROMETHEUS },
+        placement: if law.starts_with("mimd") {
+            Placement::Entry
+        } else {
+            Placement::Services
+        },
+        telemetry: if law == "mimd-fast" {
+            plant_b::TOPFULL
+        } else {
+            plant_b::PROMETHEUS
+        },
         factory: factory(law, params),
     }
 }
@@ -90,8 +117,15 @@ fn main() -> Result<()> {
         };
         args.law = all.iter().map(|l| (*l).to_owned()).collect();
     }
-    if let Some(law) = args.law.iter().find(|l| !peers::NAMES.contains(&l.as_str())) {
-        bail!("law {law} is not known; known are {}", peers::NAMES.join(", "));
+    if let Some(law) = args
+        .law
+        .iter()
+        .find(|l| !peers::NAMES.contains(&l.as_str()))
+    {
+        bail!(
+            "law {law} is not known; known are {}",
+            peers::NAMES.join(", ")
+        );
     }
     let seeds: Vec<u64> = (args.seed..args.seed + args.seeds).collect();
     let path = args.tuned.join(match args.plant {
@@ -99,13 +133,17 @@ fn main() -> Result<()> {
         Plant::C => "plant-c.json",
     });
     let tuned: grid::Table = match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{} is not as written by tune", path.display()))?,
+        Ok(text) => serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not as written by tune", path.display()))?,
         Err(_) => grid::Table::new(),
     };
     match &args.command {
         Command::Run { params, json } => {
             let params_of = |law: &str| {
-                params.clone().or_else(|| tuned.get(law).map(|t| t.params.clone())).unwrap_or_default()
+                params
+                    .clone()
+                    .or_else(|| tuned.get(law).map(|t| t.params.clone()))
+                    .unwrap_or_default()
             };
             let (text, rows) = report(&args, &seeds, &params_of)?;
             print!("{text}");
@@ -118,10 +156,18 @@ fn main() -> Result<()> {
     }
 }
 
-fn report(args: &Args, seeds: &[u64], params_of: &dyn Fn(&str) -> Value) -> Result<(String, Value)> {
+fn report(
+    args: &Args,
+    seeds: &[u64],
+    params_of: &dyn Fn(&str) -> Value,
+) -> Result<(String, Value)> {
     Ok(match args.plant {
         Plant::B => {
-            let all: Vec<Contestant> = args.law.iter().map(|l| contestant(l, &params_of(l))).collect();
+            let all: Vec<Contestant> = args
+                .law
+                .iter()
+                .map(|l| contestant(l, &params_of(l)))
+                .collect();
             let rows = judge::table(&all, seeds, &Config::default(), args.threads);
             (judge::print(&rows), serde_json::to_value(rows)?)
         }
@@ -142,7 +188,10 @@ fn tune(args: &Args, seeds: &[u64], path: &PathBuf, mut tuned: grid::Table) -> R
             Plant::B => judge::score(&contestant(law, params), seeds, &Config::default()),
             Plant::C => plant_c::row(law, factory(law, params).as_ref(), seeds).goodput_of_target,
         });
-        println!("{law}: {:.3} with {} (published {:.3}, {} tried)", best.score, best.params, best.published, best.tried);
+        println!(
+            "{law}: {:.3} with {} (published {:.3}, {} tried)",
+            best.score, best.params, best.published, best.tried
+        );
         tuned.insert(law.clone(), best);
         let mut text = serde_json::to_string_pretty(&tuned)?;
         text.push('\n');

@@ -59,7 +59,11 @@ impl Clock {
 impl Congestion {
     /// With parameters of the grid; `None` if there is no runtime.
     pub fn new(name: Name, params: &Value) -> Option<Self> {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().ok()?;
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .ok()?;
         Some(Self {
             name,
             params: params.clone(),
@@ -120,7 +124,11 @@ struct Limited<L> {
     slow_s: f64,
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time of a simulation")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a time of a simulation"
+)]
 fn micros(seconds: f64) -> u64 {
     (seconds.max(0.0) * 1e6).round() as u64
 }
@@ -162,7 +170,9 @@ impl<L: Limiter> Gate for Limited<L> {
             limiter::Outcome::Overload
         };
         if let Some(token) = token {
-            self.clock.runtime.block_on(self.limiter.release(token, Some(result)));
+            self.clock
+                .runtime
+                .block_on(self.limiter.release(token, Some(result)));
         }
     }
 }

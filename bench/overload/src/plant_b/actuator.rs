@@ -77,7 +77,11 @@ impl Actuator {
             let seen: Vec<(usize, usize, &Meter)> = range
                 .map(|p| {
                     let pod = &pods.all[p];
-                    let start = if slot.service.is_some() { first } else { pods.of(pod.service).start };
+                    let start = if slot.service.is_some() {
+                        first
+                    } else {
+                        pods.of(pod.service).start
+                    };
                     (pod.service, p - start, &pod.meter)
                 })
                 .collect();
@@ -124,7 +128,8 @@ impl Actuator {
 
 /// Changed values.
 fn changes(old: &Outputs, new: &Outputs) -> u64 {
-    let maps = |a: &std::collections::BTreeMap<String, f64>, b: &std::collections::BTreeMap<String, f64>| {
+    let maps = |a: &std::collections::BTreeMap<String, f64>,
+                b: &std::collections::BTreeMap<String, f64>| {
         let changed = b.iter().filter(|(k, v)| a.get(*k) != Some(v)).count();
         changed + a.keys().filter(|k| !b.contains_key(*k)).count()
     };
@@ -135,9 +140,19 @@ fn changes(old: &Outputs, new: &Outputs) -> u64 {
 fn apply(buckets: &mut Buckets, outputs: &Outputs, pod: &str, pods: f64, now: u64) {
     let seconds = outputs.bucket_s.unwrap_or(1.0);
     let own = outputs.per_pod.get(pod).copied();
-    set(&mut buckets.total, own.or(outputs.limit.map(|l| l / pods)), seconds, now);
+    set(
+        &mut buckets.total,
+        own.or(outputs.limit.map(|l| l / pods)),
+        seconds,
+        now,
+    );
     for (bucket, api) in buckets.apis.iter_mut().zip(APIS) {
-        set(bucket, outputs.per_api.get(api.name).map(|l| l / pods), seconds, now);
+        set(
+            bucket,
+            outputs.per_api.get(api.name).map(|l| l / pods),
+            seconds,
+            now,
+        );
     }
 }
 

@@ -76,11 +76,12 @@ mod tests {
     fn it_starts_full_and_then_keeps_its_rate() {
         for rate in [0.5, 3.0, 40.0, 391.7] {
             let mut bucket = Bucket::new(rate, 1.0, 0);
-            let admitted = (0..100_000_u64)
-                .filter(|i| bucket.take(i * MS))
-                .count() as f64;
+            let admitted = (0..100_000_u64).filter(|i| bucket.take(i * MS)).count() as f64;
             let expected = rate * 100.0 + rate.max(1.0);
-            assert!((admitted / expected - 1.0).abs() < 0.02, "{rate}: {admitted}");
+            assert!(
+                (admitted / expected - 1.0).abs() < 0.02,
+                "{rate}: {admitted}"
+            );
         }
     }
 }

@@ -68,7 +68,13 @@ pub fn jain(values: &[f64]) -> f64 {
     }
 }
 
-fn figures(contestant: &Contestant, scenario: Scenario, retries: bool, seed: u64, config: &Config) -> Figures {
+fn figures(
+    contestant: &Contestant,
+    scenario: Scenario,
+    retries: bool,
+    seed: u64,
+    config: &Config,
+) -> Figures {
     let setup = Setup {
         scenario,
         retries,
@@ -93,7 +99,12 @@ fn figures(contestant: &Contestant, scenario: Scenario, retries: bool, seed: u64
 }
 
 /// All laws in all scenarios with retries off and on. The result does not depend on the number of threads.
-pub fn table(contestants: &[Contestant], seeds: &[u64], config: &Config, threads: usize) -> Vec<Row> {
+pub fn table(
+    contestants: &[Contestant],
+    seeds: &[u64],
+    config: &Config,
+    threads: usize,
+) -> Vec<Row> {
     let mut cases = Vec::new();
     for law in 0..contestants.len() {
         for scenario in SCENARIOS {
@@ -107,7 +118,9 @@ pub fn table(contestants: &[Contestant], seeds: &[u64], config: &Config, threads
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
-                while let Some((law, scenario, retries)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((law, scenario, retries)) =
+                    cases.get(next.fetch_add(1, Ordering::Relaxed))
+                {
                     let row = row(&contestants[*law], *scenario, *retries, seeds, config);
                     if let Ok(mut rows) = rows.lock() {
                         rows.push((*law, row));
@@ -121,12 +134,19 @@ pub fn table(contestants: &[Contestant], seeds: &[u64], config: &Config, threads
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
-fn row(contestant: &Contestant, scenario: Scenario, retries: bool, seeds: &[u64], config: &Config) -> Row {
+fn row(
+    contestant: &Contestant,
+    scenario: Scenario,
+    retries: bool,
+    seeds: &[u64],
+    config: &Config,
+) -> Row {
     let runs: Vec<Figures> = seeds
         .iter()
         .map(|seed| figures(contestant, scenario, retries, *seed, config))
         .collect();
-    let mean = |of: &dyn Fn(&Figures) -> f64| runs.iter().map(of).sum::<f64>() / runs.len().max(1) as f64;
+    let mean =
+        |of: &dyn Fn(&Figures) -> f64| runs.iter().map(of).sum::<f64>() / runs.len().max(1) as f64;
     let mut apis = [0.0; N_APIS];
     for (api, share) in apis.iter_mut().enumerate() {
         *share = mean(&|f| f.apis[api]);
@@ -164,7 +184,11 @@ pub fn score(contestant: &Contestant, seeds: &[u64], config: &Config) -> f64 {
 pub fn print(rows: &[Row]) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
-    let _ = write!(text, "{:<16}{:<10}{:<7}{:<8}{:>8}{:>7}{:>7}", "law", "where", "load", "retries", "good/LP", "worst", "Jain");
+    let _ = write!(
+        text,
+        "{:<16}{:<10}{:<7}{:<8}{:>8}{:>7}{:>7}",
+        "law", "where", "load", "retries", "good/LP", "worst", "Jain"
+    );
     for api in APIS {
         let _ = write!(text, "{:>13}", api.name);
     }
@@ -174,14 +198,24 @@ pub fn print(rows: &[Row]) -> String {
         let _ = write!(
             text,
             "{:<16}{:<10}{:<7}{:<8}{:>8.3}{:>7.3}{:>7.3}",
-            row.law, row.placement, row.scenario, retries, row.goodput_of_bound, row.worst, row.jain
+            row.law,
+            row.placement,
+            row.scenario,
+            retries,
+            row.goodput_of_bound,
+            row.worst,
+            row.jain
         );
         for share in row.apis {
             let _ = write!(text, "{share:>13.3}");
         }
         let _ = writeln!(text, "{:>9.0}{:>8.0}", row.left, row.writes);
     }
-    let _ = writeln!(text, "\n{:<16}{:>13}{:>11}", "law", "mean good/LP", "mean Jain");
+    let _ = writeln!(
+        text,
+        "\n{:<16}{:>13}{:>11}",
+        "law", "mean good/LP", "mean Jain"
+    );
     let mut seen: Vec<&str> = Vec::new();
     for row in rows {
         if seen.contains(&row.law.as_str()) {
