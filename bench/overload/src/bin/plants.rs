@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 use trimtab_law::Config;
 use trimtab_overload::peers::{self, grid};
+use trimtab_overload::plant_b::topology::SCENARIOS;
 use trimtab_overload::plant_b::{self, Factory, Placement, judge, judge::Contestant};
 use trimtab_overload::plant_c;
 
@@ -52,6 +53,18 @@ enum Command {
         /// Writes the rows here too.
         #[arg(long)]
         json: Option<PathBuf>,
+    },
+    /// Prints each tick of the first law and seed in Plant B.
+    Trace {
+        /// The scenario.
+        #[arg(long, default_value = "over")]
+        scenario: String,
+        /// Whether clients try failed calls again.
+        #[arg(long)]
+        retries: bool,
+        /// Only the law of this place: a service, or `entry`.
+        #[arg(long)]
+        at: Option<String>,
     },
     /// Finds the best parameters of the grid and writes them.
     Tune,
@@ -137,14 +150,20 @@ fn main() -> Result<()> {
             .with_context(|| format!("{} is not as written by tune", path.display()))?,
         Err(_) => grid::Table::new(),
     };
+    let tuned_of = |law: &str| tuned.get(law).map(|t| t.params.clone());
     match &args.command {
+        Command::Trace {
+            scenario,
+            retries,
+            at,
+        } => {
+            let law = &args.law[0];
+            let contestant = contestant(law, &tuned_of(law).unwrap_or_default());
+            trace(&contestant, scenario, *retries, args.seed, at.as_deref())
+        }
         Command::Run { params, json } => {
-            let params_of = |law: &str| {
-                params
-                    .clone()
-                    .or_else(|| tuned.get(law).map(|t| t.params.clone()))
-                    .unwrap_or_default()
-            };
+            let params_of =
+                |law: &str| params.clone().or_else(|| tuned_of(law)).unwrap_or_default();
             let (text, rows) = report(&args, &seeds, &params_of)?;
             print!("{text}");
             if let Some(path) = json {
@@ -177,6 +196,33 @@ fn report(
             (plant_c::print(&rows), serde_json::to_value(rows)?)
         }
     })
+}
+
+fn trace(
+    law: &Contestant,
+    scenario: &str,
+    retries: bool,
+    seed: u64,
+    at: Option<&str>,
+) -> Result<()> {
+    let Some(scenario) = SCENARIOS.into_iter().find(|s| s.name == scenario) else {
+        bail!("scenario {scenario} is not known");
+    };
+    let setup = plant_b::Setup {
+        scenario,
+        retries,
+        placement: law.placement,
+        telemetry: law.telemetry,
+        seed,
+        trace: true,
+    };
+    println!("{}", plant_b::TRACE);
+    for line in plant_b::run(&setup, &Config::default(), law.factory.as_ref()).trace {
+        if at.is_none_or(|at| line.split_whitespace().nth(1) == Some(at)) {
+            println!("{line}");
+        }
+    }
+    Ok(())
 }
 
 /// Tunes law by law, and writes after each.

@@ -8,7 +8,7 @@ use super::bucket::Bucket;
 use super::meter::{self, Meter};
 use super::pods::{Buckets, Pods};
 use super::topology::{APIS, SERVICES};
-use super::{Factory, Placement, Setup, Telemetry};
+use super::{Factory, Placement, Setup, Telemetry, trace};
 use crate::law::Law;
 use crate::peers::Place;
 
@@ -28,6 +28,8 @@ pub struct Actuator {
     telemetry: Telemetry,
     /// Changed limits so far.
     pub writes: u64,
+    /// A line for each law and tick, if asked for.
+    pub trace: Option<Vec<String>>,
 }
 
 impl Actuator {
@@ -64,6 +66,7 @@ impl Actuator {
             slots,
             telemetry: setup.telemetry,
             writes: 0,
+            trace: setup.trace.then(Vec::new),
         }
     }
 
@@ -92,6 +95,10 @@ impl Actuator {
             let mut tick = meter::tick(t, &self.telemetry, &meters, &seen);
             tick.in_force = Some(slot.in_force.clone());
             let outputs = slot.law.tick(&tick);
+            if let Some(trace) = &mut self.trace {
+                let place = slot.service.map_or("entry", |s| SERVICES[s].name);
+                trace.push(trace::line(place, &tick, &outputs));
+            }
             let last = slot.sent.back().map_or(&slot.in_force, |(_, o)| o);
             if outputs != *last {
                 self.writes += changes(last, &outputs);

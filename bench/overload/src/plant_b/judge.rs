@@ -81,6 +81,7 @@ fn figures(
         placement: contestant.placement,
         telemetry: contestant.telemetry,
         seed,
+        trace: false,
     };
     let outcome = run(&setup, config, contestant.factory.as_ref());
     let goodput = outcome.goodput(scenario.step_s);
@@ -211,6 +212,33 @@ pub fn print(rows: &[Row]) -> String {
         }
         let _ = writeln!(text, "{:>9.0}{:>8.0}", row.left, row.writes);
     }
+    text + &bounds() + &means(rows)
+}
+
+/// The bound of each scenario.
+fn bounds() -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for scenario in SCENARIOS {
+        let bound = ideal(&scenario.during);
+        let total: f64 = bound.iter().sum();
+        let _ = write!(
+            text,
+            "{:<26}{:<15}{total:>8.0}{:>14}",
+            "bound (rps)", scenario.name, ""
+        );
+        for api in bound {
+            let _ = write!(text, "{api:>13.0}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Means over scenarios and retries.
+fn means(rows: &[Row]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
     let _ = writeln!(
         text,
         "\n{:<16}{:>13}{:>11}",

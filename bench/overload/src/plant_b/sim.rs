@@ -140,6 +140,7 @@ impl<'a> Sim<'a> {
             self.now = event.min(timeout).min(retry);
             if self.now >= end {
                 self.out.writes = self.actuator.writes;
+                self.out.trace = self.actuator.trace.take().unwrap_or_default();
                 return self.out;
             }
             if timeout == self.now {
