@@ -43,7 +43,10 @@ impl Bucket {
         let fills = (now - self.filled_at) / self.every;
         if fills > 0 {
             self.filled_at += fills * self.every;
-            self.tokens = (self.tokens + fills.saturating_mul(self.per_fill)).min(self.max);
+            self.tokens = self
+                .tokens
+                .saturating_add(fills.saturating_mul(self.per_fill))
+                .min(self.max);
         }
         let some = self.tokens > 0;
         self.tokens -= u64::from(some);

@@ -5,13 +5,15 @@ use super::topology::{OVER, SERVICES, SURGE, ideal};
 use super::*;
 use crate::peers;
 
-fn setup(scenario: Scenario, seconds: f64, retries: bool, placement: Placement) -> Setup {
+/// A short episode.
+fn setup(scenario: Scenario, step_s: f64, end_s: f64, placement: Placement) -> Setup {
     Setup {
         scenario: Scenario {
-            end_s: seconds,
+            step_s,
+            end_s,
             ..scenario
         },
-        retries,
+        retries: false,
         placement,
         telemetry: PROMETHEUS,
         seed: 7,
@@ -31,7 +33,8 @@ fn total(values: &[[u32; N_APIS]]) -> f64 {
 fn one_seed_gives_one_result() {
     let setup = Setup {
         trace: true,
-        ..setup(OVER, 90.0, true, Placement::Services)
+        retries: true,
+        ..setup(OVER, 8.0, 14.0, Placement::Services)
     };
     for law in ["static", "vegas", "cl-vegas", "dagor", "bbr"] {
         let run = || run(&setup, &Config::default(), peer(law, json!({})).as_ref());
@@ -43,13 +46,13 @@ fn one_seed_gives_one_result() {
 
 #[test]
 fn below_its_capacity_nothing_is_lost_and_beyond_it_nearly_all_is() {
-    let setup = setup(OVER, 120.0, false, Placement::Services);
+    let setup = setup(OVER, 15.0, 40.0, Placement::Services);
     let outcome = run(&setup, &Config::default(), peer("none", json!({})).as_ref());
-    let (before, during) = outcome.good.split_at(60);
-    // What is under way at the end of the minute is answered in the next one.
-    assert!(total(before) > 0.999 * total(&outcome.demand[..60]));
+    let (before, during) = outcome.good.split_at(15);
+    // What is under way at the step is answered after it.
+    assert!(total(before) > 0.995 * total(&outcome.demand[..15]));
     assert_eq!(outcome.refused, 0);
-    let collapsed = total(&during[30..]) / 30.0;
+    let collapsed = total(&during[20..]) / 5.0;
     assert!(
         collapsed < 0.3 * ideal(&OVER.during).iter().sum::<f64>(),
         "{collapsed}"
@@ -87,14 +90,14 @@ fn the_bound_keeps_to_demand_and_capacity_and_fills_a_service() {
 
 #[test]
 fn nothing_gives_more_than_the_bound() {
-    let setup = setup(SURGE, 120.0, false, Placement::Services);
+    let setup = setup(SURGE, 10.0, 25.0, Placement::Services);
     let bound: f64 = ideal(&SURGE.during).iter().sum();
     for (law, params) in [
         ("static", json!({ "share": 0.9 })),
         ("gradient2", json!({})),
     ] {
         let outcome = run(&setup, &Config::default(), peer(law, params).as_ref());
-        let goodput: f64 = outcome.goodput(61.0).iter().sum();
+        let goodput: f64 = outcome.goodput(12.0).iter().sum();
         assert!(
             goodput > 0.5 * bound && goodput < 1.01 * bound,
             "{law}: {goodput} of {bound}"
@@ -125,7 +128,7 @@ impl Law for OneApi {
 
 #[test]
 fn a_law_at_the_entry_limits_an_api_once() {
-    let setup = setup(OVER, 60.0, false, Placement::Entry);
+    let setup = setup(OVER, 60.0, 40.0, Placement::Entry);
     let outcome = run(&setup, &Config::default(), &|_: &Place<'_>| {
         Box::new(OneApi)
     });
@@ -152,7 +155,7 @@ fn limits_of_single_pods_take_the_place_of_their_share() {
             outputs
         }
     }
-    let setup = setup(OVER, 60.0, false, Placement::Services);
+    let setup = setup(OVER, 60.0, 20.0, Placement::Services);
     let outcome = run(&setup, &Config::default(), &|_: &Place<'_>| {
         Box::new(OnePod)
     });
