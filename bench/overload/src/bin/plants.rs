@@ -71,7 +71,9 @@ enum Command {
 }
 
 /// Laws that make sense in Plant B, and in Plant C, which has no requests.
-const IN_B: [&str; 14] = [
+const IN_B: [&str; 16] = [
+    "trimtab",
+    "trimtab-entry",
     "none",
     "static",
     "bang-bang",
@@ -87,7 +89,8 @@ const IN_B: [&str; 14] = [
     "mimd",
     "mimd-fast",
 ];
-const IN_C: [&str; 8] = [
+const IN_C: [&str; 9] = [
+    "trimtab",
     "none",
     "static",
     "bang-bang",
@@ -107,7 +110,7 @@ fn factory(law: &str, params: &Value) -> Box<Factory> {
 fn contestant(law: &str, params: &Value) -> Contestant {
     Contestant {
         name: law.to_owned(),
-        placement: if law.starts_with("mimd") {
+        placement: if law.starts_with("mimd") || law == "trimtab-entry" {
             Placement::Entry
         } else {
             Placement::Services

@@ -11,7 +11,7 @@ use trimtab_law::{Outputs, Tick};
 
 use super::{Place, number};
 use crate::law::{Gate, Law, Outcome};
-use crate::plant_b::random::Random;
+use crate::random::Random;
 
 /// Levels of user priority.
 const LEVELS: usize = 128;

@@ -16,6 +16,7 @@ use serde_json::Value;
 use trimtab_law::Config;
 
 use crate::law::Law;
+use crate::trimtab::Trimtab;
 
 /// For whom a law is made.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +36,9 @@ pub struct Place<'a> {
 }
 
 /// All laws of this module.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 19] = [
+    "trimtab",
+    "trimtab-entry",
     "none",
     "static",
     "bang-bang",
@@ -63,6 +66,9 @@ pub fn by_name(name: &str, params: &Value, place: &Place<'_>) -> Option<Box<dyn 
     let ticks = |name| Box::new(AtTicks::new(name, params, place.config.slo_s)) as Box<dyn Law>;
     let timed = |name| Congestion::new(name, params).map(|law| Box::new(law) as Box<dyn Law>);
     Some(match name {
+        "trimtab" | "trimtab-entry" => {
+            Box::new(Trimtab::new(place.config, params["trace"] == true))
+        }
         "none" => none(),
         "static" => Box::new(none::Static::new(number(params, "share", 0.9), place)),
         "bang-bang" => Box::new(rates::BangBang::new(params, place)),

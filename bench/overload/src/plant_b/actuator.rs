@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use trimtab_law::{Config, Outputs};
 
-use super::bucket::Bucket;
 use super::meter::{self, Meter};
 use super::pods::{Buckets, Pods};
 use super::topology::{APIS, SERVICES};
 use super::{Factory, Placement, Setup, Telemetry, trace};
+use crate::bucket::Bucket;
 use crate::law::Law;
 use crate::peers::Place;
 

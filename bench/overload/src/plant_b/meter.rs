@@ -26,18 +26,18 @@ pub enum End {
 
 /// Counters of one API at one proxy.
 #[derive(Clone, Copy, Debug, Default)]
-struct Series {
-    offered: f64,
-    accepted: f64,
-    ok: f64,
-    late: f64,
-    errors: f64,
-    seconds: f64,
+pub struct Series {
+    pub offered: f64,
+    pub accepted: f64,
+    pub ok: f64,
+    pub late: f64,
+    pub errors: f64,
+    pub seconds: f64,
     buckets: [f64; BOUNDS.len() + 1],
 }
 
 impl Series {
-    fn add(&mut self, other: &Self, factor: f64) {
+    pub fn add(&mut self, other: &Self, factor: f64) {
         self.offered += factor * other.offered;
         self.accepted += factor * other.accepted;
         self.ok += factor * other.ok;
@@ -50,7 +50,7 @@ impl Series {
     }
 
     /// As `histogram_quantile`.
-    fn quantile(&self, q: f64) -> Option<f64> {
+    pub fn quantile(&self, q: f64) -> Option<f64> {
         let total: f64 = self.buckets.iter().sum();
         if total <= 1e-9 {
             return None;
@@ -127,7 +127,7 @@ impl Meter {
     }
 
     /// Rates over the window that ends at `t`; `None` with less than two samples.
-    fn rates(&self, t: f64, window_s: f64) -> Option<([Series; N_APIS], f64, usize)> {
+    pub fn rates(&self, t: f64, window_s: f64) -> Option<([Series; N_APIS], f64, usize)> {
         let mut inside = self
             .samples
             .iter()

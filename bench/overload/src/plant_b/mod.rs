@@ -16,12 +16,10 @@
 )]
 
 mod actuator;
-mod bucket;
 pub mod judge;
 mod lp;
-mod meter;
+pub(crate) mod meter;
 mod pods;
-pub mod random;
 mod sim;
 #[cfg(test)]
 mod tests;

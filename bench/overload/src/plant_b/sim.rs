@@ -8,10 +8,10 @@ use trimtab_law::Config;
 use super::actuator::Actuator;
 use super::meter::{End, Meter};
 use super::pods::{Buckets, Pods, QUEUE, SIGMA};
-use super::random::Random;
 use super::topology::{APIS, N_APIS, SERVICES};
 use super::{Factory, Outcome, Setup};
 use crate::law;
+use crate::random::Random;
 
 /// A client leaves so long after the SLO, in nanoseconds.
 const GRACE: u64 = 1_000_000;

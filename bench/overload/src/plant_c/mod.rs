@@ -16,7 +16,7 @@ use trimtab_law::{Api, Config, Outputs, Pod, Tick};
 use crate::law::Law;
 use crate::peers::Place;
 use crate::plant_b::Factory;
-use crate::plant_b::random::Random;
+use crate::random::Random;
 
 /// Ticks of an episode.
 const TICKS: usize = 50;

@@ -4,10 +4,20 @@
 //! limits that should be in force; all that it remembers is in its state, which can be stored and restored at any tick without
 //! a change of its decisions.
 
+mod capacity;
 mod config;
+mod controller;
 mod decision;
+mod entry;
+mod group;
+pub mod lenient;
 mod measurement;
+mod service;
+mod signal;
+mod tiers;
+mod tuning;
 
 pub use config::Config;
+pub use controller::State;
 pub use decision::{Decision, Outputs};
 pub use measurement::{Api, Pod, Tick};

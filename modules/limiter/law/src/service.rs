@@ -1,0 +1,126 @@
+//! The pods of one service: most of them as one group, those that differ from the others each for itself.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::Capacity;
+use crate::group::{Context, Evidence, Group, Phase};
+use crate::signal::{Signal, valid};
+use crate::tuning as t;
+use crate::{Outputs, Pod};
+
+/// Memory of a service between ticks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Service {
+    pub main: Group,
+    /// Pods with limits of their own.
+    pub outliers: BTreeMap<String, Outlier>,
+    /// Ticks in a row in which a pod did worse than the others.
+    suspects: BTreeMap<String, u32>,
+    /// Ready pods at the last tick.
+    pub ready: f64,
+}
+
+/// A pod that differs from the others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Outlier {
+    pub group: Group,
+    /// Ticks in a row in which it did as well as the others.
+    well: u32,
+}
+
+/// One tick of a service, as the service sees it.
+pub(crate) struct View<'a> {
+    pub pods: BTreeMap<&'a str, &'a Pod>,
+    /// Signal of the service where its pods have no series.
+    pub instead: Option<Signal>,
+    /// Requests per second that callers offer, where refusals happen before the pods.
+    pub offered: Option<f64>,
+    pub mean_s: Option<f64>,
+    pub in_force: Option<&'a Outputs>,
+}
+
+impl Service {
+    /// One tick. `None`: there is nothing to go by.
+    pub fn tick(&mut self, view: &View<'_>, context: &Context) -> Option<Evidence> {
+        let ready: BTreeMap<&str, &Pod> =
+            view.pods.iter().filter(|(_, pod)| pod.ready != Some(false)).map(|(name, pod)| (*name, *pod)).collect();
+        self.ready = (ready.len() as f64).max(1.0);
+        self.outliers.retain(|name, _| ready.contains_key(name.as_str()));
+        self.suspects.retain(|name, _| ready.contains_key(name.as_str()));
+        let normal = ready.iter().filter(|(name, _)| !self.outliers.contains_key(**name)).map(|(_, pod)| *pod);
+        let mut signal = Signal::of_pods(normal).or_else(|| view.instead.clone())?;
+        signal.mean_s = view.mean_s;
+        if let Some(offered) = view.offered {
+            signal.rates.offered = (offered / self.ready).max(signal.rates.accepted);
+        }
+        let share = view.in_force.and_then(|outputs| valid(outputs.limit)).map(|limit| limit / self.ready);
+        let evidence = self.main.tick(&signal, &Context { in_force: share, ..*context });
+        self.find_outliers(&ready, context);
+        for (name, outlier) in &mut self.outliers {
+            let Some(signal) = ready.get(name.as_str()).and_then(|pod| Signal::of_pods(std::iter::once(*pod))) else {
+                continue;
+            };
+            let own = view.in_force.and_then(|outputs| valid(outputs.per_pod.get(name).copied())).or(share);
+            outlier.group.tick(&signal, &Context { in_force: own, p95: None, ..*context });
+        }
+        self.release_outliers();
+        Some(evidence)
+    }
+
+    /// A pod is an outlier when its answers are late, or it is busy, while the others are fine, for some ticks.
+    fn find_outliers(&mut self, ready: &BTreeMap<&str, &Pod>, c: &Context) {
+        let normal: Vec<(&str, Signal)> = ready
+            .iter()
+            .filter(|(name, _)| !self.outliers.contains_key(**name))
+            .filter_map(|(name, pod)| Signal::of_pods(std::iter::once(*pod)).map(|signal| (*name, signal)))
+            .collect();
+        if normal.len() < 2 || self.main.phase == Phase::Drain {
+            return;
+        }
+        let mut found = Vec::new();
+        for (name, own) in &normal {
+            let others = normal.iter().filter(|(other, _)| other != name);
+            let count = (normal.len() - 1) as f64;
+            let (late, served) = others.clone().fold((0.0, 0.0), |(late, served), (_, signal)| {
+                (late + signal.rates.late, served + signal.rates.served())
+            });
+            let others_late = if served > 0.0 { late / served } else { 0.0 };
+            let others_cpu = others.filter_map(|(_, signal)| signal.cpu).sum::<f64>() / count;
+            let many = own.rates.late * c.window > t::FEW_CALLS;
+            let busier = own.cpu.is_some_and(|cpu| cpu > 0.98 && others_cpu < t::BUSY);
+            let worse = others_late < t::OUTLIER_LATE / 5.0 || busier;
+            if many && own.rates.late_share() > t::OUTLIER_LATE && worse {
+                let ticks = self.suspects.entry((*name).to_owned()).or_insert(0);
+                *ticks += 1;
+                if *ticks >= t::OUTLIER_TICKS {
+                    found.push(((*name).to_owned(), own.rates.ok));
+                }
+            } else {
+                self.suspects.remove(*name);
+            }
+        }
+        // Where most pods are bad it is the service, not the pods.
+        if found.len() * 2 > ready.len() {
+            return;
+        }
+        for (name, ok) in found {
+            self.suspects.remove(&name);
+            let mut outlier = Outlier::default();
+            outlier.group.capacity = Capacity::of_slow_pod(ok, self.main.capacity.value);
+            self.outliers.insert(name, outlier);
+        }
+    }
+
+    fn release_outliers(&mut self) {
+        let usual = self.main.capacity.value;
+        self.outliers.retain(|_, outlier| {
+            let own = outlier.group.capacity.value;
+            let same = usual.zip(own).is_some_and(|(usual, own)| own > 0.9 * usual);
+            let calm = outlier.group.phase == Phase::Calm;
+            outlier.well = if same || calm { outlier.well + 1 } else { 0 };
+            outlier.well < t::OUTLIER_WELL_TICKS
+        });
+    }
+}
