@@ -231,9 +231,8 @@ fn trace(
 /// Tunes law by law, and writes after each.
 fn tune(args: &Args, seeds: &[u64], path: &PathBuf, mut tuned: grid::Table) -> Result<()> {
     fs::create_dir_all(&args.tuned)?;
-    let range = [args.seed, args.seed + args.seeds - 1];
     for law in args.law.iter().filter(|l| *l != "none") {
-        let best = grid::tune(law, range, args.threads, |params| match args.plant {
+        let best = grid::tune(law, seeds, args.threads, |params, seeds| match args.plant {
             Plant::B => judge::score(&contestant(law, params), seeds, &Config::default()),
             Plant::C => plant_c::row(law, factory(law, params).as_ref(), seeds).goodput_of_target,
         });

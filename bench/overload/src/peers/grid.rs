@@ -91,25 +91,57 @@ pub struct Tuned {
 /// Best parameters by the name of the law.
 pub type Table = BTreeMap<String, Tuned>;
 
-/// Tries all parameters of a law. `score` says how good parameters are, higher is better. Of equals the first one wins.
+/// Tries all parameters of a law: each on the first seed, then the best quarter and the published ones on all seeds. `score`
+/// says how good parameters are on some seeds, higher is better. Of equals the first one wins.
 pub fn tune(
     law: &str,
-    seeds: [u64; 2],
+    seeds: &[u64],
     threads: usize,
-    score: impl Fn(&Value) -> f64 + Sync,
+    score: impl Fn(&Value, &[u64]) -> f64 + Sync,
 ) -> Tuned {
     let mut sets = vec![json!({})];
     sets.extend(of(law));
+    let tried = sets.len();
+    let first = scores(&sets, threads, |set| {
+        score(set, &seeds[..seeds.len().min(1)])
+    });
+    let mut order: Vec<usize> = (1..tried).collect();
+    order.sort_by(|a, b| first[*b].total_cmp(&first[*a]).then(a.cmp(b)));
+    order.truncate((tried / 4).max(3));
+    let kept: Vec<Value> = std::iter::once(0)
+        .chain(order)
+        .map(|i| sets[i].clone())
+        .collect();
+    let last = scores(&kept, threads, |set| score(set, seeds));
+    let mut best = 0;
+    for (index, value) in last.iter().enumerate() {
+        if *value > last[best] {
+            best = index;
+        }
+    }
+    Tuned {
+        params: kept[best].clone(),
+        score: last[best],
+        published: last[0],
+        tried,
+        seeds: [
+            seeds.first().copied().unwrap_or_default(),
+            seeds.last().copied().unwrap_or_default(),
+        ],
+    }
+}
+
+/// The scores of some sets, in their order.
+fn scores(sets: &[Value], threads: usize, score: impl Fn(&Value) -> f64 + Sync) -> Vec<f64> {
     let scores = Mutex::new(vec![f64::NEG_INFINITY; sets.len()]);
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
-                loop {
+                while let Some((index, set)) = {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(set) = sets.get(index) else {
-                        return;
-                    };
+                    sets.get(index).map(|set| (index, set))
+                } {
                     let value = score(set);
                     if let Ok(mut scores) = scores.lock() {
                         scores[index] = value;
@@ -118,20 +150,7 @@ pub fn tune(
             });
         }
     });
-    let scores = scores.into_inner().unwrap_or_default();
-    let mut best = 0;
-    for (index, value) in scores.iter().enumerate() {
-        if *value > scores[best] {
-            best = index;
-        }
-    }
-    Tuned {
-        params: sets[best].clone(),
-        score: scores[best],
-        published: scores[0],
-        tried: sets.len(),
-        seeds,
-    }
+    scores.into_inner().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -142,7 +161,7 @@ mod tests {
     fn each_combination_is_tried_and_the_best_is_kept() {
         assert_eq!(of("dagor").len(), 16);
         assert_eq!(of("none"), [json!({})]);
-        let tuned = tune("static", [1, 2], 2, |p| {
+        let tuned = tune("static", &[1, 2], 2, |p, _| {
             -(p["share"].as_f64().unwrap_or(9.0) - 0.86).abs()
         });
         assert_eq!(tuned.params, json!({ "share": 0.85 }));
