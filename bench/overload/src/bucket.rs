@@ -1,5 +1,11 @@
 //! Envoy's token bucket: whole tokens, filled in steps of at least 50 ms, full after each change of its configuration.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "tokens and nanoseconds of a simulation"
+)]
+
 /// Shortest fill interval that Envoy takes.
 const STEP_MS: u64 = 50;
 const MS: u64 = 1_000_000;
