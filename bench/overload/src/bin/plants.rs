@@ -71,13 +71,14 @@ enum Command {
 }
 
 /// Laws that make sense in Plant B, and in Plant C, which has no requests.
-const IN_B: [&str; 16] = [
+const IN_B: [&str; 17] = [
     "trimtab",
     "trimtab-entry",
     "none",
     "static",
     "bang-bang",
     "aimd",
+    "aimd-tick",
     "gradient2",
     "vegas",
     "cl-aimd",
@@ -231,7 +232,11 @@ fn trace(
 /// Tunes law by law, and writes after each.
 fn tune(args: &Args, seeds: &[u64], path: &PathBuf, mut tuned: grid::Table) -> Result<()> {
     fs::create_dir_all(&args.tuned)?;
-    for law in args.law.iter().filter(|l| *l != "none") {
+    for law in args
+        .law
+        .iter()
+        .filter(|l| *l != "none" && !l.starts_with("trimtab"))
+    {
         let best = grid::tune(law, seeds, args.threads, |params, seeds| match args.plant {
             Plant::B => judge::score(&contestant(law, params), seeds, &Config::default()),
             Plant::C => plant_c::row(law, factory(law, params).as_ref(), seeds).goodput_of_target,

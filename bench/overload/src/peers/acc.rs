@@ -15,8 +15,10 @@ use crate::law::{Gate, Law, Outcome};
 
 /// Limit at the start, the crate's default.
 const START: usize = 20;
-/// Highest limit.
+/// Highest limit of the requests in a pod.
 const MAX: usize = 1000;
+/// Highest limit where it is a rate.
+const MAX_RATE: usize = 20_000;
 
 /// A law whose gates have an algorithm each.
 pub struct Concurrency {
@@ -53,9 +55,9 @@ impl Law for Concurrency {
     fn gate(&self, _: &str) -> Option<Box<dyn Gate>> {
         let p = &self.params;
         Some(match self.name {
-            Name::Aimd => gate(aimd(p, START)),
-            Name::Gradient2 => gate(gradient2(p, START)),
-            Name::Vegas => gate(vegas(p, START)),
+            Name::Aimd => gate(aimd(p, START, MAX)),
+            Name::Gradient2 => gate(gradient2(p, START, MAX)),
+            Name::Vegas => gate(vegas(p, START, MAX)),
         })
     }
 }
@@ -68,31 +70,31 @@ fn whole(params: &Value, name: &str, default: usize) -> usize {
         .unwrap_or(default)
 }
 
-fn aimd(p: &Value, start: usize) -> Aimd {
+fn aimd(p: &Value, start: usize, max: usize) -> Aimd {
     Aimd::builder()
         .initial_limit(start)
         .min_limit(whole(p, "min", 20).min(start))
-        .max_limit(MAX)
+        .max_limit(max)
         .backoff_ratio(number(p, "backoff", 0.9))
         .timeout(Duration::from_secs_f64(number(p, "timeout_s", 5.0)))
         .build()
 }
 
-fn gradient2(p: &Value, start: usize) -> Gradient2 {
+fn gradient2(p: &Value, start: usize, max: usize) -> Gradient2 {
     Gradient2::builder()
         .initial_limit(start)
         .min_limit(whole(p, "min", 20).min(start))
-        .max_limit(MAX)
+        .max_limit(max)
         .smoothing(number(p, "smoothing", 0.2))
         .rtt_tolerance(number(p, "tolerance", 1.5))
         .long_window(whole(p, "window", 600))
         .build()
 }
 
-fn vegas(p: &Value, start: usize) -> Vegas {
+fn vegas(p: &Value, start: usize, max: usize) -> Vegas {
     let builder = Vegas::builder()
         .initial_limit(start)
-        .max_limit(MAX)
+        .max_limit(max)
         .smoothing(number(p, "smoothing", 1.0))
         .probe_multiplier(whole(p, "probe", 30));
     // The thresholds are plain functions there, so the grid can only name some.
@@ -131,11 +133,14 @@ impl AtTicks {
 
     fn begin(&self, tick: &Tick) -> Box<dyn Algorithm> {
         let limit = tick.in_force.as_ref().and_then(|o| o.limit);
-        let start = limit.map_or(START, requests).clamp(START, MAX);
+        // Without one, far from what is asked for: nothing is refused until something is slow.
+        let offered = tick.apis.values().filter_map(|a| a.offered).sum::<f64>();
+        let start = limit.map_or_else(|| requests(2.0 * offered), requests);
+        let start = start.clamp(START, MAX_RATE);
         match self.name {
-            Name::Aimd => Box::new(aimd(&self.params, start)),
-            Name::Gradient2 => Box::new(gradient2(&self.params, start)),
-            Name::Vegas => Box::new(vegas(&self.params, start)),
+            Name::Aimd => Box::new(aimd(&self.params, start, MAX_RATE)),
+            Name::Gradient2 => Box::new(gradient2(&self.params, start, MAX_RATE)),
+            Name::Vegas => Box::new(vegas(&self.params, start, MAX_RATE)),
         }
     }
 }
