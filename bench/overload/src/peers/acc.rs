@@ -173,7 +173,12 @@ impl Law for AtTicks {
         let mut algorithm = self.algorithm.take().unwrap_or_else(|| self.begin(tick));
         for _ in 0..whole(&self.params, "times", 1) {
             let time = Duration::from_secs_f64(slowest);
+            let before = algorithm.max_concurrency();
             algorithm.update(time, requests(accepted), slowest > 1.01 * self.slo_s, false);
+            // AIMD cuts once for all that a tick tells, and grows with each answer.
+            if matches!(self.name, Name::Aimd) && algorithm.max_concurrency() < before {
+                break;
+            }
         }
         let limit = algorithm.max_concurrency() as f64;
         self.algorithm = Some(algorithm);

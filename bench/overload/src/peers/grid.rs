@@ -37,7 +37,7 @@ pub fn axes(law: &str) -> Value {
             json!({ "timeout_s": [0.05, 0.1, 0.25, 0.5, 1.0, 5.0], "backoff": [0.9, 0.98], "min": [1, 20] })
         }
         "aimd-tick" => {
-            json!({ "timeout_s": [0.1, 0.5, 1.01, 1.2], "backoff": [0.8, 0.9, 0.95], "min": [1], "times": [1, 5, 20, 100] })
+            json!({ "timeout_s": [0.1, 0.5, 1.01], "backoff": [0.7, 0.8, 0.9, 0.95], "min": [1], "times": [1, 5, 20, 100] })
         }
         "gradient2" => {
             json!({ "smoothing": [0.05, 0.2], "tolerance": [1.0, 1.5, 2.0], "window": [600, 6000], "min": [1, 20] })
