@@ -12,7 +12,6 @@ pub struct Bound {
     /// Ticks by which the truth is old: 1 is `late`, 0 is `oracle`.
     age: usize,
     seen: VecDeque<Vec<Truth>>,
-    limiting: Vec<bool>,
 }
 
 impl Bound {
@@ -29,14 +28,14 @@ impl Bound {
         }
         let mut outputs = Outputs { bucket_s: Some(0.1), ..Outputs::default() };
         let known = self.seen.front().cloned().unwrap_or_default();
-        self.limiting.resize(known.len(), false);
-        for (index, pod) in known.iter().enumerate() {
+        for pod in &known {
             // A ceiling is in force always, as whoever knows the capacity would have it.
             let over = pod.offered > 0.97 * pod.capacity || pod.queue > 0.3 * pod.capacity;
             let limit = if over { 0.985 * pod.capacity - pod.queue / interval_s } else { 1.05 * pod.capacity };
-            self.limiting[index] = over;
-            outputs.per_pod.insert(format!("pod-{index}"), limit.max(0.05 * pod.capacity));
+            outputs.per_pod.insert(format!("pod-{}", pod.pod), limit.max(0.05 * pod.capacity));
         }
+        // For pods that came since.
+        outputs.limit = Some(known.iter().map(|pod| pod.capacity).sum());
         outputs
     }
 }

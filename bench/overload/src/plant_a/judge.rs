@@ -50,7 +50,7 @@ impl Figures {
             late: late / f64::max(ideal, 1e-9),
             settle: if steady { settle(outcome, begin) / interval_s } else { 0.0 },
             variation: if steady { variation(outcome, half) } else { 0.0 },
-            false_shed: false_shed(outcome),
+            false_shed: false_shed(scenario, outcome),
             writes: outcome.writes.iter().filter(|t| **t >= begin).count() as f64,
             writes_steady: if steady { outcome.writes.iter().filter(|t| **t >= half).count() as f64 } else { 0.0 },
         }
@@ -99,11 +99,15 @@ fn variation(outcome: &Outcome, from: f64) -> f64 {
     variance.sqrt() / mean.max(1e-9)
 }
 
-fn false_shed(outcome: &Outcome) -> f64 {
+/// All refusals of a calm scenario; else those while clients mean to send less than 0.9 of the capacity.
+fn false_shed(scenario: &Scenario, outcome: &Outcome) -> f64 {
+    if scenario.overload.is_none() {
+        return outcome.seconds.iter().map(|second| second.refused).sum();
+    }
     let mut since_overload = 1000_u32;
     let mut refused = 0.0;
     for second in &outcome.seconds {
-        let over = second.demand > 0.9 * second.capacity;
+        let over = second.meant > 0.9 * second.capacity;
         since_overload = if over { 0 } else { since_overload + 1 };
         if since_overload > 20 {
             refused += second.refused;

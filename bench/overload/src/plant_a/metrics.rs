@@ -16,7 +16,7 @@ pub fn tick(now: f64, scenario: &Scenario, pods: &[Pod]) -> Tick {
         return tick;
     }
     let mut sum = Series::default();
-    for (index, pod) in pods.iter().enumerate() {
+    for (index, pod) in pods.iter().enumerate().filter(|(_, pod)| pod.ready) {
         let mut metrics = PodMetrics { service: Some("service".to_owned()), ready: Some(true), ..PodMetrics::default() };
         let rates = pod.meter.rates(seen, telemetry.window_s).filter(|_| telemetry.blind_pod != Some(index));
         if let Some((rates, busy, inflight)) = rates {

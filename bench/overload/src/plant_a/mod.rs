@@ -10,6 +10,8 @@ mod metrics;
 mod pod;
 pub mod scenarios;
 mod sim;
+#[cfg(test)]
+mod tests;
 
 use trimtab_law::{Config, Outputs};
 
@@ -31,6 +33,8 @@ pub struct Scenario {
     pub speed: fn(f64, usize) -> f64,
     /// Number of pods.
     pub pods: fn(f64) -> usize,
+    /// Every so many seconds from the overload on, the oldest pod ends and a new one takes its place.
+    pub replace_s: Option<f64>,
     /// Pods at the begin.
     pub base_pods: usize,
     /// When the overload begins; `None`: there is none, and nothing may be refused.
@@ -115,6 +119,8 @@ pub struct Telemetry {
 pub struct Second {
     /// First attempts.
     pub demand: f64,
+    /// First attempts as clients mean to send them, without chance.
+    pub meant: f64,
     /// Right answers in time.
     pub good: f64,
     /// Answers that were late, or whose client had left.
@@ -149,6 +155,8 @@ pub enum Driver {
 /// The truth about a pod, for bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Truth {
+    /// Its number.
+    pub pod: usize,
     /// Requests per second that it can answer.
     pub capacity: f64,
     /// Requests in its queue.

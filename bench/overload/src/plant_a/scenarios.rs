@@ -15,6 +15,7 @@ fn base(name: &'static str) -> Scenario {
         load: |_| 0.6,
         speed: |_, _| 1.0,
         pods: |_| 4,
+        replace_s: None,
         base_pods: 4,
         overload: Some(BEGIN),
         again: None,
@@ -80,6 +81,10 @@ fn calm_ones() -> Vec<Scenario> {
     let mut slow_metrics = calm("calm: window 30 s");
     slow_metrics.telemetry.window_s = 30.0;
     slow_metrics.telemetry.delivery_s = 5.0;
+    let mut replaced = calm("calm: pods are replaced");
+    replaced.replace_s = Some(40.0);
+    replaced.service.cold_s = 15.0;
+    replaced.load = |_| 0.4;
     vec![
         calm("calm: 60 %"),
         Scenario { load: |t| 0.6 + 0.25 * (TAU * t / 300.0).sin(), seconds: 600.0, ..calm("calm: diurnal") },
@@ -87,6 +92,7 @@ fn calm_ones() -> Vec<Scenario> {
         low,
         broken,
         pauses,
+        replaced,
         slow_metrics,
     ]
 }
@@ -136,6 +142,10 @@ fn pods_and_clients() -> Vec<Scenario> {
     out.steady = false;
     let mut churn = Scenario { load: |t| if t < BEGIN { 0.6 } else { 2.5 }, steady: false, ..base("pods come, one a minute") };
     churn.pods = |t| 4 + ((t - BEGIN).max(0.0) / 60.0) as usize;
+    let mut replaced = twice("pods are replaced, one in 40 s");
+    replaced.replace_s = Some(40.0);
+    replaced.service.cold_s = 15.0;
+    replaced.steady = false;
     let mut slow = Scenario { load: |t| if t < BEGIN { 0.35 } else { 1.3 }, ..base("a slow pod") };
     slow.speed = |_, pod| if pod == 3 { 0.4 } else { 1.0 };
     let mut storm = twice("retry storm");
@@ -158,7 +168,7 @@ fn pods_and_clients() -> Vec<Scenario> {
     pauses.service.pause = Some((11.0, 0.3));
     let mut broken = twice("a broken pod");
     broken.service.broken = Some(2);
-    vec![out, churn, slow, storm, budget, refused, lifo, drops, contention, bimodal, tier, pauses, broken]
+    vec![out, churn, replaced, slow, storm, budget, refused, lifo, drops, contention, bimodal, tier, pauses, broken]
 }
 
 fn metrics_fail() -> Vec<Scenario> {
@@ -184,6 +194,7 @@ fn metrics_fail() -> Vec<Scenario> {
             s.telemetry.window_s = 30.0;
             s.telemetry.delivery_s = 5.0;
         }),
+        with("delivery 10 s", |s| s.telemetry.delivery_s = 10.0),
         with("clock steps", |s| s.telemetry.clock_step = Some(200.0)),
     ]
 }

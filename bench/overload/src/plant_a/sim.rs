@@ -70,6 +70,10 @@ struct Sim<'a> {
     number: u64,
     events: BinaryHeap<At>,
     pods: Vec<Pod>,
+    /// Pods that take requests.
+    ready: Vec<usize>,
+    /// When a pod was replaced last.
+    replaced: f64,
     calls: Vec<Call>,
     free: Vec<u32>,
     second_tier: (VecDeque<(u16, u32)>, usize),
@@ -92,6 +96,8 @@ pub fn run(scenario: &Scenario, config: &Config, seed: u64, driver: Driver) -> O
         number: 0,
         events: BinaryHeap::new(),
         pods: Vec::new(),
+        ready: Vec::new(),
+        replaced: scenario.overload.unwrap_or(0.0),
         calls: Vec::new(),
         free: Vec::new(),
         second_tier: (VecDeque::new(), 0),
@@ -135,6 +141,7 @@ impl Sim<'_> {
         self.pods.push(Pod::new(self.now, gate));
         let phase = self.random.range(0.0, self.config.interval_s);
         let index = (self.pods.len() - 1) as u16;
+        self.ready.push(usize::from(index));
         self.at(self.now + phase, Event::Scrape(index));
         self.share_limits();
     }
@@ -191,16 +198,22 @@ impl Sim<'_> {
         (self.scenario.speed)(self.now, pod) * if cold { 0.5 } else { 1.0 }
     }
 
+    /// Factor on the time of service that the queue of a pod costs.
+    fn slowed(&self, pod: usize) -> f64 {
+        let queued = self.pods[pod].queue.len() as f64 / self.scenario.service.workers as f64;
+        1.0 + self.scenario.service.contention * queued.min(40.0)
+    }
+
     fn capacity(&self, pod: usize) -> f64 {
         let own = self.pod_rate() * self.speed(pod);
         let behind = self.scenario.service.second_tier.map_or(f64::INFINITY, |(workers, service_s)| {
-            workers as f64 / service_s / self.pods.len() as f64
+            workers as f64 / service_s / self.ready.len() as f64
         });
         own.min(behind)
     }
 
     fn attempt(&mut self, attempt: u8) {
-        let index = self.random.below(self.pods.len());
+        let index = self.ready[self.random.below(self.ready.len())];
         let now = self.now;
         let admitted = self.pods[index].admits(now);
         self.pods[index].meter.arrived(0, admitted);
@@ -212,6 +225,9 @@ impl Sim<'_> {
         let service = &self.scenario.service;
         if service.broken == Some(index) || self.pods[index].queue.len() >= service.queue {
             self.pods[index].meter.ended(0, End::Failed, 0.001, self.config.slo_s);
+            if let Some(gate) = &mut self.pods[index].gate {
+                gate.done(now, 0.001, 0.0, CallOutcome::Failed);
+            }
             self.retry(attempt, self.scenario.clients.retry);
             return;
         }
@@ -273,8 +289,7 @@ impl Sim<'_> {
         } else {
             self.random.log_normal(service.sigma)
         };
-        let queued = (self.pods[index].queue.len() as f64 / service.workers as f64).min(40.0);
-        let mut time = service.service_s * factor / self.speed(index) * (1.0 + service.contention * queued);
+        let mut time = service.service_s * factor / self.speed(index) * self.slowed(index);
         if let Some((every, length)) = service.pause {
             let offset = every * index as f64 / self.pods.len() as f64;
             let since = (self.now + offset) % every;
@@ -383,11 +398,14 @@ impl Sim<'_> {
     }
 
     fn truth(&self) -> Vec<Truth> {
-        let offered = (self.scenario.load)(self.now) * self.nominal() / self.pods.len() as f64;
-        (0..self.pods.len())
-            .map(|index| Truth {
-                capacity: self.capacity(index),
-                queue: self.pods[index].queue.len() as f64 + self.second_tier.0.len() as f64 / self.pods.len() as f64,
+        let ready = self.ready.len() as f64;
+        let offered = (self.scenario.load)(self.now) * self.nominal() / ready;
+        self.ready
+            .iter()
+            .map(|&index| Truth {
+                pod: index,
+                capacity: self.capacity(index) / self.slowed(index),
+                queue: self.pods[index].queue.len() as f64 + self.second_tier.0.len() as f64 / ready,
                 offered,
             })
             .collect()
@@ -395,26 +413,49 @@ impl Sim<'_> {
 
     fn share_limits(&mut self) {
         let now = self.now;
-        let share = self.in_force.limit.map(|limit| limit / self.pods.len() as f64);
+        let share = |limit: f64| limit / self.ready.len() as f64;
+        let own = self.in_force.limit.map(share);
+        let api = self.in_force.per_api.values().copied().reduce(|a, b| a + b).map(share);
         let seconds = self.in_force.bucket_s.unwrap_or(1.0);
-        for (index, pod) in self.pods.iter_mut().enumerate() {
-            let own = self.in_force.per_pod.get(&format!("pod-{index}")).copied();
-            pod.limit(own.or(share), seconds, now);
+        for &index in &self.ready {
+            let special = self.in_force.per_pod.get(&format!("pod-{index}")).copied();
+            self.pods[index].limit(special.or(own), api, seconds, now);
         }
+    }
+
+    /// The limit in force over all pods.
+    fn total_limit(&self) -> Option<f64> {
+        let share = self.in_force.limit.map(|limit| limit / self.ready.len() as f64);
+        let of = |index: &usize| self.in_force.per_pod.get(&format!("pod-{index}")).copied().or(share);
+        let own = self.ready.iter().map(of).sum::<Option<f64>>();
+        let api = self.in_force.per_api.values().copied().reduce(|a, b| a + b);
+        own.into_iter().chain(api).reduce(f64::min)
+    }
+
+    /// The oldest pod takes no more requests, and a new one takes its place.
+    fn replace_pod(&mut self) {
+        self.replaced = self.now;
+        let oldest = self.ready.remove(0);
+        self.pods[oldest].ready = false;
+        self.add_pod();
     }
 
     fn close_second(&mut self) {
         let wanted = (self.scenario.pods)(self.now);
-        while self.pods.len() < wanted {
+        while self.ready.len() < wanted {
             self.add_pod();
         }
-        let demand = (self.scenario.load)(self.now - 0.5) * self.nominal();
-        let share = demand / self.pods.len() as f64;
+        if self.scenario.replace_s.is_some_and(|every| self.now >= self.replaced + every) {
+            self.replace_pod();
+        }
+        self.second.meant = (self.scenario.load)(self.now - 0.5) * self.nominal();
+        let share = self.second.meant / self.ready.len() as f64;
         let broken = self.scenario.service.broken;
-        let fine = (0..self.pods.len()).filter(|index| broken != Some(*index));
-        self.second.ideal = fine.clone().map(|index| share.min(self.capacity(index))).sum();
-        self.second.capacity = fine.map(|index| self.capacity(index)).sum();
-        self.second.limit = self.in_force.limit;
+        let fine = || self.ready.iter().filter(|index| broken != Some(**index)).map(|index| self.capacity(*index));
+        let (ideal, capacity) = (fine().map(|capacity| share.min(capacity)).sum(), fine().sum());
+        self.second.ideal = ideal;
+        self.second.capacity = capacity;
+        self.second.limit = self.total_limit();
         self.outcome.seconds.push(self.second);
         self.second = Second::default();
         self.at(self.now + 1.0, Event::Second);
