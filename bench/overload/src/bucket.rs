@@ -1,5 +1,11 @@
 //! Envoy's token bucket: whole tokens, filled in steps of at least 50 ms, full after each change of its configuration.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "tokens and nanoseconds of a simulation"
+)]
+
 /// Shortest fill interval that Envoy takes.
 const STEP_MS: u64 = 50;
 const MS: u64 = 1_000_000;
@@ -43,7 +49,10 @@ impl Bucket {
         let fills = (now - self.filled_at) / self.every;
         if fills > 0 {
             self.filled_at += fills * self.every;
-            self.tokens = (self.tokens + fills.saturating_mul(self.per_fill)).min(self.max);
+            self.tokens = self
+                .tokens
+                .saturating_add(fills.saturating_mul(self.per_fill))
+                .min(self.max);
         }
         let some = self.tokens > 0;
         self.tokens -= u64::from(some);
@@ -76,11 +85,12 @@ mod tests {
     fn it_starts_full_and_then_keeps_its_rate() {
         for rate in [0.5, 3.0, 40.0, 391.7] {
             let mut bucket = Bucket::new(rate, 1.0, 0);
-            let admitted = (0..100_000_u64)
-                .filter(|i| bucket.take(i * MS))
-                .count() as f64;
+            let admitted = (0..100_000_u64).filter(|i| bucket.take(i * MS)).count() as f64;
             let expected = rate * 100.0 + rate.max(1.0);
-            assert!((admitted / expected - 1.0).abs() < 0.02, "{rate}: {admitted}");
+            assert!(
+                (admitted / expected - 1.0).abs() < 0.02,
+                "{rate}: {admitted}"
+            );
         }
     }
 }

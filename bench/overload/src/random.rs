@@ -1,5 +1,7 @@
 //! Random numbers from one seed: SplitMix64, the same on every machine.
 
+#![allow(clippy::cast_possible_truncation, reason = "indices of a simulation")]
+
 /// A stream of random numbers.
 #[derive(Clone, Debug)]
 pub struct Random(u64);

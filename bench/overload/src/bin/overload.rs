@@ -53,8 +53,8 @@ enum Command {
 }
 
 /// The laws of the table: bounds, ours, fixed limits, peers.
-const LAWS: [&str; 16] = [
-    "oracle", "late", "trimtab", "none", "static", "bang-bang", "aimd", "gradient2", "vegas", "cl-aimd", "cl-gradient", "cl-vegas",
+const LAWS: [&str; 15] = [
+    "oracle", "late", "trimtab", "none", "static", "bang-bang", "aimd", "gradient2", "vegas", "cl-aimd", "cl-vegas",
     "breakwater", "dagor", "aperture", "mimd",
 ];
 /// Laws that are no peers.
@@ -81,6 +81,7 @@ fn main() -> Result<()> {
     if scenarios.is_empty() {
         bail!("no scenario is called like that; there are: {}", scenarios::all().iter().map(|s| s.name).collect::<Vec<_>>().join("; "));
     }
+    let seeds: Vec<u64> = (args.seed..args.seed + args.seeds).collect();
     let path = args.tuned.join("plant-a.json");
     let tuned: grid::Table = fs::read(&path).ok().map(|text| serde_json::from_slice(&text)).transpose()?.unwrap_or_default();
     match &args.command {
@@ -90,7 +91,7 @@ fn main() -> Result<()> {
                 .iter()
                 .map(|law| {
                     let params = tuned.get(law).map(|tuned| tuned.params.clone()).unwrap_or_default();
-                    Row { law: law.clone(), figures: figures(law, &params, &scenarios, &args) }
+                    Row { law: law.clone(), figures: figures(law, &params, &scenarios, &seeds, args.threads) }
                 })
                 .collect();
             print!("{}", print(&rows, &scenarios));
@@ -105,7 +106,7 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        Command::Tune => tune(&args, &scenarios, &path, tuned),
+        Command::Tune => tune(&args, &scenarios, &seeds, &path, tuned),
     }
 }
 
@@ -133,13 +134,13 @@ fn driver(law: &str, params: &Value, scenario: &Scenario, config: &Config, seed:
     }
 }
 
-fn figures(law: &str, params: &Value, scenarios: &[Scenario], args: &Args) -> Vec<Figures> {
+fn figures(law: &str, params: &Value, scenarios: &[Scenario], seeds: &[u64], threads: usize) -> Vec<Figures> {
     let jobs: Vec<(usize, u64)> =
-        (0..scenarios.len()).flat_map(|s| (args.seed..args.seed + args.seeds).map(move |seed| (s, seed))).collect();
+        (0..scenarios.len()).flat_map(|s| seeds.iter().map(move |seed| (s, *seed))).collect();
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, Figures)>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..args.threads.max(1) {
+        for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while let Some((index, seed)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let scenario = &scenarios[*index];
@@ -237,12 +238,11 @@ fn trace(law: &str, scenario: &Scenario, seed: u64) {
     println!("{:?}", Figures::of(scenario, &outcome, config.interval_s));
 }
 
-fn tune(args: &Args, scenarios: &[Scenario], path: &PathBuf, mut tuned: grid::Table) -> Result<()> {
+fn tune(args: &Args, scenarios: &[Scenario], seeds: &[u64], path: &PathBuf, mut tuned: grid::Table) -> Result<()> {
     fs::create_dir_all(&args.tuned)?;
-    let range = [args.seed, args.seed + args.seeds - 1];
     for law in args.law.iter().filter(|law| !["oracle", "late", "trimtab", "none"].contains(&law.as_str())) {
-        let best = grid::tune(law, range, 1, |params| {
-            let figures = figures(law, params, scenarios, args);
+        let best = grid::tune(law, seeds, 1, |params, seeds| {
+            let figures = figures(law, params, scenarios, seeds, args.threads);
             figures.iter().map(|f| f.good).sum::<f64>() / figures.len() as f64
         });
         println!("{law}: {:.3} with {} (published {:.3}, {} tried)", best.score, best.params, best.published, best.tried);

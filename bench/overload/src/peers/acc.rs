@@ -13,6 +13,13 @@ use trimtab_law::{Outputs, Tick};
 use super::number;
 use crate::law::{Gate, Law, Outcome};
 
+/// Limit at the start, the crate's default.
+const START: usize = 20;
+/// Highest limit of the requests in a pod.
+const MAX: usize = 1000;
+/// Highest limit where it is a rate.
+const MAX_RATE: usize = 20_000;
+
 /// A law whose gates have an algorithm each.
 pub struct Concurrency {
     name: Name,
@@ -48,9 +55,9 @@ impl Law for Concurrency {
     fn gate(&self, _: &str) -> Option<Box<dyn Gate>> {
         let p = &self.params;
         Some(match self.name {
-            Name::Aimd => gate(aimd(p)),
-            Name::Gradient2 => gate(gradient2(p)),
-            Name::Vegas => gate(vegas(p)),
+            Name::Aimd => gate(aimd(p, START, MAX)),
+            Name::Gradient2 => gate(gradient2(p, START, MAX)),
+            Name::Vegas => gate(vegas(p, START, MAX)),
         })
     }
 }
@@ -63,31 +70,31 @@ fn whole(params: &Value, name: &str, default: usize) -> usize {
         .unwrap_or(default)
 }
 
-fn aimd(p: &Value) -> Aimd {
+fn aimd(p: &Value, start: usize, max: usize) -> Aimd {
     Aimd::builder()
-        .initial_limit(20)
-        .min_limit(whole(p, "min", 20).min(20))
-        .max_limit(1000)
+        .initial_limit(start)
+        .min_limit(whole(p, "min", 20).min(start))
+        .max_limit(max)
         .backoff_ratio(number(p, "backoff", 0.9))
         .timeout(Duration::from_secs_f64(number(p, "timeout_s", 5.0)))
         .build()
 }
 
-fn gradient2(p: &Value) -> Gradient2 {
+fn gradient2(p: &Value, start: usize, max: usize) -> Gradient2 {
     Gradient2::builder()
-        .initial_limit(20)
-        .min_limit(whole(p, "min", 20).min(20))
-        .max_limit(1000)
+        .initial_limit(start)
+        .min_limit(whole(p, "min", 20).min(start))
+        .max_limit(max)
         .smoothing(number(p, "smoothing", 0.2))
         .rtt_tolerance(number(p, "tolerance", 1.5))
         .long_window(whole(p, "window", 600))
         .build()
 }
 
-fn vegas(p: &Value) -> Vegas {
+fn vegas(p: &Value, start: usize, max: usize) -> Vegas {
     let builder = Vegas::builder()
-        .initial_limit(20)
-        .max_limit(1000)
+        .initial_limit(start)
+        .max_limit(max)
         .smoothing(number(p, "smoothing", 1.0))
         .probe_multiplier(whole(p, "probe", 30));
     // The thresholds are plain functions there, so the grid can only name some.
@@ -106,27 +113,43 @@ fn log10(limit: usize) -> usize {
 /// The same algorithms at each tick instead of at each request: the limit is a rate, and the measurements of the tick count as
 /// `times` ends of requests. For plants without requests.
 pub struct AtTicks {
-    algorithm: Box<dyn Algorithm>,
-    times: usize,
+    name: Name,
+    params: Value,
     slo_s: f64,
+    /// Begins at the limit in force, if there is one.
+    algorithm: Option<Box<dyn Algorithm>>,
 }
 
 impl AtTicks {
     /// With parameters of the grid.
     pub fn new(name: Name, params: &Value, slo_s: f64) -> Self {
         Self {
-            algorithm: match name {
-                Name::Aimd => Box::new(aimd(params)),
-                Name::Gradient2 => Box::new(gradient2(params)),
-                Name::Vegas => Box::new(vegas(params)),
-            },
-            times: whole(params, "times", 1),
+            name,
+            params: params.clone(),
             slo_s,
+            algorithm: None,
+        }
+    }
+
+    fn begin(&self, tick: &Tick) -> Box<dyn Algorithm> {
+        let limit = tick.in_force.as_ref().and_then(|o| o.limit);
+        // Without one, far from what is asked for: nothing is refused until something is slow.
+        let offered = tick.apis.values().filter_map(|a| a.offered).sum::<f64>();
+        let start = limit.map_or_else(|| requests(2.0 * offered), requests);
+        let start = start.clamp(START, MAX_RATE);
+        match self.name {
+            Name::Aimd => Box::new(aimd(&self.params, start, MAX_RATE)),
+            Name::Gradient2 => Box::new(gradient2(&self.params, start, MAX_RATE)),
+            Name::Vegas => Box::new(vegas(&self.params, start, MAX_RATE)),
         }
     }
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate of a simulation")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate of a simulation"
+)]
 fn requests(rate: f64) -> usize {
     rate.max(0.0) as usize
 }
@@ -134,16 +157,33 @@ fn requests(rate: f64) -> usize {
 impl Law for AtTicks {
     fn tick(&mut self, tick: &Tick) -> Outputs {
         let sum = |of: &dyn Fn(&trimtab_law::Api) -> Option<f64>| -> f64 {
-            tick.apis.values().filter_map(of).filter(|v| v.is_finite()).sum()
+            tick.apis
+                .values()
+                .filter_map(of)
+                .filter(|v| v.is_finite())
+                .sum()
         };
         let accepted = sum(&|a| a.accepted);
-        let slowest = tick.apis.values().filter_map(|a| a.p95_s).filter(|v| v.is_finite()).fold(0.0, f64::max);
-        for _ in 0..self.times {
+        let slowest = tick
+            .apis
+            .values()
+            .filter_map(|a| a.p95_s)
+            .filter(|v| v.is_finite())
+            .fold(0.0, f64::max);
+        let mut algorithm = self.algorithm.take().unwrap_or_else(|| self.begin(tick));
+        for _ in 0..whole(&self.params, "times", 1) {
             let time = Duration::from_secs_f64(slowest);
-            self.algorithm.update(time, requests(accepted), slowest > 1.01 * self.slo_s, false);
+            let before = algorithm.max_concurrency();
+            algorithm.update(time, requests(accepted), slowest > 1.01 * self.slo_s, false);
+            // AIMD cuts once for all that a tick tells, and grows with each answer.
+            if matches!(self.name, Name::Aimd) && algorithm.max_concurrency() < before {
+                break;
+            }
         }
+        let limit = algorithm.max_concurrency() as f64;
+        self.algorithm = Some(algorithm);
         Outputs {
-            limit: Some(self.algorithm.max_concurrency() as f64),
+            limit: Some(limit),
             ..Outputs::default()
         }
     }

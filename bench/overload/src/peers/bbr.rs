@@ -84,7 +84,8 @@ impl Pipe {
             return;
         }
         if self.answers > 0.0 {
-            self.past.push_back((self.answers / self.window_s, self.seconds / self.answers));
+            self.past
+                .push_back((self.answers / self.window_s, self.seconds / self.answers));
         }
         while self.past.len() > self.windows {
             self.past.pop_front();
@@ -99,7 +100,10 @@ impl Pipe {
     }
 
     fn high(&self) -> bool {
-        self.loads.borrow().get(&self.pod).is_some_and(|cpu| *cpu > self.threshold)
+        self.loads
+            .borrow()
+            .get(&self.pod)
+            .is_some_and(|cpu| *cpu > self.threshold)
     }
 }
 

@@ -41,7 +41,7 @@ impl Law for Breakwater {
     }
 
     fn gate(&self, _: &str) -> Option<Box<dyn Gate>> {
-        Some(Box::new(Credits {
+        Some(Box::new(Server {
             law: *self,
             credits: 20.0,
             inflight: 0,
@@ -52,7 +52,7 @@ impl Law for Breakwater {
     }
 }
 
-struct Credits {
+struct Server {
     law: Breakwater,
     credits: f64,
     inflight: usize,
@@ -62,7 +62,7 @@ struct Credits {
     drop_until: f64,
 }
 
-impl Credits {
+impl Server {
     fn round(&mut self, now: f64) {
         if now < self.next {
             return;
@@ -79,7 +79,7 @@ impl Credits {
     }
 }
 
-impl Gate for Credits {
+impl Gate for Server {
     fn admit(&mut self, now: f64, _: usize, _: usize) -> bool {
         self.round(now);
         let some = (self.inflight as f64) < self.credits && now >= self.drop_until;

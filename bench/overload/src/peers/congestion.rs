@@ -1,17 +1,22 @@
-//! AIMD, Gradient and Vegas of the crate `congestion-limiter`: a limit of the requests in each pod.
+//! AIMD and Vegas of the crate `congestion-limiter`: a limit of the requests in each pod.
 //!
 //! The crate times requests itself with tokio's clock, and takes a sample only from a token of its own. So each law has a
 //! tokio runtime whose clock is paused, and its gates move that clock to the time of the plant before each call: the crate runs
 //! as it is, in virtual time.
+//!
+//! Its Gradient is left out: version 0.1.0 subtracts an average from a sample as durations, and panics when a request is faster
+//! than the average.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use congestion_limiter::aggregation::Percentile;
 use congestion_limiter::limiter::{self, DefaultLimiter, Limiter, Token};
-use congestion_limiter::limits::{Aimd, Gradient, LimitAlgorithm, Vegas, Windowed};
+use congestion_limiter::limits::{Aimd, LimitAlgorithm, Vegas, Windowed};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use trimtab_law::{Outputs, Tick};
@@ -24,8 +29,6 @@ use crate::law::{Gate, Law, Outcome};
 pub enum Name {
     /// Loss-based.
     Aimd,
-    /// Long against short response time.
-    Gradient,
     /// Queue estimated from the lowest response time.
     Vegas,
 }
@@ -49,8 +52,18 @@ impl Clock {
         if let Some(step) = to.checked_sub(self.now.get())
             && !step.is_zero()
         {
-            self.runtime.block_on(tokio::time::advance(step));
+            // It moves the clock when it is first polled; then it would only let other tasks run.
+            let _ = self.poll(tokio::time::advance(step));
             self.now.set(to);
+        }
+    }
+
+    /// Polls a future once, which is all that it takes where nothing waits, in less time than `block_on`.
+    fn poll<F: Future>(&self, future: F) -> Option<F::Output> {
+        let _guard = self.runtime.enter();
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
         }
     }
 }
@@ -58,7 +71,11 @@ impl Clock {
 impl Congestion {
     /// With parameters of the grid; `None` if there is no runtime.
     pub fn new(name: Name, params: &Value) -> Option<Self> {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().ok()?;
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .ok()?;
         Some(Self {
             name,
             params: params.clone(),
@@ -105,7 +122,6 @@ impl Law for Congestion {
                 let by = number(&self.params, "backoff", 0.9);
                 self.limited(Aimd::new_with_initial_limit(20).decrease_factor(by))
             }
-            Name::Gradient => self.limited(Gradient::new_with_initial_limit(20)),
             Name::Vegas => self.limited(Vegas::new_with_initial_limit(20)),
         })
     }
@@ -120,7 +136,11 @@ struct Limited<L> {
     slow_s: f64,
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time of a simulation")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a time of a simulation"
+)]
 fn micros(seconds: f64) -> u64 {
     (seconds.max(0.0) * 1e6).round() as u64
 }
@@ -128,7 +148,7 @@ fn micros(seconds: f64) -> u64 {
 impl<L: Limiter> Gate for Limited<L> {
     fn admit(&mut self, now: f64, _: usize, _: usize) -> bool {
         self.clock.move_to(now);
-        let token = self.clock.runtime.block_on(self.limiter.try_acquire());
+        let token = self.clock.poll(self.limiter.try_acquire()).flatten();
         let some = token.is_some();
         if let Some(token) = token {
             self.tokens.entry(micros(now)).or_default().push(token);
@@ -162,7 +182,11 @@ impl<L: Limiter> Gate for Limited<L> {
             limiter::Outcome::Overload
         };
         if let Some(token) = token {
-            self.clock.runtime.block_on(self.limiter.release(token, Some(result)));
+            self.clock.runtime.block_on(async {
+                self.limiter.release(token, Some(result)).await;
+                // A lower limit is taken from the free permits by a task of the crate.
+                tokio::task::yield_now().await;
+            });
         }
     }
 }

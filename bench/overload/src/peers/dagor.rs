@@ -48,8 +48,10 @@ impl Law for Dagor {
     }
 
     fn gate(&self, pod: &str) -> Option<Box<dyn Gate>> {
-        let own = pod.bytes().fold(self.seed, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
-        Some(Box::new(Cut {
+        let own = pod.bytes().fold(self.seed, |h, b| {
+            h.wrapping_mul(31).wrapping_add(u64::from(b))
+        });
+        Some(Box::new(Server {
             threshold_s: self.threshold_s,
             alpha: self.alpha,
             beta: self.beta,
@@ -66,7 +68,7 @@ impl Law for Dagor {
     }
 }
 
-struct Cut {
+struct Server {
     threshold_s: f64,
     alpha: f64,
     beta: f64,
@@ -82,7 +84,7 @@ struct Cut {
     started: u32,
 }
 
-impl Cut {
+impl Server {
     fn level(&mut self, tier: usize) -> usize {
         if self.users {
             tier.min(LEVELS * TIERS - 1)
@@ -119,7 +121,7 @@ impl Cut {
     }
 }
 
-impl Gate for Cut {
+impl Gate for Server {
     fn admit(&mut self, now: f64, _: usize, tier: usize) -> bool {
         if now >= self.window_end || self.total >= WINDOW_REQUESTS {
             self.turn(now);

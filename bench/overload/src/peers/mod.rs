@@ -36,7 +36,7 @@ pub struct Place<'a> {
 }
 
 /// All laws of this module.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 19] = [
     "trimtab",
     "trimtab-entry",
     "none",
@@ -49,7 +49,6 @@ pub const NAMES: [&str; 20] = [
     "gradient2-tick",
     "vegas-tick",
     "cl-aimd",
-    "cl-gradient",
     "cl-vegas",
     "breakwater",
     "dagor",
@@ -67,7 +66,9 @@ pub fn by_name(name: &str, params: &Value, place: &Place<'_>) -> Option<Box<dyn 
     let ticks = |name| Box::new(AtTicks::new(name, params, place.config.slo_s)) as Box<dyn Law>;
     let timed = |name| Congestion::new(name, params).map(|law| Box::new(law) as Box<dyn Law>);
     Some(match name {
-        "trimtab" | "trimtab-entry" => Box::new(Trimtab::new(place.config, params["trace"] == true)),
+        "trimtab" | "trimtab-entry" => {
+            Box::new(Trimtab::new(place.config, params["trace"] == true))
+        }
         "none" => none(),
         "static" => Box::new(none::Static::new(number(params, "share", 0.9), place)),
         "bang-bang" => Box::new(rates::BangBang::new(params, place)),
@@ -78,7 +79,6 @@ pub fn by_name(name: &str, params: &Value, place: &Place<'_>) -> Option<Box<dyn 
         "gradient2-tick" => ticks(Name::Gradient2),
         "vegas-tick" => ticks(Name::Vegas),
         "cl-aimd" => timed(Crate::Aimd)?,
-        "cl-gradient" => timed(Crate::Gradient)?,
         "cl-vegas" => timed(Crate::Vegas)?,
         "breakwater" => Box::new(breakwater::Breakwater::new(params, place)),
         "dagor" => Box::new(dagor::Dagor::new(params, place)),

@@ -15,7 +15,10 @@ fn finite(value: Option<f64>) -> Option<f64> {
 
 /// Sum over the APIs of a tick; `None` if none has it.
 fn sum(tick: &Tick, of: impl Fn(&Api) -> Option<f64>) -> Option<f64> {
-    tick.apis.values().filter_map(|a| finite(of(a))).reduce(|a, b| a + b)
+    tick.apis
+        .values()
+        .filter_map(|a| finite(of(a)))
+        .reduce(|a, b| a + b)
 }
 
 /// Slime: a fixed quota of each pod while the CPU is above a threshold, none below it. Published: 30 above 0.8.
@@ -47,7 +50,11 @@ impl Law for BangBang {
         let loads: Vec<f64> = tick.pods.values().filter_map(|p| finite(p.cpu)).collect();
         if !loads.is_empty() {
             let mean = loads.iter().sum::<f64>() / loads.len() as f64;
-            let ready = tick.pods.values().filter(|p| p.ready != Some(false)).count();
+            let ready = tick
+                .pods
+                .values()
+                .filter(|p| p.ready != Some(false))
+                .count();
             self.in_force.limit = (mean > self.cpu).then_some(self.quota * ready as f64);
         }
         self.in_force.clone()
@@ -82,14 +89,19 @@ impl Aperture {
 
 impl Law for Aperture {
     fn tick(&mut self, tick: &Tick) -> Outputs {
-        let (Some(offered), Some(accepted)) = (sum(tick, |a| a.offered), sum(tick, |a| a.accepted)) else {
+        let (Some(offered), Some(accepted)) = (sum(tick, |a| a.offered), sum(tick, |a| a.accepted))
+        else {
             return self.in_force.clone();
         };
         let answers = |a: &Api| Some(finite(a.ok)? + finite(a.late)?);
         let total = sum(tick, answers).unwrap_or(0.0);
         let seconds = sum(tick, |a| Some(answers(a)? * finite(a.mean_s)?)).unwrap_or(0.0);
         let signal = if total > 0.0 { seconds / total } else { 0.0 };
-        let observed = if offered > 0.0 { accepted / offered } else { 1.0 };
+        let observed = if offered > 0.0 {
+            accepted / offered
+        } else {
+            1.0
+        };
         if signal > self.setpoint_s {
             let factor = (signal / self.setpoint_s).powf(self.slope).clamp(0.1, 1.0);
             self.multiplier = (observed.min(self.multiplier) * factor).max(0.01);
@@ -134,7 +146,8 @@ impl Law for Mimd {
             let limit = self.limits.get(name).copied();
             if p95 > self.p95_s {
                 let from = limit.unwrap_or(offered);
-                self.limits.insert(name.clone(), (from * self.down).max(LOWEST));
+                self.limits
+                    .insert(name.clone(), (from * self.down).max(LOWEST));
             } else if let Some(limit) = limit {
                 if offered <= limit {
                     self.limits.remove(name);

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use trimtab_law::{Config, Outputs};
 
-use crate::bucket::Bucket;
 use super::meter::{self, Meter};
 use super::pods::{Buckets, Pods};
 use super::topology::{APIS, SERVICES};
-use super::{Factory, Placement, Setup, Telemetry};
+use super::{Factory, Placement, Setup, Telemetry, trace};
+use crate::bucket::Bucket;
 use crate::law::Law;
 use crate::peers::Place;
 
@@ -28,6 +28,8 @@ pub struct Actuator {
     telemetry: Telemetry,
     /// Changed limits so far.
     pub writes: u64,
+    /// A line for each law and tick, if asked for.
+    pub trace: Option<Vec<String>>,
 }
 
 impl Actuator {
@@ -64,6 +66,7 @@ impl Actuator {
             slots,
             telemetry: setup.telemetry,
             writes: 0,
+            trace: setup.trace.then(Vec::new),
         }
     }
 
@@ -77,7 +80,11 @@ impl Actuator {
             let seen: Vec<(usize, usize, &Meter)> = range
                 .map(|p| {
                     let pod = &pods.all[p];
-                    let start = if slot.service.is_some() { first } else { pods.of(pod.service).start };
+                    let start = if slot.service.is_some() {
+                        first
+                    } else {
+                        pods.of(pod.service).start
+                    };
                     (pod.service, p - start, &pod.meter)
                 })
                 .collect();
@@ -88,6 +95,10 @@ impl Actuator {
             let mut tick = meter::tick(t, &self.telemetry, &meters, &seen);
             tick.in_force = Some(slot.in_force.clone());
             let outputs = slot.law.tick(&tick);
+            if let Some(trace) = &mut self.trace {
+                let place = slot.service.map_or("entry", |s| SERVICES[s].name);
+                trace.push(trace::line(place, &tick, &outputs));
+            }
             let last = slot.sent.back().map_or(&slot.in_force, |(_, o)| o);
             if outputs != *last {
                 self.writes += changes(last, &outputs);
@@ -124,7 +135,8 @@ impl Actuator {
 
 /// Changed values.
 fn changes(old: &Outputs, new: &Outputs) -> u64 {
-    let maps = |a: &std::collections::BTreeMap<String, f64>, b: &std::collections::BTreeMap<String, f64>| {
+    let maps = |a: &std::collections::BTreeMap<String, f64>,
+                b: &std::collections::BTreeMap<String, f64>| {
         let changed = b.iter().filter(|(k, v)| a.get(*k) != Some(v)).count();
         changed + a.keys().filter(|k| !b.contains_key(*k)).count()
     };
@@ -135,9 +147,19 @@ fn changes(old: &Outputs, new: &Outputs) -> u64 {
 fn apply(buckets: &mut Buckets, outputs: &Outputs, pod: &str, pods: f64, now: u64) {
     let seconds = outputs.bucket_s.unwrap_or(1.0);
     let own = outputs.per_pod.get(pod).copied();
-    set(&mut buckets.total, own.or(outputs.limit.map(|l| l / pods)), seconds, now);
+    set(
+        &mut buckets.total,
+        own.or(outputs.limit.map(|l| l / pods)),
+        seconds,
+        now,
+    );
     for (bucket, api) in buckets.apis.iter_mut().zip(APIS) {
-        set(bucket, outputs.per_api.get(api.name).map(|l| l / pods), seconds, now);
+        set(
+            bucket,
+            outputs.per_api.get(api.name).map(|l| l / pods),
+            seconds,
+            now,
+        );
     }
 }
 

@@ -47,7 +47,11 @@ fn leaving(rows: &[Vec<f64>], basis: &[usize], column: usize) -> Option<usize> {
     let ratio = |r: &usize| rows[*r].last().map_or(0.0, |b| b / rows[*r][column]);
     (0..rows.len())
         .filter(|r| rows[*r][column] > TINY)
-        .min_by(|a, b| ratio(a).total_cmp(&ratio(b)).then(basis[*a].cmp(&basis[*b])))
+        .min_by(|a, b| {
+            ratio(a)
+                .total_cmp(&ratio(b))
+                .then(basis[*a].cmp(&basis[*b]))
+        })
 }
 
 fn pivot(table: &mut [Vec<f64>], row: usize, column: usize) {
@@ -102,8 +106,8 @@ pub fn fairest(rows: &[Vec<f64>], limits: &[f64], demand: &[f64]) -> Vec<f64> {
         let stuck: Vec<usize> = (0..n).filter(|i| !fixed[*i] && !higher(*i)).collect();
         // Rounding: nothing may be stuck although nothing can be raised together.
         let all = stuck.is_empty();
-        for i in 0..n {
-            fixed[i] = fixed[i] || all || stuck.contains(&i);
+        for (i, fixed) in fixed.iter_mut().enumerate() {
+            *fixed = *fixed || all || stuck.contains(&i);
         }
         low = next;
     }
@@ -121,7 +125,11 @@ fn reaches(rows: &[Vec<f64>], limits: &[f64], demand: &[f64], low: &[f64], best:
         return false;
     }
     let left: Vec<f64> = left.iter().map(|l| l.max(0.0)).collect();
-    let room: Vec<f64> = demand.iter().zip(low).map(|(d, l)| (d - l).max(0.0)).collect();
+    let room: Vec<f64> = demand
+        .iter()
+        .zip(low)
+        .map(|(d, l)| (d - l).max(0.0))
+        .collect();
     let more: f64 = maximise(rows, &left, &room).iter().sum();
     low.iter().sum::<f64>() + more >= best - 1e-6 * best.max(1.0)
 }
@@ -137,13 +145,19 @@ mod tests {
         let x = maximise(&rows, &[100.0, 30.0], &[200.0, 50.0]);
         assert!((x.iter().sum::<f64>() - 100.0).abs() < 1e-6, "{x:?}");
         let fair = fairest(&rows, &[100.0, 30.0], &[200.0, 50.0]);
-        assert!((fair[0] - 80.0).abs() < 0.1 && (fair[1] - 20.0).abs() < 0.1, "{fair:?}");
+        assert!(
+            (fair[0] - 80.0).abs() < 0.1 && (fair[1] - 20.0).abs() < 0.1,
+            "{fair:?}"
+        );
     }
 
     #[test]
     fn what_nobody_contends_for_is_served_whole() {
         let x = fairest(&[vec![1.0, 0.0]], &[10.0], &[50.0, 7.0]);
-        assert!((x[0] - 10.0).abs() < 1e-3 && (x[1] - 7.0).abs() < 1e-3, "{x:?}");
+        assert!(
+            (x[0] - 10.0).abs() < 1e-3 && (x[1] - 7.0).abs() < 1e-3,
+            "{x:?}"
+        );
     }
 
     #[test]
@@ -151,6 +165,9 @@ mod tests {
         // API 0 takes both services, so each of its calls costs a call of both others.
         let rows = vec![vec![1.0, 1.0, 0.0], vec![1.0, 0.0, 1.0]];
         let x = maximise(&rows, &[10.0, 10.0], &[10.0, 10.0, 10.0]);
-        assert!((x[1] - 10.0).abs() < 1e-6 && (x[2] - 10.0).abs() < 1e-6, "{x:?}");
+        assert!(
+            (x[1] - 10.0).abs() < 1e-6 && (x[2] - 10.0).abs() < 1e-6,
+            "{x:?}"
+        );
     }
 }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use trimtab_law::{Api, Pod, Tick};
 
-use super::topology::{APIS, N_APIS, SERVICES};
 use super::Telemetry;
+use super::topology::{APIS, N_APIS, SERVICES};
 
 /// Upper bounds of Istio's duration buckets, in seconds; the last bucket has no bound.
 const BOUNDS: [f64; 19] = [
-    0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0,
+    0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0, 600.0, 1800.0, 3600.0,
 ];
 
 /// How a request ended for one proxy.
@@ -127,7 +128,10 @@ impl Meter {
 
     /// Rates over the window that ends at `t`; `None` with less than two samples.
     pub fn rates(&self, t: f64, window_s: f64) -> Option<([Series; N_APIS], f64, usize)> {
-        let mut inside = self.samples.iter().filter(|s| s.t >= t - window_s && s.t <= t);
+        let mut inside = self
+            .samples
+            .iter()
+            .filter(|s| s.t >= t - window_s && s.t <= t);
         let first = inside.next()?;
         let last = inside.next_back()?;
         let factor = 1.0 / (last.t - first.t);
@@ -147,7 +151,12 @@ impl Meter {
 }
 
 /// The measurements of one law. `meters` are the proxies of its APIs; `pods` are the pods it sees, with their service.
-pub fn tick(t: f64, telemetry: &Telemetry, meters: &[&Meter], pods: &[(usize, usize, &Meter)]) -> Tick {
+pub fn tick(
+    t: f64,
+    telemetry: &Telemetry,
+    meters: &[&Meter],
+    pods: &[(usize, usize, &Meter)],
+) -> Tick {
     let mut sums = [Series::default(); N_APIS];
     let mut some = false;
     for (rates, ..) in meters.iter().filter_map(|m| m.rates(t, telemetry.window_s)) {
@@ -164,7 +173,10 @@ pub fn tick(t: f64, telemetry: &Telemetry, meters: &[&Meter], pods: &[(usize, us
     if some {
         tick.apis = sums.iter().enumerate().filter_map(api).collect();
     }
-    tick.pods = pods.iter().map(|p| pod(p, t, telemetry)).collect::<BTreeMap<_, _>>();
+    tick.pods = pods
+        .iter()
+        .map(|p| pod(p, t, telemetry))
+        .collect::<BTreeMap<_, _>>();
     tick
 }
 
@@ -181,14 +193,22 @@ fn api((index, rates): (usize, &Series)) -> Option<(String, Api)> {
             p50_s: rates.quantile(0.5),
             p95_s: rates.quantile(0.95),
             p99_s: rates.quantile(0.99),
-            path: APIS[index].path.iter().map(|s| SERVICES[*s].name.to_owned()).collect(),
+            path: APIS[index]
+                .path
+                .iter()
+                .map(|s| SERVICES[*s].name.to_owned())
+                .collect(),
             tier: None,
         };
         (APIS[index].name.to_owned(), api)
     })
 }
 
-fn pod((service, number, meter): &(usize, usize, &Meter), t: f64, telemetry: &Telemetry) -> (String, Pod) {
+fn pod(
+    (service, number, meter): &(usize, usize, &Meter),
+    t: f64,
+    telemetry: &Telemetry,
+) -> (String, Pod) {
     let service = &SERVICES[*service];
     let mut pod = Pod {
         service: Some(service.name.to_owned()),

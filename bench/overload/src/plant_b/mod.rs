@@ -21,13 +21,17 @@ mod lp;
 pub(crate) mod meter;
 mod pods;
 mod sim;
+#[cfg(test)]
+mod tests;
 pub mod topology;
+mod trace;
 
 use trimtab_law::Config;
 
 use crate::law::Law;
 use crate::peers::Place;
 use topology::{Load, N_APIS, Scenario};
+pub use trace::HEAD as TRACE;
 
 /// How measurements come and limits go.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +87,8 @@ pub struct Setup {
     pub telemetry: Telemetry,
     /// Seed of all that is random.
     pub seed: u64,
+    /// Whether each tick is written down.
+    pub trace: bool,
 }
 
 /// What one run gave.
@@ -98,6 +104,8 @@ pub struct Outcome {
     pub refused: u64,
     /// Changed limits.
     pub writes: u64,
+    /// A line for each law and tick, if asked for.
+    pub trace: Vec<String>,
 }
 
 impl Outcome {

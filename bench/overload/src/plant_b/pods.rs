@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use crate::bucket::Bucket;
 use super::meter::Meter;
-use crate::random::Random;
 use super::topology::{N_APIS, SERVICES};
+use crate::bucket::Bucket;
 use crate::law::Gate;
+use crate::random::Random;
 
 /// Requests that wait in a pod at most; more get a 503.
 pub const QUEUE: usize = 4096;

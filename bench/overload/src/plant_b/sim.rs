@@ -8,10 +8,10 @@ use trimtab_law::Config;
 use super::actuator::Actuator;
 use super::meter::{End, Meter};
 use super::pods::{Buckets, Pods, QUEUE, SIGMA};
-use crate::random::Random;
 use super::topology::{APIS, N_APIS, SERVICES};
 use super::{Factory, Outcome, Setup};
 use crate::law;
+use crate::random::Random;
 
 /// A client leaves so long after the SLO, in nanoseconds.
 const GRACE: u64 = 1_000_000;
@@ -140,6 +140,7 @@ impl<'a> Sim<'a> {
             self.now = event.min(timeout).min(retry);
             if self.now >= end {
                 self.out.writes = self.actuator.writes;
+                self.out.trace = self.actuator.trace.take().unwrap_or_default();
                 return self.out;
             }
             if timeout == self.now {
@@ -177,7 +178,10 @@ impl<'a> Sim<'a> {
                 }
                 self.at(self.now + nanos(self.setup.telemetry.interval_s), event);
             }
-            Event::Deliver => self.actuator.deliver(self.now, &mut self.pods, &mut self.entry_buckets),
+            Event::Deliver => {
+                self.actuator
+                    .deliver(self.now, &mut self.pods, &mut self.entry_buckets);
+            }
         }
     }
 
@@ -217,19 +221,25 @@ impl<'a> Sim<'a> {
             life: call.life,
             ..Call::default()
         };
-        self.timeouts.push_back((self.now + self.slo + GRACE, index, call.life));
+        self.timeouts
+            .push_back((self.now + self.slo + GRACE, index, call.life));
         self.enter(index);
     }
 
     /// The call arrives at the service of its hop.
     fn enter(&mut self, index: u32) {
         let call = &mut self.calls[index as usize];
-        let chosen = self.pods.choose(APIS[call.api].path[call.hop], &mut self.random);
+        let chosen = self
+            .pods
+            .choose(APIS[call.api].path[call.hop], &mut self.random);
         let pod = &mut self.pods.all[chosen];
         let now = seconds(self.now);
         let inflight = pod.meter.inflight;
         let admitted = pod.buckets.take(call.api, self.now)
-            && pod.gate.as_mut().is_none_or(|g| g.admit(now, inflight, call.tier));
+            && pod
+                .gate
+                .as_mut()
+                .is_none_or(|g| g.admit(now, inflight, call.tier));
         pod.meter.arrived(call.api, admitted);
         if !admitted {
             self.out.refused += 1;
@@ -262,7 +272,10 @@ impl<'a> Sim<'a> {
         let time = SERVICES[service].work_s * self.random.log_normal(SIGMA);
         let pod = call.pod;
         self.pods.all[pod].meter.busy_s += time;
-        self.at(self.now + nanos(time).max(1), Event::Done { pod, call: index });
+        self.at(
+            self.now + nanos(time).max(1),
+            Event::Done { pod, call: index },
+        );
     }
 
     /// A worker is done with a call, and takes the next one.
@@ -287,7 +300,8 @@ impl<'a> Sim<'a> {
         let (api, start) = (call.api, call.start);
         self.end(index, true, End::Answered);
         let time = self.now - start;
-        self.entry.ended(api, End::Answered, seconds(time), self.slo_s);
+        self.entry
+            .ended(api, End::Answered, seconds(time), self.slo_s);
         if time <= self.slo {
             self.out.good[(self.now / 1_000_000_000) as usize][api] += 1;
         }
@@ -347,7 +361,8 @@ impl<'a> Sim<'a> {
             self.end(index, false, End::Left);
         }
         self.end(index, true, End::Left);
-        self.entry.ended(api, End::Left, seconds(self.now - start), self.slo_s);
+        self.entry
+            .ended(api, End::Left, seconds(self.now - start), self.slo_s);
         self.out.left += 1;
         self.again(api, attempt);
     }
