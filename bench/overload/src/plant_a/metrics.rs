@@ -8,17 +8,35 @@ use crate::plant_b::meter::Series;
 /// Measurements at `now`.
 pub fn tick(now: f64, scenario: &Scenario, pods: &[Pod]) -> Tick {
     let telemetry = &scenario.telemetry;
-    let step = if telemetry.clock_step.is_some_and(|at| now >= at) { 3600.0 } else { 0.0 };
+    let step = if telemetry.clock_step.is_some_and(|at| now >= at) {
+        3600.0
+    } else {
+        0.0
+    };
     let seen = now - telemetry.late_s;
-    let mut tick = Tick { t: now + step, as_of: Some(seen + step), ..Tick::default() };
-    if telemetry.lost.is_some_and(|(from, to)| (from..to).contains(&now)) {
+    let mut tick = Tick {
+        t: now + step,
+        as_of: Some(seen + step),
+        ..Tick::default()
+    };
+    if telemetry
+        .lost
+        .is_some_and(|(from, to)| (from..to).contains(&now))
+    {
         tick.as_of = None;
         return tick;
     }
     let mut sum = Series::default();
     for (index, pod) in pods.iter().enumerate().filter(|(_, pod)| pod.ready) {
-        let mut metrics = PodMetrics { service: Some("service".to_owned()), ready: Some(true), ..PodMetrics::default() };
-        let rates = pod.meter.rates(seen, telemetry.window_s).filter(|_| telemetry.blind_pod != Some(index));
+        let mut metrics = PodMetrics {
+            service: Some("service".to_owned()),
+            ready: Some(true),
+            ..PodMetrics::default()
+        };
+        let rates = pod
+            .meter
+            .rates(seen, telemetry.window_s)
+            .filter(|_| telemetry.blind_pod != Some(index));
         if let Some((rates, busy, inflight)) = rates {
             let rates = &rates[0];
             sum.add(rates, 1.0);
@@ -34,7 +52,10 @@ pub fn tick(now: f64, scenario: &Scenario, pods: &[Pod]) -> Tick {
         tick.pods.insert(format!("pod-{index}"), metrics);
     }
     let answers = sum.ok + sum.late;
-    let percentile = |q| sum.quantile(q).filter(|_| !telemetry.without.contains(&"percentiles"));
+    let percentile = |q| {
+        sum.quantile(q)
+            .filter(|_| !telemetry.without.contains(&"percentiles"))
+    };
     let api = Api {
         offered: Some(sum.offered),
         accepted: Some(sum.accepted),

@@ -131,6 +131,8 @@ pub struct Second {
     pub ideal: f64,
     /// What the pods could do.
     pub capacity: f64,
+    /// Calls that wait in pods, at its end.
+    pub queue: f64,
     /// Limit in force, over all pods.
     pub limit: Option<f64>,
 }
@@ -161,14 +163,20 @@ pub struct Truth {
     pub capacity: f64,
     /// Requests in its queue.
     pub queue: f64,
+    /// What each queued call per worker costs, as a share of the time of service.
+    pub contention: f64,
     /// Requests per second that are offered to it.
     pub offered: f64,
 }
 
 /// Limits and what they cost to change: each changed value is a write.
 pub(crate) fn writes(old: &Outputs, new: &Outputs) -> usize {
-    let changed = |a: &std::collections::BTreeMap<String, f64>, b: &std::collections::BTreeMap<String, f64>| {
-        b.iter().filter(|(key, value)| a.get(*key) != Some(value)).count() + a.keys().filter(|key| !b.contains_key(*key)).count()
+    let changed = |a: &std::collections::BTreeMap<String, f64>,
+                   b: &std::collections::BTreeMap<String, f64>| {
+        b.iter()
+            .filter(|(key, value)| a.get(*key) != Some(value))
+            .count()
+            + a.keys().filter(|key| !b.contains_key(*key)).count()
     };
     let total = usize::from(old.limit != new.limit || old.bucket_s != new.bucket_s);
     total + changed(&old.per_pod, &new.per_pod) + changed(&old.per_api, &new.per_api)

@@ -55,8 +55,14 @@ impl Pod {
         let inflight = self.meter.inflight;
         let at = (now * 1e9) as u64;
         self.bucket.as_mut().is_none_or(|bucket| bucket.take(at))
-            && self.api_bucket.as_mut().is_none_or(|bucket| bucket.take(at))
-            && self.gate.as_mut().is_none_or(|gate| gate.admit(now, inflight, 0))
+            && self
+                .api_bucket
+                .as_mut()
+                .is_none_or(|bucket| bucket.take(at))
+            && self
+                .gate
+                .as_mut()
+                .is_none_or(|gate| gate.admit(now, inflight, 0))
     }
 
     /// Sets the limits of its proxy: its own, and its share of the API's.
@@ -70,7 +76,10 @@ impl Pod {
 fn set(bucket: &mut Option<Bucket>, rate: Option<f64>, seconds: f64, now: f64) {
     match rate {
         None => *bucket = None,
-        Some(rate) if bucket.as_ref().is_some_and(|bucket| bucket.is_for(rate, seconds)) => {}
+        Some(rate)
+            if bucket
+                .as_ref()
+                .is_some_and(|bucket| bucket.is_for(rate, seconds)) => {}
         Some(rate) => *bucket = Some(Bucket::new(rate, seconds, (now * 1e9) as u64)),
     }
 }

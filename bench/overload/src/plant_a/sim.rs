@@ -1,12 +1,14 @@
 //! The events of Plant A.
 
+mod control;
+
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 
 use trimtab_law::{Config, Outputs};
 
 use super::pod::Pod;
-use super::{Driver, Outcome, Scenario, Second, Truth, metrics, writes};
+use super::{Driver, Outcome, Scenario, Second};
 use crate::law::Outcome as CallOutcome;
 use crate::plant_b::meter::End;
 use crate::random::Random;
@@ -173,7 +175,11 @@ impl Sim<'_> {
             }
             Event::Tick => self.tick(),
             Event::Deliver => {
-                while self.sent.front().is_some_and(|(at, _)| *at <= self.now + 1e-9) {
+                while self
+                    .sent
+                    .front()
+                    .is_some_and(|(at, _)| *at <= self.now + 1e-9)
+                {
                     if let Some((_, outputs)) = self.sent.pop_front() {
                         self.in_force = outputs;
                     }
@@ -206,9 +212,13 @@ impl Sim<'_> {
 
     fn capacity(&self, pod: usize) -> f64 {
         let own = self.pod_rate() * self.speed(pod);
-        let behind = self.scenario.service.second_tier.map_or(f64::INFINITY, |(workers, service_s)| {
-            workers as f64 / service_s / self.ready.len() as f64
-        });
+        let behind = self
+            .scenario
+            .service
+            .second_tier
+            .map_or(f64::INFINITY, |(workers, service_s)| {
+                workers as f64 / service_s / self.ready.len() as f64
+            });
         own.min(behind)
     }
 
@@ -224,14 +234,23 @@ impl Sim<'_> {
         }
         let service = &self.scenario.service;
         if service.broken == Some(index) || self.pods[index].queue.len() >= service.queue {
-            self.pods[index].meter.ended(0, End::Failed, 0.001, self.config.slo_s);
+            self.pods[index]
+                .meter
+                .ended(0, End::Failed, 0.001, self.config.slo_s);
             if let Some(gate) = &mut self.pods[index].gate {
                 gate.done(now, 0.001, 0.0, CallOutcome::Failed);
             }
             self.retry(attempt, self.scenario.clients.retry);
             return;
         }
-        let call = Call { began: now, queued_s: 0.0, pod: index as u16, attempt, ended: false, uses: 2 };
+        let call = Call {
+            began: now,
+            queued_s: 0.0,
+            pod: index as u16,
+            attempt,
+            ended: false,
+            uses: 2,
+        };
         let number = match self.free.pop() {
             Some(number) => {
                 self.calls[number as usize] = call;
@@ -285,7 +304,11 @@ impl Sim<'_> {
     fn service_time(&mut self, index: usize) -> f64 {
         let service = &self.scenario.service;
         let factor = if service.bimodal {
-            if self.random.unit() < 0.1 { 10.0 / 1.9 } else { 1.0 / 1.9 }
+            if self.random.unit() < 0.1 {
+                10.0 / 1.9
+            } else {
+                1.0 / 1.9
+            }
         } else {
             self.random.log_normal(service.sigma)
         };
@@ -314,9 +337,13 @@ impl Sim<'_> {
     }
 
     fn start_second_tier(&mut self) {
-        let Some((workers, service_s)) = self.scenario.service.second_tier else { return };
+        let Some((workers, service_s)) = self.scenario.service.second_tier else {
+            return;
+        };
         while self.second_tier.1 < workers {
-            let Some((pod, number)) = self.second_tier.0.pop_front() else { return };
+            let Some((pod, number)) = self.second_tier.0.pop_front() else {
+                return;
+            };
             self.second_tier.1 += 1;
             let time = service_s * self.random.log_normal(self.scenario.service.sigma);
             self.at(self.now + time, Event::SecondTier(pod, number));
@@ -328,7 +355,9 @@ impl Sim<'_> {
         if !call.ended {
             self.calls[number as usize].ended = true;
             let time = self.now - call.began;
-            self.pods[index].meter.ended(0, End::Answered, time, self.config.slo_s);
+            self.pods[index]
+                .meter
+                .ended(0, End::Answered, time, self.config.slo_s);
             self.second.good += 1.0;
             self.budget = (self.budget + self.scenario.clients.budget.unwrap_or(0.0)).min(100.0);
             if let Some(gate) = &mut self.pods[index].gate {
@@ -344,9 +373,15 @@ impl Sim<'_> {
             self.calls[number as usize].ended = true;
             self.second.late += 1.0;
             let pod = &mut self.pods[usize::from(call.pod)];
-            pod.meter.ended(0, End::Left, self.config.slo_s, self.config.slo_s);
+            pod.meter
+                .ended(0, End::Left, self.config.slo_s, self.config.slo_s);
             if let Some(gate) = &mut pod.gate {
-                gate.done(self.now, self.config.slo_s, call.queued_s, CallOutcome::Left);
+                gate.done(
+                    self.now,
+                    self.config.slo_s,
+                    call.queued_s,
+                    CallOutcome::Left,
+                );
             }
             self.retry(call.attempt, self.scenario.clients.retry);
         }
@@ -359,77 +394,6 @@ impl Sim<'_> {
         if call.uses == 0 {
             self.free.push(number);
         }
-    }
-
-    fn tick(&mut self) {
-        let now = self.now;
-        self.at(now + self.config.interval_s, Event::Tick);
-        if self.scenario.telemetry.reset.is_some_and(|at| now >= at) && !self.reset_done {
-            self.reset_done = true;
-            for pod in &mut self.pods {
-                let inflight = pod.meter.inflight;
-                pod.meter = crate::plant_b::meter::Meter::default();
-                pod.meter.inflight = inflight;
-            }
-        }
-        let outputs = match &mut self.driver {
-            Driver::Law(law) => {
-                let mut tick = metrics::tick(now, self.scenario, &self.pods);
-                tick.in_force = Some(self.in_force.clone());
-                law.tick(&tick)
-            }
-            Driver::Bound(_) => {
-                let truth = self.truth();
-                let interval = self.config.interval_s;
-                match &mut self.driver {
-                    Driver::Bound(bound) => bound.tick(truth, interval),
-                    Driver::Law(_) => Outputs::default(),
-                }
-            }
-        };
-        let last = self.sent.back().map_or(&self.in_force, |(_, outputs)| outputs);
-        let changes = writes(last, &outputs);
-        if changes > 0 {
-            self.outcome.writes.extend(std::iter::repeat_n(now, changes));
-            let at = now + self.scenario.telemetry.delivery_s;
-            self.sent.push_back((at, outputs));
-            self.at(at, Event::Deliver);
-        }
-    }
-
-    fn truth(&self) -> Vec<Truth> {
-        let ready = self.ready.len() as f64;
-        let offered = (self.scenario.load)(self.now) * self.nominal() / ready;
-        self.ready
-            .iter()
-            .map(|&index| Truth {
-                pod: index,
-                capacity: self.capacity(index) / self.slowed(index),
-                queue: self.pods[index].queue.len() as f64 + self.second_tier.0.len() as f64 / ready,
-                offered,
-            })
-            .collect()
-    }
-
-    fn share_limits(&mut self) {
-        let now = self.now;
-        let share = |limit: f64| limit / self.ready.len() as f64;
-        let own = self.in_force.limit.map(share);
-        let api = self.in_force.per_api.values().copied().reduce(|a, b| a + b).map(share);
-        let seconds = self.in_force.bucket_s.unwrap_or(1.0);
-        for &index in &self.ready {
-            let special = self.in_force.per_pod.get(&format!("pod-{index}")).copied();
-            self.pods[index].limit(special.or(own), api, seconds, now);
-        }
-    }
-
-    /// The limit in force over all pods.
-    fn total_limit(&self) -> Option<f64> {
-        let share = self.in_force.limit.map(|limit| limit / self.ready.len() as f64);
-        let of = |index: &usize| self.in_force.per_pod.get(&format!("pod-{index}")).copied().or(share);
-        let own = self.ready.iter().map(of).sum::<Option<f64>>();
-        let api = self.in_force.per_api.values().copied().reduce(|a, b| a + b);
-        own.into_iter().chain(api).reduce(f64::min)
     }
 
     /// The oldest pod takes no more requests, and a new one takes its place.
@@ -445,17 +409,35 @@ impl Sim<'_> {
         while self.ready.len() < wanted {
             self.add_pod();
         }
-        if self.scenario.replace_s.is_some_and(|every| self.now >= self.replaced + every) {
+        if self
+            .scenario
+            .replace_s
+            .is_some_and(|every| self.now >= self.replaced + every)
+        {
             self.replace_pod();
         }
         self.second.meant = (self.scenario.load)(self.now - 0.5) * self.nominal();
         let share = self.second.meant / self.ready.len() as f64;
         let broken = self.scenario.service.broken;
-        let fine = || self.ready.iter().filter(|index| broken != Some(**index)).map(|index| self.capacity(*index));
-        let (ideal, capacity) = (fine().map(|capacity| share.min(capacity)).sum(), fine().sum());
+        let fine = || {
+            self.ready
+                .iter()
+                .filter(|index| broken != Some(**index))
+                .map(|index| self.capacity(*index))
+        };
+        let (ideal, capacity) = (
+            fine().map(|capacity| share.min(capacity)).sum(),
+            fine().sum(),
+        );
         self.second.ideal = ideal;
         self.second.capacity = capacity;
         self.second.limit = self.total_limit();
+        self.second.queue = self
+            .pods
+            .iter()
+            .map(|pod| pod.queue.len() as f64)
+            .sum::<f64>()
+            + self.second_tier.0.len() as f64;
         self.outcome.seconds.push(self.second);
         self.second = Second::default();
         self.at(self.now + 1.0, Event::Second);

@@ -5,7 +5,9 @@ use super::{Bound, Driver, Outcome, Scenario, run, scenarios};
 use crate::peers::{self, Place};
 
 fn scenario(name: &str) -> Scenario {
-    let found = scenarios::all().into_iter().find(|scenario| scenario.name == name);
+    let found = scenarios::all()
+        .into_iter()
+        .find(|scenario| scenario.name == name);
     found.unwrap_or_else(|| panic!("no scenario {name}"))
 }
 
@@ -17,8 +19,14 @@ fn figures(scenario: &Scenario, driver: Driver) -> (Figures, Outcome) {
 
 fn by_name(law: &str, scenario: &Scenario) -> (Figures, Outcome) {
     let config = Config::default();
-    let place =
-        Place { service: Some("service"), pods: scenario.base_pods, capacity: 400.0, config: &config, seed: 7, users: false };
+    let place = Place {
+        service: Some("service"),
+        pods: scenario.base_pods,
+        capacity: 400.0,
+        config: &config,
+        seed: 7,
+        users: false,
+    };
     let law = peers::by_name(law, &serde_json::Value::Null, &place).expect("a known law");
     figures(scenario, Driver::Law(law))
 }
@@ -32,15 +40,27 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn a_calm_service_needs_no_law() {
-    for name in ["calm: 60 %", "calm: step to 85 %", "calm: pods are replaced"] {
+    for name in [
+        "calm: 60 %",
+        "calm: step to 85 %",
+        "calm: pods are replaced",
+    ] {
         let (figures, _) = by_name("none", &scenario(name));
-        assert!(figures.good > 0.98 && figures.false_shed < 0.5, "{name}: {figures:?}");
+        assert!(
+            figures.good > 0.98 && figures.false_shed < 0.5,
+            "{name}: {figures:?}"
+        );
     }
 }
 
 #[test]
 fn overload_without_a_law_collapses_and_a_bound_holds_it() {
-    for name in ["2x", "capacity -50 %", "retry storm", "pods are replaced, one in 40 s"] {
+    for name in [
+        "2x",
+        "capacity -50 %",
+        "retry storm",
+        "pods are replaced, one in 40 s",
+    ] {
         let scenario = scenario(name);
         let (none, _) = by_name("none", &scenario);
         let (late, _) = figures(&scenario, Driver::Bound(Bound::new(1)));
@@ -55,7 +75,10 @@ struct ApiLimit;
 impl crate::law::Law for ApiLimit {
     fn tick(&mut self, _: &trimtab_law::Tick) -> trimtab_law::Outputs {
         let per_api = [("all".to_owned(), 300.0)].into();
-        trimtab_law::Outputs { per_api, ..trimtab_law::Outputs::default() }
+        trimtab_law::Outputs {
+            per_api,
+            ..trimtab_law::Outputs::default()
+        }
     }
 }
 
@@ -63,5 +86,11 @@ impl crate::law::Law for ApiLimit {
 fn a_limit_of_the_api_acts_and_is_counted() {
     let (figures, outcome) = figures(&scenario("2x"), Driver::Law(Box::new(ApiLimit)));
     assert!((0.7..0.8).contains(&figures.good), "{figures:?}");
-    assert!(outcome.seconds.iter().skip(10).all(|second| second.limit == Some(300.0)));
+    assert!(
+        outcome
+            .seconds
+            .iter()
+            .skip(10)
+            .all(|second| second.limit == Some(300.0))
+    );
 }
