@@ -104,24 +104,7 @@ fn main() -> Result<()> {
             peers::NAMES.join(", ")
         );
     }
-    let wanted = |s: &Scenario| {
-        args.scenario.is_empty()
-            || args
-                .scenario
-                .iter()
-                .any(|part| s.name.contains(part.as_str()))
-    };
-    let scenarios: Vec<Scenario> = scenarios::all().into_iter().filter(wanted).collect();
-    if scenarios.is_empty() {
-        bail!(
-            "no scenario is called like that; there are: {}",
-            scenarios::all()
-                .iter()
-                .map(|s| s.name)
-                .collect::<Vec<_>>()
-                .join("; ")
-        );
-    }
+    let scenarios = chosen(&args.scenario)?;
     let seeds: Vec<u64> = (args.seed..args.seed + args.seeds).collect();
     let path = args.tuned.join("plant-a.json");
     let tuned: grid::Table = fs::read(&path)
@@ -131,26 +114,8 @@ fn main() -> Result<()> {
         .unwrap_or_default();
     match &args.command {
         Command::Run { json } => {
-            let rows: Vec<Row> = args
-                .law
-                .iter()
-                .map(|law| {
-                    if law == BEST_STATIC {
-                        return Row {
-                            law: law.clone(),
-                            figures: best_static(&scenarios, &seeds, args.threads),
-                        };
-                    }
-                    let params = tuned
-                        .get(law)
-                        .map(|tuned| tuned.params.clone())
-                        .unwrap_or_default();
-                    Row {
-                        law: law.clone(),
-                        figures: figures(law, &params, &scenarios, &seeds, args.threads),
-                    }
-                })
-                .collect();
+            let row = |law: &String| row(law, &tuned, &scenarios, &seeds, args.threads);
+            let rows: Vec<Row> = args.law.iter().map(row).collect();
             print!("{}", print(&rows, &scenarios));
             if let Some(path) = json {
                 fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
@@ -239,6 +204,43 @@ fn figures(
             Figures::mean(&own)
         })
         .collect()
+}
+
+/// Scenarios whose names contain one of `parts`; all without.
+fn chosen(parts: &[String]) -> Result<Vec<Scenario>> {
+    let wanted =
+        |s: &Scenario| parts.is_empty() || parts.iter().any(|part| s.name.contains(part.as_str()));
+    let chosen: Vec<Scenario> = scenarios::all().into_iter().filter(wanted).collect();
+    if chosen.is_empty() {
+        let names: Vec<_> = scenarios::all().iter().map(|s| s.name).collect();
+        bail!(
+            "no scenario is called like that; there are: {}",
+            names.join("; ")
+        );
+    }
+    Ok(chosen)
+}
+
+fn row(
+    law: &str,
+    tuned: &grid::Table,
+    scenarios: &[Scenario],
+    seeds: &[u64],
+    threads: usize,
+) -> Row {
+    let figures = if law == BEST_STATIC {
+        best_static(scenarios, seeds, threads)
+    } else {
+        let params = tuned
+            .get(law)
+            .map(|tuned| tuned.params.clone())
+            .unwrap_or_default();
+        figures(law, &params, scenarios, seeds, threads)
+    };
+    Row {
+        law: law.to_owned(),
+        figures,
+    }
 }
 
 fn best_static(scenarios: &[Scenario], seeds: &[u64], threads: usize) -> Vec<Figures> {

@@ -1,5 +1,11 @@
 //! What a run was worth.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "seconds of a run"
+)]
+
 use serde::Serialize;
 
 use super::{Outcome, Scenario};

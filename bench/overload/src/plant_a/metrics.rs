@@ -38,7 +38,7 @@ pub fn tick(now: f64, scenario: &Scenario, pods: &[Pod]) -> Tick {
             .rates(seen, telemetry.window_s)
             .filter(|_| telemetry.blind_pod != Some(index));
         if let Some((rates, busy, inflight)) = rates {
-            let rates = &rates[0];
+            let [rates, ..] = &rates;
             sum.add(rates, 1.0);
             metrics.offered = Some(rates.offered);
             metrics.accepted = Some(rates.accepted);
@@ -51,12 +51,18 @@ pub fn tick(now: f64, scenario: &Scenario, pods: &[Pod]) -> Tick {
         }
         tick.pods.insert(format!("pod-{index}"), metrics);
     }
+    tick.apis
+        .insert("all".to_owned(), api(&sum, telemetry.without));
+    tick
+}
+
+fn api(sum: &Series, without: &[&str]) -> Api {
     let answers = sum.ok + sum.late;
     let percentile = |q| {
         sum.quantile(q)
-            .filter(|_| !telemetry.without.contains(&"percentiles"))
+            .filter(|_| !without.contains(&"percentiles"))
     };
-    let api = Api {
+    Api {
         offered: Some(sum.offered),
         accepted: Some(sum.accepted),
         ok: Some(sum.ok),
@@ -68,7 +74,5 @@ pub fn tick(now: f64, scenario: &Scenario, pods: &[Pod]) -> Tick {
         p99_s: percentile(0.99),
         path: vec!["service".to_owned()],
         tier: None,
-    };
-    tick.apis.insert("all".to_owned(), api);
-    tick
+    }
 }

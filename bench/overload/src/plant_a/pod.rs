@@ -1,5 +1,11 @@
 //! A pod: its proxy with a token bucket, its queue and its workers.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "nanoseconds of a simulation"
+)]
+
 use std::collections::VecDeque;
 
 use crate::bucket::Bucket;

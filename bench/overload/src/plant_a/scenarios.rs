@@ -1,5 +1,11 @@
 //! The scenarios of Plant A.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "numbers of pods"
+)]
+
 use std::f64::consts::TAU;
 
 use super::{Clients, Scenario, ServiceModel, Telemetry};
@@ -209,6 +215,15 @@ fn pods_and_clients() -> Vec<Scenario> {
         retry_refused: 0.8,
         budget: None,
     };
+    // Here the law meets the storm: at 2x it may hold a limit before the first call is late.
+    let mut halved = base("capacity -50 %, retry storm");
+    halved.load = |_| 0.8;
+    halved.speed = |t, _| if t < BEGIN { 1.0 } else { 0.5 };
+    halved.clients = Clients {
+        retry: 0.8,
+        retry_refused: 0.8,
+        budget: None,
+    };
     let mut lifo = twice("newest first");
     lifo.service.lifo = true;
     let mut drops = twice("drops calls of clients that left");
@@ -227,8 +242,8 @@ fn pods_and_clients() -> Vec<Scenario> {
     let mut broken = twice("a broken pod");
     broken.service.broken = Some(2);
     vec![
-        out, churn, replaced, slow, storm, budget, refused, lifo, drops, contention, bimodal, tier,
-        pauses, broken,
+        out, churn, replaced, slow, storm, budget, refused, halved, lifo, drops, contention,
+        bimodal, tier, pauses, broken,
     ]
 }
 
@@ -240,7 +255,7 @@ fn metrics_fail() -> Vec<Scenario> {
     };
     vec![
         with("metrics lost for 30 s", |s| {
-            s.telemetry.lost = Some((200.0, 230.0))
+            s.telemetry.lost = Some((200.0, 230.0));
         }),
         with("metrics lost for 10 min", |s| {
             s.telemetry.lost = Some((200.0, 800.0));
@@ -250,7 +265,7 @@ fn metrics_fail() -> Vec<Scenario> {
         with("counters reset", |s| s.telemetry.reset = Some(200.0)),
         with("no CPU", |s| s.telemetry.without = &["cpu"]),
         with("no CPU, no requests in flight", |s| {
-            s.telemetry.without = &["cpu", "inflight"]
+            s.telemetry.without = &["cpu", "inflight"];
         }),
         with("no percentiles", |s| s.telemetry.without = &["percentiles"]),
         with("a pod without metrics", |s| s.telemetry.blind_pod = Some(1)),

@@ -1,5 +1,10 @@
 //! The events of Plant A.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "numbers of pods and calls of a simulation"
+)]
+
 mod control;
 
 use std::cmp::Ordering;
@@ -251,15 +256,12 @@ impl Sim<'_> {
             ended: false,
             uses: 2,
         };
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.calls[number as usize] = call;
-                number
-            }
-            None => {
-                self.calls.push(call);
-                (self.calls.len() - 1) as u32
-            }
+        let number = if let Some(number) = self.free.pop() {
+            self.calls[number as usize] = call;
+            number
+        } else {
+            self.calls.push(call);
+            (self.calls.len() - 1) as u32
         };
         self.pods[index].queue.push_back(number);
         self.at(now + self.config.slo_s, Event::Leaves(number));
