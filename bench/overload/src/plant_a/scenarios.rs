@@ -79,6 +79,7 @@ pub fn all() -> Vec<Scenario> {
     let mut all = calm_ones();
     all.extend(load_changes());
     all.extend(pods_and_clients());
+    all.extend(retries());
     all.extend(metrics_fail());
     all
 }
@@ -197,6 +198,29 @@ fn pods_and_clients() -> Vec<Scenario> {
         ..base("a slow pod")
     };
     slow.speed = |_, pod| if pod == 3 { 0.4 } else { 1.0 };
+    let mut lifo = twice("newest first");
+    lifo.service.lifo = true;
+    let mut drops = twice("drops calls of clients that left");
+    drops.service.drops_left = true;
+    let mut contention = twice("contention");
+    contention.service.contention = 0.02;
+    let mut bimodal = twice("bimodal");
+    bimodal.service.bimodal = true;
+    let mut tier = Scenario {
+        load: |t| if t < BEGIN { 0.3 } else { 1.0 },
+        ..base("bottleneck in a second tier")
+    };
+    tier.service.second_tier = Some((10, 0.05));
+    let mut pauses = twice("pauses");
+    pauses.service.pause = Some((11.0, 0.3));
+    let mut broken = twice("a broken pod");
+    broken.service.broken = Some(2);
+    vec![
+        out, churn, replaced, slow, lifo, drops, contention, bimodal, tier, pauses, broken,
+    ]
+}
+
+fn retries() -> Vec<Scenario> {
     let mut storm = twice("retry storm");
     storm.clients = Clients {
         retry: 0.8,
@@ -224,27 +248,7 @@ fn pods_and_clients() -> Vec<Scenario> {
         retry_refused: 0.8,
         budget: None,
     };
-    let mut lifo = twice("newest first");
-    lifo.service.lifo = true;
-    let mut drops = twice("drops calls of clients that left");
-    drops.service.drops_left = true;
-    let mut contention = twice("contention");
-    contention.service.contention = 0.02;
-    let mut bimodal = twice("bimodal");
-    bimodal.service.bimodal = true;
-    let mut tier = Scenario {
-        load: |t| if t < BEGIN { 0.3 } else { 1.0 },
-        ..base("bottleneck in a second tier")
-    };
-    tier.service.second_tier = Some((10, 0.05));
-    let mut pauses = twice("pauses");
-    pauses.service.pause = Some((11.0, 0.3));
-    let mut broken = twice("a broken pod");
-    broken.service.broken = Some(2);
-    vec![
-        out, churn, replaced, slow, storm, budget, refused, halved, lifo, drops, contention,
-        bimodal, tier, pauses, broken,
-    ]
+    vec![storm, budget, refused, halved]
 }
 
 fn metrics_fail() -> Vec<Scenario> {
