@@ -15,7 +15,11 @@ pub struct Trimtab {
 impl Trimtab {
     /// A law that knows nothing yet.
     pub fn new(config: &Config, trace: bool) -> Self {
-        Self { config: config.clone(), state: State::default(), trace }
+        Self {
+            config: config.clone(),
+            state: State::default(),
+            trace,
+        }
     }
 }
 
@@ -23,7 +27,10 @@ impl Law for Trimtab {
     fn tick(&mut self, tick: &Tick) -> Outputs {
         let decision = self.state.decide(&self.config, tick);
         if self.trace {
-            println!("{:6.0} {:9} {:?} {}", decision.t, decision.state, decision.outputs.limit, decision.reason);
+            println!(
+                "{:6.0} {:9} {:?} {}",
+                decision.t, decision.state, decision.outputs.limit, decision.reason
+            );
         }
         decision.outputs
     }

@@ -44,7 +44,13 @@ fn main() -> anyhow::Result<()> {
             Ok(tick) => {
                 let tick: Tick = tick;
                 let decision = state.decide(config, &tick);
-                serde_json::to_writer(&mut output, &Answer { decision: &decision, snapshot: state })?;
+                serde_json::to_writer(
+                    &mut output,
+                    &Answer {
+                        decision: &decision,
+                        snapshot: state,
+                    },
+                )?;
             }
             Err(error) => serde_json::to_writer(&mut output, &Failure { error })?,
         }
@@ -55,8 +61,12 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn begin(line: &str) -> anyhow::Result<(Config, State)> {
-    let first: First = serde_json::from_str(line)
-        .map_err(|error| anyhow::anyhow!("first line: {error}; it must be {{\"config\": {{..}}, \"restore\": SNAPSHOT}}"))?;
-    let config = trimtab_law::lenient::config(&first.config).map_err(|error| anyhow::anyhow!("first line: {error}"))?;
+    let first: First = serde_json::from_str(line).map_err(|error| {
+        anyhow::anyhow!(
+            "first line: {error}; it must be {{\"config\": {{..}}, \"restore\": SNAPSHOT}}"
+        )
+    })?;
+    let config = trimtab_law::lenient::config(&first.config)
+        .map_err(|error| anyhow::anyhow!("first line: {error}"))?;
     Ok((config, first.restore.unwrap_or_default()))
 }

@@ -12,13 +12,15 @@ pub struct Bound {
     /// Ticks by which the truth is old: 1 is `late`, 0 is `oracle`.
     age: usize,
     seen: VecDeque<Vec<Truth>>,
-    limiting: Vec<bool>,
 }
 
 impl Bound {
     /// A bound whose truth is `age` ticks old.
     pub fn new(age: usize) -> Self {
-        Self { age, ..Self::default() }
+        Self {
+            age,
+            ..Self::default()
+        }
     }
 
     /// Admits what a pod can do, less what empties its queue within a tick, where it is offered more than it can do.
@@ -27,16 +29,27 @@ impl Bound {
         while self.seen.len() > self.age + 1 {
             self.seen.pop_front();
         }
-        let mut outputs = Outputs { bucket_s: Some(0.1), ..Outputs::default() };
+        let mut outputs = Outputs {
+            bucket_s: Some(0.1),
+            ..Outputs::default()
+        };
+        let horizon_s = interval_s * (1 + self.age) as f64;
         let known = self.seen.front().cloned().unwrap_or_default();
-        self.limiting.resize(known.len(), false);
-        for (index, pod) in known.iter().enumerate() {
-            // A ceiling is in force always, as whoever knows the capacity would have it.
+        for pod in &known {
+            // A ceiling is in force always, as whoever knows the capacity would have it. The queue that chance makes costs
+            // capacity where pods contend.
             let over = pod.offered > 0.97 * pod.capacity || pod.queue > 0.3 * pod.capacity;
-            let limit = if over { 0.985 * pod.capacity - pod.queue / interval_s } else { 1.05 * pod.capacity };
-            self.limiting[index] = over;
-            outputs.per_pod.insert(format!("pod-{index}"), limit.max(0.05 * pod.capacity));
+            let limit = if over {
+                (0.985 - 3.0 * pod.contention) * pod.capacity - pod.queue / horizon_s
+            } else {
+                1.05 * pod.capacity
+            };
+            outputs
+                .per_pod
+                .insert(format!("pod-{}", pod.pod), limit.max(0.05 * pod.capacity));
         }
+        // For pods that came since.
+        outputs.limit = Some(known.iter().map(|pod| pod.capacity).sum());
         outputs
     }
 }

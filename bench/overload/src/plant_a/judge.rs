@@ -1,5 +1,11 @@
 //! What a run was worth.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "seconds of a run"
+)]
+
 use serde::Serialize;
 
 use super::{Outcome, Scenario};
@@ -35,11 +41,15 @@ impl Figures {
         let begin = scenario.overload.unwrap_or(0.0);
         let good = |from: f64| {
             let seconds = outcome.seconds.iter().skip(from as usize);
-            let (good, ideal) = seconds.fold((0.0, 0.0), |(good, ideal), s| (good + s.good, ideal + s.ideal));
+            let (good, ideal) = seconds.fold((0.0, 0.0), |(good, ideal), s| {
+                (good + s.good, ideal + s.ideal)
+            });
             good / f64::max(ideal, 1e-9)
         };
         let after = outcome.seconds.iter().skip(begin as usize + 20);
-        let (late, ideal) = after.fold((0.0, 0.0), |(late, ideal), s| (late + s.late, ideal + s.ideal));
+        let (late, ideal) = after.fold((0.0, 0.0), |(late, ideal), s| {
+            (late + s.late, ideal + s.ideal)
+        });
         let half = f64::midpoint(begin, scenario.seconds);
         let steady = scenario.steady && scenario.overload.is_some();
         Self {
@@ -48,11 +58,23 @@ impl Figures {
             good: good(begin),
             again: scenario.again.map(good),
             late: late / f64::max(ideal, 1e-9),
-            settle: if steady { settle(outcome, begin) / interval_s } else { 0.0 },
-            variation: if steady { variation(outcome, half) } else { 0.0 },
-            false_shed: false_shed(outcome),
+            settle: if steady {
+                settle(outcome, begin) / interval_s
+            } else {
+                0.0
+            },
+            variation: if steady {
+                variation(outcome, half)
+            } else {
+                0.0
+            },
+            false_shed: false_shed(scenario, outcome),
             writes: outcome.writes.iter().filter(|t| **t >= begin).count() as f64,
-            writes_steady: if steady { outcome.writes.iter().filter(|t| **t >= half).count() as f64 } else { 0.0 },
+            writes_steady: if steady {
+                outcome.writes.iter().filter(|t| **t >= half).count() as f64
+            } else {
+                0.0
+            },
         }
     }
 
@@ -81,7 +103,13 @@ fn settle(outcome: &Outcome, begin: f64) -> f64 {
     // Second by second, chance alone moves a service of 400 requests per second by 5 %: means of three seconds are looked at.
     let smooth: Vec<bool> = seconds
         .windows(3)
-        .map(|w| near(&super::Second { good: w.iter().map(|s| s.good).sum(), ideal: w.iter().map(|s| s.ideal).sum(), ..w[0] }))
+        .map(|w| {
+            near(&super::Second {
+                good: w.iter().map(|s| s.good).sum(),
+                ideal: w.iter().map(|s| s.ideal).sum(),
+                ..w[0]
+            })
+        })
         .collect();
     smooth
         .windows(20)
@@ -90,7 +118,12 @@ fn settle(outcome: &Outcome, begin: f64) -> f64 {
 }
 
 fn variation(outcome: &Outcome, from: f64) -> f64 {
-    let limits: Vec<f64> = outcome.seconds.iter().skip(from as usize).filter_map(|s| s.limit).collect();
+    let limits: Vec<f64> = outcome
+        .seconds
+        .iter()
+        .skip(from as usize)
+        .filter_map(|s| s.limit)
+        .collect();
     if limits.is_empty() {
         return 0.0;
     }
@@ -99,11 +132,15 @@ fn variation(outcome: &Outcome, from: f64) -> f64 {
     variance.sqrt() / mean.max(1e-9)
 }
 
-fn false_shed(outcome: &Outcome) -> f64 {
+/// All refusals of a calm scenario; else those while clients mean to send less than 0.9 of the capacity.
+fn false_shed(scenario: &Scenario, outcome: &Outcome) -> f64 {
+    if scenario.overload.is_none() {
+        return outcome.seconds.iter().map(|second| second.refused).sum();
+    }
     let mut since_overload = 1000_u32;
     let mut refused = 0.0;
     for second in &outcome.seconds {
-        let over = second.demand > 0.9 * second.capacity;
+        let over = second.meant > 0.9 * second.capacity;
         since_overload = if over { 0 } else { since_overload + 1 };
         if since_overload > 20 {
             refused += second.refused;

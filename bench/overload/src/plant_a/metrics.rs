@@ -8,19 +8,37 @@ use crate::plant_b::meter::Series;
 /// Measurements at `now`.
 pub fn tick(now: f64, scenario: &Scenario, pods: &[Pod]) -> Tick {
     let telemetry = &scenario.telemetry;
-    let step = if telemetry.clock_step.is_some_and(|at| now >= at) { 3600.0 } else { 0.0 };
+    let step = if telemetry.clock_step.is_some_and(|at| now >= at) {
+        3600.0
+    } else {
+        0.0
+    };
     let seen = now - telemetry.late_s;
-    let mut tick = Tick { t: now + step, as_of: Some(seen + step), ..Tick::default() };
-    if telemetry.lost.is_some_and(|(from, to)| (from..to).contains(&now)) {
+    let mut tick = Tick {
+        t: now + step,
+        as_of: Some(seen + step),
+        ..Tick::default()
+    };
+    if telemetry
+        .lost
+        .is_some_and(|(from, to)| (from..to).contains(&now))
+    {
         tick.as_of = None;
         return tick;
     }
     let mut sum = Series::default();
-    for (index, pod) in pods.iter().enumerate() {
-        let mut metrics = PodMetrics { service: Some("service".to_owned()), ready: Some(true), ..PodMetrics::default() };
-        let rates = pod.meter.rates(seen, telemetry.window_s).filter(|_| telemetry.blind_pod != Some(index));
+    for (index, pod) in pods.iter().enumerate().filter(|(_, pod)| pod.ready) {
+        let mut metrics = PodMetrics {
+            service: Some("service".to_owned()),
+            ready: Some(true),
+            ..PodMetrics::default()
+        };
+        let rates = pod
+            .meter
+            .rates(seen, telemetry.window_s)
+            .filter(|_| telemetry.blind_pod != Some(index));
         if let Some((rates, busy, inflight)) = rates {
-            let rates = &rates[0];
+            let [rates, ..] = &rates;
             sum.add(rates, 1.0);
             metrics.offered = Some(rates.offered);
             metrics.accepted = Some(rates.accepted);
@@ -33,9 +51,18 @@ pub fn tick(now: f64, scenario: &Scenario, pods: &[Pod]) -> Tick {
         }
         tick.pods.insert(format!("pod-{index}"), metrics);
     }
+    tick.apis
+        .insert("all".to_owned(), api(&sum, telemetry.without));
+    tick
+}
+
+fn api(sum: &Series, without: &[&str]) -> Api {
     let answers = sum.ok + sum.late;
-    let percentile = |q| sum.quantile(q).filter(|_| !telemetry.without.contains(&"percentiles"));
-    let api = Api {
+    let percentile = |q| {
+        sum.quantile(q)
+            .filter(|_| !without.contains(&"percentiles"))
+    };
+    Api {
         offered: Some(sum.offered),
         accepted: Some(sum.accepted),
         ok: Some(sum.ok),
@@ -47,7 +74,5 @@ pub fn tick(now: f64, scenario: &Scenario, pods: &[Pod]) -> Tick {
         p99_s: percentile(0.99),
         path: vec!["service".to_owned()],
         tier: None,
-    };
-    tick.apis.insert("all".to_owned(), api);
-    tick
+    }
 }

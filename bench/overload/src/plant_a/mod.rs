@@ -10,6 +10,8 @@ mod metrics;
 mod pod;
 pub mod scenarios;
 mod sim;
+#[cfg(test)]
+mod tests;
 
 use trimtab_law::{Config, Outputs};
 
@@ -31,6 +33,8 @@ pub struct Scenario {
     pub speed: fn(f64, usize) -> f64,
     /// Number of pods.
     pub pods: fn(f64) -> usize,
+    /// Every so many seconds from the overload on, the oldest pod ends and a new one takes its place.
+    pub replace_s: Option<f64>,
     /// Pods at the begin.
     pub base_pods: usize,
     /// When the overload begins; `None`: there is none, and nothing may be refused.
@@ -115,6 +119,8 @@ pub struct Telemetry {
 pub struct Second {
     /// First attempts.
     pub demand: f64,
+    /// First attempts as clients mean to send them, without chance.
+    pub meant: f64,
     /// Right answers in time.
     pub good: f64,
     /// Answers that were late, or whose client had left.
@@ -125,6 +131,8 @@ pub struct Second {
     pub ideal: f64,
     /// What the pods could do.
     pub capacity: f64,
+    /// Calls that wait in pods, at its end.
+    pub queue: f64,
     /// Limit in force, over all pods.
     pub limit: Option<f64>,
 }
@@ -149,18 +157,26 @@ pub enum Driver {
 /// The truth about a pod, for bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Truth {
+    /// Its number.
+    pub pod: usize,
     /// Requests per second that it can answer.
     pub capacity: f64,
     /// Requests in its queue.
     pub queue: f64,
+    /// What each queued call per worker costs, as a share of the time of service.
+    pub contention: f64,
     /// Requests per second that are offered to it.
     pub offered: f64,
 }
 
 /// Limits and what they cost to change: each changed value is a write.
 pub(crate) fn writes(old: &Outputs, new: &Outputs) -> usize {
-    let changed = |a: &std::collections::BTreeMap<String, f64>, b: &std::collections::BTreeMap<String, f64>| {
-        b.iter().filter(|(key, value)| a.get(*key) != Some(value)).count() + a.keys().filter(|key| !b.contains_key(*key)).count()
+    let changed = |a: &std::collections::BTreeMap<String, f64>,
+                   b: &std::collections::BTreeMap<String, f64>| {
+        b.iter()
+            .filter(|(key, value)| a.get(*key) != Some(value))
+            .count()
+            + a.keys().filter(|key| !b.contains_key(*key)).count()
     };
     let total = usize::from(old.limit != new.limit || old.bucket_s != new.bucket_s);
     total + changed(&old.per_pod, &new.per_pod) + changed(&old.per_api, &new.per_api)

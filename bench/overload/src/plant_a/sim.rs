@@ -1,12 +1,19 @@
 //! The events of Plant A.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "numbers of pods and calls of a simulation"
+)]
+
+mod control;
+
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 
 use trimtab_law::{Config, Outputs};
 
 use super::pod::Pod;
-use super::{Driver, Outcome, Scenario, Second, Truth, metrics, writes};
+use super::{Driver, Outcome, Scenario, Second};
 use crate::law::Outcome as CallOutcome;
 use crate::plant_b::meter::End;
 use crate::random::Random;
@@ -70,6 +77,10 @@ struct Sim<'a> {
     number: u64,
     events: BinaryHeap<At>,
     pods: Vec<Pod>,
+    /// Pods that take requests.
+    ready: Vec<usize>,
+    /// When a pod was replaced last.
+    replaced: f64,
     calls: Vec<Call>,
     free: Vec<u32>,
     second_tier: (VecDeque<(u16, u32)>, usize),
@@ -92,6 +103,8 @@ pub fn run(scenario: &Scenario, config: &Config, seed: u64, driver: Driver) -> O
         number: 0,
         events: BinaryHeap::new(),
         pods: Vec::new(),
+        ready: Vec::new(),
+        replaced: scenario.overload.unwrap_or(0.0),
         calls: Vec::new(),
         free: Vec::new(),
         second_tier: (VecDeque::new(), 0),
@@ -135,6 +148,7 @@ impl Sim<'_> {
         self.pods.push(Pod::new(self.now, gate));
         let phase = self.random.range(0.0, self.config.interval_s);
         let index = (self.pods.len() - 1) as u16;
+        self.ready.push(usize::from(index));
         self.at(self.now + phase, Event::Scrape(index));
         self.share_limits();
     }
@@ -166,7 +180,11 @@ impl Sim<'_> {
             }
             Event::Tick => self.tick(),
             Event::Deliver => {
-                while self.sent.front().is_some_and(|(at, _)| *at <= self.now + 1e-9) {
+                while self
+                    .sent
+                    .front()
+                    .is_some_and(|(at, _)| *at <= self.now + 1e-9)
+                {
                     if let Some((_, outputs)) = self.sent.pop_front() {
                         self.in_force = outputs;
                     }
@@ -191,16 +209,26 @@ impl Sim<'_> {
         (self.scenario.speed)(self.now, pod) * if cold { 0.5 } else { 1.0 }
     }
 
+    /// Factor on the time of service that the queue of a pod costs.
+    fn slowed(&self, pod: usize) -> f64 {
+        let queued = self.pods[pod].queue.len() as f64 / self.scenario.service.workers as f64;
+        1.0 + self.scenario.service.contention * queued.min(40.0)
+    }
+
     fn capacity(&self, pod: usize) -> f64 {
         let own = self.pod_rate() * self.speed(pod);
-        let behind = self.scenario.service.second_tier.map_or(f64::INFINITY, |(workers, service_s)| {
-            workers as f64 / service_s / self.pods.len() as f64
-        });
+        let behind = self
+            .scenario
+            .service
+            .second_tier
+            .map_or(f64::INFINITY, |(workers, service_s)| {
+                workers as f64 / service_s / self.ready.len() as f64
+            });
         own.min(behind)
     }
 
     fn attempt(&mut self, attempt: u8) {
-        let index = self.random.below(self.pods.len());
+        let index = self.ready[self.random.below(self.ready.len())];
         let now = self.now;
         let admitted = self.pods[index].admits(now);
         self.pods[index].meter.arrived(0, admitted);
@@ -211,20 +239,29 @@ impl Sim<'_> {
         }
         let service = &self.scenario.service;
         if service.broken == Some(index) || self.pods[index].queue.len() >= service.queue {
-            self.pods[index].meter.ended(0, End::Failed, 0.001, self.config.slo_s);
+            self.pods[index]
+                .meter
+                .ended(0, End::Failed, 0.001, self.config.slo_s);
+            if let Some(gate) = &mut self.pods[index].gate {
+                gate.done(now, 0.001, 0.0, CallOutcome::Failed);
+            }
             self.retry(attempt, self.scenario.clients.retry);
             return;
         }
-        let call = Call { began: now, queued_s: 0.0, pod: index as u16, attempt, ended: false, uses: 2 };
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.calls[number as usize] = call;
-                number
-            }
-            None => {
-                self.calls.push(call);
-                (self.calls.len() - 1) as u32
-            }
+        let call = Call {
+            began: now,
+            queued_s: 0.0,
+            pod: index as u16,
+            attempt,
+            ended: false,
+            uses: 2,
+        };
+        let number = if let Some(number) = self.free.pop() {
+            self.calls[number as usize] = call;
+            number
+        } else {
+            self.calls.push(call);
+            (self.calls.len() - 1) as u32
         };
         self.pods[index].queue.push_back(number);
         self.at(now + self.config.slo_s, Event::Leaves(number));
@@ -269,12 +306,15 @@ impl Sim<'_> {
     fn service_time(&mut self, index: usize) -> f64 {
         let service = &self.scenario.service;
         let factor = if service.bimodal {
-            if self.random.unit() < 0.1 { 10.0 / 1.9 } else { 1.0 / 1.9 }
+            if self.random.unit() < 0.1 {
+                10.0 / 1.9
+            } else {
+                1.0 / 1.9
+            }
         } else {
             self.random.log_normal(service.sigma)
         };
-        let queued = (self.pods[index].queue.len() as f64 / service.workers as f64).min(40.0);
-        let mut time = service.service_s * factor / self.speed(index) * (1.0 + service.contention * queued);
+        let mut time = service.service_s * factor / self.speed(index) * self.slowed(index);
         if let Some((every, length)) = service.pause {
             let offset = every * index as f64 / self.pods.len() as f64;
             let since = (self.now + offset) % every;
@@ -299,9 +339,13 @@ impl Sim<'_> {
     }
 
     fn start_second_tier(&mut self) {
-        let Some((workers, service_s)) = self.scenario.service.second_tier else { return };
+        let Some((workers, service_s)) = self.scenario.service.second_tier else {
+            return;
+        };
         while self.second_tier.1 < workers {
-            let Some((pod, number)) = self.second_tier.0.pop_front() else { return };
+            let Some((pod, number)) = self.second_tier.0.pop_front() else {
+                return;
+            };
             self.second_tier.1 += 1;
             let time = service_s * self.random.log_normal(self.scenario.service.sigma);
             self.at(self.now + time, Event::SecondTier(pod, number));
@@ -313,7 +357,9 @@ impl Sim<'_> {
         if !call.ended {
             self.calls[number as usize].ended = true;
             let time = self.now - call.began;
-            self.pods[index].meter.ended(0, End::Answered, time, self.config.slo_s);
+            self.pods[index]
+                .meter
+                .ended(0, End::Answered, time, self.config.slo_s);
             self.second.good += 1.0;
             self.budget = (self.budget + self.scenario.clients.budget.unwrap_or(0.0)).min(100.0);
             if let Some(gate) = &mut self.pods[index].gate {
@@ -329,9 +375,15 @@ impl Sim<'_> {
             self.calls[number as usize].ended = true;
             self.second.late += 1.0;
             let pod = &mut self.pods[usize::from(call.pod)];
-            pod.meter.ended(0, End::Left, self.config.slo_s, self.config.slo_s);
+            pod.meter
+                .ended(0, End::Left, self.config.slo_s, self.config.slo_s);
             if let Some(gate) = &mut pod.gate {
-                gate.done(self.now, self.config.slo_s, call.queued_s, CallOutcome::Left);
+                gate.done(
+                    self.now,
+                    self.config.slo_s,
+                    call.queued_s,
+                    CallOutcome::Left,
+                );
             }
             self.retry(call.attempt, self.scenario.clients.retry);
         }
@@ -346,75 +398,48 @@ impl Sim<'_> {
         }
     }
 
-    fn tick(&mut self) {
-        let now = self.now;
-        self.at(now + self.config.interval_s, Event::Tick);
-        if self.scenario.telemetry.reset.is_some_and(|at| now >= at) && !self.reset_done {
-            self.reset_done = true;
-            for pod in &mut self.pods {
-                let inflight = pod.meter.inflight;
-                pod.meter = crate::plant_b::meter::Meter::default();
-                pod.meter.inflight = inflight;
-            }
-        }
-        let outputs = match &mut self.driver {
-            Driver::Law(law) => {
-                let mut tick = metrics::tick(now, self.scenario, &self.pods);
-                tick.in_force = Some(self.in_force.clone());
-                law.tick(&tick)
-            }
-            Driver::Bound(_) => {
-                let truth = self.truth();
-                let interval = self.config.interval_s;
-                match &mut self.driver {
-                    Driver::Bound(bound) => bound.tick(truth, interval),
-                    Driver::Law(_) => Outputs::default(),
-                }
-            }
-        };
-        let last = self.sent.back().map_or(&self.in_force, |(_, outputs)| outputs);
-        let changes = writes(last, &outputs);
-        if changes > 0 {
-            self.outcome.writes.extend(std::iter::repeat_n(now, changes));
-            let at = now + self.scenario.telemetry.delivery_s;
-            self.sent.push_back((at, outputs));
-            self.at(at, Event::Deliver);
-        }
-    }
-
-    fn truth(&self) -> Vec<Truth> {
-        let offered = (self.scenario.load)(self.now) * self.nominal() / self.pods.len() as f64;
-        (0..self.pods.len())
-            .map(|index| Truth {
-                capacity: self.capacity(index),
-                queue: self.pods[index].queue.len() as f64 + self.second_tier.0.len() as f64 / self.pods.len() as f64,
-                offered,
-            })
-            .collect()
-    }
-
-    fn share_limits(&mut self) {
-        let now = self.now;
-        let share = self.in_force.limit.map(|limit| limit / self.pods.len() as f64);
-        let seconds = self.in_force.bucket_s.unwrap_or(1.0);
-        for (index, pod) in self.pods.iter_mut().enumerate() {
-            let own = self.in_force.per_pod.get(&format!("pod-{index}")).copied();
-            pod.limit(own.or(share), seconds, now);
-        }
+    /// The oldest pod takes no more requests, and a new one takes its place.
+    fn replace_pod(&mut self) {
+        self.replaced = self.now;
+        let oldest = self.ready.remove(0);
+        self.pods[oldest].ready = false;
+        self.add_pod();
     }
 
     fn close_second(&mut self) {
         let wanted = (self.scenario.pods)(self.now);
-        while self.pods.len() < wanted {
+        while self.ready.len() < wanted {
             self.add_pod();
         }
-        let demand = (self.scenario.load)(self.now - 0.5) * self.nominal();
-        let share = demand / self.pods.len() as f64;
+        if self
+            .scenario
+            .replace_s
+            .is_some_and(|every| self.now >= self.replaced + every)
+        {
+            self.replace_pod();
+        }
+        self.second.meant = (self.scenario.load)(self.now - 0.5) * self.nominal();
+        let share = self.second.meant / self.ready.len() as f64;
         let broken = self.scenario.service.broken;
-        let fine = (0..self.pods.len()).filter(|index| broken != Some(*index));
-        self.second.ideal = fine.clone().map(|index| share.min(self.capacity(index))).sum();
-        self.second.capacity = fine.map(|index| self.capacity(index)).sum();
-        self.second.limit = self.in_force.limit;
+        let fine = || {
+            self.ready
+                .iter()
+                .filter(|index| broken != Some(**index))
+                .map(|index| self.capacity(*index))
+        };
+        let (ideal, capacity) = (
+            fine().map(|capacity| share.min(capacity)).sum(),
+            fine().sum(),
+        );
+        self.second.ideal = ideal;
+        self.second.capacity = capacity;
+        self.second.limit = self.total_limit();
+        self.second.queue = self
+            .pods
+            .iter()
+            .map(|pod| pod.queue.len() as f64)
+            .sum::<f64>()
+            + self.second_tier.0.len() as f64;
         self.outcome.seconds.push(self.second);
         self.second = Second::default();
         self.at(self.now + 1.0, Event::Second);
