@@ -1,6 +1,7 @@
 //! `pilot-discovery` against a cluster.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -29,7 +30,7 @@ pub struct Istiod {
     http: SocketAddr,
     monitoring: SocketAddr,
     minor: Minor,
-    _process: Child,
+    process: Mutex<Child>,
 }
 
 /// Stock Envoy has no Istio filters: `istio.stats` comes from a metrics provider (there is none), the other two have
@@ -132,22 +133,31 @@ impl Istiod {
             dir,
             remove: None,
         })?;
-        process
-            .wait_ready(START_BOUND, || async move {
-                trimtab_lab::http::get(http, "/ready")
-                    .await
-                    .map(drop)
-                    .map_err(|error| error.to_string())
-            })
-            .await?;
+        process.wait_ready(START_BOUND, || ready(http)).await?;
         Ok(Self {
             grpc,
             secure,
             http,
             monitoring,
             minor,
-            _process: process,
+            process: Mutex::new(process),
         })
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&self) {
+        let process = self.process.lock();
+        process.unwrap_or_else(PoisonError::into_inner).crash();
+    }
+
+    /// Starts it again after [`Self::kill`], ready when this returns.
+    pub async fn restart(&self) -> Result<()> {
+        let process = self.process.lock();
+        process
+            .unwrap_or_else(PoisonError::into_inner)
+            .start_again()?;
+        let http = self.http;
+        wait_for("istiod", START_BOUND, || ready(http)).await
     }
 
     /// Where proxies connect, plain text.
@@ -177,6 +187,11 @@ impl Istiod {
             Minor::Previous => "1.30.4",
         }
     }
+}
+
+async fn ready(http: SocketAddr) -> std::result::Result<(), String> {
+    let text = trimtab_lab::http::get(http, "/ready").await;
+    text.map(drop).map_err(|error| error.to_string())
 }
 
 /// The API server finds the webhook as in a cluster, by the Service whose name its certificate has; this Service stands for
