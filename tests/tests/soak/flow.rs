@@ -19,8 +19,8 @@ use crate::judge::{Judge, Limit};
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 44, 255, 254);
 const INBOUND: u16 = 15006;
 const OUTBOUND: u16 = 15001;
-/// What is kept of what went wrong.
-const SHOWN: usize = 40;
+/// What is shown of what went wrong, of each client in each disturbance.
+const SHOWN: usize = 3;
 
 /// How requests reach a proxy.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +126,7 @@ pub struct Book {
     /// Number of the disturbance that goes on.
     now: AtomicUsize,
     counts: Mutex<BTreeMap<(usize, &'static str), Counts>>,
-    shown: Mutex<Vec<String>>,
+    shown: Mutex<BTreeMap<(usize, String), Vec<String>>>,
     outages: BTreeMap<&'static str, Outage>,
 }
 
@@ -165,15 +165,16 @@ impl Book {
 
     /// Keeps the first of what went wrong, for people.
     pub fn show(&self, flow: &str, what: &str) {
+        let (at, now) = (self.begun.elapsed(), self.now.load(Ordering::Relaxed));
         let mut shown = self.shown.lock();
+        let shown = shown.entry((now, flow.to_owned())).or_default();
         if shown.len() < SHOWN {
-            let (at, now) = (self.begun.elapsed(), self.now.load(Ordering::Relaxed));
             shown.push(format!("{at:.2?} disturbance {now} {flow}: {what}"));
         }
     }
 
     pub fn shown(&self) -> Vec<String> {
-        self.shown.lock().clone()
+        self.shown.lock().values().flatten().cloned().collect()
     }
 
     pub fn counts(&self) -> BTreeMap<(usize, &'static str), Counts> {
@@ -216,7 +217,7 @@ fn reason(why: &str) -> String {
 impl Flow {
     /// Sends until `stop`.
     pub async fn run(self, book: Arc<Book>, stop: CancellationToken) {
-        let mut judge = self.limit.map(Judge::new);
+        let mut judge = self.limit.map(|l| Judge::new(l, book.begun.elapsed()));
         let mut ticks = tokio::time::interval(self.pace);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut connection, mut seen) = (None, book.before(self.through));

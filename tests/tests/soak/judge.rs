@@ -21,6 +21,8 @@ pub struct Limit {
 #[derive(Debug)]
 pub struct Judge {
     limit: Limit,
+    /// Since when its requests are known.
+    begun: Duration,
     /// Tokens of the fullest bucket that would be right, at the last answer.
     tokens: f64,
     last: Duration,
@@ -32,11 +34,13 @@ pub struct Judge {
 const SLACK: f64 = 2.0;
 
 impl Judge {
-    pub fn new(limit: Limit) -> Self {
+    /// Of a bucket of which nothing is known before `begun`.
+    pub fn new(limit: Limit, begun: Duration) -> Self {
         Self {
             limit,
+            begun,
             tokens: Self::capacity(limit),
-            last: Duration::ZERO,
+            last: begun,
             recent: VecDeque::new(),
         }
     }
@@ -81,7 +85,8 @@ impl Judge {
         }
         let passed = self.recent.iter().filter(|(_, _, passed)| *passed).count();
         let needed = f64::from(self.limit.bucket) * 0.9 - 1.0;
-        f64::from(u32::try_from(passed).unwrap_or(u32::MAX)) >= needed
+        let known = from >= self.begun;
+        !known || f64::from(u32::try_from(passed).unwrap_or(u32::MAX)) >= needed
     }
 }
 
@@ -97,7 +102,7 @@ mod tests {
 
     /// A client with a request each `gap` for ten seconds; answers that were not right.
     fn wrong(gap: u64, mut passes: impl FnMut(u64) -> bool) -> usize {
-        let mut judge = Judge::new(LIMIT);
+        let mut judge = Judge::new(LIMIT, Duration::ZERO);
         let times = (0..10_000).step_by(usize::try_from(gap).unwrap());
         times
             .filter(|at| {

@@ -444,19 +444,18 @@ async fn proxies(
     xds: SocketAddr,
 ) -> BTreeMap<&'static str, Proxy> {
     let mut proxies = BTreeMap::new();
+    let authority = with_authority(xds);
     let options = ProxyOptions {
         kind: Kind::Gateway,
+        bootstrap: authority.clone(),
         ..ProxyOptions::default()
     };
     let edge = Proxy::start_with(cluster, istiod, &pods["edge"], &options);
     proxies.insert("edge", edge.await.unwrap());
     for name in PODS {
         let pod = &pods[name];
-        let started = if name == "productpage" {
-            Proxy::start_by_agent(cluster, istiod, pod, &with_authority(xds)).await
-        } else {
-            Proxy::start(cluster, istiod, pod).await
-        };
+        // Each proxy that gets a Thrift filter needs the authority in its bootstrap, and all are in the service's namespace.
+        let started = Proxy::start_by_agent(cluster, istiod, pod, &authority).await;
         proxies.insert(name, started.unwrap());
     }
     proxies
