@@ -125,6 +125,7 @@ async fn rest(until: Instant, mesh: &Mesh, book: &Book, usage: &mut Usage) {
 async fn soak(length: Duration, slice: Duration) {
     let mut mesh = Mesh::start().await;
     leader(&mut mesh.replicas).await;
+    mesh.scoped().await;
     mesh.settled().await;
     let (book, stop, mut usage) = (
         Book::new(&CARRIERS),

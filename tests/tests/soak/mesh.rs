@@ -396,6 +396,44 @@ impl Mesh {
         ]
     }
 
+    /// The fence holds: a service that nobody called is not in the caller's configuration.
+    pub async fn scoped(&self) {
+        let out = format!("||other{}.", OTHERS - 1);
+        let scoped = self.proxies["productpage"].wait_config("the scope", |dump| {
+            let text = dump["configs"].to_string();
+            let left_out = !text.contains(&out) && text.contains("||global-sidecar.");
+            left_out
+                .then_some(())
+                .ok_or_else(|| "it has all services".to_owned())
+        });
+        if let Err(error) = scoped.await {
+            let get = [
+                "-n",
+                NAMESPACE,
+                "get",
+                "servicefence",
+                "productpage",
+                "-o",
+                "jsonpath={.status}",
+            ];
+            let slices = [
+                "-n",
+                NAMESPACE,
+                "get",
+                "endpointslices",
+                "-l",
+                "kubernetes.io/service-name=global-sidecar",
+                "-o",
+                "yaml",
+            ];
+            panic!(
+                "{error}; {} {}",
+                self.cluster.kubectl(&get, "").await.unwrap(),
+                self.cluster.kubectl(&slices, "").await.unwrap()
+            );
+        }
+    }
+
     /// Waits until each client meets what it should: its limit, its route, its scope.
     pub async fn settled(&self) {
         for flow in self.flows() {
