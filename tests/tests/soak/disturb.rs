@@ -104,6 +104,8 @@ impl Disturbance {
                 proxy(mesh, book, name).await;
                 // Its clients meet the limit while nobody answers the proxy.
                 tokio::time::sleep(AWAY).await;
+                // The first answer takes the place of the default, with a bucket of its own.
+                book.fills(name);
                 start_replicas(mesh).await;
             }
             Self::Fallback => {

@@ -117,6 +117,8 @@ impl Counts {
 struct Outage {
     /// Deaths and rebirths so far: odd while it is dead.
     changes: AtomicU64,
+    /// Buckets that may still be filled once more.
+    fills: AtomicU64,
 }
 
 /// What all clients write into.
@@ -150,6 +152,24 @@ impl Book {
         if let Some(outage) = self.outages.get(carrier) {
             outage.changes.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// A bucket of its proxy will be filled once more than the limit says, as documented.
+    pub fn fills(&self, carrier: &str) {
+        if let Some(outage) = self.outages.get(carrier) {
+            outage.fills.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn take_fill(&self, through: &[&str]) -> bool {
+        let mut each = through.iter().filter_map(|c| self.outages.get(c));
+        each.any(|o| {
+            let less = |n: u64| n.checked_sub(1);
+            let taken = o
+                .fills
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+            taken.is_ok()
+        })
     }
 
     fn changes(&self, through: &[&str]) -> (u64, bool) {
@@ -246,7 +266,7 @@ impl Flow {
         book: &Book,
         before: (u64, bool),
         kept: &mut Option<Connection>,
-        judge: Option<&mut Judge>,
+        mut judge: Option<&mut Judge>,
     ) {
         let sent = book.begun.elapsed();
         book.count(self.name, |c| c.sent += 1);
@@ -270,7 +290,16 @@ impl Flow {
         if !passed {
             book.count(self.name, |c| c.limited += 1);
         }
-        let right = judge.map_or(passed, |judge| judge.right(sent, answered, passed));
+        let mut right = match &mut judge {
+            Some(judge) => judge.right(sent, answered, passed),
+            None => passed,
+        };
+        if let Some(judge) = judge.filter(|_| passed && !right && book.take_fill(self.through)) {
+            judge.refill();
+            let reason = "bucket filled once more, as stated".to_owned();
+            book.count(self.name, |c| *c.killed.entry(reason).or_default() += 1);
+            right = true;
+        }
         if !right && book.before(self.through) == before {
             book.count(self.name, |c| {
                 *if passed {

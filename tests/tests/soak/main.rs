@@ -121,8 +121,8 @@ async fn rest(until: Instant, mesh: &Mesh, book: &Book, usage: &mut Usage) {
     }
 }
 
-/// Runs the load for a time, and kills the next part at the beginning of each slice.
-async fn soak(length: Duration, slice: Duration) {
+/// Runs the load, and kills the next part at the beginning of each slice.
+async fn soak(rounds: usize, slice: Duration) {
     let mut mesh = Mesh::start().await;
     leader(&mut mesh.replicas).await;
     mesh.scoped().await;
@@ -138,16 +138,12 @@ async fn soak(length: Duration, slice: Duration) {
     }
     clients.spawn(thrift(mesh.thrift.address(), book.clone(), stop.clone()));
     let calls: Vec<_> = (0..OTHERS).map(|i| mesh.first_call(i)).collect();
-    let round = slice * u32::try_from(ALL.len()).unwrap();
-    let every = length.max(round) / u32::try_from(OTHERS).unwrap();
+    let slices = rounds * ALL.len();
+    let every = slice * u32::try_from(slices).unwrap() / u32::try_from(OTHERS).unwrap();
     clients.spawn(first_calls(calls, every, book.clone(), stop.clone()));
 
     let (begun, mut names) = (Instant::now(), Vec::new());
-    for disturbance in ALL.iter().cycle() {
-        let whole_round = names.len() % ALL.len() == 0 && names.len() >= ALL.len();
-        if whole_round && begun.elapsed() + round > length {
-            break;
-        }
+    for disturbance in ALL.iter().cycle().take(slices) {
         book.turn(names.len());
         let until = Instant::now() + slice;
         let took = disturbance.strike(&mut mesh, &book).await;
@@ -179,7 +175,7 @@ async fn soak(length: Duration, slice: Duration) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mesh_survives_one_death_of_each_kind() {
-    soak(Duration::from_secs(1), Duration::from_secs(4)).await;
+    soak(1, Duration::from_secs(4)).await;
 }
 
 /// The figure: `make bench-soak FOR=15m`.
@@ -188,7 +184,8 @@ async fn the_mesh_survives_one_death_of_each_kind() {
 async fn the_mesh_survives_for_long() {
     let length = std::env::var("TRIMTAB_SOAK_FOR").unwrap_or_else(|_| "15m".to_owned());
     let length: trimtab_crds::Duration = serde_json::from_value(json!(length)).unwrap();
-    soak(length.into(), Duration::from_secs(30)).await;
+    let length: Duration = length.into();
+    soak(2, length / u32::try_from(2 * ALL.len()).unwrap()).await;
 }
 
 /// No test: the process that the tests start, kill and stop.

@@ -90,7 +90,10 @@ pub fn used(usage: &Usage) -> String {
                 .filter(within)
                 .filter(|s| s.replica == replica)
                 .collect();
-            let n = (found.len() as f64).max(1.0);
+            if found.is_empty() {
+                return "dead | ".to_owned();
+            }
+            let n = found.len() as f64;
             let memory = found.iter().map(|s| s.resident).fold(0.0, f64::max);
             let cpu = found.iter().map(|s| s.cpu).sum::<f64>() / n;
             format!("{memory:.0} | {:.1} %", cpu * 100.0)
