@@ -12,6 +12,8 @@ use crate::{Cluster, ClusterError, Result, tools};
 
 const START_BOUND: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "istio-system";
+/// Revision of an istiod that was installed without one.
+const DEFAULT: &str = "default";
 
 /// The release line of istiod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +58,19 @@ impl Istiod {
 
     /// Starts istiod with `more` in its MeshConfig.
     pub async fn start_with(cluster: &Cluster, minor: Minor, more: &Value) -> Result<Self> {
-        Self::start_at(cluster, minor, more, None).await
+        Self::start_at(cluster, minor, more, None, DEFAULT).await
+    }
+
+    /// Starts istiod of a revision, which reads objects that have its label or none.
+    pub async fn start_revision(cluster: &Cluster, minor: Minor, revision: &str) -> Result<Self> {
+        Self::start_at(cluster, minor, &Value::Null, None, revision).await
     }
 
     /// Starts istiod with its webhook, which checks the Sidecars of the whole cluster from then on. Only for a cluster of a
     /// test's own.
     pub async fn start_checking(cluster: &Cluster, minor: Minor, more: &Value) -> Result<Self> {
         let webhook = free_address()?;
-        let istiod = Self::start_at(cluster, minor, more, Some(webhook)).await?;
+        let istiod = Self::start_at(cluster, minor, more, Some(webhook), DEFAULT).await?;
         let authority = wait_for("istiod's root certificate", START_BOUND, || async {
             let get = [
                 "-n",
@@ -90,6 +97,7 @@ impl Istiod {
         minor: Minor,
         more: &Value,
         webhook: Option<SocketAddr>,
+        revision: &str,
     ) -> Result<Self> {
         let (grpc, http, monitoring) = (free_address()?, free_address()?, free_address()?);
         let secure = free_address()?;
@@ -129,7 +137,7 @@ impl Istiod {
             ]
             .map(Into::into)
             .to_vec(),
-            env: environment(namespace),
+            env: environment(namespace, revision),
             dir,
             remove: None,
         })?;
@@ -227,13 +235,13 @@ fn mesh_config(more: &Value) -> Result<String> {
     Ok(mesh.to_string())
 }
 
-fn environment(namespace: &str) -> Vec<(String, String)> {
+fn environment(namespace: &str, revision: &str) -> Vec<(String, String)> {
     [
         ("POD_NAME", "istiod"),
         ("POD_NAMESPACE", namespace),
         ("SERVICE_ACCOUNT", "istiod"),
         ("CLUSTER_ID", "Kubernetes"),
-        ("REVISION", "default"),
+        ("REVISION", revision),
         ("PILOT_CERT_PROVIDER", "istiod"),
         ("ENABLE_LEADER_ELECTION", "false"),
         ("PILOT_ENABLE_ALPN_FILTER", "false"),

@@ -169,6 +169,12 @@ async fn soak(rounds: usize, slice: Duration) {
     for (_, counts) in book.counts() {
         assert_eq!(counts.wrong(), 0, "{:#?}", book.shown());
     }
+    // Nobody else writes here: no replica takes its own writes or those of the other one for somebody else's.
+    for log in ["replica-0.log", "replica-1.log"] {
+        let text = std::fs::read_to_string(mesh.cluster.dir().join(log)).unwrap();
+        let contested = text.lines().find(|l| l.contains("another field manager"));
+        assert_eq!(contested, None, "{log}");
+    }
     // What it learned and wrote stands: all limits, scopes and routes are as at first.
     mesh.settled().await;
 }
