@@ -8,7 +8,7 @@ use crate::flow::{Book, Counts};
 use crate::usage::{Sample, Usage};
 
 /// Rows of the table of memory and CPU.
-const ROWS: usize = 15;
+const ROWS: u32 = 15;
 
 fn killed(counts: &Counts) -> String {
     let each = counts.killed.iter();
@@ -79,10 +79,9 @@ pub fn used(usage: &Usage) -> String {
         "| until | replica 0: MiB | CPU | replica 1: MiB | CPU |\n|---|---|---|---|---|\n"
             .to_owned();
     let end = usage.samples.last().map_or(Duration::ZERO, |s| s.at);
-    let span = (end.as_secs_f64() / ROWS as f64).max(1.0);
-    let last = (end.as_secs_f64() / span).ceil() as usize;
-    for number in 0..last {
-        let within = |s: &&Sample| (s.at.as_secs_f64() / span).floor() as usize == number;
+    let span = (end / ROWS).max(Duration::from_secs(1));
+    for number in (0..=ROWS).take_while(|n| span * *n < end) {
+        let within = |s: &&Sample| s.at >= span * number && s.at < span * (number + 1);
         let of = |replica: usize| {
             let found: Vec<&Sample> = usage
                 .samples
@@ -98,8 +97,8 @@ pub fn used(usage: &Usage) -> String {
             let cpu = found.iter().map(|s| s.cpu).sum::<f64>() / n;
             format!("{memory:.0} | {:.1} %", cpu * 100.0)
         };
-        let until = span * (number + 1) as f64;
-        let _ = writeln!(text, "| {until:.0} s | {} | {} |", of(0), of(1));
+        let until = (span * (number + 1)).as_secs();
+        let _ = writeln!(text, "| {until} s | {} | {} |", of(0), of(1));
     }
     text
 }
