@@ -108,6 +108,7 @@ impl Replica {
         self.ready().await;
     }
 
+    #[allow(dead_code, reason = "the soak asks, which has this file too")]
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
