@@ -35,7 +35,7 @@ fn row(text: &mut String, name: &str, counts: &Counts, back: &str) {
 }
 
 const HEAD: &str = "ready again | requests | limited | lost | refused below the limit | passed above the limit | wrongly routed | \
-                    of a proxy that was killed |\n|---|---|---|---|---|---|---|---|---|\n";
+                    by a kill of a proxy itself |\n|---|---|---|---|---|---|---|---|---|\n";
 
 /// A row for each disturbance, then one for each client.
 pub fn counted(book: &Book, names: &[(String, Duration)]) -> String {
@@ -90,7 +90,7 @@ pub fn used(usage: &Usage) -> String {
                 .filter(|s| s.replica == replica)
                 .collect();
             if found.is_empty() {
-                return "dead | ".to_owned();
+                return "- | -".to_owned();
             }
             let n = found.len() as f64;
             let memory = found.iter().map(|s| s.resident).fold(0.0, f64::max);
