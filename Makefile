@@ -7,7 +7,7 @@ LINTERS = $(or $(TRIMTAB_CACHE),$(HOME)/.cache/trimtab)/linters/bin
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree scripts image test-image release clippy doc generated deny bench bench-savings bench-floods bench-xds bench-scale bench-lazyload bench-limiter update-golden clean clean-cache
+.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree scripts image test-image release clippy doc generated deny bench bench-savings bench-soak bench-floods bench-xds bench-scale bench-lazyload bench-limiter update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -94,6 +94,12 @@ bench-floods: ## the shipped program under floods of connections, streams, logs 
 bench-savings: ## what scoping saves on a real istiod and Envoy, and whether Trimtab predicts it
 	@scripts/cluster-tools.sh
 	$(WITH_TOOLS) cargo run -p trimtab-bench --bin savings -- $(BENCH_SAVINGS)
+
+bench-soak: ## a whole mesh with two replicas under load while its parts are killed: make bench-soak FOR=15m
+	@scripts/deps.sh
+	@scripts/protocol-tools.sh
+	@scripts/cluster-tools.sh
+	TRIMTAB_SOAK_FOR=$(FOR) $(WITH_TOOLS) cargo test -p trimtab-tests --test soak the_mesh_survives_for_long -- --ignored --nocapture
 
 bench-lazyload: ## lazy scoping: scopes of synthetic meshes against the truth, cost of learning, into target/bench
 	cargo run --release -p trimtab-bench --bin scope -- $(BENCH_LAZYLOAD)

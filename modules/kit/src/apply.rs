@@ -169,6 +169,13 @@ impl<K: Kind> Applier<K> {
         })
     }
 
+    /// What the API server has made of a write.
+    fn remember_written(&self, object: &K) -> Option<u64> {
+        let hash = self.remember(object)?;
+        self.objects.lock().written(&Self::key(object), hash);
+        Some(hash)
+    }
+
     fn remember(&self, object: &K) -> Option<u64> {
         let live = self.live(object)?;
         let hash = live.hash;
@@ -238,12 +245,13 @@ impl<K: Kind> Applier<K> {
         if !self.objects.lock().live.contains_key(&key) {
             self.not_foreign(&api, object).await?;
         }
+        self.objects.lock().written(&key, desired);
         let params = PatchParams::apply(&self.manager).force();
         let mut answer = self.counted(
             self.call(what, api.patch(&key.1, &params, &Patch::Apply(&body)))
                 .await,
         )?;
-        if self.remember(&answer) != Some(desired) {
+        if self.remember_written(&answer) != Some(desired) {
             // Somebody else's manager owns a field more: apply cannot take it away, a replacement can.
             let whole = replacement(&answer, &body).map_err(encode)?;
             let params = PostParams {
@@ -252,7 +260,7 @@ impl<K: Kind> Applier<K> {
             };
             answer = self.counted(self.call(what, api.replace(&key.1, &params, &whole)).await)?;
         }
-        if let Some(observed) = self.remember(&answer)
+        if let Some(observed) = self.remember_written(&answer)
             && observed != desired
         {
             tracing::warn!(object = %what(), "the API server changes the object on its way in (a webhook?): it is left so");
@@ -351,10 +359,12 @@ impl<K: Kind> Applier<K> {
         let Some(owner) = (self.ownership.owner)(object).or(owner) else {
             return;
         };
-        let pause = {
+        // Another replica leads: its writes are nobody's contest, and this one repairs nothing.
+        let pause = self.admission.leads().then(|| {
             let now = self.clock.monotonic();
             self.objects.lock().contested(&Self::key(object), now)
-        };
+        });
+        let pause = pause.flatten();
         let Some((changes, pause)) = pause else {
             (self.on_change)(&owner.0, &owner.1);
             return;
@@ -377,6 +387,14 @@ impl<K: Kind> Feed<K> for Applier<K> {
             // Its label was changed by hand: it is written again.
             if before.is_some() {
                 Feed::delete(self, object);
+            }
+            return;
+        }
+        let hash = Self::hash(object).unwrap_or_default();
+        let echo = self.objects.lock().echo(&key, hash);
+        if let Some(last) = echo {
+            if last {
+                self.remember(object);
             }
             return;
         }

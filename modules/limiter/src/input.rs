@@ -17,6 +17,7 @@ use trimtab_mesh::{Protocol, layer7_kinds};
 use trimtab_kit::sources::MetricSource;
 
 use crate::config::LimiterConfig;
+use crate::decide::bucket::Bucket;
 use crate::owner::Owner;
 
 /// Everything about one limiter at one time.
@@ -39,6 +40,9 @@ pub struct LimiterInput {
     /// Paths of the rules whose metrics have given no number for longer than `holdFor`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub overdue: BTreeSet<String>,
+    /// With delivery ECDS, the limits in the default configurations of filters, by descriptor; none: those that are decided now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<BTreeMap<String, Bucket>>,
     /// The operator's settings.
     #[serde(default)]
     pub settings: Arc<Settings>,

@@ -17,7 +17,7 @@ use trimtab_mesh::model::{
 
 use crate::config::LimiterConfig;
 use crate::engine::Engine;
-use crate::index::{FirstForm, Index, V1alpha2};
+use crate::index::{DefaultLimits, FirstForm, Index, V1alpha2};
 use crate::input::{Proxies, Settings};
 use crate::metrics::LimiterCollector;
 use crate::needs::needs;
@@ -100,6 +100,7 @@ impl Module for Limiter {
         setup.follow::<ServiceEntry>(&index);
         setup.follow::<VirtualService>(&index);
         setup.follow::<LimitPatches>(&index);
+        setup.follow::<DefaultLimits>(&index);
         setup.writes_status::<v1alpha2::SmartLimiter>();
         setup.writes_status::<first_form::SmartLimiter>();
         let ownership = Ownership {

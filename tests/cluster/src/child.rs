@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::future::Future;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child as Shell, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,13 +14,14 @@ use crate::{ClusterError, Result};
 
 /// The shell holds the read end of a pipe whose write end only the parent has: when the parent ends, by whatever
 /// signal, the read ends, and the program is killed, with the processes that it started, and its data removed. Statics
-/// of a test process are never dropped, so a `Drop` alone would leave a control plane behind after each run.
+/// of a test process are never dropped, so a `Drop` alone would leave a control plane behind after each run. A line on the pipe says that
+/// the data stay.
 const GUARD: &str = r#"
 exec 3<&0
 remove="$1"; shift
 setsid "$@" </dev/null 3<&- &
 child=$!
-( while read -r _ <&3; do :; done; kill -s KILL -- "-$child" 2>/dev/null; wait; [ -z "$remove" ] || rm -rf "$remove" ) &
+( while read -r _ <&3; do remove=; done; kill -s KILL -- "-$child" 2>/dev/null; wait; [ -z "$remove" ] || rm -rf "$remove" ) &
 exec 3<&-
 wait "$child"
 "#;
@@ -29,7 +31,7 @@ const POLL: Duration = Duration::from_millis(20);
 const TAIL_LINES: usize = 15;
 
 /// What to run.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Spec {
     pub(crate) name: &'static str,
     pub(crate) program: PathBuf,
@@ -44,7 +46,7 @@ pub(crate) struct Spec {
 /// A running program; dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Child {
-    name: &'static str,
+    spec: Spec,
     shell: Shell,
     log: PathBuf,
 }
@@ -53,30 +55,23 @@ impl Child {
     /// Starts it; its output goes to `NAME.log` in its folder.
     pub(crate) fn start(spec: Spec) -> Result<Self> {
         let log = spec.dir.join(format!("{}.log", spec.name));
-        let open = || {
-            File::options()
-                .create(true)
-                .append(true)
-                .open(&log)
-                .map_err(ClusterError::file(&log))
-        };
-        let shell = Command::new("sh")
-            .args(["-c", GUARD, "guard"])
-            .arg(spec.remove.unwrap_or_default())
-            .arg(&spec.program)
-            .args(&spec.args)
-            .envs(spec.env)
-            .current_dir(&spec.dir)
-            .stdin(Stdio::piped())
-            .stdout(open()?)
-            .stderr(open()?)
-            .spawn()
-            .map_err(ClusterError::file(&spec.program))?;
-        Ok(Self {
-            name: spec.name,
-            shell,
-            log,
-        })
+        let shell = spawn(&spec, &log)?;
+        Ok(Self { spec, shell, log })
+    }
+
+    /// Kills it as `kill -9` does, and keeps its data for [`Self::start_again`].
+    pub(crate) fn crash(&mut self) {
+        if let Some(mut stdin) = self.shell.stdin.take() {
+            // It fails when the program has ended, which is what is wanted.
+            let _ = stdin.write_all(b"keep\n");
+        }
+        let _ = self.shell.wait();
+    }
+
+    /// Starts it again on its data, after [`Self::crash`].
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        self.shell = spawn(&self.spec, &self.log)?;
+        Ok(())
     }
 
     /// Kills it and waits for its end.
@@ -96,7 +91,7 @@ impl Child {
         loop {
             if let Ok(Some(status)) = self.shell.try_wait() {
                 return Err(LabError::Exited {
-                    name: self.name.to_owned(),
+                    name: self.spec.name.to_owned(),
                     status,
                     log: self.log.clone(),
                     tail: tail(&self.log),
@@ -108,7 +103,7 @@ impl Child {
             };
             if begin.elapsed() >= bound {
                 return Err(LabError::TimedOut {
-                    what: format!("{} to be ready", self.name),
+                    what: format!("{} to be ready", self.spec.name),
                     bound,
                     reason,
                     tail: format!("; {} ends with:\n{}", self.log.display(), tail(&self.log)),
@@ -124,6 +119,28 @@ impl Drop for Child {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn spawn(spec: &Spec, log: &Path) -> Result<Shell> {
+    let open = || {
+        File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .map_err(ClusterError::file(log))
+    };
+    Command::new("sh")
+        .args(["-c", GUARD, "guard"])
+        .arg(spec.remove.as_deref().unwrap_or(Path::new("")))
+        .arg(&spec.program)
+        .args(&spec.args)
+        .envs(spec.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(&spec.dir)
+        .stdin(Stdio::piped())
+        .stdout(open()?)
+        .stderr(open()?)
+        .spawn()
+        .map_err(ClusterError::file(&spec.program))
 }
 
 /// Waits until `check` gives a value; the last reason is in the error when `bound` is over first.

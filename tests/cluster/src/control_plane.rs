@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -37,7 +38,17 @@ pub struct Cluster {
     dir: PathBuf,
     kubeconfig: PathBuf,
     server: String,
-    processes: Vec<Child>,
+    /// etcd, kube-apiserver, kube-controller-manager; none of an existing cluster.
+    processes: Mutex<Vec<Child>>,
+}
+
+/// A process of the control plane that a test kills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The storage.
+    Etcd,
+    /// The API server.
+    ApiServer,
 }
 
 /// A failure is kept too: the tests after the first need not wait for the same failure again.
@@ -99,17 +110,17 @@ impl Cluster {
             &kubeconfig,
             &kubeconfig_text(port, &dir.join("certs/apiserver.crt")),
         )?;
-        let mut cluster = Self {
+        let cluster = Self {
             dir,
             kubeconfig,
             server: format!("https://127.0.0.1:{port}"),
-            processes: vec![etcd, api],
+            processes: Mutex::default(),
         };
-        cluster.wait_served().await?;
+        cluster.wait_served(&mut api).await?;
         cluster.install_crds(crds).await?;
         // Last, because its garbage collector looks for new kinds only every 30 s.
         let controllers = start_controllers(&cluster.dir, &cluster.kubeconfig)?;
-        cluster.processes.push(controllers);
+        cluster.processes().extend([etcd, api, controllers]);
         Ok(cluster)
     }
 
@@ -128,12 +139,35 @@ impl Cluster {
             dir,
             kubeconfig,
             server,
-            processes: Vec::new(),
+            processes: Mutex::default(),
         };
         cluster
             .install_crds(&[tools::find("crds.yaml")?, own_crds()?])
             .await?;
         Ok(cluster)
+    }
+
+    fn processes(&self) -> MutexGuard<'_, Vec<Child>> {
+        // A list of processes is whole after a panic too.
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills a process as `kill -9` does. Only for a cluster of a test's own.
+    pub fn kill(&self, part: Part) {
+        if let Some(child) = self.processes().get_mut(part as usize) {
+            child.crash();
+        }
+    }
+
+    /// Starts a killed process again on its data and waits until the API server answers.
+    pub async fn restart(&self, part: Part) -> Result<()> {
+        if let Some(child) = self.processes().get_mut(part as usize) {
+            child.start_again()?;
+        }
+        let client = self.client().await?;
+        crate::wait_for("the API server", START_BOUND, || served(client.clone())).await
     }
 
     /// Folder of this run: logs, certificates, configuration.
@@ -238,18 +272,9 @@ impl Cluster {
     }
 
     /// The port listens some seconds before the built-in roles and namespaces exist.
-    async fn wait_served(&mut self) -> Result<()> {
+    async fn wait_served(&self, api: &mut Child) -> Result<()> {
         let client = self.client().await?;
-        self.processes[1]
-            .wait_ready(START_BOUND, || {
-                let client = client.clone();
-                async move {
-                    let request = http_get("/readyz")?;
-                    let text = client.request_text(request).await;
-                    text.map(drop).map_err(|error| error.to_string())
-                }
-            })
-            .await
+        api.wait_ready(START_BOUND, || served(client.clone())).await
     }
 
     async fn install_crds(&self, files: &[PathBuf]) -> Result<()> {
@@ -275,6 +300,12 @@ impl Cluster {
 fn own_crds() -> Result<PathBuf> {
     std::path::absolute(concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/manifests"))
         .map_err(ClusterError::file("crds/manifests"))
+}
+
+async fn served(client: Client) -> std::result::Result<(), String> {
+    let request = http_get("/readyz")?;
+    let text = client.request_text(request).await;
+    text.map(drop).map_err(|error| error.to_string())
 }
 
 fn http_get(path: &str) -> std::result::Result<http::Request<Vec<u8>>, String> {

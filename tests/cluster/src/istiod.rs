@@ -1,6 +1,7 @@
 //! `pilot-discovery` against a cluster.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,6 +12,8 @@ use crate::{Cluster, ClusterError, Result, tools};
 
 const START_BOUND: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "istio-system";
+/// Revision of an istiod that was installed without one.
+const DEFAULT: &str = "default";
 
 /// The release line of istiod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub struct Istiod {
     http: SocketAddr,
     monitoring: SocketAddr,
     minor: Minor,
-    _process: Child,
+    process: Mutex<Child>,
 }
 
 /// Stock Envoy has no Istio filters: `istio.stats` comes from a metrics provider (there is none), the other two have
@@ -55,14 +58,19 @@ impl Istiod {
 
     /// Starts istiod with `more` in its MeshConfig.
     pub async fn start_with(cluster: &Cluster, minor: Minor, more: &Value) -> Result<Self> {
-        Self::start_at(cluster, minor, more, None).await
+        Self::start_at(cluster, minor, more, None, DEFAULT).await
+    }
+
+    /// Starts istiod of a revision, which reads objects that have its label or none.
+    pub async fn start_revision(cluster: &Cluster, minor: Minor, revision: &str) -> Result<Self> {
+        Self::start_at(cluster, minor, &Value::Null, None, revision).await
     }
 
     /// Starts istiod with its webhook, which checks the Sidecars of the whole cluster from then on. Only for a cluster of a
     /// test's own.
     pub async fn start_checking(cluster: &Cluster, minor: Minor, more: &Value) -> Result<Self> {
         let webhook = free_address()?;
-        let istiod = Self::start_at(cluster, minor, more, Some(webhook)).await?;
+        let istiod = Self::start_at(cluster, minor, more, Some(webhook), DEFAULT).await?;
         let authority = wait_for("istiod's root certificate", START_BOUND, || async {
             let get = [
                 "-n",
@@ -89,6 +97,7 @@ impl Istiod {
         minor: Minor,
         more: &Value,
         webhook: Option<SocketAddr>,
+        revision: &str,
     ) -> Result<Self> {
         let (grpc, http, monitoring) = (free_address()?, free_address()?, free_address()?);
         let secure = free_address()?;
@@ -128,26 +137,35 @@ impl Istiod {
             ]
             .map(Into::into)
             .to_vec(),
-            env: environment(namespace),
+            env: environment(namespace, revision),
             dir,
             remove: None,
         })?;
-        process
-            .wait_ready(START_BOUND, || async move {
-                trimtab_lab::http::get(http, "/ready")
-                    .await
-                    .map(drop)
-                    .map_err(|error| error.to_string())
-            })
-            .await?;
+        process.wait_ready(START_BOUND, || ready(http)).await?;
         Ok(Self {
             grpc,
             secure,
             http,
             monitoring,
             minor,
-            _process: process,
+            process: Mutex::new(process),
         })
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&self) {
+        let process = self.process.lock();
+        process.unwrap_or_else(PoisonError::into_inner).crash();
+    }
+
+    /// Starts it again after [`Self::kill`], ready when this returns.
+    pub async fn restart(&self) -> Result<()> {
+        let process = self.process.lock();
+        process
+            .unwrap_or_else(PoisonError::into_inner)
+            .start_again()?;
+        let http = self.http;
+        wait_for("istiod", START_BOUND, || ready(http)).await
     }
 
     /// Where proxies connect, plain text.
@@ -177,6 +195,11 @@ impl Istiod {
             Minor::Previous => "1.30.4",
         }
     }
+}
+
+async fn ready(http: SocketAddr) -> std::result::Result<(), String> {
+    let text = trimtab_lab::http::get(http, "/ready").await;
+    text.map(drop).map_err(|error| error.to_string())
 }
 
 /// The API server finds the webhook as in a cluster, by the Service whose name its certificate has; this Service stands for
@@ -212,13 +235,13 @@ fn mesh_config(more: &Value) -> Result<String> {
     Ok(mesh.to_string())
 }
 
-fn environment(namespace: &str) -> Vec<(String, String)> {
+fn environment(namespace: &str, revision: &str) -> Vec<(String, String)> {
     [
         ("POD_NAME", "istiod"),
         ("POD_NAMESPACE", namespace),
         ("SERVICE_ACCOUNT", "istiod"),
         ("CLUSTER_ID", "Kubernetes"),
-        ("REVISION", "default"),
+        ("REVISION", revision),
         ("PILOT_CERT_PROVIDER", "istiod"),
         ("ENABLE_LEADER_ELECTION", "false"),
         ("PILOT_ENABLE_ALPN_FILTER", "false"),

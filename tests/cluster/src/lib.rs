@@ -22,7 +22,7 @@ pub mod tools;
 mod traffic;
 
 pub use child::wait_for;
-pub use control_plane::Cluster;
+pub use control_plane::{Cluster, Part};
 pub use error::{ClusterError, Result};
 pub use istiod::{Istiod, Minor};
 pub use namespace::{Namespace, Pod};

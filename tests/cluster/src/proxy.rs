@@ -59,15 +59,15 @@ impl Default for ProxyOptions {
 pub struct Proxy {
     pod: Pod,
     admin: Admin,
-    _process: Owner,
+    process: Owner,
     _relay: Relay,
 }
 
 /// Who started the Envoy; held for its end.
 #[derive(Debug)]
 enum Owner {
-    Us { _envoy: Envoy },
-    Agent { _agent: Child },
+    Us(Box<Envoy>),
+    Agent(Child),
 }
 
 impl Proxy {
@@ -95,7 +95,7 @@ impl Proxy {
         Ok(Self {
             pod: pod.clone(),
             admin: *envoy,
-            _process: Owner::Us { _envoy: envoy },
+            process: Owner::Us(Box::new(envoy)),
             _relay: relay,
         })
     }
@@ -151,21 +151,34 @@ impl Proxy {
             dir,
             remove: None,
         })?;
-        agent
-            .wait_ready(PUSH_BOUND, || async move {
-                if admin.ready().await {
-                    Ok(())
-                } else {
-                    Err("Envoy is not ready".to_owned())
-                }
-            })
-            .await?;
+        agent.wait_ready(PUSH_BOUND, || ready(admin)).await?;
         Ok(Self {
             pod: pod.clone(),
             admin,
-            _process: Owner::Agent { _agent: agent },
+            process: Owner::Agent(agent),
             _relay: relay,
         })
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        match &mut self.process {
+            Owner::Us(envoy) => envoy.kill(),
+            Owner::Agent(agent) => agent.crash(),
+        }
+    }
+
+    /// Starts it again after [`Self::kill`], ready when this returns.
+    pub async fn restart(&mut self) -> Result<()> {
+        match &mut self.process {
+            Owner::Us(envoy) => envoy.restart().await?,
+            Owner::Agent(agent) => {
+                agent.start_again()?;
+                let admin = self.admin;
+                agent.wait_ready(PUSH_BOUND, || ready(admin)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The Envoy: statistics and configuration.
@@ -249,6 +262,14 @@ impl Proxy {
             Err("no listener has it".to_owned())
         })
         .await
+    }
+}
+
+async fn ready(admin: Admin) -> std::result::Result<(), String> {
+    if admin.ready().await {
+        Ok(())
+    } else {
+        Err("Envoy is not ready".to_owned())
     }
 }
 

@@ -36,6 +36,7 @@ mod mesh_client;
 mod mesh_tls;
 mod owners;
 mod protocols;
+mod revisions;
 mod rotation;
 mod sidecars;
 mod truth;

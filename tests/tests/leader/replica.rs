@@ -1,7 +1,8 @@
 //! A replica as a process of its own: this program again, with another test.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
@@ -42,29 +43,38 @@ pub struct Replica {
 impl Replica {
     /// Starts a replica with the rights of the user `replica-NUMBER` against `server` and waits until it is ready.
     pub async fn start(cluster: &Cluster, number: usize, server: &str) -> Self {
+        let (http, xds) = (free_address().unwrap(), free_address().unwrap());
+        let text = "xds: {address: 'XDS'}, mesh: {configMap: ''}, limiter: {delivery: EnvoyFilter}";
+        let text = text.replace("XDS", &xds.to_string());
+        Self::start_with(cluster, number, server, (http, xds), &text).await
+    }
+
+    /// As [`Self::start`], with a configuration besides where it listens for HTTP and the lease, for which the chart's times hold.
+    pub async fn start_with(
+        cluster: &Cluster,
+        number: usize,
+        server: &str,
+        (http, xds): (SocketAddr, SocketAddr),
+        more: &str,
+    ) -> Self {
         let user = format!("replica-{number}");
         let kubeconfig = cluster.kubeconfig_by(&user, &user, server).unwrap();
-        let (http, xds) = (free_address().unwrap(), free_address().unwrap());
         let config = cluster.dir().join(format!("{user}.yaml"));
         let text = format!(
-            "{{http: {{address: '{http}'}}, xds: {{address: '{xds}'}}, mesh: {{configMap: ''}}, limiter: {{delivery: EnvoyFilter}}, \
+            "{{http: {{address: '{http}'}}, {more}, \
              leaderElection: {{enabled: true, namespace: default, leaseDuration: 9s, renewDeadline: 4s, retryPeriod: 1s}}}}"
         );
         std::fs::write(&config, text).unwrap();
-        let this = std::env::current_exe().unwrap();
         let variable = |name: &str, path: &PathBuf| format!("{name}={}", path.display()).into();
+        let mut args = vec![
+            variable("KUBECONFIG", &kubeconfig),
+            variable(CONFIG, &config),
+        ];
+        args.extend(program(&config));
         let process = Process::start(Spec {
             name: user.clone(),
             program: "/usr/bin/env".into(),
-            args: vec![
-                variable("KUBECONFIG", &kubeconfig),
-                variable(CONFIG, &config),
-                this.into_os_string(),
-                "--exact".into(),
-                "a_replica".into(),
-                "--ignored".into(),
-                "--nocapture".into(),
-            ],
+            args,
             log: cluster.dir().join(format!("{user}.log")),
         })
         .unwrap();
@@ -96,6 +106,11 @@ impl Replica {
     pub async fn restart(&mut self) {
         self.process.restart().unwrap();
         self.ready().await;
+    }
+
+    #[allow(dead_code, reason = "the soak asks, which has this file too")]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     pub fn user(&self) -> &str {
@@ -187,6 +202,18 @@ impl Replica {
             responses,
         }
     }
+}
+
+/// The binary that `TRIMTAB_BIN` names, as of an image; without it this program again, with the test that runs a replica.
+fn program(config: &Path) -> Vec<OsString> {
+    if let Some(binary) = std::env::var_os("TRIMTAB_BIN") {
+        return vec![binary, "run".into(), "--config".into(), config.into()];
+    }
+    let this = std::env::current_exe().unwrap();
+    let test = ["--exact", "a_replica", "--ignored", "--nocapture"];
+    std::iter::once(this.into_os_string())
+        .chain(test.map(Into::into))
+        .collect()
 }
 
 /// An open stream.

@@ -191,42 +191,76 @@ async fn the_last_limit_stays_while_the_server_is_away() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_starts_without_the_server_serves_and_is_limited_later() {
+async fn a_proxy_that_starts_while_trimtab_is_away_is_limited() {
     let pod = pod().await;
     let mesh = Mesh::new(pod.address());
     let address = trimtab_lab::ports::free_address().unwrap();
-    let case = translated(at_load("3", 0.9), &address.to_string());
-    let begin = Instant::now();
-    let envoy = Envoy::start(&mesh.merged(&case.envoy_filters()), &folder("ecds-late"))
-        .await
-        .unwrap();
-    println!(
-        "ECDS: a proxy without a server is ready after {:?}",
-        begin.elapsed()
+    let at = |quota, cpu| translated(at_load(quota, cpu), &address.to_string());
+    let envoy = Envoy::start(
+        &mesh.merged(&at("3", 0.9).envoy_filters()),
+        &folder("ecds-late"),
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        tally(mesh.inbound, 20, &Request::get("/"), 429).await,
+        (3, 17),
+        "by the default"
     );
+
+    // Trimtab comes back, and has decided something else meanwhile.
+    let cache = ResourceCache::new();
+    cache.mark_ready();
+    cache.update(ECDS, resources(&at("5", 0.9).translation), &[]);
+    let mut deliveries = cache.deliveries();
+    let xds = Xds::start_at(cache.clone(), address).await;
+    acked(&mut deliveries, 1).await;
+    assert_eq!(
+        tally(mesh.inbound, 8, &Request::get("/"), 429).await,
+        (5, 3),
+        "by what is served"
+    );
+    cache.update(ECDS, resources(&at("5", 0.1).translation), &[]);
+    acked(&mut deliveries, 1).await;
     assert_eq!(
         tally(mesh.inbound, 20, &Request::get("/"), 429).await,
         (20, 0),
-        "traffic is never broken"
+        "no limit is served: the default does not come back"
     );
-
-    let cache = ResourceCache::new();
-    cache.mark_ready();
-    cache.update(ECDS, resources(&case.translation), &[]);
-    let mut deliveries = cache.deliveries();
-    let xds = Xds::start_at(cache, address).await;
-    acked(&mut deliveries, 1).await;
-    assert_eq!(
-        tally(mesh.inbound, 5, &Request::get("/"), 429).await,
-        (3, 2)
-    );
-    drop(envoy);
     xds.stop().await;
+    let connected = "control_plane.connected_state";
+    wait_for("the proxy notices", || async {
+        envoy.stat(connected).await.unwrap() == 0
+    })
+    .await;
+    assert_eq!(
+        tally(mesh.inbound, 20, &Request::get("/"), 429).await,
+        (20, 0),
+        "nor when Trimtab is away again"
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_without_a_decided_limit_serves_while_trimtab_is_away() {
+    let pod = pod().await;
+    let mesh = Mesh::new(pod.address());
+    let case = translated(at_load("3", 0.1), &crate::lab::nowhere().to_string());
+    let dir = folder("ecds-late-idle");
+    let envoy = Envoy::start(&mesh.merged(&case.envoy_filters()), &dir).await;
+    let _envoy = envoy.unwrap();
+    assert_eq!(
+        tally(mesh.inbound, 20, &Request::get("/"), 429).await,
+        (20, 0)
+    );
 }
 
 #[tokio::test]
 async fn a_limiter_that_is_switched_on_and_off_never_touches_the_static_part() {
-    let (idle, limiting) = (cases::load("ecds-idle"), cases::load("ecds-limiting"));
+    let idle = cases::load("ecds-idle");
+    let mut input = cases::input("ecds-limiting");
+    // Defaults follow seldom: the engine keeps what the objects have.
+    input.defaults = Some(BTreeMap::new());
+    let limiting = Case::of(input);
     assert_eq!(idle.envoy_filters(), limiting.envoy_filters());
     let live = |case: &Case| {
         case.translation

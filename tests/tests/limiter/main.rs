@@ -15,6 +15,7 @@ mod answers;
 mod cases;
 mod compatibility;
 mod decisions;
+mod defaults;
 mod defects;
 mod described;
 mod ecds;

@@ -259,6 +259,49 @@ async fn fault_l18_a_short_window_takes_nothing_of_a_long_one() {
     }
 }
 
+/// A default that is refreshed changes the listener. The filter there begins with what the server has sent, not with the default.
+#[tokio::test]
+async fn a_default_that_is_refreshed_does_not_stand_in_for_what_is_served() {
+    let address = trimtab_lab::ports::free_address().expect("a port");
+    let at = |quota: &str| {
+        let mut input = crate::cases::input("ecds-limiting");
+        for rule in input.spec.sets.values_mut().flatten() {
+            quota.clone_into(&mut rule.action.quota);
+        }
+        let ecds = trimtab_crds::limiter::Delivery::Ecds;
+        crate::cases::Case::delivered_by(input, ecds, &address.to_string())
+    };
+    let cache = trimtab_xds::ResourceCache::new();
+    cache.mark_ready();
+    cache.update(ECDS, lab::resources(&at("3").translation), &[]);
+    let mut deliveries = cache.deliveries();
+    let xds = Xds::start_at(cache, address).await;
+    let dir = folder("refreshed");
+    let mut proxy = Proxy::start(&dir, at("3").envoy_filters()).await;
+    lab::acked(&mut deliveries, 1).await;
+    let inbound = proxy.mesh.inbound;
+    assert_eq!(
+        lab::tally(inbound, 5, &Request::get("/"), 429).await,
+        (3, 2)
+    );
+    for default in ["50", "60"] {
+        proxy.apply(at(default).envoy_filters());
+        // The bucket is empty: what passes is in the new listener, whose buckets are full.
+        trimtab_lab::process::wait_until("the new listener", BOUND, || async {
+            let (passed, _) = lab::tally(inbound, 1, &Request::get("/"), 429).await;
+            (passed == 1)
+                .then_some(())
+                .ok_or_else(|| "the old one".to_owned())
+        })
+        .await
+        .expect("a new listener");
+        let rest = lab::tally(inbound, 5, &Request::get("/"), 429).await;
+        assert_eq!(rest, (2, 3), "3 as served, not {default}");
+    }
+    drop(proxy);
+    xds.stop().await;
+}
+
 /// Counts for three quarters of a minute; all cases run at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_l1_what_passes_while_limits_move_has_a_bound() {

@@ -1,6 +1,6 @@
 //! What is known of the live objects of an applier.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use kube::{Resource, ResourceExt};
@@ -12,6 +12,8 @@ use super::Key;
 
 /// Changes that are repaired at once.
 const QUICK_REPAIRS: u32 = 5;
+/// Own writes of an object whose events are awaited; older ones have been overtaken.
+const ECHOES: usize = 16;
 /// Longest pause between repairs, and the calm after which changes are counted anew.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -29,6 +31,9 @@ pub(super) struct Objects {
     by_owner: HashMap<Key, Vec<Key>>,
     /// Desired hash and what the API server made of it: a mutating webhook must not cause an endless loop.
     pub(super) rewritten: HashMap<Key, (u64, u64)>,
+    /// Hashes of own writes whose events have not come yet, oldest first: with several writes in a row, the event of one comes
+    /// when the next is done already.
+    echoes: HashMap<Key, VecDeque<u64>>,
     /// Changes by others, newest run of them.
     contests: HashMap<Key, Contest>,
 }
@@ -73,12 +78,37 @@ impl Objects {
         let owner = self.live.remove(key).and_then(|l| l.owner);
         self.rewritten.remove(key);
         self.contests.remove(key);
+        self.echoes.remove(key);
         self.unlink(key, owner.clone());
         owner
     }
 
     pub(super) fn of_owner(&self, owner: &Key) -> Vec<Key> {
         self.by_owner.get(owner).cloned().unwrap_or_default()
+    }
+
+    /// A write of ours that is about to begin, or what the API server made of it: its event is no change by somebody else.
+    pub(super) fn written(&mut self, key: &Key, hash: u64) {
+        let echoes = self.echoes.entry(key.clone()).or_default();
+        if echoes.back() != Some(&hash) {
+            echoes.push_back(hash);
+        }
+        if echoes.len() > ECHOES {
+            echoes.pop_front();
+        }
+    }
+
+    /// Whether an event is that of an own write, and then whether it is that of the last one: an older one says nothing of how the
+    /// object is now.
+    pub(super) fn echo(&mut self, key: &Key, hash: u64) -> Option<bool> {
+        let echoes = self.echoes.get_mut(key)?;
+        let place = echoes.iter().position(|e| *e == hash)?;
+        echoes.drain(..=place);
+        let last = echoes.is_empty();
+        if last {
+            self.echoes.remove(key);
+        }
+        Some(last)
     }
 
     /// Counts a change by somebody else at `now` of the monotonic clock. Returns the number of changes and the pause before a repair, when there is one.
@@ -149,6 +179,25 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_of_own_writes_are_told_from_changes_by_others() {
+        let mut objects = Objects::default();
+        let key = ("shop".to_owned(), "a".to_owned());
+        assert_eq!(objects.echo(&key, 1), None);
+        for hash in [1, 2, 2, 3] {
+            objects.written(&key, hash);
+        }
+        assert_eq!(objects.echo(&key, 1), Some(false), "2 and 3 are written");
+        assert_eq!(objects.echo(&key, 9), None, "somebody else");
+        assert_eq!(objects.echo(&key, 3), Some(true), "of 2 nothing was heard");
+        assert_eq!(objects.echo(&key, 3), None, "once");
+        for hash in 0..100 {
+            objects.written(&key, hash);
+        }
+        assert_eq!(objects.echo(&key, 0), None, "too old");
+        assert_eq!(objects.echo(&key, 99), Some(true));
+    }
 
     #[test]
     fn fault_o40_repairs_slow_down_and_recover_by_the_given_clock() {

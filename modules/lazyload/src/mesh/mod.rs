@@ -51,6 +51,8 @@ pub struct Changes {
     pub fences: BTreeSet<FenceKey>,
     /// Fences whose stored status is another one, not by itself a reason to compute.
     pub statuses: BTreeSet<FenceKey>,
+    /// A fallback has got its first endpoint, or lost its last, which no fence depends on by itself.
+    pub fallback: bool,
 }
 
 impl Changes {

@@ -20,6 +20,7 @@ use super::registry::Registry;
 use super::sidecars::{Sidecar, SidecarOwner};
 use super::{Changes, Name};
 use crate::config::LazyloadConfig;
+use crate::fallback::NAME;
 use crate::object::{Caller, FenceKey};
 use crate::scope::Labels;
 use crate::scope::services::{HostEntry, Services};
@@ -183,6 +184,7 @@ impl State {
         for (host, had) in had {
             if self.registry.has_endpoints(&host) != had {
                 self.touch_headless(&host);
+                self.changes.fallback |= host.split('.').next() == Some(NAME);
             }
         }
     }

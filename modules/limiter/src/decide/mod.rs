@@ -1,5 +1,7 @@
 //! From metrics to quotas: expressions, and the decision of one tick. Pure: no client, no clock.
 
+pub mod bucket;
+pub mod defaults;
 mod error;
 pub mod expression;
 mod parse;

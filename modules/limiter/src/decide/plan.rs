@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use trimtab_crds::limiter::{Delivery, FallbackAction, FillInterval};
+use trimtab_crds::limiter::{Delivery, FallbackAction};
 use trimtab_kit::condition::listed;
 use trimtab_kit::problem::Problem;
 
@@ -14,13 +14,6 @@ use crate::validate::{Rule, Strategy, Validated};
 
 /// Filters of a set, at most: each reads all matches of the route, and each is a subscription of the proxy.
 pub const MOST_FILTERS: usize = 16;
-
-/// Shortest step of a bucket in milliseconds. Envoy takes 50, but then a handful of requests at once would be refused.
-const SHORTEST_STEP: i64 = 500;
-/// Longest step in milliseconds.
-const LONGEST_STEP: i64 = 30_000;
-/// Envoy's shortest `fill_interval` in milliseconds.
-const ENVOY_SHORTEST: i64 = 50;
 
 /// Rules whose buckets are in one configuration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,91 +130,4 @@ fn moves(rule: &Rule) -> bool {
     !rule.condition.names().is_empty()
         || !rule.quota.names().is_empty()
         || rule.strategy == Strategy::Average
-}
-
-/// A token bucket as Envoy has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bucket {
-    /// Its size, and what one fill gives.
-    pub tokens: i64,
-    /// Milliseconds between fills.
-    pub every: i64,
-}
-
-impl Bucket {
-    /// The whole quota once an interval: Slime's.
-    pub fn whole(quota: i64, interval: FillInterval) -> Self {
-        Self {
-            tokens: quota,
-            every: interval.millis(),
-        }
-    }
-
-    /// The same rate in small fills, so that a bucket that is filled out of turn gives a tenth of the quota and not all of it.
-    pub fn in_steps(quota: i64, interval: FillInterval) -> Self {
-        let millis = interval.millis().max(ENVOY_SHORTEST);
-        let step = (millis / 10)
-            .clamp(SHORTEST_STEP, LONGEST_STEP)
-            .min(millis / 2)
-            .max(ENVOY_SHORTEST);
-        if quota <= 1 || step >= millis {
-            return Self::whole(quota, interval);
-        }
-        // Rounded against the caller; an interval is a year at most and a quota 32 bits, so nothing overflows.
-        let tokens = (quota * step).div_euclid(millis).max(1);
-        let tokens = if tokens * millis < quota * ENVOY_SHORTEST {
-            tokens + 1
-        } else {
-            tokens
-        };
-        let every = (tokens * millis + quota - 1) / quota;
-        Self {
-            tokens,
-            every: every.max(ENVOY_SHORTEST),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn steps(quota: i64, millis: i64) -> (i64, i64) {
-        let bucket = Bucket::in_steps(quota, span(millis));
-        (bucket.tokens, bucket.every)
-    }
-
-    fn span(millis: i64) -> FillInterval {
-        FillInterval {
-            seconds: millis / 1000,
-            nanos: i32::try_from(millis % 1000 * 1_000_000).unwrap(),
-        }
-    }
-
-    #[test]
-    fn a_step_is_a_tenth_of_the_interval_within_bounds() {
-        assert_eq!(steps(10, 60_000), (1, 6_000));
-        assert_eq!(steps(30, 1_000), (15, 500), "half a second at least");
-        assert_eq!(
-            steps(1_000, 3_600_000),
-            (8, 28_800),
-            "half a minute at most"
-        );
-        assert_eq!(steps(10, 3_600_000), (1, 360_000), "one request at least");
-        assert_eq!(steps(1, 60_000), (1, 60_000));
-        assert_eq!(steps(0, 60_000), (0, 60_000));
-        assert_eq!(steps(4, 50), (4, 50), "Envoy takes no shorter fill");
-    }
-
-    proptest! {
-        #[test]
-        fn steps_keep_the_rate(quota in 1i64..=4_294_967_295, millis in 50i64..=31_536_000_000) {
-            let (tokens, every) = steps(quota, millis);
-            prop_assert!(tokens >= 1 && tokens <= quota && every >= 50 && every <= millis);
-            let rate = (tokens as f64 / every as f64) / (quota as f64 / millis as f64);
-            prop_assert!(rate <= 1.000_001 && rate > 0.97, "{tokens} per {every}: {rate}");
-        }
-    }
 }

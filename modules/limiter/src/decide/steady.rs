@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, FillInterval};
 
-use super::plan::{Bucket, Group, Plan};
+use super::bucket::Bucket;
+use super::plan::{Group, Plan};
 use crate::input::LimiterInput;
 use crate::validate::Validated;
 
@@ -236,20 +237,7 @@ impl Steady {
         changes: &BTreeMap<&RuleKey, Option<Limit>>,
         now: Duration,
     ) -> bool {
-        let affordable = members.iter().all(|k| {
-            let Some(rule) = self.rules.get(k) else {
-                return true;
-            };
-            // What was not limited before has nothing to lose; what is not limited afterwards neither.
-            let after = changes.get(k).copied().unwrap_or(rule.limit);
-            let (Some(_), Some(limit)) = (rule.limit, after) else {
-                return true;
-            };
-            let fill = limit.fill(in_steps(plan, k));
-            let most = (limit.seconds() - fill).max(fill);
-            rule.owes(now) + fill <= most + SAME
-        });
-        if affordable {
+        if members.iter().all(|k| self.affords(plan, k, changes, now)) {
             return true;
         }
         let mut urgent = false;
@@ -262,6 +250,41 @@ impl Steady {
             }
         }
         urgent
+    }
+
+    /// Whether the bucket of a rule can be filled once more.
+    fn affords(
+        &self,
+        plan: &Plan,
+        k: &RuleKey,
+        changes: &BTreeMap<&RuleKey, Option<Limit>>,
+        now: Duration,
+    ) -> bool {
+        let Some(rule) = self.rules.get(k) else {
+            return true;
+        };
+        // What was not limited before has nothing to lose; what is not limited afterwards neither.
+        let after = changes.get(k).copied().unwrap_or(rule.limit);
+        let (Some(_), Some(limit)) = (rule.limit, after) else {
+            return true;
+        };
+        let fill = limit.fill(in_steps(plan, k));
+        let most = (limit.seconds() - fill).max(fill);
+        rule.owes(now) + fill <= most + SAME
+    }
+
+    /// Whether all buckets can be filled once more: something else in their listeners changes.
+    pub fn may_fill_all(&self, input: &LimiterInput, validated: &Validated, now: Duration) -> bool {
+        let plan = Plan::new(input, validated);
+        let mut rules = self.rules.keys();
+        rules.all(|k| self.affords(&plan, k, &BTreeMap::new(), now))
+    }
+
+    /// All buckets are filled.
+    pub fn fill_all(&mut self, input: &LimiterInput, validated: &Validated, now: Duration) {
+        let members: Vec<RuleKey> = self.rules.keys().cloned().collect();
+        let plan = Plan::new(input, validated);
+        self.fill(&plan, &members, &BTreeMap::new(), now);
     }
 
     fn fill(
@@ -396,13 +419,19 @@ fn limit_of(input: &LimiterInput, d: &DescriptorStatus) -> Option<Limit> {
     })
 }
 
+/// Share of the quota in force within which another one waits.
+pub(crate) fn dead_band(input: &LimiterInput) -> f64 {
+    let own = input.spec.stabilization.as_ref().and_then(|s| s.dead_band);
+    own.map_or(DEAD_BAND, |percent| f64::from(percent) / 100.0)
+}
+
 fn patience(input: &LimiterInput, d: &DescriptorStatus, edited: bool, now: Duration) -> Patience {
     let own = input.spec.stabilization.clone().unwrap_or_default();
     let written = own.window.as_deref().and_then(|text| text.parse().ok());
     let written = written.map(|w: trimtab_crds::Duration| *w);
     let millis = u64::try_from(interval_of(input, d).millis()).unwrap_or_default();
     let window = written.unwrap_or_else(|| Duration::from_millis(millis).min(LONGEST_WINDOW));
-    let band = own.dead_band.map_or(DEAD_BAND, |p| f64::from(p) / 100.0);
+    let band = dead_band(input);
     if edited || d.state == DescriptorState::Refused {
         return Patience {
             window: Duration::ZERO,

@@ -46,6 +46,7 @@ fn input(condition: &str, quota: &str, strategy: &str, pods: i64) -> LimiterInpu
         metrics,
         previous: Vec::new(),
         overdue: <_>::default(),
+        defaults: None,
         settings: std::sync::Arc::default(),
     }
 }

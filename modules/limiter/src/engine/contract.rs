@@ -44,6 +44,7 @@ impl Contract for Engine {
             self.wake_samplers.notify_waiters();
         }
         self.expire_waits();
+        self.refresh_defaults();
     }
 
     /// Once no limiter waits for its first samples, or has waited for as long as a query may take; at once where another replica

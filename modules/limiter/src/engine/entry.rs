@@ -1,25 +1,25 @@
 //! One limiter in the engine.
 
+mod outputs;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{DescriptorStatus, LimiterStatus};
 use trimtab_kit::sources::{Freshness, PodFacts, Sample, Sampler};
-use trimtab_xds::{Resource, content_version};
+use trimtab_xds::Resource;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::view::Dot;
+use crate::decide::defaults::Defaults;
 use crate::decide::steady::Steady;
 use crate::decide::{decide, metric_key, undefined};
 use crate::index::{LimiterObject, Resolved};
 use crate::input::{LimiterInput, Reading, ReadingState, ServicePort, Settings, TargetFacts};
 use crate::owner::Owner;
-use crate::translate::{ExtensionConfig, Translation, translate};
-use crate::validate::{Validated, delivery_problem, validate_for};
+use crate::validate::{Validated, validate_for};
 
 /// Points kept for the status page.
 const HISTORY: usize = 120;
@@ -47,6 +47,8 @@ pub(super) struct Entry {
     pub(super) decisions: Vec<DescriptorStatus>,
     /// Which of them are in force, and since when.
     steady: Steady,
+    /// What the default configurations of filters limit to; none: nobody has looked.
+    defaults: Option<Defaults>,
     /// As JSON: a tenth of the memory of the objects, and read only when something is written.
     desired: Option<Box<str>>,
     /// Versions by name.
@@ -93,6 +95,7 @@ impl Entry {
             metrics: BTreeMap::new(),
             previous: previous.clone(),
             overdue: BTreeSet::new(),
+            defaults: None,
             settings: Arc::default(),
         };
         let same = object.status.observed_generation == Some(object.owner.generation);
@@ -109,6 +112,7 @@ impl Entry {
             service: resolved.service.clone(),
             first_seen: now,
             decisions: previous,
+            defaults: None,
             desired: None,
             resources: BTreeMap::new(),
             written: seen,
@@ -135,6 +139,7 @@ impl Entry {
         };
         self.input.metrics.clear();
         self.input.overdue.clear();
+        self.defaults = None;
         self.undefined.clear();
         (self.first_seen, self.written_at) = (now, now);
     }
@@ -157,6 +162,7 @@ impl Entry {
             target,
             pods,
             service,
+            defaults,
         } = resolved;
         self.check(&object, &target);
         self.input.owner = object.owner.clone();
@@ -165,6 +171,7 @@ impl Entry {
         self.pods = pods;
         self.service = service;
         self.object = object;
+        self.restore_defaults(defaults);
         let wanted = self.wanted();
         let keep: BTreeSet<String> = wanted
             .iter()
@@ -410,63 +417,6 @@ impl Entry {
             self.history.pop_front();
         }
     }
-
-    pub fn translate(&self) -> Translation {
-        if self.delivery_problem().is_some() {
-            return Translation::default();
-        }
-        translate(&self.input, &self.validated, &self.decisions)
-    }
-
-    pub(super) fn delivery_problem(&self) -> Option<trimtab_kit::problem::Problem> {
-        delivery_problem(self.input.delivery(), &self.input.settings.xds)
-    }
-
-    /// Whether outputs stay as they are: the object, or a rule that was in force, cannot be judged, so nothing that works is
-    /// taken away before the user has corrected it.
-    fn retained(&self) -> bool {
-        let live_rule_refused = self.validated.rules.iter().any(|c| {
-            let index = i32::try_from(c.index).unwrap_or(i32::MAX);
-            let live =
-                |d: &DescriptorStatus| d.set == c.set && d.index == index && d.quota.is_some();
-            c.in_force().is_none() && self.input.previous.iter().any(live)
-        });
-        live_rule_refused
-            || self.input.target.problem.is_some()
-            || self.object.undecodable.is_some()
-            || !self.validated.object.is_empty()
-            || self.delivery_problem().is_some()
-    }
-
-    /// Keeps the outputs of a translation and returns what changes in the xDS cache; `None` when the outputs of before stay.
-    pub fn keep_outputs(&mut self, translation: &Translation, pending: bool) -> Option<Outputs> {
-        if self.retained() || (pending && self.decisions.is_empty()) {
-            return None;
-        }
-        let set: Vec<Resource> = translation
-            .extension_configs
-            .iter()
-            .map(|c| resource(c, &self.input.owner))
-            .collect();
-        self.desired = serde_json::to_string(&translation.envoy_filters)
-            .ok()
-            .map(String::into_boxed_str);
-        let versions = set.iter().map(|r| (r.name.clone(), r.version.clone()));
-        let now: BTreeMap<String, String> = versions.collect();
-        let old = self.resources.keys();
-        let remove = old.filter(|n| !now.contains_key(*n)).cloned().collect();
-        self.resources = now;
-        Some(Outputs { set, remove })
-    }
-
-    /// Objects that must exist; `None` = leave them as they are.
-    pub fn desired(&self) -> Option<Vec<EnvoyFilter>> {
-        serde_json::from_str(self.desired.as_deref()?).ok()
-    }
-
-    pub fn resource_names(&self) -> Vec<String> {
-        self.resources.keys().cloned().collect()
-    }
 }
 
 /// What of a decision matters to proxies and in the status.
@@ -477,13 +427,4 @@ fn core(d: &DescriptorStatus) -> impl PartialEq + '_ {
 fn refresh_after(owner: &Owner) -> Duration {
     let hash = xxh3_64(owner.to_string().as_bytes());
     STATUS_REFRESH + Duration::from_millis(hash % SPREAD_MILLIS)
-}
-
-fn resource(config: &ExtensionConfig, owner: &Owner) -> Resource {
-    Resource {
-        name: config.name.clone(),
-        version: content_version(config.canonical.as_bytes()),
-        body: config.body.clone().into(),
-        origin: owner.to_string(),
-    }
 }

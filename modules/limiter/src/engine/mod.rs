@@ -2,6 +2,7 @@
 //! writers and the xDS cache. Synchronous and without I/O; the kit drives it.
 
 mod contract;
+mod defaults;
 mod description;
 mod entry;
 mod findings;
@@ -46,6 +47,8 @@ pub struct Engine {
     requests: Mutex<HashMap<usize, Arc<SampleRequests>>>,
     /// Limiters that time alone will decide: no sample may ever come for them.
     unsettled: Mutex<BTreeSet<LimiterKey>>,
+    /// Limiters whose defaults are not what is decided.
+    outdated: Mutex<BTreeSet<LimiterKey>>,
     clock: Arc<dyn Clock>,
     xds: ResourceCache,
     /// What proxies say to the values.
@@ -124,6 +127,7 @@ impl Engine {
             settings: Mutex::new(Arc::new(settings)),
             requests: Mutex::default(),
             unsettled: Mutex::default(),
+            outdated: Mutex::default(),
             clock,
             xds,
             answers,
@@ -385,7 +389,8 @@ impl Engine {
 
     /// Collects the pushes of what is decided.
     fn serve(&self, key: &LimiterKey, entry: &mut Entry, pending: bool, pushes: &mut Pushes) {
-        let translation = entry.translate();
+        let translation = entry.translate(self.clock.monotonic());
+        self.note_defaults(key, entry);
         let Some(outputs) = entry.keep_outputs(&translation, pending) else {
             return;
         };

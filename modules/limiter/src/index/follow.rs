@@ -10,7 +10,7 @@ use trimtab_mesh::names::full_host;
 use trimtab_mesh::table::{Change, Follower};
 
 use super::targets::ports;
-use super::{FirstForm, Form, Index, LimiterKey, LimiterObject, State, V1alpha2};
+use super::{DefaultLimits, FirstForm, Form, Index, LimiterKey, LimiterObject, State, V1alpha2};
 use crate::owner::Owner;
 
 impl State {
@@ -200,6 +200,11 @@ impl Follower<LimitPatches> for Index {
             self.touch_namespace(namespace);
         }
     }
+}
+
+/// They are of interest when a limiter is first seen only; what is written later is our own.
+impl Follower<DefaultLimits> for Index {
+    fn changed(&self, _: Change<'_, DefaultLimits>) {}
 }
 
 impl Follower<DestinationRule> for Index {

@@ -33,7 +33,7 @@ use outbound::Outbound;
 use peers::Peers;
 pub use proxies::PodProxy;
 pub(crate) use proxies::nearest;
-pub use rows::{FirstForm, V1alpha2};
+pub use rows::{DefaultLimits, FirstForm, V1alpha2};
 use targets::Targets;
 
 /// Under what a limiter is found when a pod changes.
@@ -112,6 +112,7 @@ impl Index {
         mesh.table::<ServiceEntry>().follow(self);
         mesh.table::<VirtualService>().follow(self);
         mesh.table::<LimitPatches>().follow(self);
+        mesh.table::<DefaultLimits>().follow(self);
     }
 
     /// Waits until a limiter is dirty or gone.
@@ -163,6 +164,7 @@ impl Index {
             target: TargetFacts::default(),
             pods: BTreeMap::new(),
             service: key.name.clone(),
+            defaults: None,
             object,
         };
         let before = state.unregister(key);
@@ -207,6 +209,7 @@ impl Index {
                     out.target.no_virtual_host.extend(hidden);
                 }
                 state.targets.fill_sets(key, scope, selector, &mut out);
+                out.defaults = state.targets.defaults(key, out.target.sets.keys());
             }
         }
         if !state.dirty.is_empty() {

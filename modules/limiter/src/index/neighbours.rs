@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use trimtab_crds::limiter::{Delivery, LimiterSpec, Target};
 use trimtab_mesh::model::{Labels, selects};
 
-use super::{LimiterKey, State};
+use super::{Index, LimiterKey, State};
 
 /// A limiter as its neighbours see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,13 @@ impl Place {
         let mut pairs = pairs.flat_map(|own| other.ports.iter().map(move |port| (own, port)));
         pairs.any(|(a, b)| a.0 == b.0 && (a.1 == b.1 || a.1 == 0 || b.1 == 0))
     }
+
+    /// Whether both are for one side of proxies: their filters are in the same listeners, whatever the port.
+    fn faces(&self, other: &Self) -> bool {
+        self.ports
+            .iter()
+            .any(|own| other.ports.iter().any(|port| own.0 == port.0))
+    }
 }
 
 fn sides(spec: &LimiterSpec) -> BTreeSet<Side> {
@@ -73,12 +80,32 @@ fn port_of(host: &str) -> Option<u16> {
     host.rsplit_once(':')?.1.parse().ok()
 }
 
+impl Index {
+    /// The other limiters with filters in the listeners of a limiter's pods.
+    pub(crate) fn same_listeners(&self, key: &LimiterKey) -> BTreeSet<LimiterKey> {
+        let state = self.state.lock();
+        let place = state.registered.get(key).map(|r| &r.place);
+        let found = place.map(|place| state.near(key, place, Place::faces));
+        found.unwrap_or_default().into_keys().collect()
+    }
+}
+
 impl State {
     /// Limiters of pods and ports of a place, other than the one of `key`.
     pub(super) fn neighbours(
         &self,
         key: &LimiterKey,
         place: &Place,
+    ) -> BTreeMap<LimiterKey, Option<Delivery>> {
+        self.near(key, place, Place::meets)
+    }
+
+    /// Limiters of pods of a place for which `near` holds, other than the one of `key`.
+    fn near(
+        &self,
+        key: &LimiterKey,
+        place: &Place,
+        near: impl Fn(&Place, &Place) -> bool,
     ) -> BTreeMap<LimiterKey, Option<Delivery>> {
         let mut out = BTreeMap::new();
         for (namespace, labels) in self.targets.groups(&place.scope, &place.selector) {
@@ -91,7 +118,7 @@ impl State {
                     };
                     if other != key
                         && selects(&found.place.selector, &labels)
-                        && found.place.meets(place)
+                        && near(&found.place, place)
                     {
                         out.insert(other.clone(), found.place.delivery);
                     }

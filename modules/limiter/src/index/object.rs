@@ -6,6 +6,7 @@ use std::sync::Arc;
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, LimiterSpec, LimiterStatus};
 use trimtab_kit::sources::PodFacts;
 
+use crate::decide::bucket::Bucket;
 use crate::input::TargetFacts;
 use crate::owner::Owner;
 
@@ -35,6 +36,8 @@ pub struct Resolved {
     pub pods: BTreeMap<String, Arc<[PodFacts]>>,
     /// Name of the service for metric queries.
     pub service: String,
+    /// Limits in the default configurations of its objects; none: there are no such objects.
+    pub defaults: Option<BTreeMap<String, Bucket>>,
 }
 
 impl LimiterObject {

@@ -1,14 +1,19 @@
 //! What is kept of limiters, in either form.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::ResourceExt;
+use trimtab_crds::istio::EnvoyFilter;
 use trimtab_crds::limiter::{LimiterSpec, LimiterStatus, first_form, v1alpha2};
+use trimtab_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use trimtab_kit::generated::REVISION_LABEL;
 use trimtab_mesh::table::{Known, Row};
 
 use super::{Form, LimiterObject};
+use crate::decide::bucket::Bucket;
 use crate::owner::Owner;
+use crate::translate::default_limits;
 
 /// A limiter of `microservice.slime.io/v1alpha2`.
 #[derive(Debug, PartialEq)]
@@ -35,6 +40,21 @@ impl Row for FirstForm {
     fn read(object: &Arc<first_form::SmartLimiter>, _: &Known<'_, Self>) -> Option<Self> {
         let (spec, status) = ((&object.spec).into(), object.status.as_ref());
         Some(Self(read(object.as_ref(), Form::First, spec, status)))
+    }
+}
+
+/// The limits in the default configurations of a generated EnvoyFilter, by descriptor.
+#[derive(Debug, PartialEq)]
+pub struct DefaultLimits(pub(super) BTreeMap<String, Bucket>);
+
+impl Row for DefaultLimits {
+    type Object = EnvoyFilter;
+    type Index = ();
+
+    fn read(object: &Arc<EnvoyFilter>, _: &Known<'_, Self>) -> Option<Self> {
+        let manager = object.labels().get(MANAGED_BY_LABEL);
+        let ours = manager.map(String::as_str) == Some(MANAGED_BY);
+        ours.then(|| default_limits(object)).flatten().map(Self)
     }
 }
 

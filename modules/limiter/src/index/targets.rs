@@ -15,7 +15,10 @@ use trimtab_mesh::{Mesh, Trust};
 
 use super::key::LimiterKey;
 use super::object::Resolved;
+use super::rows::DefaultLimits;
+use crate::decide::bucket::Bucket;
 use crate::input::{Gap, Reach, ServicePort, SetFacts, TargetProblem};
+use crate::translate::envoy_filter_name;
 
 /// The tables that tell of it.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ pub(super) struct Targets {
     pub(super) entries: Arc<Table<ServiceEntry>>,
     namespaces: Arc<Table<Namespace>>,
     pub(super) filters: Arc<Table<LimitPatches>>,
+    generated: Arc<Table<DefaultLimits>>,
     /// Istio's root namespace: its DestinationRules count for all hosts.
     pub(super) root: Arc<str>,
 }
@@ -42,6 +46,7 @@ impl Targets {
             entries: mesh.table(),
             namespaces: mesh.table(),
             filters: mesh.table(),
+            generated: mesh.table(),
             root: root.into(),
         }
     }
@@ -155,6 +160,21 @@ impl Targets {
             out.pods.insert(set, pods.into());
         }
         out.target.selector = selector;
+    }
+
+    /// Limits in the default configurations of a limiter's objects; none: it has no such objects.
+    pub(super) fn defaults<'a>(
+        &self,
+        key: &LimiterKey,
+        sets: impl Iterator<Item = &'a String>,
+    ) -> Option<BTreeMap<String, Bucket>> {
+        let names = sets.map(|set| envoy_filter_name(&key.name, &key.namespace, set));
+        let rows = names.filter_map(|name| self.generated.get(&key.namespace, &name));
+        let limits = rows.map(|row| row.0.clone());
+        limits.reduce(|mut all, more| {
+            all.extend(more);
+            all
+        })
     }
 
     /// Which Ready pods have a proxy that can hold a limit.

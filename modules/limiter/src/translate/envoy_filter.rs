@@ -10,6 +10,7 @@ use trimtab_kit::envoyfilter::{PatchBuilder, PatchContext, RoutePlace, typed_str
 use trimtab_kit::generated::{owned_labels, owner_references};
 use trimtab_kit::identity::XdsEndpoint;
 
+use super::default_config::default_config;
 use super::extension_config::filter_name;
 use super::limit::{FILTER_NAME, LOCAL_RATE_LIMIT, LocalLimit, Profile, STAT_PREFIX};
 use super::{PlacedRule, envoy_filter_name, local_limit, profiles};
@@ -128,7 +129,9 @@ pub(super) fn with_discovery(
     let mut patches = action_patches(&builders, placed_rules);
     for context in contexts(placed_rules) {
         for profile in distinct_filters(placed_rules) {
-            let filter = discovery_filter(&filter_name(input, set, &profile), &input.settings.xds);
+            let default = default_config(input, placed_rules, &profile);
+            let name = filter_name(input, set, &profile);
+            let filter = discovery_filter(&name, &input.settings.xds, &default);
             let builder = builders.for_profile(&profile);
             patches.push(builder.insert_http_filter(context, &filter));
         }
@@ -137,9 +140,9 @@ pub(super) fn with_discovery(
     object(input, set, patches)
 }
 
-/// A filter whose configuration comes from Trimtab's xDS server. The default lets everything pass and needs no warming,
-/// so a listener never waits for Trimtab.
-fn discovery_filter(name: &str, xds: &XdsEndpoint) -> Value {
+/// A filter whose configuration comes from Trimtab's xDS server. The default needs no warming, so a listener never waits for
+/// Trimtab.
+fn discovery_filter(name: &str, xds: &XdsEndpoint, default: &Value) -> Value {
     json!({
         "name": name,
         "config_discovery": {
@@ -152,7 +155,7 @@ fn discovery_filter(name: &str, xds: &XdsEndpoint) -> Value {
                     "grpc_services": [xds.grpc_service()],
                 },
             },
-            "default_config": {"@type": LOCAL_RATE_LIMIT, "stat_prefix": STAT_PREFIX},
+            "default_config": default,
             "apply_default_config_without_warming": true,
             "type_urls": [LOCAL_RATE_LIMIT],
         },

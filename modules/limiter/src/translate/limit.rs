@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use trimtab_crds::limiter::{Action, FillInterval, GrpcStatus, HeaderToAdd};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::decide::plan;
+use crate::decide::bucket;
 use crate::validate::{RETRY_AFTER, Rule};
 
 /// Type URL of the filter's configuration.
@@ -139,7 +139,7 @@ fn whole_seconds(action: &Action) -> String {
 /// A bucket and its key.
 pub(super) struct Bucket {
     pub entries: Vec<(String, String)>,
-    pub bucket: plan::Bucket,
+    pub bucket: bucket::Bucket,
 }
 
 impl Bucket {

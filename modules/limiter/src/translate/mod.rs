@@ -4,6 +4,7 @@
 //! its quota, so a changed quota changes one number and nothing else.
 
 mod actions;
+mod default_config;
 mod envoy_filter;
 mod extension_config;
 mod limit;
@@ -16,11 +17,13 @@ use trimtab_crds::limiter::{Delivery, DescriptorStatus, Mode};
 use trimtab_kit::envoyfilter::RoutePlace;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use default_config::{decided_limits, default_limits};
 pub use envoy_filter::PRIORITY;
 pub use extension_config::{EXTENSION_CONFIG_TYPE, ExtensionConfig};
 pub use names::envoy_filter_name;
 
-use crate::decide::plan::{self, Group, Plan};
+use crate::decide::bucket;
+use crate::decide::plan::{Group, Plan};
 use crate::input::LimiterInput;
 use crate::validate::{Rule, Validated};
 use actions::{ActionSet, action_sets};
@@ -41,7 +44,7 @@ struct PlacedRule<'a> {
     sets: Vec<ActionSet>,
     profile: Profile,
     /// What is in force.
-    bucket: Option<plan::Bucket>,
+    bucket: Option<bucket::Bucket>,
 }
 
 /// Translates `input` with its decisions. Sets without a live rule give nothing with delivery EnvoyFilter; with ECDS the
@@ -52,10 +55,39 @@ pub fn translate(
     decisions: &[DescriptorStatus],
 ) -> Translation {
     let mut out = Translation::default();
-    if input.target.problem.is_some() {
-        return out;
+    for (set, placed_rules) in placed(input, validated, decisions) {
+        match input.delivery() {
+            Delivery::EnvoyFilter => {
+                let live: Vec<PlacedRule<'_>> = placed_rules
+                    .into_iter()
+                    .filter(|p| p.bucket.is_some())
+                    .collect();
+                if !live.is_empty() {
+                    out.envoy_filters
+                        .push(envoy_filter::whole(input, set, &live));
+                }
+            }
+            Delivery::Ecds => {
+                out.envoy_filters
+                    .push(envoy_filter::with_discovery(input, set, &placed_rules));
+                out.extension_configs
+                    .extend(extension_config::of_set(input, set, &placed_rules));
+            }
+        }
     }
+    out
+}
+
+/// The accepted rules of each set of pods at their places.
+fn placed<'a>(
+    input: &LimiterInput,
+    validated: &'a Validated,
+    decisions: &[DescriptorStatus],
+) -> BTreeMap<&'a str, Vec<PlacedRule<'a>>> {
     let mut by_set: BTreeMap<&str, Vec<PlacedRule<'_>>> = BTreeMap::new();
+    if input.target.problem.is_some() {
+        return by_set;
+    }
     let mut seen = BTreeMap::new();
     let plan = Plan::new(input, validated);
     for rule in validated.good() {
@@ -81,37 +113,17 @@ pub fn translate(
             });
         }
     }
-    for (set, placed_rules) in by_set {
-        match input.delivery() {
-            Delivery::EnvoyFilter => {
-                let live: Vec<PlacedRule<'_>> = placed_rules
-                    .into_iter()
-                    .filter(|p| p.bucket.is_some())
-                    .collect();
-                if !live.is_empty() {
-                    out.envoy_filters
-                        .push(envoy_filter::whole(input, set, &live));
-                }
-            }
-            Delivery::Ecds => {
-                out.envoy_filters
-                    .push(envoy_filter::with_discovery(input, set, &placed_rules));
-                out.extension_configs
-                    .extend(extension_config::of_set(input, set, &placed_rules));
-            }
-        }
-    }
-    out
+    by_set
 }
 
-fn bucket(plan: &Plan, rule: &Rule, decision: &DescriptorStatus) -> Option<plan::Bucket> {
+fn bucket(plan: &Plan, rule: &Rule, decision: &DescriptorStatus) -> Option<bucket::Bucket> {
     let own = rule.descriptor.action.fill_interval;
     let interval = decision.interval.or(own).unwrap_or_default();
     decision.quota.map(|quota| {
         if plan.in_steps(&rule.set, rule.index) {
-            plan::Bucket::in_steps(quota, interval)
+            bucket::Bucket::in_steps(quota, interval)
         } else {
-            plan::Bucket::whole(quota, interval)
+            bucket::Bucket::whole(quota, interval)
         }
     })
 }
@@ -166,13 +178,25 @@ fn local_limit(
     placed_rules: &[&PlacedRule<'_>],
     profile: &Profile,
 ) -> LocalLimit {
+    local_limit_with(input, placed_rules, profile, |piece, _| piece.bucket)
+}
+
+/// As [`local_limit`], with the buckets that `bucket_of` gives to the entries of a rule.
+fn local_limit_with(
+    input: &LimiterInput,
+    placed_rules: &[&PlacedRule<'_>],
+    profile: &Profile,
+    bucket_of: impl Fn(&PlacedRule<'_>, &[(String, String)]) -> Option<bucket::Bucket>,
+) -> LocalLimit {
     let mut buckets: Vec<Bucket> = Vec::new();
     for piece in placed_rules
         .iter()
         .filter(|p| p.profile.same_filter(profile))
     {
-        let Some(bucket) = piece.bucket else { continue };
         for set in &piece.sets {
+            let Some(bucket) = bucket_of(piece, &set.entries) else {
+                continue;
+            };
             // Envoy refuses two buckets with the same entries, and with them the whole configuration. Only a custom
             // pair can be at several places of one filter; its requests then share a bucket.
             if !buckets.iter().any(|b| b.entries == set.entries) {

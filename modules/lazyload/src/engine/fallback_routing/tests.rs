@@ -295,3 +295,26 @@ fn fault_s2_tcp_of_a_namespace_that_rejects_unknown_hosts_stays_there() {
     let wanted = [tcp, "BlackHoleCluster".to_owned()];
     assert_eq!(tcp_of(&own), [("shop".to_owned(), wanted.to_vec())]);
 }
+
+/// Nothing else may happen for long after the fallback's pods are ready: they are what a first Sidecar waits for.
+#[test]
+fn the_readiness_of_the_fallback_wakes_the_engine() {
+    let engine = engine("enabled: true");
+    service(&engine, "istio-system", NAME, 80);
+    engine.absorb();
+    assert!(engine.index.drain_changes().is_empty());
+    let slice = |name: &str, service: &str| {
+        json!({
+            "metadata": {"namespace": "istio-system", "name": name, "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.9"]}], "ports": [{"port": 80}],
+        })
+    };
+    engine.put::<EndpointSlice>(slice("other", "cart"));
+    assert!(engine.index.drain_changes().is_empty(), "of no concern");
+    engine.put::<EndpointSlice>(slice("s", NAME));
+    assert!(engine.index.drain_changes().fallback);
+    let woken = std::pin::pin!(engine.index.changed());
+    assert!(futures::FutureExt::now_or_never(woken).is_some(), "woken");
+    engine.absorb();
+    assert_eq!(engine.fallback_routing().filters.len(), 1);
+}
