@@ -244,7 +244,7 @@ pub(crate) fn shown(
             }
             Standing::None(_, why) => Some(why),
             Standing::Unknown("NoPods", why) => {
-                empty.insert(key.clone(), why);
+                empty.insert(key.clone(), format!("{why}, so nothing holds it"));
                 None
             }
             _ => None,
@@ -268,7 +268,7 @@ pub(crate) fn shown(
             decision.state = DescriptorState::NoProxy;
             decision.reason = format!("{why}{DECIDED}{}", decision.reason);
         } else if let Some(why) = empty.remove(&key) {
-            decision.reason = format!("{why}, so nothing holds it{DECIDED}{}", decision.reason);
+            decision.reason = format!("{why}{DECIDED}{}", decision.reason);
         }
     }
     out
