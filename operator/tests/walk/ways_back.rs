@@ -64,10 +64,13 @@ fn there_and_back(document: &Document, session: &mut Session) -> Vec<String> {
             return failed;
         }
         if begin.elapsed() > BOUND {
-            let lost = before.iter().filter(|(k, v)| after.get(*k) != Some(v));
-            let left = after.iter().filter(|(k, v)| before.get(*k) != Some(v));
-            let (lost, left) = (lost.collect::<Vec<_>>(), left.collect::<Vec<_>>());
-            failed.push(format!("{}: was: {lost:#?}\nis: {left:#?}", document.name));
+            let differs = |a: &BTreeMap<String, Value>, b: &BTreeMap<String, Value>| -> Vec<_> {
+                let mut keys: Vec<_> = a.iter().filter(|(k, v)| b.get(*k) != Some(v)).collect();
+                keys.truncate(10);
+                keys.into_iter().map(|(k, v)| format!("{k}: {v}")).collect()
+            };
+            let (was, is) = (differs(&before, &after), differs(&after, &before));
+            failed.push(format!("{}: was: {was:#?}\nis: {is:#?}", document.name));
             return failed;
         }
         std::thread::sleep(POLL);
