@@ -2,7 +2,7 @@
 //! object of ours has taken.
 //!
 //! What is refused is published when it begins to hold, and again twice an hour while it holds, as the API server forgets
-//! Events after an hour. A step is published once. What is told of one object has a bound ([`allowance`]).
+//! Events after an hour. A step is published once. What is told of one object has a bound (`allowance`).
 
 mod allowance;
 
