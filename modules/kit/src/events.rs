@@ -2,7 +2,9 @@
 //! object of ours has taken.
 //!
 //! What is refused is published when it begins to hold, and again twice an hour while it holds, as the API server forgets
-//! Events after an hour. A step is published once.
+//! Events after an hour. A step is published once. What is told of one object has a bound (`allowance`).
+
+mod allowance;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -14,8 +16,10 @@ use kube::runtime::events::{self, EventType, Recorder, Reporter};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::clock::Clock;
 use crate::context::Context;
 use crate::lease::WriteAdmission;
+use allowance::Allowance;
 
 /// While an Event holds it is published this often.
 const REPEAT: Duration = Duration::from_secs(1800);
@@ -138,7 +142,7 @@ impl Events {
     /// Publishes what is due, until shutdown.
     pub(crate) async fn publish(self: Arc<Self>, context: Context, module: &'static str) {
         let (admission, shutdown) = (context.admission, context.shutdown);
-        let mut publisher = Publisher::new(context.client, module);
+        let mut publisher = Publisher::new(context.client, module, context.clock);
         let mut repeat = tokio::time::interval(REPEAT);
         loop {
             tokio::select! {
@@ -153,6 +157,9 @@ impl Events {
                     () = admission.led() => {}
                 }
                 let Some(step) = self.next() else { break };
+                if !publisher.may_tell(&step) {
+                    continue;
+                }
                 if let Some(step) = publisher.publish(step, &admission).await {
                     self.again(step);
                 }
@@ -174,10 +181,12 @@ struct Publisher {
     /// The last note of each object, field and reason.
     notes: BTreeMap<Event, String>,
     failed: bool,
+    clock: Arc<dyn Clock>,
+    allowance: Allowance,
 }
 
 impl Publisher {
-    fn new(client: Client, module: &str) -> Self {
+    fn new(client: Client, module: &str, clock: Arc<dyn Clock>) -> Self {
         let reporter = Reporter {
             controller: format!("trimtab/{module}"),
             instance: None,
@@ -188,7 +197,21 @@ impl Publisher {
             reporter,
             notes: BTreeMap::new(),
             failed: false,
+            clock,
+            allowance: Allowance::default(),
         }
+    }
+
+    /// Whether there is room for one more about the object.
+    fn may_tell(&mut self, step: &Step) -> bool {
+        let Event {
+            kind,
+            namespace,
+            name,
+            ..
+        } = &step.event;
+        let object = format!("{kind} {namespace}/{name}");
+        self.allowance.take(&object, self.clock.monotonic())
     }
 
     /// Publishes a step. Gives it back when this replica may not.

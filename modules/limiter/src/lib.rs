@@ -23,5 +23,6 @@ mod overridden;
 pub mod owner;
 mod programmed;
 pub mod status;
+mod told;
 pub mod translate;
 pub mod validate;

@@ -110,6 +110,7 @@ impl Module for Limiter {
         };
         let on_change = Arc::new(move |namespace: &str, owner: &str| index.touch(namespace, owner));
         setup.generates::<EnvoyFilter>("EnvoyFilter", ownership, on_change);
+        setup.publishes_events(&engine.events);
         setup.engine(&engine);
         let refresh = config.refresh.into();
         for source in 0..engine.sources.len() {

@@ -16,6 +16,8 @@ use crate::validate::{Rule, Validated};
 
 /// The condition's type.
 const KIND: &str = "Programmed";
+/// Between why nothing holds a limit, and why it was decided.
+pub(crate) const DECIDED: &str = "; decided: ";
 /// Reasons of refusals that say that nothing can hold the limit.
 const NOWHERE: [&str; 1] = ["PortNotHTTP"];
 
@@ -227,15 +229,28 @@ pub(crate) fn shown(
     report: &Report<'_>,
 ) -> Vec<DescriptorStatus> {
     let mut why: BTreeMap<(String, i32), String> = BTreeMap::new();
+    // There may be a proxy any moment: the limit is in force, and nobody is there to hold it.
+    let mut empty: BTreeMap<(String, i32), String> = BTreeMap::new();
     let everywhere = nobody(input, report);
     for (rule, decision) in decided(validated, decisions) {
+        let key = (decision.set.clone(), decision.index);
         let own = match standing(input, rule) {
-            _ if input.settings.proxies == Proxies::Plain => None,
+            _ if input.settings.proxies == Proxies::Plain => {
+                let open = plain(report);
+                if open.status.is_none() {
+                    empty.insert(key.clone(), open.message);
+                }
+                None
+            }
             Standing::None(_, why) => Some(why),
+            Standing::Unknown("NoPods", why) => {
+                empty.insert(key.clone(), format!("{why}, so nothing holds it"));
+                None
+            }
             _ => None,
         };
         if let Some(text) = own.or_else(|| everywhere.clone()) {
-            why.insert((decision.set.clone(), decision.index), text);
+            why.insert(key, text);
         }
     }
     let mut out = decisions.to_vec();
@@ -244,11 +259,16 @@ pub(crate) fn shown(
             decision.state,
             DescriptorState::Limiting | DescriptorState::Held | DescriptorState::Fallback
         );
-        let why = why.remove(&(decision.set.clone(), decision.index));
-        if let Some(why) = why.filter(|_| limits && decision.quota.is_some()) {
+        if !limits || decision.quota.is_none() {
+            continue;
+        }
+        let key = (decision.set.clone(), decision.index);
+        if let Some(why) = why.remove(&key) {
             decision.decided = Some(decision.state);
             decision.state = DescriptorState::NoProxy;
-            decision.reason = format!("{why}; decided: {}", decision.reason);
+            decision.reason = format!("{why}{DECIDED}{}", decision.reason);
+        } else if let Some(why) = empty.remove(&key) {
+            decision.reason = format!("{why}{DECIDED}{}", decision.reason);
         }
     }
     out

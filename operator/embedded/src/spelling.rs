@@ -1,12 +1,14 @@
 //! Which known word an unknown one may be meant for.
 
+use strsim::osa_distance;
+
 /// The known word that is nearest to `word`, if one is near enough to be meant.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
     let allowed = (word.chars().count() / 3).clamp(1, 3);
     known
         .into_iter()
-        .map(|candidate| (edits(&lower, &candidate.to_lowercase()), candidate))
+        .map(|candidate| (osa_distance(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(edits, candidate)| {
             *edits <= allowed || related(&lower, &candidate.to_lowercase())
         })
@@ -22,33 +24,12 @@ pub(crate) fn misspelt<'a>(
     let lower = word.to_lowercase();
     known
         .into_iter()
-        .find(|candidate| edits(&lower, &candidate.to_lowercase()) <= 1)
+        .find(|candidate| osa_distance(&lower, &candidate.to_lowercase()) <= 1)
 }
 
 /// One is the beginning of the other, as of a plural or an abbreviation.
 fn related(a: &str, b: &str) -> bool {
     a.len().min(b.len()) >= 3 && (a.starts_with(b) || b.starts_with(a))
-}
-
-/// Insertions, removals, replacements and swaps of neighbours that make one word of the other.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let mut fewest = (last[j] + usize::from(x != y))
-                .min(last[j + 1] + 1)
-                .min(row[j] + 1);
-            if i > 0 && j > 0 && a[i - 1] == *y && b[j - 1] == *x {
-                fewest = fewest.min(before[j - 1] + 1);
-            }
-            row.push(fewest);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use trimtab_crds::fence::LAZY_XDS_ANNOTATION;
 
 use super::objects::{Objects, annotation, items, label, name, namespace, place, places};
-use super::report::{INSTALL, Report, install, saved, titled};
+use super::report::{INSTALL, Report, again, install, saved, titled, uninstall};
 use super::values::Values;
 
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lazyxds-manager");
@@ -202,9 +202,7 @@ fn steps(objects: &Objects, sidecars: &[&Value], filters: &[&Value], report: &mu
         "Install Trimtab",
         "fences are read and wait: a Sidecar that is not Trimtab's stays in force",
         install(),
-        &[&format!(
-            "helm uninstall trimtab --namespace {INSTALL}, then back from step 3"
-        )],
+        &[&uninstall(), "then back from step 3"],
     );
     hand_over(objects, sidecars, filters, report);
 }
@@ -228,7 +226,13 @@ fn hand_over(objects: &Objects, sidecars: &[&Value], filters: &[&Value], report:
         "Hand over",
         "each workload sees the whole mesh for a moment, then Trimtab's Sidecar is in force",
         commands,
-        &["kubectl apply with lazyxds-objects.yaml, then back from step 4"],
+        &[
+            &format!(
+                "{} | kubectl apply -f -",
+                again("lazyxds-objects.yaml", true)
+            ),
+            "then back from step 4",
+        ],
     );
     report.step(
         "Compare",

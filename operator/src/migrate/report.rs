@@ -258,6 +258,17 @@ pub fn saved(kinds: &str, file: &str) -> String {
     format!("kubectl get {kinds} --all-namespaces --output yaml > {file}")
 }
 
+/// A saved object, or with `list` a list of objects, as it can be written again.
+pub fn again(file: &str, list: bool) -> String {
+    let indent = if list { "    " } else { "  " };
+    format!("sed -E '/^{indent}(resourceVersion|uid):/d' {file}")
+}
+
+/// The command that takes the chart away.
+pub fn uninstall() -> String {
+    format!("helm uninstall trimtab --namespace {INSTALL}")
+}
+
 /// The commands that install the chart with these values.
 pub fn install() -> Vec<String> {
     vec![

@@ -19,6 +19,8 @@ pub(crate) enum Part {
         text: String,
     },
     Block(Block),
+    /// A block of kind `sh back`: the way back from the step above it.
+    Back(Block),
 }
 
 pub(crate) struct Block {
@@ -49,7 +51,15 @@ impl Document {
     pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.parts.iter().filter_map(|part| match part {
             Part::Block(block) => Some(block),
-            Part::File { .. } => None,
+            Part::File { .. } | Part::Back(_) => None,
+        })
+    }
+
+    /// The ways back, in the order of their steps.
+    pub(crate) fn ways_back(&self) -> impl DoubleEndedIterator<Item = &Block> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Back(block) => Some(block),
+            Part::File { .. } | Part::Block(_) => None,
         })
     }
 
@@ -92,13 +102,15 @@ fn parts(text: &str) -> Vec<Part> {
         let body = body.join("\n");
         let file = paragraph.split(SAVE).nth(1);
         let file = file.and_then(|rest| rest.split('`').next());
+        let block = || Block {
+            heading: heading.clone(),
+            line: number + 1,
+            commands: commands(&body),
+            shown: None,
+        };
         match kind {
-            "sh" => out.push(Part::Block(Block {
-                heading: heading.clone(),
-                line: number + 1,
-                commands: commands(&body),
-                shown: None,
-            })),
+            "sh" => out.push(Part::Block(block())),
+            "sh back" => out.push(Part::Back(block())),
             "text" => match out.last_mut() {
                 Some(Part::Block(block)) if block.shown.is_none() => block.shown = Some(body),
                 _ => panic!("line {}: no command prints this", number + 1),

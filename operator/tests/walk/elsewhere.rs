@@ -14,9 +14,19 @@ const OPERATOR: &str = "there is no pod to forward to: the program runs here, wi
 
 /// The operator at the address to which the page forwards the pod's port.
 const RUN: Option<&str> = Some(
-    "kubectl -n istio-system get configmap trimtab -o jsonpath='{.data.config\\.yaml}' > operator.yaml \
-     && trimtab run --config operator.yaml > operator.log 2>&1 &",
+    "kubectl -n istio-system get configmap trimtab -o jsonpath='{.data.config\\.yaml}' > operator.yaml
+trimtab run --config operator.yaml > operator.log 2>&1 &",
 );
+
+/// Stops what [`RUN`] has started, too.
+macro_rules! stop {
+    ($command:literal) => {
+        Some(concat!(
+            "for job in $(jobs -p); do kill $job; done; wait\n",
+            $command
+        ))
+    };
+}
 
 pub(crate) const LINES: &[Line] = &[
     Line {
@@ -71,6 +81,18 @@ pub(crate) const LINES: &[Line] = &[
         document: "docs/migrate/lazyxds.md",
         command: "kubectl --namespace istio-system rollout status deployment/trimtab",
         instead: RUN,
+        reason: OPERATOR,
+    },
+    Line {
+        document: "docs/migrate/slime.md",
+        command: "kubectl --namespace istio-system scale deployment trimtab --replicas=0",
+        instead: stop!("kubectl --namespace istio-system scale deployment trimtab --replicas=0"),
+        reason: OPERATOR,
+    },
+    Line {
+        document: "docs/migrate/lazyxds.md",
+        command: "helm uninstall trimtab --namespace istio-system",
+        instead: stop!("helm uninstall trimtab --namespace istio-system"),
         reason: OPERATOR,
     },
     Line {

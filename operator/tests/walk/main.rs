@@ -17,6 +17,7 @@ mod examples;
 mod network;
 mod session;
 mod shown;
+mod ways_back;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -64,13 +65,25 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// Runs a document from the first block to the last; each mistake is one line.
 fn walk(document: &Document, session: &mut Session) -> Vec<String> {
-    let mut failed = Vec::new();
+    prepare(document, session);
+    parts(document, &document.parts, session)
+}
+
+/// What is there before the page begins.
+fn prepare(document: &Document, session: &mut Session) {
     for command in elsewhere::before(&document.name) {
         let (code, output) = session.ask(command, |code, _| code == 0);
         assert_eq!(code, 0, "{}: before: {command}\n{output}", document.name);
     }
-    for part in &document.parts {
+}
+
+/// Runs some parts of a document.
+fn parts(document: &Document, parts: &[Part], session: &mut Session) -> Vec<String> {
+    let mut failed = Vec::new();
+    for part in parts {
         match part {
+            // Another walk takes them.
+            Part::Back(_) => {}
             Part::File { name, text } => session.write(name, text),
             Part::Block(block) => {
                 if elsewhere::section(&document.name, &block.heading).is_none()
@@ -163,6 +176,7 @@ fn fault_o15_what_is_not_run_is_in_a_document() {
         let document = find(line.document);
         let there = document
             .blocks()
+            .chain(document.ways_back())
             .any(|b| b.commands.iter().any(|c| c == line.command));
         assert!(
             there,

@@ -9,7 +9,7 @@ use crate::helm::{chart, object, objects, render, run};
 /// A cluster that was asked names kinds; without any `--api-versions` helm knows of no cluster.
 const ASKED: [&str; 2] = ["--api-versions", "apps/v1/Deployment"];
 
-const NEEDS: [(&str, &str, &str); 3] = [
+const NEEDS: [(&str, &str, &str); 4] = [
     (
         "serviceMonitor.enabled",
         "monitoring.coreos.com/v1/ServiceMonitor",
@@ -24,6 +24,11 @@ const NEEDS: [(&str, &str, &str); 3] = [
         "fallback.enabled",
         "networking.istio.io/v1/DestinationRule",
         "install Istio's CRDs first",
+    ),
+    (
+        "apiPriority.enabled",
+        "flowcontrol.apiserver.k8s.io/v1/FlowSchema",
+        "Kubernetes has it from 1.29 on",
     ),
 ];
 

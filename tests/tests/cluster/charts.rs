@@ -1,10 +1,14 @@
 //! The charts on a real API server: installed, upgraded, uninstalled, and the operator with the rights that they give.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use trimtab_cluster::Cluster;
 
 use crate::fixture::{RELEASE_NAMESPACE, cluster, operator};
 
+/// The API server reads its priority levels at once, as a rule.
+const BOUND: Duration = Duration::from_secs(60);
 const CHARTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts");
 
 async fn get(cluster: &Cluster, args: &[&str]) -> Result<Value, String> {
@@ -74,6 +78,57 @@ async fn the_operator_chart_is_installed_upgraded_and_uninstalled() {
     assert!(refused.contains("replicaCount"), "{refused}");
 
     uninstalled(cluster, &namespace).await;
+}
+
+/// The API server takes the priority level, and puts requests of the ServiceAccount into it: those about Leases as a flow apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_the_operator_have_a_priority_level_of_their_own() {
+    let cluster = cluster().await;
+    let namespace = format!("priority-{}", std::process::id());
+    let name = namespace.clone();
+    let chart = format!("{CHARTS}/trimtab");
+    let full = format!("--set=fullnameOverride={name}");
+    let on = "--set=apiPriority.enabled=true";
+    let install = [
+        "install",
+        &name,
+        &chart,
+        "-n",
+        &namespace,
+        "--create-namespace",
+        &full,
+        on,
+    ];
+    cluster.helm(&install).await.unwrap();
+    let account = format!("--as=system:serviceaccount:{namespace}:{name}");
+    for (resource, schema) in [
+        ("leases", format!("{name}-lease")),
+        ("configmaps", name.clone()),
+    ] {
+        let sample = format!(
+            "apiserver_flowcontrol_dispatched_requests_total{{flow_schema=\"{schema}\",priority_level=\"{name}\"}}"
+        );
+        trimtab_lab::process::wait_until(&schema, BOUND, || async {
+            // Whether it may or not.
+            let _ = cluster
+                .kubectl(&["get", resource, "-n", &namespace, &account], "")
+                .await;
+            let metrics = cluster.kubectl(&["get", "--raw", "/metrics"], "").await;
+            let metrics = metrics.map_err(|e| e.to_string())?;
+            let found = metrics.lines().find(|line| line.starts_with(&sample));
+            found.map(|_| ()).ok_or_else(|| format!("no {sample}"))
+        })
+        .await
+        .unwrap();
+    }
+    cluster
+        .helm(&["uninstall", &name, "-n", &namespace])
+        .await
+        .unwrap();
+    for kind in ["flowschema", "prioritylevelconfiguration"] {
+        let gone = get(cluster, &[kind, &name]).await.unwrap_err();
+        assert!(gone.contains("NotFound"), "{kind}: {gone}");
+    }
 }
 
 /// Nothing of the release is left.

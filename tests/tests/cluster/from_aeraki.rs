@@ -19,6 +19,17 @@ const ROUTER: &str = "{apiVersion: metaprotocol.aeraki.io/v1alpha1, kind: MetaRo
 
 /// The commands of the blocks of a step, with the prompt's indentation taken away.
 fn commands(step: &str) -> String {
+    blocks(step, "   ```sh\n")
+}
+
+/// Those that lead back from a step.
+fn back(step: &str) -> String {
+    let commands = blocks(step, "   ```sh back\n");
+    assert!(!commands.is_empty(), "step {step} has no way back");
+    commands
+}
+
+fn blocks(step: &str, fence: &str) -> String {
     let section = PAGE.split("## Steps").nth(1).expect("the section");
     let section = section.split("\n## ").next().expect("its end");
     let text = section
@@ -28,7 +39,7 @@ fn commands(step: &str) -> String {
     let next = step.parse::<u32>().expect("a number") + 1;
     let text = text.split(&format!("\n{next}. ")).next().expect("its end");
     let blocks = text
-        .split("   ```sh\n")
+        .split(fence)
         .skip(1)
         .filter_map(|b| b.split("   ```").next());
     let lines = blocks
@@ -141,6 +152,15 @@ impl Work {
         applied.map_err(|e| e.to_string())
     }
 
+    /// What matters of an object: all but its identity.
+    async fn state(&self, what: &str) -> String {
+        format!(
+            "{} {}",
+            self.get(what, "{.spec}").await,
+            self.get(what, "{.data}").await
+        )
+    }
+
     /// What `kubectl get` prints of a field.
     async fn get(&self, what: &str, path: &str) -> String {
         let script = format!("kubectl get {what} -o jsonpath='{path}'");
@@ -214,6 +234,47 @@ async fn proxies_find_it(work: &Work) {
             "{namespace}: {data}"
         );
     }
+}
+
+/// The steps 5 to 2 back: what was there before is there again.
+async fn the_way_back(work: &Work, before: &[(String, String)]) {
+    let bin = work.dir.join("bin/helm");
+    std::os::unix::fs::symlink(trimtab_cluster::tools::find("helm").unwrap(), bin).unwrap();
+    for step in ["5", "4", "3", "2"] {
+        work.sh(&back(step))
+            .await
+            .unwrap_or_else(|e| panic!("back from step {step}: {e}"));
+    }
+    for (what, wanted) in before {
+        assert_eq!(work.state(what).await, *wanted, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_steps_of_the_page_lead_back_to_aeraki() {
+    if std::env::var_os("TRIMTAB_USE_KUBECONFIG").is_some() {
+        return;
+    }
+    let cluster = Cluster::start().await.unwrap();
+    let dir = cluster.dir().join("back");
+    let work = Work { cluster, dir };
+    tools(&work.dir);
+    aeraki(&work.cluster).await;
+    let mut before = Vec::new();
+    for what in [
+        "service aeraki --namespace istio-system",
+        "deployment aeraki --namespace istio-system",
+        "configmap aeraki-bootstrap-config --namespace shop",
+        "crd applicationprotocols.metaprotocol.aeraki.io",
+        "applicationprotocols own --namespace istio-system",
+        "envoyfilter taken-over --namespace istio-system",
+    ] {
+        before.push((what.to_owned(), work.state(what).await));
+    }
+    aeraki_stops(&work).await;
+    crds_are_replaced(&work).await;
+    proxies_find_it(&work).await;
+    the_way_back(&work, &before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

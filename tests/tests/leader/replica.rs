@@ -173,11 +173,17 @@ impl Replica {
         .unwrap();
     }
 
-    /// An xDS stream of a proxy.
+    /// An xDS stream of a proxy, which tries again until the replica has its first snapshot.
     pub async fn stream(&self) -> Stream {
+        wait_for("an xDS stream", BOUND, || self.open())
+            .await
+            .unwrap()
+    }
+
+    async fn open(&self) -> Result<Stream, String> {
         let mut client = AggregatedDiscoveryServiceClient::connect(format!("http://{}", self.xds))
             .await
-            .unwrap();
+            .map_err(|e| e.to_string())?;
         let (requests, receiver) = mpsc::channel(4);
         let node = Node {
             id: "proxy-0".to_owned(),
@@ -195,12 +201,12 @@ impl Replica {
         let responses = client
             .stream_aggregated_resources(receiver)
             .await
-            .unwrap()
+            .map_err(|status| status.to_string())?
             .into_inner();
-        Stream {
+        Ok(Stream {
             _requests: requests,
             responses,
-        }
+        })
     }
 }
 

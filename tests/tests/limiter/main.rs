@@ -19,6 +19,7 @@ mod defaults;
 mod defects;
 mod described;
 mod ecds;
+mod events;
 mod fixture;
 mod golden;
 mod lab;

@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use trimtab_crds::limiter::DescriptorState;
+use trimtab_kit::answers::Outcome;
+use trimtab_kit::engine::Engine as _;
+use trimtab_limiter::index::V1alpha2;
+use trimtab_limiter::input::Proxies;
+use trimtab_limiter::status::{Report, status as status_of};
 use trimtab_mesh::model::{DestinationRule, Namespace, Pod, Service, ServiceEntry, VirtualService};
 use trimtab_xds::{Delivery, ECDS};
 
-use crate::fixture::{Fixture, one};
+use crate::fixture::{Fixture, limiter, one};
 use crate::truth::{http, matched, meshed, message, plain, pod, service, status, told};
 
 #[tokio::test]
@@ -379,4 +384,55 @@ async fn fault_l7_ambient_by_the_label_of_a_namespace() {
         told(&status(&fixture).await, "Programmed"),
         "True Programmed"
     );
+}
+
+#[test]
+fn standalone_a_limit_that_no_proxy_is_there_to_hold_says_so_first() {
+    let mut input = crate::cases::input("ecds-limiting");
+    std::sync::Arc::make_mut(&mut input.settings).proxies = Proxies::Plain;
+    let case = crate::cases::Case::of(input);
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let of = |report: &Report<'_>| {
+        let (input, validated) = (&case.input, &case.validated);
+        status_of(input, validated, &case.decisions, report, &[], now)
+    };
+    let alone = of(&Report::default());
+    assert_eq!(alone.state.as_deref(), Some("Limiting"));
+    let reason = alone.reason.unwrap_or_default();
+    let begin = "no proxy is connected that is served it; decided: {cpu}>0.8 holds";
+    assert!(reason.starts_with(begin), "{reason}");
+    let programmed = Outcome {
+        proxies: 1,
+        holding: 1,
+        ..Outcome::default()
+    };
+    let held = of(&Report {
+        programmed,
+        ..Report::default()
+    });
+    let reason = held.reason.unwrap_or_default();
+    assert!(reason.starts_with("{cpu}>0.8 holds"), "{reason}");
+}
+
+#[tokio::test]
+async fn what_is_said_of_pods_is_not_said_twice_after_a_restart() {
+    let service = json!({"metadata": {"namespace": "default", "name": "a"}, "spec": {"selector": {"app": "a"}}});
+    let text = |fixture: &Fixture| fixture.view("a").reason;
+    let before = Fixture::new();
+    before.put::<Service>(service.clone());
+    before.source.set("cpu", 0.9);
+    before.limiter("a", 1, &one("{cpu}>0.8", "5"));
+    before.tick(1).await;
+    let told = text(&before);
+    let begin = "set _base has no Ready pods, so nothing holds it; decided: {cpu}>0.8 holds";
+    assert!(told.starts_with(begin), "{told}");
+    let status = before.jobs().into_values().find_map(|job| job.status);
+
+    let after = Fixture::new();
+    after.put::<Service>(service);
+    let mut object = limiter("a", 1, &one("{cpu}>0.8", "5"));
+    object["status"] = json!(status.expect("a status"));
+    after.put::<V1alpha2>(object);
+    after.engine.absorb();
+    assert_eq!(text(&after), told, "before the first sample");
 }

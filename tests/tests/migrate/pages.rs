@@ -17,7 +17,7 @@ fn lines(text: &str) -> Vec<String> {
     lines.filter(|l| !l.is_empty()).map(str::to_owned).collect()
 }
 
-/// The commands of the report on what the walk of the page installs first are on the page, in this order.
+/// The commands of the report on what the walk of the page installs first are on the page, in this order, and so are the ways back.
 #[tokio::test]
 async fn fault_o19_pages_and_reports_have_the_same_steps() {
     for product in ["slime", "aeraki", "lazyxds"] {
@@ -29,7 +29,7 @@ async fn fault_o19_pages_and_reports_have_the_same_steps() {
         let page = repository().join(format!("docs/migrate/{product}.md"));
         let page = lines(&std::fs::read_to_string(page).unwrap());
         let mut at = 0;
-        let mut count = 0;
+        let (mut count, mut ways) = (0, 0);
         for step in report["steps"].as_array().unwrap() {
             for command in step["commands"].as_array().unwrap() {
                 for line in lines(command.as_str().unwrap()) {
@@ -41,7 +41,20 @@ async fn fault_o19_pages_and_reports_have_the_same_steps() {
                     count += 1;
                 }
             }
+            for command in step["back"].as_array().unwrap() {
+                let command = command.as_str().unwrap();
+                let runs =
+                    ["kubectl ", "helm ", "sed "].map(|program| command.starts_with(program));
+                if !runs.contains(&true) {
+                    continue;
+                }
+                assert!(
+                    page[at..].iter().any(|line| line == command),
+                    "{product}: the page has no such way back, or has it earlier: {command}"
+                );
+                ways += 1;
+            }
         }
-        assert!(count > 8, "{product}: {count}");
+        assert!(count > 8 && ways > 2, "{product}: {count}, {ways}");
     }
 }

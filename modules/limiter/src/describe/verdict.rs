@@ -7,6 +7,7 @@ use trimtab_kit::describe::{Answer, Cause, ConditionView, Verdict};
 
 use super::view::{Description, OtherLimit, RuleDescription};
 use crate::input::Gap;
+use crate::programmed::DECIDED;
 use crate::status::{REMARKS, rank};
 
 /// What the verdict rests on besides the description.
@@ -170,7 +171,7 @@ fn of_rule(description: &Description, rule: &RuleDescription, facts: &Facts) -> 
             let programmed = condition(description, "Programmed");
             let programmed = programmed.filter(|c| c.status == "False");
             let reason = programmed.map_or("NoProxy", |c| &c.reason);
-            let why = rule.reason.split("; decided: ").next().unwrap_or_default();
+            let why = rule.reason.split(DECIDED).next().unwrap_or_default();
             let cause = Cause::new(reason, at(why));
             Some(match fix(reason, facts) {
                 Some(fix) => cause.fix(fix),

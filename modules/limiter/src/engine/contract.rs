@@ -93,7 +93,9 @@ impl Contract for Engine {
 
     fn status_written(&self, key: &LimiterKey, _: StatusPatch) {
         if let Some(entry) = self.entries.lock().get_mut(key) {
-            entry.end_write(self.clock.monotonic());
+            for step in entry.end_write(self.clock.monotonic()) {
+                self.events.tell(step);
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use trimtab_kit::answers::Answers;
 use trimtab_kit::clock::Clock;
+use trimtab_kit::events::Events;
 use trimtab_kit::lease::WriteAdmission;
 use trimtab_kit::module::Finding;
 use trimtab_kit::queue::WorkQueue;
@@ -53,6 +54,8 @@ pub struct Engine {
     xds: ResourceCache,
     /// What proxies say to the values.
     answers: Arc<Answers>,
+    /// What is told of limiters.
+    pub events: Arc<Events>,
     /// Limiters by the names of their values.
     owners: Mutex<HashMap<String, LimiterKey>>,
     /// Limiters with something to write.
@@ -131,6 +134,7 @@ impl Engine {
             clock,
             xds,
             answers,
+            events: Arc::default(),
             owners: Mutex::default(),
             queue: WorkQueue::default(),
             failing: Mutex::default(),

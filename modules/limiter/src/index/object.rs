@@ -9,6 +9,7 @@ use trimtab_kit::sources::PodFacts;
 use crate::decide::bucket::Bucket;
 use crate::input::TargetFacts;
 use crate::owner::Owner;
+use crate::programmed::DECIDED;
 
 /// A limiter as last seen.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,12 +71,14 @@ impl LimiterObject {
 fn decisions(status: &LimiterStatus) -> Vec<DescriptorStatus> {
     let mut all = status.descriptors.clone();
     // What was decided does not depend on who held it.
-    for decision in all
-        .iter_mut()
-        .filter(|d| d.state == DescriptorState::NoProxy)
-    {
-        let decided = decision.decided.take();
-        decision.state = decided.unwrap_or(DescriptorState::Limiting);
+    for decision in &mut all {
+        if decision.state == DescriptorState::NoProxy {
+            let decided = decision.decided.take();
+            decision.state = decided.unwrap_or(DescriptorState::Limiting);
+        }
+        if let Some((_, own)) = decision.reason.split_once(DECIDED) {
+            decision.reason = own.to_owned();
+        }
     }
     all
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{BOOTSTRAP, MANAGER, is_aeraki};
 use crate::migrate::objects::{Objects, items, name, namespace, text};
-use crate::migrate::report::{INSTALL, Report, install, saved};
+use crate::migrate::report::{INSTALL, Report, again, install, saved, uninstall};
 
 const PROTOCOLS: &str = "applicationprotocols.metaprotocol.aeraki.io";
 
@@ -17,6 +17,57 @@ metadata: {name: {{.metadata.name}}}
 spec: {protocol: {{.spec.protocol}}, codec: {{.spec.codec}}}
 {{end}}' > protocols.yaml";
 
+const SAVED_SERVICE: &str = "aeraki-service.yaml";
+const SAVED_BOOTSTRAPS: &str = "aeraki-bootstraps.yaml";
+const SAVED_CRD: &str = "aeraki-crd.yaml";
+const SAVED_PROTOCOLS: &str = "aeraki-protocols.yaml";
+
+/// What the ways back need, each in a file that can be written again.
+fn saves(objects: &Objects, home: &str) -> Vec<String> {
+    let mut out = vec![
+        saved(
+            "metarouters,applicationprotocols,envoyfilters,virtualservices,serviceentries",
+            "aeraki-objects.yaml",
+        ),
+        format!(
+            "kubectl --namespace {home} get deployments,services,configmaps --output yaml > aeraki-installation.yaml"
+        ),
+    ];
+    for service in objects.which("Service", |o| name(o) == "aeraki") {
+        let namespace = namespace(service);
+        out.push(format!(
+            "kubectl get service aeraki --namespace {namespace} --output yaml > {SAVED_SERVICE}"
+        ));
+    }
+    if !objects
+        .which("ConfigMap", |o| name(o) == BOOTSTRAP)
+        .is_empty()
+    {
+        out.push(format!("kubectl get configmaps --all-namespaces --field-selector metadata.name={BOOTSTRAP} --output yaml > {SAVED_BOOTSTRAPS}"));
+    }
+    if !objects
+        .which("CustomResourceDefinition", is_namespaced)
+        .is_empty()
+    {
+        out.push(format!(
+            "kubectl get crd {PROTOCOLS} --output yaml > {SAVED_CRD}"
+        ));
+        out.push(saved("applicationprotocols", SAVED_PROTOCOLS));
+    }
+    out
+}
+
+/// Commands, and words after them.
+fn lines<'a>(commands: &'a [String], words: &[&'a str]) -> Vec<&'a str> {
+    let commands = commands.iter().map(String::as_str);
+    commands.chain(words.iter().copied()).collect()
+}
+
+/// The CRD of Aeraki's chart, whose scope cannot change.
+fn is_namespaced(object: &Value) -> bool {
+    name(object) == PROTOCOLS && text(object, "/spec/scope") == "Namespaced"
+}
+
 /// Writes the steps for what is there.
 pub fn write(objects: &Objects, report: &mut Report) {
     let home = objects.which("Deployment", is_aeraki);
@@ -24,10 +75,7 @@ pub fn write(objects: &Objects, report: &mut Report) {
     report.step(
         "Save what is there",
         "nothing has changed",
-        vec![
-            saved("metarouters,applicationprotocols,envoyfilters,virtualservices,serviceentries", "aeraki-objects.yaml"),
-            format!("kubectl --namespace {home} get deployments,services,configmaps --output yaml > aeraki-installation.yaml"),
-        ],
+        saves(objects, &home),
         &[],
     );
     stop(objects, report);
@@ -40,20 +88,7 @@ pub fn write(objects: &Objects, report: &mut Report) {
         )],
         &[&format!("kubectl --namespace {INSTALL} delete secret trimtab-xds")],
     );
-    let mut commands = Vec::new();
-    for map in objects.which("ConfigMap", |o| name(o) == BOOTSTRAP) {
-        commands.push(format!(
-            "kubectl --namespace {} delete configmap {BOOTSTRAP}",
-            namespace(map)
-        ));
-    }
-    commands.extend(install());
-    report.step(
-        "Install Trimtab",
-        "proxies that run find it under the old name and port; a pod that starts before its ConfigMap is back waits for it",
-        commands,
-        &[&format!("helm uninstall trimtab --namespace {INSTALL}, then back from step 2: the labels manager=Aeraki are still there, so Aeraki goes on")],
-    );
+    install_trimtab(objects, report);
     report.step(
         "Namespaces to come",
         "each namespace that gets such pods later needs the ConfigMap, or an entry in aeraki.namespaces",
@@ -80,6 +115,31 @@ pub fn write(objects: &Objects, report: &mut Report) {
     );
 }
 
+fn install_trimtab(objects: &Objects, report: &mut Report) {
+    let mut commands = Vec::new();
+    let mut back = vec![uninstall()];
+    let maps = objects.which("ConfigMap", |o| name(o) == BOOTSTRAP);
+    if !maps.is_empty() {
+        back.push(format!(
+            "{} | kubectl apply -f -",
+            again(SAVED_BOOTSTRAPS, true)
+        ));
+    }
+    for map in maps {
+        commands.push(format!(
+            "kubectl --namespace {} delete configmap {BOOTSTRAP}",
+            namespace(map)
+        ));
+    }
+    commands.extend(install());
+    report.step(
+        "Install Trimtab",
+        "proxies that run find it under the old name and port; a pod that starts before its ConfigMap is back waits for it",
+        commands,
+        &lines(&back, &["then back from step 4: the labels manager=Aeraki are still there, so Aeraki goes on"]),
+    );
+}
+
 fn stop(objects: &Objects, report: &mut Report) {
     let mut commands = Vec::new();
     let mut back = Vec::new();
@@ -90,7 +150,7 @@ fn stop(objects: &Objects, report: &mut Report) {
             name(deployment)
         );
         commands.push(format!("{scale} --replicas=0"));
-        back.push(format!("{scale} --replicas=1: it makes its webhook anew, and of the Service kubectl apply with aeraki-installation.yaml"));
+        back.push(format!("{scale} --replicas=1"));
     }
     let of = |o: &Value| {
         items(o, "/webhooks")
@@ -108,8 +168,10 @@ fn stop(objects: &Objects, report: &mut Report) {
             "kubectl --namespace {} delete service aeraki",
             namespace(service)
         ));
+        let restored = again(SAVED_SERVICE, false);
+        back.insert(0, format!("{restored} | kubectl apply -f -"));
     }
-    let back: Vec<&str> = back.iter().map(String::as_str).collect();
+    let back = lines(&back, &["Aeraki makes its webhook anew"]);
     report.step(
         "Stop Aeraki",
         "proxies that run keep their last routes; new ones have none until Trimtab is there",
@@ -119,10 +181,8 @@ fn stop(objects: &Objects, report: &mut Report) {
 }
 
 fn crds(objects: &Objects, report: &mut Report) {
-    let namespaced = objects.which("CustomResourceDefinition", |o| {
-        name(o) == PROTOCOLS && text(o, "/spec/scope") == "Namespaced"
-    });
-    let mut commands = Vec::new();
+    let namespaced = objects.which("CustomResourceDefinition", is_namespaced);
+    let (mut commands, mut back) = (Vec::new(), Vec::new());
     let applied = "trimtab crds | kubectl apply --server-side --force-conflicts -f -";
     if namespaced.is_empty() {
         commands.push(applied.to_owned());
@@ -136,11 +196,18 @@ fn crds(objects: &Objects, report: &mut Report) {
             "kubectl api-resources --api-group=metaprotocol.aeraki.io".to_owned(),
             "kubectl apply -f protocols.yaml".to_owned(),
         ]);
+        back.extend([
+            format!("kubectl delete crd {PROTOCOLS}"),
+            format!("{} | kubectl create -f -", again(SAVED_CRD, false)),
+            format!("kubectl wait --for=condition=established --timeout=60s crd {PROTOCOLS}"),
+            "kubectl api-resources --api-group=metaprotocol.aeraki.io".to_owned(),
+            format!("{} | kubectl create -f -", again(SAVED_PROTOCOLS, true)),
+        ]);
     }
     report.step(
         "Replace the CRDs",
         "objects stay; Trimtab would read them by the old CRDs too",
         commands,
-        &["Aeraki works with these CRDs, but for namespaced ApplicationProtocols: apply its own CRD and the saved objects"],
+        &lines(&back, &["Aeraki works with the other CRDs"]),
     );
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::boot::Slime;
 use super::made::{OF_GLOBAL_SIDECAR, is_first_form};
 use crate::migrate::objects::{Objects, name, namespace, place};
-use crate::migrate::report::{INSTALL, Report, install, saved, titled};
+use crate::migrate::report::{INSTALL, Report, again, install, saved, titled, uninstall};
 
 /// Deployment of the operator that turns SlimeBoots into Helm releases.
 const BOOT: &str = "slime-boot";
@@ -24,7 +24,10 @@ pub fn write(objects: &Objects, modules: &[Slime], report: &mut Report) {
         "Install Trimtab",
         "it takes over the EnvoyFilters and Sidecars of your objects, under their names",
         install(),
-        &[&format!("helm uninstall trimtab --namespace {INSTALL}, then back from step 3: what Trimtab wrote stays in force until Slime writes it anew")],
+        &[
+            &uninstall(),
+            "then back from step 3: what Trimtab wrote stays in force until Slime writes it anew",
+        ],
     );
     if replaced.iter().any(|m| m.kind == "lazyload" && m.enabled) {
         fallback(objects, report);
@@ -72,7 +75,7 @@ fn stop(deployments: &[(String, String)], report: &mut Report) {
         "Stop Slime",
         "limits and Sidecars stay in force, and do not follow metrics and calls",
         scale(0),
-        &[&scale(1).join("; ")],
+        &scale(1).iter().map(String::as_str).collect::<Vec<_>>(),
     );
 }
 
@@ -122,27 +125,42 @@ fn home(objects: &Objects, modules: &[&Slime]) -> String {
 fn fallback(objects: &Objects, report: &mut Report) {
     let there = |o: &Value| name(o) == OF_GLOBAL_SIDECAR[0];
     let found = objects.which("EnvoyFilter", there);
-    let mut commands: Vec<String> = found
-        .iter()
-        .map(|o| {
-            format!(
-                "kubectl --namespace {} delete envoyfilter {}",
-                namespace(o),
-                name(o)
-            )
-        })
-        .collect();
+    let mut commands = Vec::new();
+    let mut back = vec![
+        format!("kubectl --namespace {INSTALL} scale deployment trimtab --replicas=0"),
+        format!(
+            "kubectl --namespace {INSTALL} wait --for=delete pod --selector app.kubernetes.io/name=trimtab --timeout=60s"
+        ),
+        format!(
+            "kubectl --namespace {INSTALL} delete envoyfilter {} --ignore-not-found",
+            OF_GLOBAL_SIDECAR[0]
+        ),
+    ];
+    for filter in &found {
+        let of = format!("kubectl --namespace {}", namespace(filter));
+        let (name, file) = (name(filter), "to-global-sidecar.yaml");
+        commands.push(format!(
+            "{of} get envoyfilter {name} --output yaml > {file}"
+        ));
+        commands.push(format!("{of} delete envoyfilter {name}"));
+        back.push(format!("{} | kubectl create -f -", again(file, false)));
+    }
     if commands.is_empty() {
         commands.push(format!(
             "kubectl --namespace {INSTALL} delete envoyfilter {} --ignore-not-found",
             OF_GLOBAL_SIDECAR[0]
         ));
     }
+    let words = format!("then back from step 4; {BOOT} installs what is missing of its releases");
     report.step(
         "Hand the first calls over",
         "Trimtab writes its own EnvoyFilter of that name once its fallback is ready; for that moment calls out of scope follow outboundTrafficPolicy",
         commands,
-        &[&format!("back from step 4, and start {BOOT}: it installs what is missing of its releases")],
+        &back
+            .iter()
+            .map(String::as_str)
+            .chain([words.as_str()])
+            .collect::<Vec<_>>(),
     );
 }
 

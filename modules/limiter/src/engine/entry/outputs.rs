@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trimtab_crds::istio::EnvoyFilter;
-use trimtab_crds::limiter::{DescriptorState, DescriptorStatus};
+use trimtab_crds::limiter::{Delivery, DescriptorState, DescriptorStatus};
 use trimtab_kit::answers::Answers;
 use trimtab_xds::{Resource, content_version};
 
@@ -90,6 +90,10 @@ impl Entry {
         let limits = decided_limits(&self.input, &self.validated, &self.decisions);
         if limits.is_empty() {
             self.input.defaults = None;
+            // When it is delivered by ECDS again, what was decided until then is of no use.
+            if self.input.delivery() != Delivery::Ecds {
+                self.defaults = Some(Defaults::default());
+            }
             return;
         }
         let open = |state| state == DescriptorState::Unknown;

@@ -7,12 +7,14 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use trimtab_crds::limiter::{BASE_SET, DescriptorStatus, LimiterStatus};
 use trimtab_kit::answers::{Answers, Outcome, Part};
+use trimtab_kit::events::Step;
 
 use super::Entry;
 use crate::engine::view::{Dot, LimiterView};
 use crate::index::{Form, LimiterKey};
 use crate::input::Proxies;
 use crate::status::{Report, lead_reason, same_decisions, status};
+use crate::told;
 use crate::translate::EXTENSION_CONFIG_TYPE;
 
 impl Entry {
@@ -111,12 +113,15 @@ impl Entry {
         }
     }
 
-    /// The status of the last [`Self::begin_write`] is at the API server.
-    pub fn end_write(&mut self, now: Duration) {
-        if let Some(status) = self.writing.take() {
-            self.written = Some(status);
-            self.written_at = now;
-        }
+    /// The status of the last [`Self::begin_write`] is at the API server. Returns what is told of it.
+    pub fn end_write(&mut self, now: Duration) -> Vec<Step> {
+        let Some(status) = self.writing.take() else {
+            return Vec::new();
+        };
+        let steps = told::steps(&self.input.owner, self.written.as_deref(), &status);
+        self.written = Some(status);
+        self.written_at = now;
+        steps
     }
 
     pub fn view(&self, history: bool) -> LimiterView {
