@@ -33,6 +33,9 @@ pub(crate) struct Capacity {
     too_much: Option<f64>,
     /// The largest capacity that was admitted without harm in this overload.
     held: Option<f64>,
+    /// Whether this overload began below the known capacity, and where the capacity was found when that happened.
+    fell: bool,
+    fell_to: Option<f64>,
     /// Raises in a row.
     easy: u32,
     /// Whether it was raised since it was lowered.
@@ -57,6 +60,8 @@ impl Default for Capacity {
             in_vain: 0,
             too_much: None,
             held: None,
+            fell: false,
+            fell_to: None,
             easy: 0,
             raised: false,
             usual_wait: 0.0,
@@ -71,9 +76,15 @@ impl Capacity {
         if raw.late_share() > 0.02 || rates.late_share() > t::LATE_SHARE || raw.done() < 0.1 {
             return;
         }
-        let time = signal.inflight.map(|n| n / raw.done().max(raw.accepted)).or(signal.mean_s);
+        let time = signal
+            .inflight
+            .map(|n| n / raw.done().max(raw.accepted))
+            .or(signal.mean_s);
         if let Some(time) = time {
-            self.base_s = Some(self.base_s.map_or(time, |base| (base * t::BASE_DRIFT).min(time)));
+            self.base_s = Some(
+                self.base_s
+                    .map_or(time, |base| (base * t::BASE_DRIFT).min(time)),
+            );
         }
         self.best = self.best.max(raw.ok);
         let Some(cpu) = e.cpu else { return };
@@ -89,13 +100,21 @@ impl Capacity {
     pub fn cpu_misleads(&mut self) {
         self.cpu_tells = false;
         if !self.proven {
-            self.value = None;
+            let between = |value: f64| {
+                if self.best > 0.0 {
+                    (self.best.min(value) * value).sqrt()
+                } else {
+                    t::FELL * value
+                }
+            };
+            self.value = self.value.map(between);
         }
     }
 
     /// Capacity by work per CPU.
     pub fn by_cpu(&self) -> Option<f64> {
-        (self.cpu_tells && self.cpu_ticks >= 3).then(|| self.cpu_part * self.cpu_work / self.cpu_weight)
+        (self.cpu_tells && self.cpu_ticks >= 3)
+            .then(|| self.cpu_part * self.cpu_work / self.cpu_weight)
     }
 
     /// The capacity that a ceiling may rest on.
@@ -103,7 +122,9 @@ impl Capacity {
         if self.proven {
             return self.value;
         }
-        self.by_cpu().filter(|_| self.cpu_ticks >= 6 && self.cpu_weight > 0.5).and(self.value)
+        self.by_cpu()
+            .filter(|_| self.cpu_ticks >= 6 && self.cpu_weight > 0.5)
+            .and(self.value)
     }
 
     /// In calm, the capacity follows the work per CPU; without that, an old value is forgotten slowly upwards.
@@ -116,11 +137,18 @@ impl Capacity {
     }
 
     /// The capacity when an overload begins, with `accepted` requests per second.
-    pub fn guess(&self, rates: &Rates, accepted: f64) -> f64 {
+    pub fn guess(&mut self, accepted: f64) -> f64 {
         let accepted = accepted.max(0.1);
+        self.fell = self
+            .value
+            .or(self.by_cpu())
+            .is_some_and(|known| accepted <= 0.9 * known);
         match self.value.or(self.by_cpu()) {
             Some(known) if accepted > 0.9 * known => known,
-            Some(_) => (t::FELL * accepted).max(rates.ok.min(accepted)),
+            Some(_) => self
+                .fell_to
+                .filter(|fell_to| *fell_to < accepted)
+                .unwrap_or(t::FELL * accepted),
             None if accepted > 1.3 * self.best && self.best > 0.0 => (self.best * accepted).sqrt(),
             None => 0.7 * accepted,
         }
@@ -149,6 +177,12 @@ impl Capacity {
             self.value = Some(new.max(0.9 * value));
         } else {
             self.held = Some(self.held.map_or(value, |held| held.max(value)));
+            if self.fell
+                && cpu.is_none_or(|cpu| cpu > 0.9 * self.cpu_part)
+                && raw.offered > 1.02 * raw.accepted
+            {
+                self.fell_to = Some(value);
+            }
             self.make_use_of_room(signal, cpu, c, wait);
         }
         self.cpu_part = (self.cpu_part * t::FORGET_PART).min(1.0);
@@ -179,13 +213,23 @@ impl Capacity {
 
     /// A queue grows soon after a raise: back to what was fine before. Answers whether there is such a capacity.
     pub fn take_back(&mut self, now: f64) -> bool {
-        let Some((value, held)) = self.value.zip(self.held) else { return false };
+        let Some((value, held)) = self.value.zip(self.held) else {
+            return false;
+        };
         if !self.raised || held > 0.99 * value {
             return false;
         }
         self.lowered(value, now);
         self.value = Some(held);
         true
+    }
+
+    /// A queue grows at `value`, and `part` of it is admitted from now on.
+    pub fn admit_less(&mut self, part: f64, now: f64) {
+        if let Some(value) = self.value {
+            self.lowered(value, now);
+            self.value = Some(part * value);
+        }
     }
 
     /// What was admitted without harm in this overload.
@@ -216,8 +260,12 @@ impl Capacity {
 
     /// `capacity` proved too much although the CPU should have been enough: only `part` of what it seemed can be used.
     pub fn not_by_cpu(&mut self, capacity: f64, part: f64) {
-        if let Some(by_cpu) = self.by_cpu().filter(|by_cpu| (0.85..1.15).contains(&(capacity / by_cpu))) {
-            self.cpu_part = (self.cpu_part * part * capacity / by_cpu).clamp(t::LEAST_CPU_PART, self.cpu_part);
+        if let Some(by_cpu) = self
+            .by_cpu()
+            .filter(|by_cpu| (0.85..1.15).contains(&(capacity / by_cpu)))
+        {
+            self.cpu_part =
+                (self.cpu_part * part * capacity / by_cpu).clamp(t::LEAST_CPU_PART, self.cpu_part);
         }
     }
 
@@ -226,7 +274,11 @@ impl Capacity {
         self.easy = 0;
         self.held = self.held.filter(|held| *held < 0.98 * capacity);
         self.too_much = Some(capacity);
-        self.in_vain = if self.raised { (self.in_vain + 1).min(4) } else { self.in_vain.min(1) };
+        self.in_vain = if self.raised {
+            (self.in_vain + 1).min(4)
+        } else {
+            self.in_vain.min(1)
+        };
         self.raised = false;
         self.quiet_until = now + t::QUIET * f64::from(1_u32 << self.in_vain);
     }
@@ -235,6 +287,10 @@ impl Capacity {
 impl Capacity {
     /// What is known of a pod that answers `ok` and is slower than the usual one.
     pub fn of_slow_pod(ok: f64, usual: Option<f64>) -> Self {
-        Self { best: ok, value: usual.map(|usual| usual * t::FELL), ..Self::default() }
+        Self {
+            best: ok,
+            value: usual.map(|usual| usual * t::FELL),
+            ..Self::default()
+        }
     }
 }

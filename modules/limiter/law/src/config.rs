@@ -43,14 +43,34 @@ impl Config {
     /// The configuration with values that make sense: a number that is none, or out of range, is replaced by its default.
     pub(crate) fn checked(&self) -> Self {
         let default = Self::default();
-        let positive = |value: f64, default: f64| if value.is_finite() && value > 0.0 { value } else { default };
+        let positive = |value: f64, default: f64| {
+            if value.is_finite() && value > 0.0 {
+                value
+            } else {
+                default
+            }
+        };
         let interval_s = positive(self.interval_s, default.interval_s);
         Self {
             slo_s: positive(self.slo_s, default.slo_s),
-            floor: if self.floor.is_finite() { self.floor.max(0.0) } else { default.floor },
-            max_shed: if self.max_shed.is_finite() { self.max_shed.clamp(0.0, 1.0) } else { default.max_shed },
-            hold_s: if self.hold_s.is_finite() { self.hold_s.max(0.0) } else { default.hold_s },
-            fallback: self.fallback.filter(|fallback| fallback.is_finite() && *fallback >= 0.0),
+            floor: if self.floor.is_finite() {
+                self.floor.max(0.0)
+            } else {
+                default.floor
+            },
+            max_shed: if self.max_shed.is_finite() {
+                self.max_shed.clamp(0.0, 1.0)
+            } else {
+                default.max_shed
+            },
+            hold_s: if self.hold_s.is_finite() {
+                self.hold_s.max(0.0)
+            } else {
+                default.hold_s
+            },
+            fallback: self
+                .fallback
+                .filter(|fallback| fallback.is_finite() && *fallback >= 0.0),
             interval_s,
             window_s: positive(self.window_s, default.window_s).max(interval_s),
             tiers: self.tiers.clone(),

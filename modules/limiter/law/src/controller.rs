@@ -1,6 +1,7 @@
 //! One tick of the law: measurements in, limits out.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,13 +48,22 @@ impl State {
         };
         round(&mut outputs);
         self.last = outputs.clone();
-        Decision { t: tick.t, outputs, state: state.to_owned(), reason }
+        Decision {
+            t: tick.t,
+            outputs,
+            state: state.to_owned(),
+            reason,
+        }
     }
 
     /// The law's time goes on by the time between two ticks, or by one interval where the clock jumped.
     fn advance(&mut self, config: &Config, t: f64) -> f64 {
         let step = self.last_t.map_or(config.interval_s, |last| t - last);
-        let dt = if step > 0.2 * config.interval_s && step < 3.0 * config.interval_s { step } else { config.interval_s };
+        let dt = if step > 0.2 * config.interval_s && step < 3.0 * config.interval_s {
+            step
+        } else {
+            config.interval_s
+        };
         self.last_t = Some(t);
         self.clock += dt;
         dt
@@ -61,13 +71,21 @@ impl State {
 
     fn context(&self, config: &Config, tick: &Tick, dt: f64) -> Context {
         let age = tick.as_of.map_or(0.0, |as_of| tick.t - as_of);
-        let p95 = tick.apis.values().filter_map(|api| valid(api.p95_s)).fold(None, |worst: Option<f64>, p95| {
-            Some(worst.map_or(p95, |worst| worst.max(p95)))
-        });
+        let p95 = tick
+            .apis
+            .values()
+            .filter_map(|api| valid(api.p95_s))
+            .fold(None, |worst: Option<f64>, p95| {
+                Some(worst.map_or(p95, |worst| worst.max(p95)))
+            });
         Context {
             now: self.clock,
             dt,
-            age: if (0.0..=120.0).contains(&age) { age } else { config.interval_s },
+            age: if (0.0..=120.0).contains(&age) {
+                age
+            } else {
+                config.interval_s
+            },
             interval: config.interval_s,
             window: config.window_s,
             slo: config.slo_s,
@@ -77,12 +95,29 @@ impl State {
         }
     }
 
-    fn single(&mut self, config: &Config, tick: &Tick, context: &Context) -> Option<entry::Decided> {
+    fn single(
+        &mut self,
+        config: &Config,
+        tick: &Tick,
+        context: &Context,
+    ) -> Option<entry::Decided> {
         let service = self.services.entry(String::new()).or_default();
-        let known = tick.pods.values().filter(|pod| pod.ready != Some(false)).count() as f64;
-        let pods = if known > 0.0 { known } else { service.ready.max(1.0) };
+        let known = tick
+            .pods
+            .values()
+            .filter(|pod| pod.ready != Some(false))
+            .count() as f64;
+        let pods = if known > 0.0 {
+            known
+        } else {
+            service.ready.max(1.0)
+        };
         let view = View {
-            pods: tick.pods.iter().map(|(name, pod)| (name.as_str(), pod)).collect::<BTreeMap<&str, &Pod>>(),
+            pods: tick
+                .pods
+                .iter()
+                .map(|(name, pod)| (name.as_str(), pod))
+                .collect::<BTreeMap<&str, &Pod>>(),
             instead: Signal::of_apis(tick, pods),
             offered: None,
             mean_s: mean_time(tick),
@@ -101,10 +136,16 @@ impl State {
         let missing = self.clock - self.measured_at;
         let mut outputs = self.last.clone();
         if missing <= config.hold_s {
-            return (outputs, "Hold", format!("no measurements for {missing:.0}s: the last limits stay in force"));
+            return (
+                outputs,
+                "Hold",
+                format!("no measurements for {missing:.0}s: the last limits stay in force"),
+            );
         }
         let Some(fallback) = config.fallback else {
-            let reason = format!("no measurements for {missing:.0}s and no fallback: the last limits stay in force");
+            let reason = format!(
+                "no measurements for {missing:.0}s and no fallback: the last limits stay in force"
+            );
             return (outputs, "Hold", reason);
         };
         let fallback = fallback.max(config.floor);
@@ -116,14 +157,19 @@ impl State {
         outputs.per_pod.clear();
         outputs.per_api.clear();
         outputs.bucket_s = Some(outputs.bucket_s.unwrap_or(t::CALM_BUCKET));
-        let reason = format!("no measurements for {missing:.0}s: the limit moves to the fallback of {fallback:.0}/s");
+        let reason = format!(
+            "no measurements for {missing:.0}s: the limit moves to the fallback of {fallback:.0}/s"
+        );
         (outputs, "Fallback", reason)
     }
 
     /// The limit that the groups decided last, whatever was ramped since.
     fn held_limit(&self) -> Option<f64> {
         let service = self.services.get("")?;
-        service.main.limit.map(|limit| limit * service.ready.max(1.0))
+        service
+            .main
+            .limit
+            .map(|limit| limit * service.ready.max(1.0))
     }
 }
 
@@ -135,10 +181,20 @@ fn outputs(service: &Service, config: &Config, evidence: &Evidence) -> Outputs {
     let mut per_pod: BTreeMap<String, f64> = service
         .outliers
         .iter()
-        .filter_map(|(name, outlier)| outlier.group.limit.map(|limit| (name.clone(), limit.max(config.floor / ready))))
+        .filter_map(|(name, outlier)| {
+            outlier
+                .group
+                .limit
+                .map(|limit| (name.clone(), limit.max(config.floor / ready)))
+        })
         .collect();
     if let Some(limit) = limit.filter(|_| service.main.phase != Phase::Calm) {
-        per_pod.extend(service.warming.keys().map(|name| (name.clone(), limit * t::WARM_SHARE)));
+        per_pod.extend(
+            service
+                .warming
+                .keys()
+                .map(|name| (name.clone(), limit * t::WARM_SHARE)),
+        );
     }
     let bucket_s = limit.map(|limit| match service.main.phase {
         Phase::Calm => t::CALM_BUCKET.max(t::CALM_TOKENS / limit),
@@ -164,11 +220,18 @@ fn name(service: &Service) -> &'static str {
 /// Why the limit is what it is, with the values that it rests on.
 fn reason(service: &Service, e: &Evidence, config: &Config) -> String {
     let ready = service.ready;
-    let capacity = service.main.capacity.value.map_or("unknown".to_owned(), |c| format!("{:.1}/s", c * ready));
+    let capacity = service
+        .main
+        .capacity
+        .value
+        .map_or("unknown".to_owned(), |c| format!("{:.1}/s", c * ready));
     let what = match (service.main.phase, service.main.limit) {
         (Phase::Calm, None) => "no overload, and no capacity known to arm a ceiling".to_owned(),
         (Phase::Calm, Some(_)) => "no overload; the ceiling is above the known capacity".to_owned(),
-        (Phase::Drain, _) => format!("a queue of about {:.0} requests must empty", service.main.backlog * ready),
+        (Phase::Drain, _) => format!(
+            "a queue of about {:.0} requests must empty",
+            service.main.backlog * ready
+        ),
         (Phase::Hold, _) => "the pods get what they can answer in time".to_owned(),
     };
     let mut text = format!(
@@ -179,14 +242,14 @@ fn reason(service: &Service, e: &Evidence, config: &Config) -> String {
         config.slo_s
     );
     if let Some(wait) = e.wait_s {
-        text.push_str(&format!(", wait {:.0} ms", wait * 1000.0));
+        let _ = write!(text, ", wait {:.0} ms", wait * 1000.0);
     }
     if let Some(cpu) = e.cpu {
-        text.push_str(&format!(", CPU {:.0} %", cpu * 100.0));
+        let _ = write!(text, ", CPU {:.0} %", cpu * 100.0);
     }
     if !service.outliers.is_empty() {
         let names: Vec<&str> = service.outliers.keys().map(String::as_str).collect();
-        text.push_str(&format!("; slower than the others: {}", names.join(", ")));
+        let _ = write!(text, "; slower than the others: {}", names.join(", "));
     }
     text
 }
@@ -196,7 +259,11 @@ fn round(outputs: &mut Outputs) {
     if let Some(limit) = &mut outputs.limit {
         *limit = digits(*limit);
     }
-    for limit in outputs.per_pod.values_mut().chain(outputs.per_api.values_mut()) {
+    for limit in outputs
+        .per_pod
+        .values_mut()
+        .chain(outputs.per_api.values_mut())
+    {
         *limit = digits(*limit);
     }
     if let Some(bucket) = &mut outputs.bucket_s {
@@ -208,6 +275,6 @@ fn digits(value: f64) -> f64 {
     if value <= 0.0 || !value.is_finite() {
         return 0.0;
     }
-    let scale = 10_f64.powi(2 - value.log10().floor() as i32);
+    let scale = 10_f64.powf(2.0 - value.log10().floor());
     (value * scale).round() / scale
 }

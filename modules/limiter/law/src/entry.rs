@@ -13,7 +13,10 @@ pub(crate) type Decided = (Outputs, &'static str, String);
 
 /// Names of the services that have pods.
 pub(crate) fn services(tick: &Tick) -> BTreeSet<String> {
-    tick.pods.values().filter_map(|pod| pod.service.clone()).collect()
+    tick.pods
+        .values()
+        .filter_map(|pod| pod.service.clone())
+        .collect()
 }
 
 /// Decides a limit for each API.
@@ -24,7 +27,11 @@ pub(crate) fn decide(
     context: &Context,
     names: &BTreeSet<String>,
 ) -> Option<Decided> {
-    let busiest = tick.pods.values().filter_map(|pod| valid(pod.cpu)).fold(0.0_f64, f64::max);
+    let busiest = tick
+        .pods
+        .values()
+        .filter_map(|pod| valid(pod.cpu))
+        .fold(0.0_f64, f64::max);
     let mut limits: BTreeMap<&str, f64> = BTreeMap::new();
     let mut shown = Vec::new();
     for name in names {
@@ -37,11 +44,17 @@ pub(crate) fn decide(
             .collect();
         let offered = through(tick, name, |_, offered| offered);
         let admitted = through(tick, name, |api, offered| {
-            let limit = tick.in_force.as_ref().and_then(|outputs| valid(outputs.per_api.get(api).copied()));
+            let limit = tick
+                .in_force
+                .as_ref()
+                .and_then(|outputs| valid(outputs.per_api.get(api).copied()));
             limit.map_or(offered, |limit| limit.min(offered))
         });
         // A service is told what its callers may send as if that were a limit of its own.
-        let in_force = (admitted < offered).then(|| Outputs { limit: Some(admitted), ..Outputs::default() });
+        let in_force = (admitted < offered).then(|| Outputs {
+            limit: Some(admitted),
+            ..Outputs::default()
+        });
         let view = View {
             pods,
             instead: None,
@@ -50,7 +63,11 @@ pub(crate) fn decide(
             in_force: in_force.as_ref(),
         };
         // Answers are late all along a path when one service of it is: only the busy one is to blame.
-        let own = Context { excused: busiest > t::BUSY, p95: None, ..*context };
+        let own = Context {
+            excused: busiest > t::BUSY,
+            p95: None,
+            ..*context
+        };
         if state.tick(&view, &own).is_none() {
             continue;
         }
@@ -61,7 +78,9 @@ pub(crate) fn decide(
             }
         }
     }
-    if states.values().all(|state| state.ready < 1.0) || tick.apis.values().all(|api| valid(api.offered).is_none()) {
+    if states.values().all(|state| state.ready < 1.0)
+        || tick.apis.values().all(|api| valid(api.offered).is_none())
+    {
         return None;
     }
     let shares = fill(config, tick, &limits);
@@ -73,7 +92,13 @@ pub(crate) fn decide(
     let (word, reason) = if shown.is_empty() {
         ("Open", "no service is overloaded".to_owned())
     } else {
-        ("Limiting", format!("APIs share what their services can do: {}", shown.join(", ")))
+        (
+            "Limiting",
+            format!(
+                "APIs share what their services can do: {}",
+                shown.join(", ")
+            ),
+        )
     };
     Some((outputs, word, reason))
 }
@@ -92,13 +117,21 @@ fn through(tick: &Tick, service: &str, of: impl Fn(&str, f64) -> f64) -> f64 {
 
 /// Raises all APIs by equal shares of what they offer until a service on their path is full; those that reach no full service
 /// go on. Higher tiers are filled first.
-fn fill<'a>(config: &Config, tick: &'a Tick, limits: &BTreeMap<&str, f64>) -> BTreeMap<&'a str, f64> {
-    let mut left: BTreeMap<&str, f64> = limits.iter().map(|(name, limit)| (*name, *limit)).collect();
+fn fill<'a>(
+    config: &Config,
+    tick: &'a Tick,
+    limits: &BTreeMap<&str, f64>,
+) -> BTreeMap<&'a str, f64> {
+    let mut left: BTreeMap<&str, f64> =
+        limits.iter().map(|(name, limit)| (*name, *limit)).collect();
     let mut shares = BTreeMap::new();
     let mut tiers: BTreeMap<usize, Vec<&'a str>> = BTreeMap::new();
     for (name, api) in &tick.apis {
         if valid(api.offered).is_some_and(|offered| offered > 0.0) {
-            tiers.entry(crate::tiers::rank(config, api.tier.as_ref())).or_default().push(name);
+            tiers
+                .entry(crate::tiers::rank(config, api.tier.as_ref()))
+                .or_default()
+                .push(name);
         }
     }
     for apis in tiers.into_values().rev() {
@@ -120,8 +153,9 @@ fn fill<'a>(config: &Config, tick: &'a Tick, limits: &BTreeMap<&str, f64>) -> BT
             };
             take(&mut left, tick, &open, room);
             level += room;
-            let (stopped, rest): (Vec<&str>, Vec<&str>) =
-                open.into_iter().partition(|api| load(tick, api, full) > 0.0);
+            let (stopped, rest): (Vec<&str>, Vec<&str>) = open
+                .into_iter()
+                .partition(|api| load(tick, api, full) > 0.0);
             for api in stopped {
                 shares.insert(api, (level * offered(tick, api)).max(config.floor));
             }
@@ -139,10 +173,15 @@ fn take(left: &mut BTreeMap<&str, f64>, tick: &Tick, apis: &[&str], part: f64) {
 }
 
 fn load(tick: &Tick, api: &str, service: &str) -> f64 {
-    let calls = tick.apis.get(api).map_or(0, |api| api.path.iter().filter(|step| *step == service).count());
+    let calls = tick.apis.get(api).map_or(0, |api| {
+        api.path.iter().filter(|step| *step == service).count()
+    });
     calls as f64 * offered(tick, api)
 }
 
 fn offered(tick: &Tick, api: &str) -> f64 {
-    tick.apis.get(api).and_then(|api| valid(api.offered)).unwrap_or(0.0)
+    tick.apis
+        .get(api)
+        .and_then(|api| valid(api.offered))
+        .unwrap_or(0.0)
 }

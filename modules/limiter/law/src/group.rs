@@ -85,14 +85,21 @@ impl Group {
     /// One tick: looks at `signal` and sets `self.limit`.
     pub fn tick(&mut self, signal: &Signal, c: &Context) -> Evidence {
         let lead = (c.window / c.interval - 1.0).clamp(0.0, 2.0 * t::MOST_LEAD);
-        let rates = self.before.map_or(signal.rates, |before| signal.rates.ahead(&before, lead / 2.0));
-        let newest = self.before.map_or(signal.rates, |before| signal.rates.ahead(&before, lead));
+        let rates = self.before.map_or(signal.rates, |before| {
+            signal.rates.ahead(&before, lead / 2.0)
+        });
+        let newest = self
+            .before
+            .map_or(signal.rates, |before| signal.rates.ahead(&before, lead));
         let carried = |cpu: f64, before: f64| (cpu + lead * (cpu - before)).clamp(0.0, 1.0);
-        let cpu = signal.cpu.map(|cpu| self.cpu_before.map_or(cpu, |before| carried(cpu, before)));
+        let cpu = signal
+            .cpu
+            .map(|cpu| self.cpu_before.map_or(cpu, |before| carried(cpu, before)));
         self.before = Some(signal.rates);
         self.cpu_before = signal.cpu;
         let mut evidence = self.evidence(signal, &rates, c);
-        self.capacity.learn(signal, &rates, &evidence, self.phase == Phase::Calm);
+        self.capacity
+            .learn(signal, &rates, &evidence, self.phase == Phase::Calm);
         evidence.overloaded = self.is_overloaded(cpu, &rates, &evidence, c);
         self.advance_backlog(&rates, c);
         let phase = self.phase;
@@ -105,14 +112,22 @@ impl Group {
 
     fn evidence(&self, signal: &Signal, rates: &Rates, c: &Context) -> Evidence {
         let late = rates.late * signal.pods * c.interval;
-        let late_share = if late < t::FEW_CALLS { 0.0 } else { rates.late_share() };
+        let late_share = if late < t::FEW_CALLS {
+            0.0
+        } else {
+            rates.late_share()
+        };
         let base = self.capacity.base_s;
         // Requests in the pods are of now, rates are of a window: where a limit is in force, it is what is admitted now.
         let admitted = match c.in_force {
             Some(limit) if self.phase != Phase::Calm => limit.min(rates.offered),
             _ => signal.rates.done().max(signal.rates.accepted),
         };
-        let time = signal.inflight.filter(|_| admitted > 0.1).map(|n| n / admitted).or(signal.mean_s);
+        let time = signal
+            .inflight
+            .filter(|_| admitted > 0.1)
+            .map(|n| n / admitted)
+            .or(signal.mean_s);
         Evidence {
             late_share,
             wait_s: time.zip(base).map(|(time, base)| (time - base).max(0.0)),
@@ -125,7 +140,13 @@ impl Group {
 
     /// Whether answers are late for want of capacity. Late answers of pods that have CPU to spare are not, unless it lasts: then
     /// the bottleneck is behind the pods.
-    fn is_overloaded(&mut self, cpu: Option<f64>, rates: &Rates, e: &Evidence, c: &Context) -> bool {
+    fn is_overloaded(
+        &mut self,
+        cpu: Option<f64>,
+        rates: &Rates,
+        e: &Evidence,
+        c: &Context,
+    ) -> bool {
         let waits = e.wait_s.is_some_and(|wait| wait > t::WAIT_SHARE * c.slo);
         self.queued = if waits { self.queued + 1 } else { 0 };
         let slow = c.p95.is_some_and(|p95| p95 > c.slo) && rates.late_share() > t::LATE_SHARE;
@@ -152,15 +173,19 @@ impl Group {
             self.backlog = 0.0;
             return;
         }
-        let Some(capacity) = self.capacity.value else { return };
-        let admitted = c.in_force.map_or(rates.offered, |limit| limit.min(rates.offered));
+        let Some(capacity) = self.capacity.value else {
+            return;
+        };
+        let admitted = c
+            .in_force
+            .map_or(rates.offered, |limit| limit.min(rates.offered));
         self.backlog = (self.backlog + (admitted - capacity) * c.dt).max(0.0);
     }
 
     fn calm(&mut self, rates: &Rates, newest: &Rates, e: &Evidence, c: &Context) {
         let since = c.age + c.interval;
         if e.overloaded {
-            let capacity = self.capacity.guess(rates, newest.accepted.max(rates.accepted));
+            let capacity = self.capacity.guess(newest.accepted.max(rates.accepted));
             let queued = match e.wait_s {
                 Some(wait) if e.late_share < t::MANY_LATE => wait * capacity,
                 _ => t::MARGIN * (c.slo * capacity).max((newest.accepted - capacity) * since),
@@ -170,13 +195,18 @@ impl Group {
             self.enter_limiting(queued, c);
             return;
         }
-        let ceiling = self.limit.zip(c.in_force).map(|(own, in_force)| own.min(in_force));
+        let ceiling = self
+            .limit
+            .zip(c.in_force)
+            .map(|(own, in_force)| own.min(in_force));
         let binding = ceiling.filter(|ceiling| rates.offered > t::AIM * ceiling);
         if let Some((ceiling, capacity)) = binding.zip(self.capacity.value) {
             // What the ceiling may have let in above the capacity since the overload began.
             let burst = t::CALM_BUCKET * ceiling;
             let queued = (ceiling.min(rates.offered) - capacity).max(0.0) * since + burst;
-            let queued = e.wait_s.map_or(queued, |wait| queued.min(2.0 * wait * capacity + (ceiling - capacity).max(0.0) * since));
+            let queued = e.wait_s.map_or(queued, |wait| {
+                queued.min(2.0 * wait * capacity + (ceiling - capacity).max(0.0) * since)
+            });
             self.enter_limiting(queued, c);
             return;
         }
@@ -186,7 +216,10 @@ impl Group {
 
     /// A ceiling above the known capacity, so that an overload finds a limit in force.
     fn arm_ceiling(&mut self, c: &Context) {
-        let ceiling = self.capacity.trusted().map(|capacity| capacity * t::CEILING);
+        let ceiling = self
+            .capacity
+            .trusted()
+            .map(|capacity| capacity * t::CEILING);
         match (ceiling, self.limit) {
             (Some(new), Some(old)) if (new - old).abs() < t::CEILING_BAND * old => {}
             (None, _) => {}
@@ -203,7 +236,14 @@ impl Group {
         self.aim(c, true);
     }
 
-    fn limiting(&mut self, signal: &Signal, newest: &Rates, cpu: Option<f64>, e: &Evidence, c: &Context) {
+    fn limiting(
+        &mut self,
+        signal: &Signal,
+        newest: &Rates,
+        cpu: Option<f64>,
+        e: &Evidence,
+        c: &Context,
+    ) {
         let Some(capacity) = self.capacity.value else {
             self.phase = Phase::Calm;
             return;
@@ -216,14 +256,25 @@ impl Group {
                 Some(wait) => wait < t::WAIT_SHARE * c.slo,
                 None => newest.ok > 2.0 * newest.late,
             };
-            if recent && (in_time || cpu.is_some_and(|cpu| self.capacity.cpu_tells && cpu < t::IDLE_CPU)) {
+            if recent
+                && (in_time || cpu.is_some_and(|cpu| self.capacity.cpu_tells && cpu < t::IDLE_CPU))
+            {
                 self.until_seen = false;
                 self.backlog = 0.0;
             }
-        } else if self.drained(c) && self.still_late(newest, e, c, recent, seen >= c.window) {
-            self.stuck(newest, c);
-        } else if recent && e.wait_s.is_some_and(|wait| wait > t::WAIT_SHARE * c.slo) && self.capacity.take_back(c.now) {
+        } else if self.drained(c) && still_late(newest, e, c, recent, seen >= c.window) {
+            self.stuck(newest, cpu, c);
+        } else if recent
+            && e.wait_s.is_some_and(|wait| wait > t::WAIT_SHARE * c.slo)
+            && self.capacity.take_back(c.now)
+        {
             self.backlog = e.wait_s.unwrap_or(0.0) * capacity;
+        } else if recent
+            && e.late_share < t::MANY_LATE
+            && e.wait_s.is_some_and(|wait| wait > 0.5 * c.slo)
+        {
+            self.backlog = t::MARGIN * e.wait_s.unwrap_or(0.0) * capacity;
+            self.capacity.admit_less(t::SOON_LESS, c.now);
         } else if clean && e.late_share < t::MANY_LATE {
             self.stuck = 0;
             match e.wait_s {
@@ -234,8 +285,14 @@ impl Group {
             self.capacity.correct(signal, e, c);
         }
         let capacity = self.capacity.value.unwrap_or(capacity);
-        let spare = signal.rates.offered.max(e.offered) < t::SPARE * capacity && !e.overloaded && self.drained(c);
-        self.idle = if spare && !self.until_seen { self.idle + 1 } else { 0 };
+        let spare = signal.rates.offered.max(e.offered) < t::SPARE * capacity
+            && !e.overloaded
+            && self.drained(c);
+        self.idle = if spare && !self.until_seen {
+            self.idle + 1
+        } else {
+            0
+        };
         if self.idle >= t::IDLE_TICKS {
             self.phase = Phase::Calm;
             self.capacity.proven = true;
@@ -246,49 +303,74 @@ impl Group {
         }
     }
 
-    /// Whether too much is late although the limit had time to act. Soon after a change only the plainest case counts.
-    fn still_late(&self, newest: &Rates, e: &Evidence, c: &Context, recent: bool, whole: bool) -> bool {
-        let waits = e.wait_s.is_none_or(|wait| wait > 0.5 * c.slo);
-        (recent && waits && newest.late_share() > t::MOST_LATE) || (whole && newest.late_share() >= t::MANY_LATE)
-    }
-
     fn drained(&self, c: &Context) -> bool {
-        self.capacity.value.is_none_or(|capacity| self.backlog < 0.3 * c.slo * capacity)
+        self.capacity
+            .value
+            .is_none_or(|capacity| self.backlog < 0.3 * c.slo * capacity)
     }
 
     /// Late answers although the queue should be empty: it was longer than thought, or there is less capacity. Little is admitted
     /// until answers are seen to come in time. Where much is answered in time all the same (newest first, or work of clients that
     /// left is dropped), that is the capacity.
-    fn stuck(&mut self, newest: &Rates, c: &Context) {
-        let Some(capacity) = self.capacity.value else { return };
+    fn stuck(&mut self, newest: &Rates, cpu: Option<f64>, c: &Context) {
+        let Some(capacity) = self.capacity.value else {
+            return;
+        };
         self.stuck += 1;
         self.capacity.not_by_cpu(capacity, t::FIRST_CUT);
         self.capacity.lowered(capacity, c.now);
         if newest.ok > 0.35 * newest.accepted {
             let least = self.capacity.held().unwrap_or(0.6 * capacity);
-            self.capacity.value = Some(newest.ok.clamp(least.min(0.97 * capacity), 0.97 * capacity));
+            self.capacity.value =
+                Some(newest.ok.clamp(least.min(0.97 * capacity), 0.97 * capacity));
             return;
         }
-        let factor = if self.stuck > 1 { t::CUT } else { t::FIRST_CUT };
-        self.capacity.value = Some(factor * capacity);
+        if cpu.is_some_and(|cpu| self.capacity.cpu_tells && cpu < t::IDLE_CPU) && !c.excused {
+            self.capacity.cpu_misleads();
+        } else {
+            let factor = if self.stuck > 1 { t::CUT } else { t::FIRST_CUT };
+            self.capacity.value = Some(factor * capacity);
+        }
         self.until_seen = true;
     }
 
     /// The limit that empties the queue within a tick and admits what the pods can do.
     fn aim(&mut self, c: &Context, first: bool) {
-        let Some(capacity) = self.capacity.value else { return };
+        let Some(capacity) = self.capacity.value else {
+            return;
+        };
         let in_force = c.in_force.unwrap_or(capacity * 2.0);
-        let at_effect = (self.backlog + (in_force - capacity).clamp(-capacity, capacity) * t::DELIVERY).max(0.0);
-        let small = if self.phase == Phase::Drain { t::QUEUE_SHARE } else { 2.0 * t::QUEUE_SHARE };
-        let spared = if at_effect > small * c.slo * capacity { at_effect / c.interval } else { 0.0 };
-        let mut target = if self.until_seen { 0.0 } else { t::AIM * capacity - spared };
+        let at_effect = (self.backlog
+            + (in_force - capacity).clamp(-capacity, capacity) * t::DELIVERY)
+            .max(0.0);
+        let small = if self.phase == Phase::Drain {
+            t::QUEUE_SHARE
+        } else {
+            2.0 * t::QUEUE_SHARE
+        };
+        let spared = if at_effect > small * c.slo * capacity {
+            at_effect / c.interval
+        } else {
+            0.0
+        };
+        let mut target = if self.until_seen {
+            0.0
+        } else {
+            t::AIM * capacity - spared
+        };
         if self.deep && spared == 0.0 && !first {
             target = t::HALF * capacity;
             self.deep = false;
         }
         let target = target.max(t::LEAST * capacity);
-        self.phase = if spared > 0.0 || self.until_seen { Phase::Drain } else { Phase::Hold };
-        let far = self.limit.is_none_or(|limit| (target - limit).abs() > t::BAND * limit);
+        self.phase = if spared > 0.0 || self.until_seen {
+            Phase::Drain
+        } else {
+            Phase::Hold
+        };
+        let far = self
+            .limit
+            .is_none_or(|limit| (target - limit).abs() > t::BAND * limit);
         if first || far {
             self.set(target, c);
         }
@@ -298,4 +380,11 @@ impl Group {
         self.limit = Some(limit);
         self.changed_at = c.now + t::DELIVERY;
     }
+}
+
+/// Whether too much is late although the limit had time to act. Soon after a change only the plainest case counts.
+fn still_late(newest: &Rates, e: &Evidence, c: &Context, recent: bool, whole: bool) -> bool {
+    let waits = e.wait_s.is_none_or(|wait| wait > 0.5 * c.slo);
+    (recent && waits && newest.late_share() > t::MOST_LATE)
+        || (whole && newest.late_share() >= t::MANY_LATE)
 }

@@ -9,17 +9,25 @@ use crate::{Config, Tick};
 /// # Errors
 /// The text says what is wrong with the line.
 pub fn tick(line: &str) -> Result<Tick, String> {
-    let value: Value = serde_json::from_str(&finite(line)).map_err(|error| format!("no JSON: {error}"))?;
-    let Value::Object(mut object) = value else { return Err("a tick must be a JSON object".to_owned()) };
+    let value: Value =
+        serde_json::from_str(&finite(line)).map_err(|error| format!("no JSON: {error}"))?;
+    let Value::Object(mut object) = value else {
+        return Err("a tick must be a JSON object".to_owned());
+    };
     numbers(&mut object, &["as_of"]);
     let t = object.get("t").and_then(number).unwrap_or(0.0);
     object.insert("t".to_owned(), t.into());
-    for (group, texts) in [("apis", &["path", "tier"][..]), ("pods", &["service", "ready"][..])] {
+    for (group, texts) in [
+        ("apis", &["path", "tier"][..]),
+        ("pods", &["service", "ready"][..]),
+    ] {
         let mut kept = Map::new();
         if let Some(Value::Object(entries)) = object.remove(group) {
             for (name, entry) in entries {
                 if let Value::Object(mut entry) = entry {
-                    entry.retain(|key, value| texts.contains(&key.as_str()) || number(value).is_some());
+                    entry.retain(|key, value| {
+                        texts.contains(&key.as_str()) || number(value).is_some()
+                    });
                     tidy(&mut entry);
                     kept.insert(name, Value::Object(entry));
                 }
@@ -55,7 +63,9 @@ fn finite(line: &str) -> String {
     let mut quoted = false;
     let mut rest = line;
     while let Some(c) = rest.chars().next() {
-        let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !quoted && rest.starts_with(word));
+        let word = ["-Infinity", "Infinity", "NaN"]
+            .into_iter()
+            .find(|word| !quoted && rest.starts_with(word));
         if let Some(word) = word {
             text.push_str("null");
             rest = &rest[word.len()..];
@@ -80,7 +90,10 @@ fn number(value: &Value) -> Option<f64> {
 
 fn numbers(object: &mut Map<String, Value>, keys: &[&str]) {
     for key in keys {
-        if object.get(*key).is_some_and(|value| number(value).is_none()) {
+        if object
+            .get(*key)
+            .is_some_and(|value| number(value).is_none())
+        {
             object.remove(*key);
         }
     }
@@ -88,10 +101,16 @@ fn numbers(object: &mut Map<String, Value>, keys: &[&str]) {
 
 /// Keeps texts where texts are expected.
 fn tidy(entry: &mut Map<String, Value>) {
-    if entry.get("path").is_some_and(|path| path.as_array().is_none_or(|path| !path.iter().all(Value::is_string))) {
+    if entry.get("path").is_some_and(|path| {
+        path.as_array()
+            .is_none_or(|path| !path.iter().all(Value::is_string))
+    }) {
         entry.remove("path");
     }
-    if entry.get("service").is_some_and(|service| !service.is_string()) {
+    if entry
+        .get("service")
+        .is_some_and(|service| !service.is_string())
+    {
         entry.remove("service");
     }
     if entry.get("ready").is_some_and(|ready| !ready.is_boolean()) {
@@ -101,15 +120,14 @@ fn tidy(entry: &mut Map<String, Value>) {
 
 /// Limits with numbers only.
 fn outputs(value: Value) -> Option<Value> {
-    let Value::Object(mut object) = value else { return None };
+    let Value::Object(mut object) = value else {
+        return None;
+    };
     numbers(&mut object, &["limit", "bucket_s"]);
     for key in ["per_pod", "per_api"] {
-        match object.remove(key) {
-            Some(Value::Object(mut limits)) => {
-                limits.retain(|_, limit| number(limit).is_some());
-                object.insert(key.to_owned(), Value::Object(limits));
-            }
-            _ => continue,
+        if let Some(Value::Object(mut limits)) = object.remove(key) {
+            limits.retain(|_, limit| number(limit).is_some());
+            object.insert(key.to_owned(), Value::Object(limits));
         }
     }
     Some(Value::Object(object))

@@ -48,28 +48,60 @@ pub(crate) struct View<'a> {
 impl Service {
     /// One tick. `None`: there is nothing to go by.
     pub fn tick(&mut self, view: &View<'_>, context: &Context) -> Option<Evidence> {
-        let ready: BTreeMap<&str, &Pod> =
-            view.pods.iter().filter(|(_, pod)| pod.ready != Some(false)).map(|(name, pod)| (*name, *pod)).collect();
+        let ready: BTreeMap<&str, &Pod> = view
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.ready != Some(false))
+            .map(|(name, pod)| (*name, *pod))
+            .collect();
         self.ready = (ready.len() as f64).max(1.0);
-        self.outliers.retain(|name, _| ready.contains_key(name.as_str()));
-        self.suspects.retain(|name, _| ready.contains_key(name.as_str()));
+        self.outliers
+            .retain(|name, _| ready.contains_key(name.as_str()));
+        self.suspects
+            .retain(|name, _| ready.contains_key(name.as_str()));
         self.follow_new_pods(&ready, context);
-        let usual = |name: &str| !self.outliers.contains_key(name) && !self.warming.contains_key(name);
-        let normal = ready.iter().filter(|(name, _)| usual(name)).map(|(_, pod)| *pod);
+        let usual =
+            |name: &str| !self.outliers.contains_key(name) && !self.warming.contains_key(name);
+        let normal = ready
+            .iter()
+            .filter(|(name, _)| usual(name))
+            .map(|(_, pod)| *pod);
         let mut signal = Signal::of_pods(normal).or_else(|| view.instead.clone())?;
         signal.mean_s = view.mean_s;
         if let Some(offered) = view.offered {
             signal.rates.offered = (offered / self.ready).max(signal.rates.accepted);
         }
-        let share = view.in_force.and_then(|outputs| valid(outputs.limit)).map(|limit| limit / self.ready);
-        let evidence = self.main.tick(&signal, &Context { in_force: share, ..*context });
+        let share = view
+            .in_force
+            .and_then(|outputs| valid(outputs.limit))
+            .map(|limit| limit / self.ready);
+        let evidence = self.main.tick(
+            &signal,
+            &Context {
+                in_force: share,
+                ..*context
+            },
+        );
         self.find_outliers(&ready, context);
         for (name, outlier) in &mut self.outliers {
-            let Some(signal) = ready.get(name.as_str()).and_then(|pod| Signal::of_pods(std::iter::once(*pod))) else {
+            let Some(signal) = ready
+                .get(name.as_str())
+                .and_then(|pod| Signal::of_pods(std::iter::once(*pod)))
+            else {
                 continue;
             };
-            let own = view.in_force.and_then(|outputs| valid(outputs.per_pod.get(name).copied())).or(share);
-            outlier.group.tick(&signal, &Context { in_force: own, p95: None, ..*context });
+            let own = view
+                .in_force
+                .and_then(|outputs| valid(outputs.per_pod.get(name).copied()))
+                .or(share);
+            outlier.group.tick(
+                &signal,
+                &Context {
+                    in_force: own,
+                    p95: None,
+                    ..*context
+                },
+            );
         }
         self.release_outliers();
         Some(evidence)
@@ -77,18 +109,32 @@ impl Service {
 
     /// A new pod is slower than the others until it proves to be as fast, or for a time. When all pods are new, none is.
     fn follow_new_pods(&mut self, ready: &BTreeMap<&str, &Pod>, c: &Context) {
-        self.warming.retain(|name, _| ready.contains_key(name.as_str()));
+        self.warming
+            .retain(|name, _| ready.contains_key(name.as_str()));
         let usual = self.main.capacity.value;
         self.warming.retain(|name, since| {
-            let signal = ready.get(name.as_str()).and_then(|pod| Signal::of_pods(std::iter::once(*pod)));
-            let by_cpu = signal.and_then(|s| s.cpu.filter(|cpu| *cpu > 0.05).map(|cpu| s.rates.done() / cpu));
-            let fast = usual.zip(by_cpu).is_some_and(|(usual, by_cpu)| by_cpu > 0.85 * usual);
+            let signal = ready
+                .get(name.as_str())
+                .and_then(|pod| Signal::of_pods(std::iter::once(*pod)));
+            let by_cpu = signal.and_then(|s| {
+                s.cpu
+                    .filter(|cpu| *cpu > 0.05)
+                    .map(|cpu| s.rates.done() / cpu)
+            });
+            let fast = usual
+                .zip(by_cpu)
+                .is_some_and(|(usual, by_cpu)| by_cpu > 0.85 * usual);
             c.now - *since < t::WARM_S && !fast
         });
         let is_new = |name: &&&str| !self.known.contains(**name);
-        let new: Vec<String> = ready.keys().filter(is_new).map(|name| (*name).to_owned()).collect();
+        let new: Vec<String> = ready
+            .keys()
+            .filter(is_new)
+            .map(|name| (*name).to_owned())
+            .collect();
         if new.len() < ready.len() {
-            self.warming.extend(new.into_iter().map(|name| (name, c.now)));
+            self.warming
+                .extend(new.into_iter().map(|name| (name, c.now)));
         }
         self.known = ready.keys().map(|name| (*name).to_owned()).collect();
         if self.warming.len() >= ready.len() {
@@ -100,8 +146,13 @@ impl Service {
     fn find_outliers(&mut self, ready: &BTreeMap<&str, &Pod>, c: &Context) {
         let normal: Vec<(&str, Signal)> = ready
             .iter()
-            .filter(|(name, _)| !self.outliers.contains_key(**name) && !self.warming.contains_key(**name))
-            .filter_map(|(name, pod)| Signal::of_pods(std::iter::once(*pod)).map(|signal| (*name, signal)))
+            .filter(|(name, _)| {
+                !self.outliers.contains_key(**name) && !self.warming.contains_key(**name)
+            })
+            .filter_map(|(name, pod)| {
+                Signal::of_pods(std::iter::once(*pod)).map(|signal| (*name, signal))
+            })
+            .filter(|(_, signal)| !signal.rates.fails())
             .collect();
         if normal.len() < 2 || self.main.phase == Phase::Drain {
             return;
@@ -110,15 +161,20 @@ impl Service {
         for (name, own) in &normal {
             let others = normal.iter().filter(|(other, _)| other != name);
             let count = (normal.len() - 1) as f64;
-            let (late, served) = others.clone().fold((0.0, 0.0), |(late, served), (_, signal)| {
-                (late + signal.rates.late, served + signal.rates.served())
-            });
+            let (late, served) = others
+                .clone()
+                .fold((0.0, 0.0), |(late, served), (_, signal)| {
+                    (late + signal.rates.late, served + signal.rates.served())
+                });
             let others_late = if served > 0.0 { late / served } else { 0.0 };
             let others_cpu = others.filter_map(|(_, signal)| signal.cpu).sum::<f64>() / count;
             let many = own.rates.late * c.window > t::FEW_CALLS;
-            let busier = own.cpu.is_some_and(|cpu| cpu > 0.98 && others_cpu < t::BUSY);
+            let busier = own
+                .cpu
+                .is_some_and(|cpu| cpu > 0.98 && others_cpu < t::BUSY);
             let worse = others_late < t::OUTLIER_LATE / 5.0 || busier;
-            if many && own.rates.late_share() > t::OUTLIER_LATE && worse {
+            let late = many && own.rates.late_share() > t::OUTLIER_LATE && worse;
+            if late || slow_by_cpu(own, &normal, c) {
                 let ticks = self.suspects.entry((*name).to_owned()).or_insert(0);
                 *ticks += 1;
                 if *ticks >= t::OUTLIER_TICKS {
@@ -145,9 +201,33 @@ impl Service {
         self.outliers.retain(|_, outlier| {
             let own = outlier.group.capacity.value;
             let same = usual.zip(own).is_some_and(|(usual, own)| own > 0.9 * usual);
-            let calm = outlier.group.phase == Phase::Calm;
+            // Where CPU use says how fast it is, a calm pod is slow all the same.
+            let slow = self
+                .main
+                .capacity
+                .by_cpu()
+                .zip(outlier.group.capacity.by_cpu())
+                .map(|(usual, own)| own < 0.8 * usual);
+            let calm = outlier.group.phase == Phase::Calm && slow != Some(true);
             outlier.well = if same || calm { outlier.well + 1 } else { 0 };
             outlier.well < t::OUTLIER_WELL_TICKS
         });
     }
+}
+
+/// Whether a pod does much less with its CPU than the others.
+fn slow_by_cpu(own: &Signal, all: &[(&str, Signal)], c: &Context) -> bool {
+    let Some(cpu) = own
+        .cpu
+        .filter(|cpu| *cpu > t::SLOW_CPU && own.rates.served() * c.window > t::SLOW_CALLS)
+    else {
+        return false;
+    };
+    let known = all
+        .iter()
+        .filter_map(|(_, signal)| signal.cpu.map(|cpu| (signal.rates.served(), cpu)));
+    let (work, used) = known.fold((-own.rates.served(), -cpu), |(work, used), (done, cpu)| {
+        (work + done, used + cpu)
+    });
+    used > 0.05 && own.rates.served() / cpu < t::SLOW_SHARE * work / used
 }

@@ -31,6 +31,11 @@ impl Rates {
         share(self.late, self.served())
     }
 
+    /// Whether most answers are errors.
+    pub fn fails(&self) -> bool {
+        share(self.errors, self.done()) > t::FAILING
+    }
+
     /// What the rates of a window say of its end: a window lags by half its length, so the change from tick to tick is carried
     /// on by `lead` ticks. Never below zero.
     pub fn ahead(&self, before: &Rates, lead: f64) -> Rates {
@@ -65,7 +70,11 @@ impl Rates {
 
 /// `part / whole`, 0 where there is nothing.
 pub(crate) fn share(part: f64, whole: f64) -> f64 {
-    if whole > 1e-9 { (part / whole).clamp(0.0, 1.0) } else { 0.0 }
+    if whole > 1e-9 {
+        (part / whole).clamp(0.0, 1.0)
+    } else {
+        0.0
+    }
 }
 
 /// What is known of a group of pods at one tick.
@@ -86,14 +95,15 @@ impl Signal {
     /// Means over `pods`; `None` where none of them has rates. A pod that mostly fails says nothing about the others, unless all
     /// of them do.
     pub fn of_pods<'a>(pods: impl Iterator<Item = &'a Pod>) -> Option<Signal> {
-        let known: Vec<(&Pod, Rates)> = pods.filter_map(|pod| of_pod(pod).map(|rates| (pod, rates))).collect();
-        let failing = |rates: &Rates| share(rates.errors, rates.done()) > t::FAILING;
-        let all_fail = known.iter().all(|(_, rates)| failing(rates));
+        let known: Vec<(&Pod, Rates)> = pods
+            .filter_map(|pod| of_pod(pod).map(|rates| (pod, rates)))
+            .collect();
+        let all_fail = known.iter().all(|(_, rates)| rates.fails());
         let mut sum = Rates::default();
         let mut count = 0.0;
         let mut inflight = Mean::default();
         let mut cpu = Mean::default();
-        for (pod, rates) in known.iter().filter(|(_, rates)| all_fail || !failing(rates)) {
+        for (pod, rates) in known.iter().filter(|(_, rates)| all_fail || !rates.fails()) {
             sum.add(rates);
             count += 1.0;
             inflight.add(valid(pod.inflight));
@@ -133,7 +143,9 @@ pub(crate) fn mean_time(tick: &Tick) -> Option<f64> {
     let mut weight = 0.0;
     let mut sum = 0.0;
     for api in tick.apis.values() {
-        let Some(mean) = valid(api.mean_s) else { continue };
+        let Some(mean) = valid(api.mean_s) else {
+            continue;
+        };
         let answers = valid(api.ok).unwrap_or(0.0) + valid(api.late).unwrap_or(0.0);
         weight += answers;
         sum += answers * mean;
@@ -170,10 +182,19 @@ fn rates(
     let errors = valid(errors).unwrap_or(0.0);
     let (ok, late) = match (valid(ok), valid(late)) {
         (None, None) => return None,
-        (Some(ok), late) => (ok, late.unwrap_or_else(|| (accepted - ok - errors).max(0.0))),
+        (Some(ok), late) => (
+            ok,
+            late.unwrap_or_else(|| (accepted - ok - errors).max(0.0)),
+        ),
         (None, Some(late)) => ((accepted - late - errors).max(0.0), late),
     };
-    Some(Rates { offered, accepted, ok, late, errors })
+    Some(Rates {
+        offered,
+        accepted,
+        ok,
+        late,
+        errors,
+    })
 }
 
 #[derive(Default)]

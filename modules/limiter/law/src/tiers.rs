@@ -12,8 +12,13 @@ use crate::{Config, Tick};
 pub(crate) fn shares(config: &Config, tick: &Tick, limit: f64) -> BTreeMap<String, f64> {
     let mut tiers: BTreeMap<usize, Vec<(&String, f64)>> = BTreeMap::new();
     for (name, api) in &tick.apis {
-        let Some(offered) = valid(api.offered) else { return BTreeMap::new() };
-        tiers.entry(rank(config, api.tier.as_ref())).or_default().push((name, offered));
+        let Some(offered) = valid(api.offered) else {
+            return BTreeMap::new();
+        };
+        tiers
+            .entry(rank(config, api.tier.as_ref()))
+            .or_default()
+            .push((name, offered));
     }
     let mut shares = BTreeMap::new();
     if tiers.len() < 2 {
@@ -24,7 +29,11 @@ pub(crate) fn shares(config: &Config, tick: &Tick, limit: f64) -> BTreeMap<Strin
         let offered: f64 = apis.iter().map(|(_, offered)| offered).sum();
         if n > 0 && offered > left {
             for (name, own) in apis {
-                let share = if offered > 0.0 { left * own / offered } else { 0.0 };
+                let share = if offered > 0.0 {
+                    left * own / offered
+                } else {
+                    0.0
+                };
                 shares.insert((*name).clone(), share.max(limit * 0.001));
             }
         }
@@ -39,10 +48,16 @@ pub(crate) fn rank(config: &Config, tier: Option<&Value>) -> usize {
     let Some(tier) = tier else { return 0 };
     let mut known: Vec<&Value> = config.tiers.iter().collect();
     if known.iter().all(|value| value.is_number()) {
-        known.sort_by(|a, b| a.as_f64().unwrap_or(0.0).total_cmp(&b.as_f64().unwrap_or(0.0)));
+        known.sort_by(|a, b| {
+            a.as_f64()
+                .unwrap_or(0.0)
+                .total_cmp(&b.as_f64().unwrap_or(0.0))
+        });
     }
     match known.iter().position(|value| *value == tier) {
         Some(position) => position + 1,
-        None => tier.as_u64().map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX).saturating_add(1)),
+        None => tier.as_u64().map_or(0, |n| {
+            usize::try_from(n).unwrap_or(usize::MAX).saturating_add(1)
+        }),
     }
 }

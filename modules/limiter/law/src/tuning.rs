@@ -86,3 +86,11 @@ pub(crate) const LEAST_CPU_PART: f64 = 0.6;
 pub(crate) const WARM_S: f64 = 40.0;
 /// Limit of a new pod, as a share of the limit of the others.
 pub(crate) const WARM_SHARE: f64 = 0.45;
+/// CPU use and calls in a window from which a pod's work per CPU is compared with that of the others.
+pub(crate) const SLOW_CPU: f64 = 0.3;
+/// See `SLOW_CPU`.
+pub(crate) const SLOW_CALLS: f64 = 100.0;
+/// Work per CPU, as a share of that of the others, that makes a pod slow.
+pub(crate) const SLOW_SHARE: f64 = 0.65;
+/// Part of a capacity under which a queue grows soon after a change.
+pub(crate) const SOON_LESS: f64 = 0.93;
