@@ -161,7 +161,7 @@ mod tests {
         };
         let mut own = Defaults::default();
         assert_eq!(settle(&mut own, 1, Some(100), 0), Some(100));
-        let limits = BTreeMap::from([("b".to_owned(), Some(bucket.clone()))]);
+        let limits = BTreeMap::from([("b".to_owned(), Some(bucket))]);
         let decided = Decided {
             limits: &limits,
             complete: true,
