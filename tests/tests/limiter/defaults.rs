@@ -82,7 +82,10 @@ async fn defaults_follow_at_once_then_every_ten_minutes() {
     let edited = spec(&[rule("300+{cpu}", 10)]);
     fixture.limiter("a", 2, &edited);
     fixture.tick(1).await;
-    assert_eq!(limits(&written(&fixture)), [415], "an edit");
+    assert_eq!(fixture.quotas("a"), [Some(415)]);
+    assert_eq!(limits(&written(&fixture)), [200], "an edit of the quota");
+    ticks(&fixture, 62).await;
+    assert_eq!(limits(&written(&fixture)), [415]);
 }
 
 #[tokio::test]

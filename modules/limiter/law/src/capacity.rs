@@ -8,6 +8,10 @@ use crate::tuning as t;
 
 /// What is known of the capacity of a pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, stored as they are"
+)]
 pub(crate) struct Capacity {
     /// Requests per second that a pod can answer in time.
     pub value: Option<f64>,

@@ -36,39 +36,7 @@ pub(crate) fn decide(
     let mut shown = Vec::new();
     for name in names {
         let state = states.entry(name.clone()).or_default();
-        let pods: BTreeMap<&str, &Pod> = tick
-            .pods
-            .iter()
-            .filter(|(_, pod)| pod.service.as_ref() == Some(name))
-            .map(|(pod_name, pod)| (pod_name.as_str(), pod))
-            .collect();
-        let offered = through(tick, name, |_, offered| offered);
-        let admitted = through(tick, name, |api, offered| {
-            let limit = tick
-                .in_force
-                .as_ref()
-                .and_then(|outputs| valid(outputs.per_api.get(api).copied()));
-            limit.map_or(offered, |limit| limit.min(offered))
-        });
-        // A service is told what its callers may send as if that were a limit of its own.
-        let in_force = (admitted < offered).then(|| Outputs {
-            limit: Some(admitted),
-            ..Outputs::default()
-        });
-        let view = View {
-            pods,
-            instead: None,
-            offered: (offered > 0.0).then_some(offered),
-            mean_s: None,
-            in_force: in_force.as_ref(),
-        };
-        // Answers are late all along a path when one service of it is: only the busy one is to blame.
-        let own = Context {
-            excused: busiest > t::BUSY,
-            p95: None,
-            ..*context
-        };
-        if state.tick(&view, &own).is_none() {
+        if !tick_service(state, tick, name, busiest, context) {
             continue;
         }
         if let Some(limit) = state.main.limit {
@@ -101,6 +69,48 @@ pub(crate) fn decide(
         )
     };
     Some((outputs, word, reason))
+}
+
+/// One tick of one of the services. `busiest` is the highest CPU use of any pod. Answers whether there is something to go by.
+fn tick_service(
+    state: &mut Service,
+    tick: &Tick,
+    name: &str,
+    busiest: f64,
+    context: &Context,
+) -> bool {
+    let own = tick
+        .pods
+        .iter()
+        .filter(|(_, pod)| pod.service.as_deref() == Some(name));
+    let pods: BTreeMap<&str, &Pod> = own
+        .map(|(pod_name, pod)| (pod_name.as_str(), pod))
+        .collect();
+    let offered = through(tick, name, |_, offered| offered);
+    let limits = tick.in_force.as_ref().map(|outputs| &outputs.per_api);
+    let admitted = through(tick, name, |api, offered| {
+        let limit = limits.and_then(|limits| valid(limits.get(api).copied()));
+        limit.map_or(offered, |limit| limit.min(offered))
+    });
+    // A service is told what its callers may send as if that were a limit of its own.
+    let in_force = (admitted < offered).then(|| Outputs {
+        limit: Some(admitted),
+        ..Outputs::default()
+    });
+    let view = View {
+        pods,
+        instead: None,
+        offered: (offered > 0.0).then_some(offered),
+        mean_s: None,
+        in_force: in_force.as_ref(),
+    };
+    // Answers are late all along a path when one service of it is: only the busy one is to blame.
+    let context = Context {
+        excused: busiest > t::BUSY,
+        p95: None,
+        ..*context
+    };
+    state.tick(&view, &context).is_some()
 }
 
 /// The sum of `of(api, offered)` over the APIs that reach `service`, each as often as its path names the service.

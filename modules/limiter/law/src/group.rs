@@ -100,7 +100,7 @@ impl Group {
         let mut evidence = self.evidence(signal, &rates, c);
         self.capacity
             .learn(signal, &rates, &evidence, self.phase == Phase::Calm);
-        evidence.overloaded = self.is_overloaded(cpu, &rates, &evidence, c);
+        evidence.overloaded = self.is_overloaded(signal.pods, cpu, &rates, &evidence, c);
         self.advance_backlog(&rates, c);
         let phase = self.phase;
         match phase {
@@ -142,12 +142,16 @@ impl Group {
     /// the bottleneck is behind the pods.
     fn is_overloaded(
         &mut self,
+        pods: f64,
         cpu: Option<f64>,
         rates: &Rates,
         e: &Evidence,
         c: &Context,
     ) -> bool {
-        let waits = e.wait_s.is_some_and(|wait| wait > t::WAIT_SHARE * c.slo);
+        let many = |wait: f64| wait * e.accepted * pods > t::FEW_QUEUED;
+        let waits = e
+            .wait_s
+            .is_some_and(|wait| wait > t::WAIT_SHARE * c.slo && many(wait));
         self.queued = if waits { self.queued + 1 } else { 0 };
         let slow = c.p95.is_some_and(|p95| p95 > c.slo) && rates.late_share() > t::LATE_SHARE;
         // A queue alone may be the work of a pause; that it lasts is an overload.

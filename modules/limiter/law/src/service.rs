@@ -54,7 +54,12 @@ impl Service {
             .filter(|(_, pod)| pod.ready != Some(false))
             .map(|(name, pod)| (*name, *pod))
             .collect();
-        self.ready = (ready.len() as f64).max(1.0);
+        if ready.is_empty() && view.instead.is_none() {
+            return None;
+        }
+        if !ready.is_empty() || self.ready < 1.0 {
+            self.ready = (ready.len() as f64).max(1.0);
+        }
         self.outliers
             .retain(|name, _| ready.contains_key(name.as_str()));
         self.suspects
@@ -83,6 +88,19 @@ impl Service {
             },
         );
         self.find_outliers(&ready, context);
+        self.tick_outliers(&ready, view, share, context);
+        self.release_outliers();
+        Some(evidence)
+    }
+
+    /// One tick of the pods that have limits of their own; `share` is in force where a pod has none.
+    fn tick_outliers(
+        &mut self,
+        ready: &BTreeMap<&str, &Pod>,
+        view: &View<'_>,
+        share: Option<f64>,
+        context: &Context,
+    ) {
         for (name, outlier) in &mut self.outliers {
             let Some(signal) = ready
                 .get(name.as_str())
@@ -103,8 +121,6 @@ impl Service {
                 },
             );
         }
-        self.release_outliers();
-        Some(evidence)
     }
 
     /// A new pod is slower than the others until it proves to be as fast, or for a time. When all pods are new, none is.

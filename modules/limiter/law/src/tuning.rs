@@ -51,9 +51,9 @@ pub(crate) const OUTLIER_TICKS: u32 = 3;
 /// Ticks in a row after which it is one of many again.
 pub(crate) const OUTLIER_WELL_TICKS: u32 = 18;
 /// Calm tokens of a bucket at least, so that chance refuses nobody below the ceiling.
-pub(crate) const CALM_TOKENS: f64 = 20.0;
+pub(crate) const CALM_TOKENS: f64 = 40.0;
 /// Time that a full bucket lasts below an armed ceiling, and in an overload, in seconds.
-pub(crate) const CALM_BUCKET: f64 = 0.3;
+pub(crate) const CALM_BUCKET: f64 = 0.45;
 /// See `CALM_BUCKET`.
 pub(crate) const BUCKET: f64 = 0.1;
 /// Time from the held limit to the fallback, in seconds.
@@ -94,3 +94,5 @@ pub(crate) const SLOW_CALLS: f64 = 100.0;
 pub(crate) const SLOW_SHARE: f64 = 0.65;
 /// Part of a capacity under which a queue grows soon after a change.
 pub(crate) const SOON_LESS: f64 = 0.93;
+/// Requests in queues below which nothing is concluded from them.
+pub(crate) const FEW_QUEUED: f64 = 20.0;

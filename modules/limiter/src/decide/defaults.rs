@@ -58,14 +58,16 @@ impl Defaults {
         }
     }
 
-    /// The limits that the defaults have from now on. An edit changes the listener anyway: they follow at once, as they do for the first
-    /// decision.
+    /// The limits that the defaults have from now on. Other rules change the listener anyway: they follow at once, as they do for the
+    /// first decision. An edit of a quota alone leaves the listener as it is, and is taken like any other limit.
     pub fn settle(&mut self, decided: &Decided<'_>, now: Duration) -> BTreeMap<String, Bucket> {
         let names: Vec<&String> = decided.limits.keys().collect();
         let rules = xxh3_64(format!("{names:?}").as_bytes());
-        let edited = self.generation != Some(decided.generation)
-            || self.rules.is_some_and(|r| r != rules)
-            || (self.open && decided.complete);
+        let edited = match self.rules {
+            Some(known) => known != rules,
+            // Which rules the object was written for is not known.
+            None => self.generation != Some(decided.generation),
+        } || (self.open && decided.complete);
         (self.generation, self.rules) = (Some(decided.generation), Some(rules));
         if let Some(limits) = self.limits.as_ref().filter(|_| !edited) {
             self.differs = differ(limits, decided).then(|| self.differs.unwrap_or(now));
@@ -141,15 +143,33 @@ mod tests {
     }
 
     #[test]
-    fn the_first_decision_and_an_edit_are_taken_at_once_and_others_seldom() {
+    fn the_first_decision_is_taken_at_once_and_others_seldom() {
         let mut own = Defaults::default();
         assert_eq!(settle(&mut own, 1, Some(100), 0), Some(100));
-        assert_eq!(settle(&mut own, 2, Some(50), 1), Some(50), "an edit");
-        assert_eq!(settle(&mut own, 2, Some(20), 2), Some(50));
-        assert_eq!(settle(&mut own, 2, Some(20), 600), Some(50));
-        assert_eq!(settle(&mut own, 2, Some(20), 601), Some(20), "ten minutes");
-        assert_eq!(settle(&mut own, 2, None, 602), Some(20));
-        assert_eq!(settle(&mut own, 2, None, 1201), None);
+        assert_eq!(settle(&mut own, 2, Some(50), 1), Some(100), "an edit");
+        assert_eq!(settle(&mut own, 2, Some(50), 599), Some(100));
+        assert_eq!(settle(&mut own, 2, Some(50), 600), Some(50), "ten minutes");
+        assert_eq!(settle(&mut own, 2, None, 602), Some(50));
+        assert_eq!(settle(&mut own, 2, None, 1200), None);
+    }
+
+    #[test]
+    fn other_rules_are_taken_at_once() {
+        let bucket = Bucket {
+            tokens: 5,
+            every: 1000,
+        };
+        let mut own = Defaults::default();
+        assert_eq!(settle(&mut own, 1, Some(100), 0), Some(100));
+        let limits = BTreeMap::from([("b".to_owned(), Some(bucket.clone()))]);
+        let decided = Decided {
+            limits: &limits,
+            complete: true,
+            generation: 2,
+            band: 0.1,
+        };
+        let taken = own.settle(&decided, Duration::from_secs(1));
+        assert_eq!(taken, BTreeMap::from([("b".to_owned(), bucket)]));
     }
 
     #[test]
