@@ -115,6 +115,7 @@ fn input(delivery: Delivery) -> LimiterInput {
             .into_iter()
             .map(|(k, v)| (k.to_owned(), Reading::fresh(v)))
             .collect(),
+        defaults: None,
         previous: Vec::new(),
         overdue: <_>::default(),
         settings: Arc::new(Settings {
