@@ -401,7 +401,7 @@ fn tune(
     args: &Args,
     scenarios: &[Scenario],
     seeds: &[u64],
-    path: &PathBuf,
+    path: &std::path::Path,
     mut tuned: grid::Table,
 ) -> Result<()> {
     fs::create_dir_all(&args.tuned)?;
@@ -414,14 +414,7 @@ fn tune(
             let figures = figures(law, params, scenarios, seeds, args.threads);
             figures.iter().map(|f| f.good).sum::<f64>() / figures.len() as f64
         });
-        println!(
-            "{law}: {:.3} with {} (published {:.3}, {} tried)",
-            best.score, best.params, best.published, best.tried
-        );
-        tuned.insert(law.clone(), best);
-        let mut text = serde_json::to_string_pretty(&tuned)?;
-        text.push('\n');
-        fs::write(path, text)?;
+        grid::keep(&mut tuned, law, best, path)?;
     }
     Ok(())
 }

@@ -230,7 +230,7 @@ fn trace(
 }
 
 /// Tunes law by law, and writes after each.
-fn tune(args: &Args, seeds: &[u64], path: &PathBuf, mut tuned: grid::Table) -> Result<()> {
+fn tune(args: &Args, seeds: &[u64], path: &std::path::Path, mut tuned: grid::Table) -> Result<()> {
     fs::create_dir_all(&args.tuned)?;
     for law in args
         .law
@@ -241,14 +241,7 @@ fn tune(args: &Args, seeds: &[u64], path: &PathBuf, mut tuned: grid::Table) -> R
             Plant::B => judge::score(&contestant(law, params), seeds, &Config::default()),
             Plant::C => plant_c::row(law, factory(law, params).as_ref(), seeds).goodput_of_target,
         });
-        println!(
-            "{law}: {:.3} with {} (published {:.3}, {} tried)",
-            best.score, best.params, best.published, best.tried
-        );
-        tuned.insert(law.clone(), best);
-        let mut text = serde_json::to_string_pretty(&tuned)?;
-        text.push('\n');
-        fs::write(path, text)?;
+        grid::keep(&mut tuned, law, best, path)?;
     }
     Ok(())
 }

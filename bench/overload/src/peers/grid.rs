@@ -153,6 +153,27 @@ fn scores(sets: &[Value], threads: usize, score: impl Fn(&Value) -> f64 + Sync) 
     scores.into_inner().unwrap_or_default()
 }
 
+/// Prints the best parameters of a law, and writes the table with them to `path`.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn keep(
+    tuned: &mut Table,
+    law: &str,
+    best: Tuned,
+    path: &std::path::Path,
+) -> anyhow::Result<()> {
+    println!(
+        "{law}: {:.3} with {} (published {:.3}, {} tried)",
+        best.score, best.params, best.published, best.tried
+    );
+    tuned.insert(law.to_owned(), best);
+    let mut text = serde_json::to_string_pretty(tuned)?;
+    text.push('\n');
+    std::fs::write(path, text)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
