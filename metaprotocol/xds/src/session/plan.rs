@@ -191,8 +191,9 @@ impl Session {
         }
     }
 
-    /// A change that was taken back before it was sent left a state that says nothing more than the baseline.
-    fn may_be_baseline(&mut self, name: &Arc<str>) {
+    /// A change that was taken back before it was sent, or a refusal that was explained by another one, left a state that says
+    /// nothing more than the baseline.
+    pub(super) fn may_be_baseline(&mut self, name: &Arc<str>) {
         if self.delta && self.wildcard {
             self.baseline_candidates.push(Arc::clone(name));
         }

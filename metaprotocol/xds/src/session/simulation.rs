@@ -462,6 +462,36 @@ fn a_change_that_is_taken_back_leaves_nothing_in_memory() {
     simulation.check();
 }
 
+#[test]
+fn a_refusal_that_another_one_explains_leaves_nothing_in_memory() {
+    let behavior = Behavior {
+        mode: Mode::Delta,
+        partial: false,
+        hints: false,
+        most: 2,
+        patience: false,
+    };
+    let mut simulation = Simulation::new(behavior);
+    for step in [
+        Step::Update(3, Content::Both(2, 0)),
+        Step::Star(true),
+        Step::Update(2, Content::All(0)),
+        Step::Write,
+        Step::Remove(2),
+        Step::Answer,
+        Step::Write,
+        Step::Update(2, Content::NotOthers(1)),
+        Step::Answer,
+        Step::Pending(true),
+        Step::Write,
+        Step::Update(0, Content::Both(0, 0)),
+    ] {
+        simulation.step(&step);
+    }
+    simulation.run_until_idle();
+    simulation.check();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 5000, failure_persistence: None, ..ProptestConfig::default() })]
 

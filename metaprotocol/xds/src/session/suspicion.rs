@@ -75,7 +75,7 @@ impl Session {
         if self.remembers_refusals && !same {
             return;
         }
-        let mut accepted = Vec::new();
+        let (mut accepted, mut cleared) = (Vec::new(), Vec::new());
         for name in &suspicion.members {
             let Some(state) = self.resources.get_mut(name) else {
                 continue;
@@ -87,10 +87,14 @@ impl Session {
             let Some(refusal) = state.refusal.take_if(|refusal| of_this(refusal)) else {
                 continue;
             };
+            cleared.push(Arc::clone(name));
             if let (true, Some(entry)) = (refusal.acked_since, state.acked.entry()) {
                 let start = state.since.max(entry.published);
                 accepted.push((Arc::clone(entry), now.saturating_duration_since(start)));
             }
+        }
+        for name in &cleared {
+            self.may_be_baseline(name);
         }
         if !accepted.is_empty() {
             actions.push(Action::Accepted(accepted));
