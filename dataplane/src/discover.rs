@@ -1,16 +1,17 @@
 //! From the objects of a mesh to the input of proxies without Istio.
 
+mod entries;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use std::sync::Arc;
 
-use trimtab_crds::istio::{ServiceEntryEndpoint, ServiceEntryPort, Sidecar, VirtualService};
+use trimtab_crds::istio::{Sidecar, VirtualService};
 use trimtab_kit::problem::Problem;
 use trimtab_mesh::DEFAULT_DOMAIN;
 use trimtab_mesh::model::{
     DestinationRule, Endpoint, EndpointSlice, Identity, Service, ServiceEntry, Transport, in_order,
-    port_protocol,
 };
 use trimtab_mesh::names::full_host;
 use trimtab_mesh::owners::Addresses;
@@ -18,7 +19,6 @@ use trimtab_metaprotocol::input::{ServicePortInput, Source};
 use trimtab_metaprotocol::owner::Owner;
 use trimtab_metaprotocol::resolve::Mesh;
 
-use crate::host::is_host;
 use crate::input::{
     AppProtocol, EndpointInput, FallbackInput, HttpLimit, HttpRoute, Listen, PortInput,
     ServiceInput, StandaloneInput,
@@ -209,68 +209,6 @@ impl Reader<'_> {
         of_pod.unwrap_or(&slice.labels).clone()
     }
 
-    fn entry(&mut self, entry: &ServiceEntry) -> Vec<ServiceInput> {
-        let spec = &entry.spec;
-        let resolution = spec.resolution.as_deref().unwrap_or("NONE");
-        if !matches!(resolution, "STATIC" | "DNS" | "DNS_ROUND_ROBIN") {
-            self.not_done(Owner::of_row("ServiceEntry", &entry.id), "spec.resolution", "a proxy without Istio must know where servers are: use STATIC with endpoints, or DNS");
-            return Vec::new();
-        }
-        if spec.workload_selector.is_some() {
-            self.not_done(
-                Owner::of_row("ServiceEntry", &entry.id),
-                "spec.workloadSelector",
-                "endpoints are not selected without Istio: write spec.endpoints",
-            );
-        }
-        let vips: BTreeSet<IpAddr> = entry.addresses().collect();
-        let mut out = Vec::new();
-        for host in &spec.hosts {
-            let host = &host.to_ascii_lowercase();
-            if !is_host(host) {
-                self.problems.push(Problem::new(
-                    Owner::of_row("ServiceEntry", &entry.id),
-                    "spec.hosts",
-                    "InvalidHost",
-                    format!(
-                        "\"{}\" is no DNS name: write for example api.example.com or *.example.com",
-                        host.escape_debug()
-                    ),
-                ));
-                continue;
-            }
-            if host.starts_with('*') && spec.endpoints.is_empty() && resolution != "STATIC" {
-                self.not_done(
-                    Owner::of_row("ServiceEntry", &entry.id),
-                    "spec.hosts",
-                    "nobody can resolve a name with a wildcard: write spec.endpoints",
-                );
-                continue;
-            }
-            let ports = spec.ports.iter().filter_map(|port| {
-                let number = port.number()?;
-                let speaks = self.speaks(host, number, speaks(port_protocol(port)));
-                let endpoints = entry_endpoints(entry, host, port, resolution);
-                Some(PortInput {
-                    number,
-                    speaks,
-                    endpoints,
-                })
-            });
-            let ports = ports.collect();
-            out.push(ServiceInput {
-                host: host.clone(),
-                namespace: entry.id.namespace.to_string(),
-                service: entry.id.name.to_string(),
-                source: Source::ServiceEntry,
-                vips: vips.iter().copied().collect(),
-                ports,
-                ..ServiceInput::default()
-            });
-        }
-        out
-    }
-
     /// Takes addresses out that belong to objects of other namespaces, where proxies listen on addresses.
     fn own_addresses(&mut self, services: &mut BTreeMap<String, ServiceInput>) {
         if !matches!(
@@ -459,34 +397,4 @@ impl StandaloneObjects {
             domain => domain,
         }
     }
-}
-
-/// Endpoints of a port of a ServiceEntry; with DNS and none written, the host itself.
-fn entry_endpoints(
-    entry: &ServiceEntry,
-    host: &str,
-    port: &ServiceEntryPort,
-    resolution: &str,
-) -> Vec<EndpointInput> {
-    let Some(target) = port.target().or(port.number()) else {
-        return Vec::new();
-    };
-    let endpoints = &entry.spec.endpoints;
-    if endpoints.is_empty() && resolution != "STATIC" {
-        return vec![EndpointInput {
-            address: host.to_owned(),
-            port: target,
-            ..EndpointInput::default()
-        }];
-    }
-    let reachable =
-        |e: &&ServiceEntryEndpoint| !e.address.is_empty() && !e.address.starts_with("unix:");
-    let one = |endpoint: &ServiceEntryEndpoint| EndpointInput {
-        address: endpoint.address.clone(),
-        port: endpoint.port(&port.name).unwrap_or(target),
-        labels: endpoint.labels.clone(),
-        weight: endpoint.weight,
-    };
-    let all: BTreeSet<EndpointInput> = endpoints.iter().filter(reachable).map(one).collect();
-    all.into_iter().collect()
 }

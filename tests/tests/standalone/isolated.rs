@@ -84,7 +84,7 @@ struct Whole {
     embedded: Embedded,
     operator: Operator,
     envoy: Option<Envoy>,
-    _upstream: Upstream,
+    upstream: Upstream,
     port: u16,
     name: &'static str,
 }
@@ -110,7 +110,7 @@ impl Whole {
             embedded,
             operator,
             envoy: None,
-            _upstream: upstream,
+            upstream,
             port,
             name,
         };
@@ -173,6 +173,16 @@ impl Whole {
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Waits until the proxy has taken all that is served now.
+    async fn until_synced(&self) {
+        until("the proxy has what is served", || {
+            let node = self.operator.cache.node(NODE).expect("it is connected");
+            let resources = node.subscriptions.into_iter().flat_map(|s| s.resources);
+            resources.into_iter().all(|r| r.is_synced())
+        })
+        .await;
     }
 
     async fn call(&self, i: usize) -> u16 {
@@ -250,12 +260,7 @@ async fn bad_routes(whole: &Whole) {
     whole
         .until_condition::<SmartLimiter>("s2", "Applied", "True")
         .await;
-    until("other changes of the routes get through", || {
-        let node = whole.operator.cache.node(NODE).expect("it is connected");
-        let of = node.subscriptions.into_iter().filter(|s| s.type_url == RDS);
-        of.flat_map(|s| s.resources).all(|r| r.is_synced())
-    })
-    .await;
+    whole.until_synced().await;
     assert_eq!(whole.call(1).await, 200, "its last good routes stay");
     report("VirtualService", took, calls.end().await);
     load(&whole.embedded, routes("/c"));
@@ -279,6 +284,58 @@ async fn bad_limit(whole: &Whole) {
         .await;
 }
 
+fn rule(i: usize, spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    spec["host"] = json!(format!("s{i}"));
+    json!({"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": format!("s{i}"), "namespace": "shop"}, "spec": spec})
+}
+
+/// Objects that describe services, each bad in turn. Returns them with the number
+/// of the host that each is for.
+fn bad_services(port: u16, at: SocketAddr) -> Vec<(usize, Value)> {
+    let (e7, e8) = (SERVICES, SERVICES + 1);
+    let at_address = |i: usize, address: &str| {
+        let mut bad = entry(i, &[&host(i)], port, at);
+        bad["spec"]["endpoints"][0]["address"] = json!(address);
+        bad
+    };
+    let mut other_transport = ten(port, at).swap_remove(2 * 4);
+    other_transport["spec"]["ports"][0]["protocol"] = json!("SCTP");
+    let hash = json!({"loadBalancer": {"consistentHash": {"httpHeaderName": "a\nb"}}});
+    let timeout = json!({"connectionPool": {"tcp": {"connectTimeout": "soon"}}});
+    vec![
+        (e7, at_address(e7, "999.0.0.1")),
+        (e7, at_address(e7, "unix:///run/e7")),
+        (e8, entry(e8, &[&host(e8), "two words.example"], port, at)),
+        (4, other_transport),
+        (6, rule(6, &json!({"trafficPolicy": hash}))),
+        (3, rule(3, &json!({"trafficPolicy": timeout}))),
+    ]
+}
+
+async fn each_bad_service(whole: &Whole) {
+    let at = whole.upstream.address();
+    for (i, bad) in bad_services(whole.port, at) {
+        let text = |field: &str| bad[field].as_str().unwrap_or_default().to_owned();
+        let name = bad["metadata"]["name"].as_str().unwrap_or_default();
+        let title = format!("{} shop/{name}", text("kind"));
+        let calls = Calls::start(whole.port, i);
+        let started = Instant::now();
+        load(&whole.embedded, bad.clone());
+        until(&format!("{bad} is named"), || {
+            whole.mistakes().iter().any(|m| m.contains(&title))
+        })
+        .await;
+        let took = started.elapsed();
+        whole.until_synced().await;
+        report(&title, took, calls.end().await);
+        for object in ten(whole.port, at) {
+            load(&whole.embedded, object);
+        }
+        whole.until_all_answer().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_object_of_ten_on_a_port_hurts_only_itself() {
     let whole = Whole::start("isolated", vec![routes("/a"), limiter("/a")]).await;
@@ -286,6 +343,7 @@ async fn a_bad_object_of_ten_on_a_port_hurts_only_itself() {
     bad_routes(&whole).await;
     bad_limit(&whole).await;
     whole.until_all_answer().await;
+    each_bad_service(&whole).await;
     whole.operator.stop().await.expect("it stops");
 }
 
