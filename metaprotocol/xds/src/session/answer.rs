@@ -39,6 +39,10 @@ impl Session {
         };
         let push = in_flight.push;
         self.withdrawn = 0;
+        // Answers come in the order of the responses. A wildcard that has not started yet still needs the names.
+        if !self.rescan {
+            self.unanswered.clear();
+        }
         match error {
             None => self.accept(&push, now, actions),
             Some(message) => self.reject(&push, &shortened(&message), now, actions),

@@ -199,6 +199,10 @@ impl Session {
         }
         baseline.snapshot = snapshot;
         self.baseline = baseline;
+        for name in self.unanswered.clone() {
+            self.track(Arc::clone(&name), false, now).must_send = true;
+            self.enqueue(&name);
+        }
     }
 
     /// Adds what comes next of the initial responses to a wildcard.

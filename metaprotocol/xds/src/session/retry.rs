@@ -119,6 +119,8 @@ impl Session {
                 // The client may have it or not.
                 self.track(Arc::clone(&name), false, now).must_send = true;
                 self.enqueue(&name);
+            } else if self.delta {
+                self.unanswered.insert(name);
             }
         }
         self.baseline.advance();

@@ -435,17 +435,25 @@ impl Simulation {
     }
 }
 
-#[test]
-fn a_change_that_is_taken_back_leaves_nothing_in_memory() {
-    let behavior = Behavior {
+/// What was wrong once, found by the property below.
+fn play(most: usize, patience: bool, steps: &[Step]) {
+    let mut simulation = Simulation::new(Behavior {
         mode: Mode::Delta,
         partial: false,
         hints: false,
-        most: 1,
-        patience: false,
-    };
-    let mut simulation = Simulation::new(behavior);
-    for step in [
+        most,
+        patience,
+    });
+    for step in steps {
+        simulation.step(step);
+    }
+    simulation.run_until_idle();
+    simulation.check();
+}
+
+#[test]
+fn a_change_that_is_taken_back_leaves_nothing_in_memory() {
+    let steps = [
         Step::Update(4, Content::All(3)),
         Step::Star(true),
         Step::Write,
@@ -455,24 +463,13 @@ fn a_change_that_is_taken_back_leaves_nothing_in_memory() {
         Step::Pending(true),
         Step::Write,
         Step::Update(4, Content::Mine(3)),
-    ] {
-        simulation.step(&step);
-    }
-    simulation.run_until_idle();
-    simulation.check();
+    ];
+    play(1, false, &steps);
 }
 
 #[test]
 fn a_refusal_that_another_one_explains_leaves_nothing_in_memory() {
-    let behavior = Behavior {
-        mode: Mode::Delta,
-        partial: false,
-        hints: false,
-        most: 2,
-        patience: false,
-    };
-    let mut simulation = Simulation::new(behavior);
-    for step in [
+    let steps = [
         Step::Update(3, Content::Both(2, 0)),
         Step::Star(true),
         Step::Update(2, Content::All(0)),
@@ -485,11 +482,24 @@ fn a_refusal_that_another_one_explains_leaves_nothing_in_memory() {
         Step::Pending(true),
         Step::Write,
         Step::Update(0, Content::Both(0, 0)),
-    ] {
-        simulation.step(&step);
-    }
-    simulation.run_until_idle();
-    simulation.check();
+    ];
+    play(2, false, &steps);
+}
+
+#[test]
+fn a_wildcard_that_begins_again_takes_back_what_was_sent_and_not_answered() {
+    let steps = [
+        Step::Star(true),
+        Step::Update(0, Content::All(1)),
+        Step::Write,
+        Step::Update(0, Content::NotMine(0)),
+        Step::Subscribe(1),
+        Step::Star(false),
+        Step::Wait,
+        Step::Write,
+        Step::Star(true),
+    ];
+    play(1, true, &steps);
 }
 
 proptest! {

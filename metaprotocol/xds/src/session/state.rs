@@ -147,6 +147,8 @@ pub(crate) struct Session {
     pub(super) patience: Option<Duration>,
     /// Responses in a row that changes did not wait for.
     pub(super) withdrawn: u32,
+    /// Names of such responses that the client had left: a wildcard that begins before they are answered covers them again.
+    pub(super) unanswered: BTreeSet<Arc<str>>,
     /// Names that a stale request lacked; the next valid request tells whether they are still subscribed.
     pub(super) dropped_by_stale: BTreeSet<Arc<str>>,
     pub(super) in_flight: Option<InFlight>,
@@ -196,6 +198,7 @@ impl Session {
             retries: Vec::new(),
             patience: None,
             withdrawn: 0,
+            unanswered: BTreeSet::new(),
             dropped_by_stale: BTreeSet::new(),
             in_flight: None,
             nonces: 0,
