@@ -5,12 +5,17 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 use trimtab_law::{Config, Outputs, State, Tick};
-use trimtab_limiter::translate::actuator::{Actuator, Aim, ConcurrencyBounds, EcdsBucket, Filter};
+use trimtab_limiter::translate::actuator::{
+    Actuator, Aim, ConcurrencyBounds, EcdsBucket, Filter, Kind,
+};
 
 use super::schedule::{self, Schedule};
 use super::stage::Stage;
 use super::variant::{SLIME_CPU, SLIME_QUOTA, Variant, aim};
 use super::{INTERVAL, PODS, SLO, law_config, measure, pod_name};
+
+/// Accepted share of what is offered below which bounds refuse.
+const REFUSES: f64 = 0.98;
 
 /// What was decided at a tick.
 #[derive(Clone, Debug, Serialize)]
@@ -73,7 +78,7 @@ impl Control {
             return (vec![aim(per_pod, 1.0); PODS], decision);
         };
         let mut tick = tick.clone();
-        tick.in_force = Some(self.in_force.clone());
+        tick.in_force = Some(self.in_force(&tick));
         let decided = state.decide(config, &tick);
         let outputs = decided.outputs;
         decision.limit = outputs.limit;
@@ -95,7 +100,7 @@ impl Control {
             let aim = by_rate(index);
             match kind {
                 // Bounds are for what the pods can do, not for what they get while a queue empties.
-                Some(trimtab_limiter::translate::actuator::Kind::ConcurrencyBounds) => Aim {
+                Some(Kind::ConcurrencyBounds) => Aim {
                     per_pod: learned.map(|learned| learned.per_pod),
                     service_s: learned.and_then(|learned| learned.service_s),
                     ..aim
@@ -106,6 +111,22 @@ impl Control {
         let aims = aims.collect();
         self.in_force = outputs;
         (aims, decision)
+    }
+
+    /// The limits that are really in force. Bounds have no rate: what they let in while they refuse is one.
+    fn in_force(&self, tick: &Tick) -> Outputs {
+        let mut outputs = self.in_force.clone();
+        let bounds = self
+            .actuator
+            .as_ref()
+            .is_some_and(|actuator| actuator.kind() == Kind::ConcurrencyBounds);
+        if let (true, Some(api)) = (bounds, tick.apis.values().next())
+            && let Some((offered, accepted)) = api.offered.zip(api.accepted)
+            && accepted < REFUSES * offered
+        {
+            outputs.limit = Some(accepted);
+        }
+        outputs
     }
 
     /// What must be written for a decision.

@@ -26,13 +26,17 @@ pub async fn tick(prometheus: &Prometheus, t: f64) -> anyhow::Result<Tick> {
     };
     let offered = by_pod(prometheus, &requests("")).await?;
     let refused = by_pod(prometheus, &requests(r#"response_code="429""#)).await?;
-    let left = by_pod(prometheus, &requests(r#"response_flags=~".*DC.*""#)).await?;
     let errors = by_pod(prometheus, &requests(r#"response_code=~"5..""#)).await?;
-    let answered = by_pod(prometheus, &requests(r#"response_code="200""#)).await?;
+    // Envoy adds to its histograms every 5 s and to its counters at once, so late answers are told by the histogram alone.
+    let duration = "istio_request_duration_milliseconds";
     let in_time = format!(
-        r#"sum by (pod) (rate(istio_request_duration_milliseconds_bucket{{response_code="200",le="{slo_ms}"}}[{window}]))"#
+        r#"sum by (pod) (rate({duration}_bucket{{response_code="200",le="{slo_ms}"}}[{window}]))"#
     );
     let ok = by_pod(prometheus, &in_time).await?;
+    // A client that left has code 0.
+    let ended =
+        format!(r#"sum by (pod) (rate({duration}_count{{response_code=~"200|0"}}[{window}]))"#);
+    let ended = by_pod(prometheus, &ended).await?;
     let active = format!(
         r#"sum by (pod) (envoy_cluster_upstream_rq_active{{envoy_cluster_name="{CLUSTER}"}})"#
     );
@@ -50,14 +54,14 @@ pub async fn tick(prometheus: &Prometheus, t: f64) -> anyhow::Result<Tick> {
         let of = |values: &ByPod| values.get(&name).copied();
         let or_none = |values: &ByPod| of(values).unwrap_or(0.0);
         let known = of(&offered);
-        let ok = known.map(|_| or_none(&ok));
+        let in_time = known.map(|_| or_none(&ok));
         let pod = Pod {
             service: Some("service".to_owned()),
             ready: Some(true),
             offered: known,
             accepted: known.map(|offered| offered - or_none(&refused)),
-            ok,
-            late: ok.map(|ok| or_none(&left) + (or_none(&answered) - ok).max(0.0)),
+            ok: in_time,
+            late: in_time.map(|ok| (or_none(&ended) - ok).max(0.0)),
             errors: known.map(|_| or_none(&errors)),
             inflight: of(&inflight),
             cpu: of(&cpu),

@@ -24,7 +24,7 @@ pub const ADAPTIVE_CONCURRENCY: &str =
 /// Key of the runtime that switches the filter.
 const RUNTIME_KEY: &str = "trimtab.adaptive_concurrency.enabled";
 /// How long a request should wait at most, as a share of the SLO.
-const WAIT_SHARE: f64 = 0.2;
+const WAIT_SHARE: f64 = 0.1;
 /// How long a request may wait if the pod loses half of its capacity at once, as a share of the SLO.
 const LONGEST_WAIT: f64 = 0.5;
 /// Change that is worth to begin anew.

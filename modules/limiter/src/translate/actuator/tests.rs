@@ -54,8 +54,8 @@ fn json_and_protobuf_say_the_same() {
         time.min_concurrency.unwrap().value,
         value(&json["minRttCalcParams"]["minConcurrency"])
     );
-    assert_eq!(time.fixed_value.unwrap().nanos, 300_000_000);
-    assert_eq!(json["minRttCalcParams"]["fixedValue"], "0.300s");
+    assert_eq!(time.fixed_value.unwrap().nanos, 200_000_000);
+    assert_eq!(json["minRttCalcParams"]["fixedValue"], "0.200s");
 }
 
 #[test]
