@@ -68,6 +68,7 @@ impl Control {
             reason: String::new(),
             writes: 0,
         };
+        let in_force = self.in_force(tick);
         let Some((config, state)) = &mut self.law else {
             let loads: Vec<f64> = tick.pods.values().filter_map(|pod| pod.cpu).collect();
             let cpu = loads.iter().sum::<f64>() / loads.len().max(1) as f64;
@@ -78,7 +79,7 @@ impl Control {
             return (vec![aim(per_pod, 1.0); PODS], decision);
         };
         let mut tick = tick.clone();
-        tick.in_force = Some(self.in_force(&tick));
+        tick.in_force = Some(in_force);
         let decided = state.decide(config, &tick);
         let outputs = decided.outputs;
         decision.limit = outputs.limit;
