@@ -14,9 +14,6 @@ use super::stage::Stage;
 use super::variant::{SLIME_CPU, SLIME_QUOTA, Variant, aim};
 use super::{INTERVAL, PODS, SLO, law_config, measure, pod_name};
 
-/// Accepted share of what is offered below which bounds refuse.
-const REFUSES: f64 = 0.98;
-
 /// What was decided at a tick.
 #[derive(Clone, Debug, Serialize)]
 pub struct Decision {
@@ -68,7 +65,6 @@ impl Control {
             reason: String::new(),
             writes: 0,
         };
-        let in_force = self.in_force(tick);
         let Some((config, state)) = &mut self.law else {
             let loads: Vec<f64> = tick.pods.values().filter_map(|pod| pod.cpu).collect();
             let cpu = loads.iter().sum::<f64>() / loads.len().max(1) as f64;
@@ -79,7 +75,15 @@ impl Control {
             return (vec![aim(per_pod, 1.0); PODS], decision);
         };
         let mut tick = tick.clone();
-        tick.in_force = Some(in_force);
+        let bounds = self
+            .actuator
+            .as_ref()
+            .is_some_and(|actuator| actuator.kind() == Kind::ConcurrencyBounds);
+        if bounds {
+            only_what_was_let_in(&mut tick);
+        } else {
+            tick.in_force = Some(self.in_force.clone());
+        }
         let decided = state.decide(config, &tick);
         let outputs = decided.outputs;
         decision.limit = outputs.limit;
@@ -96,38 +100,21 @@ impl Control {
             slo_s: SLO.as_secs_f64(),
         };
         let learned = state.learned();
-        let kind = self.actuator.as_ref().map(|actuator| actuator.kind());
         let aims = (0..PODS).map(|index| {
             let aim = by_rate(index);
-            match kind {
-                // Bounds are for what the pods can do, not for what they get while a queue empties.
-                Some(Kind::ConcurrencyBounds) => Aim {
+            if bounds {
+                Aim {
                     per_pod: learned.map(|learned| learned.per_pod),
                     service_s: learned.and_then(|learned| learned.service_s),
                     ..aim
-                },
-                _ => aim,
+                }
+            } else {
+                aim
             }
         });
         let aims = aims.collect();
         self.in_force = outputs;
         (aims, decision)
-    }
-
-    /// The limits that are really in force. Bounds have no rate: what they let in while they refuse is one.
-    fn in_force(&self, tick: &Tick) -> Outputs {
-        let mut outputs = self.in_force.clone();
-        let bounds = self
-            .actuator
-            .as_ref()
-            .is_some_and(|actuator| actuator.kind() == Kind::ConcurrencyBounds);
-        if let (true, Some(api)) = (bounds, tick.apis.values().next())
-            && let Some((offered, accepted)) = api.offered.zip(api.accepted)
-            && accepted < REFUSES * offered
-        {
-            outputs.limit = Some(accepted);
-        }
-        outputs
     }
 
     /// What must be written for a decision.
@@ -173,6 +160,17 @@ impl Control {
             }
             log.push(decision);
         }
+    }
+}
+
+/// Behind bounds the law watches what was let in, which says what the pods can do: while the proxy holds the queue short, the
+/// service is not overloaded.
+fn only_what_was_let_in(tick: &mut Tick) {
+    for pod in tick.pods.values_mut() {
+        pod.offered = pod.accepted;
+    }
+    for api in tick.apis.values_mut() {
+        api.offered = api.accepted;
     }
 }
 
