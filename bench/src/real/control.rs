@@ -147,10 +147,13 @@ impl Control {
             if t >= schedule::end(schedule) {
                 return Ok(log);
             }
+            sleep_until(next).await;
+            if let Some(operator) = stage.operator() {
+                log.extend(operator.decision(t));
+            }
             if self.actuator.is_none() {
                 continue;
             }
-            sleep_until(next).await;
             let tick = measure::tick(stage.prometheus(), t).await?;
             let (aims, mut decision) = self.decide(&tick);
             let changes = self.changes(&aims);

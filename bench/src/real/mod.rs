@@ -5,6 +5,7 @@ pub mod client;
 pub mod control;
 pub mod figures;
 pub mod measure;
+pub mod operator;
 pub mod predict;
 pub mod report;
 pub mod schedule;
@@ -40,6 +41,11 @@ pub fn capacity() -> f64 {
     (PODS * WORKERS) as f64 / SERVICE.as_secs_f64()
 }
 
+/// Namespace of the service.
+pub const NAMESPACE: &str = "default";
+/// Its name.
+pub const SERVICE_NAME: &str = "service";
+
 /// Names of pods, in order.
 pub fn pod_name(index: usize) -> String {
     format!("pod-{index}")
@@ -72,5 +78,6 @@ pub async fn run_variant(
         .await?;
     let record = clients.await?;
     speeds.abort();
+    stage.stop().await?;
     Ok((record, decisions))
 }

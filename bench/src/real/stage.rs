@@ -17,8 +17,9 @@ use trimtab_lab::upstream::METRICS_PATH;
 use trimtab_lab::workers::{Pool, PoolSpec};
 use trimtab_limiter::translate::actuator::Filter;
 
+use super::operator::{Managed, Patches};
 use super::variant::{HOT, Variant};
-use super::{INTERVAL, PODS, SERVICE, WORKERS, pod_name};
+use super::{INTERVAL, NAMESPACE, PODS, SERVICE, SERVICE_NAME, WORKERS, pod_name};
 
 /// Longest wait for a part to start.
 const BOUND: Duration = Duration::from_secs(60);
@@ -40,33 +41,55 @@ struct Pod {
 pub struct Stage {
     pods: Vec<Pod>,
     prometheus: Prometheus,
+    operator: Option<Managed>,
     version: u64,
 }
 
 impl Stage {
     /// Starts everything in `dir`; ready, and seen by Prometheus, when this returns.
     pub async fn start(variant: Variant, dir: &Path) -> anyhow::Result<Self> {
-        let mut pods = Vec::new();
+        let mut pools = Vec::new();
         let mut targets = Vec::new();
-        for index in 0..PODS {
-            let name = pod_name(index);
-            let (admin, listen) = (free_address()?, free_address()?);
+        for name in (0..PODS).map(pod_name) {
             let spec = PoolSpec {
                 pod: name.clone(),
                 workers: WORKERS,
                 service: SERVICE,
             };
-            let pool = Arc::new(Pool::start(free_address()?, spec).await?);
+            let pool = Pool::start(free_address()?, spec).await?;
+            let admin = free_address()?;
+            let labelled =
+                |target: Target| target.label("pod", &name).label("namespace", NAMESPACE);
+            targets.push(labelled(Target::new(admin, ENVOY_METRICS_PATH)));
+            targets.push(labelled(Target::new(pool.address(), METRICS_PATH)));
+            pools.push((name, Arc::new(pool), admin));
+        }
+        let prometheus = Prometheus::start(&dir.join("prometheus"), INTERVAL, &targets).await?;
+        let operator = match variant {
+            Variant::Operator(limiter) => Some(Managed::start(limiter, &prometheus.url()).await?),
+            _ => None,
+        };
+        let patches = operator
+            .as_ref()
+            .map(|operator| operator.patches.clone())
+            .unwrap_or_default();
+        let mut pods = Vec::new();
+        for (name, pool, admin) in pools {
             let dir = dir.join(&name);
             fs::create_dir_all(&dir)?;
             let hot = dir.canonicalize()?.join("hot.json");
             write_hot(&hot, None, 0)?;
-            let config = bootstrap(variant, &name, admin, listen, pool.address(), &hot);
-            let envoy = Envoy::start(&config, &dir)
+            let listen = free_address()?;
+            let at = At {
+                name: &name,
+                admin,
+                listen,
+                pool: pool.address(),
+                hot: &hot,
+            };
+            let envoy = Envoy::start(&bootstrap(variant, &at, &patches), &dir)
                 .await
                 .with_context(|| format!("the Envoy of {name}"))?;
-            targets.push(Target::new(admin, ENVOY_METRICS_PATH).label("pod", &name));
-            targets.push(Target::new(pool.address(), METRICS_PATH).label("pod", &name));
             pods.push(Pod {
                 pool,
                 _envoy: envoy,
@@ -74,10 +97,10 @@ impl Stage {
                 hot,
             });
         }
-        let prometheus = Prometheus::start(&dir.join("prometheus"), INTERVAL, &targets).await?;
         let stage = Self {
             pods,
             prometheus,
+            operator,
             version: 0,
         };
         stage.wait().await?;
@@ -112,6 +135,19 @@ impl Stage {
     /// The Prometheus.
     pub fn prometheus(&self) -> &Prometheus {
         &self.prometheus
+    }
+
+    /// The operator, where one runs.
+    pub fn operator(&self) -> Option<&Managed> {
+        self.operator.as_ref()
+    }
+
+    /// Ends everything; the operator in order.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        match self.operator {
+            Some(operator) => operator.stop().await,
+            None => Ok(()),
+        }
     }
 
     /// Sets how fast workers are, 1 is normal.
@@ -155,37 +191,45 @@ fn write_hot(file: &Path, filter: Option<&Filter>, version: u64) -> anyhow::Resu
     fs::rename(&temporary, file).with_context(|| file.display().to_string())
 }
 
-fn bootstrap(
-    variant: Variant,
-    name: &str,
+/// Where the parts of a pod are.
+struct At<'a> {
+    name: &'a str,
     admin: SocketAddr,
     listen: SocketAddr,
     pool: SocketAddr,
-    hot: &Path,
-) -> Value {
-    let mut filters = variant.filters(&hot.to_string_lossy());
+    hot: &'a Path,
+}
+
+fn bootstrap(variant: Variant, at: &At<'_>, patches: &Patches) -> Value {
+    let mut filters = variant.filters(&at.hot.to_string_lossy());
+    filters.extend(patches.filters.iter().cloned());
     filters.push(json!({"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}));
     let unbounded = json!({"priority": "DEFAULT", "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000});
     json!({
-        "node": {"id": name, "cluster": "service"},
-        "admin": {"address": address(admin)},
+        // As Istio's agent names a proxy, so that the operator knows whose it is.
+        "node": {
+            "id": format!("sidecar~127.0.0.1~{}.{NAMESPACE}~{NAMESPACE}.svc.cluster.local", at.name),
+            "cluster": format!("{SERVICE_NAME}.{NAMESPACE}"),
+            "metadata": {"NAMESPACE": NAMESPACE, "LABELS": {"app": SERVICE_NAME}, "ISTIO_VERSION": "1.31.0"},
+        },
+        "admin": {"address": address(at.admin)},
         "layered_runtime": istio_runtime(),
         "static_resources": {
             "clusters": [{
                 "name": CLUSTER, "type": "STATIC", "connect_timeout": "1s",
-                "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(pool)}}]}]},
+                "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(at.pool)}}]}]},
                 // As Istio has it: its defaults are no limits.
                 "circuit_breakers": {"thresholds": [unbounded]},
             }],
             "listeners": [{
-                "name": "inbound", "address": address(listen), "traffic_direction": "INBOUND",
+                "name": "inbound", "address": address(at.listen), "traffic_direction": "INBOUND",
                 "filter_chains": [{"filters": [{
                     "name": "envoy.filters.network.http_connection_manager",
                     "typed_config": {
                         "@type": HCM,
                         "stat_prefix": "inbound",
                         "route_config": {"name": "inbound", "virtual_hosts": [{
-                            "name": "inbound", "domains": ["*"],
+                            "name": "inbound", "domains": ["*"], "rate_limits": patches.rate_limits,
                             "routes": [{"match": {"prefix": "/"}, "route": {"cluster": CLUSTER, "timeout": variant.route_timeout()}}],
                         }]},
                         "http_filters": filters,
@@ -201,6 +245,11 @@ fn bootstrap(
 fn istio_series() -> Value {
     let tags = json!([
         {"name": "reporter", "value_format": "destination"},
+        {"name": "destination_service", "value_format": format!("{SERVICE_NAME}.{NAMESPACE}.svc.cluster.local")},
+        {"name": "destination_service_name", "value_format": SERVICE_NAME},
+        {"name": "destination_service_namespace", "value_format": NAMESPACE},
+        {"name": "destination_workload", "value_format": SERVICE_NAME},
+        {"name": "destination_workload_namespace", "value_format": NAMESPACE},
         {"name": "response_code", "value_format": "%RESPONSE_CODE%"},
         {"name": "response_flags", "value_format": "%RESPONSE_FLAGS%"},
     ]);

@@ -22,6 +22,8 @@ pub enum Variant {
     Bucket,
     /// The law with bounds for `adaptive_concurrency`.
     Bounds,
+    /// The operator with the SmartLimiter of this YAML text.
+    Operator(&'static str),
 }
 
 /// All of them, in the order of the table.
@@ -46,6 +48,7 @@ impl Variant {
             Self::AdmissionControl => "admission_control",
             Self::Bucket => "trimtab, bucket",
             Self::Bounds => "trimtab, bounds",
+            Self::Operator(_) => "trimtab, operator",
         }
     }
 
@@ -56,7 +59,10 @@ impl Variant {
             Self::Static => Some(("static", json!({"share": STATIC_SHARE}))),
             Self::Slime => Some(("bang-bang", json!({"quota": SLIME_QUOTA / PODS as f64}))),
             Self::Bucket => Some(("trimtab", json!({}))),
-            Self::AdaptiveConcurrency | Self::AdmissionControl | Self::Bounds => None,
+            Self::AdaptiveConcurrency
+            | Self::AdmissionControl
+            | Self::Bounds
+            | Self::Operator(_) => None,
         }
     }
 
@@ -73,7 +79,8 @@ impl Variant {
     /// The HTTP filters in front of the router. What changes comes from the file `hot`.
     pub fn filters(self, hot: &str) -> Vec<Value> {
         match self {
-            Self::Nothing => Vec::new(),
+            // The operator says what its filters are.
+            Self::Nothing | Self::Operator(_) => Vec::new(),
             Self::Static => {
                 let limit = aim(Some(STATIC_SHARE * capacity() / PODS as f64), 1.0);
                 vec![filter("static", &EcdsBucket.filter(&limit).typed())]
