@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 use trimtab_law::{Config, Outputs, State, Tick};
 use trimtab_limiter::translate::actuator::{
-    Actuator, Aim, ConcurrencyBounds, EcdsBucket, Filter, Kind,
+    Actuator, Aim, ConcurrencyBounds, EcdsBucket, Filter, Kind, ServiceTime,
 };
 
 use super::schedule::{self, Schedule};
@@ -33,6 +33,7 @@ pub struct Decision {
 pub struct Control {
     actuator: Option<Box<dyn Actuator>>,
     law: Option<(Config, State)>,
+    service: ServiceTime,
     /// What each proxy has.
     held: Vec<Aim>,
     in_force: Outputs,
@@ -51,6 +52,7 @@ impl Control {
         Self {
             actuator,
             law,
+            service: ServiceTime::default(),
             held: vec![aim(None, 1.0); PODS],
             in_force: Outputs::default(),
         }
@@ -74,6 +76,15 @@ impl Control {
             let per_pod = limit.map(|limit| limit / PODS as f64);
             return (vec![aim(per_pod, 1.0); PODS], decision);
         };
+        if let Some(api) = tick.apis.values().next() {
+            let calm = api
+                .accepted
+                .zip(api.offered)
+                .is_some_and(|(accepted, offered)| accepted > 0.99 * offered)
+                && api.late.is_none_or(|late| late < 0.1);
+            self.service.observe(api.mean_s, calm);
+        }
+        let service = self.service;
         let mut tick = tick.clone();
         let bounds = self
             .actuator
@@ -99,13 +110,13 @@ impl Control {
             service_s: None,
             slo_s: SLO.as_secs_f64(),
         };
-        let learned = state.learned();
+        let capacity = state.capacity();
         let aims = (0..PODS).map(|index| {
             let aim = by_rate(index);
             if bounds {
                 Aim {
-                    per_pod: learned.map(|learned| learned.per_pod),
-                    service_s: learned.and_then(|learned| learned.service_s),
+                    per_pod: capacity,
+                    service_s: service.value(),
                     ..aim
                 }
             } else {

@@ -27,23 +27,11 @@ pub struct State {
     last: Outputs,
 }
 
-/// What the law knows of a service whose pods it limits together.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Learned {
-    /// Requests per second that a pod can answer in time.
-    pub per_pod: f64,
-    /// Time of an answer that did not wait, in seconds.
-    pub service_s: Option<f64>,
-}
-
 impl State {
-    /// What was learned; `None` while nothing says what the pods can do.
-    pub fn learned(&self) -> Option<Learned> {
-        let capacity = &self.services.get("")?.main.capacity;
-        Some(Learned {
-            per_pod: capacity.value?,
-            service_s: capacity.base_s,
-        })
+    /// Requests per second that a pod can answer in time, of a service whose pods are limited together; `None` while nothing says
+    /// it.
+    pub fn capacity(&self) -> Option<f64> {
+        self.services.get("")?.main.capacity.value
     }
 
     /// Decides the limits of one tick.

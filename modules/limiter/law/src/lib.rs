@@ -18,6 +18,6 @@ mod tiers;
 mod tuning;
 
 pub use config::Config;
-pub use controller::{Learned, State};
+pub use controller::State;
 pub use decision::{Decision, Outputs};
 pub use measurement::{Api, Pod, Tick};

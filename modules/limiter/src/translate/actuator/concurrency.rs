@@ -24,7 +24,7 @@ pub const ADAPTIVE_CONCURRENCY: &str =
 /// Key of the runtime that switches the filter.
 const RUNTIME_KEY: &str = "trimtab.adaptive_concurrency.enabled";
 /// How long a request should wait at most, as a share of the SLO.
-const WAIT_SHARE: f64 = 0.1;
+const WAIT_SHARE: f64 = 0.2;
 /// How long a request may wait if the pod loses half of its capacity at once, as a share of the SLO.
 const LONGEST_WAIT: f64 = 0.5;
 /// Change that is worth to begin anew.
@@ -59,9 +59,11 @@ fn bounds(aim: &Aim) -> Option<Bounds> {
     if !(rate > 0.0 && service_s > 0.0) {
         return None;
     }
-    // What the pod works on at once, by Little's law, and so many more that no worker waits for a request.
+    // What the pod works on at once, by Little's law, and so many more that no worker waits for a request, and that chance
+    // refuses nobody when the filter begins anew.
     let at_once = rate * service_s;
-    let least = (at_once + at_once.sqrt()).ceil().clamp(2.0, 1e6);
+    let queued = at_once.sqrt().max(0.5 * WAIT_SHARE * aim.slo_s * rate);
+    let least = (at_once + queued).ceil().clamp(2.0, 1e6);
     let most = (rate * LONGEST_WAIT * aim.slo_s)
         .ceil()
         .clamp(least + 1.0, 1e7);

@@ -54,16 +54,16 @@ fn json_and_protobuf_say_the_same() {
         time.min_concurrency.unwrap().value,
         value(&json["minRttCalcParams"]["minConcurrency"])
     );
-    assert_eq!(time.fixed_value.unwrap().nanos, 200_000_000);
-    assert_eq!(json["minRttCalcParams"]["fixedValue"], "0.200s");
+    assert_eq!(time.fixed_value.unwrap().nanos, 300_000_000);
+    assert_eq!(json["minRttCalcParams"]["fixedValue"], "0.300s");
 }
 
 #[test]
 fn bounds_hold_what_the_pod_works_on_and_change_seldom() {
     let bounds = ConcurrencyBounds { pinned: true };
     let json = &bounds.filter(&AIM).json["gradientControllerConfig"];
-    // 80 requests per second of 100 ms are 8 at once.
-    assert_eq!(json["minRttCalcParams"]["minConcurrency"], 11);
+    // 80 requests per second of 100 ms are 8 at once; as many wait for 100 ms.
+    assert_eq!(json["minRttCalcParams"]["minConcurrency"], 16);
     assert_eq!(json["concurrencyLimitParams"]["maxConcurrencyLimit"], 40);
     let with = |rate: f64, service_s: Option<f64>| Aim {
         per_pod: Some(rate),
@@ -76,6 +76,24 @@ fn bounds_hold_what_the_pod_works_on_and_change_seldom() {
     assert!(!bounds.is_worth(&with(80.0, None), &with(10.0, None)));
     assert!(EcdsBucket.is_worth(&AIM, &with(83.0, None)));
     assert!(!EnvoyFilterBucket.is_worth(&AIM, &with(83.0, None)));
+}
+
+#[test]
+fn the_time_of_an_answer_is_followed_in_calm_and_only_falls_in_an_overload() {
+    let mut time = ServiceTime::default();
+    assert_eq!(time.value(), None);
+    time.observe(None, true);
+    time.observe(Some(f64::NAN), true);
+    assert_eq!(time.value(), None);
+    time.observe(Some(0.1), true);
+    time.observe(Some(0.9), false);
+    assert_eq!(time.value(), Some(0.1));
+    time.observe(Some(0.05), false);
+    assert_eq!(time.value(), Some(0.05));
+    for _ in 0..20 {
+        time.observe(Some(0.2), true);
+    }
+    assert!((time.value().unwrap() - 0.2).abs() < 0.01);
 }
 
 #[test]
