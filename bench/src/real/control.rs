@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
-use trimtab_law::{Config, Outputs, State, Tick};
+use trimtab_law::{Config, Outputs, Pod, State, Tick};
 use trimtab_limiter::translate::actuator::{
-    Actuator, Aim, ConcurrencyBounds, EcdsBucket, Filter, Kind, ServiceTime,
+    Actuator, Aim, ConcurrencyBounds, EcdsBucket, Filter, Learned, Seen,
 };
 
 use super::schedule::{self, Schedule};
 use super::stage::Stage;
 use super::variant::{SLIME_CPU, SLIME_QUOTA, Variant, aim};
-use super::{INTERVAL, PODS, SLO, law_config, measure, pod_name};
+use super::{INTERVAL, PODS, law_config, measure, pod_name};
 
 /// What was decided at a tick.
 #[derive(Clone, Debug, Serialize)]
@@ -29,14 +29,22 @@ pub struct Decision {
     pub writes: usize,
 }
 
+/// How limits come from metrics.
+enum Rule {
+    /// Slime's.
+    Slime,
+    /// The law, and what is in force by it.
+    Law(Box<(Config, State, Outputs)>),
+    /// What bounds must know.
+    Bounds(Learned),
+}
+
 /// A loop that sees metrics and sets limits.
 pub struct Control {
     actuator: Option<Box<dyn Actuator>>,
-    law: Option<(Config, State)>,
-    service: ServiceTime,
+    rule: Rule,
     /// What each proxy has.
     held: Vec<Aim>,
-    in_force: Outputs,
 }
 
 impl Control {
@@ -47,19 +55,24 @@ impl Control {
             Variant::Bounds => Some(Box::new(ConcurrencyBounds { pinned: true })),
             _ => None,
         };
-        let law = matches!(variant, Variant::Bucket | Variant::Bounds)
-            .then(|| (law_config(), State::default()));
+        let rule = match variant {
+            Variant::Bucket => Rule::Law(Box::new((
+                law_config(),
+                State::default(),
+                Outputs::default(),
+            ))),
+            Variant::Bounds => Rule::Bounds(Learned::default()),
+            _ => Rule::Slime,
+        };
         Self {
             actuator,
-            law,
-            service: ServiceTime::default(),
+            rule,
             held: vec![aim(None, 1.0); PODS],
-            in_force: Outputs::default(),
         }
     }
 
-    /// What should be in force in each pod.
-    fn decide(&mut self, tick: &Tick) -> (Vec<Aim>, Decision) {
+    /// Decides, and says what must be written for it.
+    pub fn tick(&mut self, tick: &Tick) -> (Decision, Vec<(usize, Filter)>) {
         let mut decision = Decision {
             t: tick.t,
             limit: None,
@@ -67,65 +80,14 @@ impl Control {
             reason: String::new(),
             writes: 0,
         };
-        let Some((config, state)) = &mut self.law else {
-            let loads: Vec<f64> = tick.pods.values().filter_map(|pod| pod.cpu).collect();
-            let cpu = loads.iter().sum::<f64>() / loads.len().max(1) as f64;
-            let limit = (cpu > SLIME_CPU).then_some(SLIME_QUOTA);
-            decision.limit = limit;
-            decision.reason = format!("cpu {cpu:.2}");
-            let per_pod = limit.map(|limit| limit / PODS as f64);
-            return (vec![aim(per_pod, 1.0); PODS], decision);
+        let aims = match &mut self.rule {
+            Rule::Slime => slime(tick, &mut decision),
+            Rule::Law(law) => by_law(law, tick, &mut decision),
+            Rule::Bounds(learned) => by_bounds(learned, tick, &mut decision),
         };
-        if let Some(api) = tick.apis.values().next() {
-            let calm = api
-                .accepted
-                .zip(api.offered)
-                .is_some_and(|(accepted, offered)| accepted > 0.99 * offered)
-                && api.late.is_none_or(|late| late < 0.1);
-            self.service.observe(api.mean_s, calm);
-        }
-        let service = self.service;
-        let mut tick = tick.clone();
-        let bounds = self
-            .actuator
-            .as_ref()
-            .is_some_and(|actuator| actuator.kind() == Kind::ConcurrencyBounds);
-        if bounds {
-            only_what_was_let_in(&mut tick);
-        } else {
-            tick.in_force = Some(self.in_force.clone());
-        }
-        let decided = state.decide(config, &tick);
-        let outputs = decided.outputs;
-        decision.limit = outputs.limit;
-        decision.state = decided.state;
-        decision.reason = decided.reason;
-        let by_rate = |index: usize| Aim {
-            per_pod: outputs
-                .per_pod
-                .get(&pod_name(index))
-                .copied()
-                .or(outputs.limit.map(|limit| limit / PODS as f64)),
-            bucket_s: outputs.bucket_s.unwrap_or(1.0),
-            service_s: None,
-            slo_s: SLO.as_secs_f64(),
-        };
-        let capacity = state.capacity();
-        let aims = (0..PODS).map(|index| {
-            let aim = by_rate(index);
-            if bounds {
-                Aim {
-                    per_pod: capacity,
-                    service_s: service.value(),
-                    ..aim
-                }
-            } else {
-                aim
-            }
-        });
-        let aims = aims.collect();
-        self.in_force = outputs;
-        (aims, decision)
+        let changes = self.changes(&aims);
+        decision.writes = changes.len();
+        (decision, changes)
     }
 
     /// What must be written for a decision.
@@ -166,9 +128,7 @@ impl Control {
                 continue;
             }
             let tick = measure::tick(stage.prometheus(), t).await?;
-            let (aims, mut decision) = self.decide(&tick);
-            let changes = self.changes(&aims);
-            decision.writes = changes.len();
+            let (decision, changes) = self.tick(&tick);
             for (pod, filter) in &changes {
                 stage.configure(*pod, filter)?;
             }
@@ -177,15 +137,67 @@ impl Control {
     }
 }
 
-/// Behind bounds the law watches what was let in, which says what the pods can do: while the proxy holds the queue short, the
-/// service is not overloaded.
-fn only_what_was_let_in(tick: &mut Tick) {
-    for pod in tick.pods.values_mut() {
-        pod.offered = pod.accepted;
+fn slime(tick: &Tick, decision: &mut Decision) -> Vec<Aim> {
+    let cpu = mean(tick, |pod| pod.cpu).unwrap_or(0.0);
+    let limit = (cpu > SLIME_CPU).then_some(SLIME_QUOTA);
+    decision.limit = limit;
+    decision.reason = format!("cpu {cpu:.2}");
+    vec![aim(limit.map(|limit| limit / PODS as f64), 1.0); PODS]
+}
+
+fn by_law(
+    (config, state, in_force): &mut (Config, State, Outputs),
+    tick: &Tick,
+    decision: &mut Decision,
+) -> Vec<Aim> {
+    let mut tick = tick.clone();
+    tick.in_force = Some(in_force.clone());
+    let decided = state.decide(config, &tick);
+    let outputs = decided.outputs;
+    decision.limit = outputs.limit;
+    decision.state = decided.state;
+    decision.reason = decided.reason;
+    let share = outputs.limit.map(|limit| limit / PODS as f64);
+    let aims = (0..PODS).map(|index| {
+        let own = outputs.per_pod.get(&pod_name(index)).copied();
+        aim(own.or(share), outputs.bucket_s.unwrap_or(1.0))
+    });
+    let aims = aims.collect();
+    *in_force = outputs;
+    aims
+}
+
+fn by_bounds(learned: &mut Learned, tick: &Tick, decision: &mut Decision) -> Vec<Aim> {
+    let pods = PODS as f64;
+    if let Some(api) = tick.apis.values().next()
+        && let (Some(offered), Some(accepted)) = (api.offered, api.accepted)
+    {
+        learned.observe(&Seen {
+            offered: offered / pods,
+            accepted: accepted / pods,
+            ok: api.ok.unwrap_or(0.0) / pods,
+            late: api.late.unwrap_or(0.0) / pods,
+            mean_s: api.mean_s,
+            cpu: mean(tick, |pod| pod.cpu),
+        });
+        decision.reason = format!("offered {offered:.1}/s, accepted {accepted:.1}/s");
     }
-    for api in tick.apis.values_mut() {
-        api.offered = api.accepted;
+    let known = learned.known();
+    if let Some((rate, service_s)) = known {
+        let text = format!("; a pod does {rate:.1}/s of {:.0} ms", 1000.0 * service_s);
+        decision.reason.push_str(&text);
     }
+    let bounds = Aim {
+        per_pod: known.map(|(rate, _)| rate),
+        service_s: known.map(|(_, service_s)| service_s),
+        ..aim(None, 1.0)
+    };
+    vec![bounds; PODS]
+}
+
+fn mean(tick: &Tick, of: impl Fn(&Pod) -> Option<f64>) -> Option<f64> {
+    let values: Vec<f64> = tick.pods.values().filter_map(of).collect();
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 /// Changes the speed of the workers as the schedule says.

@@ -28,12 +28,6 @@ pub struct State {
 }
 
 impl State {
-    /// Requests per second that a pod can answer in time, of a service whose pods are limited together; `None` while nothing says
-    /// it.
-    pub fn capacity(&self) -> Option<f64> {
-        self.services.get("")?.main.capacity.value
-    }
-
     /// Decides the limits of one tick.
     pub fn decide(&mut self, config: &Config, tick: &Tick) -> Decision {
         let config = config.checked();

@@ -10,14 +10,14 @@
 mod bucket;
 mod choice;
 mod concurrency;
-mod service_time;
+mod learned;
 
 use serde_json::{Value, json};
 
 pub use bucket::{EcdsBucket, EnvoyFilterBucket};
 pub use choice::{Choice, Facilities, choose};
 pub use concurrency::ConcurrencyBounds;
-pub use service_time::ServiceTime;
+pub use learned::{Learned, Seen};
 
 /// Which actuator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -79,24 +79,6 @@ fn bounds_hold_what_the_pod_works_on_and_change_seldom() {
 }
 
 #[test]
-fn the_time_of_an_answer_is_followed_in_calm_and_only_falls_in_an_overload() {
-    let mut time = ServiceTime::default();
-    assert_eq!(time.value(), None);
-    time.observe(None, true);
-    time.observe(Some(f64::NAN), true);
-    assert_eq!(time.value(), None);
-    time.observe(Some(0.1), true);
-    time.observe(Some(0.9), false);
-    assert_eq!(time.value(), Some(0.1));
-    time.observe(Some(0.05), false);
-    assert_eq!(time.value(), Some(0.05));
-    for _ in 0..20 {
-        time.observe(Some(0.2), true);
-    }
-    assert!((time.value().unwrap() - 0.2).abs() < 0.01);
-}
-
-#[test]
 fn without_what_it_must_know_an_actuator_lets_everything_pass() {
     let none = Aim {
         per_pod: None,
