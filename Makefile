@@ -7,7 +7,7 @@ LINTERS = $(or $(TRIMTAB_CACHE),$(HOME)/.cache/trimtab)/linters/bin
 WITH_TOOLS := scripts/with-tools.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree scripts image test-image release clippy doc generated deny bench bench-savings bench-soak bench-floods bench-xds bench-scale bench-lazyload bench-limiter update-golden clean clean-cache
+.PHONY: help deps cluster quickstart test test-fast fuzz check fmt tree scripts image test-image release clippy doc generated deny bench bench-savings bench-soak bench-floods bench-xds bench-scale bench-lazyload bench-limiter bench-overload update-golden clean clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -107,6 +107,10 @@ bench-lazyload: ## lazy scoping: scopes of synthetic meshes against the truth, c
 
 bench-limiter: ## strategy adaptive in virtual time, with the laws of others and bounds; a table: make bench-limiter BENCH_LIMITER="--seeds 100"
 	cargo run --release -p trimtab-overload --bin overload -- $(BENCH_LIMITER) run
+
+bench-overload: ## a real overload behind real Envoys: the law, Slime's rule, Envoy's own filters; a table and a picture: make bench-overload BENCH_OVERLOAD="--at-once 2"
+	@scripts/deps.sh
+	$(WITH_TOOLS) cargo run -p trimtab-bench --bin real -- $(BENCH_OVERLOAD)
 
 update-golden: ## write the golden files anew; look at the difference before you keep it
 	UPDATE_EXPECT=1 cargo test -p trimtab-tests golden

@@ -5,6 +5,7 @@ pub mod host;
 pub mod large;
 pub mod mesh;
 pub mod probe;
+pub mod real;
 pub mod savings;
 pub mod synthetic;
 pub mod usage;

@@ -6,7 +6,7 @@
 //!
 //! - [`ports`], [`process`]: free ports and children that cannot be left behind;
 //! - [`envoy`], [`prometheus`]: the two real programs;
-//! - [`upstream`], [`load`]: a pod with a capacity, and the traffic that meets it;
+//! - [`upstream`], [`workers`], [`load`]: pods with a capacity, and the traffic that meets them;
 //! - [`plot`]: the picture of what happened.
 
 pub mod envoy;
@@ -18,5 +18,6 @@ pub mod ports;
 pub mod process;
 pub mod prometheus;
 pub mod upstream;
+pub mod workers;
 
 pub use error::LabError;

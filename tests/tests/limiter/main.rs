@@ -11,6 +11,7 @@
     reason = "helpers of tests fail the test"
 )]
 
+mod actuators;
 mod answers;
 mod cases;
 mod compatibility;

@@ -8,6 +8,7 @@ mod bbr;
 mod breakwater;
 mod congestion;
 mod dagor;
+pub mod gradient;
 pub mod grid;
 mod none;
 mod rates;

@@ -29,6 +29,35 @@ impl Bucket {
         }
     }
 
+    /// `rate` requests per second in a bucket that lasts `seconds` at that rate, and whole tokens at least as often as that.
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "clamped before; a year and 32 bits at most"
+    )]
+    pub fn lasting(rate: f64, seconds: f64) -> Self {
+        if !(rate > 0.0 && seconds.is_finite()) {
+            return Self {
+                tokens: 0,
+                every: 1000,
+            };
+        }
+        let rate = rate.min(f64::from(u32::MAX));
+        let shortest = ENVOY_SHORTEST as f64 / 1000.0;
+        let tokens = (rate * seconds.max(shortest)).round().max(1.0);
+        let every = (1000.0 * tokens / rate).ceil();
+        if every < ENVOY_SHORTEST as f64 {
+            // Rounding took tokens away: the shortest fill with the tokens that are due in it.
+            return Self {
+                tokens: (rate * shortest).ceil() as i64,
+                every: ENVOY_SHORTEST,
+            };
+        }
+        Self {
+            tokens: tokens.min(f64::from(u32::MAX)) as i64,
+            every: every.min(31_536_000_000.0) as i64,
+        }
+    }
+
     /// The same rate in small fills, so that a bucket that is filled out of turn gives a tenth of the quota and not all of it.
     pub fn in_steps(quota: i64, interval: FillInterval) -> Self {
         let millis = interval.millis().max(ENVOY_SHORTEST);
@@ -88,6 +117,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_bucket_that_lasts_keeps_the_rate(rate in 0.01f64..100_000.0, seconds in 0.0f64..10.0) {
+            let Bucket { tokens, every } = Bucket::lasting(rate, seconds);
+            prop_assert!(tokens >= 1 && every >= 50);
+            let kept = tokens as f64 * 1000.0 / every as f64 / rate;
+            prop_assert!(kept > 0.95 && kept < 1.3, "{tokens} per {every}: {kept}");
+            prop_assert!((0.98..1.02).contains(&kept) || seconds < 0.06 || rate * seconds < 2.0, "{tokens} per {every}: {kept}");
+        }
+
         #[test]
         fn steps_keep_the_rate(quota in 1i64..=4_294_967_295, millis in 50i64..=31_536_000_000) {
             let (tokens, every) = steps(quota, millis);

@@ -152,7 +152,7 @@ impl Bucket {
     }
 }
 
-fn span(millis: i64) -> FillInterval {
+pub(super) fn span(millis: i64) -> FillInterval {
     FillInterval {
         seconds: millis / 1000,
         nanos: i32::try_from((millis % 1000) * 1_000_000).unwrap_or(0),
@@ -326,7 +326,7 @@ impl LocalLimit {
     }
 }
 
-fn token_bucket(tokens: u32, interval: FillInterval) -> TokenBucket {
+pub(super) fn token_bucket(tokens: u32, interval: FillInterval) -> TokenBucket {
     TokenBucket {
         max_tokens: tokens,
         tokens_per_fill: (tokens > 0).then_some(UInt32Value { value: tokens }),

@@ -4,6 +4,8 @@
 //! its quota, so a changed quota changes one number and nothing else.
 
 mod actions;
+pub mod actuator;
+pub mod cluster_share;
 mod default_config;
 mod envoy_filter;
 mod extension_config;
