@@ -68,6 +68,10 @@ pub(crate) struct Context {
     pub p95: Option<f64>,
     /// Whether another service on the path explains late answers.
     pub excused: bool,
+    /// Whether what was decided last is not in force yet.
+    pub pending: bool,
+    /// Whether a limit is in force of which the law knows nothing: not its own, or it has lost its memory.
+    pub foreign: bool,
 }
 
 /// The values that a decision rests on, for its reason.
@@ -84,6 +88,10 @@ pub(crate) struct Evidence {
 impl Group {
     /// One tick: looks at `signal` and sets `self.limit`.
     pub fn tick(&mut self, signal: &Signal, c: &Context) -> Evidence {
+        if c.pending {
+            // A limit has its effect from when it is in force, however long that takes.
+            self.changed_at = self.changed_at.max(c.now);
+        }
         let lead = (c.window / c.interval - 1.0).clamp(0.0, 2.0 * t::MOST_LEAD);
         let rates = self.before.map_or(signal.rates, |before| {
             signal.rates.ahead(&before, lead / 2.0)
@@ -213,6 +221,15 @@ impl Group {
             });
             self.enter_limiting(queued, c);
             return;
+        }
+        if let Some(limit) = c.in_force.filter(|_| c.foreign && self.limit.is_none()) {
+            // A limit that is not ours, or that we do not remember. Where it refuses calls it is better than none until more
+            // is known.
+            if rates.offered > 1.02 * rates.accepted && rates.offered > limit {
+                self.capacity.value = Some(limit / t::AIM);
+                self.enter_limiting(0.0, c);
+                return;
+            }
         }
         self.capacity.follow_calm(rates);
         self.arm_ceiling(c);

@@ -96,3 +96,5 @@ pub(crate) const SLOW_SHARE: f64 = 0.65;
 pub(crate) const SOON_LESS: f64 = 0.93;
 /// Requests in queues below which nothing is concluded from them.
 pub(crate) const FEW_QUEUED: f64 = 20.0;
+/// Difference up to which two limits are the same: they are stated with three digits.
+pub(crate) const SAME: f64 = 0.01;
