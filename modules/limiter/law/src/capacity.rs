@@ -46,6 +46,8 @@ pub(crate) struct Capacity {
     raised: bool,
     /// Mean wait while limiting, in seconds.
     usual_wait: f64,
+    /// By how much answers of busy pods take longer than `base_s` without any queue, in seconds.
+    pub loaded_s: f64,
 }
 
 impl Default for Capacity {
@@ -69,6 +71,7 @@ impl Default for Capacity {
             easy: 0,
             raised: false,
             usual_wait: 0.0,
+            loaded_s: 0.0,
         }
     }
 }
@@ -243,6 +246,7 @@ impl Capacity {
 
     /// A new overload: what was fine before says nothing.
     pub fn begin(&mut self) {
+        self.loaded_s = 0.0;
         self.held = None;
         self.easy = 0;
     }

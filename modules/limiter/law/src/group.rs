@@ -138,7 +138,9 @@ impl Group {
             .or(signal.mean_s);
         Evidence {
             late_share,
-            wait_s: time.zip(base).map(|(time, base)| (time - base).max(0.0)),
+            wait_s: time
+                .zip(base)
+                .map(|(time, base)| (time - base - self.capacity.loaded_s).max(0.0)),
             cpu: signal.cpu,
             offered: rates.offered,
             accepted: rates.accepted,
@@ -272,6 +274,11 @@ impl Group {
         let seen = c.now - c.age - self.changed_at;
         let clean = seen >= t::CLEAN * c.window;
         let recent = seen >= t::RECENT * c.interval + c.slo;
+        let e = &if clean && !self.until_seen {
+            self.less_time_under_load(signal, e, c)
+        } else {
+            *e
+        };
         if self.until_seen {
             let in_time = match e.wait_s {
                 Some(wait) => wait < t::WAIT_SHARE * c.slo,
@@ -324,6 +331,29 @@ impl Group {
         }
     }
 
+    /// Answers take longer although hardly any is late and as many leave the pods as come in, from the first moment on: that is
+    /// no queue, busy pods are slower.
+    fn less_time_under_load(&mut self, signal: &Signal, e: &Evidence, c: &Context) -> Evidence {
+        let raw = &signal.rates;
+        let wait = e.wait_s.unwrap_or(0.0);
+        // What a queue of this length keeps of what came in.
+        let kept = (wait / c.window).min(1.0);
+        let keeps_pace = raw.done() > (1.0 - t::PACE * kept) * raw.accepted;
+        if wait > t::QUEUE_SHARE * c.slo
+            && kept > t::TELLING
+            && keeps_pace
+            && raw.late_share() < t::FEW_LATE
+        {
+            self.capacity.loaded_s += wait;
+            return Evidence {
+                wait_s: Some(0.0),
+                overloaded: false,
+                ..*e
+            };
+        }
+        *e
+    }
+
     fn drained(&self, c: &Context) -> bool {
         self.capacity
             .value
@@ -362,7 +392,7 @@ impl Group {
         };
         let in_force = c.in_force.unwrap_or(capacity * 2.0);
         let at_effect = (self.backlog
-            + (in_force - capacity).clamp(-capacity, capacity) * t::DELIVERY)
+            + (in_force - capacity).clamp(-capacity, capacity) * t::DELIVERY * c.interval)
             .max(0.0);
         let small = if self.phase == Phase::Drain {
             t::QUEUE_SHARE
@@ -399,7 +429,7 @@ impl Group {
 
     fn set(&mut self, limit: f64, c: &Context) {
         self.limit = Some(limit);
-        self.changed_at = c.now + t::DELIVERY;
+        self.changed_at = c.now + t::DELIVERY * c.interval;
     }
 }
 
