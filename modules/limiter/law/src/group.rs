@@ -112,7 +112,7 @@ impl Group {
         self.advance_backlog(&rates, c);
         let phase = self.phase;
         match phase {
-            Phase::Calm => self.calm(&rates, &newest, &evidence, c),
+            Phase::Calm => self.calm(signal, &rates, &newest, &evidence, c),
             Phase::Drain | Phase::Hold => self.limiting(signal, &newest, cpu, &evidence, c),
         }
         evidence
@@ -196,7 +196,7 @@ impl Group {
         self.backlog = (self.backlog + (admitted - capacity) * c.dt).max(0.0);
     }
 
-    fn calm(&mut self, rates: &Rates, newest: &Rates, e: &Evidence, c: &Context) {
+    fn calm(&mut self, signal: &Signal, rates: &Rates, newest: &Rates, e: &Evidence, c: &Context) {
         let since = c.age + c.interval;
         if e.overloaded {
             let capacity = self.capacity.guess(newest.accepted.max(rates.accepted));
@@ -213,7 +213,12 @@ impl Group {
             .limit
             .zip(c.in_force)
             .map(|(own, in_force)| own.min(in_force));
-        let binding = ceiling.filter(|ceiling| rates.offered > t::AIM * ceiling);
+        // A step is extrapolated beyond its end: a ceiling that matters is near what was measured too, or refuses calls.
+        let raw = &signal.rates;
+        let binding = ceiling.filter(|ceiling| {
+            rates.offered > t::AIM * ceiling
+                && (raw.offered > t::NEAR * ceiling || raw.offered > 1.005 * raw.accepted)
+        });
         if let Some((ceiling, capacity)) = binding.zip(self.capacity.value) {
             // What the ceiling may have let in above the capacity since the overload began.
             let burst = t::CALM_BUCKET * ceiling;

@@ -104,3 +104,5 @@ pub(crate) const TELLING: f64 = 0.05;
 pub(crate) const FEW_LATE: f64 = 0.03;
 /// Share of what a queue holds back that may be missing where there is none.
 pub(crate) const PACE: f64 = 0.3;
+/// Measured share of the ceiling from which an extrapolated rate above it is believed.
+pub(crate) const NEAR: f64 = 0.9;
