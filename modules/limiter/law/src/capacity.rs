@@ -253,12 +253,13 @@ impl Capacity {
 
     /// Without CPU use to go by: half the way to what proved too much, and no further for a time that doubles.
     fn raise(&mut self, value: f64, now: f64) {
-        if now >= self.quiet_until && self.too_much.take().is_some() {
-            self.easy = 0;
-        }
+        let quiet = now < self.quiet_until;
+        // What was too much is tried again with care, and forgotten when it proves to be fine.
+        self.too_much = self.too_much.filter(|too_much| quiet || *too_much > value);
         let raise = match self.too_much {
-            Some(too_much) if too_much < 1.06 * value => return,
-            Some(too_much) => (too_much / value).sqrt(),
+            Some(too_much) if quiet && too_much < 1.06 * value => return,
+            Some(too_much) if quiet => (too_much / value).sqrt(),
+            Some(_) => 1.0 + t::FIRST_RAISE,
             None => 1.0 + t::FIRST_RAISE * f64::from(1_u32 << self.easy.min(4)),
         };
         self.easy += 1;

@@ -45,6 +45,7 @@ pub(crate) struct Group {
     /// Rates and CPU use of the tick before, as they were measured.
     before: Option<Rates>,
     cpu_before: Option<f64>,
+    mean_before: Option<f64>,
 }
 
 /// What a group is told besides its measurements.
@@ -103,9 +104,15 @@ impl Group {
         let cpu = signal
             .cpu
             .map(|cpu| self.cpu_before.map_or(cpu, |before| carried(cpu, before)));
+        // A mean of a window lags like its rates; a queue that grows is seen in time.
+        let mean_s = signal.mean_s.map(|mean| {
+            self.mean_before
+                .map_or(mean, |before| mean + lead / 2.0 * (mean - before).max(0.0))
+        });
         self.before = Some(signal.rates);
         self.cpu_before = signal.cpu;
-        let mut evidence = self.evidence(signal, &rates, c);
+        self.mean_before = signal.mean_s;
+        let mut evidence = self.evidence(signal, &rates, mean_s, c);
         self.capacity
             .learn(signal, &rates, &evidence, self.phase == Phase::Calm);
         evidence.overloaded = self.is_overloaded(signal.pods, cpu, &rates, &evidence, c);
@@ -118,7 +125,13 @@ impl Group {
         evidence
     }
 
-    fn evidence(&self, signal: &Signal, rates: &Rates, c: &Context) -> Evidence {
+    fn evidence(
+        &self,
+        signal: &Signal,
+        rates: &Rates,
+        mean_s: Option<f64>,
+        c: &Context,
+    ) -> Evidence {
         let late = rates.late * signal.pods * c.interval;
         let late_share = if late < t::FEW_CALLS {
             0.0
@@ -135,7 +148,7 @@ impl Group {
             .inflight
             .filter(|_| admitted > 0.1)
             .map(|n| n / admitted)
-            .or(signal.mean_s);
+            .or(mean_s);
         Evidence {
             late_share,
             wait_s: time
