@@ -167,7 +167,7 @@ impl Capacity {
         let raw = &signal.rates;
         let wait = e.wait_s.unwrap_or(0.0);
         let cpu = e.cpu.filter(|_| self.cpu_tells);
-        let queued = wait > 2.0 * t::QUEUE_SHARE * c.slo && raw.served() < value;
+        let queued = wait > t::STANDING * c.slo && raw.served() < value;
         if e.late_share > t::LATE_SHARE || wait > t::WAIT_SHARE * c.slo {
             let new = (0.3 * value + 0.7 * raw.served()).clamp(0.5 * value, 0.97 * value);
             if e.late_share > t::LATE_SHARE {

@@ -415,7 +415,7 @@ impl Group {
         let small = if self.phase == Phase::Drain {
             t::QUEUE_SHARE
         } else {
-            2.0 * t::QUEUE_SHARE
+            t::STANDING
         };
         let spared = if at_effect > small * c.slo * capacity {
             at_effect / c.interval

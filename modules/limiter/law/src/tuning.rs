@@ -106,3 +106,6 @@ pub(crate) const FEW_LATE: f64 = 0.03;
 pub(crate) const PACE: f64 = 0.3;
 /// Measured share of the ceiling from which an extrapolated rate above it is believed.
 pub(crate) const NEAR: f64 = 0.9;
+/// Wait in the queue, as a share of the SLO, from which a limit that held until then is lowered: below it nothing is late, and
+/// chance moves it up and down.
+pub(crate) const STANDING: f64 = 0.24;
