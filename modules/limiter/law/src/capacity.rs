@@ -46,6 +46,8 @@ pub(crate) struct Capacity {
     raised: bool,
     /// Mean wait while limiting, in seconds.
     usual_wait: f64,
+    /// By how much answers of busy pods take longer than `base_s` without any queue, in seconds.
+    pub loaded_s: f64,
 }
 
 impl Default for Capacity {
@@ -69,6 +71,7 @@ impl Default for Capacity {
             easy: 0,
             raised: false,
             usual_wait: 0.0,
+            loaded_s: 0.0,
         }
     }
 }
@@ -164,7 +167,7 @@ impl Capacity {
         let raw = &signal.rates;
         let wait = e.wait_s.unwrap_or(0.0);
         let cpu = e.cpu.filter(|_| self.cpu_tells);
-        let queued = wait > 2.0 * t::QUEUE_SHARE * c.slo && raw.served() < value;
+        let queued = wait > t::STANDING * c.slo && raw.served() < value;
         if e.late_share > t::LATE_SHARE || wait > t::WAIT_SHARE * c.slo {
             let new = (0.3 * value + 0.7 * raw.served()).clamp(0.5 * value, 0.97 * value);
             if e.late_share > t::LATE_SHARE {
@@ -243,18 +246,20 @@ impl Capacity {
 
     /// A new overload: what was fine before says nothing.
     pub fn begin(&mut self) {
+        self.loaded_s = 0.0;
         self.held = None;
         self.easy = 0;
     }
 
     /// Without CPU use to go by: half the way to what proved too much, and no further for a time that doubles.
     fn raise(&mut self, value: f64, now: f64) {
-        if now >= self.quiet_until && self.too_much.take().is_some() {
-            self.easy = 0;
-        }
+        let quiet = now < self.quiet_until;
+        // What was too much is tried again with care, and forgotten when it proves to be fine.
+        self.too_much = self.too_much.filter(|too_much| quiet || *too_much > value);
         let raise = match self.too_much {
-            Some(too_much) if too_much < 1.06 * value => return,
-            Some(too_much) => (too_much / value).sqrt(),
+            Some(too_much) if quiet && too_much < 1.06 * value => return,
+            Some(too_much) if quiet => (too_much / value).sqrt(),
+            Some(_) => 1.0 + t::FIRST_RAISE,
             None => 1.0 + t::FIRST_RAISE * f64::from(1_u32 << self.easy.min(4)),
         };
         self.easy += 1;

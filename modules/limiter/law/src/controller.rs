@@ -92,6 +92,11 @@ impl State {
             in_force: None,
             p95,
             excused: false,
+            pending: tick
+                .in_force
+                .as_ref()
+                .is_some_and(|outputs| !same(outputs.limit, self.last.limit)),
+            foreign: self.last.limit.is_none(),
         }
     }
 
@@ -268,6 +273,14 @@ fn round(outputs: &mut Outputs) {
     }
     if let Some(bucket) = &mut outputs.bucket_s {
         *bucket = (*bucket * 20.0).ceil() / 20.0;
+    }
+}
+
+/// Whether two limits are the same up to the digits that are stated.
+fn same(a: Option<f64>, b: Option<f64>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => (a - b).abs() <= t::SAME * a.abs().max(b.abs()),
+        (a, b) => a.is_none() && b.is_none(),
     }
 }
 

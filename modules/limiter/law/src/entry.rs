@@ -108,6 +108,8 @@ fn tick_service(
     let context = Context {
         excused: busiest > t::BUSY,
         p95: None,
+        pending: false,
+        foreign: false,
         ..*context
     };
     state.tick(&view, &context).is_some()

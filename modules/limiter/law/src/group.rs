@@ -45,6 +45,7 @@ pub(crate) struct Group {
     /// Rates and CPU use of the tick before, as they were measured.
     before: Option<Rates>,
     cpu_before: Option<f64>,
+    mean_before: Option<f64>,
 }
 
 /// What a group is told besides its measurements.
@@ -68,6 +69,10 @@ pub(crate) struct Context {
     pub p95: Option<f64>,
     /// Whether another service on the path explains late answers.
     pub excused: bool,
+    /// Whether what was decided last is not in force yet.
+    pub pending: bool,
+    /// Whether a limit is in force of which the law knows nothing: not its own, or it has lost its memory.
+    pub foreign: bool,
 }
 
 /// The values that a decision rests on, for its reason.
@@ -84,6 +89,10 @@ pub(crate) struct Evidence {
 impl Group {
     /// One tick: looks at `signal` and sets `self.limit`.
     pub fn tick(&mut self, signal: &Signal, c: &Context) -> Evidence {
+        if c.pending {
+            // A limit has its effect from when it is in force, however long that takes.
+            self.changed_at = self.changed_at.max(c.now);
+        }
         let lead = (c.window / c.interval - 1.0).clamp(0.0, 2.0 * t::MOST_LEAD);
         let rates = self.before.map_or(signal.rates, |before| {
             signal.rates.ahead(&before, lead / 2.0)
@@ -95,22 +104,34 @@ impl Group {
         let cpu = signal
             .cpu
             .map(|cpu| self.cpu_before.map_or(cpu, |before| carried(cpu, before)));
+        // A mean of a window lags like its rates; a queue that grows is seen in time.
+        let mean_s = signal.mean_s.map(|mean| {
+            self.mean_before
+                .map_or(mean, |before| mean + lead / 2.0 * (mean - before).max(0.0))
+        });
         self.before = Some(signal.rates);
         self.cpu_before = signal.cpu;
-        let mut evidence = self.evidence(signal, &rates, c);
+        self.mean_before = signal.mean_s;
+        let mut evidence = self.evidence(signal, &rates, mean_s, c);
         self.capacity
             .learn(signal, &rates, &evidence, self.phase == Phase::Calm);
         evidence.overloaded = self.is_overloaded(signal.pods, cpu, &rates, &evidence, c);
         self.advance_backlog(&rates, c);
         let phase = self.phase;
         match phase {
-            Phase::Calm => self.calm(&rates, &newest, &evidence, c),
+            Phase::Calm => self.calm(signal, &rates, &newest, &evidence, c),
             Phase::Drain | Phase::Hold => self.limiting(signal, &newest, cpu, &evidence, c),
         }
         evidence
     }
 
-    fn evidence(&self, signal: &Signal, rates: &Rates, c: &Context) -> Evidence {
+    fn evidence(
+        &self,
+        signal: &Signal,
+        rates: &Rates,
+        mean_s: Option<f64>,
+        c: &Context,
+    ) -> Evidence {
         let late = rates.late * signal.pods * c.interval;
         let late_share = if late < t::FEW_CALLS {
             0.0
@@ -127,10 +148,12 @@ impl Group {
             .inflight
             .filter(|_| admitted > 0.1)
             .map(|n| n / admitted)
-            .or(signal.mean_s);
+            .or(mean_s);
         Evidence {
             late_share,
-            wait_s: time.zip(base).map(|(time, base)| (time - base).max(0.0)),
+            wait_s: time
+                .zip(base)
+                .map(|(time, base)| (time - base - self.capacity.loaded_s).max(0.0)),
             cpu: signal.cpu,
             offered: rates.offered,
             accepted: rates.accepted,
@@ -186,7 +209,7 @@ impl Group {
         self.backlog = (self.backlog + (admitted - capacity) * c.dt).max(0.0);
     }
 
-    fn calm(&mut self, rates: &Rates, newest: &Rates, e: &Evidence, c: &Context) {
+    fn calm(&mut self, signal: &Signal, rates: &Rates, newest: &Rates, e: &Evidence, c: &Context) {
         let since = c.age + c.interval;
         if e.overloaded {
             let capacity = self.capacity.guess(newest.accepted.max(rates.accepted));
@@ -203,7 +226,12 @@ impl Group {
             .limit
             .zip(c.in_force)
             .map(|(own, in_force)| own.min(in_force));
-        let binding = ceiling.filter(|ceiling| rates.offered > t::AIM * ceiling);
+        // A step is extrapolated beyond its end: a ceiling that matters is near what was measured too, or refuses calls.
+        let raw = &signal.rates;
+        let binding = ceiling.filter(|ceiling| {
+            rates.offered > t::AIM * ceiling
+                && (raw.offered > t::NEAR * ceiling || raw.offered > 1.005 * raw.accepted)
+        });
         if let Some((ceiling, capacity)) = binding.zip(self.capacity.value) {
             // What the ceiling may have let in above the capacity since the overload began.
             let burst = t::CALM_BUCKET * ceiling;
@@ -213,6 +241,15 @@ impl Group {
             });
             self.enter_limiting(queued, c);
             return;
+        }
+        if let Some(limit) = c.in_force.filter(|_| c.foreign && self.limit.is_none()) {
+            // A limit that is not ours, or that we do not remember. Where it refuses calls it is better than none until more
+            // is known.
+            if rates.offered > 1.02 * rates.accepted && rates.offered > limit {
+                self.capacity.value = Some(limit / t::AIM);
+                self.enter_limiting(0.0, c);
+                return;
+            }
         }
         self.capacity.follow_calm(rates);
         self.arm_ceiling(c);
@@ -255,6 +292,11 @@ impl Group {
         let seen = c.now - c.age - self.changed_at;
         let clean = seen >= t::CLEAN * c.window;
         let recent = seen >= t::RECENT * c.interval + c.slo;
+        let e = &if clean && !self.until_seen {
+            self.less_time_under_load(signal, e, c)
+        } else {
+            *e
+        };
         if self.until_seen {
             let in_time = match e.wait_s {
                 Some(wait) => wait < t::WAIT_SHARE * c.slo,
@@ -307,6 +349,29 @@ impl Group {
         }
     }
 
+    /// Answers take longer although hardly any is late and as many leave the pods as come in, from the first moment on: that is
+    /// no queue, busy pods are slower.
+    fn less_time_under_load(&mut self, signal: &Signal, e: &Evidence, c: &Context) -> Evidence {
+        let raw = &signal.rates;
+        let wait = e.wait_s.unwrap_or(0.0);
+        // What a queue of this length keeps of what came in.
+        let kept = (wait / c.window).min(1.0);
+        let keeps_pace = raw.done() > (1.0 - t::PACE * kept) * raw.accepted;
+        if wait > t::QUEUE_SHARE * c.slo
+            && kept > t::TELLING
+            && keeps_pace
+            && raw.late_share() < t::FEW_LATE
+        {
+            self.capacity.loaded_s += wait;
+            return Evidence {
+                wait_s: Some(0.0),
+                overloaded: false,
+                ..*e
+            };
+        }
+        *e
+    }
+
     fn drained(&self, c: &Context) -> bool {
         self.capacity
             .value
@@ -345,12 +410,12 @@ impl Group {
         };
         let in_force = c.in_force.unwrap_or(capacity * 2.0);
         let at_effect = (self.backlog
-            + (in_force - capacity).clamp(-capacity, capacity) * t::DELIVERY)
+            + (in_force - capacity).clamp(-capacity, capacity) * t::DELIVERY * c.interval)
             .max(0.0);
         let small = if self.phase == Phase::Drain {
             t::QUEUE_SHARE
         } else {
-            2.0 * t::QUEUE_SHARE
+            t::STANDING
         };
         let spared = if at_effect > small * c.slo * capacity {
             at_effect / c.interval
@@ -382,7 +447,7 @@ impl Group {
 
     fn set(&mut self, limit: f64, c: &Context) {
         self.limit = Some(limit);
-        self.changed_at = c.now + t::DELIVERY;
+        self.changed_at = c.now + t::DELIVERY * c.interval;
     }
 }
 

@@ -32,8 +32,8 @@ pub(crate) const SPARE: f64 = 0.92;
 pub(crate) const IDLE_TICKS: u32 = 3;
 /// Share of the window that must lie after a change, before measurements are taken for its effect.
 pub(crate) const CLEAN: f64 = 0.67;
-/// Time from a decision to its effect, in seconds.
-pub(crate) const DELIVERY: f64 = 1.0;
+/// Time from a decision to its effect, as a share of the interval; where `in_force` shows that it takes longer, that counts.
+pub(crate) const DELIVERY: f64 = 0.2;
 /// Growth of the base time of an answer in each tick, so that an old minimum is forgotten.
 pub(crate) const BASE_DRIFT: f64 = 1.002;
 /// Growth of a proven capacity in each calm tick without another measure.
@@ -96,3 +96,16 @@ pub(crate) const SLOW_SHARE: f64 = 0.65;
 pub(crate) const SOON_LESS: f64 = 0.93;
 /// Requests in queues below which nothing is concluded from them.
 pub(crate) const FEW_QUEUED: f64 = 20.0;
+/// Difference up to which two limits are the same: they are stated with three digits.
+pub(crate) const SAME: f64 = 0.01;
+/// Share of the calls of a window that a queue must hold back for its growth to be seen in the rates.
+pub(crate) const TELLING: f64 = 0.05;
+/// Share of late answers up to which a longer time does no harm.
+pub(crate) const FEW_LATE: f64 = 0.03;
+/// Share of what a queue holds back that may be missing where there is none.
+pub(crate) const PACE: f64 = 0.3;
+/// Measured share of the ceiling from which an extrapolated rate above it is believed.
+pub(crate) const NEAR: f64 = 0.9;
+/// Wait in the queue, as a share of the SLO, from which a limit that held until then is lowered: below it nothing is late, and
+/// chance moves it up and down.
+pub(crate) const STANDING: f64 = 0.24;
