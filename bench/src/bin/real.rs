@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use trimtab_bench::real::predict::predict;
-use trimtab_bench::real::report::{Run, decisions, picture, table};
+use trimtab_bench::real::report::{Run, decisions, picture, predictions, table};
 use trimtab_bench::real::run_variant;
 use trimtab_bench::real::schedule::FULL;
 use trimtab_bench::real::variant::{ALL, Variant};
@@ -31,6 +31,9 @@ struct Args {
     /// Seeds of Plant A, from 1001 on.
     #[arg(long, default_value_t = 20)]
     simulated: u64,
+    /// Runs nothing, and says what Plant A says, in seconds.
+    #[arg(long)]
+    predict: bool,
     /// Prints every decision.
     #[arg(long)]
     decisions: bool,
@@ -62,6 +65,14 @@ async fn bench(args: Args) -> anyhow::Result<()> {
         let only = args.only.as_deref().unwrap_or_default();
         variant.name().contains(only)
     });
+    if args.predict {
+        let figures = chosen.filter_map(|variant| {
+            let figures = predict(variant, 1001..1001 + args.simulated)?;
+            Some((variant.name(), figures))
+        });
+        println!("{}", predictions(&figures.collect::<Vec<_>>()));
+        return Ok(());
+    }
     let runs: Vec<Run> = stream::iter(chosen.enumerate())
         .map(|(index, variant)| one(&args, index, variant))
         .buffered(args.at_once.max(1))
