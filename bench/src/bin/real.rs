@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use trimtab_bench::real::operator::Objects;
 use trimtab_bench::real::predict::predict;
 use trimtab_bench::real::report::{Run, decisions, picture, predictions, table};
 use trimtab_bench::real::run_variant;
@@ -22,6 +23,9 @@ struct Args {
     /// Also runs the operator with the SmartLimiter of this file, which is named `service`.
     #[arg(long)]
     limiter: Option<PathBuf>,
+    /// Configuration of that operator.
+    #[arg(long, requires = "limiter")]
+    config: Option<PathBuf>,
     /// Variants that run at the same time, each with proxies and a Prometheus of its own.
     #[arg(long, default_value_t = 1)]
     at_once: usize,
@@ -59,8 +63,7 @@ async fn main() -> ExitCode {
 }
 
 async fn bench(args: Args) -> anyhow::Result<()> {
-    let limiter = args.limiter.as_ref().map(fs::read_to_string).transpose()?;
-    let operator = limiter.map(|text| Variant::Operator(text.leak()));
+    let operator = operator(&args)?.map(Variant::Operator);
     let chosen = ALL.into_iter().chain(operator).filter(|variant| {
         let only = args.only.as_deref().unwrap_or_default();
         variant.name().contains(only)
@@ -93,6 +96,19 @@ async fn bench(args: Args) -> anyhow::Result<()> {
     }
     println!("each second and each decision: {}", file.display());
     Ok(())
+}
+
+fn operator(args: &Args) -> anyhow::Result<Option<Objects>> {
+    let read =
+        |file: &PathBuf| fs::read_to_string(file).with_context(|| file.display().to_string());
+    let Some(limiter) = &args.limiter else {
+        return Ok(None);
+    };
+    let config = args.config.as_ref().map(read).transpose()?;
+    Ok(Some(Objects {
+        limiter: read(limiter)?.leak(),
+        config: config.unwrap_or("{}".to_owned()).leak(),
+    }))
 }
 
 async fn one(args: &Args, index: usize, variant: Variant) -> anyhow::Result<Run> {
