@@ -143,8 +143,9 @@ impl State {
         let mut work = self.work.lock();
         work.account();
         format!(
-            "# HELP workload_busy_seconds_total Time that workers worked.\n\
-             # TYPE workload_busy_seconds_total counter\nworkload_busy_seconds_total {}\n\
+            "# HELP container_cpu_usage_seconds_total Time that workers worked, each as a core.\n\
+             # TYPE container_cpu_usage_seconds_total counter\n\
+             container_cpu_usage_seconds_total{{container=\"app\"}} {}\n\
              # HELP workload_workers Workers of the pod.\n\
              # TYPE workload_workers gauge\nworkload_workers {}\n\
              # HELP workload_done_total Requests worked on.\n\

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use trimtab_bench::real::operator::Objects;
 use trimtab_bench::real::predict::predict;
-use trimtab_bench::real::report::{Run, decisions, picture, table};
+use trimtab_bench::real::report::{Run, decisions, picture, predictions, table};
 use trimtab_bench::real::run_variant;
 use trimtab_bench::real::schedule::FULL;
 use trimtab_bench::real::variant::{ALL, Variant};
@@ -22,6 +23,9 @@ struct Args {
     /// Also runs the operator with the SmartLimiter of this file, which is named `service`.
     #[arg(long)]
     limiter: Option<PathBuf>,
+    /// Configuration of that operator.
+    #[arg(long, requires = "limiter")]
+    config: Option<PathBuf>,
     /// Variants that run at the same time, each with proxies and a Prometheus of its own.
     #[arg(long, default_value_t = 1)]
     at_once: usize,
@@ -31,6 +35,9 @@ struct Args {
     /// Seeds of Plant A, from 1001 on.
     #[arg(long, default_value_t = 20)]
     simulated: u64,
+    /// Runs nothing, and says what Plant A says, in seconds.
+    #[arg(long)]
+    predict: bool,
     /// Prints every decision.
     #[arg(long)]
     decisions: bool,
@@ -56,12 +63,19 @@ async fn main() -> ExitCode {
 }
 
 async fn bench(args: Args) -> anyhow::Result<()> {
-    let limiter = args.limiter.as_ref().map(fs::read_to_string).transpose()?;
-    let operator = limiter.map(|text| Variant::Operator(text.leak()));
+    let operator = operator(&args)?.map(Variant::Operator);
     let chosen = ALL.into_iter().chain(operator).filter(|variant| {
         let only = args.only.as_deref().unwrap_or_default();
         variant.name().contains(only)
     });
+    if args.predict {
+        let figures = chosen.filter_map(|variant| {
+            let figures = predict(variant, 1001..1001 + args.simulated)?;
+            Some((variant.name(), figures))
+        });
+        println!("{}", predictions(&figures.collect::<Vec<_>>()));
+        return Ok(());
+    }
     let runs: Vec<Run> = stream::iter(chosen.enumerate())
         .map(|(index, variant)| one(&args, index, variant))
         .buffered(args.at_once.max(1))
@@ -82,6 +96,19 @@ async fn bench(args: Args) -> anyhow::Result<()> {
     }
     println!("each second and each decision: {}", file.display());
     Ok(())
+}
+
+fn operator(args: &Args) -> anyhow::Result<Option<Objects>> {
+    let read =
+        |file: &PathBuf| fs::read_to_string(file).with_context(|| file.display().to_string());
+    let Some(limiter) = &args.limiter else {
+        return Ok(None);
+    };
+    let config = args.config.as_ref().map(read).transpose()?;
+    Ok(Some(Objects {
+        limiter: read(limiter)?.leak(),
+        config: config.unwrap_or("{}".to_owned()).leak(),
+    }))
 }
 
 async fn one(args: &Args, index: usize, variant: Variant) -> anyhow::Result<Run> {

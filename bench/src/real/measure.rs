@@ -1,7 +1,7 @@
 //! What Prometheus says, as measurements of the law.
 //!
-//! Istio's series of the reporter `destination`, Envoy's gauge of active requests, and the busy share of the workers in place of
-//! the CPU.
+//! Istio's series of the reporter `destination`, Envoy's gauge of active requests, and the CPU of the containers, of which
+//! each busy worker uses a core.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ pub async fn tick(prometheus: &Prometheus, t: f64) -> anyhow::Result<Tick> {
     );
     let inflight = by_pod(prometheus, &active).await?;
     let busy = format!(
-        "sum by (pod) (rate(workload_busy_seconds_total[{window}])) / sum by (pod) (workload_workers)"
+        "sum by (pod) (rate(container_cpu_usage_seconds_total[{window}])) / sum by (pod) (workload_workers)"
     );
     let cpu = by_pod(prometheus, &busy).await?;
     let mut tick = Tick {

@@ -19,10 +19,19 @@ use trimtab_limiter::engine::Engine;
 use trimtab_limiter::module::Limiter;
 
 use super::control::Decision;
-use super::{INTERVAL, NAMESPACE, PODS, SERVICE_NAME, WINDOW, pod_name};
+use super::{INTERVAL, NAMESPACE, PODS, SERVICE_NAME, WINDOW, WORKERS, pod_name};
 
 /// Longest wait for the generated object.
 const BOUND: Duration = Duration::from_secs(30);
+
+/// What the operator is given, as YAML texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Objects {
+    /// A SmartLimiter, which must be named like the Service.
+    pub limiter: &'static str,
+    /// The configuration of the operator; addresses, period, delivery and Prometheus are set by the bench.
+    pub config: &'static str,
+}
 
 /// A running operator; dropping it ends it.
 pub struct Managed {
@@ -42,13 +51,13 @@ pub struct Patches {
 }
 
 impl Managed {
-    /// Starts it with the SmartLimiter of a YAML text, which must be named like the Service, and waits for its object.
-    pub async fn start(limiter: &str, prometheus: &str) -> anyhow::Result<Self> {
+    /// Starts it and waits for the object of its SmartLimiter.
+    pub async fn start(objects: &Objects, prometheus: &str) -> anyhow::Result<Self> {
         let embedded = standalone::embedded()?;
-        load(&embedded, limiter)?;
+        load(&embedded, objects.limiter)?;
+        let config = config(objects.config, prometheus)?;
         let shutdown = CancellationToken::new();
-        let operator =
-            Operator::start(config(prometheus)?, embedded.client(), shutdown.clone()).await?;
+        let operator = Operator::start(config, embedded.client(), shutdown.clone()).await?;
         let api: Api<EnvoyFilter> = Api::namespaced(embedded.client(), NAMESPACE);
         let name = format!("{SERVICE_NAME}.{NAMESPACE}.ratelimit");
         let object = wait_until("the generated EnvoyFilter", BOUND, || async {
@@ -98,8 +107,8 @@ impl Patches {
     }
 }
 
-fn config(prometheus: &str) -> anyhow::Result<Config> {
-    let mut config = Config::default();
+fn config(text: &str, prometheus: &str) -> anyhow::Result<Config> {
+    let mut config = Config::parse(text)?;
     config.http.address.set_port(0);
     config.xds.address.set_port(0);
     config.edit::<Limiter>(|limiter| {
@@ -108,7 +117,7 @@ fn config(prometheus: &str) -> anyhow::Result<Config> {
     });
     let window = WINDOW.as_secs();
     let cpu = format!(
-        "sum by (namespace, pod) (rate(workload_busy_seconds_total[{window}s])) / sum by (namespace, pod) (workload_workers)"
+        "sum by (namespace, pod) (rate(container_cpu_usage_seconds_total[{window}s])) / sum by (namespace, pod) (workload_workers)"
     );
     let text = format!(
         "{{address: '{prometheus}', timeout: 2s, handlers: {{cpu: {{query: '{cpu}', type: PerPod, aggregate: avg}}}}}}"
@@ -129,7 +138,10 @@ fn load(embedded: &Embedded, limiter: &str) -> anyhow::Result<()> {
         embedded.load(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": pod_name(index), "namespace": NAMESPACE, "labels": {"app": SERVICE_NAME}},
-            "spec": {"containers": [{"name": "app", "image": "a"}, {"name": "istio-proxy", "image": "proxy"}]},
+            "spec": {"containers": [
+                {"name": "app", "image": "a", "resources": {"limits": {"cpu": WORKERS.to_string()}}},
+                {"name": "istio-proxy", "image": "proxy"},
+            ]},
             "status": {"phase": "Running", "podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]},
         }))?;
         endpoints.push(json!({"addresses": [ip], "conditions": {"ready": true}}));

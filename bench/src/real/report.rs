@@ -87,6 +87,23 @@ pub fn table(runs: &[Run]) -> String {
     out
 }
 
+/// What Plant A says, without a real run.
+pub fn predictions(figures: &[(&str, Figures)]) -> String {
+    let mut out = String::new();
+    for (variant, figures) in figures {
+        let _ = write!(out, "{variant}:");
+        for part in &figures.parts {
+            let _ = write!(out, " {} {:.2},", part.phase, part.good);
+        }
+        let _ = writeln!(
+            out,
+            " from 2x on {:.2}, late {:.2}, refused before {:.0}, 20 s after {:.0}",
+            figures.good, figures.late, figures.refused_before, figures.refused_after
+        );
+    }
+    out
+}
+
 /// Variants in the picture, and their colours.
 const SHOWN: [Variant; 5] = [
     Variant::Nothing,

@@ -66,7 +66,7 @@ impl Stage {
         }
         let prometheus = Prometheus::start(&dir.join("prometheus"), INTERVAL, &targets).await?;
         let operator = match variant {
-            Variant::Operator(limiter) => Some(Managed::start(limiter, &prometheus.url()).await?),
+            Variant::Operator(objects) => Some(Managed::start(&objects, &prometheus.url()).await?),
             _ => None,
         };
         let patches = operator

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use trimtab_limiter::translate::actuator::{Actuator, Aim, EcdsBucket};
 
+use super::operator::Objects;
 use super::{PODS, SLO, WORKERS, capacity};
 
 /// One of the things that are compared.
@@ -22,8 +23,8 @@ pub enum Variant {
     Bucket,
     /// The law with bounds for `adaptive_concurrency`.
     Bounds,
-    /// The operator with the SmartLimiter of this YAML text.
-    Operator(&'static str),
+    /// The operator.
+    Operator(Objects),
 }
 
 /// All of them, in the order of the table.
