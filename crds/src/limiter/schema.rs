@@ -50,13 +50,16 @@ pub(super) fn descriptor(schema: &mut Schema) {
     both_spellings(schema);
     add_rules(
         schema,
-        vec![rule(
-            "has(self.condition) || (has(self.action.strategy) && self.action.strategy == 'adaptive')",
-            "condition is required: write when the limit is on, for example condition: \"true\"",
-        ), rule(
-            "(has(self.custom_key) || has(self.customKey)) == (has(self.custom_value) || has(self.customValue))",
-            "custom_key and custom_value go together: set both or none",
-        )],
+        vec![
+            rule(
+                "has(self.condition) || (has(self.action.strategy) && self.action.strategy == 'adaptive')",
+                "condition is required: write when the limit is on, for example condition: \"true\"",
+            ),
+            rule(
+                "(has(self.custom_key) || has(self.customKey)) == (has(self.custom_value) || has(self.customValue))",
+                "custom_key and custom_value go together: set both or none",
+            ),
+        ],
     );
 }
 
@@ -75,7 +78,9 @@ pub(super) fn action(schema: &mut Schema) {
                 "quota is required: add the number of requests per fill_interval, for example quota: '100'",
             ),
             rule(
-                &format!("!({adaptive}) || !(has(self.quota) || has(self.fill_interval) || has(self.fillInterval))"),
+                &format!(
+                    "!({adaptive}) || !(has(self.quota) || has(self.fill_interval) || has(self.fillInterval))"
+                ),
                 "strategy adaptive finds the limit itself: remove quota and fill_interval",
             ),
             rule(
