@@ -11,6 +11,8 @@
     reason = "helpers of tests fail the test"
 )]
 
+mod adaptive;
+mod adaptive_real;
 mod answers;
 mod cases;
 mod compatibility;
