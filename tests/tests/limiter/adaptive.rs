@@ -60,9 +60,10 @@ impl Service {
             let (quota, interval) = (d.quota?, d.interval?);
             Some(quota as f64 * 1000.0 / interval.millis() as f64)
         };
-        let view = self.fixture.view("a");
-        view.descriptors
-            .iter()
+        let views = self.fixture.engine.views();
+        let own = views.iter().find(|view| view.name == "a");
+        own.into_iter()
+            .flat_map(|view| &view.descriptors)
             .filter_map(rate)
             .fold(f64::MAX, f64::min)
     }
@@ -100,7 +101,12 @@ impl Service {
         );
         source.set_rows(
             "adaptive.within",
-            both(&|pod| vec![series(pod, &[("le", "500")], in_time)]),
+            both(&|pod| {
+                vec![
+                    series(pod, &[("le", "500")], in_time),
+                    series(pod, &[("le", "+Inf")], done),
+                ]
+            }),
         );
         source.set_rows(
             "adaptive.time",

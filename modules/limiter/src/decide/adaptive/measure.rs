@@ -53,8 +53,8 @@ struct Rates {
     ok: Option<f64>,
     late: Option<f64>,
     errors: Option<f64>,
-    /// Answers that were no errors.
-    served: f64,
+    /// Answers whose time was measured.
+    timed: Option<f64>,
 }
 
 /// A tick, and what people want to see of it.
@@ -93,14 +93,15 @@ pub fn tick(source: &Source<'_>, now: f64) -> Seen {
         total = whole;
     }
     let own = |name: &str| value(source, &format!("{PREFIX}{name}"), "");
-    let time = sum(source, TIME, |_| true).filter(|_| total.served > 0.0);
+    let timed = total.timed.filter(|timed| *timed > 1e-9);
+    let time = sum(source, TIME, |_| true).zip(timed);
     let api = Api {
         offered: total.offered,
         accepted: total.accepted,
         ok: total.ok,
         late: total.late,
         errors: total.errors,
-        mean_s: own("mean").or(time.map(|time| time / total.served / 1000.0)),
+        mean_s: own("mean").or(time.map(|(time, timed)| time / timed / 1000.0)),
         p50_s: own("p50"),
         p95_s: own("p95"),
         p99_s: own("p99"),
@@ -112,10 +113,11 @@ pub fn tick(source: &Source<'_>, now: f64) -> Seen {
         .zip(total.accepted)
         .map(|(offered, accepted)| (offered - accepted).max(0.0));
     if total.offered.is_some() && total.ok.is_none() {
-        seen.notes.push(format!(
-            "no series istio_request_duration_milliseconds_bucket with le={}: set limiter.adaptive.buckets to the buckets of the mesh",
-            le(source.bound)
-        ));
+        let bound = le(source.bound);
+        seen.notes.push(match timed {
+            Some(_) => format!("istio_request_duration_milliseconds_bucket has no le={bound}: set limiter.adaptive.buckets to the buckets of the mesh"),
+            None => "no answer was timed within the window: proxies bring their histograms up to date every 5s, so limiter.adaptive.window must be longer than that and a scrape together".to_owned(),
+        });
     }
     seen.tick.apis = apis(source, &api);
     seen
@@ -230,25 +232,29 @@ fn of_istio(source: &Source<'_>, pod: &str) -> Rates {
     let accepted = (offered - refused).max(0.0);
     let served = (accepted - errors - gone).max(0.0);
     let bound = le(source.bound);
-    let in_time = rows(source, WITHIN)
-        .filter(|row| &*row.pod == pod || pod.is_empty())
-        .filter(|row| {
+    let up_to = |bound: &str| {
+        let of_pod = rows(source, WITHIN).filter(|row| &*row.pod == pod || pod.is_empty());
+        let values = of_pod.filter_map(|row| {
             let le = row.labels.get("le").map_or("", String::as_str);
-            le == bound || le.strip_suffix(".0") == Some(bound.as_str())
-        })
-        .map(|row| row.value)
-        .reduce(|a, b| a + b);
-    // Without any answer there is no series of answers in time either.
-    let ok = in_time
-        .or((served < 1e-9).then_some(0.0))
-        .map(|ok| ok.min(served));
+            let same = le == bound || le.strip_suffix(".0") == Some(bound);
+            same.then_some(row.value)
+        });
+        values.reduce(|a, b| a + b)
+    };
+    // Proxies bring histograms up to date every few seconds and counters at once, so that only shares of a histogram can be
+    // compared.
+    let (in_time, timed) = (up_to(&bound), up_to("+Inf"));
+    let share = in_time.zip(timed.filter(|timed| *timed > 1e-9));
+    let ok = share
+        .map(|(in_time, timed)| served * (in_time / timed).clamp(0.0, 1.0))
+        .or((served < 1e-9).then_some(0.0));
     Rates {
         offered: Some(offered),
         accepted: Some(accepted),
         ok,
         late: ok.map(|ok| served - ok + gone),
         errors: Some(errors),
-        served,
+        timed,
     }
 }
 
@@ -264,7 +270,7 @@ impl Rates {
         add(&mut self.ok, other.ok);
         add(&mut self.late, other.late);
         add(&mut self.errors, other.errors);
-        self.served += other.served;
+        add(&mut self.timed, other.timed);
     }
 }
 

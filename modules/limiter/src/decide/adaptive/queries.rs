@@ -63,7 +63,7 @@ pub fn queries(
     add(
         WITHIN,
         format!(
-            "sum by ({by}, le) (rate(istio_request_duration_milliseconds_bucket{{{answered},le=~\"({bounds})([.]0)?\"}}[{window}]))"
+            "sum by ({by}, le) (rate(istio_request_duration_milliseconds_bucket{{{answered},le=~\"({bounds})([.]0)?|[+]Inf\"}}[{window}]))"
         ),
         pods,
     );

@@ -66,8 +66,10 @@ fn refusals_errors_and_clients_that_left_are_told_apart() {
             WITHIN,
             vec![
                 within("a", "500.0", 50.0),
-                within("a", "1000", 64.0),
+                within("a", "1000", 60.0),
+                within("a", "+Inf", 64.0),
                 within("b", "500", 10.0),
+                within("b", "+Inf", 10.0),
             ],
         ),
         (TIME, vec![row("a", &[], 6400.0), row("b", &[], 1000.0)]),
@@ -98,7 +100,7 @@ fn what_is_missing_is_not_nothing() {
     let without = seen(&only, true, &[]);
     let a = &without.tick.pods["a"];
     assert_eq!((a.offered, a.ok, a.late), (Some(60.0), None, None));
-    assert!(without.notes[0].contains("le=500"), "{:?}", without.notes);
+    assert!(without.notes[0].contains("window"), "{:?}", without.notes);
     let nothing = seen(&Measured::new(), true, &[]);
     assert_eq!(
         (nothing.offered, nothing.tick.apis[""].offered),
@@ -119,7 +121,10 @@ fn callers_know_our_refusals_by_their_status() {
                 requests("", "429", "-", 20.0),
             ],
         ),
-        (WITHIN, vec![within("", "500", 60.0)]),
+        (
+            WITHIN,
+            vec![within("", "500", 30.0), within("", "+Inf", 30.0)],
+        ),
     ]);
     let seen = seen(&measured, false, &[]);
     let all = &seen.tick.apis[""];
