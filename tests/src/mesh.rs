@@ -262,7 +262,7 @@ impl VirtualHost {
 }
 
 impl Telemetry {
-    /// Envoy's own stats logger, counting with Istio's name and labels. The counter appears as
+    /// Envoy's own stats logger, counting and timing with Istio's names and labels. The counter appears as
     /// `envoy_istio_istio_requests_total`; [`trimtab_lab::prometheus`] renames it when it scrapes.
     fn emit(&self) -> Value {
         // A percent sign would begin a format operator.
@@ -284,6 +284,11 @@ impl Telemetry {
                 "@type": STATS_LOGGER,
                 "stat_prefix": "istio",
                 "counters": [{"stat": {"name": "istio_requests_total", "tags": tags}, "value_fixed": 1}],
+                "histograms": [{
+                    "stat": {"name": "istio_request_duration_milliseconds", "tags": tags},
+                    "unit": "Milliseconds",
+                    "value_format": "%DURATION%",
+                }],
             },
         })
     }

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::adaptive::Adaptive;
 use super::schema;
 use crate::number::number_or_text;
 
@@ -10,7 +11,9 @@ use crate::number::number_or_text;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = schema::descriptor)]
 pub struct Descriptor {
-    /// Expression that says when the limit is on, e.g. `{cpu}>0.8`, `{{._base.cpu.sum}}>100` or `true`.
+    /// Expression that says when the limit is on, e.g. `{cpu}>0.8`, `{{._base.cpu.sum}}>100` or `true`. Strategy `adaptive`
+    /// finds that out itself: leave it out there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(min = 1, max = 1024))]
     pub condition: String,
     /// What is allowed while the condition holds.
@@ -42,9 +45,11 @@ pub struct Descriptor {
 #[schemars(transform = schema::action)]
 pub struct Action {
     /// Expression of the number of requests per `fill_interval`, e.g. `30/{pod}`. Rounded up; at least 1 unless 0 is written.
+    /// Required, except with strategy `adaptive`, which has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(min = 1, max = 1024))]
     pub quota: String,
-    /// Refill period, 50 ms or longer.
+    /// Refill period, 50 ms or longer. Required, except with strategy `adaptive`, which has none.
     #[serde(
         default,
         alias = "fillInterval",
@@ -52,10 +57,13 @@ pub struct Action {
     )]
     pub fill_interval: Option<FillInterval>,
     /// `single` (default): the quota is per pod. `average`: the quota is the service's total, shared by its Ready pods.
-    /// `global` and `adaptive` are not available yet and are refused.
+    /// `adaptive`: Trimtab finds the limit that keeps the service at its capacity. `global` is not available yet and is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["", "single", "average", "global", "adaptive"]))]
     pub strategy: Option<String>,
+    /// Options of strategy `adaptive`; all have defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<Adaptive>,
     /// Headers of the answer to a refused request.
     #[serde(default, alias = "headersToAdd", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]

@@ -6,6 +6,7 @@
 //! Field rules follow Slime's documentation; every field that Slime's API decoder accepts in
 //! snake_case and lowerCamelCase is declared in both spellings, so that an API server prunes neither.
 
+mod adaptive;
 mod descriptor;
 mod policy;
 mod schema;
@@ -14,6 +15,7 @@ mod status;
 pub mod first_form;
 pub mod v1alpha2;
 
+pub use adaptive::{Adaptive, AdaptiveStatus};
 pub use descriptor::{
     Action, Descriptor, FillInterval, GrpcStatus, HeaderToAdd, MatchSource, Matcher, Response,
     Target,

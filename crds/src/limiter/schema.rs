@@ -50,21 +50,44 @@ pub(super) fn descriptor(schema: &mut Schema) {
     both_spellings(schema);
     add_rules(
         schema,
-        vec![rule(
-            "(has(self.custom_key) || has(self.customKey)) == (has(self.custom_value) || has(self.customValue))",
-            "custom_key and custom_value go together: set both or none",
-        )],
+        vec![
+            rule(
+                "has(self.condition) || (has(self.action.strategy) && self.action.strategy == 'adaptive')",
+                "condition is required: write when the limit is on, for example condition: \"true\"",
+            ),
+            rule(
+                "(has(self.custom_key) || has(self.customKey)) == (has(self.custom_value) || has(self.customValue))",
+                "custom_key and custom_value go together: set both or none",
+            ),
+        ],
     );
 }
 
 pub(super) fn action(schema: &mut Schema) {
     both_spellings(schema);
+    let adaptive = "has(self.strategy) && self.strategy == 'adaptive'";
     add_rules(
         schema,
-        vec![rule(
-            "has(self.fill_interval) || has(self.fillInterval)",
-            "fill_interval is required: add the refill period, for example fill_interval: {seconds: 1}",
-        )],
+        vec![
+            rule(
+                &format!("({adaptive}) || has(self.fill_interval) || has(self.fillInterval)"),
+                "fill_interval is required: add the refill period, for example fill_interval: {seconds: 1}",
+            ),
+            rule(
+                &format!("({adaptive}) || has(self.quota)"),
+                "quota is required: add the number of requests per fill_interval, for example quota: '100'",
+            ),
+            rule(
+                &format!(
+                    "!({adaptive}) || !(has(self.quota) || has(self.fill_interval) || has(self.fillInterval))"
+                ),
+                "strategy adaptive finds the limit itself: remove quota and fill_interval",
+            ),
+            rule(
+                &format!("({adaptive}) || !has(self.adaptive)"),
+                "adaptive is used only with strategy: adaptive: remove it, or set the strategy",
+            ),
+        ],
     );
 }
 

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::adaptive::AdaptiveStatus;
 use super::descriptor::{FillInterval, Matcher, Target};
 
 /// Observed state of a SmartLimiter.
@@ -134,6 +135,9 @@ pub struct DescriptorStatus {
     /// For a refused descriptor: the PascalCase reason, as in the condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// With strategy `adaptive`: what was decided for all pods, and what it rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveStatus>,
     /// Why, in one sentence; for a refused descriptor what to change.
     pub reason: String,
 }

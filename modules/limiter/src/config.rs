@@ -22,6 +22,62 @@ pub struct LimiterConfig {
     pub root_namespace: String,
     /// Limiters with their own series in `/metrics`, at most: series cost memory in Prometheus.
     pub export_limiters: usize,
+    /// How services are measured for strategy `adaptive`.
+    pub adaptive: AdaptiveConfig,
+}
+
+/// `limiter.adaptive:`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct AdaptiveConfig {
+    /// Whose `istio_requests_total` counts: `destination`, the pods' own proxies, or `source`, those of the callers.
+    pub reporter: Reporter,
+    /// Over which time rates are taken: at least two scrape intervals.
+    pub window: Duration,
+    /// Upper bounds of the buckets of `istio_request_duration_milliseconds` in the mesh, in milliseconds.
+    pub buckets: Vec<f64>,
+}
+
+/// Which proxies report requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reporter {
+    /// Those of the pods that are limited.
+    #[default]
+    Destination,
+    /// Those of the callers.
+    Source,
+}
+
+impl Default for AdaptiveConfig {
+    fn default() -> Self {
+        Self {
+            reporter: Reporter::Destination,
+            window: Duration::from_secs(30),
+            // Istio's.
+            buckets: vec![
+                0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0,
+                10_000.0, 30_000.0, 60_000.0,
+            ],
+        }
+    }
+}
+
+impl AdaptiveConfig {
+    /// The error names the key and the fix.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.window < Duration::from_secs(1) {
+            return Err(format!(
+                "limiter.adaptive.window: {} is shorter than 1s: write at least two scrape intervals, for example 30s",
+                self.window
+            ));
+        }
+        let good = |bound: &f64| bound.is_finite() && *bound > 0.0;
+        if self.buckets.is_empty() || !self.buckets.iter().all(good) {
+            return Err("limiter.adaptive.buckets: needs numbers of milliseconds above 0: write for example [100, 500, 1000]".to_owned());
+        }
+        Ok(())
+    }
 }
 
 impl Default for LimiterConfig {
@@ -34,6 +90,7 @@ impl Default for LimiterConfig {
             proxy_version: String::new(),
             root_namespace: "istio-system".to_owned(),
             export_limiters: 1000,
+            adaptive: AdaptiveConfig::default(),
         }
     }
 }

@@ -16,7 +16,8 @@ use trimtab_mesh::{Protocol, layer7_kinds};
 
 use trimtab_kit::sources::MetricSource;
 
-use crate::config::LimiterConfig;
+use crate::config::{AdaptiveConfig, LimiterConfig};
+use crate::decide::adaptive::Decided;
 use crate::decide::bucket::Bucket;
 use crate::owner::Owner;
 
@@ -43,6 +44,9 @@ pub struct LimiterInput {
     /// With delivery ECDS, the limits in the default configurations of filters, by descriptor; none: those that are decided now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defaults: Option<BTreeMap<String, Bucket>>,
+    /// What the law of strategy `adaptive` has decided, by set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adaptive: BTreeMap<String, Decided>,
     /// The operator's settings.
     #[serde(default)]
     pub settings: Arc<Settings>,
@@ -71,6 +75,9 @@ pub struct TargetFacts {
     /// Other limiters of the same pods and ports, with their delivery where they say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub neighbours: BTreeMap<String, Option<Delivery>>,
+    /// The limiter that comes first by name and limits the same pods and ports by strategy `adaptive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive_elsewhere: Option<String>,
     /// Outbound virtual hosts of the rules that no proxy has, as far as is known, with why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub no_virtual_host: BTreeMap<String, String>,
@@ -364,6 +371,21 @@ pub struct Settings {
     /// Which proxies there are, and whether they can be asked.
     #[serde(skip_serializing_if = "Proxies::is_default")]
     pub proxies: Proxies,
+    /// How services are measured for strategy `adaptive`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub adaptive: AdaptiveConfig,
+    /// Time between two samples.
+    #[serde(skip_serializing_if = "is_usual_refresh")]
+    pub refresh: Duration,
+}
+
+fn is_default(config: &AdaptiveConfig) -> bool {
+    *config == AdaptiveConfig::default()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's skip_serializing_if passes a reference
+fn is_usual_refresh(refresh: &Duration) -> bool {
+    *refresh == LimiterConfig::default().refresh
 }
 
 /// Which proxies hold limits.
@@ -396,6 +418,8 @@ impl Default for Settings {
             prometheus: true,
             known_metrics: BTreeSet::new(),
             proxies: Proxies::Istio,
+            adaptive: AdaptiveConfig::default(),
+            refresh: LimiterConfig::default().refresh,
         }
     }
 }
@@ -416,6 +440,8 @@ impl Settings {
             prometheus: sources.iter().any(|s| s.name() == "prometheus"),
             known_metrics: sources.iter().flat_map(|s| s.provides()).collect(),
             proxies: Proxies::Istio,
+            adaptive: config.adaptive.clone(),
+            refresh: config.refresh,
         }
     }
 }

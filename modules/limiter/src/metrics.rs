@@ -95,6 +95,7 @@ fn limiters(
     gauges(encoder, "trimtab_limiters", "SmartLimiters by state", &rows)?;
     let shown = shown(views, export);
     limits(encoder, &shown)?;
+    adaptive(encoder, &shown)?;
     decisions(encoder, &shown)
 }
 
@@ -125,6 +126,59 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, shown: &[&LimiterView]) -> std::f
             "trimtab_limiter_target",
             "1 for each host or workload whose requests are limited, as Istio's telemetry names it",
             targets,
+        ),
+    ] {
+        gauges(encoder, name, help, &rows)?;
+    }
+    Ok(())
+}
+
+/// What strategy `adaptive` knows of services: how much is refused says how many pods are missing.
+fn adaptive(encoder: &mut DescriptorEncoder<'_>, shown: &[&LimiterView]) -> std::fmt::Result {
+    let mut state = Rows::new();
+    let mut rates: [Rows; 4] = Default::default();
+    for view in shown {
+        let laws = view.descriptors.iter().filter_map(|d| {
+            let law = d.adaptive.as_ref()?;
+            law.pods.is_some().then_some((d, law))
+        });
+        for (d, law) in laws {
+            let mut labels = names(view);
+            labels.extend([("service", view.name.clone()), ("set", d.set.clone())]);
+            let values = [law.offered, law.shed, law.capacity, law.limit];
+            for (rows, value) in rates.iter_mut().zip(values) {
+                rows.extend(value.map(|value| (labels.clone(), value)));
+            }
+            labels.push(("state", law.state.clone()));
+            state.push((labels, 1.0));
+        }
+    }
+    let [offered, shed, capacity, limit] = rates;
+    for (name, help, rows) in [
+        (
+            "trimtab_limiter_offered_requests_per_second",
+            "Requests per second that are sent to a service with strategy adaptive",
+            offered,
+        ),
+        (
+            "trimtab_limiter_shed_requests_per_second",
+            "Requests per second that limits refuse; in mode Shadow those that would be",
+            shed,
+        ),
+        (
+            "trimtab_limiter_capacity_requests_per_second",
+            "Requests per second that the ready pods can answer in time, as far as it is known",
+            capacity,
+        ),
+        (
+            "trimtab_limiter_adaptive_limit_requests_per_second",
+            "Limit over all pods that strategy adaptive has decided",
+            limit,
+        ),
+        (
+            "trimtab_limiter_adaptive_state",
+            "1 for the state of strategy adaptive",
+            state,
         ),
     ] {
         gauges(encoder, name, help, &rows)?;

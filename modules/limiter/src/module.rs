@@ -50,6 +50,7 @@ impl ModuleConfig for LimiterConfig {
                 ));
             }
         }
+        self.adaptive.check()?;
         re2::check_key(
             "limiter.proxyVersion",
             &self.proxy_version,

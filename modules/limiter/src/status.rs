@@ -12,6 +12,7 @@ use trimtab_kit::answers::{Outcome, Words};
 use trimtab_kit::condition::{Draft, listed, shorten, stamp};
 use trimtab_kit::problem::Problem;
 
+use crate::decide::expression::pretty;
 use crate::decide::plan::fills_others;
 use crate::decide::{metric_key, shown_metrics};
 use crate::input::{LimiterInput, ReadingState};
@@ -90,10 +91,17 @@ pub fn same_decisions(a: &LimiterStatus, b: &LimiterStatus) -> bool {
                 )
             })
             .collect();
-        let descriptors: Vec<(DescriptorState, Option<i64>, Option<i64>)> = s
+        let descriptors: Vec<_> = s
             .descriptors
             .iter()
-            .map(|d| (d.state, d.quota, d.total))
+            .map(|d| {
+                (
+                    d.state,
+                    d.quota,
+                    d.total,
+                    d.adaptive.as_ref().map(|a| a.state.clone()),
+                )
+            })
             .collect();
         (
             s.observed_generation,
@@ -335,6 +343,14 @@ fn limit_text(input: &LimiterInput, decisions: &[DescriptorStatus]) -> String {
     let Some(first) = live.first() else {
         return "none".to_owned();
     };
+    if let Some(limit) = first.adaptive.as_ref().and_then(|a| a.limit) {
+        let shadow = if input.spec.mode == trimtab_crds::limiter::Mode::Shadow {
+            " shadow"
+        } else {
+            ""
+        };
+        return format!("{}/s{shadow}", pretty(limit));
+    }
     let interval = usize::try_from(first.index)
         .ok()
         .and_then(|i| input.spec.sets.get(&first.set).and_then(|s| s.get(i)))

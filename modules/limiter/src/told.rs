@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, KIND, LimiterStatus};
 use trimtab_kit::events::{Event, Step};
 
+use crate::decide::adaptive::sheds;
 use crate::owner::Owner;
 
 /// A condition whose turns are told.
@@ -110,7 +111,9 @@ impl Told {
 
 /// Whether proxies have a limit of it, as far as is known.
 fn limits(d: &DescriptorStatus) -> bool {
-    d.quota.is_some() && d.state != DescriptorState::NoProxy
+    // Where Trimtab finds the limit, one that refuses nobody before an overload is no news.
+    let sheds = d.adaptive.as_ref().is_none_or(sheds);
+    d.quota.is_some() && sheds && d.state != DescriptorState::NoProxy
 }
 
 fn is_same_rule(a: &DescriptorStatus, b: &DescriptorStatus) -> bool {

@@ -15,8 +15,8 @@ use trimtab_kit::clock::ManualClock;
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::lease::{Leadership, Timing, WriteAdmission};
 use trimtab_kit::sources::{
-    Failure, Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource, Sample,
-    SampleRequest, Samples, SourceHealth,
+    Failure, Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource, Row as Series,
+    Sample, SampleRequest, Samples, SourceHealth,
 };
 use trimtab_lab::prometheus::Prometheus;
 use trimtab_limiter::engine::{Engine, LimiterView};
@@ -31,6 +31,7 @@ use trimtab_xds::ResourceCache;
 #[derive(Debug, Default)]
 pub(crate) struct FakeSource {
     values: Mutex<BTreeMap<String, Sample>>,
+    rows: Mutex<BTreeMap<String, Vec<Series>>>,
 }
 
 impl FakeSource {
@@ -39,6 +40,13 @@ impl FakeSource {
             .lock()
             .expect("a lock")
             .insert(name.to_owned(), Ok(value));
+    }
+
+    /// Series of a name, with their sum as its value.
+    pub(crate) fn set_rows(&self, name: &str, rows: Vec<Series>) {
+        self.set(name, rows.iter().map(|row| row.value).sum());
+        let mut all = self.rows.lock().expect("a lock");
+        all.insert(name.to_owned(), rows);
     }
 
     pub(crate) fn fail(&self, name: &str, failure: Failure) {
@@ -69,6 +77,10 @@ impl MetricSource for FakeSource {
         let mut samples = Samples::default();
         for sample_request in sample_requests {
             for name in &sample_request.metrics {
+                let rows = self.rows.lock().expect("a lock").get(name).cloned();
+                if let Some(rows) = rows.filter(|_| sample_request.rows) {
+                    samples.rows.insert((sample_request.id, name.clone()), rows);
+                }
                 if let Some(sample) = values.get(name) {
                     samples
                         .values

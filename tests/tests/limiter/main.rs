@@ -12,6 +12,8 @@
 )]
 
 mod actuators;
+mod adaptive;
+mod adaptive_real;
 mod answers;
 mod cases;
 mod compatibility;

@@ -74,7 +74,8 @@ impl MetricSource for NamesOf {
         let provided = self.0.provides();
         for sample_request in sample_requests {
             let own = |name: &String| sample_request.custom.iter().any(|(own, _)| own == name);
-            let known = |name: &&String| provided.contains(*name) || own(name);
+            let grouped = |name: &String| sample_request.grouped.contains_key(name);
+            let known = |name: &&String| provided.contains(*name) || own(name) || grouped(name);
             for name in sample_request.metrics.iter().filter(known) {
                 let failure = Failure::Error(format!("no value: write --metric {name}=VALUE"));
                 out.values

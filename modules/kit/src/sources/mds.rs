@@ -65,6 +65,7 @@ impl MetricSource for MdsSource {
             values,
             queries: 0,
             elapsed: start.elapsed(),
+            ..Samples::default()
         }
     }
 

@@ -413,6 +413,7 @@ impl MetricSource for MetricsServerSource {
             values,
             queries,
             elapsed: start.elapsed(),
+            ..Samples::default()
         }
     }
 

@@ -193,6 +193,22 @@ pub struct SampleRequest {
     pub metrics: Vec<MetricName>,
     /// Queries declared by the limiter itself. A name here wins over a handler of the same name in the module configuration.
     pub custom: Vec<(MetricName, Handler)>,
+    /// Queries of the module, the same for all demands that share this map, so that each is sent once. A configured handler of
+    /// the same name wins.
+    pub grouped: Arc<BTreeMap<MetricName, Handler>>,
+    /// Whether the series behind each value are wanted too: [`Samples::rows`].
+    pub rows: bool,
+}
+
+/// One series behind a value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row {
+    /// The pod that it is of; empty: it is of the service.
+    pub pod: Arc<str>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// A finite number.
+    pub value: f64,
 }
 
 impl SampleRequest {
@@ -207,6 +223,8 @@ impl SampleRequest {
 pub struct Samples {
     /// One sample per demand and name that this source provides.
     pub values: BTreeMap<(SampleRequestId, MetricName), Sample>,
+    /// The series behind the values of the demands that want them.
+    pub rows: BTreeMap<(SampleRequestId, MetricName), Vec<Row>>,
     /// How many requests were made.
     pub queries: usize,
     /// How long the tick took.
@@ -251,6 +269,9 @@ impl Samples {
     pub fn merge(&mut self, other: Self) {
         for (key, sample) in other.values {
             self.values.entry(key).or_insert(sample);
+        }
+        for (key, rows) in other.rows {
+            self.rows.entry(key).or_insert(rows);
         }
         self.queries += other.queries;
         self.elapsed = self.elapsed.max(other.elapsed);

@@ -254,11 +254,12 @@ impl MetricSource for PrometheusSource {
         let queries = outcomes.iter().map(|o| o.requests).sum::<u64>();
         let (answers, held): (Vec<Answer>, Vec<_>) =
             outcomes.into_iter().map(|o| (o.answer, o.held)).unzip();
-        let values = join::evaluate(&plan, &answers, sample_requests);
+        let (values, rows) = join::evaluate(&plan, &answers, sample_requests);
         // Their memory is in use until here.
         drop((answers, held));
         let samples = Samples {
             values,
+            rows,
             queries: usize::try_from(queries).unwrap_or(usize::MAX),
             elapsed: start.elapsed(),
         };

@@ -28,6 +28,13 @@ pub struct State {
 }
 
 impl State {
+    /// What the ready pods of a service can answer in time, in requests per second, as far as it is known.
+    pub fn capacity(&self) -> Option<f64> {
+        let service = self.services.get("")?;
+        let value = service.main.capacity.value?;
+        Some(digits(value * service.ready.max(1.0)))
+    }
+
     /// Decides the limits of one tick.
     pub fn decide(&mut self, config: &Config, tick: &Tick) -> Decision {
         let config = config.checked();

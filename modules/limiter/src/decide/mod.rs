@@ -1,5 +1,6 @@
 //! From metrics to quotas: expressions, and the decision of one tick. Pure: no client, no clock.
 
+pub mod adaptive;
 pub mod bucket;
 pub mod defaults;
 mod error;
@@ -61,6 +62,7 @@ fn refused(input: &LimiterInput, set: &str, index: usize, problem: &Problem) -> 
         && let Some(quota) = last.quota
     {
         (out.quota, out.total, out.interval) = (last.quota, last.total, last.interval);
+        out.adaptive.clone_from(&last.adaptive);
         out.reason =
             format!("{problem}; the last decision ({quota} per pod) stays until this is corrected");
     }
@@ -126,6 +128,9 @@ struct Gathered {
 }
 
 fn decide_rule(input: &LimiterInput, rule: &Rule) -> DescriptorStatus {
+    if let Some(options) = &rule.adaptive {
+        return adaptive::decide(input, rule, options);
+    }
     match try_rule(input, rule) {
         Ok(status) => status,
         Err(EvalError::Problem(p)) => refused(input, &rule.set, rule.index, &p),

@@ -58,10 +58,12 @@ impl Plan {
             placed.push((rule, group));
         }
         let steps = |rule: &Rule, group: &Group| {
-            varies(input, rule)
-                || placed
-                    .iter()
-                    .any(|(other, g)| g == group && other.path != rule.path && moves(other))
+            // Envoy fills the buckets of the law as they are: their fills are short.
+            rule.strategy != Strategy::Adaptive
+                && (varies(input, rule)
+                    || placed
+                        .iter()
+                        .any(|(other, g)| g == group && other.path != rule.path && moves(other)))
         };
         let rules = placed
             .iter()
@@ -129,5 +131,5 @@ fn tells(rule: &Rule) -> bool {
 fn moves(rule: &Rule) -> bool {
     !rule.condition.names().is_empty()
         || !rule.quota.names().is_empty()
-        || rule.strategy == Strategy::Average
+        || rule.strategy != Strategy::Single
 }

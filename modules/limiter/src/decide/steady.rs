@@ -4,7 +4,7 @@
 //! force when nothing tighter was right for a window; a tighter one at once, as long as the fills that it costs stay within what
 //! the rule may leak: a fifth of its rate, after a first interval's worth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, FillInterval};
@@ -170,10 +170,12 @@ impl Steady {
             rules.insert(key(d), known.unwrap_or_else(new));
         }
         self.rules = rules;
+        // The law has dead bands and dead times of its own.
+        let free = adaptive(validated);
         let mut changes: Vec<(RuleKey, Option<Limit>)> = Vec::new();
         for d in &decisions {
             let wanted = limit_of(input, d);
-            let patience = patience(input, d, edited, now);
+            let patience = patience(input, d, edited || free.contains(&key(d)), now);
             if let Some(rule) = self.rules.get_mut(&key(d))
                 && let Next::Becomes(next) = rule.next(wanted, patience)
             {
@@ -181,7 +183,7 @@ impl Steady {
             }
         }
         if !changes.is_empty() {
-            self.change(&Plan::new(input, validated), &changes, edited, now);
+            self.change(&Plan::new(input, validated), &changes, (edited, &free), now);
         }
         for d in &mut decisions {
             let wanted = limit_of(input, d);
@@ -198,7 +200,7 @@ impl Steady {
         &mut self,
         plan: &Plan,
         changes: &[(RuleKey, Option<Limit>)],
-        edited: bool,
+        (edited, at_once): (bool, &BTreeSet<RuleKey>),
         now: Duration,
     ) {
         let group_of = |k: &RuleKey| {
@@ -222,7 +224,8 @@ impl Steady {
                     self.rules.keys().filter(same).cloned().collect()
                 }
             };
-            let free = edited || group.is_none();
+            let of_law = of_group.keys().any(|k| at_once.contains(*k));
+            let free = edited || group.is_none() || of_law;
             if free || self.may_fill(plan, &members, &of_group, now) {
                 self.fill(plan, &members, &of_group, now);
             }
@@ -385,6 +388,14 @@ impl InForce {
         d.total = self.limit.and_then(|l| l.total);
         d.interval = self.limit.and_then(|l| l.interval);
     }
+}
+
+/// Rules that follow the law.
+fn adaptive(validated: &Validated) -> BTreeSet<RuleKey> {
+    let rules = validated.good().filter(|r| r.adaptive.is_some());
+    rules
+        .map(|r| (r.set.clone(), i32::try_from(r.index).unwrap_or(i32::MAX)))
+        .collect()
 }
 
 fn secs(span: Duration) -> f64 {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use trimtab_crds::limiter::DescriptorState;
+use trimtab_crds::limiter::{AdaptiveStatus, DescriptorState};
 use trimtab_kit::describe::{Words, conditions, holders};
 
 use super::view::{Description, RuleDescription, TargetDescription, ValueDescription};
@@ -118,6 +118,9 @@ fn rule(out: &mut String, rule: &RuleDescription) -> std::fmt::Result {
         writeln!(out, "    limit: none")?;
     }
     writeln!(out, "    why: {}", rule.reason)?;
+    if let Some(law) = &rule.adaptive {
+        adaptive(out, law)?;
+    }
     for used in &rule.values {
         value(out, used)?;
     }
@@ -126,6 +129,27 @@ fn rule(out: &mut String, rule: &RuleDescription) -> std::fmt::Result {
     }
     for place in &rule.places {
         writeln!(out, "    at {place}")?;
+    }
+    Ok(())
+}
+
+fn adaptive(out: &mut String, law: &AdaptiveStatus) -> std::fmt::Result {
+    let rate = |rate: Option<f64>| {
+        rate.map_or_else(|| "unknown".to_owned(), |r| format!("{}/s", pretty(r)))
+    };
+    let limit = law
+        .limit
+        .map_or_else(|| "no limit".to_owned(), |l| format!("{}/s", pretty(l)));
+    writeln!(
+        out,
+        "    law: {}, {limit} for all pods; capacity {}, offered {}, refused {}",
+        law.state,
+        rate(law.capacity),
+        rate(law.offered),
+        rate(law.shed)
+    )?;
+    for note in &law.notes {
+        writeln!(out, "    note: {note}")?;
     }
     Ok(())
 }

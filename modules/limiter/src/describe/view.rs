@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use trimtab_crds::limiter::DescriptorState;
+use trimtab_crds::limiter::{AdaptiveStatus, DescriptorState};
 use trimtab_kit::describe::{ConditionView, Holder, Verdict};
 
 use crate::input::{Opaque, ReadingState, ServicePort};
@@ -106,7 +106,7 @@ pub struct RuleDescription {
     pub condition: String,
     /// The expression, as written.
     pub quota: String,
-    /// `single` or `average`.
+    /// `single`, `average` or `adaptive`.
     pub strategy: String,
     /// What each proxy may let pass, e.g. `10/60s`; absent: there is no limit in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,6 +119,9 @@ pub struct RuleDescription {
     pub all_proxies: Option<String>,
     /// Why, in one sentence.
     pub reason: String,
+    /// With strategy `adaptive`: what was decided for all pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveStatus>,
     /// For a refused one: the reason of the condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,

@@ -256,7 +256,11 @@ impl Entry {
                 .descriptor_path(&checked.set, checked.index),
             set: checked.set.clone(),
             state: decision.state,
-            condition: descriptor.condition.clone(),
+            condition: if descriptor.condition.is_empty() {
+                "true".to_owned()
+            } else {
+                descriptor.condition.clone()
+            },
             quota: quota(&descriptor),
             strategy: descriptor
                 .action
@@ -267,6 +271,7 @@ impl Entry {
             per_second: limit.map(|l| l.per_second),
             all_proxies: decision.total.map(|total| format!("{total}/{interval}")),
             reason: decision.reason,
+            adaptive: decision.adaptive,
             refusal: decision.refusal,
             values: Vec::new(),
             matches: descriptor
@@ -281,6 +286,9 @@ impl Entry {
 
 fn quota(descriptor: &Descriptor) -> String {
     let action = &descriptor.action;
+    if action.strategy.as_deref() == Some("adaptive") {
+        return "found by Trimtab".to_owned();
+    }
     let interval = action.fill_interval.unwrap_or_default().to_proto_json();
     format!("{} in {interval}", action.quota)
 }

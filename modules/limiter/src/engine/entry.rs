@@ -1,5 +1,6 @@
 //! One limiter in the engine.
 
+mod adaptive;
 mod outputs;
 mod report;
 
@@ -20,6 +21,7 @@ use crate::index::{LimiterObject, Resolved};
 use crate::input::{LimiterInput, Reading, ReadingState, ServicePort, Settings, TargetFacts};
 use crate::owner::Owner;
 use crate::validate::{Validated, validate_for};
+pub(super) use adaptive::Brought;
 
 /// Points kept for the status page.
 const HISTORY: usize = 120;
@@ -67,6 +69,8 @@ pub(super) struct Entry {
     writing: Option<Arc<LimiterStatus>>,
     history: VecDeque<Dot>,
     validated_for: Option<(i64, Arc<trimtab_crds::limiter::LimiterSpec>)>,
+    /// Laws of strategy `adaptive` by set.
+    laws: BTreeMap<String, adaptive::Law>,
     /// Ports that the rules are valid for; none until the target has been found.
     ports: Option<Vec<ServicePort>>,
 }
@@ -87,7 +91,13 @@ impl Entry {
     pub fn new(resolved: &Resolved, restored: bool, now: Duration) -> Self {
         let object = resolved.object.clone();
         let previous = object.previous();
-        let seen = (object.status.observed_generation.is_some()).then(|| object.status.clone());
+        let seen = (object.status.observed_generation.is_some())
+            .then(|| adaptive::without_memory((*object.status).clone()).into());
+        let (laws, decided) = if restored {
+            adaptive::restored(&object.status)
+        } else {
+            Default::default()
+        };
         let input = LimiterInput {
             owner: object.owner.clone(),
             spec: (*object.spec).clone(),
@@ -96,6 +106,7 @@ impl Entry {
             previous: previous.clone(),
             overdue: BTreeSet::new(),
             defaults: None,
+            adaptive: decided,
             settings: Arc::default(),
         };
         let same = object.status.observed_generation == Some(object.owner.generation);
@@ -125,6 +136,7 @@ impl Entry {
             writing: None,
             history: VecDeque::new(),
             validated_for: None,
+            laws,
             ports: None,
         }
     }
@@ -137,6 +149,7 @@ impl Entry {
         } else {
             Steady::default()
         };
+        (self.laws, self.input.adaptive) = adaptive::restored(&self.object.latest);
         self.input.metrics.clear();
         self.input.overdue.clear();
         self.defaults = None;
@@ -149,7 +162,8 @@ impl Entry {
         let Some(decisions) = self.object.led() else {
             return false;
         };
-        self.written = Some(self.object.latest.clone());
+        let written = adaptive::without_memory((*self.object.latest).clone());
+        self.written = Some(written.into());
         self.input.previous.clone_from(&decisions);
         self.decisions = decisions;
         true
@@ -172,9 +186,16 @@ impl Entry {
         self.service = service;
         self.object = object;
         self.restore_defaults(defaults);
+        self.keep_laws();
         let wanted = self.wanted();
+        let measured = self.adaptive_sets().into_iter().map(|set| {
+            let names = self.measures(&set);
+            (set, names)
+        });
+        let measured: Vec<(String, BTreeSet<String>)> = measured.collect();
         let keep: BTreeSet<String> = wanted
             .iter()
+            .chain(measured.iter().map(|(set, names)| (set, names)))
             .flat_map(|(set, names)| names.iter().map(move |n| format!("{set}.{n}")))
             .collect();
         self.input.metrics.retain(|key, _| keep.contains(key));
@@ -330,11 +351,12 @@ impl Entry {
             series || self.input.settings.known_metrics.contains(name) || own(name)
         };
         now.saturating_sub(self.first_seen) < FIRST_SAMPLE
-            && self.wanted().iter().any(|(set, names)| {
-                names.iter().any(|n| {
-                    sampled_soon(n) && !self.input.metrics.contains_key(&format!("{set}.{n}"))
-                })
-            })
+            && (self.lacks_measures()
+                || self.wanted().iter().any(|(set, names)| {
+                    names.iter().any(|n| {
+                        sampled_soon(n) && !self.input.metrics.contains_key(&format!("{set}.{n}"))
+                    })
+                }))
     }
 
     /// Whether time alone may change a limit.

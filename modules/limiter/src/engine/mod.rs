@@ -29,7 +29,7 @@ use trimtab_xds::{Audience, ResourceCache, Scope, Scoped};
 use crate::index::{Index, LimiterKey};
 use crate::input::Settings;
 use crate::translate::EXTENSION_CONFIG_TYPE;
-use entry::{Entry, Moved};
+use entry::{Brought, Entry, Moved};
 pub use sample_request::SampleRequests;
 pub use view::{LimitView, LimiterView, Point, TargetView};
 
@@ -216,8 +216,9 @@ impl Engine {
         let mut sampler = self.sampler.lock();
         for set in &entry.sampled_sets {
             let names = wanted.get(set);
+            let measured = entry.measures(set);
             sampler.retain_metrics(&sample_key(key, set), |n| {
-                names.is_some_and(|names| names.contains(n))
+                measured.contains(n) || names.is_some_and(|names| names.contains(n))
             });
         }
     }
@@ -306,16 +307,7 @@ impl Engine {
 
     /// Takes over the samples of one tick of one source and decides the limiters that they concern.
     pub fn apply_samples(&self, book: &SampleRequests, samples: Samples) {
-        let now = self.clock.monotonic();
-        let mut by_owner: BTreeMap<usize, Vec<(String, trimtab_kit::sources::Sample)>> =
-            BTreeMap::new();
-        for ((id, name), sample) in samples.values {
-            by_owner
-                .entry(id.0 as usize)
-                .or_default()
-                .push((name, sample));
-        }
-        let touched: Vec<(usize, Vec<_>)> = by_owner.into_iter().collect();
+        let touched = by_owner(samples);
         for batch in touched.chunks(BATCH) {
             let mut pushes = Pushes::default();
             let mut entries = self.entries.lock();
@@ -333,13 +325,8 @@ impl Engine {
                     entry.input.settings = settings.clone();
                     moved = Moved::State;
                 }
-                let mut cells = self.sampler.lock();
-                let sample_key = sample_key(key, set);
-                for (name, sample) in of_owner {
-                    let sample = sample.clone();
-                    let by = entry.observe(&mut cells, &sample_key, set, name, sample, now);
-                    moved = moved.max(by);
-                }
+                let rows = book.sample_requests.get(*id).is_some_and(|r| r.rows);
+                moved = moved.max(self.observe(key, set, entry, of_owner, rows));
                 match waiting.last_mut() {
                     Some((last, most)) if *last == key => *most = moved.max(*most),
                     _ => waiting.push((key, moved)),
@@ -353,6 +340,34 @@ impl Engine {
             self.push(pushes);
             drop(entries);
         }
+    }
+
+    /// Takes over the samples of one demand. Says what they change.
+    fn observe(
+        &self,
+        key: &LimiterKey,
+        set: &str,
+        entry: &mut Entry,
+        samples: &[Brought],
+        for_law: bool,
+    ) -> Moved {
+        let now = self.clock.monotonic();
+        let mut moved = Moved::Nothing;
+        let mut cells = self.sampler.lock();
+        let sample_key = sample_key(key, set);
+        for (name, sample, _) in samples {
+            let sample = sample.clone();
+            let by = entry.observe(&mut cells, &sample_key, set, name, sample, now);
+            moved = moved.max(by);
+            entry.forget_optional(set, name);
+        }
+        drop(cells);
+        // Another replica's law decides, and this one's would not know what is in force.
+        if for_law && self.leads.load(Ordering::Relaxed) {
+            let at = (self.clock.now(), now);
+            moved = moved.max(entry.measure(set, samples.to_vec(), at));
+        }
+        moved
     }
 
     /// Decides one entry; queues a write and collects pushes when something changed. What the cause does not change is not
@@ -476,6 +491,21 @@ impl Engine {
             .min_by_key(|(k, _)| k.form)
             .map(|(_, e)| e.input.clone())
     }
+}
+
+/// Samples by the number of their demand.
+fn by_owner(samples: Samples) -> Vec<(usize, Vec<Brought>)> {
+    let Samples {
+        values, mut rows, ..
+    } = samples;
+    let mut out: BTreeMap<usize, Vec<Brought>> = BTreeMap::new();
+    for (key, sample) in values {
+        let rows = rows.remove(&key);
+        let (id, name) = key;
+        let of_owner = out.entry(id.0 as usize).or_default();
+        of_owner.push((name, sample, rows));
+    }
+    out.into_iter().collect()
 }
 
 /// Stable key of a limiter's set in the sampler.

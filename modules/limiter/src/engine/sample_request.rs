@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use trimtab_crds::limiter::QueryType;
+use trimtab_crds::limiter::{MetricQuery, QueryType};
 use trimtab_kit::sources::{Handler, HandlerType, MetricSource, SampleRequest, SampleRequestId};
 
 use super::entry::Entry;
+use crate::decide::adaptive::queries::{le, queries};
 use crate::index::LimiterKey;
 
 /// Demands of one tick of one source, and whose they are: the number of a demand is its place in both lists.
@@ -30,6 +31,7 @@ pub(super) fn book(
         .map(|s| s.provides().into_iter().collect())
         .collect();
     let prometheus = sources.iter().position(|s| s.name() == "prometheus");
+    let grouped = grouped(entries);
     let mut out = SampleRequests::default();
     let mut keys: Vec<&LimiterKey> = entries.keys().collect();
     keys.sort_unstable();
@@ -57,24 +59,80 @@ pub(super) fn book(
             if mine.is_empty() {
                 continue;
             }
-            out.sample_requests.push(SampleRequest {
-                id: SampleRequestId(u32::try_from(out.owners.len()).unwrap_or(u32::MAX)),
-                limiter: key.name.clone(),
-                set: set.clone(),
-                namespace: key.namespace.clone(),
-                service: entry.service.clone(),
-                pods: entry
-                    .pods
-                    .get(&set)
-                    .cloned()
-                    .unwrap_or_else(|| Vec::new().into()),
+            let request = SampleRequest {
                 custom: custom(entry, &mine),
                 metrics: mine,
-            });
-            out.owners.push((key.clone(), set));
+                ..SampleRequest::default()
+            };
+            out.add(key, set, entry, request);
+        }
+        for set in entry.adaptive_sets() {
+            let own = entry.own_measures(&set);
+            let mine: Vec<String> = (entry.measures(&set).into_iter())
+                .filter(|n| {
+                    let mut of = sources.iter().zip(&provided);
+                    let first = of.position(|(source, names)| {
+                        names.contains(n) && (!own.contains_key(n) || source.overrides_queries())
+                    });
+                    first.or(prometheus) == Some(source)
+                })
+                .collect();
+            if mine.is_empty() {
+                continue;
+            }
+            let custom = own.iter().filter(|(name, _)| mine.contains(name));
+            let request = SampleRequest {
+                custom: custom.map(|(n, q)| (n.clone(), handler(q))).collect(),
+                metrics: mine,
+                grouped: grouped.clone(),
+                rows: true,
+                ..SampleRequest::default()
+            };
+            out.add(key, set, entry, request);
         }
     }
     out
+}
+
+impl SampleRequests {
+    fn add(&mut self, key: &LimiterKey, set: String, entry: &Entry, request: SampleRequest) {
+        self.sample_requests.push(SampleRequest {
+            id: SampleRequestId(u32::try_from(self.owners.len()).unwrap_or(u32::MAX)),
+            limiter: key.name.clone(),
+            set: set.clone(),
+            namespace: key.namespace.clone(),
+            service: entry.service.clone(),
+            pods: entry.pods.get(&set).cloned().unwrap_or_default(),
+            ..request
+        });
+        self.owners.push((key.clone(), set));
+    }
+}
+
+/// Queries of strategy `adaptive`, the same for all limiters.
+fn grouped(entries: &HashMap<LimiterKey, Entry>) -> Arc<BTreeMap<String, Handler>> {
+    let (mut bounds, mut statuses, mut config) = (BTreeSet::new(), BTreeSet::new(), None);
+    for entry in entries.values() {
+        let sets = entry.adaptive_sets();
+        if sets.is_empty() {
+            continue;
+        }
+        bounds.extend(sets.iter().filter_map(|set| entry.bound(set)).map(le));
+        statuses.extend(entry.refusals());
+        config.get_or_insert(&entry.input.settings.adaptive);
+    }
+    let all = config.map(|config| queries(config, &bounds, &statuses));
+    Arc::new(all.unwrap_or_default())
+}
+
+fn handler(q: &MetricQuery) -> Handler {
+    let kind = match q.r#type {
+        QueryType::Value => HandlerType::Value,
+        QueryType::Group => HandlerType::Group,
+        QueryType::PerPod => HandlerType::PerPod,
+        QueryType::PerService => HandlerType::PerService,
+    };
+    Handler::new(q.query.clone(), kind)
 }
 
 fn custom(entry: &Entry, names: &[String]) -> Vec<(String, Handler)> {
@@ -87,14 +145,6 @@ fn custom(entry: &Entry, names: &[String]) -> Vec<(String, Handler)> {
                         .is_some_and(|r| r.starts_with('.'))
             })
         })
-        .map(|(name, q)| {
-            let kind = match q.r#type {
-                QueryType::Value => HandlerType::Value,
-                QueryType::Group => HandlerType::Group,
-                QueryType::PerPod => HandlerType::PerPod,
-                QueryType::PerService => HandlerType::PerService,
-            };
-            (name.clone(), Handler::new(q.query.clone(), kind))
-        })
+        .map(|(name, q)| (name.clone(), handler(q)))
         .collect()
 }

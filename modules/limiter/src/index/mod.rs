@@ -190,6 +190,7 @@ impl Index {
                     state.touch_place(key, before.as_ref());
                     state.dirty.extend(neighbours.keys().cloned());
                 }
+                out.target.adaptive_elsewhere = state.adaptive_before(key, neighbours.keys());
                 out.target.neighbours = neighbours
                     .into_iter()
                     .map(|(other, delivery)| {

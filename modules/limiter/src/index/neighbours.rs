@@ -16,6 +16,8 @@ pub(super) struct Place {
     /// Sides and ports of its rules.
     ports: BTreeSet<Side>,
     delivery: Option<Delivery>,
+    /// Whether a rule has strategy `adaptive`.
+    adaptive: bool,
 }
 
 /// A route configuration of a proxy: whether it is for calls that leave, and the port; 0: each.
@@ -28,6 +30,8 @@ impl Place {
             selector: selector.clone(),
             ports: sides(spec),
             delivery: spec.delivery,
+            adaptive: (spec.sets.values().flatten())
+                .any(|d| d.action.strategy.as_deref() == Some("adaptive")),
         }
     }
 
@@ -98,6 +102,20 @@ impl State {
         place: &Place,
     ) -> BTreeMap<LimiterKey, Option<Delivery>> {
         self.near(key, place, Place::meets)
+    }
+
+    /// The first of `others`, before `key`, that limits by strategy `adaptive`.
+    pub(super) fn adaptive_before<'a>(
+        &self,
+        key: &LimiterKey,
+        mut others: impl Iterator<Item = &'a LimiterKey>,
+    ) -> Option<String> {
+        let is_adaptive = |other: &LimiterKey| {
+            let found = self.registered.get(other);
+            found.is_some_and(|r| r.place.adaptive)
+        };
+        let first = others.find(|other| *other < key && is_adaptive(other))?;
+        Some(format!("{}/{}", first.namespace, first.name))
     }
 
     /// Limiters of pods of a place for which `near` holds, other than the one of `key`.

@@ -72,6 +72,9 @@ fn decisions(status: &LimiterStatus) -> Vec<DescriptorStatus> {
     let mut all = status.descriptors.clone();
     // What was decided does not depend on who held it.
     for decision in &mut all {
+        if let Some(adaptive) = &mut decision.adaptive {
+            adaptive.memory = None;
+        }
         if decision.state == DescriptorState::NoProxy {
             let decided = decision.decided.take();
             decision.state = decided.unwrap_or(DescriptorState::Limiting);

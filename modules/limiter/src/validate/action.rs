@@ -10,6 +10,19 @@ use super::Strategy;
 pub(crate) const RETRY_AFTER: &str = "retry-after";
 
 pub(super) fn check(action: &Action, path: &str) -> Result<Strategy, Problem> {
+    let strategy = strategy(action, path)?;
+    if strategy == Strategy::Adaptive {
+        headers(action, path)?;
+        response(action, path)?;
+        return Ok(strategy);
+    }
+    if action.adaptive.is_some() {
+        return Err(Problem::of_field(
+            format!("{path}.adaptive"),
+            "InvalidAdaptive",
+            "adaptive is used only with strategy: adaptive: remove it, or set the strategy",
+        ));
+    }
     let field = format!("{path}.fill_interval");
     let Some(interval) = action.fill_interval else {
         return Err(Problem::of_field(
@@ -37,7 +50,7 @@ pub(super) fn check(action: &Action, path: &str) -> Result<Strategy, Problem> {
     }
     headers(action, path)?;
     response(action, path)?;
-    strategy(action, path)
+    Ok(strategy)
 }
 
 fn strategy(action: &Action, path: &str) -> Result<Strategy, Problem> {
@@ -45,17 +58,16 @@ fn strategy(action: &Action, path: &str) -> Result<Strategy, Problem> {
     match action.strategy.as_deref() {
         None | Some("" | "single") => Ok(Strategy::Single),
         Some("average") => Ok(Strategy::Average),
-        Some(later @ ("global" | "adaptive")) => Err(Problem::of_field(
+        Some("adaptive") => Ok(Strategy::Adaptive),
+        Some("global") => Err(Problem::of_field(
             field,
             "NotSupported",
-            format!(
-                "strategy {later} is not available yet: use single (per pod) or average (shared by the pods)"
-            ),
+            "strategy global is not available yet: use single (per pod), average (shared by the pods) or adaptive",
         )),
         Some(other) => Err(Problem::of_field(
             field,
             "InvalidStrategy",
-            format!("\"{other}\" is no strategy: use single or average"),
+            format!("\"{other}\" is no strategy: use single, average or adaptive"),
         )),
     }
 }

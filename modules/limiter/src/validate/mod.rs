@@ -3,6 +3,7 @@
 //! A bad descriptor is refused alone; the others go on. Only what makes the whole object meaningless refuses it.
 
 mod action;
+mod adaptive;
 mod matches;
 mod target;
 
@@ -14,6 +15,7 @@ use trimtab_kit::identity::XdsEndpoint;
 use trimtab_kit::problem::Problem;
 
 pub(crate) use action::RETRY_AFTER;
+pub use adaptive::AdaptiveRule;
 pub use matches::{Address, RuleMatch, Separate, Test, ValueMatch};
 pub(crate) use target::virtual_hosts;
 
@@ -29,6 +31,8 @@ pub enum Strategy {
     Single,
     /// The service's total, shared by its Ready pods.
     Average,
+    /// What keeps the service at its capacity, found by the law.
+    Adaptive,
 }
 
 impl Strategy {
@@ -37,6 +41,7 @@ impl Strategy {
         match self {
             Self::Single => "single",
             Self::Average => "average",
+            Self::Adaptive => "adaptive",
         }
     }
 }
@@ -58,6 +63,8 @@ pub struct Rule {
     pub quota: Arc<Expression>,
     /// How the quota is meant.
     pub strategy: Strategy,
+    /// With strategy `adaptive`: its options.
+    pub adaptive: Option<AdaptiveRule>,
     /// Which requests.
     pub matches: RuleMatch,
     /// Where.
@@ -161,6 +168,7 @@ pub fn validate_for(owner: &Owner, spec: &LimiterSpec, ports: &[ServicePort]) ->
         }
     }
     refuse_repeated_pairs(&mut out.rules);
+    adaptive::check_sets(&mut out.rules);
     if out.object.is_empty() && out.rules.is_empty() {
         let field = if owner.is_first_form() {
             "spec.descriptors"
@@ -252,8 +260,15 @@ fn check(
     path: &str,
     d: &Descriptor,
 ) -> Result<Rule, Problem> {
-    let condition = compile(&d.condition, &format!("{path}.condition"))?;
-    let quota = compile(&d.action.quota, &format!("{path}.action.quota"))?;
+    let adaptive = adaptive::is_adaptive(d)
+        .then(|| adaptive::check(scope, d, path))
+        .transpose()?;
+    let (condition_text, quota_text) = match adaptive {
+        Some(_) => ("true", "0"),
+        None => (d.condition.as_str(), d.action.quota.as_str()),
+    };
+    let condition = compile(condition_text, &format!("{path}.condition"))?;
+    let quota = compile(quota_text, &format!("{path}.action.quota"))?;
     not_negative(&quota, &format!("{path}.action.quota"))?;
     if !quota.is_number() {
         return Err(Problem::of_field(
@@ -286,6 +301,7 @@ fn check(
         condition: Arc::new(condition),
         quota: Arc::new(quota),
         strategy,
+        adaptive,
         matches,
         places,
         remarks,

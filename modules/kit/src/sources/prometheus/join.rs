@@ -1,12 +1,13 @@
 //! Gives each demand its values from the answers of a tick. Pure; O(series + pods).
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::config::{Aggregate, Labels};
 use super::plan::{Plan, Reduction, Want};
 use super::series::{Answer, Series};
 use crate::sources::{
-    Failure, MetricName, QueryCounts, Sample, SampleRequest, SampleRequestId, finite,
+    Failure, MetricName, QueryCounts, Row, Sample, SampleRequest, SampleRequestId, finite,
 };
 
 /// The series of one answer by the object that they are about.
@@ -20,13 +21,16 @@ struct Indexes<'a> {
     groups: HashMap<usize, BTreeMap<String, Sample>>,
 }
 
-/// The values of all wants. `answers` is parallel to the queries of the plan.
+/// By demand and name.
+type ByName<T> = BTreeMap<(SampleRequestId, MetricName), T>;
+
+/// The values of all wants, and the series behind those whose demands ask for them. `answers` is parallel to the queries of the plan.
 pub(crate) fn evaluate(
     plan: &Plan<'_>,
     answers: &[Answer],
     sample_requests: &[SampleRequest],
-) -> BTreeMap<(SampleRequestId, MetricName), Sample> {
-    let mut values = BTreeMap::new();
+) -> (ByName<Sample>, ByName<Vec<Row>>) {
+    let (mut values, mut rows) = (BTreeMap::new(), BTreeMap::new());
     let mut indexes = Indexes::default();
     for want in &plan.wants {
         let sample_request = &sample_requests[want.sample_request];
@@ -39,11 +43,23 @@ pub(crate) fn evaluate(
         };
         let answer = answer.map_err(|failure| told(failure, want, sample_request));
         match answer {
+            Ok((query, series)) if sample_request.rows => {
+                let found = indexes.rows(want, sample_request, query, series);
+                let key = (sample_request.id, want.name.to_owned());
+                // Which rows make up a number is the caller's to say.
+                let sum = if found.is_empty() {
+                    Err(Failure::Empty)
+                } else {
+                    finite(found.iter().map(|row| row.value).sum())
+                };
+                values.insert(key.clone(), sum);
+                rows.insert(key, found);
+            }
             Ok((query, series)) => indexes.fill(&mut values, want, sample_request, query, series),
             Err(failure) => put(&mut values, sample_request.id, want.name, Err(failure)),
         }
     }
-    values
+    (values, rows)
 }
 
 /// A refused query of a limiter names the limiter and the metric: in a log nobody else does.
@@ -59,6 +75,56 @@ fn told(failure: Failure, want: &Want<'_>, sample_request: &SampleRequest) -> Fa
 }
 
 impl<'a> Indexes<'a> {
+    /// The usable series of a demand, those of its pods in their order.
+    fn rows(
+        &mut self,
+        want: &Want<'a>,
+        sample_request: &SampleRequest,
+        query: usize,
+        series: &'a [Series],
+    ) -> Vec<Row> {
+        let row = |pod: &Arc<str>, one: &Series| {
+            (!one.stale && one.value.is_finite()).then(|| Row {
+                pod: pod.clone(),
+                labels: one.labels.clone(),
+                value: one.value,
+            })
+        };
+        let nobody: Arc<str> = "".into();
+        match &want.take {
+            Reduction::Pods { labels, .. } => {
+                let index = self
+                    .pods
+                    .entry((query, labels))
+                    .or_insert_with(|| pod_index(series, labels));
+                let pods = sample_request.pods.iter();
+                pods.flat_map(|pod| {
+                    let of_pod = index.get(&(pod.namespace.as_ref(), pod.name.as_ref()));
+                    of_pod
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|one| row(&pod.name, one))
+                })
+                .collect()
+            }
+            Reduction::Service { labels, .. } => {
+                let index = self
+                    .services
+                    .entry((query, labels))
+                    .or_insert_with(|| service_index(series, labels));
+                let key = (
+                    sample_request.namespace.as_str(),
+                    sample_request.service.as_str(),
+                );
+                let of_service = index.get(&key).into_iter().flatten();
+                of_service.filter_map(|one| row(&nobody, one)).collect()
+            }
+            Reduction::Value | Reduction::AllSeries | Reduction::Series(_) => {
+                series.iter().filter_map(|one| row(&nobody, one)).collect()
+            }
+        }
+    }
+
     fn fill(
         &mut self,
         values: &mut BTreeMap<(SampleRequestId, MetricName), Sample>,
@@ -284,10 +350,8 @@ mod tests {
         let sample_requests = [sample_request];
         let plan = plan(&config, &sample_requests);
         let answers = vec![answer.clone(); plan.queries.len()];
-        evaluate(&plan, &answers, &sample_requests)
-            .into_iter()
-            .map(|((_, n), s)| (n, s))
-            .collect()
+        let (values, _) = evaluate(&plan, &answers, &sample_requests);
+        values.into_iter().map(|((_, n), s)| (n, s)).collect()
     }
 
     #[test]
@@ -464,6 +528,35 @@ mod tests {
     }
 
     #[test]
+    fn a_thousand_demands_share_a_grouped_query_and_get_their_own_rows() {
+        let grouped = Handler::new("sum by (namespace, pod, code) (r)", HandlerType::PerPod);
+        let grouped = Arc::new(BTreeMap::from([("g".to_owned(), grouped)]));
+        let requests: Vec<_> = (0..1000)
+            .map(|i| SampleRequest {
+                grouped: grouped.clone(),
+                rows: true,
+                ..sample_request(i, &[if i % 2 == 0 { "a" } else { "b" }], &["g"])
+            })
+            .collect();
+        let config = PrometheusConfig::new("http://p");
+        let plan = plan(&config, &requests);
+        assert_eq!(plan.queries.len(), 1);
+        let one =
+            |pod, code, value| series(&[("namespace", "ns"), ("pod", pod), ("code", code)], value);
+        let answers = [Ok(vec![
+            one("a", "200", 1.0),
+            one("a", "429", 2.0),
+            one("a", "500", f64::NAN),
+        ])];
+        let (values, rows) = evaluate(&plan, &answers, &requests);
+        let key = |id| (SampleRequestId(id), "g".to_owned());
+        assert_eq!(values[&key(0)], Ok(3.0));
+        let codes: Vec<&str> = rows[&key(998)].iter().map(|r| &*r.labels["code"]).collect();
+        assert_eq!(codes, ["200", "429"]);
+        assert_eq!(values[&key(1)], Err(Failure::Empty));
+    }
+
+    #[test]
     fn one_index_serves_all_demands_of_a_query() {
         let config = config(HandlerType::PerPod);
         let sample_requests: Vec<_> = (0..50)
@@ -475,7 +568,8 @@ mod tests {
             series(&[("namespace", "ns"), ("pod", "a")], 1.0),
             series(&[("namespace", "ns"), ("pod", "b")], 2.0),
         ])];
-        let values = evaluate(&plan, &answers, &sample_requests);
+        let (values, rows) = evaluate(&plan, &answers, &sample_requests);
+        assert!(rows.is_empty(), "nobody asks for them");
         let got: Vec<_> = values.values().cloned().collect();
         let expected: Vec<Sample> = (0..50)
             .map(|i| Ok(if i % 2 == 0 { 1.0 } else { 2.0 }))

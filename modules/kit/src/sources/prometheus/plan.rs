@@ -107,7 +107,8 @@ fn resolve<'a>(
             .find(|(n, _)| n == name)
             .map(|(_, handler)| Found { handler, own: true });
         own.or_else(|| {
-            let handler = handlers.get(name)?;
+            let grouped = || sample_request.grouped.get(name);
+            let handler = handlers.get(name).or_else(grouped)?;
             Some(Found {
                 handler,
                 own: false,

@@ -10,6 +10,7 @@ use trimtab_kit::answers::{Answers, Outcome, Part};
 use trimtab_kit::events::Step;
 
 use super::Entry;
+use super::adaptive::has_law;
 use crate::engine::view::{Dot, LimiterView};
 use crate::index::{Form, LimiterKey};
 use crate::input::Proxies;
@@ -92,7 +93,11 @@ impl Entry {
     /// The status of the last [`Self::refresh_status`], which is about to be written.
     pub fn begin_write(&mut self) -> Arc<LimiterStatus> {
         self.writing = Some(self.latest.clone());
-        self.latest.clone()
+        if has_law(&self.latest.descriptors) {
+            self.with_memory(&self.latest).into()
+        } else {
+            self.latest.clone()
+        }
     }
 
     /// Whether moving values in the written status are old, or it says something else than the latest one.
