@@ -242,6 +242,8 @@ impl Cluster {
         let mut child = tokio::process::Command::new(tools::find(program)?)
             .args(args)
             .env("KUBECONFIG", &self.kubeconfig)
+            // What an API server of an earlier run at the same port had would count otherwise.
+            .env("KUBECACHEDIR", self.dir.join("kube/cache"))
             .env("HELM_CACHE_HOME", self.dir.join("helm/cache"))
             .env("HELM_CONFIG_HOME", self.dir.join("helm/config"))
             .env("HELM_DATA_HOME", self.dir.join("helm/data"))

@@ -48,7 +48,7 @@ impl Parser {
         self.at += 2;
         let first = self.at;
         let mut name = if self.peek() == Some('{') {
-            let Some(end) = self.find("}") else {
+            let Some(end) = self.find("}", self.at) else {
                 self.at = self.text.len();
                 return self.fail(Fault::UnicodeGroup, start);
             };
@@ -152,7 +152,7 @@ impl Parser {
     fn class_item(&mut self, class: usize) -> Parsed<Set> {
         let fold = self.flags.fold;
         if self.looking_at("[:")
-            && let Some(end) = self.find(":]").filter(|end| *end >= self.at + 2)
+            && let Some(end) = self.find(":]", self.at + 2)
         {
             let name = self.text(self.at + 2, end);
             let start = self.at;

@@ -128,12 +128,12 @@ impl Parser {
             .all(|(n, c)| self.ahead(n) == Some(c))
     }
 
-    /// Where `text` is next, from here on.
-    pub(super) fn find(&self, text: &str) -> Option<usize> {
+    /// Where `text` is next, from `start` on.
+    pub(super) fn find(&self, text: &str, start: usize) -> Option<usize> {
         let wanted: Vec<u32> = text.chars().map(u32::from).collect();
-        let rest = self.text.get(self.at..)?;
+        let rest = self.text.get(start..)?;
         let found = rest.windows(wanted.len()).position(|w| w == wanted)?;
-        Some(self.at + found)
+        Some(start + found)
     }
 
     /// The text from `start` to `end`, as it was written.
@@ -312,7 +312,7 @@ impl Parser {
     fn group_name(&mut self, start: usize) -> Parsed<()> {
         while self.take().is_some_and(|c| c != '<') {}
         let first = self.at;
-        let Some(end) = self.find(">") else {
+        let Some(end) = self.find(">", self.at) else {
             self.at = self.text.len();
             return self.fail(Fault::GroupName, start);
         };
