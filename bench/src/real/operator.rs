@@ -75,9 +75,10 @@ impl Managed {
     pub fn decision(&self, t: f64) -> Option<Decision> {
         let view = self.operator.get::<Engine>()?.views().into_iter().next()?;
         let descriptor = view.descriptors.first()?;
+        let in_force = view.limits.first();
         Some(Decision {
             t,
-            limit: descriptor.quota.map(|quota| (quota * view.pods) as f64),
+            limit: in_force.map(|limit| limit.per_second * view.pods as f64),
             state: format!("{:?}", descriptor.state),
             reason: descriptor.reason.clone(),
             writes: 0,
