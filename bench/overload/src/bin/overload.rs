@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -48,6 +48,12 @@ enum Command {
     },
     /// Prints one run, second by second.
     Trace,
+    /// Draws the scenarios, a panel for each law, into a folder.
+    Plot {
+        /// The folder.
+        #[arg(long)]
+        into: PathBuf,
+    },
     /// Finds the best parameters of the grids and writes them.
     Tune,
 }
@@ -128,6 +134,7 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
+        Command::Plot { into } => plot(&args, &scenarios, &tuned, into),
         Command::Tune => tune(&args, &scenarios, &seeds, &path, tuned),
     }
 }
@@ -367,6 +374,35 @@ fn summary(rows: &[Row]) -> String {
         "against the best peer of each scenario: geometric mean {geometric:.3}, lowest {worst:.3}"
     );
     text
+}
+
+/// One picture for each scenario, of the first seed.
+fn plot(args: &Args, scenarios: &[Scenario], tuned: &grid::Table, into: &Path) -> Result<()> {
+    fs::create_dir_all(into)?;
+    for scenario in scenarios {
+        let config = config(scenario);
+        let run = |law: &String| {
+            let params = tuned.get(law).map(|t| t.params.clone()).unwrap_or_default();
+            let driver = driver(law, &params, scenario, &config, args.seed);
+            plant_a::run(scenario, &config, args.seed, driver).seconds
+        };
+        let runs: Vec<_> = args.law.iter().map(run).collect();
+        let panels: Vec<(&str, &[plant_a::Second])> = args
+            .law
+            .iter()
+            .zip(&runs)
+            .map(|(law, run)| (law.as_str(), run.as_slice()))
+            .collect();
+        let name: String = scenario
+            .name
+            .split(|c: char| !c.is_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join("-");
+        let path = into.join(format!("adaptive-{name}.svg"));
+        fs::write(path, plant_a::plot::picture(scenario.name, &panels))?;
+    }
+    Ok(())
 }
 
 fn trace(law: &str, scenario: &Scenario, seed: u64) {

@@ -7,6 +7,7 @@
 mod bounds;
 pub mod judge;
 mod metrics;
+pub mod plot;
 mod pod;
 pub mod scenarios;
 mod sim;

@@ -8,6 +8,7 @@ use crate::tuning as t;
 
 /// What is known of the capacity of a pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "independent facts, stored as they are"

@@ -201,12 +201,10 @@ fn outputs(service: &Service, config: &Config, evidence: &Evidence) -> Outputs {
         })
         .collect();
     if let Some(limit) = limit.filter(|_| service.main.phase != Phase::Calm) {
-        per_pod.extend(
-            service
-                .warming
-                .keys()
-                .map(|name| (name.clone(), limit * t::WARM_SHARE)),
-        );
+        per_pod.extend(service.warming.iter().map(|(name, new)| {
+            let part = if new.queue { t::LEAST } else { t::WARM_SHARE };
+            (name.clone(), part * limit)
+        }));
     }
     let bucket_s = limit.map(|limit| match service.main.phase {
         Phase::Calm => t::CALM_BUCKET.max(t::CALM_TOKENS / limit),

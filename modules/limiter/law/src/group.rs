@@ -22,6 +22,7 @@ pub(crate) enum Phase {
 
 /// Memory of a group between ticks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Group {
     pub phase: Phase,
     pub capacity: Capacity,
@@ -39,6 +40,8 @@ pub(crate) struct Group {
     until_seen: bool,
     /// Nearly all was late, so that the length of the queue is a guess: the capacity is admitted in two steps.
     deep: bool,
+    /// The first of these steps is in force, since an empty queue.
+    probing: bool,
     /// Ticks in a row with a long queue, and ticks with late answers of pods that were not busy.
     queued: u32,
     elsewhere: u32,
@@ -302,12 +305,24 @@ impl Group {
                 Some(wait) => wait < t::WAIT_SHARE * c.slo,
                 None => newest.ok > 2.0 * newest.late,
             };
-            if recent
-                && (in_time || cpu.is_some_and(|cpu| self.capacity.cpu_tells && cpu < t::IDLE_CPU))
-            {
+            let idle = cpu.is_some_and(|cpu| self.capacity.cpu_tells && cpu < t::IDLE_CPU);
+            if recent && (in_time || idle) {
                 self.until_seen = false;
                 self.backlog = 0.0;
+                self.deep = self.capacity.cpu_tells && cpu.is_some();
             }
+        } else if let Some(grown) = e
+            .wait_s
+            .filter(|wait| self.probing && recent && *wait > 2.5 * t::QUEUE_SHARE * c.slo)
+        {
+            // The queue was empty, so that its length says by how much too much was let in.
+            let admitted = c.in_force.unwrap_or(capacity).min(e.offered);
+            let found = admitted * (1.0 - grown / seen);
+            self.backlog = grown * admitted;
+            self.capacity.admit_less(
+                (found / capacity).clamp(t::LEAST_FOUND, t::FIRST_CUT),
+                c.now,
+            );
         } else if self.drained(c) && still_late(newest, e, c, recent, seen >= c.window) {
             self.stuck(newest, cpu, c);
         } else if recent
@@ -427,7 +442,9 @@ impl Group {
         } else {
             t::AIM * capacity - spared
         };
-        if self.deep && spared == 0.0 && !first {
+        let step = self.deep && spared == 0.0 && !first;
+        self.probing = step && self.stuck > 0 && !self.until_seen;
+        if step {
             target = t::HALF * capacity;
             self.deep = false;
         }
@@ -454,6 +471,6 @@ impl Group {
 /// Whether too much is late although the limit had time to act. Soon after a change only the plainest case counts.
 fn still_late(newest: &Rates, e: &Evidence, c: &Context, recent: bool, whole: bool) -> bool {
     let waits = e.wait_s.is_none_or(|wait| wait > 0.5 * c.slo);
-    (recent && waits && newest.late_share() > t::MOST_LATE)
-        || (whole && newest.late_share() >= t::MANY_LATE)
+    let none_in_time = newest.late_share() > t::MOST_LATE;
+    (recent && waits && none_in_time) || (whole && newest.late_share() >= t::MANY_LATE)
 }

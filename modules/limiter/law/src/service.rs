@@ -12,22 +12,36 @@ use crate::{Outputs, Pod};
 
 /// Memory of a service between ticks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Service {
     pub main: Group,
     /// Pods with limits of their own.
     pub outliers: BTreeMap<String, Outlier>,
     /// Ticks in a row in which a pod did worse than the others.
     suspects: BTreeMap<String, u32>,
-    /// New pods, and since when they are there. They are no measure of the others until they are as fast.
-    pub warming: BTreeMap<String, f64>,
+    /// Pods of which most answers were late at the last tick, when those of the others were not. They are no measure of them.
+    late: BTreeSet<String>,
+    /// New pods. They are no measure of the others until they are as fast.
+    pub warming: BTreeMap<String, NewPod>,
     /// Pods of the last tick.
     known: BTreeSet<String>,
     /// Ready pods at the last tick.
     pub ready: f64,
 }
 
+/// A pod that was not there before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct NewPod {
+    /// Since when it is there.
+    since: f64,
+    /// Whether requests wait in it: it got as many as the others before it was seen to be new.
+    pub queue: bool,
+}
+
 /// A pod that differs from the others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Outlier {
     pub group: Group,
     /// Ticks in a row in which it did as well as the others.
@@ -65,8 +79,13 @@ impl Service {
         self.suspects
             .retain(|name, _| ready.contains_key(name.as_str()));
         self.follow_new_pods(&ready, context);
-        let usual =
-            |name: &str| !self.outliers.contains_key(name) && !self.warming.contains_key(name);
+        // Where most pods are late it is the service, not the pods.
+        let few = self.late.len() * 2 < ready.len();
+        let usual = |name: &str| {
+            !self.outliers.contains_key(name)
+                && !self.warming.contains_key(name)
+                && !(few && self.late.contains(name))
+        };
         let normal = ready
             .iter()
             .filter(|(name, _)| usual(name))
@@ -128,10 +147,15 @@ impl Service {
         self.warming
             .retain(|name, _| ready.contains_key(name.as_str()));
         let usual = self.main.capacity.value;
-        self.warming.retain(|name, since| {
+        self.warming.retain(|name, new| {
             let signal = ready
                 .get(name.as_str())
                 .and_then(|pod| Signal::of_pods(std::iter::once(*pod)));
+            new.queue = signal
+                .as_ref()
+                .and_then(|s| s.inflight)
+                .zip(usual)
+                .is_some_and(|(n, usual)| n > t::WAIT_SHARE * c.slo * t::WARM_SHARE * usual);
             let by_cpu = signal.and_then(|s| {
                 s.cpu
                     .filter(|cpu| *cpu > 0.05)
@@ -140,7 +164,7 @@ impl Service {
             let fast = usual
                 .zip(by_cpu)
                 .is_some_and(|(usual, by_cpu)| by_cpu > 0.85 * usual);
-            c.now - *since < t::WARM_S && !fast
+            c.now - new.since < t::WARM_S && !fast
         });
         let is_new = |name: &&&str| !self.known.contains(**name);
         let new: Vec<String> = ready
@@ -149,8 +173,13 @@ impl Service {
             .map(|name| (*name).to_owned())
             .collect();
         if new.len() < ready.len() {
-            self.warming
-                .extend(new.into_iter().map(|name| (name, c.now)));
+            self.warming.extend(new.into_iter().map(|name| {
+                let new = NewPod {
+                    since: c.now,
+                    queue: true,
+                };
+                (name, new)
+            }));
         }
         self.known = ready.keys().map(|name| (*name).to_owned()).collect();
         if self.warming.len() >= ready.len() {
@@ -170,29 +199,35 @@ impl Service {
             })
             .filter(|(_, signal)| !signal.rates.fails())
             .collect();
-        if normal.len() < 2 || self.main.phase == Phase::Drain {
+        self.late.clear();
+        if normal.len() < 2 {
+            self.suspects.clear();
             return;
         }
         let mut found = Vec::new();
+        let mut shares: Vec<f64> = normal.iter().map(|(_, s)| s.rates.late_share()).collect();
+        shares.sort_by(f64::total_cmp);
+        let usual_late = shares[(shares.len() - 1) / 2];
+        let cpu_of_all: f64 = normal.iter().filter_map(|(_, signal)| signal.cpu).sum();
         for (name, own) in &normal {
-            let others = normal.iter().filter(|(other, _)| other != name);
-            let count = (normal.len() - 1) as f64;
-            let (late, served) = others
-                .clone()
-                .fold((0.0, 0.0), |(late, served), (_, signal)| {
-                    (late + signal.rates.late, served + signal.rates.served())
-                });
-            let others_late = if served > 0.0 { late / served } else { 0.0 };
-            let others_cpu = others.filter_map(|(_, signal)| signal.cpu).sum::<f64>() / count;
+            let others_cpu = (cpu_of_all - own.cpu.unwrap_or(0.0)) / (normal.len() - 1) as f64;
             let many = own.rates.late * c.window > t::FEW_CALLS;
             let busier = own
                 .cpu
                 .is_some_and(|cpu| cpu > 0.98 && others_cpu < t::BUSY);
-            let worse = others_late < t::OUTLIER_LATE / 5.0 || busier;
+            let worse = usual_late < t::OUTLIER_LATE / 5.0 || busier;
             let late = many && own.rates.late_share() > t::OUTLIER_LATE && worse;
+            if late {
+                self.late.insert((*name).to_owned());
+            }
             if late || slow_by_cpu(own, &normal, c) {
                 let ticks = self.suspects.entry((*name).to_owned()).or_insert(0);
-                *ticks += 1;
+                // While queues empty, pods differ by when theirs is.
+                *ticks = if self.main.phase == Phase::Drain {
+                    1
+                } else {
+                    *ticks + 1
+                };
                 if *ticks >= t::OUTLIER_TICKS {
                     found.push(((*name).to_owned(), own.rates.ok));
                 }
@@ -201,7 +236,7 @@ impl Service {
             }
         }
         // Where most pods are bad it is the service, not the pods.
-        if found.len() * 2 > ready.len() {
+        if found.len() * 2 > ready.len() || self.main.phase == Phase::Drain {
             return;
         }
         for (name, ok) in found {

@@ -109,3 +109,5 @@ pub(crate) const NEAR: f64 = 0.9;
 /// Wait in the queue, as a share of the SLO, from which a limit that held until then is lowered: below it nothing is late, and
 /// chance moves it up and down.
 pub(crate) const STANDING: f64 = 0.24;
+/// What a queue that grows in the first step says of the capacity at least, as a share of what was thought.
+pub(crate) const LEAST_FOUND: f64 = 0.3;

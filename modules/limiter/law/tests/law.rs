@@ -211,3 +211,72 @@ fn values_that_are_no_numbers_are_missing_metrics() {
     assert_eq!(decision.outputs, Outputs::default());
     assert!(lenient::tick("[1]").is_err());
 }
+
+/// A plant without memory, as a limit finds it after a restart: 200 requests per second are answered in time, of more than that
+/// one is late for each one that is too much. From 140 on an answer takes half of the SLO, without any queue.
+fn memoryless(begin: f64, ticks: u32, with_cpu: bool) -> Vec<f64> {
+    let config = Config {
+        interval_s: 1.0,
+        window_s: 1.0,
+        ..Config::default()
+    };
+    let mut state = State::default();
+    let mut in_force = Outputs {
+        limit: Some(begin),
+        ..Outputs::default()
+    };
+    (0..ticks)
+        .map(|n| {
+            let accepted = in_force.limit.map_or(400.0, |limit| limit.min(400.0));
+            let ok = accepted.min((400.0 - accepted).max(0.0));
+            let mut tick = tick(f64::from(n), 400.0, accepted, ok, 0.0, &in_force);
+            let time_s = if accepted < 140.0 { 0.05 } else { 0.5 };
+            for pod in tick.pods.values_mut() {
+                pod.inflight = Some(accepted / 4.0 * time_s);
+                pod.cpu = with_cpu.then_some((accepted / 200.0).min(1.0));
+            }
+            in_force = state.decide(&config, &tick).outputs;
+            accepted
+        })
+        .collect()
+}
+
+#[test]
+fn a_limit_in_force_that_the_law_does_not_remember_is_kept_and_raised() {
+    let limits = memoryless(80.0, 30, true);
+    assert!(limits[..4].iter().all(|limit| *limit < 200.0), "{limits:?}");
+}
+
+#[test]
+fn answers_that_take_longer_under_load_are_no_queue() {
+    for (begin, with_cpu) in [(80.0, true), (80.0, false), (190.0, true), (320.0, true)] {
+        let limits = memoryless(begin, 60, with_cpu);
+        let late: f64 = limits[30..].iter().sum::<f64>() / 30.0;
+        assert!(
+            (176.0..216.0).contains(&late),
+            "from {begin}: {late}, {limits:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_in_force_yet_is_not_judged() {
+    // The limits of an overload come into force three ticks late: the law must not go on to cut what nobody has tried.
+    let (mut state, config) = (State::default(), Config::default());
+    let mut sent = vec![Outputs::default(); 3];
+    let mut least = f64::INFINITY;
+    for n in 0..60_u32 {
+        let in_force = sent[sent.len() - 3].clone();
+        let offered = if n < 20 { 240.0 } else { 800.0 };
+        let accepted = in_force.limit.map_or(offered, |limit| limit.min(offered));
+        let ok = accepted.min(400.0);
+        let cpu = (accepted / 400.0).min(1.0);
+        let tick = tick(f64::from(n) * 5.0, offered, accepted, ok, cpu, &in_force);
+        let decision = state.decide(&config, &tick);
+        if n > 40 {
+            least = least.min(decision.outputs.limit.unwrap_or(0.0));
+        }
+        sent.push(decision.outputs);
+    }
+    assert!(least > 340.0, "{least}");
+}
