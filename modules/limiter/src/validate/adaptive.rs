@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use trimtab_crds::Duration;
 use trimtab_crds::limiter::{Adaptive, Descriptor, MetricQuery};
-use trimtab_kit::condition::listed;
 use trimtab_kit::problem::Problem;
 use trimtab_law::Config;
 
@@ -194,7 +193,7 @@ fn tier(d: &Descriptor, own: &Adaptive, path: &str) -> Result<(), Problem> {
         "action.adaptive",
         &format!(
             "a tier has no {} of its own: write it in the descriptor without a tier (of metrics a tier has only offered)",
-            listed(&set)
+            set.join(", ")
         ),
     )
 }
