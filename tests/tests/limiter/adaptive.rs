@@ -232,7 +232,7 @@ async fn the_floor_and_the_largest_shed_are_held() {
             let law = d.adaptive.clone().unwrap();
             let offered = law.offered.unwrap();
             // A request is counted when it is answered, so that a queue hides what is offered.
-            let least = floor.max((1.0 - shed) * offered) / PODS as f64;
+            let least = f64::max(floor, (1.0 - shed) * offered) / PODS as f64;
             assert!(service.limit() > 0.96 * least, "{options}: {d:?}");
         }
     }

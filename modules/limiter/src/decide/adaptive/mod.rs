@@ -12,7 +12,7 @@ use trimtab_kit::problem::Problem;
 use trimtab_law::{Decision, Outputs};
 
 use super::{blank, refused, subset_missing};
-use crate::input::LimiterInput;
+use crate::input::{LimiterInput, Proxies};
 use crate::validate::{AdaptiveRule, Rule};
 
 /// Envoy's shortest refill, and the step of those that are used: in older Envoys those of one filter must have a common divisor of
@@ -111,7 +111,11 @@ pub(super) fn decide(
         Some(_) => decided.tiers.get(&rule.index.to_string()).copied(),
     };
     out.state = state(decided, limit);
-    out.reason.clone_from(&decided.reason);
+    out.reason = if decided.unmeasured {
+        unmeasured(input, &rule.set)
+    } else {
+        decided.reason.clone()
+    };
     if let Some(limit) = limit {
         let (quota, interval) = bucket(limit, status);
         (out.quota, out.interval) = (Some(quota), Some(interval));
@@ -125,6 +129,22 @@ pub(super) fn decide(
         },
     });
     out
+}
+
+/// Why there is no decision yet, and what gives one.
+fn unmeasured(input: &LimiterInput, set: &str) -> String {
+    if input.settings.proxies == Proxies::Offline {
+        return "no measurements, no limit: write for example --metric adaptive.offered=800 --metric adaptive.ok=0 --metric adaptive.late=400".to_owned();
+    }
+    let prefix = format!("{set}.{}", measure::PREFIX);
+    let of_set = input.metrics.iter().filter(|(k, _)| k.starts_with(&prefix));
+    let why = of_set
+        .filter_map(|(k, r)| Some(format!("{k}: {}", r.failure.as_ref()?)))
+        .next();
+    why.map_or_else(
+        || "nothing measured yet: no limit".to_owned(),
+        |why| format!("nothing measured yet, no limit: {why}"),
+    )
 }
 
 fn state(decided: &Decided, limit: Option<f64>) -> DescriptorState {
