@@ -172,20 +172,7 @@ fn tier(d: &Descriptor, own: &Adaptive, path: &str) -> Result<(), Problem> {
             "Istio's series do not tell paths and headers apart: add a query for the requests per second that are sent in this tier",
         );
     }
-    let other = own.metrics.keys().find(|name| *name != "offered");
-    let options = [
-        ("slo", own.slo.is_some()),
-        ("floor", own.floor.is_some()),
-        ("maxShed", own.max_shed.is_some()),
-        ("fallback", own.fallback.is_some()),
-        ("interval", own.interval.is_some()),
-        ("metrics", other.is_some()),
-    ];
-    let set: Vec<String> = options
-        .iter()
-        .filter(|(_, set)| *set)
-        .map(|(n, _)| (*n).to_owned())
-        .collect();
+    let set = options(own);
     if set.is_empty() {
         return Ok(());
     }
@@ -196,6 +183,21 @@ fn tier(d: &Descriptor, own: &Adaptive, path: &str) -> Result<(), Problem> {
             set.join(", ")
         ),
     )
+}
+
+/// Options that a tier cannot have, as far as they are set.
+fn options(own: &Adaptive) -> Vec<&'static str> {
+    let other = own.metrics.keys().any(|name| name != "offered");
+    let options = [
+        ("slo", own.slo.is_some()),
+        ("floor", own.floor.is_some()),
+        ("maxShed", own.max_shed.is_some()),
+        ("fallback", own.fallback.is_some()),
+        ("interval", own.interval.is_some()),
+        ("metrics", other),
+    ];
+    let set = options.iter().filter(|(_, set)| *set);
+    set.map(|(name, _)| *name).collect()
 }
 
 /// In each set one adaptive rule is for all requests, and tiers are beside it.

@@ -11,11 +11,11 @@ use trimtab_law::{Config, State};
 
 use super::{Entry, Moved};
 use crate::config::Reporter;
+use crate::decide::adaptive::decided::Decided;
+use crate::decide::adaptive::in_force;
 use crate::decide::adaptive::measure::{
-    CORES, Measured, OWN, PREFIX, REQUESTS, Source, TIME, WITHIN, tick, tier_name, top,
+    CORES, Measured, OWN, PREFIX, REQUESTS, Source, TIME, WITHIN, bound, le, tick, tier_name, top,
 };
-use crate::decide::adaptive::queries::{bound, le};
-use crate::decide::adaptive::{Decided, in_force};
 use crate::input::{LimiterInput, ReadingState};
 use crate::validate::{AdaptiveRule, Rule};
 
