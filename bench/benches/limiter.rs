@@ -12,22 +12,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use serde_json::json;
 use trimtab_bench::mesh::Mesh;
 use trimtab_crds::limiter::{BASE_SET, Delivery, first_form};
-use trimtab_kit::clock::SystemClock;
+use trimtab_kit::clock::{Clock, ManualClock, SystemClock};
 use trimtab_kit::engine::Engine as _;
 use trimtab_kit::sources::{
-    Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource, Samples,
+    Handler, HandlerType, MetricSource, PrometheusConfig, PrometheusSource, Row, SampleRequest,
+    Samples,
 };
 use trimtab_limiter::decide::decide;
 use trimtab_limiter::decide::expression::Expression;
 use trimtab_limiter::engine::{Engine, SampleRequests};
-use trimtab_limiter::index::Index;
+use trimtab_limiter::index::{Index, V1alpha2};
 use trimtab_limiter::input::{LimiterInput, Reading, SetFacts, Settings, TargetFacts};
 use trimtab_limiter::owner::Owner;
 use trimtab_limiter::translate::translate;
 use trimtab_limiter::validate::validate;
 use trimtab_xds::ResourceCache;
+
+/// API version of the newer form.
+const V1ALPHA2: &str = "microservice.slime.io/v1alpha2";
 
 /// One condition in both spellings, and the same as CEL over a map.
 const OURS: &str = "{cpu}>0.8 && {pod}>=2";
@@ -158,6 +163,15 @@ fn one_limiter(c: &mut Criterion) {
 
 /// An engine with a mesh, what it asks for, and an answer for a CPU.
 fn engine(limiters: usize) -> (Arc<Engine>, Arc<SampleRequests>) {
+    let (engine, book, _) = engine_on(limiters, Arc::new(SystemClock::new()));
+    (engine, book)
+}
+
+/// The same on a clock, with its mesh.
+fn engine_on(
+    limiters: usize,
+    clock: Arc<dyn Clock>,
+) -> (Arc<Engine>, Arc<SampleRequests>, Arc<trimtab_mesh::Mesh>) {
     let mut config = PrometheusConfig::new("http://127.0.0.1:9");
     config
         .handlers
@@ -174,7 +188,7 @@ fn engine(limiters: usize) -> (Arc<Engine>, Arc<SampleRequests>) {
         index.clone(),
         vec![source],
         settings,
-        Arc::new(SystemClock::new()),
+        clock,
         ResourceCache::new(),
         Arc::default(),
     );
@@ -187,7 +201,7 @@ fn engine(limiters: usize) -> (Arc<Engine>, Arc<SampleRequests>) {
     engine.absorb();
     let book = engine.sample_requests(0);
     assert_eq!(book.sample_requests.len(), limiters);
-    (engine, book)
+    (engine, book, mesh)
 }
 
 fn answer(book: &SampleRequests, cpu: f64) -> Samples {
@@ -257,5 +271,93 @@ fn ticks(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, expressions, one_limiter, ticks);
+/// Prometheus' series of one pod, as the queries of strategy `adaptive` bring them.
+fn rows(name: &str, request: &SampleRequest, round: usize) -> Vec<Row> {
+    let offered = if round % 2 == 0 { 60.0 } else { 250.0 };
+    let row = |pod: &Arc<str>, labels: &[(&str, &str)], value: f64| Row {
+        pod: pod.clone(),
+        labels: labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect(),
+        value,
+    };
+    let pods = request.pods.iter().map(|pod| &pod.name);
+    let of_pod = |pod: &Arc<str>| match name {
+        "adaptive.requests" => vec![
+            row(
+                pod,
+                &[("response_code", "200"), ("response_flags", "-")],
+                offered,
+            ),
+            row(
+                pod,
+                &[("response_code", "429"), ("response_flags", "RL")],
+                offered / 2.0,
+            ),
+        ],
+        "adaptive.within" => vec![
+            row(pod, &[("le", "500")], offered / 3.0),
+            row(pod, &[("le", "+Inf")], offered),
+        ],
+        _ => vec![row(pod, &[], 0.5)],
+    };
+    pods.flat_map(of_pod).collect()
+}
+
+/// A tenth of the limiters has strategy `adaptive`.
+fn adaptive(c: &mut Criterion) {
+    let limiters = 10_000;
+    let every = 10;
+    let clock = ManualClock::default();
+    let (engine, _, mesh) = engine_on(limiters, Arc::new(clock.clone()));
+    let world = Mesh {
+        limiters,
+        pods: limiters * 3,
+    };
+    let newer = (0..limiters).filter(|i| world.limiter(*i)["apiVersion"] == V1ALPHA2);
+    for i in newer.take(limiters / every) {
+        let mut limiter = world.limiter(i);
+        limiter["metadata"]["generation"] = 2.into();
+        limiter["spec"] = json!({"delivery": "ECDS", "sets": {"_base": {"descriptor": [
+            {"action": {"strategy": "adaptive", "adaptive": {"slo": "500ms"}}}]}}});
+        let object = serde_json::from_value(limiter).unwrap();
+        mesh.table::<V1alpha2>().put(&Arc::new(object));
+    }
+    engine.absorb();
+    let book = engine.sample_requests(0);
+    let of_law = book.sample_requests.iter().filter(|r| r.rows).count();
+    assert_eq!(of_law, limiters / every);
+    let answers = [0, 1].map(|round| {
+        let mut samples = answer(&book, 0.9);
+        for request in book.sample_requests.iter().filter(|r| r.rows) {
+            for name in &request.metrics {
+                let rows = rows(name, request, round);
+                samples.rows.insert((request.id, name.clone()), rows);
+            }
+        }
+        samples
+    });
+    let mut group = c.benchmark_group("one tick of 10,000 limiters, 1,000 of them adaptive");
+    group
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(8));
+    let mut round = 0;
+    group.bench_function("absorb_harvest", |b| {
+        let mut next = || {
+            round += 1;
+            clock.advance(Duration::from_secs(5));
+            // Ten ticks of calm, ten of overload.
+            answers[round / 10 % 2].clone()
+        };
+        b.iter_batched(
+            &mut next,
+            |h| engine.apply_samples(&book, h),
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, expressions, one_limiter, ticks, adaptive);
 criterion_main!(benches);

@@ -17,7 +17,7 @@ use trimtab_mesh::{Protocol, layer7_kinds};
 use trimtab_kit::sources::MetricSource;
 
 use crate::config::{AdaptiveConfig, LimiterConfig};
-use crate::decide::adaptive::Decided;
+use crate::decide::adaptive::decided::Decided;
 use crate::decide::bucket::Bucket;
 use crate::owner::Owner;
 

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use trimtab_crds::limiter::{DescriptorState, DescriptorStatus, KIND, LimiterStatus};
 use trimtab_kit::events::{Event, Step};
 
-use crate::decide::adaptive::sheds;
+use crate::decide::adaptive::decided::sheds;
 use crate::owner::Owner;
 
 /// A condition whose turns are told.

@@ -1,6 +1,7 @@
 //! Strategy `adaptive` as users run it: the operator, a real Prometheus, a real Envoy, and a service that can do 100 requests a second.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -35,7 +36,7 @@ const WORKERS: usize = 4;
 const ANSWER: Duration = Duration::from_millis(40);
 
 /// Answers each request after a worker was free for 40 ms.
-async fn service() -> std::net::SocketAddr {
+async fn service() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let workers = Arc::new(Semaphore::new(WORKERS));
@@ -127,8 +128,17 @@ async fn until(
     .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_real_proxy_refuses_in_an_overload_and_lets_go_afterwards() {
+/// What runs.
+struct Run {
+    embedded: Embedded,
+    operator: Operator,
+    /// The proxy of the service.
+    listen: SocketAddr,
+    _prometheus: Prometheus,
+    _envoy: Envoy,
+}
+
+async fn start() -> Run {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let dir = folder("adaptive-real");
     let upstream = service().await;
@@ -168,12 +178,24 @@ async fn a_real_proxy_refuses_in_an_overload_and_lets_go_afterwards() {
     )
     .unwrap();
     assert_eq!(report.unmatched, Vec::<String>::new());
-    let _envoy = Envoy::start(&bootstrap, &dir.join("envoy")).await.unwrap();
+    let envoy = Envoy::start(&bootstrap, &dir.join("envoy")).await.unwrap();
+    Run {
+        embedded,
+        operator,
+        listen,
+        _prometheus: prometheus,
+        _envoy: envoy,
+    }
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_proxy_refuses_in_an_overload_and_lets_go_afterwards() {
+    let run = start().await;
+    let embedded = &run.embedded;
     let rate = Arc::new(AtomicU32::new(50));
     let shared = rate.clone();
     let load = Load {
-        targets: Targets::new(vec![listen]),
+        targets: Targets::new(vec![run.listen]),
         request: Request::get("/"),
         max_in_flight: 400,
     };
@@ -181,7 +203,7 @@ async fn a_real_proxy_refuses_in_an_overload_and_lets_go_afterwards() {
     let calm = |law: &AdaptiveStatus| ["Open", "Armed"].contains(&law.state.as_str());
     until(
         "measured in calm",
-        &embedded,
+        embedded,
         &load,
         |law| calm(law) && law.offered.is_some_and(|o| o > 40.0),
         |_, refused| refused == 0,
@@ -192,7 +214,7 @@ async fn a_real_proxy_refuses_in_an_overload_and_lets_go_afterwards() {
     rate.store(250, Ordering::Relaxed);
     let status = until(
         "the overload is held",
-        &embedded,
+        embedded,
         &load,
         |law| law.state == "Limiting",
         |ok, refused| (60..=120).contains(&ok) && refused > 100,
@@ -208,12 +230,12 @@ async fn a_real_proxy_refuses_in_an_overload_and_lets_go_afterwards() {
     rate.store(50, Ordering::Relaxed);
     until(
         "all is served again",
-        &embedded,
+        embedded,
         &load,
         calm,
         |ok, refused| ok > 40 && refused == 0,
     )
     .await;
     load.stop().await;
-    operator.stop().await.unwrap();
+    run.operator.stop().await.unwrap();
 }

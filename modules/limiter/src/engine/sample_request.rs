@@ -7,7 +7,8 @@ use trimtab_crds::limiter::{MetricQuery, QueryType};
 use trimtab_kit::sources::{Handler, HandlerType, MetricSource, SampleRequest, SampleRequestId};
 
 use super::entry::Entry;
-use crate::decide::adaptive::queries::{le, queries};
+use crate::decide::adaptive::measure::le;
+use crate::decide::adaptive::queries::queries;
 use crate::index::LimiterKey;
 
 /// Demands of one tick of one source, and whose they are: the number of a demand is its place in both lists.
@@ -31,6 +32,13 @@ pub(super) fn book(
         .map(|s| s.provides().into_iter().collect())
         .collect();
     let prometheus = sources.iter().position(|s| s.name() == "prometheus");
+    let asked = |name: &String, own_query: bool| {
+        let mut of = sources.iter().zip(&provided);
+        let first = of.position(|(source, names)| {
+            names.contains(name) && (!own_query || source.overrides_queries())
+        });
+        first.or(prometheus) == Some(source)
+    };
     let grouped = grouped(entries);
     let mut out = SampleRequests::default();
     let mut keys: Vec<&LimiterKey> = entries.keys().collect();
@@ -40,25 +48,8 @@ pub(super) fn book(
             continue;
         };
         for (set, names) in entry.wanted() {
-            let mine: Vec<String> = names
-                .iter()
-                .filter(|n| {
-                    let own_query = entry.input.spec.metrics.keys().any(|m| {
-                        *n == m
-                            || n.strip_prefix(m.as_str())
-                                .is_some_and(|r| r.starts_with('.'))
-                    });
-                    let mut of = sources.iter().zip(&provided);
-                    let first = of.position(|(source, names)| {
-                        names.contains(*n) && (!own_query || source.overrides_queries())
-                    });
-                    first.or(prometheus) == Some(source)
-                })
-                .cloned()
-                .collect();
-            if mine.is_empty() {
-                continue;
-            }
+            let names = names.into_iter();
+            let mine: Vec<String> = names.filter(|n| asked(n, is_own(entry, n))).collect();
             let request = SampleRequest {
                 custom: custom(entry, &mine),
                 metrics: mine,
@@ -68,18 +59,8 @@ pub(super) fn book(
         }
         for set in entry.adaptive_sets() {
             let own = entry.own_measures(&set);
-            let mine: Vec<String> = (entry.measures(&set).into_iter())
-                .filter(|n| {
-                    let mut of = sources.iter().zip(&provided);
-                    let first = of.position(|(source, names)| {
-                        names.contains(n) && (!own.contains_key(n) || source.overrides_queries())
-                    });
-                    first.or(prometheus) == Some(source)
-                })
-                .collect();
-            if mine.is_empty() {
-                continue;
-            }
+            let names = entry.measures(&set).into_iter();
+            let mine: Vec<String> = names.filter(|n| asked(n, own.contains_key(n))).collect();
             let custom = own.iter().filter(|(name, _)| mine.contains(name));
             let request = SampleRequest {
                 custom: custom.map(|(n, q)| (n.clone(), handler(q))).collect(),
@@ -94,8 +75,22 @@ pub(super) fn book(
     out
 }
 
+/// Whether a name is one of the limiter's own queries, or derived from one.
+fn is_own(entry: &Entry, name: &str) -> bool {
+    entry.input.spec.metrics.keys().any(|m| {
+        name == m
+            || name
+                .strip_prefix(m.as_str())
+                .is_some_and(|r| r.starts_with('.'))
+    })
+}
+
 impl SampleRequests {
+    /// Adds what is asked for of one set, if it is anything.
     fn add(&mut self, key: &LimiterKey, set: String, entry: &Entry, request: SampleRequest) {
+        if request.metrics.is_empty() {
+            return;
+        }
         self.sample_requests.push(SampleRequest {
             id: SampleRequestId(u32::try_from(self.owners.len()).unwrap_or(u32::MAX)),
             limiter: key.name.clone(),

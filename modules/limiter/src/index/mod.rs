@@ -178,11 +178,7 @@ impl Index {
             Ok(selector) => {
                 let everywhere = key.namespace == self.root_namespace
                     && !out.object.spec.workload_selector.is_empty();
-                let scope = if everywhere {
-                    "*"
-                } else {
-                    key.namespace.as_str()
-                };
+                let scope = if everywhere { "*" } else { &key.namespace };
                 let place = Place::new(scope, &selector, &out.object.spec);
                 state.register(key, scope, &selector, &place);
                 let neighbours = state.neighbours(key, &place);

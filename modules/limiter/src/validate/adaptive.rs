@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use trimtab_crds::Duration;
 use trimtab_crds::limiter::{Adaptive, Descriptor, MetricQuery};
-use trimtab_kit::condition::listed;
 use trimtab_kit::problem::Problem;
 use trimtab_law::Config;
 
@@ -173,20 +172,7 @@ fn tier(d: &Descriptor, own: &Adaptive, path: &str) -> Result<(), Problem> {
             "Istio's series do not tell paths and headers apart: add a query for the requests per second that are sent in this tier",
         );
     }
-    let other = own.metrics.keys().find(|name| *name != "offered");
-    let options = [
-        ("slo", own.slo.is_some()),
-        ("floor", own.floor.is_some()),
-        ("maxShed", own.max_shed.is_some()),
-        ("fallback", own.fallback.is_some()),
-        ("interval", own.interval.is_some()),
-        ("metrics", other.is_some()),
-    ];
-    let set: Vec<String> = options
-        .iter()
-        .filter(|(_, set)| *set)
-        .map(|(n, _)| (*n).to_owned())
-        .collect();
+    let set = options(own);
     if set.is_empty() {
         return Ok(());
     }
@@ -194,9 +180,24 @@ fn tier(d: &Descriptor, own: &Adaptive, path: &str) -> Result<(), Problem> {
         "action.adaptive",
         &format!(
             "a tier has no {} of its own: write it in the descriptor without a tier (of metrics a tier has only offered)",
-            listed(&set)
+            set.join(", ")
         ),
     )
+}
+
+/// Options that a tier cannot have, as far as they are set.
+fn options(own: &Adaptive) -> Vec<&'static str> {
+    let other = own.metrics.keys().any(|name| name != "offered");
+    let options = [
+        ("slo", own.slo.is_some()),
+        ("floor", own.floor.is_some()),
+        ("maxShed", own.max_shed.is_some()),
+        ("fallback", own.fallback.is_some()),
+        ("interval", own.interval.is_some()),
+        ("metrics", other),
+    ];
+    let set = options.iter().filter(|(_, set)| *set);
+    set.map(|(name, _)| *name).collect()
 }
 
 /// In each set one adaptive rule is for all requests, and tiers are beside it.

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use trimtab_kit::sources::{PodFacts, Row};
 use trimtab_law::{Api, Pod, Tick};
 
-use super::queries::le;
-
 /// Begin of the names of what is measured for strategy `adaptive`.
 pub const PREFIX: &str = "adaptive.";
 /// Requests by status and flags.
@@ -192,7 +190,7 @@ fn pod(source: &Source<'_>, facts: &PodFacts, rates: &Rates) -> Pod {
 fn rates(source: &Source<'_>, pod: &str) -> Rates {
     // What is measured of the service as a whole cannot be told by pod.
     let whole = |name: &&str| value(source, &format!("{PREFIX}{name}"), "").is_some();
-    if !pod.is_empty() && RATES.iter().any(|name| whole(name)) {
+    if !pod.is_empty() && RATES.iter().any(whole) {
         return Rates::default();
     }
     let mut out = of_istio(source, pod);
@@ -286,6 +284,19 @@ fn sum(source: &Source<'_>, name: &str, keep: impl Fn(&Row) -> bool) -> Option<f
 /// The value of a pod, or of the service.
 fn value(source: &Source<'_>, name: &str, pod: &str) -> Option<f64> {
     sum(source, name, |row| &*row.pod == pod)
+}
+
+/// The smallest bucket at or above `slo_millis`; none: the largest one.
+pub fn bound(buckets: &[f64], slo_millis: f64) -> Option<f64> {
+    let sorted = || buckets.iter().copied();
+    let above = sorted().filter(|b| *b >= slo_millis - 1e-9);
+    let above = above.min_by(f64::total_cmp);
+    above.or_else(|| sorted().max_by(f64::total_cmp))
+}
+
+/// A bound as it stands in `le`.
+pub fn le(bound: f64) -> String {
+    bound.to_string()
 }
 
 #[cfg(test)]

@@ -1,18 +1,17 @@
 //! Strategy `adaptive`: from what is measured to a tick of the law, and from the law's limits to buckets. Pure; the law's memory is
 //! kept by the engine.
 
+pub mod decided;
 pub mod measure;
 pub mod queries;
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
 use trimtab_crds::limiter::{AdaptiveStatus, DescriptorState, DescriptorStatus, FillInterval};
 use trimtab_kit::problem::Problem;
-use trimtab_law::{Decision, Outputs};
+use trimtab_law::Outputs;
 
+use self::decided::Decided;
 use super::{blank, refused, subset_missing};
-use crate::input::LimiterInput;
+use crate::input::{LimiterInput, Proxies};
 use crate::validate::{AdaptiveRule, Rule};
 
 /// Envoy's shortest refill, and the step of those that are used: in older Envoys those of one filter must have a common divisor of
@@ -22,70 +21,6 @@ const STEP: i64 = 50;
 const ROUNDING: f64 = 0.02;
 /// The longest refill, as a multiple of the one that was asked for.
 const LONGEST: i64 = 4;
-
-/// What the law has decided for one set of pods.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Decided {
-    /// For all requests of the set.
-    pub status: AdaptiveStatus,
-    /// Limits of tiers by the index of their descriptor, in requests per second over all pods.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tiers: BTreeMap<String, f64>,
-    /// Why.
-    #[serde(default)]
-    pub reason: String,
-    /// Nothing has been measured yet.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unmeasured: bool,
-}
-
-impl Decided {
-    /// A decision of the law for `pods` Ready pods.
-    pub fn of(decision: &Decision, pods: i64) -> Self {
-        let outputs = &decision.outputs;
-        #[allow(clippy::cast_possible_truncation)] // seconds
-        let millis = outputs.bucket_s.map(|s| (s * 1000.0).round() as i64);
-        Self {
-            status: AdaptiveStatus {
-                state: decision.state.clone(),
-                limit: outputs.limit,
-                pods: Some(pods),
-                slow_pods: outputs.per_pod.clone(),
-                bucket_millis: millis,
-                ..AdaptiveStatus::default()
-            },
-            tiers: outputs.per_api.clone(),
-            reason: decision.reason.clone(),
-            unmeasured: false,
-        }
-    }
-
-    /// What an earlier run decided for a set, by its statuses; none: nothing.
-    pub fn restored(set: &str, decisions: &[DescriptorStatus]) -> Option<Self> {
-        let of_set = || decisions.iter().filter(|d| d.set == set);
-        let main = of_set().find(|d| d.adaptive.as_ref().is_some_and(|a| a.pods.is_some()))?;
-        let tiers = of_set()
-            .filter(|d| d.index != main.index)
-            .filter_map(|d| Some((d.index.to_string(), d.adaptive.as_ref()?.limit?)));
-        Some(Self {
-            status: main.adaptive.clone()?,
-            tiers: tiers.collect(),
-            reason: main.reason.clone(),
-            unmeasured: main.state == DescriptorState::Unknown,
-        })
-    }
-
-    /// Whether something is refused on purpose now.
-    pub fn sheds(&self) -> bool {
-        sheds(&self.status)
-    }
-}
-
-/// Whether a state of the law refuses what is above the capacity.
-pub(crate) fn sheds(status: &AdaptiveStatus) -> bool {
-    matches!(status.state.as_str(), "Draining" | "Limiting")
-}
 
 /// The decision of an adaptive rule.
 pub(super) fn decide(
@@ -111,7 +46,11 @@ pub(super) fn decide(
         Some(_) => decided.tiers.get(&rule.index.to_string()).copied(),
     };
     out.state = state(decided, limit);
-    out.reason.clone_from(&decided.reason);
+    out.reason = if decided.unmeasured {
+        unmeasured(input, &rule.set)
+    } else {
+        decided.reason.clone()
+    };
     if let Some(limit) = limit {
         let (quota, interval) = bucket(limit, status);
         (out.quota, out.interval) = (Some(quota), Some(interval));
@@ -125,6 +64,20 @@ pub(super) fn decide(
         },
     });
     out
+}
+
+/// Why there is no decision yet, and what gives one.
+fn unmeasured(input: &LimiterInput, set: &str) -> String {
+    if input.settings.proxies == Proxies::Offline {
+        return "no measurements, no limit: write for example --metric adaptive.offered=800 --metric adaptive.ok=0 --metric adaptive.late=400".to_owned();
+    }
+    let prefix = format!("{set}.{}", measure::PREFIX);
+    let mut of_set = input.metrics.iter().filter(|(k, _)| k.starts_with(&prefix));
+    let why = of_set.find_map(|(k, r)| Some(format!("{k}: {}", r.failure.as_ref()?)));
+    why.map_or_else(
+        || "nothing measured yet: no limit".to_owned(),
+        |why| format!("nothing measured yet, no limit: {why}"),
+    )
 }
 
 fn state(decided: &Decided, limit: Option<f64>) -> DescriptorState {

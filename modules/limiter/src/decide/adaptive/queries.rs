@@ -25,74 +25,62 @@ pub fn queries(
         ),
     };
     // A caller's proxy does not see who refused: the status says it.
-    let refused = match config.reporter {
-        Reporter::Destination => String::new(),
-        Reporter::Source => statuses.iter().map(|s| format!("|{s}")).collect(),
+    let own: Vec<String> = match config.reporter {
+        Reporter::Destination => Vec::new(),
+        Reporter::Source => statuses.iter().map(ToString::to_string).collect(),
     };
+    let refused = [vec!["5..".to_owned()], own].concat().join("|");
     let of = format!("reporter=\"{reporter}\"");
     let answered =
-        format!("{of},response_code!~\"5..{refused}\",response_flags!~\".*({NOT_ANSWERED}).*\"");
+        format!("{of},response_code!~\"{refused}\",response_flags!~\".*({NOT_ANSWERED}).*\"");
     let bounds: Vec<String> = bounds.iter().map(|b| b.replace('.', "[.]")).collect();
     // Prometheus 3 writes bounds of scraped buckets as 500.0.
     let bounds = bounds.join("|");
-    let mut out = BTreeMap::new();
-    let mut add = |name: &str, text: String, pods: bool| {
-        let kind = if pods {
-            HandlerType::PerPod
-        } else {
-            HandlerType::PerService
-        };
-        let mut handler = Handler::new(text, kind);
-        if !pods {
-            handler.labels = Labels {
-                namespace: "destination_service_namespace".to_owned(),
-                service: "destination_service_name".to_owned(),
-                ..Labels::default()
-            };
-        }
-        out.insert(name.to_owned(), handler);
-    };
     let pods = config.reporter == Reporter::Destination;
-    add(
-        REQUESTS,
-        format!(
-            "sum by ({by}, response_code, response_flags) (rate(istio_requests_total{{{of}}}[{window}]))"
+    let list = [
+        (
+            REQUESTS,
+            pods,
+            format!(
+                "sum by ({by}, response_code, response_flags) (rate(istio_requests_total{{{of}}}[{window}]))"
+            ),
         ),
-        pods,
-    );
-    add(
-        WITHIN,
-        format!(
-            "sum by ({by}, le) (rate(istio_request_duration_milliseconds_bucket{{{answered},le=~\"({bounds})([.]0)?|[+]Inf\"}}[{window}]))"
+        (
+            WITHIN,
+            pods,
+            format!(
+                "sum by ({by}, le) (rate(istio_request_duration_milliseconds_bucket{{{answered},le=~\"({bounds})([.]0)?|[+]Inf\"}}[{window}]))"
+            ),
         ),
-        pods,
-    );
-    add(
-        TIME,
-        format!(
-            "sum by ({by}) (rate(istio_request_duration_milliseconds_sum{{{answered}}}[{window}]))"
+        (
+            TIME,
+            pods,
+            format!(
+                "sum by ({by}) (rate(istio_request_duration_milliseconds_sum{{{answered}}}[{window}]))"
+            ),
         ),
-        pods,
-    );
-    add(
-        CORES,
-        format!(
-            "sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{{container!=\"\",container!=\"istio-proxy\",container!=\"POD\"}}[{window}]))"
+        (
+            CORES,
+            true,
+            format!(
+                "sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{{container!=\"\",container!=\"istio-proxy\",container!=\"POD\"}}[{window}]))"
+            ),
         ),
-        true,
-    );
-    out
+    ];
+    let list = list.into_iter();
+    list.map(|(name, pods, text)| (name.to_owned(), handler(text, pods)))
+        .collect()
 }
 
-/// The smallest bucket at or above `slo_millis`; none: the largest one.
-pub fn bound(buckets: &[f64], slo_millis: f64) -> Option<f64> {
-    let sorted = || buckets.iter().copied();
-    let above = sorted().filter(|b| *b >= slo_millis - 1e-9);
-    let above = above.min_by(f64::total_cmp);
-    above.or_else(|| sorted().max_by(f64::total_cmp))
-}
-
-/// A bound as it stands in `le`.
-pub fn le(bound: f64) -> String {
-    bound.to_string()
+fn handler(text: String, pods: bool) -> Handler {
+    if pods {
+        return Handler::new(text, HandlerType::PerPod);
+    }
+    let mut handler = Handler::new(text, HandlerType::PerService);
+    handler.labels = Labels {
+        namespace: "destination_service_namespace".to_owned(),
+        service: "destination_service_name".to_owned(),
+        ..Labels::default()
+    };
+    handler
 }

@@ -11,11 +11,11 @@ use trimtab_law::{Config, State};
 
 use super::{Entry, Moved};
 use crate::config::Reporter;
+use crate::decide::adaptive::decided::Decided;
+use crate::decide::adaptive::in_force;
 use crate::decide::adaptive::measure::{
-    CORES, Measured, OWN, PREFIX, REQUESTS, Source, TIME, WITHIN, tick, tier_name, top,
+    CORES, Measured, OWN, PREFIX, REQUESTS, Source, TIME, WITHIN, bound, le, tick, tier_name, top,
 };
-use crate::decide::adaptive::queries::{bound, le};
-use crate::decide::adaptive::{Decided, in_force};
 use crate::input::{LimiterInput, ReadingState};
 use crate::validate::{AdaptiveRule, Rule};
 
@@ -216,6 +216,7 @@ impl Entry {
         let config = config(main, &self.input, tiers);
         let statuses = self.refusals();
         let bound = self.bound(set).unwrap_or(f64::INFINITY);
+        let beside = self.beside(set);
         let in_force = in_force(&self.input, set, &self.decisions);
         let none: Arc<[trimtab_kit::sources::PodFacts]> = Arc::default();
         let pods = self.pods.get(set).unwrap_or(&none).clone();
@@ -255,8 +256,23 @@ impl Entry {
         if !status.slow_pods.is_empty() {
             status.notes.push("pods of one set have one limit, since proxies of a set get one configuration: slowPods have the share of the others".to_owned());
         }
+        status.notes.extend(beside);
         decided.unmeasured = status.state == "Hold" && status.limit.is_none();
         decided
+    }
+
+    /// Says that other limits refuse requests of the same pods.
+    fn beside(&self, set: &str) -> Option<String> {
+        let rules = self.validated.good();
+        let fixed = rules.filter(|r| r.set == set && r.adaptive.is_none());
+        let mut others: Vec<String> = fixed.map(|r| r.path.clone()).collect();
+        others.extend(self.input.target.neighbours.keys().cloned());
+        (!others.is_empty()).then(|| {
+            format!(
+                "limited beside this by {}: the tighter limit refuses, and what it refuses counts as refused",
+                others.join(", ")
+            )
+        })
     }
 
     /// The status with the laws' memories.
