@@ -1,4 +1,4 @@
-//! A slice of `make bench-overload`: twice of what the pods can do, with the law and without it.
+//! A slice of `make bench-overload`: twice of what the pods can do, with learned bounds and without anything.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
@@ -23,23 +23,23 @@ fn count(record: &Record, from: usize, of: fn(&Second) -> f64) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_law_answers_in_an_overload_that_leaves_nothing_without_it() {
+async fn learned_bounds_answer_in_an_overload_that_leaves_nothing_without_them() {
     let (none, ours) = tokio::join!(
         run(Variant::Nothing, "none"),
-        run(Variant::Bucket, "bucket")
+        run(Variant::Bounds, "bounds")
     );
     let (none, _) = none;
     let (ours, decisions) = ours;
     assert!(count(&none, 0, |second| second.refused) == 0.0);
     assert!(
-        count(&ours, 10, |second| second.refused) > 100.0,
+        count(&ours, 22, |second| second.refused) > 100.0,
         "{decisions:#?}"
     );
-    // The queue without a limit is longer than clients wait. The law begins without any knowledge.
-    let good = |record: &Record| count(record, 14, |second| second.good);
+    // Without a limit the queue is soon longer than clients wait.
+    let good = |record: &Record| count(record, 25, |second| second.good);
     assert!(
         good(&ours) > 2.0 * good(&none),
-        "{} with the law, {} without: {decisions:#?}",
+        "{} with bounds, {} without: {decisions:#?}",
         good(&ours),
         good(&none)
     );

@@ -36,7 +36,7 @@ pub const FULL: Schedule = &[
 ];
 
 /// A slice of it for tests.
-pub const SHORT: Schedule = &[phase("calm", 10.0, 0.7, 1.0), phase("2x", 34.0, 2.0, 1.0)];
+pub const SHORT: Schedule = &[phase("calm", 22.0, 0.7, 1.0), phase("2x", 36.0, 2.0, 1.0)];
 
 /// The phase at a time.
 pub fn at(schedule: Schedule, t: f64) -> &'static Phase {
