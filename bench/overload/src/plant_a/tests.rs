@@ -94,3 +94,10 @@ fn a_limit_of_the_api_acts_and_is_counted() {
             .all(|second| second.limit == Some(300.0))
     );
 }
+
+#[test]
+fn a_limit_that_takes_two_ticks_to_come_into_force_is_judged_from_then_on() {
+    // Judged from the decision on, it is cut before anybody has tried it: 0.82 of what is possible, and it never settles.
+    let (figures, _) = by_name("trimtab", &scenario("delivery 10 s"));
+    assert!(figures.good > 0.9 && figures.settle < 15.0, "{figures:?}");
+}

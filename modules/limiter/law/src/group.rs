@@ -292,6 +292,36 @@ impl Group {
             self.phase = Phase::Calm;
             return;
         };
+        self.look_at_queue(capacity, signal, newest, cpu, e, c);
+        let capacity = self.capacity.value.unwrap_or(capacity);
+        let spare = signal.rates.offered.max(e.offered) < t::SPARE * capacity
+            && !e.overloaded
+            && self.drained(c);
+        self.idle = if spare && !self.until_seen {
+            self.idle + 1
+        } else {
+            0
+        };
+        if self.idle >= t::IDLE_TICKS {
+            self.phase = Phase::Calm;
+            self.capacity.proven = true;
+            self.limit = None;
+            self.arm_ceiling(c);
+        } else {
+            self.aim(c, false);
+        }
+    }
+
+    /// What the measurements say of the queue and the capacity, as far as they are of the limit that is in force.
+    fn look_at_queue(
+        &mut self,
+        capacity: f64,
+        signal: &Signal,
+        newest: &Rates,
+        cpu: Option<f64>,
+        e: &Evidence,
+        c: &Context,
+    ) {
         let seen = c.now - c.age - self.changed_at;
         let clean = seen >= t::CLEAN * c.window;
         let recent = seen >= t::RECENT * c.interval + c.slo;
@@ -301,16 +331,7 @@ impl Group {
             *e
         };
         if self.until_seen {
-            let in_time = match e.wait_s {
-                Some(wait) => wait < t::WAIT_SHARE * c.slo,
-                None => newest.ok > 2.0 * newest.late,
-            };
-            let idle = cpu.is_some_and(|cpu| self.capacity.cpu_tells && cpu < t::IDLE_CPU);
-            if recent && (in_time || idle) {
-                self.until_seen = false;
-                self.backlog = 0.0;
-                self.deep = self.capacity.cpu_tells && cpu.is_some();
-            }
+            self.look_for_end(newest, cpu, recent, e, c);
         } else if let Some(grown) = e
             .wait_s
             .filter(|wait| self.probing && recent && *wait > 2.5 * t::QUEUE_SHARE * c.slo)
@@ -345,22 +366,26 @@ impl Group {
             }
             self.capacity.correct(signal, e, c);
         }
-        let capacity = self.capacity.value.unwrap_or(capacity);
-        let spare = signal.rates.offered.max(e.offered) < t::SPARE * capacity
-            && !e.overloaded
-            && self.drained(c);
-        self.idle = if spare && !self.until_seen {
-            self.idle + 1
-        } else {
-            0
+    }
+
+    /// Whether the queue is seen to be empty.
+    fn look_for_end(
+        &mut self,
+        newest: &Rates,
+        cpu: Option<f64>,
+        recent: bool,
+        e: &Evidence,
+        c: &Context,
+    ) {
+        let in_time = match e.wait_s {
+            Some(wait) => wait < t::WAIT_SHARE * c.slo,
+            None => newest.ok > 2.0 * newest.late,
         };
-        if self.idle >= t::IDLE_TICKS {
-            self.phase = Phase::Calm;
-            self.capacity.proven = true;
-            self.limit = None;
-            self.arm_ceiling(c);
-        } else {
-            self.aim(c, false);
+        let idle = cpu.is_some_and(|cpu| self.capacity.cpu_tells && cpu < t::IDLE_CPU);
+        if recent && (in_time || idle) {
+            self.until_seen = false;
+            self.backlog = 0.0;
+            self.deep = self.capacity.cpu_tells && cpu.is_some();
         }
     }
 

@@ -82,9 +82,8 @@ impl Service {
         // Where most pods are late it is the service, not the pods.
         let few = self.late.len() * 2 < ready.len();
         let usual = |name: &str| {
-            !self.outliers.contains_key(name)
-                && !self.warming.contains_key(name)
-                && !(few && self.late.contains(name))
+            let late = few && self.late.contains(name);
+            !(self.outliers.contains_key(name) || self.warming.contains_key(name) || late)
         };
         let normal = ready
             .iter()

@@ -258,25 +258,3 @@ fn answers_that_take_longer_under_load_are_no_queue() {
         );
     }
 }
-
-#[test]
-fn what_is_not_in_force_yet_is_not_judged() {
-    // The limits of an overload come into force three ticks late: the law must not go on to cut what nobody has tried.
-    let (mut state, config) = (State::default(), Config::default());
-    let mut sent = vec![Outputs::default(); 3];
-    let mut least = f64::INFINITY;
-    for n in 0..60_u32 {
-        let in_force = sent[sent.len() - 3].clone();
-        let offered = if n < 20 { 240.0 } else { 800.0 };
-        let accepted = in_force.limit.map_or(offered, |limit| limit.min(offered));
-        let ok = accepted.min(400.0);
-        let cpu = (accepted / 400.0).min(1.0);
-        let tick = tick(f64::from(n) * 5.0, offered, accepted, ok, cpu, &in_force);
-        let decision = state.decide(&config, &tick);
-        if n > 40 {
-            least = least.min(decision.outputs.limit.unwrap_or(0.0));
-        }
-        sent.push(decision.outputs);
-    }
-    assert!(least > 340.0, "{least}");
-}
