@@ -121,6 +121,7 @@ fn input(delivery: Delivery) -> LimiterInput {
             .map(|(k, v)| (k.to_owned(), Reading::fresh(v)))
             .collect(),
         defaults: None,
+        adaptive: BTreeMap::new(),
         previous: Vec::new(),
         overdue: <_>::default(),
         settings: Arc::new(Settings {
