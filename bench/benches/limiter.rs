@@ -108,6 +108,7 @@ fn input(delivery: Delivery) -> LimiterInput {
         target: TargetFacts {
             misread: <_>::default(),
             neighbours: <_>::default(),
+            adaptive_elsewhere: None,
             rivals: Vec::new(),
             no_virtual_host: <_>::default(),
             selector,
@@ -274,7 +275,7 @@ fn ticks(c: &mut Criterion) {
 
 /// Prometheus' series of one pod, as the queries of strategy `adaptive` bring them.
 fn rows(name: &str, request: &SampleRequest, round: usize) -> Vec<Row> {
-    let offered = if round % 2 == 0 { 60.0 } else { 250.0 };
+    let offered = if round == 0 { 60.0 } else { 250.0 };
     let row = |pod: &Arc<str>, labels: &[(&str, &str)], value: f64| Row {
         pod: pod.clone(),
         labels: labels
