@@ -108,6 +108,7 @@ fn input(delivery: Delivery) -> LimiterInput {
         target: TargetFacts {
             misread: <_>::default(),
             neighbours: <_>::default(),
+            adaptive_elsewhere: None,
             rivals: Vec::new(),
             no_virtual_host: <_>::default(),
             selector,
@@ -121,6 +122,7 @@ fn input(delivery: Delivery) -> LimiterInput {
             .map(|(k, v)| (k.to_owned(), Reading::fresh(v)))
             .collect(),
         defaults: None,
+        adaptive: BTreeMap::new(),
         previous: Vec::new(),
         overdue: <_>::default(),
         settings: Arc::new(Settings {
@@ -273,7 +275,7 @@ fn ticks(c: &mut Criterion) {
 
 /// Prometheus' series of one pod, as the queries of strategy `adaptive` bring them.
 fn rows(name: &str, request: &SampleRequest, round: usize) -> Vec<Row> {
-    let offered = if round % 2 == 0 { 60.0 } else { 250.0 };
+    let offered = if round == 0 { 60.0 } else { 250.0 };
     let row = |pod: &Arc<str>, labels: &[(&str, &str)], value: f64| Row {
         pod: pod.clone(),
         labels: labels

@@ -47,6 +47,7 @@ fn input(condition: &str, quota: &str, strategy: &str, pods: i64) -> LimiterInpu
         previous: Vec::new(),
         overdue: <_>::default(),
         defaults: None,
+        adaptive: BTreeMap::new(),
         settings: std::sync::Arc::default(),
     }
 }

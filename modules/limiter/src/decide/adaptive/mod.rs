@@ -20,7 +20,7 @@ const STEP: i64 = 50;
 /// Rounding to whole tokens may change a rate by this much where a longer refill does not help.
 const ROUNDING: f64 = 0.02;
 /// The longest refill, as a multiple of the one that was asked for.
-const LONGEST: i64 = 4;
+const LONGEST: i64 = 10;
 
 /// The decision of an adaptive rule.
 pub(super) fn decide(

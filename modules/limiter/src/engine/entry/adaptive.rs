@@ -241,6 +241,10 @@ impl Entry {
         let ready = pods.iter().filter(|p| p.ready).count().max(1);
         let mut decided = Decided::of(&decision, i64::try_from(ready).unwrap_or(i64::MAX));
         let status = &mut decided.status;
+        // By what was measured: the law looks ahead, where less may seem to be offered.
+        let share = (1.0 - config.max_shed) * seen.offered.unwrap_or_default();
+        let least = config.floor.max(share);
+        status.limit = status.limit.map(|limit| limit.max(tidy(least)));
         (status.capacity, status.offered) = (law.state.capacity(), seen.offered.map(tidy));
         status.shed = seen.shed.map(tidy);
         if self.input.spec.mode == Mode::Shadow {
