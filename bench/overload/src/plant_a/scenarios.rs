@@ -168,6 +168,12 @@ fn load_changes() -> Vec<Scenario> {
             ..base("capacity -50 %, back, again")
         },
         Scenario {
+            load: |t| if t < BEGIN { 0.7 } else { 2.0 },
+            speed: |t, _| if t < BEGIN + 60.0 { 1.0 } else { 0.5 },
+            steady: false,
+            ..base("2x, and capacity -50 % under the limit")
+        },
+        Scenario {
             load: |_| 0.95,
             speed: |t, _| 1.0 - 0.01 * ((t - BEGIN) / 60.0).max(0.0),
             seconds: 1500.0,
