@@ -18,6 +18,8 @@ use crate::{ClusterError, Result, tools};
 
 const NODE: &str =
     r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "trimtab-test-node"}}"#;
+const WAIT_ATTEMPTS: u32 = 40;
+const WAIT_PAUSE: Duration = Duration::from_millis(250);
 const START_BOUND: Duration = Duration::from_secs(90);
 const ADMIN_TOKEN: &str = "trimtab-test-admin";
 /// What the API server records of an audited cluster: each write, and what Leases say.
@@ -291,7 +293,15 @@ impl Cluster {
             "crd",
             "--all",
         ];
-        self.kubectl(&wait, "").await?;
+        // A CRD that was just made has no conditions, which `kubectl wait` takes for an error.
+        let mut attempts = 1;
+        while let Err(error) = self.kubectl(&wait, "").await {
+            if attempts == WAIT_ATTEMPTS || !error.to_string().contains("accessor error") {
+                return Err(error);
+            }
+            attempts += 1;
+            tokio::time::sleep(WAIT_PAUSE).await;
+        }
         // Pods whose node is not known are left out of EndpointSlices.
         self.kubectl(&["apply", "-f", "-"], NODE).await?;
         Ok(())
