@@ -1,5 +1,7 @@
 //! etcd, kube-apiserver and kube-controller-manager.
 
+mod crds;
+
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,13 +15,10 @@ use tokio::sync::OnceCell;
 use trimtab_lab::ports::free_port;
 use trimtab_lab::process::cache_dir;
 
+use self::crds::own_crds;
 use crate::child::{Child, Spec};
 use crate::{ClusterError, Result, tools};
 
-const NODE: &str =
-    r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "trimtab-test-node"}}"#;
-const WAIT_ATTEMPTS: u32 = 40;
-const WAIT_PAUSE: Duration = Duration::from_millis(250);
 const START_BOUND: Duration = Duration::from_secs(90);
 const ADMIN_TOKEN: &str = "trimtab-test-admin";
 /// What the API server records of an audited cluster: each write, and what Leases say.
@@ -280,38 +279,6 @@ impl Cluster {
         let client = self.client().await?;
         api.wait_ready(START_BOUND, || served(client.clone())).await
     }
-
-    async fn install_crds(&self, files: &[PathBuf]) -> Result<()> {
-        let files: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
-        let mut apply = vec!["apply", "--server-side", "--force-conflicts"];
-        apply.extend(files.iter().flat_map(|file| ["-f", file]));
-        self.kubectl(&apply, "").await?;
-        let wait = [
-            "wait",
-            "--for=condition=established",
-            "--timeout=60s",
-            "crd",
-            "--all",
-        ];
-        // A CRD that was just made has no conditions, which `kubectl wait` takes for an error.
-        let mut attempts = 1;
-        while let Err(error) = self.kubectl(&wait, "").await {
-            if attempts == WAIT_ATTEMPTS || !error.to_string().contains("accessor error") {
-                return Err(error);
-            }
-            attempts += 1;
-            tokio::time::sleep(WAIT_PAUSE).await;
-        }
-        // Pods whose node is not known are left out of EndpointSlices.
-        self.kubectl(&["apply", "-f", "-"], NODE).await?;
-        Ok(())
-    }
-}
-
-/// Our CRDs.
-fn own_crds() -> Result<PathBuf> {
-    std::path::absolute(concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/manifests"))
-        .map_err(ClusterError::file("crds/manifests"))
 }
 
 async fn served(client: Client) -> std::result::Result<(), String> {

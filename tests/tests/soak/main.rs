@@ -121,11 +121,39 @@ async fn rest(until: Instant, mesh: &Mesh, book: &Book, usage: &mut Usage) {
     }
 }
 
+/// Waits until what clients have called is in their scopes: a host that comes in may answer 503 until its cluster is there, as
+/// istiod sends its route at the same time.
+async fn learned(mesh: &Mesh) {
+    for (client, server) in [
+        ("productpage", "reviews"),
+        ("productpage", "details"),
+        ("reviews-v3", "ratings"),
+    ] {
+        let of_server = format!("||{server}.");
+        let is_of = |c: &serde_json::Value| {
+            let name = c["cluster"]["name"].as_str();
+            name.is_some_and(|name| name.contains(&of_server))
+        };
+        let what = format!("{client} has a cluster of {server}");
+        let learned = mesh.proxies[client].wait_config(&what, |dump| {
+            let configs = dump["configs"].as_array().into_iter().flatten();
+            let lists = configs.filter_map(|c| c["dynamic_active_clusters"].as_array());
+            let found = lists.flatten().any(is_of);
+            found
+                .then_some(())
+                .ok_or_else(|| "it is not active".to_owned())
+        });
+        learned.await.unwrap();
+    }
+}
+
 /// Runs the load, and kills the next part at the beginning of each slice.
 async fn soak(rounds: usize, slice: Duration) {
     let mut mesh = Mesh::start().await;
     leader(&mut mesh.replicas).await;
     mesh.scoped().await;
+    mesh.settled().await;
+    learned(&mesh).await;
     mesh.settled().await;
     let (book, stop, mut usage) = (
         Book::new(&CARRIERS),

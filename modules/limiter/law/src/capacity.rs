@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::group::{Context, Evidence};
+use crate::context::{Context, Evidence};
 use crate::signal::{Rates, Signal};
 use crate::tuning as t;
 

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use crate::context::{Context, Evidence};
 use crate::entry;
-use crate::group::{Context, Evidence, Phase};
+use crate::group::Phase;
 use crate::service::{Service, View};
 use crate::signal::{Signal, mean_time, valid};
 use crate::tiers;
@@ -25,6 +26,9 @@ pub struct State {
     services: BTreeMap<String, Service>,
     /// What was decided last.
     last: Outputs,
+    /// The limit in force and the decided one at the tick before, and for how many ticks they have differed without a change.
+    compared: Option<(Option<f64>, Option<f64>)>,
+    unlike: u32,
 }
 
 impl State {
@@ -76,7 +80,9 @@ impl State {
         dt
     }
 
-    fn context(&self, config: &Config, tick: &Tick, dt: f64) -> Context {
+    fn context(&mut self, config: &Config, tick: &Tick, dt: f64) -> Context {
+        let in_force = tick.in_force.as_ref().map(|outputs| outputs.limit);
+        let pending = in_force.is_some_and(|limit| self.is_pending(limit));
         let age = tick.as_of.map_or(0.0, |as_of| tick.t - as_of);
         let p95 = tick
             .apis
@@ -99,12 +105,22 @@ impl State {
             in_force: None,
             p95,
             excused: false,
-            pending: tick
-                .in_force
-                .as_ref()
-                .is_some_and(|outputs| !same(outputs.limit, self.last.limit)),
+            pending,
             foreign: self.last.limit.is_none(),
         }
+    }
+
+    /// Whether what was decided last is not in force yet. What is in force need not be exactly that, since buckets hold whole tokens:
+    /// a difference that stays is none of time.
+    fn is_pending(&mut self, in_force: Option<f64>) -> bool {
+        let near = match (in_force, self.last.limit) {
+            (Some(now), Some(decided)) => (now - decided).abs() <= t::NEARLY * decided,
+            (now, decided) => now.is_none() && decided.is_none(),
+        };
+        let stays = self.compared == Some((in_force, self.last.limit));
+        self.compared = Some((in_force, self.last.limit));
+        self.unlike = if near || !stays { 0 } else { self.unlike + 1 };
+        !near && self.unlike < t::UNLIKE_TICKS
     }
 
     fn single(
@@ -278,14 +294,6 @@ fn round(outputs: &mut Outputs) {
     }
     if let Some(bucket) = &mut outputs.bucket_s {
         *bucket = (*bucket * 20.0).ceil() / 20.0;
-    }
-}
-
-/// Whether two limits are the same up to the digits that are stated.
-fn same(a: Option<f64>, b: Option<f64>) -> bool {
-    match (a, b) {
-        (Some(a), Some(b)) => (a - b).abs() <= t::SAME * a.abs().max(b.abs()),
-        (a, b) => a.is_none() && b.is_none(),
     }
 }
 

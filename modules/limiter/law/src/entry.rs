@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::group::{Context, Phase};
+use crate::context::Context;
+use crate::group::Phase;
 use crate::service::{Service, View};
 use crate::signal::valid;
 use crate::tuning as t;

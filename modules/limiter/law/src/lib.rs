@@ -6,6 +6,7 @@
 
 mod capacity;
 mod config;
+mod context;
 mod controller;
 mod decision;
 mod entry;

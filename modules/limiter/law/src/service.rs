@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Capacity;
-use crate::group::{Context, Evidence, Group, Phase};
+use crate::context::{Context, Evidence};
+use crate::group::{Group, Phase};
 use crate::signal::{Signal, valid};
 use crate::tuning as t;
 use crate::{Outputs, Pod};

@@ -96,8 +96,6 @@ pub(crate) const SLOW_SHARE: f64 = 0.65;
 pub(crate) const SOON_LESS: f64 = 0.93;
 /// Requests in queues below which nothing is concluded from them.
 pub(crate) const FEW_QUEUED: f64 = 20.0;
-/// Difference up to which two limits are the same: they are stated with three digits.
-pub(crate) const SAME: f64 = 0.01;
 /// Share of the calls of a window that a queue must hold back for its growth to be seen in the rates.
 pub(crate) const TELLING: f64 = 0.05;
 /// Share of late answers up to which a longer time does no harm.
@@ -111,3 +109,7 @@ pub(crate) const NEAR: f64 = 0.9;
 pub(crate) const STANDING: f64 = 0.24;
 /// What a queue that grows in the first step says of the capacity at least, as a share of what was thought.
 pub(crate) const LEAST_FOUND: f64 = 0.3;
+/// Difference up to which a limit in force is the one that was decided: buckets hold whole tokens.
+pub(crate) const NEARLY: f64 = 0.03;
+/// Ticks after which a larger difference that stays is none of time.
+pub(crate) const UNLIKE_TICKS: u32 = 4;
