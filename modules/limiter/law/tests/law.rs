@@ -258,24 +258,3 @@ fn answers_that_take_longer_under_load_are_no_queue() {
         );
     }
 }
-
-/// Buckets hold whole tokens, so that what is in force is never quite what was decided.
-#[test]
-fn a_limit_that_is_rounded_is_learned_from_all_the_same() {
-    for part in [0.98, 0.9] {
-        let (mut state, config, mut in_force) =
-            (State::default(), Config::default(), Outputs::default());
-        let mut last = None;
-        for n in 0..80 {
-            last = drive(&mut state, &config, n, n + 1, &mut in_force).pop();
-            if let Some(limit) = &mut in_force.limit {
-                *limit *= part;
-            }
-        }
-        let held = in_force.limit.expect("a limit in an overload");
-        assert!(
-            (340.0..=420.0).contains(&held),
-            "{part}: {held} is in force of a capacity of 400: {last:?}"
-        );
-    }
-}
