@@ -81,11 +81,12 @@ impl Actuator for ConcurrencyBounds {
     }
 
     fn filter(&self, aim: &Aim) -> Filter {
-        let bounds = bounds(aim);
+        let found = bounds(aim);
+        let (enabled, bounds) = (found.is_some(), found.unwrap_or(OFF));
         Filter {
             type_url: ADAPTIVE_CONCURRENCY,
-            json: self.json(bounds),
-            proto: self.proto(bounds).encode_to_vec(),
+            json: self.json(enabled, &bounds),
+            proto: self.proto(enabled, &bounds).encode_to_vec(),
         }
     }
 
@@ -110,16 +111,10 @@ const OFF: Bounds = Bounds {
 };
 
 impl ConcurrencyBounds {
-    fn json(self, bounds: Option<Bounds>) -> Value {
-        let enabled = bounds.is_some();
-        let Bounds {
-            least,
-            most,
-            time_ms,
-        } = bounds.unwrap_or(OFF);
-        let mut time = json!({"minConcurrency": least, "buffer": {"value": 0.0}});
+    fn json(self, enabled: bool, bounds: &Bounds) -> Value {
+        let mut time = json!({"minConcurrency": bounds.least, "buffer": {"value": 0.0}});
         if self.pinned {
-            time["fixedValue"] = json!(seconds(time_ms));
+            time["fixedValue"] = json!(seconds(bounds.time_ms));
         } else {
             time["interval"] = json!(seconds(MEASURE_MS));
             time["buffer"] = json!({"value": 100.0});
@@ -127,7 +122,7 @@ impl ConcurrencyBounds {
         json!({
             "gradientControllerConfig": {
                 "sampleAggregatePercentile": {"value": 50.0},
-                "concurrencyLimitParams": {"maxConcurrencyLimit": most, "concurrencyUpdateInterval": seconds(STEP_MS)},
+                "concurrencyLimitParams": {"maxConcurrencyLimit": bounds.most, "concurrencyUpdateInterval": seconds(STEP_MS)},
                 "minRttCalcParams": time,
             },
             "enabled": {"defaultValue": enabled, "runtimeKey": RUNTIME_KEY},
@@ -135,21 +130,17 @@ impl ConcurrencyBounds {
         })
     }
 
-    fn proto(self, bounds: Option<Bounds>) -> AdaptiveConcurrency {
-        let enabled = bounds.is_some();
-        let Bounds {
-            least,
-            most,
-            time_ms,
-        } = bounds.unwrap_or(OFF);
+    fn proto(self, enabled: bool, bounds: &Bounds) -> AdaptiveConcurrency {
         let percent = |value| Some(Percent { value });
         let mut time = MinimumRttCalculationParams {
-            min_concurrency: Some(UInt32Value { value: least }),
+            min_concurrency: Some(UInt32Value {
+                value: bounds.least,
+            }),
             buffer: percent(0.0),
             ..MinimumRttCalculationParams::default()
         };
         if self.pinned {
-            time.fixed_value = Some(duration(time_ms));
+            time.fixed_value = Some(duration(bounds.time_ms));
         } else {
             time.interval = Some(duration(MEASURE_MS));
             time.buffer = percent(100.0);
@@ -157,7 +148,7 @@ impl ConcurrencyBounds {
         let gradient = GradientControllerConfig {
             sample_aggregate_percentile: percent(50.0),
             concurrency_limit_params: Some(ConcurrencyLimitCalculationParams {
-                max_concurrency_limit: Some(UInt32Value { value: most }),
+                max_concurrency_limit: Some(UInt32Value { value: bounds.most }),
                 concurrency_update_interval: Some(duration(STEP_MS)),
                 // Newer than the proxies of today; the floor is `min_concurrency` in all of them.
                 ..ConcurrencyLimitCalculationParams::default()
